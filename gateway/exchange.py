@@ -1,0 +1,50 @@
+"""The one record that travels with a request; metrics and audit read it once, at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["success", "client-error", "failure", "aborted"]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What happened to one request, filled in step by step by the handler.
+
+    Times are seconds: `started_at` of the wall clock, `started` of the monotonic clock. Byte counts
+    are those of the bodies. `query_params` holds names only; values never reach this record.
+    `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
+    """
+
+    request_id: str
+    started_at: float
+    started: float
+    method: str = ""
+    remote: str = ""
+    caller: str = "anonymous"
+    user: str | None = None
+    credential: str | None = None
+    traceparent: str | None = None
+    interaction: str = "other"
+    resource: str = ""
+    resource_id: str | None = None
+    query_params: tuple[str, ...] = ()
+    status: int = 0
+    reason: str = ""
+    upstream_status: int | None = None
+    attempts: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    duration: float = 0.0
+    upstream_duration: float | None = None
+    aborted: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended: an abort outranks the status, which by then was already sent."""
+        if self.aborted:
+            return "aborted"
+        if self.status >= 500 or self.status == 0:
+            return "failure"
+        return "client-error" if self.status >= 400 else "success"
