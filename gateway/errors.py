@@ -115,7 +115,7 @@ def non_fhir_issue_code(platform_status: int) -> str:
     return _NON_FHIR_ISSUE_CODES.get(platform_status, "processing")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class GatewayError(Exception):
     """Ends a request with an outcome that the gateway makes.
 

@@ -1,0 +1,1 @@
+"""The operators' listener: liveness, readiness, metrics."""

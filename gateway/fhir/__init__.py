@@ -1,0 +1,1 @@
+"""All that knows FHIR: what a request means, how an outcome looks, where platform URLs stand."""

@@ -1,0 +1,1 @@
+"""All that knows OAuth 2.0: the token requests and the life of a token."""

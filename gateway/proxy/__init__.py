@@ -1,0 +1,1 @@
+"""The request path: from a caller's connection to the platform's and back."""
