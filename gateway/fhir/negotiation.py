@@ -1,0 +1,87 @@
+"""Which form and language a caller wants for an answer that the gateway makes itself.
+
+Called for errors only. Header values may be anything: nothing here raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote_plus
+
+from gateway.fhir.texts import LANGUAGES
+
+_XML_TYPES: Final = frozenset(
+    {"application/fhir+xml", "application/xml", "text/xml", "application/xml+fhir"}
+)
+_JSON_TYPES: Final = frozenset(
+    {"application/fhir+json", "application/json", "text/json", "application/json+fhir"}
+)
+_WILDCARDS: Final = frozenset({"*/*", "application/*"})
+# RFC 9110, section 12.4.2.
+_WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
+_MAX_ITEMS: Final = 64
+# Karakalpak is read beside Uzbek in Karakalpakstan, where both are official.
+_NEAREST: Final = {"kaa": "uz"}
+
+
+def wants_xml(query: str, accept: str | None) -> bool:
+    """Whether the caller asks for XML: by `_format` in the raw query, else by `Accept`.
+
+    FHIR R5 http.html, section 3.2.0.1.11. A `_format` that is neither XML nor JSON decides
+    nothing. Where `Accept` weighs both alike, JSON wins, unless only a wildcard allows it.
+    """
+    by_format = _format(query)
+    if by_format is not None:
+        return by_format
+    xml = wildcard = 0.0
+    json: float | None = None
+    for media_type, weight in _weighted(accept or ""):
+        if media_type in _XML_TYPES:
+            xml = max(xml, weight)
+        elif media_type in _JSON_TYPES:
+            json = max(json or 0.0, weight)
+        elif media_type in _WILDCARDS:
+            wildcard = max(wildcard, weight)
+    return xml > json if json is not None else 0 < xml >= wildcard
+
+
+def choose_language(accept_language: str | None, default: str) -> str:
+    """The best of `LANGUAGES` by `Accept-Language` (RFC 9110, section 12.5.4), else `default`.
+
+    Regions and scripts are not looked at: `uz-Cyrl` gets the Latin text too.
+    """
+    weights: dict[str, float] = {}
+    for tag, weight in _weighted(accept_language or ""):
+        weights.setdefault(re.split("[-_]", tag, maxsplit=1)[0], weight)
+    weights.setdefault(default, weights.get("*", 0.0))
+    offered = [language for language in weights if language in LANGUAGES]
+    best = max(offered, key=weights.__getitem__, default=default)
+    if weights[best] > 0:
+        return best
+    return next((near for tag, near in _NEAREST.items() if weights.get(tag)), default)
+
+
+def _format(query: str) -> bool | None:
+    if "_format" not in query:
+        return None
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "_format":
+            # A plus sign that was not encoded arrives as a space.
+            media_type = unquote_plus(value).partition(";")[0].strip().replace(" ", "+").lower()
+            if media_type == "xml" or media_type in _XML_TYPES:
+                return True
+            if media_type == "json" or media_type in _JSON_TYPES:
+                return False
+    return None
+
+
+def _weighted(header: str) -> Iterator[tuple[str, float]]:
+    """The items of a list with weights, in lower case; items with a broken weight are left out."""
+    for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:
+        value, *parameters = (piece.strip() for piece in item.lower().split(";"))
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        if value and _WEIGHT(weight):
+            yield value, float(weight)

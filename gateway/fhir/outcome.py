@@ -1,0 +1,82 @@
+"""The answers that the gateway makes itself: FHIR R5 OperationOutcomes, in JSON or XML.
+
+One issue each: the reason's code for programs, a text for people, and in `diagnostics` what support
+needs to find the request again. Never a value of the request or of the platform's answer.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any, Final
+
+import orjson
+
+from gateway.errors import GatewayError
+from gateway.fhir.negotiation import choose_language, wants_xml
+from gateway.fhir.texts import LANGUAGES, text
+
+__all__ = ["CODE_SYSTEM", "JSON", "XML", "choose_language", "render", "wants_xml"]
+
+CODE_SYSTEM: Final = "urn:dhp-gateway:error"
+JSON: Final = b"application/fhir+json; charset=utf-8"
+XML: Final = b"application/fhir+xml; charset=utf-8"
+_UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
+
+
+def render(
+    error: GatewayError, *, request_id: str, language: str, xml: bool, attempts: int = 0
+) -> tuple[bytes, bytes]:
+    """The body and its Content-Type. `language` is one of en, ru, uz; any other gives English.
+
+    The outcome's id is the request id as it is, although FHIR ids know no `_` and `:` and end at 64
+    characters: that both are equal is what a caller relies on, and an id that is not FHIR's is the
+    caller's own choice. The diagnostics repeat it.
+    """
+    if language not in LANGUAGES:
+        language = "en"
+    reason = error.reason
+    issue = {
+        "severity": reason.severity,
+        "code": error.issue_code,
+        "details": {
+            "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
+            "text": text(reason.code, language),
+        },
+        "diagnostics": _diagnostics(error, request_id, attempts),
+    }
+    # In the order of the elements in XML.
+    outcome = {"id": _clean(request_id), "language": language, "issue": [issue]}
+    if xml:
+        return _xml(outcome), XML
+    return orjson.dumps({"resourceType": "OperationOutcome", **outcome}), JSON
+
+
+def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
+    status = "none" if error.upstream_status is None else error.upstream_status
+    facts = [f"request-id={request_id}", f"attempts={attempts}", f"platform-status={status}"]
+    if error.hint:
+        facts.append(error.hint)
+    return _clean("; ".join(facts))
+
+
+def _xml(outcome: dict[str, Any]) -> bytes:
+    children = "".join(_element(name, value) for name, value in outcome.items())
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        f'<OperationOutcome xmlns="http://hl7.org/fhir">{children}</OperationOutcome>'
+    ).encode()
+
+
+def _element(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_element(name, item) for item in value)
+    if isinstance(value, dict):
+        children = "".join(_element(key, item) for key, item in value.items())
+        return f"<{name}>{children}</{name}>"
+    return f'<{name} value="{html.escape(value)}"/>'
+
+
+def _clean(value: str) -> str:
+    """One line without what neither XML 1.0 nor UTF-8 can hold."""
+    return " ".join(_UNPRINTABLE.sub(" ", value).split())
