@@ -1,0 +1,87 @@
+# The container image of DHP Gateway.
+#
+#   make image                                   builds it with docker, podman or buildah
+#   docker run --read-only -e DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID=… dhp-gateway:VERSION
+#
+# Every setting is an environment variable: DHP_GATEWAY_ and its path in capitals, levels joined by "__". For a first run:
+#   DHP_GATEWAY_ENVIRONMENT                                  playground (default), production, …
+#   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID              as the DHP team gave it
+#   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE     a mounted file, e.g. /run/secrets/dhp_client_secret; it must be readable for UID 10001
+#   DHP_GATEWAY_LISTEN__ADDRESS                              127.0.0.1:8080 (default), which is right for a sidecar: the pod's containers share loopback
+#   DHP_GATEWAY_ADMIN__ADDRESS                               127.0.0.1:9090 (default): /livez /readyz /metrics /status
+# Outside a pod callers come over the container's network, not over loopback. Then set LISTEN__ADDRESS to 0.0.0.0:8080, and say who may
+# call (`callers`) or that anybody may (DHP_GATEWAY_LISTEN__ALLOW_ANONYMOUS=true): without either the gateway refuses to start.
+# A settings file may be mounted instead: `docker run -v ./gateway.yaml:/etc/dhp-gateway.yaml:ro … run --config /etc/dhp-gateway.yaml`;
+# then set the health check's command too, as it reads the admin address from the settings.
+#
+# Nothing is ever written: run it with a read-only root file system. It needs no capability and no /tmp.
+
+# Any image with Python 3.11 or newer, its venv module and the certificate authorities' roots, e.g. an in-house Debian with python3-venv.
+ARG BASE_IMAGE=python:3.13-slim
+
+
+FROM ${BASE_IMAGE} AS build
+
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+WORKDIR /build
+COPY requirements.lock requirements-dev.lock ./
+
+# The environment that ships is made without pip; the pip of a second one, which stays behind here, fills it.
+# Two optional build secrets reach pip on networks of hospitals, and leave no trace in any layer: a bundle of certificate authorities and a pip.conf.
+# The build backend and what it needs are picked from the lock of the development tools, so that they have hashes too; pip names one that is missing.
+RUN --mount=type=secret,id=pip_cert \
+    --mount=type=secret,id=pip_config \
+    --mount=type=cache,target=/root/.cache/pip \
+    set -eu; \
+    if [ -s /run/secrets/pip_cert ]; then export PIP_CERT=/run/secrets/pip_cert; fi; \
+    if [ -s /run/secrets/pip_config ]; then export PIP_CONFIG_FILE=/run/secrets/pip_config; fi; \
+    awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.lock >backend.lock; \
+    python3 -m venv /build/tools; \
+    /build/tools/bin/python -m pip install --require-hashes --only-binary :all: --requirement backend.lock; \
+    python3 -m venv --without-pip /opt/dhp-gateway; \
+    /build/tools/bin/python -m pip --python /opt/dhp-gateway/bin/python install \
+        --no-compile --no-deps --require-hashes --only-binary :all: --requirement requirements.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway gateway
+
+# Only our own command stays. Byte code is made here since nobody can write it later; it is not checked against its source's time stamp, which image builders change.
+RUN set -eu; \
+    /build/tools/bin/python -m pip wheel --no-index --no-build-isolation --no-deps --wheel-dir wheel .; \
+    /build/tools/bin/python -m pip --python /opt/dhp-gateway/bin/python install --no-cache-dir --no-index --no-compile --no-deps wheel/*.whl; \
+    find /opt/dhp-gateway/bin -type f ! -name dhp-gateway -delete; \
+    /opt/dhp-gateway/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/dhp-gateway/lib
+
+
+FROM ${BASE_IMAGE}
+
+ENV PATH=/opt/dhp-gateway/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+COPY --from=build /opt/dhp-gateway /opt/dhp-gateway
+
+# Official Python images ship the standard library without byte code: one import of everything makes what the gateway uses, so that a start
+# on a read-only file system compiles nothing. It also shows that the image can run at all.
+RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app, gateway.cli, gateway.sandbox'
+
+# Both are filled in by deploy/build-image.sh.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="dhp-gateway" \
+      org.opencontainers.image.description="Plain FHIR requests in, OAuth 2.0 protected FHIR requests to Uzbekistan's Digital Health Platform out" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# A number, so that Kubernetes' runAsNonRoot can check it; it needs no row in /etc/passwd.
+USER 10001:10001
+
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 CMD ["dhp-gateway", "healthcheck"]
+
+ENTRYPOINT ["dhp-gateway"]
+CMD ["run"]
