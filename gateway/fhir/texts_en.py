@@ -6,67 +6,71 @@ from typing import Final
 
 TEXTS: Final[dict[str, str]] = {
     "bad-request": (
-        "The gateway could not understand this request, so nothing was sent to the platform. "
-        "The address, a header or the body is not valid HTTP; the vendor of the calling system "
-        "must correct it before the request is sent again."
+        "The gateway could not understand this request and did not deliver it to the platform. "
+        "The address, a header or the body is not valid HTTP. The vendor of your system must "
+        "correct it before it is sent again."
     ),
     "unknown-path": (
         "There is nothing at this address of the gateway, so nothing was sent to the platform. "
-        "Check the base address in the settings of the calling system."
+        "Check the base address in the settings of your system."
     ),
     "loop": (
-        "This request has already passed through this gateway once and was stopped. "
-        "Nothing was delivered. The gateway's operator must make sure that the platform's address "
-        "in its settings does not lead back to the gateway."
+        "This request has already passed through this gateway once and was stopped. Nothing was "
+        "delivered. The gateway's operator must make sure that the platform's address in its "
+        "settings does not lead back to the gateway."
     ),
     "method-not-allowed": (
-        "The gateway does not accept this HTTP method here, so nothing was sent to the platform. "
-        "The vendor of the calling system must use one of the methods named in the Allow header."
+        "The gateway does not accept this HTTP method here, so nothing was sent to the "
+        "platform. The vendor of your system must use one of the methods named in the Allow "
+        "header."
     ),
     "caller-unauthenticated": (
-        "The gateway does not know who is calling, so nothing was sent to the platform. "
-        "Set the API key or the user name and password for the gateway in the calling system, "
-        "then send the request again."
+        "The gateway does not know who is calling, so nothing was sent to the platform. Set the "
+        "API key or the user name and password for the gateway in your system, or sign in again "
+        "in the browser. Then send the request again."
     ),
     "caller-unknown": (
         "The gateway does not accept this API key or this password, so nothing was sent to the "
-        "platform. Compare it with the one that the gateway's operator issued, correct it, "
-        "then send the request again."
+        "platform. Compare it with the one that the gateway's operator issued, correct it, then "
+        "send the request again."
     ),
     "caller-forbidden": (
-        "This system may not make this request through the gateway, so nothing was sent to the "
-        "platform. Sending it again does not help; ask the gateway's operator for the permission."
+        "Your system may not make this request through the gateway, so nothing was sent to the "
+        "platform. Sending it again does not help: ask the gateway's operator for the "
+        "permission."
     ),
     "header-timeout": (
         "The gateway waited too long for the header of this request, so nothing was sent to the "
-        "platform. Check the network between the calling system and the gateway, then send the "
-        "request again."
+        "platform. Check the network between your system and the gateway, then send the request "
+        "again."
     ),
     "body-timeout": (
-        "The data of this request arrived too slowly, so the gateway stopped waiting. "
-        "The platform did not receive the whole request. Check the network between the calling "
-        "system and the gateway, then send the request again."
+        "The data of this request arrived too slowly, so the gateway stopped waiting. The "
+        "platform did not receive the whole request. Check the network between your system and "
+        "the gateway, then send the request again."
     ),
     "payload-too-large": (
         "This request carries more data than the gateway accepts and was not delivered in full. "
         "Send the data in smaller parts, or ask the gateway's operator to raise the limit."
     ),
     "url-too-long": (
-        "The address of this request is too long, so nothing was sent to the platform. "
-        "For a long search use POST with _search, or ask the gateway's operator to raise the limit."
+        "The address of this request is too long, so nothing was sent to the platform. For a "
+        "long search use POST with _search, or ask the gateway's operator to raise the limit."
     ),
     "header-too-large": (
-        "The headers of this request are too large, so nothing was sent to the platform. "
-        "The vendor of the calling system must send smaller or fewer headers, or the gateway's "
-        "operator must raise the limit."
+        "The headers of this request are too large, so nothing was sent to the platform. The "
+        "vendor of your system must send smaller or fewer headers, or the gateway's operator "
+        "must raise the limit."
     ),
     "rate-limited": (
-        "This system has sent too many requests in a short time. This one was not sent to the "
-        "platform. Wait for the number of seconds in the Retry-After header, then send it again."
+        "Your system has sent too many requests in a short time. This one was not sent to the "
+        "platform. Wait for the number of seconds in the Retry-After header, then send it "
+        "again."
     ),
     "overloaded": (
         "The gateway is handling as many requests as it can. This one was not sent to the "
-        "platform. Wait for the number of seconds in the Retry-After header, then send it again."
+        "platform. Wait for the number of seconds in the Retry-After header, then send it "
+        "again."
     ),
     "token-refused": (
         "The sign-in service (SSO) did not accept the gateway's client_id and client secret, so "
@@ -79,23 +83,23 @@ TEXTS: Final[dict[str, str]] = {
         "gateway's operator."
     ),
     "token-rejected": (
-        "The platform did not accept the gateway's access token, although the token is new. "
-        "The platform did not process this request. If this happens again, the gateway's operator "
-        "must ask the platform whether this client_id may use it."
+        "The platform refused the gateway's access token, although the token is fresh. It did "
+        "not process this request. Send the request again; if it fails again, the gateway's "
+        "operator must ask the platform's support whether this client_id may use the platform."
     ),
     "upstream-unreachable": (
-        "The gateway could not connect to the platform. Nothing was delivered. "
-        "Send the request again later; if this lasts longer than 15 minutes, tell the gateway's "
-        "operator, who must check the line to the platform."
+        "The gateway could not connect to the platform. Nothing was delivered. Send the request "
+        "again later; if this lasts longer than 15 minutes, tell the gateway's operator, who "
+        "must check the line to the platform."
     ),
     "upstream-failed": (
         "The connection to the platform broke before its answer was complete. If this request "
-        "was a write, it is not known whether the data was saved: read the record before you send "
-        "it again. A read can simply be sent again."
+        "was a write, it is not known whether the data was saved: find and read the record "
+        "before you send it again. A read can simply be sent again."
     ),
     "upstream-busy": (
-        "All connections of the gateway to the platform are in use. Nothing was delivered. "
-        "Send the request again later. If this happens often, tell the gateway's operator."
+        "All connections of the gateway to the platform are in use. Nothing was delivered. Send "
+        "the request again later. If this happens often, tell the gateway's operator."
     ),
     "upstream-tls": (
         "A secure connection to the platform could not be made, so nothing was delivered. "
@@ -104,39 +108,39 @@ TEXTS: Final[dict[str, str]] = {
     ),
     "upstream-timeout": (
         "The platform did not answer in time. If this request was a write, it is not known "
-        "whether the data was saved: read the record before you send it again. A read can simply "
-        "be sent again later."
+        "whether the data was saved: find and read the record before you send it again. A read "
+        "can simply be sent again later."
     ),
     "upstream-redirect": (
         "The platform sent the gateway to another address, which the gateway does not follow. "
         "Sending again does not help. If this request was a write, the data was probably not "
-        "saved: read the record to be sure. The gateway's operator must check the platform's "
-        "address in its settings."
+        "saved: find and read the record to be sure. The gateway's operator must check the "
+        "platform's address in its settings."
     ),
     "upstream-non-fhir": (
         "The platform's answer is not in the FHIR format, and the gateway did not pass it on. "
-        "If this request was a write, it is not certain whether the data was saved: read the "
-        "record before you send it again. If this lasts, tell the gateway's operator."
+        "If this request was a write, it is not certain whether the data was saved: find and "
+        "read the record before you send it again. If this lasts, tell the gateway's operator."
     ),
     "circuit-open": (
         "The platform has been failing, so the gateway is giving it a short pause. Nothing was "
-        "delivered. Send the request again later, after the number of seconds in the Retry-After "
-        "header."
+        "delivered. Send the request again later, after the number of seconds in the "
+        "Retry-After header."
     ),
     "audit-unavailable": (
         "The gateway cannot write its audit record, and without one it sends nothing to the "
-        "platform. Tell the gateway's operator, who must check the audit storage. "
-        "Send the request again after that."
+        "platform. Tell the gateway's operator, who must check the audit storage. Send the "
+        "request again after that."
     ),
     "search-parameter-ignored": (
         "The platform ignored at least one search parameter, so its answer could hold records "
-        "that do not belong to this search. The gateway held the answer back. The vendor of the "
-        "calling system must use only search parameters that the platform supports."
+        "that do not belong to this search. The gateway held the answer back. The vendor of "
+        "your system must use only search parameters that the platform supports."
     ),
     "outbox-full": (
         "The platform cannot be reached and the gateway's queue for writes is full. This write "
-        "was not taken, so keep it and send it again later. Tell the gateway's operator, who must "
-        "check the queue and the line to the platform."
+        "was not taken, so keep it and send it again later. Tell the gateway's operator, who "
+        "must check the queue and the line to the platform."
     ),
     "shutting-down": (
         "The gateway is stopping or restarting and did not send this request to the platform. "
@@ -144,7 +148,7 @@ TEXTS: Final[dict[str, str]] = {
     ),
     "internal": (
         "Something went wrong inside the gateway. If this request was a write, it is not known "
-        "whether the data was saved: read the record before you send it again. Give the request "
-        "id to the gateway's operator."
+        "whether the data was saved: find and read the record before you send it again. Give "
+        "the request id to the gateway's operator."
     ),
 }

@@ -1,7 +1,167 @@
-"""Placeholder."""
+"""What each reason says to a caller, in Uzbek.
+
+In Latin script; o‘ and g‘ are written with U+2018, the tutuq belgisi with U+2019.
+"""
+
+from __future__ import annotations
 
 from typing import Final
 
-from gateway.fhir import texts_en
-
-TEXTS: Final[dict[str, str]] = texts_en.TEXTS
+TEXTS: Final[dict[str, str]] = {
+    "bad-request": (
+        "Shlyuz bu so‘rovni tushuna olmadi va uni platformaga yetkazmadi. So‘rovning manzili, "
+        "sarlavhasi yoki mazmuni HTTP qoidalariga mos emas. So‘rov qayta yuborilishidan oldin "
+        "uni tizimingiz ishlab chiquvchisi tuzatishi kerak."
+    ),
+    "unknown-path": (
+        "Shlyuzda bunday manzil yo‘q, shuning uchun platformaga hech narsa yuborilmadi. "
+        "Tizimingiz sozlamalaridagi asosiy manzilni tekshiring."
+    ),
+    "loop": (
+        "Bu so‘rov shu shlyuzdan allaqachon o‘tgan, shuning uchun to‘xtatildi. Hech narsa "
+        "yetkazilmadi. Shlyuz administratori sozlamalardagi platforma manzili shlyuzning o‘ziga "
+        "olib bormasligini tekshirishi kerak."
+    ),
+    "method-not-allowed": (
+        "Shlyuz bu manzilda bunday HTTP usulini qabul qilmaydi, shuning uchun platformaga hech "
+        "narsa yuborilmadi. Tizimingiz ishlab chiquvchisi Allow sarlavhasida ko‘rsatilgan "
+        "usullardan birini ishlatishi kerak."
+    ),
+    "caller-unauthenticated": (
+        "Shlyuz kim murojaat qilayotganini bilmaydi, shuning uchun platformaga hech narsa "
+        "yuborilmadi. Tizimingizda shlyuz uchun API kalitini yoki foydalanuvchi nomi va parolni "
+        "kiriting yoxud brauzerda qayta kiring. So‘ng so‘rovni yana yuboring."
+    ),
+    "caller-unknown": (
+        "Shlyuz bu API kalitini yoki parolni qabul qilmadi, shuning uchun platformaga hech "
+        "narsa yuborilmadi. Uni shlyuz administratori bergani bilan solishtiring, to‘g‘rilang "
+        "va so‘rovni yana yuboring."
+    ),
+    "caller-forbidden": (
+        "Tizimingizga shlyuz orqali bunday so‘rov yuborishga ruxsat berilmagan, shuning uchun "
+        "platformaga hech narsa yuborilmadi. Qayta yuborish yordam bermaydi: shlyuz "
+        "administratoridan ruxsat so‘rang."
+    ),
+    "header-timeout": (
+        "Shlyuz bu so‘rovning sarlavhalarini juda uzoq kutdi, shuning uchun platformaga hech "
+        "narsa yuborilmadi. Tizimingiz bilan shlyuz orasidagi tarmoqni tekshiring, so‘ng "
+        "so‘rovni yana yuboring."
+    ),
+    "body-timeout": (
+        "Bu so‘rovning ma’lumotlari juda sekin keldi va shlyuz kutishni to‘xtatdi. Platforma "
+        "so‘rovni to‘liq olmadi. Tizimingiz bilan shlyuz orasidagi tarmoqni tekshiring, so‘ng "
+        "so‘rovni yana yuboring."
+    ),
+    "payload-too-large": (
+        "Bu so‘rovdagi ma’lumotlar shlyuz qabul qiladigan hajmdan katta, shuning uchun u to‘liq "
+        "yetkazilmadi. Ma’lumotlarni kichikroq qismlarga bo‘lib yuboring yoki shlyuz "
+        "administratoridan ruxsat etilgan hajmni oshirishni so‘rang."
+    ),
+    "url-too-long": (
+        "Bu so‘rovning manzili juda uzun, shuning uchun platformaga hech narsa yuborilmadi. "
+        "Uzun qidiruv uchun _search bilan POST usulidan foydalaning yoki shlyuz "
+        "administratoridan ruxsat etilgan uzunlikni oshirishni so‘rang."
+    ),
+    "header-too-large": (
+        "Bu so‘rovning sarlavhalari juda katta, shuning uchun platformaga hech narsa "
+        "yuborilmadi. Tizimingiz ishlab chiquvchisi sarlavhalarning hajmini yoki sonini "
+        "kamaytirishi yoxud shlyuz administratori chegarani oshirishi kerak."
+    ),
+    "rate-limited": (
+        "Tizimingiz qisqa vaqt ichida juda ko‘p so‘rov yubordi. Bu so‘rov platformaga "
+        "yuborilmadi. Retry-After sarlavhasida necha soniya ko‘rsatilgan bo‘lsa, shuncha kuting "
+        "va uni yana yuboring."
+    ),
+    "overloaded": (
+        "Shlyuz hozir o‘zi ulgura oladigan eng ko‘p so‘rov bilan band. Bu so‘rov platformaga "
+        "yuborilmadi. Retry-After sarlavhasida necha soniya ko‘rsatilgan bo‘lsa, shuncha kuting "
+        "va uni yana yuboring."
+    ),
+    "token-refused": (
+        "Kirish xizmati (SSO) shlyuzning client_id va client secret qiymatlarini qabul qilmadi, "
+        "shuning uchun platformaga hech narsa yuborilmadi. Qayta yuborish yordam bermaydi. "
+        "Shlyuz administratori client_id va client secret qiymatlarini SSO bergan qiymatlar "
+        "bilan solishtirishi kerak."
+    ),
+    "sso-unavailable": (
+        "Hozir kirish xizmatidan (SSO) foydalanib bo‘lmayapti, shuning uchun platformaga hech "
+        "narsa yuborilmadi. So‘rovni keyinroq yana yuboring. Bu holat 15 daqiqadan uzoq davom "
+        "etsa, shlyuz administratoriga xabar bering."
+    ),
+    "token-rejected": (
+        "Shlyuzning kirish tokeni yangi bo‘lsa ham, platforma uni qabul qilmadi. Platforma bu "
+        "so‘rovni bajarmadi. So‘rovni yana yuboring; xato takrorlansa, shlyuz administratori "
+        "platformaning yordam xizmatidan bu client_id uchun ruxsat bor-yo‘qligini so‘rashi "
+        "kerak."
+    ),
+    "upstream-unreachable": (
+        "Shlyuz platformaga ulana olmadi. Hech narsa yetkazilmadi. So‘rovni keyinroq yana "
+        "yuboring; bu holat 15 daqiqadan uzoq davom etsa, shlyuz administratoriga xabar bering: "
+        "u platforma bilan aloqani tekshirishi kerak."
+    ),
+    "upstream-failed": (
+        "Platformaning javobi to‘liq kelmasidan oldin u bilan aloqa uzildi. Agar bu yozish "
+        "so‘rovi bo‘lsa, ma’lumotlar saqlangan-saqlanmagani noma’lum: so‘rovni qayta "
+        "yuborishdan oldin yozuvni topib, o‘qib ko‘ring. O‘qish so‘rovini shunchaki takrorlash "
+        "mumkin."
+    ),
+    "upstream-busy": (
+        "Shlyuzning platforma bilan barcha ulanishlari band. Hech narsa yetkazilmadi. So‘rovni "
+        "keyinroq yana yuboring. Bu tez-tez takrorlansa, shlyuz administratoriga xabar bering."
+    ),
+    "upstream-tls": (
+        "Platforma bilan himoyalangan ulanishni o‘rnatib bo‘lmadi, shuning uchun hech narsa "
+        "yetkazilmadi. Qayta yuborish yordam bermaydi. Shlyuz administratori platformaning "
+        "sertifikatini, ishonchli sertifikatlar ro‘yxatini va shlyuzning soatini tekshirishi "
+        "kerak."
+    ),
+    "upstream-timeout": (
+        "Platforma o‘z vaqtida javob bermadi. Agar bu yozish so‘rovi bo‘lsa, ma’lumotlar "
+        "saqlangan-saqlanmagani noma’lum: so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib "
+        "ko‘ring. O‘qish so‘rovini keyinroq shunchaki takrorlash mumkin."
+    ),
+    "upstream-redirect": (
+        "Platforma shlyuzni boshqa manzilga yo‘naltirdi, shlyuz esa bunday yo‘naltirish "
+        "bo‘yicha o‘tmaydi. Qayta yuborish yordam bermaydi. Agar bu yozish so‘rovi bo‘lsa, "
+        "ma’lumotlar katta ehtimol bilan saqlanmagan: ishonch hosil qilish uchun yozuvni topib, "
+        "o‘qib ko‘ring. Shlyuz administratori sozlamalardagi platforma manzilini tekshirishi "
+        "kerak."
+    ),
+    "upstream-non-fhir": (
+        "Platformaning javobi FHIR formatida emas, shu sababli shlyuz uni uzatmadi. Agar bu "
+        "yozish so‘rovi bo‘lsa, ma’lumotlar saqlangan-saqlanmagani aniq emas: so‘rovni qayta "
+        "yuborishdan oldin yozuvni topib, o‘qib ko‘ring. Bu holat davom etsa, shlyuz "
+        "administratoriga xabar bering."
+    ),
+    "circuit-open": (
+        "Platformada uzilishlar bo‘lmoqda, shuning uchun shlyuz unga murojaat qilishni qisqa "
+        "vaqtga to‘xtatdi. Hech narsa yetkazilmadi. So‘rovni keyinroq, Retry-After sarlavhasida "
+        "ko‘rsatilgan soniyalar o‘tgach, yana yuboring."
+    ),
+    "audit-unavailable": (
+        "Shlyuz audit yozuvini saqlay olmayapti, busiz esa platformaga hech narsa yubormaydi. "
+        "Shlyuz administratoriga xabar bering: u audit yozuvlari saqlanadigan joyni tekshirishi "
+        "kerak. Shundan so‘ng so‘rovni yana yuboring."
+    ),
+    "search-parameter-ignored": (
+        "Platforma kamida bitta qidiruv parametrini hisobga olmadi, shuning uchun uning "
+        "javobida bu qidiruvga aloqasi yo‘q yozuvlar bo‘lishi mumkin. Shlyuz bu javobni "
+        "uzatmadi. Tizimingiz ishlab chiquvchisi faqat platforma qo‘llab-quvvatlaydigan qidiruv "
+        "parametrlaridan foydalanishi kerak."
+    ),
+    "outbox-full": (
+        "Platformaga ulanib bo‘lmayapti, shlyuzning yozish so‘rovlari navbati esa to‘lgan. Bu "
+        "so‘rov qabul qilinmadi: ma’lumotlarni o‘zingizda saqlang va uni keyinroq yana "
+        "yuboring. Shlyuz administratoriga xabar bering: u navbatni va platforma bilan aloqani "
+        "tekshirishi kerak."
+    ),
+    "shutting-down": (
+        "Shlyuz to‘xtatilmoqda yoki qayta ishga tushirilmoqda va bu so‘rovni platformaga "
+        "yubormadi. Uni bir daqiqadan so‘ng yana yuboring."
+    ),
+    "internal": (
+        "Shlyuzning ichida xato yuz berdi. Agar bu yozish so‘rovi bo‘lsa, ma’lumotlar "
+        "saqlangan-saqlanmagani noma’lum: so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib "
+        "ko‘ring. Shlyuz administratoriga so‘rov identifikatorini (request-id) ayting."
+    ),
+}
