@@ -1,0 +1,32 @@
+"""Whether this process should get requests: the facts behind `/readyz`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Asks its collaborators anew for every report.
+
+    `tokens` gives for every credential in use whether it has a valid token; `circuit_open` and
+    `draining` (a shutdown is under way) are each a reason not to be ready.
+    """
+
+    tokens: Callable[[], Mapping[str, bool]]
+    circuit_open: Callable[[], bool]
+    draining: Callable[[], bool]
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the gateway is ready, and the JSON body that says which check fails."""
+        checks = {f"token:{name}": valid for name, valid in self.tokens().items()}
+        checks["circuit"] = not self.circuit_open()
+        checks["shutdown"] = not self.draining()
+        failing = [check for check, passed in checks.items() if not passed]
+        return not failing, {
+            "ready": not failing,
+            "failing": failing,
+            "checks": {check: "ok" if passed else "failed" for check, passed in checks.items()},
+        }

@@ -1,0 +1,106 @@
+"""The operators' listener as a plain aiohttp application: `/livez`, `/readyz`, `/metrics`.
+
+It never shares a port with the callers, reads no request body and shows no patient data.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import hdrs, web
+
+from gateway.telemetry.logs import get_logger
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = get_logger("gateway.admin")
+
+_JSON = "application/json"
+# Below this a compressed scrape saves nothing.
+_GZIP_FROM = 1024
+
+
+class Scrape(Protocol):
+    """The metrics, rendered in the format that `Accept` asks for."""
+
+    def render(self, accept: str | None) -> tuple[str, bytes]:
+        """Content type and body."""
+        ...
+
+
+class Report(Protocol):
+    """The facts behind `/readyz`."""
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the gateway is ready, and the body that says why not."""
+        ...
+
+
+def build(*, metrics: Scrape, readiness: Report) -> web.Application:
+    """The application for `admin.address`."""
+
+    async def livez(request: web.Request) -> web.Response:
+        return _json(HTTPStatus.OK, {"alive": True})
+
+    async def readyz(request: web.Request) -> web.Response:
+        ready, body = readiness.report()
+        return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
+
+    async def scrape(request: web.Request) -> web.Response:
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        content_type, body = metrics.render(accept or None)
+        headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+        if len(body) >= _GZIP_FROM and _accepts_gzip(request):
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            body = gzip.compress(body, compresslevel=1)
+        return web.Response(body=body, headers=headers)
+
+    application = web.Application(middlewares=[_answers_in_json])
+    application.on_response_prepare.append(_guard)
+    application.router.add_get("/livez", livez)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", scrape)
+    return application
+
+
+@web.middleware
+async def _answers_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        allow = error.headers.get(hdrs.ALLOW)
+        headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
+        return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
+    except Exception:
+        # aiohttp's own answer would bypass `_guard`.
+        _log.exception("the operators' listener failed", path=request.path)
+        return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
+
+
+async def _guard(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # Otherwise aiohttp tells its own version and Python's.
+    response.headers[hdrs.SERVER] = "dhp-gateway"
+
+
+def _accepts_gzip(request: web.Request) -> bool:
+    """Whether a coding of `Accept-Encoding` is gzip with a weight above zero (RFC 9110, 12.5.3)."""
+    for value in request.headers.getall(hdrs.ACCEPT_ENCODING, []):
+        for item in value.split(","):
+            coding, _, weight = item.lower().replace(" ", "").partition(";")
+            if coding == "gzip" and weight not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}:
+                return True
+    return False
+
+
+def _json(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(body) + b"\n", content_type=_JSON, headers=headers
+    )

@@ -1,0 +1,208 @@
+"""The audit trail: one JSON object a line for every exchange and every notable event.
+
+On the request's path a record costs one append. The loop's next tick renders what came together
+and hands it to a `Writer`, whose thread is the only one that touches the sink: a pipe that nobody
+reads or a full disk never blocks the loop.
+
+`audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
+turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
+With `drop`, requests go on and the records are counted as dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, Literal, Protocol
+
+import orjson
+
+from gateway.exchange import Exchange
+from gateway.telemetry.sink import Writer
+
+Event = Literal["token", "login", "logout", "start", "stop", "reload"]
+Record = Exchange | dict[str, Any]
+
+MASK: Final = "***"
+
+# W3C Trace Context: a caller can write anything into it, so only its own form is kept.
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
+_PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+
+
+class AuditTrail(Protocol):
+    """What the request path and the application need of an audit."""
+
+    @property
+    def available(self) -> bool:
+        """False: a new request must be answered 503 `audit-unavailable`, before forwarding."""
+        ...
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record a finished request; `exchange` must not change any more."""
+        ...
+
+    def event(self, name: Event, /, **fields: object) -> None:
+        """Record what is no request; `fields` hold no secret, no query value, no body."""
+        ...
+
+    async def close(self, timeout: float) -> int:
+        """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
+        ...
+
+
+class Audit:
+    """The audit trail in front of a writer; all methods belong to the loop's thread.
+
+    `clock` gives seconds since 1970, for the events; an exchange brings the time it started.
+    """
+
+    def __init__(self, writer: Writer, *, clock: Callable[[], float] = time.time) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._iso = _Timestamps().iso
+        self._pending: list[Record] = []
+
+    @property
+    def available(self) -> bool:
+        """False while records cannot be written and `on_failure` is `block`."""
+        return self._writer.available
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record a finished request; `exchange` must not change any more."""
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._pending.append(exchange)
+
+    def event(self, name: Event, /, **fields: object) -> None:
+        """Record what is no request; `fields` hold no secret, no query value, no body."""
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._pending.append({"event": name, "timestamp": self._iso(self._clock())} | fields)
+
+    async def close(self, timeout: float) -> int:
+        """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
+        self._hand_over()
+        return await self._writer.close(timeout)
+
+    def _hand_over(self) -> None:
+        pending, self._pending = self._pending, []
+        if self._writer.full:
+            pending = self._indispensable(pending)
+        if pending:
+            self._writer.put([self._render(record) for record in pending])
+
+    def _indispensable(self, pending: list[Record]) -> list[Record]:
+        """What is accepted beyond the backlog's limit: with `block`, what the platform has seen.
+
+        Those requests were let in before the limit was reached, so they are few. The records of
+        refused ones are not: kept, they would fill the memory for as long as the sink is blocked.
+        """
+        kept: list[Record] = [
+            record
+            for record in pending
+            if self._writer.on_failure == "block"
+            and isinstance(record, Exchange)
+            and record.attempts
+        ]
+        if len(kept) < len(pending):
+            self._writer.on_records("dropped", len(pending) - len(kept))
+        return kept
+
+    def _render(self, record: Record) -> bytes:
+        if isinstance(record, Exchange):
+            record = exchange_record(record, self._iso(record.started_at))
+        try:
+            return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:
+            # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
+            return orjson.dumps(
+                {key: _encodable(value) for key, value in record.items()},
+                option=orjson.OPT_APPEND_NEWLINE,
+            )
+
+
+class NullAudit:
+    """`audit.sink: off`."""
+
+    available = True
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record nothing."""
+
+    def event(self, name: Event, /, **fields: object) -> None:
+        """Record nothing."""
+
+    async def close(self, timeout: float) -> int:
+        """Nothing to write, nothing lost."""
+        return 0
+
+
+def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
+    """The fields of an exchange's record, in their order; `timestamp` is when it started.
+
+    `resource_id` stays whole even where a caller put a patient's number there: the audit must tell
+    whose record was touched, and this is the one place that does.
+    """
+    traceparent = exchange.traceparent
+    if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
+        traceparent = None
+    upstream = exchange.upstream_duration
+    return {
+        "event": "exchange",
+        "timestamp": timestamp,
+        "request_id": exchange.request_id,
+        "traceparent": traceparent,
+        "caller": exchange.caller,
+        "remote": exchange.remote,
+        "user": exchange.user,
+        "credential": exchange.credential,
+        "method": exchange.method,
+        "interaction": exchange.interaction,
+        "resource": exchange.resource,
+        "resource_id": exchange.resource_id,
+        "query_params": [_name(name) for name in exchange.query_params],
+        "status": exchange.status,
+        "reason": exchange.reason,
+        "upstream_status": exchange.upstream_status,
+        "attempts": exchange.attempts,
+        "request_bytes": exchange.request_bytes,
+        "response_bytes": exchange.response_bytes,
+        "duration_ms": round(exchange.duration * 1000, 3),
+        "upstream_ms": None if upstream is None else round(upstream * 1000, 3),
+        "outcome": exchange.outcome,
+    }
+
+
+@lru_cache(maxsize=1024)
+def _name(parameter: str) -> str:
+    """The parameter's name, masked when it has not the form of one: then it may be a value."""
+    return parameter if _PARAMETER.fullmatch(parameter) else MASK
+
+
+def _encodable(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+class _Timestamps:
+    """ISO 8601 in UTC with milliseconds; the part that changes once a second is kept."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def iso(self, seconds: float) -> str:
+        """`2026-03-01T08:30:00.125Z` for seconds since 1970."""
+        second, milliseconds = divmod(round(seconds * 1000), 1000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{milliseconds:03d}Z"

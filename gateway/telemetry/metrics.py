@@ -1,0 +1,263 @@
+"""Every Prometheus metric of the gateway, named here and nowhere else.
+
+Labels come from closed sets only: configured names, FHIR interactions and types, reasons, status
+codes. So the label children kept for the request path are bounded as well. What changes with every
+request but matters only to a scrape (requests in flight, connections, the circuit) is read then.
+
+The handler calls `exchange`, the platform's pool `retry`, the token cache the three `token_…`
+methods, the audit `audit_record`, the application the rest.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.exchange import Exchange
+
+# Seconds. From a cached read on a local network to the longest `platform.response_timeout`.
+DURATION_BUCKETS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+
+TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
+AUDIT_OUTCOMES: Final = ("written", "dropped")
+RELOAD_OUTCOMES: Final = ("ok", "failed")
+CONNECTION_STATES: Final = ("idle", "active", "connecting")
+
+# Why a request was sent once more:
+#   connect  no connection could be made, nothing was delivered
+#   reused   a kept-alive connection was dead before any byte of an answer
+#   broken   a fresh connection broke before any byte of an answer, and the method is safe
+#   status   the platform answered 502, 503 or 504, and the method is safe
+#   token    the platform answered 401, and there is a new token
+#   other    anything else
+RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other")
+
+
+class Metrics:
+    """The gateway's metrics in one registry; safe to update from any thread.
+
+    `inflight` is the number of requests being served: a plain attribute that its owner counts up
+    and down, read at a scrape.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self.inflight = 0
+        self._define_requests()
+        self._define_upstream()
+        self._define_tokens()
+        self._define_own_state()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        # The request path's label children, by what tells them apart.
+        self._requests_by: dict[tuple[str, str, str, int, str], Counter] = {}
+        self._bytes_by: dict[str, tuple[Counter, Counter]] = {}
+        self._durations_by: dict[str, tuple[Histogram, Histogram]] = {}
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Count one finished request; `status` is `0` when the caller left before an answer."""
+        key = (
+            exchange.caller,
+            exchange.interaction,
+            exchange.resource,
+            exchange.status,
+            exchange.reason,
+        )
+        requests = self._requests_by.get(key)
+        if requests is None:
+            requests = self._requests_by[key] = self._requests.labels(*key)
+        requests.inc()
+        sizes = self._bytes_by.get(exchange.caller) or self._sizes_of(exchange.caller)
+        if exchange.request_bytes:
+            sizes[0].inc(exchange.request_bytes)
+        sizes[1].inc(exchange.response_bytes)
+        durations = self._durations_by.get(exchange.interaction) or self._durations_of(
+            exchange.interaction
+        )
+        durations[0].observe(exchange.duration)
+        if exchange.upstream_duration is not None:
+            durations[1].observe(exchange.upstream_duration)
+
+    def retry(self, cause: str) -> None:
+        """Count one more attempt to reach the platform; `cause` is one of `RETRY_CAUSES`."""
+        self._retries.labels(cause if cause in RETRY_CAUSES else "other").inc()
+
+    def declare(self, credentials: Iterable[str]) -> None:
+        """Make the series of these credentials appear before anything happened to them."""
+        for credential in credentials:
+            for outcome in TOKEN_OUTCOMES:
+                self._token_requests.labels(credential, outcome)
+            self._token_durations.labels(credential)
+            self._token_expiry.labels(credential)
+            self._token_waiters.labels(credential)
+
+    def token_requested(self, credential: str, outcome: str, seconds: float) -> None:
+        """Count one token request; `outcome` is one of `TOKEN_OUTCOMES`."""
+        self._token_requests.labels(credential, outcome).inc()
+        self._token_durations.labels(credential).observe(seconds)
+
+    def token_expires(self, credential: str, timestamp: float) -> None:
+        """Note when the credential's token expires, in seconds since 1970; 0 means: no token."""
+        self._token_expiry.labels(credential).set(timestamp)
+
+    def token_waiters(self, credential: str, waiters: int) -> None:
+        """Note how many requests wait for the credential's token."""
+        self._token_waiters.labels(credential).set(waiters)
+
+    def audit_record(self, outcome: str, n: int = 1) -> None:
+        """Count audit records; `outcome` is one of `AUDIT_OUTCOMES`."""
+        self._audit_records.labels(outcome).inc(n)
+
+    def config_reload(self, outcome: str) -> None:
+        """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
+        self._config_reloads.labels(outcome).inc()
+
+    def watch_connections(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Ask `count` at every scrape for the platform's connections by `CONNECTION_STATES`."""
+        for state in CONNECTION_STATES:
+            self._connections.labels(state).set_function(partial(_count_of, count, state))
+
+    def watch_circuit(self, state: Callable[[], int]) -> None:
+        """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
+        self._circuit.set_function(lambda: float(state()))
+
+    def render(self, accept: str | None = None) -> tuple[str, bytes]:
+        """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
+        encode, content_type = choose_encoder(accept or "")
+        if content_type.startswith("application/openmetrics-text"):
+            return content_type, encode(self.registry)
+        # The text format has no notion of a start time: there it is one noise series for each.
+        return content_type, encode(_WithoutStartTimes(self.registry))
+
+    def _sizes_of(self, caller: str) -> tuple[Counter, Counter]:
+        sizes = (self._request_bytes.labels(caller), self._response_bytes.labels(caller))
+        self._bytes_by[caller] = sizes
+        return sizes
+
+    def _durations_of(self, interaction: str) -> tuple[Histogram, Histogram]:
+        durations = (
+            self._durations.labels(interaction),
+            self._upstream_durations.labels(interaction),
+        )
+        self._durations_by[interaction] = durations
+        return durations
+
+    def _define_requests(self) -> None:
+        self._requests = self._counter(
+            "dhp_gateway_requests",
+            "Requests answered, by what they were and how they ended.",
+            ("caller", "interaction", "resource", "status", "reason"),
+        )
+        self._durations = self._histogram(
+            "dhp_gateway_request_duration_seconds",
+            "From the request's header to the last byte of the answer.",
+            ("interaction",),
+        )
+        self._request_bytes = self._counter(
+            "dhp_gateway_request_bytes", "Bytes of request bodies.", ("caller",)
+        )
+        self._response_bytes = self._counter(
+            "dhp_gateway_response_bytes", "Bytes of answers' bodies.", ("caller",)
+        )
+        self._gauge("dhp_gateway_inflight_requests", "Requests being served.").set_function(
+            lambda: float(self.inflight)
+        )
+
+    def _define_upstream(self) -> None:
+        self._upstream_durations = self._histogram(
+            "dhp_gateway_upstream_duration_seconds",
+            "The platform's part of a request's duration, all attempts together.",
+            ("interaction",),
+        )
+        self._connections = self._gauge(
+            "dhp_gateway_upstream_connections", "Connections to the platform.", ("state",)
+        )
+        self._retries = self._counter(
+            "dhp_gateway_upstream_retries", "Requests sent to the platform once more.", ("cause",)
+        )
+        self._circuit = self._gauge(
+            "dhp_gateway_circuit_state", "The circuit breaker: 0 closed, 1 half-open, 2 open."
+        )
+        for state in CONNECTION_STATES:
+            self._connections.labels(state)
+        for cause in RETRY_CAUSES:
+            self._retries.labels(cause)
+
+    def _define_tokens(self) -> None:
+        self._token_requests = self._counter(
+            "dhp_gateway_token_requests", "Token requests to the SSO.", ("credential", "outcome")
+        )
+        self._token_durations = self._histogram(
+            "dhp_gateway_token_request_duration_seconds",
+            "Duration of token requests.",
+            ("credential",),
+        )
+        self._token_expiry = self._gauge(
+            "dhp_gateway_token_expiry_timestamp_seconds",
+            "When the credential's token expires; 0 while there is none.",
+            ("credential",),
+        )
+        self._token_waiters = self._gauge(
+            "dhp_gateway_token_waiters", "Requests that wait for a token.", ("credential",)
+        )
+
+    def _define_own_state(self) -> None:
+        self._audit_records = self._counter(
+            "dhp_gateway_audit_records", "Audit records, by what became of them.", ("outcome",)
+        )
+        self._config_reloads = self._counter(
+            "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
+        )
+        for outcome in AUDIT_OUTCOMES:
+            self._audit_records.labels(outcome)
+        for outcome in RELOAD_OUTCOMES:
+            self._config_reloads.labels(outcome)
+        build = self._gauge(
+            "dhp_gateway_build_info", "What is running; always 1.", ("version", "python")
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
+
+
+def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
+    return float(count().get(state, 0))
+
+
+class _WithoutStartTimes(Collector):
+    """A registry's families without their `_created` samples."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [
+                sample for sample in family.samples if not sample.name.endswith("_created")
+            ]
+            yield family

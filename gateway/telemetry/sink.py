@@ -1,0 +1,217 @@
+"""Where audit lines go, and the one thread that takes them there.
+
+A sink may block for as long as it likes: only the writer's thread waits for it. Between the loop
+and that thread stands a backlog, bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol
+
+from gateway.telemetry.logs import get_logger
+
+OnFailure = Literal["block", "drop"]
+
+DEFAULT_LIMIT: Final = 2 * 1024 * 1024
+# While records keep coming the thread writes this often, in seconds: each turn takes the
+# interpreter from the loop's thread. The first record after a pause is written at once.
+LINGER: Final = 0.005
+RETRY_DELAY: Final = 0.5
+
+_log = get_logger("gateway.audit")
+
+
+class Sink(Protocol):
+    """Takes whole lines, each with its newline. All methods are called in the writer's thread."""
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write all lines, blocking.
+
+        Raises OSError on failure. The same lines are then given again, and the sink goes on after
+        the last byte that it has written, or `abandon` is called.
+        """
+        ...
+
+    def abandon(self) -> int:
+        """Give up the lines of the failed `write`; how many of them were not written whole."""
+        ...
+
+    def close(self) -> None:
+        """Release what the sink holds."""
+        ...
+
+
+class StdoutSink:
+    """Lines to a file descriptor, which stays open: standard output unless told otherwise."""
+
+    def __init__(self, fd: int = 1) -> None:
+        self._fd = fd
+        self._rest = memoryview(b"")
+        self._torn = False
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write all lines; see `Sink.write`."""
+        if not self._rest:
+            # A line that was begun and given up must not run into the next one.
+            self._rest = memoryview((b"\n" if self._torn else b"") + b"".join(lines))
+            self._torn = False
+        while self._rest:
+            try:
+                written = os.write(self._fd, self._rest)
+            except BlockingIOError:
+                # Another process made the description non-blocking: that is no failure.
+                self._wait_writable()
+                continue
+            self._torn = self._rest[written - 1] != _NEWLINE if written else self._torn
+            self._rest = self._rest[written:]
+
+    def abandon(self) -> int:
+        """Give up what is left; see `Sink.abandon`."""
+        lost = bytes(self._rest).count(b"\n")
+        self._rest = memoryview(b"")
+        return lost
+
+    def close(self) -> None:
+        """Nothing to release: the descriptor is not the sink's own."""
+
+    def _wait_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll(1000)
+
+
+_NEWLINE: Final = ord("\n")
+
+
+class Writer:
+    """A bounded backlog of lines and the thread that writes it to a sink.
+
+    `limit` is in bytes. `on_records(outcome, n)` counts records as `written` or `dropped`; it is
+    called in any thread. With `on_failure` `block` a failed write is repeated every `retry_delay`
+    seconds until it succeeds; with `drop` the lines of a failed write are given up.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        on_failure: OnFailure,
+        on_records: Callable[[str, int], None],
+        limit: int = DEFAULT_LIMIT,
+        retry_delay: float = RETRY_DELAY,
+    ) -> None:
+        self.on_failure = on_failure
+        self.on_records = on_records
+        self._sink = sink
+        self._limit = limit
+        self._retry_delay = retry_delay
+        self._changed = threading.Condition()
+        self._queue: list[bytes] = []
+        self._backlog = 0  # bytes accepted and not written
+        self._unwritten = 0  # the same in records
+        self._full = False
+        self._failing = False
+        self._closing = False
+        self._given_up = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def full(self) -> bool:
+        """The backlog has passed its limit, and has not come down to half of it since."""
+        return self._full
+
+    @property
+    def available(self) -> bool:
+        """Whether the records of new requests are sure to be kept; always true with `drop`."""
+        return self.on_failure == "drop" or not (self._full or self._failing)
+
+    def put(self, lines: list[bytes]) -> None:
+        """Accept lines for writing, whatever the backlog; the first call starts the thread."""
+        with self._changed:
+            self._queue.extend(lines)
+            self._unwritten += len(lines)
+            self._backlog += sum(map(len, lines))
+            self._full = self._full or self._backlog > self._limit
+            self._changed.notify()
+            if self._thread is None:
+                # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
+                self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+                self._thread.start()
+
+    async def close(self, timeout: float) -> int:
+        """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, timeout)
+        with self._changed:
+            self._given_up = True
+            self._changed.notify()
+            lost = self._unwritten
+        if lost:
+            self.on_records("dropped", lost)
+            _log.error("audit records lost", records=lost)
+        return lost
+
+    def _run(self) -> None:
+        while lines := self._next():
+            if not self._write(lines):
+                break
+            if not self._closing:
+                time.sleep(LINGER)
+        self._sink.close()
+
+    def _next(self) -> list[bytes]:
+        """The lines that wait, or none when the writer is closing and there are none."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            lines, self._queue = self._queue, []
+            return lines
+
+    def _write(self, lines: list[bytes]) -> bool:
+        """Write lines, in as many attempts as it takes; false when closing ended that."""
+        while not self._given_up:
+            try:
+                self._sink.write(lines)
+            except OSError as error:
+                self._failed(error)
+            else:
+                self._done(lines, lost=0)
+                return True
+            if self.on_failure == "drop":
+                self._done(lines, lost=self._sink.abandon())
+                return True
+            with self._changed:
+                self._changed.wait_for(lambda: self._given_up, self._retry_delay)
+        return False
+
+    def _failed(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.error(
+                "audit records cannot be written",
+                error=errno.errorcode.get(error.errno or 0, type(error).__name__),
+                on_failure=self.on_failure,
+            )
+
+    def _done(self, lines: list[bytes], *, lost: int) -> None:
+        if self._failing and not lost:
+            self._failing = False
+            _log.info("audit records can be written again")
+        with self._changed:
+            self._backlog -= sum(map(len, lines))
+            self._unwritten -= len(lines)
+            self._full = self._full and self._backlog > self._limit // 2
+        if lost < len(lines):
+            self.on_records("written", len(lines) - lost)
+        if lost:
+            self.on_records("dropped", lost)
