@@ -1,0 +1,54 @@
+"""The rule of tests/conftest.py that nothing skips in CI, seen from outside by running pytest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MARKED = "import pytest\n@pytest.mark.skip(reason='no redis here')\ndef test_it(): pass\n"
+INSIDE = "import pytest\ndef test_it(): pytest.skip('no redis here')\n"
+MODULE = "import pytest\npytest.skip('no redis here', allow_module_level=True)\n"
+EXPECTED_FAILURE = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
+
+
+def run_pytest(folder: Path, test: str, no_skips: str) -> subprocess.CompletedProcess[str]:
+    """Runs one test file in its own folder with a copy of the project's conftest."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), folder)
+    (folder / "test_one.py").write_text(test)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "-rA"],
+        cwd=folder,
+        env={**os.environ, "DHP_NO_SKIPS": no_skips},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("test", [MARKED, INSIDE, MODULE], ids=["marked", "inside", "module"])
+def test_a_skip_fails_the_run_and_gives_its_reason(tmp_path: Path, test: str) -> None:
+    """With DHP_NO_SKIPS=1 a skipped test or module fails the run with its reason."""
+    result = run_pytest(tmp_path, test, "1")
+    assert result.returncode in (1, 2), result.stdout
+    assert "forbids skipping" in result.stdout
+    assert "no redis here" in result.stdout
+
+
+@pytest.mark.parametrize("test", [MARKED, INSIDE], ids=["marked", "inside"])
+def test_a_skip_is_allowed_by_default(tmp_path: Path, test: str) -> None:
+    """Without the variable a test may skip, so that `make test` works anywhere."""
+    result = run_pytest(tmp_path, test, "")
+    assert result.returncode == 0, result.stdout
+    assert "1 skipped" in result.stdout
+
+
+def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
+    """An xfail is reported as such even where skips are forbidden."""
+    result = run_pytest(tmp_path, EXPECTED_FAILURE, "1")
+    assert result.returncode == 0, result.stdout
+    assert "1 xfailed" in result.stdout
