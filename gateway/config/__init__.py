@@ -1,0 +1,71 @@
+"""The settings: YAML and environment variables, checked completely before anything opens.
+
+`load` gives frozen `Settings` or raises `SettingsError` with every problem at once. Nothing else in
+the gateway reads the environment.
+"""
+
+from gateway.config.inbound import (
+    AdminSettings,
+    AllowSettings,
+    BasicAuthSettings,
+    CallerSettings,
+    LimitsSettings,
+    ListenSettings,
+    ListenTlsSettings,
+    RateLimitSettings,
+)
+from gateway.config.loader import load
+from gateway.config.operations import (
+    AuditSettings,
+    LoginSettings,
+    LogSettings,
+    OutboxSettings,
+    ShutdownSettings,
+    StoreSettings,
+    TracingSettings,
+)
+from gateway.config.outbound import (
+    CircuitBreakerSettings,
+    CredentialSettings,
+    FhirSettings,
+    PlatformSettings,
+    RetriesSettings,
+    RewriteSettings,
+    SsoSettings,
+)
+from gateway.config.problems import Problem, SettingsError
+from gateway.config.secret_files import SecretSource, SecretUnreadable
+from gateway.config.settings import Settings
+from gateway.config.values import Address
+
+__all__ = [
+    "Address",
+    "AdminSettings",
+    "AllowSettings",
+    "AuditSettings",
+    "BasicAuthSettings",
+    "CallerSettings",
+    "CircuitBreakerSettings",
+    "CredentialSettings",
+    "FhirSettings",
+    "LimitsSettings",
+    "ListenSettings",
+    "ListenTlsSettings",
+    "LogSettings",
+    "LoginSettings",
+    "OutboxSettings",
+    "PlatformSettings",
+    "Problem",
+    "RateLimitSettings",
+    "RetriesSettings",
+    "RewriteSettings",
+    "SecretSource",
+    "SecretUnreadable",
+    "Settings",
+    "SettingsError",
+    "ShutdownSettings",
+    "SsoSettings",
+    "StoreSettings",
+    "TracingSettings",
+    "load",
+]

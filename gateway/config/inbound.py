@@ -1,0 +1,263 @@
+"""Settings of the callers' side: listeners, callers, limits."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from gateway.config.secret_files import SecretSource
+from gateway.config.section import Section
+from gateway.config.urls import BasePath, BaseUrl
+from gateway.config.values import (
+    KIB,
+    MIB,
+    Address,
+    AddressText,
+    Count,
+    FilePath,
+    Flag,
+    Invalid,
+    Name,
+    NetworkText,
+    PositiveSeconds,
+    PositiveSize,
+    SecretText,
+    Size,
+    Text,
+)
+
+# The interactions of FHIR R5 (restful-interaction) and the gateway's own names for the rest.
+INTERACTIONS: Final = (
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "history-system",
+    "create",
+    "search-type",
+    "search-system",
+    "capabilities",
+    "transaction",
+    "batch",
+    "operation",
+    "async-status",
+    "async-cancel",
+    "smart-configuration",
+    "other",
+)
+
+
+def _interaction(value: str) -> str:
+    if value != "*" and value not in INTERACTIONS:
+        raise Invalid("is no FHIR interaction", f"use * or some of {', '.join(INTERACTIONS)}")
+    return value
+
+
+def _resource(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"[A-Z][A-Za-z]{1,63}", value):
+        raise Invalid("is no FHIR resource type", "use * or types such as Patient, Observation")
+    return value
+
+
+Interaction = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_interaction),
+    Field(json_schema_extra={"enum": ["*", *INTERACTIONS]}),
+]
+ResourceType = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_resource),
+    Field(json_schema_extra={"pattern": r"^(\*|[A-Z][A-Za-z]{1,63})$"}),
+]
+
+Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+
+
+class ListenTlsSettings(Section):
+    """TLS towards the callers; off while `cert_file` is null."""
+
+    cert_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the listener's certificate chain; null: plain HTTP.",
+    )
+    key_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate's private key; needed with `cert_file`.",
+    )
+    client_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs whose client certificates identify callers; null: "
+        "no client certificate is asked for.",
+    )
+
+
+class ListenSettings(Section):
+    """Where callers reach the gateway."""
+
+    address: AddressText = Field(
+        default=Address("127.0.0.1", 8080),
+        description="`host:port` (IPv6 in brackets, port 0: any free one) or `unix:/path`. The "
+        "default is reachable from this machine only.",
+    )
+    base_path: BasePath = Field(
+        default="/fhir",
+        description="The path under which the platform's FHIR base appears; `/` for none. "
+        "Callers use `http://ADDRESS/fhir/…`.",
+    )
+    public_url: BaseUrl | None = Field(
+        default=None,
+        description="The URL of `base_path` as callers know it, put into rewritten links; null: "
+        "made of the `Host` that the caller sent.",
+    )
+    allow_anonymous: Flag = Field(
+        default=False,
+        description="Whether an address that other machines reach may be opened without `callers`. "
+        "With false the gateway then refuses to start.",
+    )
+    tls: ListenTlsSettings = Field(
+        default_factory=ListenTlsSettings, description="TLS towards the callers."
+    )
+
+
+class AdminSettings(Section):
+    """The operators' listener: `/livez /readyz /metrics /status /status.json`."""
+
+    address: AddressText = Field(
+        default=Address("127.0.0.1", 9090),
+        description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
+        "address. They hold no secrets but are open to whoever reaches them.",
+    )
+
+
+class BasicAuthSettings(Section):
+    """A user name and password that a caller sends by HTTP Basic (RFC 7617)."""
+
+    username: Text = Field(description="The user name.")
+    password: SecretText | None = Field(
+        default=None, description="The password; better given as `password_file`."
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="File that holds the password; re-read when it changes."
+    )
+
+
+class AllowSettings(Section):
+    """What a caller may do."""
+
+    interactions: tuple[Interaction, ...] = Field(
+        default=("*",),
+        description="FHIR interactions the caller may use, e.g. `[read, search-type]`; `*`: all.",
+    )
+    resources: tuple[ResourceType, ...] = Field(
+        default=("*",),
+        description="Resource types the caller may touch, e.g. `[Patient, Observation]`; `*`: all.",
+    )
+
+
+class RateLimitSettings(Section):
+    """How often a caller may ask."""
+
+    requests_per_second: Rate | None = Field(
+        default=None,
+        description="Requests a second, on average; above it 429. Null: no limit.",
+    )
+    burst: Count | None = Field(
+        default=None,
+        description="Requests that may come at once after a pause; null: one second's worth.",
+    )
+
+
+class CallerSettings(Section):
+    """A system or department that may call the gateway."""
+
+    name: Name = Field(description="The caller's name in the audit and the metrics; unique.")
+    networks: tuple[NetworkText, ...] = Field(
+        default=(),
+        description="IP addresses or networks the caller comes from, e.g. `[10.20.0.0/16]`; empty: "
+        "from anywhere.",
+    )
+    api_key: SecretText | None = Field(
+        default=None,
+        description="The key the caller sends in `X-Api-Key`; better as `api_key_file`.",
+    )
+    api_key_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the caller's `X-Api-Key`; re-read when it changes.",
+    )
+    basic_auth: BasicAuthSettings | None = Field(
+        default=None, description="User name and password of HTTP Basic; null: not used."
+    )
+    client_cert_names: tuple[Text, ...] = Field(
+        default=(),
+        description="Subject or SAN names of the caller's client certificate; needs "
+        "`listen.tls.client_ca_file`.",
+    )
+    credential: Name = Field(
+        default="default",
+        description="The entry of `credentials` whose token the caller's requests carry.",
+    )
+    allow: AllowSettings = Field(
+        default_factory=AllowSettings, description="What the caller may do; default: everything."
+    )
+    rate_limit: RateLimitSettings = Field(
+        default_factory=RateLimitSettings, description="How often the caller may ask."
+    )
+    max_concurrent: Count | None = Field(
+        default=None,
+        description="Requests of this caller at the same time; above it 503. Null: no limit.",
+    )
+    outbox: Literal["off", "on-request", "always"] = Field(
+        default="on-request",
+        description="Which writes may be queued while the platform cannot be reached: none, those "
+        "with `Prefer: respond-async`, or all. Needs `outbox.enabled`.",
+    )
+
+    def secret_sources(self, index: int) -> tuple[SecretSource, ...]:
+        """Where key and password come from; `index` is the caller's place in `callers`."""
+        caller = ("callers", index)
+        key = SecretSource((*caller, "api_key"), self.api_key, self.api_key_file)
+        if self.basic_auth is None:
+            return (key,)
+        basic, name = self.basic_auth, (*caller, "basic_auth", "password")
+        return (key, SecretSource(name, basic.password, basic.password_file))
+
+
+class LimitsSettings(Section):
+    """What one request, and all together, may take."""
+
+    max_header_bytes: PositiveSize = Field(
+        default=16 * KIB,
+        description="Size of one header field; all fields together may have four times that. "
+        "Above it 431.",
+    )
+    max_headers: Count = Field(default=200, description="Number of header fields; above it 431.")
+    max_url_bytes: PositiveSize = Field(
+        default=8 * KIB, description="Size of the request target; above it 414."
+    )
+    max_body_bytes: PositiveSize = Field(
+        default=64 * MIB, description="Size of a request body; above it 413."
+    )
+    max_concurrent_requests: Count = Field(
+        default=1024, description="Requests of all callers at the same time; above it 503."
+    )
+    header_timeout: PositiveSeconds = Field(
+        default=10,
+        description="Time for a request's header, and between two reads of its body; after it 408.",
+    )
+    min_body_rate: Size = Field(
+        default=1 * KIB,
+        description="Bytes a second that a request body must bring, averaged over 30 s; slower is "
+        "408. 0: no lower limit.",
+    )
+    replay_buffer_bytes: Size = Field(
+        default=1 * MIB,
+        description="A request body up to this size is kept and can be sent a second time, e.g. "
+        "after a 401 of the platform. Memory for each request in flight.",
+    )

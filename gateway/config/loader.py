@@ -1,0 +1,131 @@
+"""From a file and the environment to checked settings, or to every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config import shape
+from gateway.config.environment import Variables, merge, read_environment
+from gateway.config.problems import (
+    Problem,
+    Setting,
+    SettingsError,
+    did_you_mean,
+    dotted,
+    nearest,
+    plain_words,
+)
+from gateway.config.repair import without
+from gateway.config.rules import find
+from gateway.config.settings import Settings
+from gateway.config.yaml_file import Document, read_yaml
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a YAML file, if one is given, with environment variables on top.
+
+    Opens no other file: secrets are read later, by `SecretSource.read`. Raises `SettingsError` with
+    every problem.
+    """
+    document = read_yaml(path) if path is not None else Document()
+    variables = read_environment(environ, document.values)
+    return _Check(document, variables).settings()
+
+
+class _Check:
+    """One validation; it knows where each value came from."""
+
+    def __init__(self, document: Document, variables: Variables) -> None:
+        self._document = document
+        self._variables = variables
+        self._problems = [*document.problems, *variables.problems]
+        # Keys about which enough is said: no rule complains about them too.
+        self._settled: list[Setting] = []
+
+    def settings(self) -> Settings:
+        values = merge(self._document.values, self._variables.values)
+        settings = self._validated(values)
+        # Of a file that cannot be read nobody knows what else it says.
+        if settings is not None and (self._document.values or not self._document.problems):
+            self._apply_rules(settings)
+        if self._problems or settings is None:
+            raise SettingsError(self._problems)
+        return settings
+
+    def _validated(self, values: dict[str, Any]) -> Settings | None:
+        """The settings; after complaints, those that remain without the wrong values."""
+        try:
+            return Settings.model_validate(values)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)
+        unreadable = bool(self._document.problems) and not self._document.values
+        self._settled = [self._setting(entry) for entry in wrong]
+        self._settled += [twin for entry in wrong for twin in self._meant(entry)]
+        for entry in wrong:
+            if not self._is_noise(entry, unreadable=unreadable):
+                self._problems.append(self._problem(entry))
+        return without(values, self._settled)
+
+    def _apply_rules(self, settings: Settings) -> None:
+        for finding in find(settings):
+            looked_at = (finding.setting, *finding.concerns)
+            if not any(_begins_with(key, done) for key in looked_at for done in self._settled):
+                key, source = dotted(finding.setting), self._source(finding.setting)
+                self._problems.append(Problem(key, finding.message, finding.hint, source))
+
+    @staticmethod
+    def _setting(entry: Any) -> Setting:
+        location: Setting = entry["loc"]
+        # Pydantic marks a wrong name of a mapping so.
+        return location[:-1] if location[-1:] == ("[key]",) else location
+
+    def _meant(self, entry: Any) -> Iterator[Setting]:
+        """The key that an unknown one was probably meant to be."""
+        if entry["type"] == "extra_forbidden":
+            group, name = entry["loc"][:-1], str(entry["loc"][-1])
+            near = nearest(name, shape.fields_of(shape.at(group)))
+            if near is not None:
+                yield (*group, near)
+
+    def _is_noise(self, entry: Any, *, unreadable: bool) -> bool:
+        """Whether a missing key follows from another problem that is reported."""
+        if entry["type"] != "missing":
+            return False
+        return unreadable or self._settled.count(self._setting(entry)) > 1
+
+    def _problem(self, entry: Any) -> Problem:
+        setting, kind = self._setting(entry), entry["type"]
+        source = self._source(setting)
+        message, hint = plain_words(entry)
+        if kind == "extra_forbidden":
+            siblings = shape.fields_of(shape.at(setting[:-1]))
+            message = "is not a known key"
+            hint = did_you_mean(str(setting[-1]), siblings, elsewhere=_homes(str(setting[-1])))
+        elif kind == "missing" and setting[0] in ("platform", "sso"):
+            message, hint = "is missing", "environment: custom fills in no URLs; add it"
+        elif kind == "literal_error":
+            hint = "choose one of them; in YAML without quotes"
+        elif source.startswith("DHP_") and kind in ("tuple_type", "dict_type", "model_type"):
+            hint = "in an environment variable, write it as JSON"
+        return Problem(dotted(setting), message, hint, source)
+
+    def _source(self, setting: Setting) -> str:
+        for length in range(len(setting), 0, -1):
+            if variable := self._variables.names.get(setting[:length]):
+                return variable
+            if line := self._document.lines.get(setting[:length]):
+                return f"line {line}"
+        return ""
+
+
+def _homes(name: str) -> list[str]:
+    """Where in the settings a key of this name belongs."""
+    return [dotted(setting) for setting, _ in shape.leaves() if setting[-1] == name]
+
+
+def _begins_with(setting: Setting, beginning: Setting) -> bool:
+    return setting[: len(beginning)] == beginning

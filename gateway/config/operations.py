@@ -1,0 +1,163 @@
+"""Settings of running the gateway: audit, logs, stores, sign-in, outbox, tracing, shutdown."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gateway.config.section import Section
+from gateway.config.urls import BaseUrl, DatabaseUrl, EndpointUrl, Origin, StoreUrl, SyslogUrl
+from gateway.config.values import (
+    GIB,
+    MIB,
+    Count,
+    FilePath,
+    Flag,
+    PositiveSeconds,
+    PositiveSize,
+    Seconds,
+    SecretText,
+    Text,
+)
+
+
+class AuditSettings(Section):
+    """The audit trail: one record for each request."""
+
+    sink: Literal["stdout", "file", "syslog", "off"] = Field(
+        default="stdout",
+        description="Where records go; `off`: nowhere, nothing can be traced later.",
+    )
+    path: FilePath | None = Field(
+        default=None,
+        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated.",
+    )
+    rotate_bytes: PositiveSize = Field(
+        default=64 * MIB, description="Size from which on a new audit file is begun."
+    )
+    syslog_url: SyslogUrl | None = Field(
+        default=None,
+        description="The server for `sink: syslog`: `udp://host:514`, `tcp://host:514` or "
+        "`tls://host:6514`.",
+    )
+    on_failure: Literal["block", "drop"] = Field(
+        default="block",
+        description="A request whose record cannot be written is answered 503 (`block`), or goes "
+        "through and is counted (`drop`).",
+    )
+    fhir_audit_events: Flag = Field(
+        default=False, description="Whether FHIR R5 AuditEvents are written beside the records."
+    )
+
+
+class LogSettings(Section):
+    """The gateway's own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least serious entries that are written."
+    )
+    format: Literal["json", "console"] = Field(
+        default="json", description="JSON lines for machines, or text for people."
+    )
+
+
+class StoreSettings(Section):
+    """Where tokens and sessions are kept."""
+
+    url: StoreUrl = Field(
+        default="memory://",
+        description="`memory://`: in each process; `redis://…`: shared by replicas, sessions "
+        "outlive a restart.",
+    )
+
+
+class LoginSettings(Section):
+    """Sign-in with a browser (`/auth/…`)."""
+
+    enabled: Flag = Field(default=False, description="Whether people can sign in with a browser.")
+    client_id: Text | None = Field(default=None, description="The client id for the sign-in.")
+    client_secret: SecretText | None = Field(
+        default=None,
+        description="The client's secret; absent with `client_secret_file`: a public client, PKCE "
+        "only.",
+    )
+    client_secret_file: FilePath | None = Field(
+        default=None, description="File that holds the client's secret."
+    )
+    redirect_uri: EndpointUrl | None = Field(
+        default=None,
+        description="The URL of `/auth/callback` as browsers know it and as the SSO has it "
+        "registered.",
+    )
+    scope: Text | None = Field(default=None, description="The scope asked for; null: none is sent.")
+    session_lifetime: PositiveSeconds = Field(
+        default=28800,
+        description="How long a session lasts at most; then the person signs in again.",
+    )
+    idle_lifetime: PositiveSeconds = Field(
+        default=1800, description="How long a session lasts without a request."
+    )
+    allowed_return_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins that `return_to` may lead to beside the gateway's own, e.g. "
+        "`[https://his.clinic.uz]`.",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins whose pages may call the gateway with the session's cookie.",
+    )
+
+
+class OutboxSettings(Section):
+    """Durable store-and-forward of writes while the platform cannot be reached."""
+
+    enabled: Flag = Field(default=False, description="Whether writes may be queued.")
+    url: DatabaseUrl = Field(
+        default="sqlite:////var/lib/dhp-gateway/outbox.db",
+        description="The database of the queue; `postgresql://…` when several replicas share it.",
+    )
+    max_entries: Count = Field(
+        default=10000, description="Undelivered writes that are kept; above it 503 `outbox-full`."
+    )
+    max_bytes: PositiveSize = Field(
+        default=1 * GIB, description="Size of all undelivered writes; above it 503 `outbox-full`."
+    )
+    max_age: PositiveSeconds = Field(
+        default=604800,
+        description="A write that could not be delivered for this long is given up (7 days).",
+    )
+    retention: Seconds = Field(
+        default=86400,
+        description="How long the outcome of a delivered write can be asked for (1 day).",
+    )
+    encryption_key: SecretText | None = Field(
+        default=None,
+        description="Key that encrypts the stored writes: 32 bytes, base64url; better as "
+        "`encryption_key_file`.",
+    )
+    encryption_key_file: FilePath | None = Field(
+        default=None, description="File that holds the encryption key."
+    )
+
+
+class TracingSettings(Section):
+    """Spans for OpenTelemetry."""
+
+    otlp_endpoint: BaseUrl | None = Field(
+        default=None, description="The collector's OTLP/HTTP endpoint; null: no spans are made."
+    )
+
+
+class ShutdownSettings(Section):
+    """What happens between SIGTERM and the end."""
+
+    delay: Seconds = Field(
+        default=1,
+        description="Time in which `/readyz` says 503 but new requests are still served, so that "
+        "load balancers notice.",
+    )
+    drain_timeout: Seconds = Field(
+        default=25,
+        description="Time that requests in flight then have to finish; after it they are cut.",
+    )

@@ -1,0 +1,237 @@
+"""Settings of the platform's side: platform, SSO, credentials, second attempts, FHIR."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from gateway.config.secret_files import SecretSource
+from gateway.config.section import Section
+from gateway.config.urls import BaseUrl, EndpointUrl, ProxyUrl
+from gateway.config.values import (
+    Count,
+    FilePath,
+    Flag,
+    Invalid,
+    PositiveSeconds,
+    Ratio,
+    Seconds,
+    SecretText,
+    Text,
+)
+from gateway.secret import Secret
+
+# VSCHAR and scope-token of RFC 6749, appendix A.
+_CLIENT_ID: Final = re.compile(r"[\x20-\x7e]+")
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
+
+
+def _client_id(value: str) -> str:
+    if not _CLIENT_ID.fullmatch(value):
+        raise Invalid(
+            "holds characters that no client id may hold", "copy it again, without line breaks"
+        )
+    return value
+
+
+def _scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        raise Invalid("is no scope", "write the scopes with one space between, or null for none")
+    return value
+
+
+class PlatformSettings(Section):
+    """The FHIR server that requests are forwarded to."""
+
+    fhir_base_url: BaseUrl = Field(
+        description="The platform's FHIR base; by default that of `environment`. https, except for "
+        "loopback hosts."
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the platform's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    client_cert_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate for mutual TLS; null: none is sent.",
+    )
+    client_key_file: FilePath | None = Field(
+        default=None, description="PEM file with that certificate's private key."
+    )
+    proxy_url: ProxyUrl | None = Field(
+        default=None,
+        description="`http://host:port` of an outgoing HTTP proxy (CONNECT); null: direct.",
+    )
+    allow_plaintext: Flag = Field(
+        default=False,
+        description="Whether `http://` is accepted for other than loopback hosts, for the SSO's "
+        "URLs too. Tokens and patient data then travel readable for everyone on the way.",
+    )
+    connect_timeout: PositiveSeconds = Field(
+        default=5,
+        description="Time for a connection to the platform with TLS, or for a free one; "
+        "after it 503.",
+    )
+    response_timeout: PositiveSeconds = Field(
+        default=60, description="Time from the request's end to the response header; after it 504."
+    )
+    idle_timeout: PositiveSeconds = Field(
+        default=30,
+        description="Time between two reads of a response body; after it the answer is broken off.",
+    )
+    max_connections: Count = Field(
+        default=256, description="Connections to the platform at the same time, per process."
+    )
+
+
+class SsoSettings(Section):
+    """The OAuth 2.0 server that issues the tokens."""
+
+    token_url: EndpointUrl = Field(
+        description="The token endpoint; by default that of `environment`. https, except for "
+        "loopback hosts."
+    )
+    authorize_url: EndpointUrl | None = Field(
+        default=None,
+        description="The authorization endpoint for the browser sign-in; by default that of "
+        "`environment`.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the SSO's certificate may come from; null: those "
+        "of the operating system.",
+    )
+    proxy_url: ProxyUrl | None = Field(
+        default=None,
+        description="`http://host:port` of an outgoing HTTP proxy (CONNECT); null: direct.",
+    )
+    timeout: PositiveSeconds = Field(
+        default=10,
+        description="Time for a token request, and the longest that a caller waits for a token; "
+        "after it 503.",
+    )
+    default_token_lifetime: PositiveSeconds = Field(
+        default=300,
+        description="A token's lifetime when the SSO names none and the token is no JWT with "
+        "`exp`.",
+    )
+
+
+class CredentialSettings(Section):
+    """A client that is registered with the SSO."""
+
+    client_id: Annotated[Text, AfterValidator(_client_id)] = Field(
+        description="The client id that the SSO's operator gave you."
+    )
+    client_secret: SecretText | None = Field(
+        default=None, description="The client secret; better given as `client_secret_file`."
+    )
+    client_secret_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the client secret (a final line break is ignored); re-read "
+        "when it changes and after the SSO refused it.",
+    )
+    auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
+        default="client_secret_post",
+        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
+        "signed assertion (RFC 7523). DHP takes the form.",
+    )
+    private_key_file: FilePath | None = Field(
+        default=None,
+        description="File with the private key for `private_key_jwt`: PEM or JWK, signing RS384 or "
+        "ES384.",
+    )
+    scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
+        default=None,
+        description="The scope asked for; null: the parameter is absent, as DHP wants it "
+        "(it answers `invalid_scope` to any).",
+    )
+    extra_params: dict[Text, Annotated[str, Strict()]] = Field(
+        default_factory=dict,
+        description="Further parameters of the token request, name to value.",
+    )
+
+    def secret(self, name: str = "default") -> Secret | None:
+        """The client secret now, read from its file if it has one; None when there is none.
+
+        `name` is this credential's name, for the error. Raises `SecretUnreadable`.
+        """
+        return self.secret_source(name).read()
+
+    def secret_source(self, name: str) -> SecretSource:
+        """Where the client secret comes from."""
+        setting = ("credentials", name, "client_secret")
+        return SecretSource(setting, self.client_secret, self.client_secret_file)
+
+
+class RetriesSettings(Section):
+    """Second attempts where the platform cannot have acted."""
+
+    max_attempts: Annotated[Count, Field(le=10)] = Field(
+        default=3,
+        description="Attempts for one request, the first included; 1: never a second one.",
+    )
+    budget_ratio: Ratio = Field(
+        default=0.2,
+        description="Second attempts as a share of all requests, so that a failing platform is not "
+        "flooded; three a second are always allowed.",
+    )
+    backoff: Seconds = Field(
+        default=0.1,
+        description="Pause before the second attempt; it doubles each time, with jitter.",
+    )
+
+
+class CircuitBreakerSettings(Section):
+    """When the gateway stops asking a failing platform for a while."""
+
+    failure_ratio: Annotated[Ratio, Field(gt=0)] = Field(
+        default=0.5,
+        description="Share of failed requests within `window` from which on callers get 503 at "
+        "once.",
+    )
+    min_requests: Count = Field(
+        default=20, description="Requests within `window` below which the circuit never opens."
+    )
+    window: PositiveSeconds = Field(
+        default=10, description="The time over which requests are counted."
+    )
+    open_for: PositiveSeconds = Field(
+        default=15, description="How long the circuit stays open before one request tries again."
+    )
+
+
+class RewriteSettings(Section):
+    """Absolute platform URLs in answers become gateway URLs, and the other way round."""
+
+    enabled: Flag = Field(
+        default=True,
+        description="Whether links are rewritten. With false callers get platform URLs, which they "
+        "cannot follow.",
+    )
+    aliases: tuple[BaseUrl, ...] = Field(
+        default=(),
+        description="Further FHIR bases under which the platform names itself in its answers.",
+    )
+
+
+class FhirSettings(Section):
+    """How the gateway treats FHIR itself."""
+
+    search_guard: Literal["off", "warn", "block"] = Field(
+        default="warn",
+        description="What happens when the platform ignored a search parameter and returned too "
+        "much: nothing, a header `X-Gateway-Warning`, or 400 instead of the answer.",
+    )
+    auto_if_match: Flag = Field(
+        default=False,
+        description="Whether a PUT without `If-Match` gets the current version's, read just "
+        "before; DHP answers 412 without. It gives up the protection against lost updates.",
+    )
+    default_language: Literal["en", "ru", "uz"] = Field(
+        default="en",
+        description="Language of the gateway's error texts when `Accept-Language` names none.",
+    )

@@ -1,0 +1,109 @@
+"""What is wrong with the settings, in plain words.
+
+A problem never repeats a value: it may be a secret, also one that landed under the wrong key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+# A key as its parts: names, and numbers for the items of lists.
+Setting = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: the `key` it is about, what is wrong (`message`), what to do (`hint`).
+
+    `source` says where the value came from, e.g. `line 7` or an environment variable's name.
+    """
+
+    key: str
+    message: str
+    hint: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        """One line: `key: message (source). hint`."""
+        where = f" ({self.source})" if self.source else ""
+        return f"{self.key}: {self.message}{where}." + (
+            f" {_sentence(self.hint)}" if self.hint else ""
+        )
+
+
+def _sentence(text: str) -> str:
+    ended = text if text.endswith(("?", ".", "!", "…")) else f"{text}."
+    return ended[0].upper() + ended[1:]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `problems` holds every reason."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def dotted(setting: Setting) -> str:
+    """A key as people write it: `callers[0].name`."""
+    text = ""
+    for part in setting:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        name = part if part.isprintable() else ascii(part)
+        text += f".{name}" if text else name
+    return text
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str | None:
+    """The known word that looks most like the wrong one, if any does."""
+    folded = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(wrong.lower(), folded, n=1, cutoff=0.6)
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> str:
+    """A hint: where the key belongs, the nearest known one, or all of them."""
+    choices, homes = list(known), list(elsewhere)
+    near = nearest(wrong, choices)
+    if homes and near is None:
+        return f"did you mean {' or '.join(homes)}?"
+    if near is not None:
+        return f"did you mean {near}?"
+    return f"known here: {', '.join(choices)}" if choices else ""
+
+
+_PLAIN_WORDS = {
+    "missing": ("is missing", "add it"),
+    "bool_type": ("must be true or false", ""),
+    "int_type": ("must be a whole number", "write it without quotes and fraction"),
+    "float_type": ("must be a number", "write it without quotes and unit"),
+    "finite_number": ("must be a finite number", ""),
+    "string_type": ("must be text", "put it in quotes"),
+    "string_too_short": ("is empty", "give a text, or leave the key out"),
+    "dict_type": ("must be a group of `name: value` lines", ""),
+    "model_type": ("must be a group of keys", ""),
+    "tuple_type": ("must be a list", "write [first, second], or a line with a hyphen for each"),
+    "greater_than": ("must be more than {gt}", ""),
+    "greater_than_equal": ("must be at least {ge}", ""),
+    "less_than_equal": ("must be at most {le}", ""),
+    "less_than": ("must be less than {lt}", ""),
+    "literal_error": ("must be one of {expected}", ""),
+    "int_parsing_size": ("is too large", ""),
+}
+
+
+def plain_words(error: Any) -> tuple[str, str]:
+    """Message and hint for one entry of pydantic's `errors()`."""
+    context = error.get("ctx", {})
+    refused = context.get("error")
+    if hasattr(refused, "hint"):
+        return refused.message, refused.hint
+    message, hint = _PLAIN_WORDS.get(error["type"], ("cannot be used", "see docs/settings.md"))
+    return message.format_map(
+        {"gt": "", "ge": "", "le": "", "lt": "", "expected": "", **context}
+    ), hint

@@ -1,0 +1,67 @@
+"""Leaves wrong values out, so that the rules between the others can still be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.config.problems import Setting
+from gateway.config.settings import Settings
+
+_ROUNDS: Final = 4
+
+
+def without(values: dict[str, Any], wrong: Sequence[Setting]) -> Settings | None:
+    """Settings made of `values` less the wrong ones; None when that does not succeed.
+
+    Required keys that are missing get a stand-in. The result serves for checking only.
+    """
+    remaining = _copy(values)
+    for _ in range(_ROUNDS):
+        for setting in wrong:
+            _remove(remaining, setting)
+        try:
+            return Settings.model_validate(remaining)
+        except ValidationError as error:
+            entries = error.errors(include_url=False, include_input=False)
+        wrong = [entry["loc"] for entry in entries if entry["type"] != "missing"]
+        for entry in entries:
+            if entry["type"] == "missing":
+                _put_stand_in(remaining, entry["loc"])
+    return None
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _remove(values: dict[str, Any], setting: Setting) -> None:
+    """Takes a key out; for an item of a list the whole list, as the others would move up."""
+    while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
+        setting = setting[:-1]
+    group = _at(values, setting[:-1])
+    if setting and isinstance(group, dict):
+        group.pop(setting[-1], None)
+
+
+def _put_stand_in(values: dict[str, Any], setting: Setting) -> None:
+    here: Any = values
+    for part in setting[:-1]:
+        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
+    name = str(setting[-1])
+    here[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
+
+
+def _at(values: Any, setting: Setting) -> Any:
+    for part in setting:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values

@@ -1,0 +1,250 @@
+"""The rules between keys, checked once every value for itself is right.
+
+Each rule yields what it found; `concerns` names the other keys it looked at, so that the loader can
+leave a finding out when one of them is wrong already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.config.availability import unavailable
+from gateway.config.outbound import CredentialSettings
+from gateway.config.problems import Setting
+from gateway.config.settings import Settings
+from gateway.config.urls import is_plaintext_abroad
+from gateway.config.values import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken rule: at which key, what is wrong, what to do."""
+
+    setting: Setting
+    message: str
+    hint: str
+    concerns: tuple[Setting, ...] = ()
+
+
+def find(settings: Settings) -> Iterator[Finding]:
+    """Everything that breaks a rule."""
+    for rule in RULES:
+        yield from rule(settings)
+
+
+def _plaintext(settings: Settings) -> Iterator[Finding]:
+    if settings.platform.allow_plaintext:
+        return
+    urls: dict[Setting, str | None] = {
+        ("platform", "fhir_base_url"): settings.platform.fhir_base_url,
+        ("sso", "token_url"): settings.sso.token_url,
+        ("sso", "authorize_url"): settings.sso.authorize_url,
+    }
+    for path, url in urls.items():
+        if url is not None and is_plaintext_abroad(url):
+            yield Finding(
+                path,
+                "must begin with https://",
+                "http:// is for loopback hosts only; platform.allow_plaintext: true would send "
+                "tokens and patient data unencrypted",
+                (("platform", "allow_plaintext"),),
+            )
+
+
+def _anonymous(settings: Settings) -> Iterator[Finding]:
+    listen = settings.listen
+    # With the browser sign-in and no callers a session is needed, so nobody is anonymous.
+    open_to_all = not settings.callers and not listen.allow_anonymous and not settings.login.enabled
+    if open_to_all and not listen.address.is_loopback:
+        yield Finding(
+            ("listen", "address"),
+            "is reachable from other machines, and no callers are named",
+            "listen on 127.0.0.1 or a unix socket, name the callers, or set "
+            "listen.allow_anonymous: true if everybody who reaches it may use your credential",
+            (("callers",), ("listen", "allow_anonymous"), ("login",)),
+        )
+
+
+def _listeners(settings: Settings) -> Iterator[Finding]:
+    if _overlap(settings.listen.address, settings.admin.address):
+        yield Finding(
+            ("admin", "address"),
+            "is the same as listen.address",
+            "give it another port; operators' pages never share the callers' port",
+            (("listen", "address"),),
+        )
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    if one.path is not None or other.path is not None:
+        return one.path == other.path
+    same_host = one.host == other.host or one.is_wildcard or other.is_wildcard
+    return one.port == other.port != 0 and same_host
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    tls, platform = settings.listen.tls, settings.platform
+    yield from _pair(("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file})
+    pair = {
+        "client_cert_file": platform.client_cert_file,
+        "client_key_file": platform.client_key_file,
+    }
+    yield from _pair(("platform",), pair)
+    if tls.client_ca_file and not tls.cert_file:
+        yield Finding(
+            ("listen", "tls", "client_ca_file"),
+            "has no effect without TLS",
+            "give cert_file and key_file too",
+            (("listen", "tls", "cert_file"),),
+        )
+
+
+def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[Finding]:
+    names = list(values)
+    for name, other in (names, reversed(names)):
+        if values[name] and not values[other]:
+            path = (*group, other)
+            yield Finding(path, "is missing", f"it belongs to {name}", ((*group, name),))
+
+
+def _credentials(settings: Settings) -> Iterator[Finding]:
+    if not settings.credentials:
+        yield Finding(
+            ("credentials",),
+            "is empty",
+            "give at least credentials.default with client_id and client_secret_file",
+        )
+    elif not settings.callers and "default" not in settings.credentials:
+        yield Finding(
+            ("credentials", "default"),
+            "is missing",
+            "it is the one that is used while no callers are named",
+            (("callers",), ("credentials",)),
+        )
+    for name, credential in settings.credentials.items():
+        yield from _credential(("credentials", name), credential)
+
+
+def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Finding]:
+    by_key = credential.auth_method == "private_key_jwt"
+    has_secret = bool(credential.client_secret or credential.client_secret_file)
+    method: tuple[Setting, ...] = (
+        (*path, "auth_method"),
+        (*path, "client_secret"),
+        (*path, "client_secret_file"),
+        (*path, "private_key_file"),
+    )
+    if by_key and not credential.private_key_file:
+        hint = "auth_method private_key_jwt signs with it"
+        yield Finding((*path, "private_key_file"), "is missing", hint, method)
+    if by_key and has_secret:
+        hint = "remove it, or choose auth_method client_secret_post"
+        given = "client_secret" if credential.client_secret else "client_secret_file"
+        yield Finding((*path, given), "is not used with private_key_jwt", hint, method)
+    if not by_key and not has_secret:
+        hint = "give client_secret_file: the path of a file that holds the secret"
+        yield Finding((*path, "client_secret"), "is missing", hint, method)
+    if not by_key and credential.private_key_file:
+        hint = "set auth_method: private_key_jwt, or remove it"
+        message = f"is not used with {credential.auth_method}"
+        yield Finding((*path, "private_key_file"), message, hint, method)
+    for parameter in credential.extra_params:
+        if parameter in _OWN_PARAMETERS:
+            here = (*path, "extra_params", parameter)
+            yield Finding(here, "is set by the gateway itself", "remove it")
+
+
+_OWN_PARAMETERS: Final = frozenset(
+    {
+        "grant_type",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+        "scope",
+    }
+)
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    for source in settings.secret_sources():
+        if source.value is not None and source.file is not None:
+            yield Finding(
+                source.setting,
+                f"and {source.setting[-1]}_file are both given",
+                "keep the file, remove the other",
+            )
+
+
+def _callers(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, caller in enumerate(settings.callers):
+        path: Setting = ("callers", index)
+        first = seen.setdefault(caller.name, index)
+        if first != index:
+            hint = f"callers[{first}] has the same name; give each its own"
+            yield Finding((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
+        if caller.credential not in settings.credentials:
+            hint = f"known: {', '.join(settings.credentials) or 'none'}"
+            concerns: tuple[Setting, ...] = (("credentials",),)
+            yield Finding((*path, "credential"), "names no credential", hint, concerns)
+        basic = caller.basic_auth
+        if basic and not basic.password and not basic.password_file:
+            key = (*path, "basic_auth", "password")
+            yield Finding(key, "is missing", "give password_file")
+        if caller.client_cert_names and not settings.listen.tls.client_ca_file:
+            key = (*path, "client_cert_names")
+            hint = "set listen.tls.client_ca_file, else no client certificate is asked for"
+            yield Finding(key, "cannot be checked", hint, (("listen", "tls"),))
+
+
+def _audit(settings: Settings) -> Iterator[Finding]:
+    audit = settings.audit
+    sink: tuple[Setting, ...] = (("audit", "sink"),)
+    if audit.sink == "file" and audit.path is None:
+        yield Finding(("audit", "path"), "is missing", "audit.sink: file writes there", sink)
+    if audit.sink == "syslog" and audit.syslog_url is None:
+        hint = "audit.sink: syslog sends there"
+        yield Finding(("audit", "syslog_url"), "is missing", hint, sink)
+
+
+def _login(settings: Settings) -> Iterator[Finding]:
+    login = settings.login
+    if not login.enabled:
+        return
+    needed: dict[Setting, object] = {
+        ("login", "client_id"): login.client_id,
+        ("login", "redirect_uri"): login.redirect_uri,
+        ("sso", "authorize_url"): settings.sso.authorize_url,
+    }
+    for path, value in needed.items():
+        if value is None:
+            yield Finding(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
+    if f"{settings.listen.base_path}/".startswith("/auth/"):
+        yield Finding(
+            ("listen", "base_path"),
+            "collides with /auth, which belongs to the login",
+            "choose another path, e.g. /fhir",
+            (("login", "enabled"),),
+        )
+
+
+def _availability(settings: Settings) -> Iterator[Finding]:
+    for path in unavailable(settings):
+        yield Finding(path, "is not available in this version", "leave it at its default")
+
+
+RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    _plaintext,
+    _anonymous,
+    _listeners,
+    _tls,
+    _credentials,
+    _secrets,
+    _callers,
+    _audit,
+    _login,
+    _availability,
+)

@@ -1,0 +1,160 @@
+"""The settings as a whole, and what each `environment` fills in."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.config.inbound import AdminSettings, CallerSettings, LimitsSettings, ListenSettings
+from gateway.config.operations import (
+    AuditSettings,
+    LoginSettings,
+    LogSettings,
+    OutboxSettings,
+    ShutdownSettings,
+    StoreSettings,
+    TracingSettings,
+)
+from gateway.config.outbound import (
+    CircuitBreakerSettings,
+    CredentialSettings,
+    FhirSettings,
+    PlatformSettings,
+    RetriesSettings,
+    RewriteSettings,
+    SsoSettings,
+)
+from gateway.config.secret_files import SecretSource
+from gateway.config.section import Section
+from gateway.config.values import Count, Name
+
+Environment = Literal["playground", "production", "dhp-playground", "dhp-production", "custom"]
+
+_MEDCORE_SSO: Final = {
+    "token_url": "https://sso.medcore.uz/oauth/token",
+    "authorize_url": "https://sso.medcore.uz",
+}
+_DHP_SSO: Final = {
+    "token_url": "https://sso.dhp.uz/oauth/token",
+    "authorize_url": "https://sso.dhp.uz",
+}
+# The platform's names by version of the national guide: 0.1.0, and 0.2.0 and newer.
+PRESETS: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "playground": {
+        "platform": {"fhir_base_url": "https://playground.medcore.uz/fhir"},
+        "sso": _MEDCORE_SSO,
+    },
+    "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
+    "dhp-playground": {
+        "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
+        "sso": _DHP_SSO,
+    },
+    "dhp-production": {"platform": {"fhir_base_url": "https://fhir.dhp.uz"}, "sso": _DHP_SSO},
+    "custom": {"platform": {}, "sso": {}},
+}
+DEFAULT_ENVIRONMENT: Final = "playground"
+
+
+class Settings(Section):
+    """All settings of the gateway; frozen.
+
+    Made by `gateway.config.load`, which also applies the rules between keys.
+    """
+
+    environment: Environment = Field(
+        default=DEFAULT_ENVIRONMENT,
+        description="Which DHP platform to use; fills in the URLs of `platform` and `sso` that are "
+        "not given. `playground` and `production` are those of guide 0.1.0 (medcore.uz), "
+        "`dhp-playground` and `dhp-production` the newer ones (dhp.uz); `custom` fills in none.",
+    )
+    listen: ListenSettings = Field(
+        default_factory=ListenSettings, description="Where callers reach the gateway."
+    )
+    admin: AdminSettings = Field(
+        default_factory=AdminSettings, description="Where operators reach the gateway."
+    )
+    platform: PlatformSettings = Field(
+        description="The FHIR server that requests are forwarded to."
+    )
+    sso: SsoSettings = Field(description="The OAuth 2.0 server that issues the tokens.")
+    credentials: dict[Name, CredentialSettings] = Field(
+        default_factory=dict,
+        description="The clients registered with the SSO, by a name of your choice; `default` is "
+        "used where a caller names none. At least one.",
+    )
+    callers: tuple[CallerSettings, ...] = Field(
+        default=(),
+        description="Who may call. Empty: anybody who reaches the listener, which then has to be "
+        "loopback or a unix socket.",
+    )
+    limits: LimitsSettings = Field(
+        default_factory=LimitsSettings, description="What one request may take."
+    )
+    retries: RetriesSettings = Field(
+        default_factory=RetriesSettings,
+        description="Second attempts where the platform cannot have acted.",
+    )
+    circuit_breaker: CircuitBreakerSettings = Field(
+        default_factory=CircuitBreakerSettings,
+        description="When the gateway stops asking a failing platform for a while.",
+    )
+    rewrite: RewriteSettings = Field(
+        default_factory=RewriteSettings, description="Platform URLs become gateway URLs."
+    )
+    fhir: FhirSettings = Field(
+        default_factory=FhirSettings, description="How the gateway treats FHIR itself."
+    )
+    audit: AuditSettings = Field(default_factory=AuditSettings, description="The audit trail.")
+    log: LogSettings = Field(default_factory=LogSettings, description="The log, on stderr.")
+    store: StoreSettings = Field(
+        default_factory=StoreSettings, description="Where tokens and sessions are kept."
+    )
+    login: LoginSettings = Field(
+        default_factory=LoginSettings, description="Sign-in with a browser."
+    )
+    outbox: OutboxSettings = Field(
+        default_factory=OutboxSettings, description="Durable store-and-forward of writes."
+    )
+    tracing: TracingSettings = Field(
+        default_factory=TracingSettings, description="Spans for OpenTelemetry."
+    )
+    shutdown: ShutdownSettings = Field(
+        default_factory=ShutdownSettings, description="What happens between SIGTERM and the end."
+    )
+    workers: Count = Field(default=1, description="Processes that share the listener's port.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_environment(cls, data: Any) -> Any:
+        return fill_in_environment(data) if isinstance(data, dict) else data
+
+    def secret_sources(self) -> tuple[SecretSource, ...]:
+        """Every secret that is given, with its key; for reading and for checking."""
+        login, outbox = self.login, self.outbox
+        found = [credential.secret_source(name) for name, credential in self.credentials.items()]
+        found += [
+            SecretSource(("login", "client_secret"), login.client_secret, login.client_secret_file),
+            SecretSource(
+                ("outbox", "encryption_key"), outbox.encryption_key, outbox.encryption_key_file
+            ),
+        ]
+        for index, caller in enumerate(self.callers):
+            found += caller.secret_sources(index)
+        return tuple(source for source in found if source.value or source.file)
+
+
+def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
+    """A copy of raw settings with the URLs that `environment` implies; given ones stay."""
+    name = data.get("environment", DEFAULT_ENVIRONMENT)
+    # An unknown environment is one mistake; it must not count as missing URLs too.
+    preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
+    filled = dict(data)
+    for section, urls in preset.items():
+        given = {} if data.get(section) is None else data[section]
+        if isinstance(given, dict):
+            stated = {
+                key: value for key, value in given.items() if value is not None or key not in urls
+            }
+            filled[section] = {**urls, **stated}
+    return filled

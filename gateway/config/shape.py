@@ -1,0 +1,100 @@
+"""What the schema knows about a path: which keys exist there and what kind of value is expected.
+
+The loader asks it for suggestions and to read environment variables.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from gateway.config.problems import Setting
+from gateway.config.section import Section
+from gateway.config.settings import Settings
+from gateway.config.values import Address, Network
+from gateway.secret import Secret
+
+_TEXTS: Final = frozenset({str, Path, Secret, Address, *get_args(Network)})
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The plain types that a field's annotation stands for, `NoneType` included."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return tuple(plain for part in get_args(annotation) for plain in alternatives(part))
+    if origin is Literal:
+        return (str,)
+    return (annotation,)
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether the value is written as text."""
+    return any(plain in _TEXTS for plain in alternatives(annotation))
+
+
+def is_optional(annotation: Any) -> bool:
+    """Whether null is a value."""
+    return types.NoneType in alternatives(annotation)
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The group of settings that the annotation stands for, if it is one."""
+    for plain in alternatives(annotation):
+        if isinstance(plain, type) and issubclass(plain, Section):
+            return plain
+    return None
+
+
+def value_of_mapping(annotation: Any) -> Any | None:
+    """The type of the values if the annotation stands for a mapping with free keys."""
+    for plain in alternatives(annotation):
+        if get_origin(plain) is dict:
+            return get_args(plain)[1]
+    return None
+
+
+def item_of_list(annotation: Any) -> Any | None:
+    """The type of the items if the annotation stands for a list."""
+    for plain in alternatives(annotation):
+        if get_origin(plain) is tuple:
+            return get_args(plain)[0]
+    return None
+
+
+def fields_of(annotation: Any) -> dict[str, Any]:
+    """The keys of a group with their annotations; empty for anything else."""
+    section = section_of(annotation)
+    if section is None:
+        return {}
+    return {name: field.rebuild_annotation() for name, field in section.model_fields.items()}
+
+
+def at(path: Setting) -> Any | None:
+    """The annotation at a path, or None where the schema has no such key."""
+    here: Any = Settings
+    for part in path:
+        if isinstance(part, int):
+            here = item_of_list(here)
+        elif (value := value_of_mapping(here)) is not None:
+            here = value
+        else:
+            here = fields_of(here).get(part)
+        if here is None:
+            return None
+    return here
+
+
+def leaves(annotation: Any = Settings, path: Setting = ()) -> Iterator[tuple[Setting, Any]]:
+    """Every key that holds a value, with `*` for free names; lists count as values."""
+    fields = fields_of(annotation)
+    if fields:
+        for name, inner in fields.items():
+            yield from leaves(inner, (*path, name))
+    elif (value := value_of_mapping(annotation)) is not None and section_of(value):
+        yield from leaves(value, (*path, "*"))
+    else:
+        yield path, annotation

@@ -1,0 +1,140 @@
+"""The URLs and URL paths of the settings.
+
+Every check raises `Invalid`, which never repeats the URL: it may hold a password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Annotated, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, Strict
+
+from gateway.config.values import Invalid, Unit, is_host, is_loopback_host
+
+_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
+
+
+def _split(value: str, schemes: Collection[str]) -> SplitResult:
+    """The parts of an absolute URL without user, password, query and fragment."""
+    example = f"write it as {min(schemes, key=len, default='')}://host…"
+    if _UNCLEAN.search(value):
+        raise Invalid(
+            "holds a character that no URL may hold",
+            "percent-encode it; host names in other letters are written in their xn-- form",
+        )
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise Invalid("is not a URL: host or port cannot be read", example) from None
+    if parts.scheme not in schemes:
+        raise Invalid(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}", example)
+    if "@" in parts.netloc:
+        raise Invalid("must not hold a user or password", "remove everything up to the @")
+    if not parts.hostname or not is_host(parts.hostname):
+        raise Invalid("names no valid host", example)
+    if "?" in value or "#" in value:
+        raise Invalid("must not hold a query or fragment", "remove everything from the ? or # on")
+    _clean_path(parts.path)
+    return parts
+
+
+def _clean_path(path: str) -> None:
+    segments = path.split("/")
+    if "//" in path or any(segment in (".", "..") for segment in segments):
+        raise Invalid("has a path with empty, `.` or `..` parts", "write the path out")
+
+
+def _join(parts: SplitResult, path: str) -> str:
+    # Host and scheme have no case; the path has, and stays as it is.
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def parse_base_url(value: str) -> str:
+    """An http(s) URL that others are made from, without trailing slash; raises `Invalid`."""
+    parts = _split(value, ("http", "https"))
+    return _join(parts, parts.path.rstrip("/"))
+
+
+def parse_endpoint_url(value: str) -> str:
+    """An http(s) URL that is requested as it stands; only a bare `/` is trimmed."""
+    parts = _split(value, ("http", "https"))
+    return _join(parts, "" if parts.path == "/" else parts.path)
+
+
+def parse_proxy_url(value: str) -> str:
+    """`http://host:port` of a forward proxy; raises `Invalid`."""
+    parts = _split(value, ("http",))
+    if parts.path not in ("", "/"):
+        raise Invalid("must not hold a path", "write it as http://proxy.example:3128")
+    return _join(parts, "")
+
+
+def parse_origin(value: str) -> str:
+    """`scheme://host[:port]` of RFC 6454, as browsers send it in `Origin`; raises `Invalid`."""
+    parts = _split(value, ("http", "https"))
+    if parts.path not in ("", "/"):
+        raise Invalid("must not hold a path", "write only scheme, host and port")
+    return _join(parts, "")
+
+
+def parse_syslog_url(value: str) -> str:
+    """`udp|tcp|tls://host:port`; raises `Invalid`."""
+    parts = _split(value, ("udp", "tcp", "tls"))
+    if parts.port is None or parts.path not in ("", "/"):
+        raise Invalid("needs host and port and nothing more", "e.g. tls://syslog.example:6514")
+    return _join(parts, "")
+
+
+def _scheme(value: str, schemes: Collection[str]) -> str:
+    if value.partition("://")[0] not in schemes or "://" not in value:
+        listed = ", ".join(f"{scheme}://" for scheme in schemes)
+        raise Invalid("is not a known kind of store", f"it begins with one of {listed}")
+    return value
+
+
+def parse_store_url(value: str) -> str:
+    """`memory://` or a Redis URL; raises `Invalid`."""
+    return _scheme(value, ("memory", "redis", "rediss"))
+
+
+def parse_database_url(value: str) -> str:
+    """A SQLite or PostgreSQL URL; raises `Invalid`."""
+    return _scheme(value, ("sqlite", "postgresql"))
+
+
+def parse_base_path(value: str) -> str:
+    """A clean absolute path without trailing slash; `/` becomes the empty text."""
+    path = value.rstrip("/") if len(value.strip("/")) else value.replace("/", "", 1)
+    if path == "":
+        return ""
+    if not path.startswith("/"):
+        raise Invalid("must begin with a slash", "write it like /fhir, or / for none")
+    for segment in path[1:].split("/"):
+        if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
+            raise Invalid(
+                "is not a clean path",
+                "use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5",
+            )
+    return path
+
+
+def is_plaintext_abroad(url: str) -> bool:
+    """Whether a checked URL would send its content unencrypted to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback_host(parts.hostname or "")
+
+
+_URL = (Strict(), Field(json_schema_extra={"format": "uri"}), Unit("URL"))
+BaseUrl = Annotated[str, *_URL, AfterValidator(parse_base_url)]
+EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
+ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
+Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
+SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]
+StoreUrl = Annotated[str, *_URL, AfterValidator(parse_store_url)]
+DatabaseUrl = Annotated[str, *_URL, AfterValidator(parse_database_url)]
+BasePath = Annotated[str, Strict(), AfterValidator(parse_base_path)]

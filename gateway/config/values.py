@@ -1,0 +1,266 @@
+"""The value types of the settings: addresses, sizes, durations, URLs, secrets, paths, names.
+
+Each type is checked by one function that raises `Invalid` with a message and a hint in plain words;
+neither ever repeats the value, which may be a secret that landed under the wrong key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
+
+from gateway.secret import MASK, Secret
+
+
+class Invalid(ValueError):  # noqa: N818 - read as a sentence: raise Invalid(…)
+    """A value that cannot be used: `message` says what is wrong, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the reference shows as a field's type, e.g. `seconds` or `bytes`."""
+
+    name: str
+
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+_SIZE_UNITS: Final = {
+    "": 1,
+    "B": 1,
+    "kB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": KIB,
+    "MiB": MIB,
+    "GiB": GIB,
+}
+SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
+_SIZE_HINT: Final = "write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB"
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a non-negative integer or a text such as `16MiB`; raises `Invalid`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise Invalid("must not be negative", _SIZE_HINT)
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    factor = _SIZE_UNITS.get(found[2]) if found else None
+    if found is None or factor is None:
+        raise Invalid("is not a size", _SIZE_HINT)
+    return int(found[1]) * factor
+
+
+def format_size(size: int) -> str | int:
+    """The shortest exact way to write a number of bytes; `parse_size` reads it back."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]}{unit}"
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener waits: `host` and `port` (0: any free one), or a unix socket's `path`."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it; a unix socket counts as loopback."""
+        return self.path is not None or is_loopback_host(self.host)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for every address of this machine."""
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a host name or IP address (without brackets) means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+_HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
+_ADDRESS_HINT: Final = (
+    "write host:port, e.g. 127.0.0.1:8080 or [::1]:8080, or unix:/run/dhp-gateway.sock"
+)
+
+
+def is_host(host: str) -> bool:
+    """Whether a text is an IP address (without brackets) or an ASCII host name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # A last label of digits is an IP address with a mistake in it, never a name.
+        last = host.rstrip(".").rpartition(".")[2]
+        return len(host) <= 253 and bool(_HOST_NAME.fullmatch(host)) and not last.isdigit()
+    return True
+
+
+def parse_address(value: object) -> Address:
+    """`host:port`, `[ipv6]:port` or `unix:/path`; raises `Invalid`."""
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise Invalid("is not an address", _ADDRESS_HINT)
+    if value.startswith("unix:"):
+        return _unix_address(value.removeprefix("unix:"))
+    found = _ADDRESS.fullmatch(value)
+    host = (found[1] or found[2]) if found else ""
+    if found is None or not is_host(host):
+        raise Invalid("is not an address", _ADDRESS_HINT)
+    port = int(found[3])
+    if port > 65535:
+        raise Invalid("has a port above 65535", _ADDRESS_HINT)
+    return Address(host=host, port=port)
+
+
+def _unix_address(path: str) -> Address:
+    # The kernel's limit is 108 bytes with the final NUL (unix(7)).
+    if not path.startswith("/") or "\0" in path:
+        raise Invalid("needs an absolute path after `unix:`", _ADDRESS_HINT)
+    if len(path.encode()) > 107:
+        raise Invalid("is longer than the 107 bytes a unix socket's path may have", "shorten it")
+    return Address(path=path)
+
+
+def _parse_secret(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise Invalid("must be text", "put it in quotes")
+    if not value.strip():
+        raise Invalid("is empty", "give the secret, or leave the key out")
+    return Secret(value)
+
+
+def _parse_path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise Invalid("is not a path", "give the path of a file")
+    return Path(value)
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _parse_network(value: object) -> Network:
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
+    hint = "write an address such as 10.20.0.7 or a network such as 10.20.0.0/16"
+    if not isinstance(value, str):
+        raise Invalid("is not a network", hint)
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise Invalid("is not a network", hint) from None
+    if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
+        raise Invalid("has bits set behind the prefix", f"did you mean {network}?")
+    return network
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise Invalid("is empty", "give a text, or leave the key out")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise Invalid("holds a control character or a line break", "write it on one line")
+    return value
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise Invalid(
+            "is not a usable name", "use 1 to 64 letters, digits, dots, hyphens or underscores"
+        )
+    return value
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
+PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
+Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
+Name = Annotated[
+    str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+]
+
+
+def _size_type(minimum: int) -> Any:
+    schema = {"type": ["integer", "string"], "minimum": minimum, "pattern": SIZE_PATTERN}
+    return (
+        BeforeValidator(parse_size),
+        Field(ge=minimum),
+        WithJsonSchema(schema),
+        Unit("bytes"),
+    )
+
+
+Size = Annotated[int, *_size_type(0)]
+PositiveSize = Annotated[int, *_size_type(1)]
+AddressText = Annotated[
+    Address,
+    PlainValidator(parse_address),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+    Unit("address"),
+]
+SecretText = Annotated[
+    Secret,
+    PlainValidator(_parse_secret),
+    PlainSerializer(lambda _: MASK, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1, "writeOnly": True}),
+    Unit("secret"),
+]
+FilePath = Annotated[
+    Path,
+    PlainValidator(_parse_path),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+    Unit("path"),
+]
+NetworkText = Annotated[
+    Network,
+    PlainValidator(_parse_network),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 2}),
+    Unit("network"),
+]

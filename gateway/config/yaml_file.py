@@ -1,0 +1,154 @@
+"""Reads the settings file: YAML 1.2's plain types, no duplicate keys, a line for every key.
+
+YAML 1.1, PyYAML's default, would turn `off` into false and `10:30` into 630.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gateway.config.problems import Problem, Setting, dotted
+
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc] # the C loader is absent where libyaml is
+    yaml_implicit_resolvers: Final[dict[str, Any]] = {}
+
+
+_TAG: Final = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
+    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+@dataclass(slots=True)
+class Document:
+    """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Setting, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_yaml(path: Path) -> Document:
+    """The file's content; whatever is wrong with it stands in `problems`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        why = (error.strerror or "unknown").lower()
+        return _unusable(path, f"cannot be read: {why}", "check the path after --config")
+    if len(content) > MAX_FILE_BYTES:
+        return _unusable(path, "is larger than 4 MiB", "is it the right file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return _unusable(path, "is not UTF-8 text", "save it as UTF-8")
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """The content of a YAML text; `name` stands for it in problems."""
+    document = Document()
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        document.problems.append(_syntax_problem(name, error))
+        return document
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
+        return document
+    if not isinstance(node, yaml.MappingNode):
+        return _unusable(Path(name), "is not a group of keys", "begin with e.g. `listen:`")
+    _Reader(document).mapping(node, ())
+    return document
+
+
+def _unusable(path: Path, message: str, hint: str) -> Document:
+    return Document(problems=[Problem(str(path), message, hint)])
+
+
+def _syntax_problem(name: str, error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    what = getattr(error, "problem", None) or "not readable"
+    # Some of PyYAML's texts quote a name from the file, which may be part of a secret.
+    what = re.sub(r"(['\"]).{2,}\1", "…", what)
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    hint = "check indentation, colons and quotes there"
+    return Problem(name, f"is not valid YAML: {what}", hint, where)
+
+
+class _Reader:
+    """Turns nodes into values and notes lines, duplicates and what is not plain YAML."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._open: set[int] = set()
+
+    def mapping(self, node: yaml.MappingNode, path: Setting) -> None:
+        self._document.values = self._mapping(node, path)
+
+    def _value(self, node: yaml.Node, path: Setting) -> Any:
+        if id(node) in self._open:
+            self._complain(node, path, "refers to itself", "write the value out")
+            return None
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+            return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: Setting) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._complain(key_node, path, "has a key that is no word", "write `key: value`")
+                continue
+            key = str(key_node.value)
+            here = (*path, key)
+            if key in values:
+                first = self._document.lines[here]
+                hint = f"remove it here or in line {first}"
+                self._complain(key_node, here, "is given twice", hint)
+                continue
+            self._document.lines[here] = key_node.start_mark.line + 1
+            values[key] = self._value(value_node, here)
+        return values
+
+    def _scalar(self, node: yaml.Node, path: Setting) -> Any:
+        text, kind = str(node.value), node.tag.removeprefix(_TAG)
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind in ("int", "float"):
+            return self._number(text, kind)
+        if kind != "str":
+            self._complain(node, path, "has a YAML tag", "remove the `!…` in front of the value")
+        return text
+
+    @staticmethod
+    def _number(text: str, kind: str) -> Any:
+        # Longer ones mean a mistake, and Python refuses to read integers of thousands of digits.
+        if len(text) > 30:
+            return text
+        return int(text) if kind == "int" else float(text)
+
+    def _complain(self, node: yaml.Node, path: Setting, message: str, hint: str) -> None:
+        where = f"line {node.start_mark.line + 1}"
+        self._document.problems.append(Problem(dotted(path), message, hint, where))
