@@ -1,0 +1,62 @@
+"""Where tokens are kept beside the object that uses them, so that others can share them.
+
+`gateway.oauth.tokens` asks the store before it asks the SSO. A store in memory lets tokens outlive
+a reload of the settings; one that replicas share spares the SSO their separate requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cachetools import TLRUCache
+
+from gateway.oauth.token import Token
+
+_MAX_TOKENS: Final = 4096
+
+
+class TokenStore(Protocol):
+    """Keeps tokens for as long as they live.
+
+    A key names issuer, client and secret (see `TokenSource.store_key`) and is no secret itself. A
+    store that cannot be reached says so by an exception, soon; its user takes it for a miss.
+    """
+
+    async def get(self, key: str) -> Token | None:
+        """The token kept under `key`, if it has not expired."""
+        ...
+
+    async def put(self, key: str, token: Token) -> None:
+        """Keep `token` until it expires, in place of any other."""
+        ...
+
+    async def drop(self, key: str, token: Token) -> None:
+        """Forget `token`, unless another one has taken its place meanwhile."""
+        ...
+
+
+class MemoryStore:
+    """Keeps tokens in this process; each entry lives as long as its token.
+
+    `clock` is the monotonic clock that the tokens' times are of.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cache: TLRUCache[str, Token] = TLRUCache(
+            _MAX_TOKENS, lambda _key, token, _now: token.expires_at, timer=clock
+        )
+
+    async def get(self, key: str) -> Token | None:
+        """The token kept under `key`, if it has not expired."""
+        return self._cache.get(key)
+
+    async def put(self, key: str, token: Token) -> None:
+        """Keep `token` until it expires, in place of any other."""
+        self._cache[key] = token
+
+    async def drop(self, key: str, token: Token) -> None:
+        """Forget `token`, unless another one has taken its place meanwhile."""
+        if self._cache.get(key) == token:
+            self._cache.pop(key, None)

@@ -1,0 +1,69 @@
+"""A token as the gateway keeps it: the ready header value and the moments that matter."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from gateway.secret import MASK
+
+_SAFETY_MARGIN: Final = 1.0
+_SAFETY_SHARE: Final = 0.1
+
+
+class Token:
+    """A bearer token and its life; all times but `wall_expiry` are of the monotonic clock.
+
+    `authorization` is the whole header value (RFC 6750 section 2.1). `lifetime` is in seconds from
+    `received_at`, which lies before the request that brought the token. `usable_until` comes a
+    little before `expires_at`, so that the token does not expire on its way to the platform.
+    `wall_expiry` (Unix time) is for people and metrics only. Two tokens are equal when their
+    values are, whatever their times.
+    """
+
+    __slots__ = (
+        "authorization",
+        "expires_at",
+        "lifetime",
+        "received_at",
+        "scope",
+        "token_type",
+        "usable_until",
+        "wall_expiry",
+    )
+
+    def __init__(
+        self,
+        value: str,
+        *,
+        received_at: float,
+        lifetime: float,
+        wall_expiry: float,
+        scope: str | None = None,
+    ) -> None:
+        self.authorization = b"Bearer " + value.encode("ascii")
+        self.received_at = received_at
+        self.lifetime = lifetime
+        self.expires_at = received_at + lifetime
+        self.usable_until = self.expires_at - min(_SAFETY_MARGIN, _SAFETY_SHARE * lifetime)
+        self.wall_expiry = wall_expiry
+        self.scope = scope
+        self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
+
+    def reveal(self) -> str:
+        """The value itself, for the store that shares it and for `dhp-gateway token --show`."""
+        return self.authorization[len(b"Bearer ") :].decode("ascii")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Token):
+            return NotImplemented
+        return hmac.compare_digest(self.authorization, other.authorization)
+
+    def __hash__(self) -> int:
+        return hash(self.authorization)
+
+    def __repr__(self) -> str:
+        return f"Token({MASK!r}, lifetime={self.lifetime:g})"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Token cannot be pickled")

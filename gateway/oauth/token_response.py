@@ -1,0 +1,189 @@
+"""What the SSO's token endpoint answers, and how far it is believed (RFC 6749 section 5).
+
+An answer is judged before anything of it is kept. Nothing here shows what the answer held: a body
+may echo the secret.
+
+    Exception
+     └─ TokenRequestError   no token this time, and why
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gateway.secret import Secret
+
+FailureKind = Literal["refused", "throttled", "transient"]
+LifetimeSource = Literal["expires_in", "jwt", "default"]
+
+MAX_LIFETIME: Final = 24 * 3600.0
+
+OAUTH_ERRORS: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
+
+# Visible ASCII: what RFC 6749 appendix A.12 allows, less the space, which would end the value.
+_ACCESS_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+_SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
+
+
+class TokenRequestError(Exception):
+    """The SSO gave no token.
+
+    `kind` says how to go on: `refused` (400, 401, 403: somebody must act), `throttled` (429) or
+    `transient`. `cause` is a fixed word for logs, never text of the SSO. `oauth_error` is a code of
+    RFC 6749 section 5.2 or `other`; `retry_after` is in seconds, from the header of that name.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        cause: str,
+        *,
+        oauth_error: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(kind, cause)
+        self.kind = kind
+        self.cause = cause
+        self.oauth_error = oauth_error
+        self.status = status
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        parts = [self.cause]
+        if self.status is not None:
+            parts.append(f"status {self.status}")
+        if self.oauth_error is not None:
+            parts.append(f"error {self.oauth_error}")
+        return f"token request {self.kind}: {', '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenResponse:
+    """A token as the SSO gave it.
+
+    `lifetime` is in seconds from `requested_at`, a moment of the monotonic clock before the request
+    was sent; `lifetime_source` says where it is from.
+    """
+
+    access_token: Secret
+    lifetime: float
+    lifetime_source: LifetimeSource
+    requested_at: float
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a token was asked for: on the monotonic clock and as Unix time."""
+
+    monotonic: float
+    wall: float
+
+
+def parse_object(body: bytes) -> dict[str, object] | None:
+    """The JSON object that `body` is, or None. Numbers come as floats, whatever their length."""
+    try:
+        # parse_int: a number of 5000 digits is then infinity; as an int it would be an error.
+        value = json.loads(body, parse_int=float)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def parse_token_response(body: bytes, asked: Moment, default_lifetime: float) -> TokenResponse:
+    """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token."""
+    answer = parse_object(body)
+    if answer is None:
+        raise TokenRequestError("transient", "not a JSON object" if body else "empty answer")
+    access_token = answer.get("access_token")
+    if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
+        raise TokenRequestError(
+            "transient", "no usable access_token", oauth_error=oauth_error_of(answer)
+        )
+    token_type = answer.get("token_type")
+    # REQUIRED by section 5.1, yet left out by some servers: then it can only mean Bearer.
+    if token_type is not None and str(token_type).lower() != "bearer":
+        raise TokenRequestError("transient", "token_type is not Bearer")
+    lifetime, source = _lifetime(answer, access_token, asked.wall, default_lifetime)
+    scope = answer.get("scope")
+    return TokenResponse(
+        Secret(access_token),
+        lifetime,
+        source,
+        asked.monotonic,
+        scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
+    )
+
+
+def oauth_error_of(answer: dict[str, object] | None) -> str | None:
+    """The error code of section 5.2, `other` for any other text, None where there is none."""
+    error = (answer or {}).get("error")
+    if not isinstance(error, str):
+        return None
+    return error if error in OAUTH_ERRORS else "other"
+
+
+def _lifetime(
+    answer: dict[str, object], access_token: str, wall_now: float, default: float
+) -> tuple[float, LifetimeSource]:
+    expires_in = _positive(_number(answer.get("expires_in")))
+    if expires_in is not None:
+        return min(expires_in, MAX_LIFETIME), "expires_in"
+    from_jwt = _positive(_jwt_lifetime(access_token, wall_now))
+    if from_jwt is not None:
+        return min(from_jwt, MAX_LIFETIME), "jwt"
+    return min(default, MAX_LIFETIME), "default"
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return float(value)
+    return value if isinstance(value, float) else None
+
+
+def _positive(value: float | None) -> float | None:
+    return value if value is not None and not math.isnan(value) and value > 0 else None
+
+
+def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
+    """Seconds until the JWT's `exp`; its signature is the platform's business, not ours.
+
+    With `iat` there is a lifetime that does not hang on our wall clock; the clock is believed
+    only where it says that part of that lifetime has passed already (the SSO kept the token).
+    """
+    claims = _jwt_claims(access_token)
+    exp, iat = _number(claims.get("exp")), _number(claims.get("iat"))
+    if exp is None:
+        return None
+    remaining = exp - wall_now
+    if iat is None or exp <= iat:
+        return remaining
+    return remaining if 0 < remaining < exp - iat else exp - iat
+
+
+def _jwt_claims(access_token: str) -> dict[str, object]:
+    parts = access_token.split(".")
+    if len(parts) != 3:
+        return {}
+    payload = parts[1]
+    try:
+        decoded = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    except ValueError:
+        return {}
+    return parse_object(decoded) or {}

@@ -1,0 +1,300 @@
+"""The life of the tokens: fetched at start, renewed ahead of expiry, dropped when rejected.
+
+The request path calls `current`, which nearly always has the token, and `obtain` where it has not.
+Each credential has at most one fetch under way, its flight, which belongs to the `Tokens` object:
+requests wait for it, but leaving does not end it. When a flight ends, its outcome is installed and
+a timer is set for the next one, after success and failure alike; there is no loop that could die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.errors import SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
+from gateway.oauth.collaborators import TimerHandle, TimeSource, TokenObserver, TokenSource
+from gateway.oauth.fetching import Fetcher
+from gateway.oauth.pacing import Failure, Pacing, Rejections, TokenPolicy
+from gateway.oauth.store import TokenStore
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import FailureKind, TokenRequestError
+
+__all__ = [
+    "TimeSource",
+    "Token",
+    "TokenObserver",
+    "TokenPolicy",
+    "TokenSource",
+    "TokenState",
+    "Tokens",
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """One credential for readiness and the status page; times in seconds from now.
+
+    `failure` and `cause` tell of the last attempt if it failed, `next_attempt_in` when the SSO will
+    be asked again; `rejected` says that the platform refuses fresh tokens.
+    """
+
+    valid: bool
+    expires_in: float | None
+    failure: FailureKind | None
+    cause: str | None
+    next_attempt_in: float | None
+    rejected: bool
+
+
+class _Slot:
+    """All that is known of one credential."""
+
+    __slots__ = (
+        "credential",
+        "discarded",
+        "failure",
+        "flight",
+        "next_attempt",
+        "rejections",
+        "retry_at_once",
+        "source",
+        "timer",
+        "token",
+        "waiters",
+    )
+
+    def __init__(self, credential: str, source: TokenSource, policy: TokenPolicy) -> None:
+        self.credential = credential
+        self.source = source
+        self.token: Token | None = None
+        self.discarded: Token | None = None  # rejected by the platform, not replaced yet
+        self.failure: Failure | None = None
+        self.rejections = Rejections(policy)
+        self.flight: asyncio.Task[Token | Failure] | None = None
+        self.timer: TimerHandle | None = None
+        self.next_attempt: float | None = None
+        self.retry_at_once = False
+        self.waiters = 0
+
+
+class Tokens:
+    """The tokens of all credentials.
+
+    `sources` has an entry for each credential's name; every method that is given another name
+    raises KeyError. Nothing here raises anything else than `GatewayError`.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, TokenSource],
+        store: TokenStore,
+        observer: TokenObserver,
+        *,
+        policy: TokenPolicy | None = None,
+        times: TimeSource | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._policy = policy or TokenPolicy()
+        self._times = times or TimeSource()
+        self._clock = self._times.clock
+        self._pacing = Pacing(self._policy, rng or random.Random())  # noqa: S311 - spreads load
+        self._observer = observer
+        self._fetcher = Fetcher(store, observer, self._pacing, self._times)
+        self._slots = {name: _Slot(name, source, self._policy) for name, source in sources.items()}
+        self._closed = False
+
+    async def start(self) -> None:
+        """Begin to fetch every credential's token; does not wait for the SSO."""
+        for slot in self._slots.values():
+            self._launch(slot)
+
+    async def close(self) -> None:
+        """End all fetches and timers; requests that still wait get `shutting-down`."""
+        self._closed = True
+        flights = []
+        for slot in self._slots.values():
+            if slot.timer is not None:
+                slot.timer.cancel()
+            if slot.flight is not None:
+                slot.flight.cancel()
+                flights.append(slot.flight)
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def current(self, credential: str) -> Token | None:
+        """The token to use now, never an expired one; None if `obtain` must be awaited."""
+        token = self._slots[credential].token
+        if token is not None and self._clock() < token.usable_until:
+            return token
+        return None
+
+    async def obtain(self, credential: str) -> Token:
+        """The token to use now; waits for one at most `wait_timeout` seconds.
+
+        Raises `token-refused` or `sso-unavailable`, at once while a failure is remembered.
+        """
+        token = self.current(credential)
+        return token if token is not None else await self._join(self._slots[credential])
+
+    async def replace(self, credential: str, rejected: Token) -> Token:
+        """Another token than `rejected`, which the platform has answered with 401.
+
+        Raises `token-rejected` when there is none to be had or forced fetches pause, and what
+        `obtain` raises.
+        """
+        slot = self._slots[credential]
+        self._give_up(slot, rejected)
+        if slot.rejections.paused(self._clock()):
+            raise GatewayError(TOKEN_REJECTED, detail="forced token fetches pause")
+        token = self.current(credential) or await self._join(slot)
+        if token == rejected:
+            raise GatewayError(TOKEN_REJECTED, detail="the SSO gave the rejected token again")
+        return token
+
+    def rejected_again(self, credential: str, token: Token) -> None:
+        """The platform refused `token` too, which `replace` had given: forced fetches pause."""
+        slot = self._slots[credential]
+        slot.rejections.again(self._clock())
+        _log.warning("credential %s: the platform refused a fresh token", credential)
+
+    def accepted(self, credential: str, token: Token) -> None:
+        """The platform took `token`; nearly free unless one was rejected before."""
+        slot = self._slots[credential]
+        if slot.rejections.active and token == slot.token:
+            slot.rejections.clear()
+
+    def drop(self, credential: str, token: Token) -> None:
+        """The platform refused `token` and the request cannot be repeated: the next gets another.
+
+        Counts as a forced fetch: nothing is dropped while these pause.
+        """
+        slot = self._slots[credential]
+        self._give_up(slot, token)
+        if slot.token is None and not self._closed and not self._failing(slot):
+            self._launch(slot)
+
+    def retry(self, credential: str) -> None:
+        """Ask the SSO at once, whatever failed before: the secret was changed."""
+        slot = self._slots[credential]
+        slot.failure = None
+        slot.retry_at_once = slot.flight is not None
+        if not self._closed:
+            self._launch(slot)
+
+    def states(self) -> Mapping[str, TokenState]:
+        """How each credential fares, by name."""
+        now = self._clock()
+        return {name: self._state(slot, now) for name, slot in self._slots.items()}
+
+    def _state(self, slot: _Slot, now: float) -> TokenState:
+        token = self.current(slot.credential)
+        failure = slot.failure.error if slot.failure is not None else None
+        return TokenState(
+            valid=token is not None,
+            expires_in=token.expires_at - now if token is not None else None,
+            failure=failure.kind if failure is not None else None,
+            cause=str(failure) if failure is not None else None,
+            next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
+            rejected=slot.rejections.paused(now),
+        )
+
+    def _give_up(self, slot: _Slot, rejected: Token) -> None:
+        """Drop `rejected` if it is the token in use, unless fetching another is no use now."""
+        now = self._clock()
+        if slot.token != rejected or slot.rejections.paused(now):
+            return
+        if slot.rejections.suspect == rejected:
+            self.rejected_again(slot.credential, rejected)
+            return
+        slot.token, slot.discarded = None, rejected
+        self._observer.token_expires(slot.credential, 0.0)
+
+    def _failing(self, slot: _Slot) -> bool:
+        return slot.failure is not None and self._clock() < slot.failure.until
+
+    async def _join(self, slot: _Slot) -> Token:
+        """Wait for the flight under way, or for a new one; a leaving waiter does not end it."""
+        if slot.flight is None and slot.failure is not None and self._failing(slot):
+            raise slot.failure.gateway_error(self._clock())
+        flight = self._launch(slot)
+        self._count_waiter(slot, 1)
+        try:
+            await asyncio.wait({flight}, timeout=self._policy.wait_timeout)
+        finally:
+            self._count_waiter(slot, -1)
+        if not flight.done():
+            raise GatewayError(SSO_UNAVAILABLE, detail="no token in time", retry_after=1.0)
+        if flight.cancelled():
+            raise GatewayError(SHUTTING_DOWN, close=True)
+        outcome = flight.result()
+        now = self._clock()
+        if isinstance(outcome, Failure):
+            raise outcome.gateway_error(now)
+        if now >= outcome.usable_until:
+            raise GatewayError(SSO_UNAVAILABLE, detail="expired while waiting", retry_after=1.0)
+        return outcome
+
+    def _count_waiter(self, slot: _Slot, change: int) -> None:
+        slot.waiters += change
+        self._observer.token_waiters(slot.credential, slot.waiters)
+
+    def _launch(self, slot: _Slot) -> asyncio.Task[Token | Failure]:
+        """The flight under way, or a new one."""
+        if self._closed:
+            raise GatewayError(SHUTTING_DOWN, close=True)
+        if slot.flight is None:
+            if slot.timer is not None:
+                slot.timer.cancel()
+            slot.timer = slot.next_attempt = None
+            slot.flight = asyncio.get_running_loop().create_task(self._fly(slot))
+        return slot.flight
+
+    async def _fly(self, slot: _Slot) -> Token | Failure:
+        outcome: Token | TokenRequestError
+        try:
+            outcome = await self._fetcher.fetch(
+                slot.credential, slot.source, lambda: (slot.token, slot.discarded)
+            )
+        except TokenRequestError as error:
+            outcome = error
+        except Exception as error:  # a bug must not end the renewals; its text may hold anything
+            _log.error("credential %s: fetch broke: %s", slot.credential, type(error).__name__)
+            outcome = TokenRequestError("transient", "internal error")
+        finally:
+            slot.flight = None
+        return self._land(slot, outcome)
+
+    def _land(self, slot: _Slot, outcome: Token | TokenRequestError) -> Token | Failure:
+        now = self._clock()
+        if isinstance(outcome, Token):
+            self._install(slot, outcome, now)
+            self._schedule(slot, self._pacing.refresh_delay(outcome, now))
+            return outcome
+        count = slot.failure.count + 1 if slot.failure is not None else 1
+        remaining = slot.token.usable_until - now if slot.token is not None else 0.0
+        pause = self._pacing.pause_after(outcome, count, remaining)
+        if slot.retry_at_once:
+            pause, slot.retry_at_once = 0.0, False
+        slot.failure = Failure(outcome, now + pause, count)
+        self._schedule(slot, pause)
+        _log.warning("credential %s: %s; again in %.1f s", slot.credential, outcome, pause)
+        return slot.failure
+
+    def _install(self, slot: _Slot, token: Token, now: float) -> None:
+        slot.token, slot.failure, slot.retry_at_once = token, None, False
+        if slot.discarded is not None:
+            if token == slot.discarded:
+                # Kept all the same: the platform may have changed its mind, and there is no other.
+                slot.rejections.again(now)
+            else:
+                slot.rejections.suspect = token
+            slot.discarded = None
+        self._observer.token_expires(slot.credential, token.wall_expiry)
+
+    def _schedule(self, slot: _Slot, delay: float) -> None:
+        slot.next_attempt = self._clock() + delay
+        slot.timer = self._times.call_later(delay, lambda: self._launch(slot))
