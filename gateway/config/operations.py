@@ -79,8 +79,8 @@ class LoginSettings(Section):
     client_id: Text | None = Field(default=None, description="The client id for the sign-in.")
     client_secret: SecretText | None = Field(
         default=None,
-        description="The client's secret; absent with `client_secret_file`: a public client, PKCE "
-        "only.",
+        description="The client's secret; with neither this nor `client_secret_file`: a public "
+        "client, PKCE only.",
     )
     client_secret_file: FilePath | None = Field(
         default=None, description="File that holds the client's secret."

@@ -57,9 +57,9 @@ DEFAULT_ENVIRONMENT: Final = "playground"
 
 
 class Settings(Section):
-    """All settings of the gateway; frozen.
+    """All settings of the gateway.
 
-    Made by `gateway.config.load`, which also applies the rules between keys.
+    Frozen. Made by `gateway.config.load`, which also applies the rules between keys.
     """
 
     environment: Environment = Field(

@@ -1,0 +1,236 @@
+"""The documents that are made from the schema: docs/settings.md and config/reference.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+from gateway.config import shape
+from gateway.config.availability import UNAVAILABLE
+from gateway.config.environment import variable_name
+from gateway.config.problems import Setting
+from gateway.config.section import Section
+from gateway.config.settings import DEFAULT_ENVIRONMENT, PRESETS, Settings
+from gateway.config.values import Unit, format_size
+
+_INTRODUCTION: Final = """\
+# Settings
+
+Made from the schema by `make docs`; do not edit.
+
+The gateway reads a YAML file (`dhp-gateway run --config FILE`, or the file that
+`DHP_GATEWAY_CONFIG` names) and lays environment variables over it, key by key. An unknown key or
+variable is an error; `dhp-gateway check` prints every problem at once and opens no connection.
+
+* Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
+  `MiB` or `GiB`, such as `16MiB`.
+* A variable's text is taken as it is for texts; numbers and `true`/`false` are parsed; lists and
+  groups are JSON. For keys that may be null, `null` or nothing means null.
+* Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
+  ignored. An environment variable for either replaces both of the file.
+* `<NAME>` in a variable's name stands for a credential's name in capitals.
+* Relative paths start where the gateway is started.
+
+What `environment` fills in:
+
+| environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
+| --- | --- | --- | --- |
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One key, as the documents show it. `default` is `...` where the key must be given."""
+
+    setting: Setting
+    annotation: Any
+    default: Any
+    meaning: str
+
+    @property
+    def name(self) -> str:
+        return str(self.setting[-1])
+
+
+def markdown() -> str:
+    """docs/settings.md: one table for each group of keys."""
+    parts = [_INTRODUCTION + "".join(f"{line}\n" for line in _presets())]
+    for setting, section in _groups(Settings, ()):
+        rows = [row for row in _rows(section, setting) if not _is_group(row)]
+        if rows:
+            heading = f"## `{_group_name(setting)}`" if setting else "## Top level"
+            table = (
+                "| key | variable | type | default | meaning |\n| --- | --- | --- | --- | --- |\n"
+            )
+            lines = "".join(f"{_table_line(row)}\n" for row in rows)
+            parts.append(
+                f"{heading}\n\n{(section.__doc__ or '').splitlines()[0]}\n\n{table}{lines}"
+            )
+    return "\n".join(parts)
+
+
+def reference_yaml() -> str:
+    """config/reference.yaml: every key with its default and its meaning."""
+    head = [
+        "# Every setting of DHP Gateway with its default and its meaning.",
+        "# Made from the schema by `make docs`; do not edit, copy what you need.",
+        "# Durations are seconds; sizes are bytes or texts such as 16MiB.",
+        "",
+    ]
+    return "\n".join([*head, *_yaml_group(Settings, ())]) + "\n"
+
+
+def _presets() -> Iterator[str]:
+    for name, preset in PRESETS.items():
+        urls = {**preset["platform"], **preset["sso"]}
+        cells = [
+            f"`{urls[key]}`" if key in urls else "–"
+            for key in ("fhir_base_url", "token_url", "authorize_url")
+        ]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def _groups(section: type[Section], setting: Setting) -> Iterator[tuple[Setting, type[Section]]]:
+    yield setting, section
+    for row in _rows(section, setting):
+        if (inner := _inner(row)) is not None:
+            yield from _groups(inner[1], inner[0])
+
+
+def _inner(row: _Row) -> tuple[Setting, type[Section]] | None:
+    """The group that a key holds, directly, by free names or as a list."""
+    if (value := shape.value_of_mapping(row.annotation)) is not None:
+        found, setting = shape.section_of(value), (*row.setting, "*")
+    elif (item := shape.item_of_list(row.annotation)) is not None:
+        found, setting = shape.section_of(item), (*row.setting, 0)
+    else:
+        found, setting = shape.section_of(row.annotation), row.setting
+    return (setting, found) if found is not None else None
+
+
+def _is_group(row: _Row) -> bool:
+    return shape.section_of(row.annotation) is not None and not shape.is_optional(row.annotation)
+
+
+def _rows(section: type[Section], setting: Setting) -> Iterator[_Row]:
+    for name, field in section.model_fields.items():
+        default = ... if field.is_required() else field.get_default(call_default_factory=True)
+        preset = PRESETS[DEFAULT_ENVIRONMENT].get(str(setting[0]) if setting else "", {})
+        annotation = field.rebuild_annotation()
+        here = (*setting, name)
+        yield _Row(here, annotation, preset.get(name, default), field.description or "")
+
+
+def _group_name(setting: Setting) -> str:
+    parts = [{"*": "<name>"}.get(str(part), part) for part in setting]
+    return ".".join(str(part) for part in parts).replace(".0", "[]")
+
+
+def _table_line(row: _Row) -> str:
+    in_list = any(isinstance(part, int) for part in row.setting)
+    variable = "DHP_GATEWAY_CALLERS" if in_list else variable_name(row.setting)
+    variable = f"in `{variable}`" if in_list else f"`{variable.replace('*', '<NAME>')}`"
+    by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
+    default = "by `environment`" if by_environment else _default(row)
+    missing = f" *{note}*" if (note := _missing_yet(row)) else ""
+    cells = (f"`{row.name}`", variable, _type(row.annotation), default, row.meaning + missing)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _missing_yet(row: _Row) -> str:
+    """What this version cannot do with a key, as a sentence; empty for most."""
+    key = ".".join(str(part) for part in row.setting)
+    for unavailable, values in UNAVAILABLE:
+        if unavailable == key:
+            which = ", ".join(f"`{value}`" for value in values)
+            return f"Not available in this version{': ' + which if which else ''}."
+    return ""
+
+
+def _default(row: _Row) -> str:
+    return "required" if row.default is ... else f"`{_scalar(row)}`"
+
+
+def _type(annotation: Any) -> str:
+    """The type as people call it: `seconds`, `list of URL`, `on` or `off`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        units = [part.name for part in arguments[1:] if isinstance(part, Unit)]
+        return units[0] if units else _type(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"mapping of name to {_type(arguments[1])}"
+    if arguments:
+        return " or ".join(_type(part) for part in arguments)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "group"
+    names = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+    return names.get(annotation, "null")
+
+
+def _scalar(row: _Row) -> str:
+    """The default as YAML writes it."""
+    value = row.default
+    if _type(row.annotation) == "bytes":
+        return str(format_size(value))
+    if isinstance(value, tuple | list):
+        return json.dumps(list(value))
+    if value is None or isinstance(value, bool | dict):
+        return json.dumps(value)
+    text = str(value)
+    return text if re.fullmatch(r"[A-Za-z0-9_./:@-]+", text) else json.dumps(text)
+
+
+# What the reference shows where a key has to be given, or where all keys are optional.
+_EXAMPLES: Final[dict[str, str]] = {
+    "credentials.*.client_id": "hospital-17",
+    "credentials.*.client_secret_file": "/run/secrets/dhp_client_secret",
+    "callers.0.name": "lab",
+    "callers.0.basic_auth.username": "lab",
+}
+
+
+def _yaml_group(section: type[Section], setting: Setting) -> Iterator[str]:
+    for row in _rows(section, setting):
+        yield from _yaml_key(row)
+        if not setting:
+            yield ""
+
+
+def _yaml_key(row: _Row) -> Iterator[str]:
+    indent = "  " * (len(row.setting) - 1)
+    width = 98 - len(indent)
+    for line in textwrap.wrap(
+        f"{row.meaning} {_missing_yet(row)}", width, break_on_hyphens=False, break_long_words=False
+    ):
+        yield f"{indent}# {line}"
+    inner = _inner(row)
+    if inner is None:
+        example = _EXAMPLES.get(".".join(str(part) for part in row.setting))
+        yield f"{indent}{row.name}: {example or _scalar(row)}"
+    elif isinstance(inner[0][-1], int):
+        yield f"{indent}{row.name}: []"
+        yield f"{indent}# An entry with every key:"
+        yield from _as_comment(_list_entry(inner[1], inner[0]))
+    else:
+        yield f"{indent}{row.name}:"
+        if inner[0][-1] == "*":
+            yield f"{indent}  default:"
+        yield from _yaml_group(inner[1], inner[0])
+
+
+def _list_entry(section: type[Section], setting: Setting) -> Iterator[str]:
+    yield "  -"
+    yield from _yaml_group(section, setting)
+
+
+def _as_comment(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield f"# {line}"

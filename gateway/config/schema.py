@@ -1,0 +1,46 @@
+"""The JSON Schema of the settings file, for editors and for `dhp-gateway schema`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.config.settings import Settings
+from gateway.config.values import Address
+
+# Filled in by `environment`, so that the file need not give them.
+_IMPLIED = {
+    "Settings": ("platform", "sso"),
+    "PlatformSettings": ("fhir_base_url",),
+    "SsoSettings": ("token_url",),
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12) with descriptions, defaults and closed lists of values.
+
+    It cannot say everything: `dhp-gateway check` also applies the rules between keys.
+    """
+    schema = Settings.model_json_schema(mode="validation")
+    definitions: dict[str, Any] = schema.pop("$defs")
+    for name, definition in (*definitions.items(), ("Settings", schema)):
+        _without_implied(definition, _IMPLIED.get(name, ()))
+        for field in definition["properties"].values():
+            _write_out_address(field)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "DHP Gateway settings",
+        "$defs": definitions,
+    }
+
+
+def _without_implied(definition: dict[str, Any], implied: tuple[str, ...]) -> None:
+    required = [key for key in definition.pop("required", []) if key not in implied]
+    if required:
+        definition["required"] = required
+
+
+def _write_out_address(field: dict[str, Any]) -> None:
+    # Pydantic gives the default of a dataclass as an object; the file has the text.
+    if isinstance(default := field.get("default"), dict) and "port" in default:
+        field["default"] = str(Address(**default))
