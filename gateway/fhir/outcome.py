@@ -74,7 +74,8 @@ def _element(name: str, value: Any) -> str:
     if isinstance(value, dict):
         children = "".join(_element(key, item) for key, item in value.items())
         return f"<{name}>{children}</{name}>"
-    return f'<{name} value="{html.escape(value)}"/>'
+    escaped = html.escape(value, quote=False).replace('"', "&quot;")
+    return f'<{name} value="{escaped}"/>'
 
 
 def _clean(value: str) -> str:

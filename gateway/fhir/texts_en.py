@@ -68,9 +68,9 @@ TEXTS: Final[dict[str, str]] = {
         "again."
     ),
     "overloaded": (
-        "The gateway is handling as many requests as it can. This one was not sent to the "
-        "platform. Wait for the number of seconds in the Retry-After header, then send it "
-        "again."
+        "The gateway is handling as many requests as it may at the same time. This one was not "
+        "sent to the platform. Wait for the number of seconds in the Retry-After header, then "
+        "send it again."
     ),
     "token-refused": (
         "The sign-in service (SSO) did not accept the gateway's client_id and client secret, so "

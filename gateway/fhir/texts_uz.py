@@ -73,9 +73,9 @@ TEXTS: Final[dict[str, str]] = {
         "va uni yana yuboring."
     ),
     "overloaded": (
-        "Shlyuz hozir o‘zi ulgura oladigan eng ko‘p so‘rov bilan band. Bu so‘rov platformaga "
-        "yuborilmadi. Retry-After sarlavhasida necha soniya ko‘rsatilgan bo‘lsa, shuncha kuting "
-        "va uni yana yuboring."
+        "Shlyuz hozir sozlamalarda ruxsat etilgan eng ko‘p sondagi so‘rovni bir vaqtda "
+        "bajarmoqda. Bu so‘rov platformaga yuborilmadi. Retry-After sarlavhasida necha soniya "
+        "ko‘rsatilgan bo‘lsa, shuncha kuting va uni yana yuboring."
     ),
     "token-refused": (
         "Kirish xizmati (SSO) shlyuzning client_id va client secret qiymatlarini qabul qilmadi, "
@@ -121,8 +121,8 @@ TEXTS: Final[dict[str, str]] = {
         "ko‘ring. O‘qish so‘rovini keyinroq shunchaki takrorlash mumkin."
     ),
     "upstream-redirect": (
-        "Platforma shlyuzni boshqa manzilga yo‘naltirdi, shlyuz esa bunday yo‘naltirish "
-        "bo‘yicha o‘tmaydi. Qayta yuborish yordam bermaydi. Agar bu yozish so‘rovi bo‘lsa, "
+        "Platforma shlyuzni boshqa manzilga yo‘naltirdi, shlyuz esa bunday yo‘naltirishlarga "
+        "ergashmaydi. Qayta yuborish yordam bermaydi. Agar bu yozish so‘rovi bo‘lsa, "
         "ma’lumotlar katta ehtimol bilan saqlanmagan: ishonch hosil qilish uchun yozuvni topib, "
         "o‘qib ko‘ring. Shlyuz administratori sozlamalardagi platforma manzilini tekshirishi "
         "kerak."

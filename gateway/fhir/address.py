@@ -1,0 +1,136 @@
+"""The shape of a path below the FHIR base, whatever the method.
+
+A path that could be read in two ways (dot segments, an encoded slash, empty segments) is `unclear`,
+with the resource `other`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from gateway.fhir.labels import OPERATIONS
+from gateway.fhir.resource_types import RESOURCE_TYPES
+
+
+class Address(NamedTuple):
+    """`kind` is the first half of the keys of `gateway.fhir.interaction`'s table of codes."""
+
+    kind: str
+    resource: str = ""
+    resource_id: str | None = None
+    operation: str = ""
+
+
+def address(path: str) -> Address:
+    """The shape of a raw path that is empty or begins with "/". Never raises."""
+    if path in ("", "/"):
+        return _BASE
+    segments = path.split("/")
+    if segments[-1] == "":
+        segments.pop()
+    if "%" in path:
+        segments = [unquote(segment) for segment in segments]
+    if segments[0] != "" or len(segments) < 2:
+        return _UNCLEAR
+    return _of_segments(segments[1:])
+
+
+def valid_id(text: str) -> bool:
+    """Whether this is a FHIR id (R5 datatypes.html#id); `.` and `..` are not, in a path."""
+    return _ID(text) is not None and text not in _DOTS
+
+
+_DOTS: Final = frozenset({".", ".."})
+_ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
+_TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch
+# Where status URLs of the asynchronous pattern stand: this gateway's own, and those of servers
+# in use. Any other status URL cannot be told from its path and is `other`.
+_ASYNC_ROOTS: Final = frozenset(
+    {"_outbox", "_async", "_operations", "__async-status", "async-status", "$export-poll-status"}
+)
+_BASE: Final = Address("base")
+_UNCLEAR: Final = Address("unclear", "other")
+_SINGLE: Final = {
+    "metadata": Address("metadata"),
+    "_history": Address("system-history"),
+    "_search": Address("system-search"),
+}
+
+
+def _of_segments(segments: list[str]) -> Address:
+    for segment in segments:
+        if segment in _DOTS or segment == "" or "/" in segment:
+            return _UNCLEAR
+    first = segments[0]
+    resource = _type_label(first)
+    if resource is None:
+        return _without_type(segments)
+    if len(segments) == 1:
+        return Address("type", resource)
+    if len(segments) == 2 and _ID(segments[1]):
+        return Address("instance", resource, segments[1])
+    return _below_type(resource, segments)
+
+
+def _type_label(segment: str) -> str | None:
+    if segment in RESOURCE_TYPES:
+        return segment
+    return "other" if _TYPE_SHAPE(segment) else None
+
+
+def _without_type(segments: list[str]) -> Address:
+    first = segments[0]
+    if first in _ASYNC_ROOTS:
+        return Address("async")
+    if len(segments) == 1:
+        if first.startswith("$"):
+            return Address("operation", operation=_operation_label(first))
+        return _SINGLE.get(first, _UNCLEAR)
+    if segments == [".well-known", "smart-configuration"]:
+        return Address("smart")
+    return _UNCLEAR
+
+
+def _below_type(resource: str, segments: list[str]) -> Address:
+    """T/$op, T/_search, T/_history, and all that stands below T/id."""
+    second = segments[1]
+    if len(segments) == 2:
+        if second.startswith("$"):
+            return Address("operation", resource, operation=_operation_label(second))
+        kind = {"_history": "type-history", "_search": "type-search"}.get(second, "unclear")
+        return Address(kind, resource)
+    if not _ID(second):
+        return Address("unclear", resource)
+    return _below_instance(resource, second, segments[2:])
+
+
+def _below_instance(resource: str, resource_id: str, rest: list[str]) -> Address:
+    """T/id/…: history and versions, operations, compartments."""
+    if rest[-1].startswith("$") and (len(rest) == 1 or _is_version(rest[:-1])):
+        return Address("operation", resource, resource_id, _operation_label(rest[-1]))
+    if rest == ["_history"]:
+        return Address("instance-history", resource, resource_id)
+    if _is_version(rest):
+        return Address("version", resource, resource_id)
+    if rest[-1] == "_search" and len(rest) <= 2:
+        return _compartment("type-search", rest[0] if len(rest) == 2 else "*")
+    if len(rest) == 1:
+        return _compartment("compartment", rest[0])
+    return Address("unclear", resource, resource_id)
+
+
+def _compartment(kind: str, searched: str) -> Address:
+    """The type that is searched decides, as the answer consists of it; `*` stands for any."""
+    resource = "" if searched == "*" else _type_label(searched)
+    return _UNCLEAR if resource is None else Address(kind, resource)
+
+
+def _is_version(rest: list[str]) -> bool:
+    return len(rest) == 2 and rest[0] == "_history" and _ID(rest[1]) is not None
+
+
+def _operation_label(segment: str) -> str:
+    name = segment[1:]
+    return name if name in OPERATIONS else "other"

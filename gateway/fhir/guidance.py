@@ -1,0 +1,331 @@
+"""What documentation and support say about each reason: who may repeat, the cause, the remedy."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Guidance(NamedTuple):
+    """For operators, in English and Markdown; callers get `gateway.fhir.texts` instead."""
+
+    repeat: str
+    cause: str
+    remedy: str
+
+
+GUIDANCE: Final[dict[str, Guidance]] = {
+    "bad-request": Guidance(
+        "Correct it first",
+        (
+            "The caller's HTTP is broken or ambiguous: both Content-Length and Transfer-Encoding, "
+            "a bad chunk, an illegal character in a header or the URL, a path that leaves the "
+            "base path."
+        ),
+        (
+            "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
+            "the calling system. Many of these from one address may be an attack on another proxy "
+            "in front of the gateway."
+        ),
+    ),
+    "unknown-path": Guidance(
+        "Correct it first",
+        (
+            "The path is neither below `listen.base_path` nor below `/auth` with the sign-in "
+            "enabled."
+        ),
+        (
+            "Compare the caller's base URL with `listen.base_path`. A missing or doubled `/fhir` "
+            "is the usual cause."
+        ),
+    ),
+    "loop": Guidance(
+        "Operator first",
+        (
+            "The request carries this gateway's own `Via`: `platform.fhir_base_url`, or a proxy "
+            "behind it, leads back here."
+        ),
+        (
+            "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or "
+            "`platform.proxy_url`."
+        ),
+    ),
+    "method-not-allowed": Guidance(
+        "Correct it first",
+        (
+            "`CONNECT`, `TRACE`, an upgrade to another protocol, or a method that the address "
+            "does not have."
+        ),
+        "Nothing on the gateway. The caller's vendor uses a method from `Allow`.",
+    ),
+    "caller-unauthenticated": Guidance(
+        "Correct it first",
+        (
+            "The request came without an API key, password, client certificate or browser "
+            "session, and the settings ask for one."
+        ),
+        (
+            "Give the caller its key, or add its network to `callers`. If a browser session "
+            "ended, the user signs in again."
+        ),
+    ),
+    "caller-unknown": Guidance(
+        "Correct it first",
+        (
+            "The API key or password belongs to no caller, for instance after it was changed on "
+            "one side only."
+        ),
+        (
+            "Compare the key with the file that `api_key_file` or `password_file` names; look for "
+            "a trailing line break. Repeated failures from an unknown address deserve a look at "
+            "the audit."
+        ),
+    ),
+    "caller-forbidden": Guidance(
+        "Operator first",
+        (
+            "The caller is known, but its network, the interaction or the resource type is not in "
+            "its `callers` entry; or a browser request came from a foreign origin."
+        ),
+        (
+            "Look up the audit record by the request id; it names the interaction and the "
+            "resource. Extend `allow` or `networks` if the caller should have it."
+        ),
+    ),
+    "header-timeout": Guidance(
+        "Right away",
+        (
+            "The header did not arrive within `limits.header_timeout`: a slow or broken line, or "
+            "a connection that only pretends to be used."
+        ),
+        (
+            "Check the line between the caller and the gateway. Raise `limits.header_timeout` "
+            "only for a line that is known to be slow."
+        ),
+    ),
+    "body-timeout": Guidance(
+        "Right away",
+        "The body came to a halt or stayed below `limits.min_body_rate`.",
+        (
+            "Check the line between the caller and the gateway. Lower `limits.min_body_rate` only "
+            "for a line that is known to be slow."
+        ),
+    ),
+    "payload-too-large": Guidance(
+        "Correct it first",
+        "The body is larger than `limits.max_body_bytes`.",
+        (
+            "Raise `limits.max_body_bytes` if the platform accepts such bodies; otherwise the "
+            "caller splits the data."
+        ),
+    ),
+    "url-too-long": Guidance(
+        "Correct it first",
+        ("The URL is longer than `limits.max_url_bytes`, nearly always because of a long search."),
+        "Advise the caller to search with `POST …/_search`, or raise `limits.max_url_bytes`.",
+    ),
+    "header-too-large": Guidance(
+        "Correct it first",
+        (
+            "One header field is larger than `limits.max_header_bytes`, all together are four "
+            "times that, or there are more than `limits.max_headers`."
+        ),
+        (
+            "Look for a large cookie or a token that the caller need not send; otherwise raise "
+            "the limit."
+        ),
+    ),
+    "rate-limited": Guidance(
+        "After `Retry-After`",
+        "The caller exceeded its `rate_limit`.",
+        (
+            "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor "
+            "to spread the requests."
+        ),
+    ),
+    "overloaded": Guidance(
+        "After `Retry-After`",
+        (
+            "`limits.max_concurrent_requests` or the caller's `max_concurrent` is reached, often "
+            "because the platform has become slow."
+        ),
+        (
+            "Look at `dhp_gateway_upstream_duration_seconds`. If the platform is fast, raise the "
+            "limit or add a worker or replica."
+        ),
+    ),
+    "token-refused": Guidance(
+        "Operator first",
+        (
+            "The SSO answered the token request with 400, 401 or 403: a wrong or expired client "
+            "secret, an unknown `client_id`, a scope that it does not know."
+        ),
+        (
+            "Run `dhp-gateway token` and read what the SSO says. Check `client_id` and the client "
+            "secret with the SSO, and leave `scope` empty unless it was assigned. A changed "
+            "secret file is taken up at once, without a restart."
+        ),
+    ),
+    "sso-unavailable": Guidance(
+        "After `Retry-After`",
+        (
+            "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
+            "something that is no token, and no valid token is left."
+        ),
+        (
+            "Run `dhp-gateway doctor`. If only the SSO fails, report it to the platform's "
+            "support; the gateway goes on by itself as soon as the SSO answers."
+        ),
+    ),
+    "token-rejected": Guidance(
+        "Once, then operator",
+        (
+            "The platform answered 401 to a fresh token, or to a request whose body was no longer "
+            "at hand to be sent again."
+        ),
+        (
+            "Check that `sso` and `platform` belong to the same environment (playground or "
+            "production) and that the clock is right. Then ask the platform's support whether the "
+            "`client_id` may use the FHIR API."
+        ),
+    ),
+    "upstream-unreachable": Guidance(
+        "After `Retry-After`",
+        (
+            "No connection: the name does not resolve, the port is closed, or connecting took "
+            "longer than `platform.connect_timeout`."
+        ),
+        (
+            "Run `dhp-gateway doctor`: it tells name, route and port apart. Check the line, the "
+            "firewall and `platform.proxy_url`."
+        ),
+    ),
+    "upstream-failed": Guidance(
+        "Reads right away; writes after reading",
+        (
+            "The connection broke after the request was sent, or the answer was cut off or not "
+            "valid HTTP."
+        ),
+        (
+            "If it is frequent, compare the time-outs of firewalls and proxies on the way with "
+            "`platform.idle_timeout`, and report the request ids to the platform's support."
+        ),
+    ),
+    "upstream-busy": Guidance(
+        "After `Retry-After`",
+        (
+            "All `platform.max_connections` connections stayed in use for "
+            "`platform.connect_timeout`."
+        ),
+        (
+            "Look at `dhp_gateway_upstream_duration_seconds`. If the platform is fast, raise "
+            "`platform.max_connections`."
+        ),
+    ),
+    "upstream-tls": Guidance(
+        "Operator first",
+        (
+            "The platform's certificate is expired, from an unknown authority or for another "
+            "name; or the client certificate was refused; or the clock is wrong."
+        ),
+        (
+            "Run `dhp-gateway doctor`. Behind an inspecting proxy set `platform.ca_file`. Never "
+            "switch the check off: the token and patient data would go to a stranger."
+        ),
+    ),
+    "upstream-timeout": Guidance(
+        "Reads later; writes after reading",
+        (
+            "The platform did not answer within `platform.response_timeout`, or paused longer "
+            "than `platform.idle_timeout`."
+        ),
+        (
+            "See whether all requests are slow or only some searches. Raise "
+            "`platform.response_timeout` only if the platform is known to need longer, and keep "
+            "it below the callers' own time-out."
+        ),
+    ),
+    "upstream-redirect": Guidance(
+        "Operator first",
+        (
+            "The platform, or a proxy before it, answered with a redirect outside its own base "
+            "address. Following it could hand the token to a stranger."
+        ),
+        (
+            "Set `platform.fhir_base_url` to the address that the platform documents. A captive "
+            "portal or an expired proxy sign-in on the line is another usual cause."
+        ),
+    ),
+    "upstream-non-fhir": Guidance(
+        "Reads later; writes after reading",
+        (
+            "An HTML or empty error page, or a sign-in page with status 200: the answer came from "
+            "something before the FHIR server, or the server itself is broken."
+        ),
+        (
+            "See `platform-status` in the diagnostics. 502 to 504 come from the platform's own "
+            "proxy and usually pass; for 200 or 403 look for a proxy or portal on the line; "
+            "report what lasts to the platform's support."
+        ),
+    ),
+    "circuit-open": Guidance(
+        "After `Retry-After`",
+        (
+            "Too many of the last requests to the platform failed (`circuit_breaker`). The "
+            "gateway pauses, then tries with a single request."
+        ),
+        (
+            "Look at the reasons that came before in `dhp_gateway_requests_total`; they name the "
+            "cause. The circuit closes by itself."
+        ),
+    ),
+    "audit-unavailable": Guidance(
+        "Operator first",
+        (
+            "An audit record cannot be written and `audit.on_failure` is `block`: a full disk, "
+            "missing rights, an unreachable syslog server."
+        ),
+        (
+            "Free the disk or mend the sink. `audit.on_failure: drop` lets requests through "
+            "without a record; decide that with those who answer for data protection."
+        ),
+    ),
+    "search-parameter-ignored": Guidance(
+        "Correct it first",
+        (
+            "`fhir.search_guard` is `block`, and the `self` link of the platform's answer lacks a "
+            "parameter that was asked for. Without the guard the caller would have taken too many "
+            "records for its result."
+        ),
+        (
+            "Pass the names in the diagnostics to the caller's vendor. The platform's `metadata` "
+            "lists the parameters that it supports."
+        ),
+    ),
+    "outbox-full": Guidance(
+        "After `Retry-After`",
+        (
+            "The queue reached `outbox.max_entries` or `outbox.max_bytes`, as the platform has "
+            "been out of reach for long."
+        ),
+        (
+            "Mend the line first. See `dhp-gateway outbox list`; raise the limits if there is "
+            "disk space."
+        ),
+    ),
+    "shutting-down": Guidance(
+        "Right away",
+        "The gateway is being stopped or restarted.",
+        (
+            "Nothing. With several replicas take this one out of the load balancer before it "
+            "stops; `/readyz` says so in time."
+        ),
+    ),
+    "internal": Guidance(
+        "Reads right away; writes after reading",
+        "A bug in the gateway.",
+        (
+            "Find the traceback in the log by the request id and report it with the version "
+            "(`dhp_gateway_build_info`)."
+        ),
+    ),
+}
