@@ -1,0 +1,287 @@
+"""What a request means: one row for each row of the FHIR API, and for what is odd."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fhir.interaction import (
+    INTERACTIONS,
+    OPERATION_LABELS,
+    RESOURCE_LABELS,
+    Interaction,
+    classify,
+    query_names,
+    refine_bundle,
+    valid_id,
+)
+from gateway.fhir.resource_types import RESOURCE_TYPES
+
+TRANSACTION = classify("POST", "", "")
+
+# method, path, query, code, resource, id, safe
+ROWS = [
+    ("GET", "/Patient/1", "", "read", "Patient", "1", True),
+    ("HEAD", "/Patient/1", "", "read", "Patient", "1", True),
+    ("GET", "/Patient/1/", "", "read", "Patient", "1", True),
+    ("GET", "/Patient/1", "_format=json", "read", "Patient", "1", True),
+    ("GET", "/Patient/1/_history/2", "", "vread", "Patient", "1", True),
+    ("HEAD", "/Patient/1/_history/2", "", "vread", "Patient", "1", True),
+    ("PUT", "/Patient/1", "", "update", "Patient", "1", False),
+    ("PUT", "/Patient", "identifier=a%7C1", "update", "Patient", None, False),
+    ("PATCH", "/Patient/1", "", "patch", "Patient", "1", False),
+    ("PATCH", "/Patient", "identifier=a%7C1", "patch", "Patient", None, False),
+    ("DELETE", "/Patient/1", "", "delete", "Patient", "1", False),
+    ("DELETE", "/Patient", "identifier=a%7C1", "delete", "Patient", None, False),
+    ("DELETE", "/", "_type=Patient&_tag=a", "delete", "", None, False),
+    ("POST", "/Patient", "", "create", "Patient", None, False),
+    ("GET", "/Patient", "", "search-type", "Patient", None, True),
+    ("GET", "/Patient/", "", "search-type", "Patient", None, True),
+    ("HEAD", "/Patient", "name=a", "search-type", "Patient", None, True),
+    ("POST", "/Patient/_search", "", "search-type", "Patient", None, True),
+    ("GET", "/Patient/_search", "name=a", "search-type", "Patient", None, True),
+    ("PUT", "/Patient/_search", "", "other", "Patient", None, False),
+    ("GET", "", "_type=Patient", "search-system", "", None, True),
+    ("GET", "/", "_getpages=abc", "search-system", "", None, True),
+    ("POST", "/_search", "", "search-system", "", None, True),
+    ("GET", "/_search", "", "search-system", "", None, True),
+    ("GET", "/Patient/1/Observation", "code=a", "search-type", "Observation", None, True),
+    ("POST", "/Patient/1/Observation/_search", "", "search-type", "Observation", None, True),
+    ("GET", "/Patient/1/*", "", "search-type", "", None, True),
+    ("POST", "/Patient/1/_search", "", "search-type", "", None, True),
+    ("POST", "/Patient/1/Observation", "", "other", "Observation", None, False),
+    ("GET", "/Patient/1/_history", "", "history-instance", "Patient", "1", True),
+    ("GET", "/Patient/_history", "_since=2026", "history-type", "Patient", None, True),
+    ("GET", "/_history", "", "history-system", "", None, True),
+    ("DELETE", "/Patient/1/_history", "", "other", "Patient", "1", False),
+    ("GET", "/metadata", "mode=full", "capabilities", "", None, True),
+    ("HEAD", "/metadata/", "", "capabilities", "", None, True),
+    ("POST", "/metadata", "", "other", "", None, False),
+    ("OPTIONS", "/", "", "capabilities", "", None, False),
+    ("OPTIONS", "/Patient", "", "other", "Patient", None, False),
+    ("POST", "", "", "transaction", "", None, False),
+    ("POST", "/", "_format=json", "transaction", "", None, False),
+    ("PUT", "/", "", "other", "", None, False),
+    ("GET", "/.well-known/smart-configuration", "", "smart-configuration", "", None, True),
+    ("GET", "/.well-known/other", "", "other", "other", None, True),
+    ("GET", "/_outbox/0190", "", "async-status", "", None, True),
+    ("DELETE", "/_outbox/0190", "", "async-cancel", "", None, False),
+    ("GET", "/$export-poll-status", "_jobId=1", "async-status", "", None, True),
+    ("GET", "/Fhirless/1", "", "read", "other", "1", True),
+    ("GET", "/patient/1", "", "other", "other", None, True),
+    ("GET", "/Patient/a_b", "", "other", "Patient", None, True),
+    ("GET", f"/Patient/{'1' * 65}", "", "other", "Patient", None, True),
+    ("POST", "/Patient/1", "", "other", "Patient", "1", False),
+    ("get", "/Patient/1", "", "other", "Patient", "1", False),
+    ("PROPFIND", "/Patient", "", "other", "Patient", None, False),
+    ("GET", "/Patient/1/a/b/c/d", "", "other", "Patient", "1", True),
+    # Read in two ways: refused to callers that are limited.
+    ("GET", "/%50atient/%31", "", "read", "Patient", "1", True),
+    ("GET", "/Patient%2F1", "", "other", "other", None, True),
+    ("GET", "/Patient/..", "", "other", "other", None, True),
+    ("GET", "/Patient/../Observation/1", "", "other", "other", None, True),
+    ("GET", "/Patient/%2e%2E/Observation", "", "other", "other", None, True),
+    ("GET", "//Patient/1", "", "other", "other", None, True),
+    ("GET", "/Patient//1", "", "other", "other", None, True),
+    ("GET", "Patient/1", "", "other", "other", None, True),
+    ("GET", "/Patient;a=b/1", "", "other", "other", None, True),
+    ("GET", "/%", "", "other", "other", None, True),
+]
+
+OPERATION_ROWS = [
+    ("POST", "/$process-message", "", None, "process-message"),
+    ("GET", "/Patient/$everything", "Patient", None, "everything"),
+    ("POST", "/Patient/%24populate", "Patient", None, "populate"),
+    ("GET", "/Organization/1/$practitioners", "Organization", "1", "practitioners"),
+    ("POST", "/ValueSet/$expand", "ValueSet", None, "expand"),
+    ("GET", "/Patient/1/_history/2/$meta", "Patient", "1", "meta"),
+    ("GET", "/Patient/1/$Ivanov", "Patient", "1", "other"),
+    ("POST", "/$", "", None, "other"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "query", "code", "resource", "rid", "safe"), ROWS)
+def test_names_the_interaction(method, path, query, code, resource, rid, safe):
+    """Each request of the FHIR API has its interaction, type, id and safety."""
+    assert classify(method, path, query) == Interaction(code, resource, rid, "", safe)
+
+
+@pytest.mark.parametrize(("method", "path", "resource", "rid", "name"), OPERATION_ROWS)
+def test_names_the_operation(method, path, resource, rid, name):
+    """An operation has a name from a closed list, and is safe with GET only."""
+    expected = Interaction("operation", resource, rid, name, method == "GET")
+    assert classify(method, path, "") == expected
+
+
+def test_other_methods_on_an_operation_are_other():
+    """Operations are called with GET and POST only."""
+    assert classify("PUT", "/Patient/$everything", "").code == "other"
+
+
+def test_searches_know_that_they_are_searches():
+    """Both kinds of search answer with a searchset, a read does not."""
+    searches = [("GET", "/Patient"), ("POST", "/_search"), ("GET", "/Patient/1")]
+    assert [classify(*search, "").is_search for search in searches] == [True, True, False]
+
+
+def test_its_text_form_hides_the_id():
+    """An id may be a national identifier, so it is not in the repr."""
+    assert "30101901234567" not in repr(classify("GET", "/Patient/30101901234567", ""))
+
+
+def test_knows_the_r5_types():
+    """Types that R5 brought are known, those that it dropped are not."""
+    assert {"Patient", "Binary", "DeviceAssociation", "Transport"} <= RESOURCE_TYPES
+    assert not {"Media", "RequestGroup", "Resource", "DomainResource"} & RESOURCE_TYPES
+
+
+METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]) | st.text()
+SEGMENTS = st.sampled_from(
+    ["Patient", "Foo", "1", "..", "", "_history", "_search", "$expand", "$x", "*", "%2F", "%", "é"]
+)
+PATHS = st.text() | st.lists(SEGMENTS, max_size=7).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(METHODS, PATHS, st.text())
+def test_labels_stay_in_their_closed_sets(method, path, query):
+    """Whatever arrives, nothing is raised and all labels are from the closed sets."""
+    what = classify(method, path, query)
+    assert what.code in INTERACTIONS
+    assert what.resource in RESOURCE_LABELS
+    assert what.operation in OPERATION_LABELS
+    assert what.resource_id is None or valid_id(what.resource_id)
+
+
+@given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), PATHS)
+def test_only_searches_are_safe_among_the_other_methods(method, path):
+    """Nothing that may change data is ever safe to send twice."""
+    what = classify(method, path, "")
+    assert not what.safe or (method == "POST" and path.rstrip("/").endswith("_search"))
+
+
+JSON_BUNDLES = [
+    (b'{"resourceType":"Bundle","type":"transaction","entry":[', "transaction"),
+    (b'{"resourceType":"Bundle","type":"batch"}', "batch"),
+    (b'\xef\xbb\xbf{ "type" :\n "batch"', "batch"),
+    (b'{"t\\u0079pe":"b\\u0061tch"}', "batch"),
+    (b'{"meta":{"type":"batch"},"type":"transaction"}', "transaction"),
+    (b'{"entry":[{"resource":{"type":"batch"}}],"type":"transaction"}', "transaction"),
+    (b'{"id":"type","x":"\\"type\\":\\"batch\\"","type":"transaction"}', "transaction"),
+    (b'{"id":"}{\\\\","type":"batch"}', "batch"),
+    (b'{"type":"history"}', "other"),
+    (b'{"type":"collection"}', "other"),
+    (b'{"type":["batch"]}', "other"),
+    (b'{"type":{"type":"batch"}}', "other"),
+    (b'{"type":1,"x":"batch"}', "other"),
+    (b'{"type":null}', "other"),
+    (b'{"type":"batc', "other"),
+    (b'{"typ', "other"),
+    (b'[{"type":"batch"}]', "other"),
+    (b'"type":"batch"', "other"),
+    (b'{"entry":[{"type":"batch"}]}', "other"),
+    (b'{}{"type":"batch"}', "other"),
+    (b'{"type":"\\ud800\\q"}', "other"),
+    (b"\x1f\x8b\x08\x00", "other"),
+    (b"", "other"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "code"), JSON_BUNDLES)
+def test_finds_the_type_of_a_json_bundle(prefix, code):
+    """Only the `type` of the outermost object decides; without it the interaction is `other`."""
+    assert refine_bundle(TRANSACTION, prefix, "application/fhir+json").code == code
+
+
+XML_BUNDLES = [
+    (b'<Bundle xmlns="http://hl7.org/fhir"><type value="transaction"/><entry>', "transaction"),
+    (b"<?xml version='1.0'?><!-- <type value='x'/> --><Bundle><type value='batch'/>", "batch"),
+    (b'<f:Bundle xmlns:f="http://hl7.org/fhir"><f:type value="batch"/>', "batch"),
+    (b'<Bundle><id value="1"/><meta><type value="batch"/></meta><type value="history"/>', "other"),
+    (b'<Bundle><entry><type value="batch"/></entry><type value="transaction"/>', "transaction"),
+    (b'<!DOCTYPE Bundle [<!ENTITY a "batch">]><Bundle><type value="batch"/>', "other"),
+    (b'<Bundle><type extension="1"/>', "other"),
+    (b'<Bundle><type value="bat', "other"),
+    (b"<<", "other"),
+    (b'<?xml version="1.0" encoding="nonsense"?><Bundle/>', "other"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "code"), XML_BUNDLES)
+def test_finds_the_type_of_an_xml_bundle(prefix, code):
+    """Only the `type` child of the root decides; a document type is not even looked into."""
+    assert refine_bundle(TRANSACTION, prefix, "application/fhir+xml; charset=utf-8").code == code
+
+
+def test_without_a_content_type_the_first_byte_decides():
+    """A body that begins with "<" is read as XML where the caller did not say."""
+    assert refine_bundle(TRANSACTION, b' <Bundle><type value="batch"/>', "").code == "batch"
+    assert refine_bundle(TRANSACTION, b'{"type":"batch"}', "text/plain").code == "batch"
+
+
+def test_looks_at_the_first_64_kib_only():
+    """A type further behind stays unknown, so that the time of the search has a bound."""
+    late = b'{"entry":[' + b" " * 65536 + b'],"type":"batch"}'
+    assert refine_bundle(TRANSACTION, late, "application/json").code == "other"
+
+
+def test_leaves_other_interactions_alone():
+    """Only a POST to the base is refined."""
+    create = classify("POST", "/Bundle", "")
+    assert refine_bundle(create, b'{"type":"batch"}', "application/json") is create
+
+
+@given(st.binary() | st.text(alphabet='{}[]":,\\type<>/=" !-').map(str.encode), st.text())
+def test_refining_never_raises(prefix, content_type):
+    """Any bytes under any content type give one of three codes."""
+    code = refine_bundle(TRANSACTION, prefix, content_type).code
+    assert code in {"batch", "transaction", "other"}
+
+
+QUERIES = [
+    ("", ()),
+    ("name=Ali&birthdate=ge1990-01-01", ("name", "birthdate")),
+    ("a=1&b=2&a=3", ("a", "b")),
+    ("_has:Observation:patient:code=1", ("_has:Observation:patient:code",)),
+    (
+        "subject%3APatient.name=x&identifier%3Aof-type=y",
+        ("subject:Patient.name", "identifier:of-type"),
+    ),
+    ("&&=1&a=", ("?", "a")),
+    ("Karimov", ("?",)),
+    ("30101901234567=1&AA1234567=2&+998=3", ("?",)),
+    ("%D0%98%D0%B2%D0%B0%D0%BD=1", ("?",)),
+    ("a%0Ab=1&a%00=2&%=3", ("?",)),
+    ("n" * 65 + "=1", ("?",)),
+    ("n" * 64 + "=1", ("n" * 64,)),
+]
+
+
+@pytest.mark.parametrize(("query", "names"), QUERIES)
+def test_gives_the_names_of_a_query(query, names):
+    """Names in order, each once; what could be data is shown as a question mark."""
+    assert query_names(query) == names
+
+
+def test_gives_fifty_names_at_most():
+    """A query of thousands of parameters does not make the audit record grow."""
+    assert len(query_names("&".join(f"p{number}=1" for number in range(2000)))) == 50
+
+
+@given(st.text())
+def test_names_are_harmless(query):
+    """Whatever the query, each name is short and made of the characters of search names."""
+    for name in query_names(query):
+        assert name == "?" or (name.isascii() and name.isprintable() and len(name) <= 64)
+
+
+@pytest.mark.parametrize("text", ["1", "a-b.c", "A" * 64, "123e4567-e89b-12d3-a456-426614174000"])
+def test_accepts_fhir_ids(text):
+    """Letters, digits, hyphen and dot, up to 64 of them."""
+    assert valid_id(text)
+
+
+@pytest.mark.parametrize("text", ["", "a_b", "a:b", "A" * 65, "a\n", ".", "..", "é"])
+def test_refuses_what_is_no_fhir_id(text):
+    """Other characters, other lengths, and the dot segments of a path."""
+    assert not valid_id(text)
