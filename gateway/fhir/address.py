@@ -1,7 +1,7 @@
 """The shape of a path below the FHIR base, whatever the method.
 
-A path that could be read in two ways (dot segments, an encoded slash, empty segments) is `unclear`,
-with the resource `other`.
+A path that could be read in two ways (dot segments, empty segments, an encoded slash, a backslash,
+matrix parameters) is `unclear`, with the resource `other`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def valid_id(text: str) -> bool:
 
 _DOTS: Final = frozenset({".", ".."})
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
+# All that FHIR puts between two slashes. Servers differ in how they read anything else.
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9\-._$*]+").fullmatch
 _TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch
 # Where status URLs of the asynchronous pattern stand: this gateway's own, and those of servers
 # in use. Any other status URL cannot be told from its path and is `other`.
@@ -61,7 +63,7 @@ _SINGLE: Final = {
 
 def _of_segments(segments: list[str]) -> Address:
     for segment in segments:
-        if segment in _DOTS or segment == "" or "/" in segment:
+        if segment in _DOTS or not _SEGMENT(segment):
             return _UNCLEAR
     first = segments[0]
     resource = _type_label(first)

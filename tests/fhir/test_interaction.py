@@ -86,6 +86,9 @@ ROWS = [
     ("GET", "/Patient//1", "", "other", "other", None, True),
     ("GET", "Patient/1", "", "other", "other", None, True),
     ("GET", "/Patient;a=b/1", "", "other", "other", None, True),
+    ("GET", "/Patient/$x%2F..%2F..%2FObservation", "", "other", "other", None, True),
+    ("GET", "/Patient/$x\\..\\..\\Observation", "", "other", "other", None, True),
+    ("GET", "/Patient/1;a=b", "", "other", "other", None, True),
     ("GET", "/%", "", "other", "other", None, True),
 ]
 
