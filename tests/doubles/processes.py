@@ -1,0 +1,150 @@
+"""Real programs as neighbours of a test: started on a free port, watched, ended with SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GATEWAY_COMMAND = Path(sys.executable).with_name("dhp-gateway")
+_POLL = 0.02
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Process:
+    """A running program whose output goes to files, so that a full pipe never stops it."""
+
+    popen: subprocess.Popen[bytes]
+    stdout_file: Path
+    stderr_file: Path
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to its standard output so far."""
+        return self.stdout_file.read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to its standard error so far."""
+        return self.stderr_file.read_text(errors="replace")
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over already."""
+        return self.popen.poll() is not None
+
+    def failure(self, text: str) -> AssertionError:
+        """An error that shows what the program said."""
+        state = f"exit code {self.popen.returncode}" if self.ended else "still running"
+        return AssertionError(f"{text} ({state})\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}")
+
+    def terminate(self, *, patience: float = 20) -> int:
+        """Sends SIGTERM, after `patience` seconds SIGKILL, and gives the exit code."""
+        if not self.ended:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise self.failure("did not end with SIGTERM") from None
+
+    def first_line(self, *, patience: float = 20) -> str:
+        """Waits for the first line on its standard output."""
+        deadline = time.monotonic() + patience
+        while "\n" not in self.stdout:
+            if self.ended or time.monotonic() > deadline:
+                raise self.failure("printed nothing")
+            time.sleep(_POLL)
+        return self.stdout.split("\n", 1)[0]
+
+
+def start(
+    command: Sequence[str | Path],
+    directory: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    name: str = "process",
+) -> Process:
+    """Starts a program; its output is kept in `directory` as NAME.out and NAME.err."""
+    stdout_file, stderr_file = directory / f"{name}.out", directory / f"{name}.err"
+    with stdout_file.open("wb") as stdout, stderr_file.open("wb") as stderr:
+        popen = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, **(environment or {})},
+            pass_fds=tuple(pass_fds),
+        )
+    return Process(popen, stdout_file, stderr_file)
+
+
+@dataclass(slots=True)
+class GatewayProcess:
+    """The gateway as its operators run it, with the addresses that the test gave it."""
+
+    process: Process
+    url: str
+    admin_url: str
+
+    async def until_status(
+        self, status: int, path: str = "/readyz", *, patience: float = 20
+    ) -> None:
+        """Waits until the admin listener answers `path` with `status`."""
+        deadline = time.monotonic() + patience
+        seen: int | None = None
+        async with aiohttp.ClientSession() as session:
+            while not self.process.ended and time.monotonic() < deadline:
+                seen = await _status_of(session, self.admin_url + path)
+                if seen == status:
+                    return
+                await asyncio.sleep(_POLL)
+        raise self.process.failure(f"{path} answered {seen}, awaited {status}")
+
+
+async def _status_of(session: aiohttp.ClientSession, url: str) -> int | None:
+    try:
+        async with session.get(url) as answer:
+            return answer.status
+    except aiohttp.ClientError:
+        return None
+
+
+def start_gateway(settings: Mapping[str, Any], directory: Path) -> GatewayProcess:
+    """Runs `dhp-gateway run` with these settings and free ports for its two listeners.
+
+    The settings' `listen` and `admin` may hold more than the addresses, which are filled in.
+    """
+    listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    base_path = settings.get("listen", {}).get("base_path", "/fhir")
+    complete = {
+        "environment": "custom",
+        **settings,
+        "listen": {**settings.get("listen", {}), "address": listen},
+        "admin": {**settings.get("admin", {}), "address": admin},
+    }
+    file = directory / "gateway.yaml"
+    file.write_text(yaml.safe_dump(complete))
+    process = start([GATEWAY_COMMAND, "run", "--config", file], directory, name="gateway")
+    return GatewayProcess(process, f"http://{listen}{base_path.rstrip('/')}", f"http://{admin}")

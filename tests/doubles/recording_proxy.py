@@ -1,0 +1,110 @@
+"""A reverse proxy that stands before a third-party server and records what that server saw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+Guard = Callable[[CIMultiDictProxy[str]], str | None]
+_OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it arrived, and the status of its answer."""
+
+    method: str
+    target: str
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    status: int
+
+    @property
+    def call(self) -> str:
+        """Method and path, for comparing sequences."""
+        return f"{self.method} {self.target.partition('?')[0]}"
+
+
+def admit_all(headers: CIMultiDictProxy[str]) -> str | None:
+    """The guard that refuses nothing."""
+    return None
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+@dataclass(slots=True)
+class RecordingProxy:
+    """Forwards what its guard admits; what it refuses is answered 401, as a platform would.
+
+    `Host` is passed on, so that a server that builds links from it names this proxy. Requests wait
+    while `gate` is closed (`gate.clear()`).
+    """
+
+    upstream: str
+    guard: Guard = admit_all
+    url: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=_open_gate)
+    _session: aiohttp.ClientSession | None = None
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        await self.gate.wait()
+        problem = self.guard(request.headers)
+        if problem is not None:
+            self.refusals.append(problem)
+            answer = web.json_response({"resourceType": "OperationOutcome"}, status=401)
+        else:
+            answer = await self._forward(request, body)
+        self.seen.append(
+            Seen(request.method, request.raw_path, request.headers, body, answer.status)
+        )
+        return answer
+
+    async def _forward(self, request: web.Request, body: bytes) -> web.Response:
+        assert self._session is not None
+        async with self._session.request(
+            request.method,
+            URL(self.upstream + request.raw_path, encoded=True),
+            headers=_end_to_end(request.headers),
+            data=body or None,
+            allow_redirects=False,
+        ) as answer:
+            return web.Response(
+                status=answer.status, body=await answer.read(), headers=_end_to_end(answer.headers)
+            )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[RecordingProxy]:
+        """Listens on a free loopback port; the address is then in `url`."""
+        application = web.Application(client_max_size=1 << 26)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(application, auto_decompress=False)
+        async with aiohttp.ClientSession(
+            auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        ) as self._session:
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, "127.0.0.1", 0).start()
+                self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+                yield self
+            finally:
+                await runner.cleanup()
+
+
+def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in _OF_ONE_CONNECTION
+    )

@@ -1,0 +1,234 @@
+"""Third-party clients and servers: fetched once from lock files, run as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.doubles.processes import GatewayProcess, Process, start, start_gateway
+from tests.doubles.recording_proxy import RecordingProxy
+from tests.interop.bearer_guard import BearerGuard
+
+HERE = Path(__file__).parent
+AUDIENCE = "https://platform.example/fhir"
+SECRETS = {"lab-post": "the-secret-of-lab-post", "lab-basic": "the-secret-of-lab-basic"}
+METHODS = {"lab-post": "client_secret_post", "lab-basic": "client_secret_basic"}
+NPM_CI = f"npm ci --prefix {HERE.relative_to(HERE.parents[1])}"
+# Fetching what is missing counts towards the first test that needs it.
+_TIMEOUT = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real programs have to be fetched and started: the tests here may take longer."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT))
+
+
+@dataclass(frozen=True, slots=True)
+class Sso:
+    """The addresses of a running oidc-provider."""
+
+    issuer: str
+    token_url: str
+    jwks_url: str
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The node program, with the packages of package-lock.json beside the scripts."""
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        pytest.skip(f"node and npm are missing: apt-get install nodejs npm, then {NPM_CI}")
+    installed = HERE / "node_modules" / ".package-lock.json"
+    lock = HERE / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"the packages cannot be installed: {NPM_CI}\n{done.stderr[-500:]}")
+        installed.touch()
+    return program
+
+
+@pytest.fixture(scope="session")
+def fhirstarter_python() -> Path:
+    """The interpreter of fhirstarter's own environment, made from its lock and then kept."""
+    lock = HERE / "fhirstarter.lock"
+    environment = HERE / f".venv-fhirstarter-{sys.version_info.major}.{sys.version_info.minor}"
+    python, stamp = environment / "bin" / "python", environment / ".installed"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return python
+    make = [sys.executable, "-m", "venv", "--clear", str(environment)]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
+    for command in (make, install):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(
+                f"fhirstarter cannot be installed: {' '.join(command)}\n{done.stderr[-500:]}"
+            )
+    stamp.write_text(digest)
+    return python
+
+
+@contextlib.contextmanager
+def _ended(process: Process) -> Iterator[Process]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+
+
+@pytest.fixture(scope="session")
+def fhirstarter(
+    fhirstarter_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of fhirstarter's example server: R5 at the root, no tokens asked for."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        command = [fhirstarter_python, "-m", "uvicorn", "--fd", str(listener.fileno())]
+        process = start(
+            [*command, "--no-access-log", "fhirstarter.examples.example:app"],
+            tmp_path_factory.mktemp("fhirstarter"),
+            pass_fds=[listener.fileno()],
+        )
+        with _ended(process):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def start_sso(
+    node: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[int], Sso]]:
+    """Starts oidc-provider with the given token lifetime in seconds."""
+    clients = [
+        {"id": name, "secret": SECRETS[name], "authMethod": METHODS[name]} for name in SECRETS
+    ]
+    with contextlib.ExitStack() as running:
+
+        def begin(lifetime: int) -> Sso:
+            settings = {"clients": clients, "audience": AUDIENCE, "lifetime": lifetime}
+            script = HERE / "oidc_provider.mjs"
+            directory = tmp_path_factory.mktemp("oidc-provider")
+            process = start([node, script, json.dumps(settings)], directory)
+            running.enter_context(_ended(process))
+            told = json.loads(process.first_line())
+            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"])
+
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def sso(start_sso: Callable[[int], Sso]) -> Sso:
+    """The oidc-provider that most tests share; its tokens live five minutes."""
+    return start_sso(300)
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything a test plays on: what stands behind the gateway, and how to start the latter."""
+
+    platform: RecordingProxy
+    guard: BearerGuard
+    token_endpoint: RecordingProxy
+    settings: dict[str, Any]
+    begin: Callable[[dict[str, Any]], GatewayProcess]
+
+    async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
+        """Starts the gateway; `changes` replace top-level settings."""
+        gateway = self.begin({**self.settings, **changes})
+        await gateway.until_status(200, "/readyz" if ready else "/livez")
+        return gateway
+
+    def token_requests(self) -> int:
+        """How many times the token endpoint was asked."""
+        return len(self.token_endpoint.seen)
+
+
+@pytest.fixture
+def begin_gateway(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], GatewayProcess]]:
+    """Starts gateways as processes and ends them after the test."""
+    with contextlib.ExitStack() as running:
+
+        def begin(settings: dict[str, Any]) -> GatewayProcess:
+            gateway = start_gateway(settings, tmp_path)
+            running.enter_context(_ended(gateway.process))
+            return gateway
+
+        yield begin
+
+
+FhirKit = Callable[..., Awaitable[dict[str, Any]]]
+Begin = Callable[[dict[str, Any]], GatewayProcess]
+SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager[Stage]]
+
+
+@pytest.fixture
+def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
+    """Puts fhirstarter behind a bearer check and a client of oidc-provider before it."""
+
+    @contextlib.asynccontextmanager
+    async def set_up(sso: Sso, client_id: str) -> AsyncIterator[Stage]:
+        guard = BearerGuard(await _fetch_json(sso.jwks_url), sso.issuer, AUDIENCE)
+        token_path = sso.token_url.removeprefix(sso.issuer)
+        async with (
+            RecordingProxy(fhirstarter, guard).running() as platform,
+            RecordingProxy(sso.issuer).running() as token_endpoint,
+        ):
+            credential = {
+                "client_id": client_id,
+                "client_secret": SECRETS[client_id],
+                "auth_method": METHODS[client_id],
+            }
+            settings = {
+                "platform": {"fhir_base_url": platform.url},
+                "sso": {"token_url": token_endpoint.url + token_path},
+                "credentials": {"default": credential},
+            }
+            yield Stage(platform, guard, token_endpoint, settings, begin_gateway)
+
+    return set_up
+
+
+@pytest.fixture
+async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[Stage]:
+    """fhirstarter, oidc-provider and a `client_secret_post` client."""
+    async with set_stage(sso, "lab-post") as stage:
+        yield stage
+
+
+@pytest.fixture
+def fhir_kit(node: str) -> FhirKit:
+    """Calls fhir-kit-client: `await fhir_kit(base_url, "read", resourceType=…, id=…)`."""
+
+    async def call(base_url: str, call: str, **parameters: Any) -> dict[str, Any]:
+        order = json.dumps({"baseUrl": base_url, "call": call, "parameters": parameters})
+        script = str(HERE / "fhir_kit_client.mjs")
+        process = await asyncio.create_subprocess_exec(
+            node, script, order, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        stdout, stderr = await process.communicate()
+        assert process.returncode == 0, stderr.decode()
+        result: dict[str, Any] = json.loads(stdout)
+        return result
+
+    return call
+
+
+async def _fetch_json(url: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.json()

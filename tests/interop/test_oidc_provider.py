@@ -1,0 +1,166 @@
+"""The gateway gets its tokens from oidc-provider, an OpenID-certified server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qs
+
+import aiohttp
+import pytest
+from fhirpy import AsyncFHIRClient
+from fhirpy.base.exceptions import OperationOutcome
+
+from tests.interop.conftest import SECRETS, FhirKit, SetStage, Sso, Stage
+
+METADATA = "/metadata"
+
+
+async def statuses(url: str, count: int) -> list[int]:
+    """Sends `count` requests at once and gives the answers' status codes."""
+
+    async def one(session: aiohttp.ClientSession) -> int:
+        async with session.get(url) as answer:
+            await answer.read()
+            return answer.status
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        return await asyncio.gather(*(one(session) for _ in range(count)))
+
+
+async def until_waiting(admin_url: str, count: int) -> None:
+    """Waits until the gateway says that so many requests wait for a token."""
+    awaited = f'dhp_gateway_token_waiters{{credential="default"}} {count}.0'
+    deadline = time.monotonic() + 8
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < deadline:
+            async with session.get(admin_url + "/metrics") as answer:
+                metrics = await answer.text()
+            if awaited in metrics:
+                return
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"never saw {awaited!r} in:\n{metrics}")
+
+
+async def test_client_secret_post_sends_the_credentials_in_the_form(stage: Stage) -> None:
+    """With `client_secret_post` the form holds grant, client and secret, and nothing else."""
+    gateway = await stage.gateway()
+
+    assert await statuses(gateway.url + METADATA, 1) == [200]
+
+    [request] = stage.token_endpoint.seen
+    assert "Authorization" not in request.headers
+    assert parse_qs(request.body.decode()) == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["lab-post"],
+        "client_secret": [SECRETS["lab-post"]],
+    }
+
+
+async def test_client_secret_basic_sends_the_credentials_in_the_header(
+    set_stage: SetStage, sso: Sso
+) -> None:
+    """With `client_secret_basic` the secret is in `Authorization` and not in the form."""
+    async with set_stage(sso, "lab-basic") as stage:
+        gateway = await stage.gateway()
+
+        assert await statuses(gateway.url + METADATA, 1) == [200]
+
+        [request] = stage.token_endpoint.seen
+        pair = base64.b64encode(f"lab-basic:{SECRETS['lab-basic']}".encode()).decode()
+        assert request.headers.getall("Authorization") == [f"Basic {pair}"]
+        assert parse_qs(request.body.decode()) == {"grant_type": ["client_credentials"]}
+        assert stage.guard.clients == ["lab-basic"]
+
+
+async def test_fifty_simultaneous_first_requests_cause_one_token_request(stage: Stage) -> None:
+    """However many requests wait for the first token, it is asked for once, and all get it."""
+    stage.token_endpoint.gate.clear()
+    gateway = await stage.gateway(ready=False)
+    waiting = asyncio.ensure_future(statuses(gateway.url + METADATA, 50))
+    await until_waiting(gateway.admin_url, 50)
+
+    stage.token_endpoint.gate.set()
+
+    assert await waiting == [200] * 50
+    assert stage.token_requests() == 1
+    assert len(stage.guard.tokens) == 50
+    assert len(set(stage.guard.tokens)) == 1
+
+
+async def test_wrong_secret_is_an_outcome_that_says_so(stage: Stage, fhir_kit: FhirKit) -> None:
+    """A refused secret is 502 `token-refused`, for both clients an OperationOutcome."""
+    credential = {**stage.settings["credentials"]["default"], "client_secret": "wrong"}
+    gateway = await stage.gateway(ready=False, credentials={"default": credential})
+
+    async with aiohttp.ClientSession() as session, session.get(gateway.url + METADATA) as answer:
+        assert answer.status == 502
+        assert answer.headers["X-Gateway-Error"] == "token-refused"
+        outcome = await answer.json(content_type="application/fhir+json")
+    with pytest.raises(OperationOutcome) as refusal:
+        await AsyncFHIRClient(gateway.url).get("Patient", "1")
+    kit = await fhir_kit(gateway.url, "read", resourceType="Patient", id="1")
+
+    assert outcome["resourceType"] == "OperationOutcome"
+    assert outcome["issue"][0]["code"] == "security"
+    assert refusal.value.resource["issue"][0]["details"]["coding"][0]["code"] == "token-refused"
+    assert (kit["error"]["status"], kit["error"]["body"]["resourceType"]) == (
+        502,
+        "OperationOutcome",
+    )
+    assert stage.platform.seen == []
+    assert [one.status for one in stage.token_endpoint.seen] == [401]
+
+
+async def test_secret_and_token_never_reach_the_output(stage: Stage) -> None:
+    """Neither log nor audit of the process holds the secret, the token or its signature."""
+    gateway = await stage.gateway()
+    assert await statuses(gateway.url + METADATA, 1) == [200]
+
+    gateway.process.terminate()
+
+    output = gateway.process.stdout + gateway.process.stderr
+    [token] = stage.guard.tokens
+    assert "exchange" in output
+    assert SECRETS["lab-post"] not in output
+    assert all(part not in output for part in token.split("."))
+
+
+async def test_short_lived_tokens_are_replaced_before_they_expire(
+    set_stage: SetStage, start_sso: Callable[[int], Sso]
+) -> None:
+    """With tokens of four seconds no request is ever refused, while the tokens change."""
+    async with set_stage(start_sso(4), "lab-post") as stage:
+        gateway = await stage.gateway()
+        answers: list[int] = []
+        deadline = time.monotonic() + 30
+        while len(set(stage.guard.tokens)) < 3 and time.monotonic() < deadline:
+            answers += await statuses(gateway.url + METADATA, 1)
+            await asyncio.sleep(0.1)
+
+        assert len(set(stage.guard.tokens)) == 3
+        assert set(answers) == {200}
+        assert stage.platform.refusals == []
+
+
+async def test_revoked_token_is_replaced_and_the_write_sent_again(
+    stage: Stage, fhir_kit: FhirKit
+) -> None:
+    """A 401 of the platform costs the caller nothing: a new token, and the POST once more."""
+    gateway = await stage.gateway()
+    assert await statuses(gateway.url + METADATA, 1) == [200]
+    stage.guard.revoked.update(stage.guard.tokens)
+
+    body = {"resourceType": "Patient", "name": [{"family": "Yusupova"}]}
+    created = await fhir_kit(gateway.url, "create", resourceType="Patient", body=body)
+
+    assert created["status"] == 201
+    assert [(one.method, one.status) for one in stage.platform.seen[1:]] == [
+        ("POST", 401),
+        ("POST", 201),
+    ]
+    assert stage.platform.seen[1].body == stage.platform.seen[2].body
+    assert stage.token_requests() == 2
