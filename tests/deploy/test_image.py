@@ -1,0 +1,228 @@
+"""The container image: built from the real Dockerfile, run as its own user on a read-only root."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from gateway import __version__
+from tests.deploy.container import Image, built_image, missing
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.timeout(600),
+]
+
+SECRET = "planted-client-secret"
+TOKEN = "planted-access-token"
+PATIENT = b'{"resourceType":"Patient","id":"1"}'
+
+
+class Platform(ThreadingHTTPServer):
+    """A platform and SSO double that remembers the `Authorization` of each FHIR request."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), PlatformHandler)
+        self.saw: list[tuple[str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class PlatformHandler(BaseHTTPRequestHandler):
+    """Gives a token to whoever asks, and one patient."""
+
+    protocol_version = "HTTP/1.1"
+    server: Platform
+
+    def do_POST(self) -> None:
+        """The token endpoint."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        grant = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
+        self._answer("application/json", json.dumps(grant).encode())
+
+    def do_GET(self) -> None:
+        """The FHIR server."""
+        self.server.saw.append((self.path, self.headers["Authorization"]))
+        self._answer("application/fhir+json", PATIENT)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps the test's output clean."""
+
+    def _answer(self, media_type: str, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway in its container."""
+
+    image: Image
+    process: subprocess.Popen[str]
+    settings: Mapping[str, str]
+    output: Path
+
+    def get(self, path: str) -> bytes:
+        """The body that a caller gets."""
+        caller = http.client.HTTPConnection(self.settings["DHP_GATEWAY_LISTEN__ADDRESS"])
+        with contextlib.closing(caller):
+            caller.request("GET", path)
+            return caller.getresponse().read()
+
+    def check_health(self) -> int:
+        """The exit code of the image's own health check."""
+        return self.image.run(
+            self.image.config["Healthcheck"]["Test"][1:], self.settings
+        ).returncode
+
+    def wait_until_ready(self) -> None:
+        """Returns when the health check passes; the build machine may be slow."""
+        deadline = time.monotonic() + 60
+        while self.check_health() != 0:
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+
+    def stop(self) -> int:
+        """Sends the image's stop signal; the exit code."""
+        self.process.send_signal(signal.Signals[self.image.config["StopSignal"]])
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    """The image, built once for this module."""
+    with built_image() as built:
+        yield built
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    """The platform outside the container."""
+    with Platform() as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def free_address() -> str:
+    """A loopback address that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def settings_for(platform_url: str) -> dict[str, str]:
+    """Settings as `docker run -e` would give them."""
+    settings = {
+        "ENVIRONMENT": "custom",
+        "LISTEN__ADDRESS": free_address(),
+        "ADMIN__ADDRESS": free_address(),
+        "PLATFORM__FHIR_BASE_URL": f"{platform_url}/r5",
+        "SSO__TOKEN_URL": f"{platform_url}/oauth/token",
+        "SSO__AUTHORIZE_URL": platform_url,
+        "CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
+        "CREDENTIALS__DEFAULT__CLIENT_SECRET": SECRET,
+    }
+    return {f"DHP_GATEWAY_{key}": value for key, value in settings.items()}
+
+
+@pytest.fixture
+def running(image: Image, platform: Platform, tmp_path: Path) -> Iterator[Running]:
+    """A gateway started by the image's default command in front of the platform double."""
+    settings = settings_for(platform.url)
+    output = tmp_path / "output"
+    with (
+        output.open("w") as log,
+        image.start(image.command(), settings, stdout=log, stderr=log) as process,
+    ):
+        yield Running(image, process, settings, output)
+        process.kill()
+
+
+def test_a_request_goes_out_with_a_token(running: Running, platform: Platform) -> None:
+    """A caller's request passes through the container and reaches the platform with a token."""
+    running.wait_until_ready()
+    assert json.loads(running.get("/fhir/Patient/1")) == json.loads(PATIENT)
+    assert platform.saw[-1] == ("/r5/Patient/1", f"Bearer {TOKEN}")
+
+
+def test_the_stop_signal_ends_it_cleanly(running: Running) -> None:
+    """The stop signal is handled by the entry point itself, and nothing secret was printed."""
+    running.wait_until_ready()
+    assert running.stop() == 0, running.output.read_text()
+    printed = running.output.read_text()
+    assert SECRET not in printed
+    assert TOKEN not in printed
+
+
+def test_the_health_check_fails_without_a_gateway(image: Image, platform: Platform) -> None:
+    """The health check's exit code is 1 while no gateway runs."""
+    check = image.config["Healthcheck"]["Test"]
+    assert check[0] == "CMD"
+    assert image.run(check[1:], settings_for(platform.url)).returncode == 1
+
+
+def test_missing_settings_are_named(image: Image) -> None:
+    """Started without any setting the container says what is missing, by its exit code too."""
+    done = image.run(image.command(), {})
+    assert done.returncode == 2
+    assert "credentials" in done.stderr
+
+
+def test_the_root_is_read_only_here(image: Image) -> None:
+    """The tests above ran where nothing can be written, not even by root."""
+    as_root = Image(image.root, {**image.config, "User": "0:0"})
+    done = as_root.run(["touch", "/opt/dhp-gateway/written"], {})
+    assert "Read-only file system" in done.stderr
+
+
+def test_it_runs_as_a_numbered_user_without_a_shell(image: Image) -> None:
+    """Kubernetes can check that the user is not root, and signals reach the gateway."""
+    user, _, group = image.config["User"].partition(":")
+    assert int(user) >= 1000
+    assert int(group) >= 1000
+    assert image.config["Entrypoint"] == ["dhp-gateway"]
+    assert image.config["StopSignal"] == "SIGTERM"
+
+
+def test_it_says_what_it_is(image: Image) -> None:
+    """Labels name product, version and licence; the ports are declared."""
+    labels = image.config["Labels"]
+    assert labels["org.opencontainers.image.title"] == "dhp-gateway"
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert set(image.config["ExposedPorts"]) == {"8080/tcp", "9090/tcp"}
+
+
+def test_nothing_of_the_build_is_left(image: Image) -> None:
+    """No build folder, pip, package cache or build secret is in the image."""
+    installed = {path.name for path in (image.root / "opt/dhp-gateway").rglob("*")}
+    assert not installed & {"pip", "setuptools", "hatchling", "pip.conf"}
+    for left in ("build", "root/.cache", "run/secrets"):
+        assert not any((image.root / left).glob("*")), left
+    environment = " ".join(image.config["Env"])
+    assert "PIP_" not in environment
+
+
+def test_byte_code_is_ready(image: Image) -> None:
+    """Every module of the gateway has byte code, as none can be written later."""
+    package = next(image.root.glob("opt/dhp-gateway/lib/python3*/site-packages/gateway"))
+    sources = sorted(package.rglob("*.py"))
+    assert sources
+    for source in sources:
+        assert any(source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc")), source
