@@ -21,12 +21,11 @@ from typing import Any, Final, Literal, Protocol
 import orjson
 
 from gateway.exchange import Exchange
+from gateway.telemetry.masking import MASK, mask_field
 from gateway.telemetry.sink import Writer
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload"]
 Record = Exchange | dict[str, Any]
-
-MASK: Final = "***"
 
 # W3C Trace Context: a caller can write anything into it, so only its own form is kept.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -82,7 +81,11 @@ class Audit:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
             asyncio.get_running_loop().call_soon(self._hand_over)
-        self._pending.append({"event": name, "timestamp": self._iso(self._clock())} | fields)
+        record: dict[str, Any] = {"event": name, "timestamp": self._iso(self._clock())}
+        for field, value in fields.items():
+            # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
+            record[field] = value if field == "user" else mask_field(field, value)
+        self._pending.append(record)
 
     async def close(self, timeout: float) -> int:
         """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
@@ -185,7 +188,9 @@ def _name(parameter: str) -> str:
 
 
 def _encodable(value: object) -> object:
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, float):
+        return value
+    if isinstance(value, int) and value.bit_length() < 64:
         return value
     if isinstance(value, list | tuple):
         return [_encodable(item) for item in value]

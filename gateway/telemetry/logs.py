@@ -145,12 +145,12 @@ def _mask(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
     """No control character reaches a terminal: it could hide or forge lines."""
-    return {
-        key: value
-        if key == "exception" or not isinstance(value, str)
-        else _CONTROLS.sub(_escaped, value)
-        for key, value in event.items()
-    }
+    for key, value in event.items():
+        if isinstance(value, str):
+            # Only a traceback has lines of its own.
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(_CONTROLS.sub(_escaped, line) for line in lines)
+    return event
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -13,17 +13,22 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from gateway.telemetry.logs import get_logger
 
 OnFailure = Literal["block", "drop"]
 
-DEFAULT_LIMIT: Final = 2 * 1024 * 1024
 # While records keep coming the thread writes this often, in seconds: each turn takes the
 # interpreter from the loop's thread. The first record after a pause is written at once.
 LINGER: Final = 0.005
 RETRY_DELAY: Final = 0.5
+# A busy loop lets go of the interpreter only for the moment of each poll, too short for a waking
+# thread to take it, and often enough that Python's own switch interval never passes: the writer
+# would starve for as long as the load lasts. So when lines have waited this long the loop pauses.
+HANDOFF_AFTER: Final = 0.02
+HANDOFF: Final = 0.00005
 
 _log = get_logger("gateway.audit")
 
@@ -54,14 +59,15 @@ class StdoutSink:
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
         self._rest = memoryview(b"")
-        self._torn = False
+        self._handed = 0
+        self._torn = False  # the last byte written is not a newline
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write all lines; see `Sink.write`."""
         if not self._rest:
             # A line that was begun and given up must not run into the next one.
             self._rest = memoryview((b"\n" if self._torn else b"") + b"".join(lines))
-            self._torn = False
+            self._handed = len(lines)
         while self._rest:
             try:
                 written = os.write(self._fd, self._rest)
@@ -69,14 +75,14 @@ class StdoutSink:
                 # Another process made the description non-blocking: that is no failure.
                 self._wait_writable()
                 continue
-            self._torn = self._rest[written - 1] != _NEWLINE if written else self._torn
+            self._torn = self._rest[written - 1] != _NEWLINE
             self._rest = self._rest[written:]
 
     def abandon(self) -> int:
         """Give up what is left; see `Sink.abandon`."""
-        lost = bytes(self._rest).count(b"\n")
+        ends = bytes(self._rest).count(b"\n")
         self._rest = memoryview(b"")
-        return lost
+        return min(ends, self._handed)
 
     def close(self) -> None:
         """Nothing to release: the descriptor is not the sink's own."""
@@ -90,10 +96,23 @@ class StdoutSink:
 _NEWLINE: Final = ord("\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait for the sink, in bytes and seconds.
+
+    More than `backlog` is too much in any case: half a minute of a busy hospital. `stuck` is too
+    much when nothing was written for `stuck_after`: nobody reads the pipe.
+    """
+
+    backlog: int = 16 * 1024 * 1024
+    stuck: int = 256 * 1024
+    stuck_after: float = 1.0
+
+
 class Writer:
     """A bounded backlog of lines and the thread that writes it to a sink.
 
-    `limit` is in bytes. `on_records(outcome, n)` counts records as `written` or `dropped`; it is
+    `on_records(outcome, n)` counts records as `written` or `dropped`; it is
     called in any thread. With `on_failure` `block` a failed write is repeated every `retry_delay`
     seconds until it succeeds; with `drop` the lines of a failed write are given up.
     """
@@ -104,18 +123,22 @@ class Writer:
         *,
         on_failure: OnFailure,
         on_records: Callable[[str, int], None],
-        limit: int = DEFAULT_LIMIT,
+        limits: Limits | None = None,
         retry_delay: float = RETRY_DELAY,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_failure = on_failure
         self.on_records = on_records
         self._sink = sink
-        self._limit = limit
+        self._limits = limits or Limits()
         self._retry_delay = retry_delay
+        self._clock = clock
         self._changed = threading.Condition()
         self._queue: list[bytes] = []
         self._backlog = 0  # bytes accepted and not written
         self._unwritten = 0  # the same in records
+        self._progress = 0.0  # when something was written, or began to wait
+        self._handed_off = 0.0
         self._full = False
         self._failing = False
         self._closing = False
@@ -124,7 +147,7 @@ class Writer:
 
     @property
     def full(self) -> bool:
-        """The backlog has passed its limit, and has not come down to half of it since."""
+        """The backlog has passed a limit, and the sink has not caught up since."""
         return self._full
 
     @property
@@ -135,22 +158,27 @@ class Writer:
     def put(self, lines: list[bytes]) -> None:
         """Accept lines for writing, whatever the backlog; the first call starts the thread."""
         with self._changed:
+            if not self._backlog:
+                self._progress = self._clock()
             self._queue.extend(lines)
             self._unwritten += len(lines)
             self._backlog += sum(map(len, lines))
-            self._full = self._full or self._backlog > self._limit
+            self._full = self._full or self._over_limit()
             self._changed.notify()
             if self._thread is None:
                 # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
+        self._hand_off()
 
     async def close(self, timeout: float) -> int:
         """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread is not None:
+        if self._thread is None:
+            self._sink.close()
+        else:
             await asyncio.to_thread(self._thread.join, timeout)
         with self._changed:
             self._given_up = True
@@ -160,6 +188,18 @@ class Writer:
             self.on_records("dropped", lost)
             _log.error("audit records lost", records=lost)
         return lost
+
+    def _hand_off(self) -> None:
+        now = self._clock()
+        if now - max(self._progress, self._handed_off) > HANDOFF_AFTER:
+            time.sleep(HANDOFF)
+            self._handed_off = now
+
+    def _over_limit(self) -> bool:
+        if self._backlog <= self._limits.stuck:
+            return False
+        stuck = self._clock() - self._progress > self._limits.stuck_after
+        return stuck or self._backlog > self._limits.backlog
 
     def _run(self) -> None:
         while lines := self._next():
@@ -182,7 +222,7 @@ class Writer:
         while not self._given_up:
             try:
                 self._sink.write(lines)
-            except OSError as error:
+            except Exception as error:
                 self._failed(error)
             else:
                 self._done(lines, lost=0)
@@ -194,12 +234,13 @@ class Writer:
                 self._changed.wait_for(lambda: self._given_up, self._retry_delay)
         return False
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self._failing:
             self._failing = True
+            number = error.errno if isinstance(error, OSError) else None
             _log.error(
                 "audit records cannot be written",
-                error=errno.errorcode.get(error.errno or 0, type(error).__name__),
+                error=errno.errorcode.get(number or 0, type(error).__name__),
                 on_failure=self.on_failure,
             )
 
@@ -210,7 +251,8 @@ class Writer:
         with self._changed:
             self._backlog -= sum(map(len, lines))
             self._unwritten -= len(lines)
-            self._full = self._full and self._backlog > self._limit // 2
+            self._progress = self._clock()
+            self._full = self._full and self._backlog > self._limits.backlog // 2
         if lost < len(lines):
             self.on_records("written", len(lines) - lost)
         if lost:
