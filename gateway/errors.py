@@ -121,7 +121,8 @@ class GatewayError(Exception):
 
     `detail` goes to the log only and must be free of secrets, tokens, query values and bodies.
     `hint` is shown to the caller in the outcome's diagnostics and must be free of them too.
-    `retry_after` is in seconds. `close` says that the caller's connection cannot be used again.
+    `retry_after` is in seconds. `close` says that the caller's connection cannot be used again,
+    `repeatable` that the platform cannot have acted and another attempt may help at once.
     """
 
     reason: Reason
@@ -131,6 +132,7 @@ class GatewayError(Exception):
     upstream_status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    repeatable: bool = False
     status: int = field(init=False)
     issue_code: str = field(init=False)
 

@@ -27,7 +27,7 @@ class Secret:
         return self._value
 
     def fingerprint(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256: tells values apart without showing them."""
+        """12 hexadecimal digits of the SHA-256: tells values apart without showing them."""
         return hashlib.sha256(self._value.encode()).hexdigest()[:12]
 
     def __bool__(self) -> bool:
