@@ -1,0 +1,191 @@
+"""What of a message's header crosses the gateway, in both directions.
+
+Header bytes are compared as bytes against fixed tables, in one pass over the fields, and are
+passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6; contract section 3.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+PSEUDONYM: Final = b"dhp-gateway"
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+_HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"trailers",  # not a field name of any RFC, but named hop-by-hop in RFC 2616 section 13.5.1
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    )
+)
+# The gateway speaks for itself towards the platform: who the caller is ends here.
+_CALLER_ONLY: Final = frozenset(
+    (
+        b"authorization",
+        b"cookie",
+        b"x-api-key",
+        b"forwarded",
+        b"host",
+        b"x-request-id",
+        b"content-length",  # the framing is ours, written from what was parsed
+        b"expect",  # answered by the gateway itself (RFC 9110 section 10.1.1)
+    )
+)
+_NOT_FORWARDED: Final = _HOP_BY_HOP | _CALLER_ONLY
+_NOT_RETURNED: Final = _HOP_BY_HOP | frozenset(
+    (
+        b"set-cookie",
+        b"www-authenticate",
+        b"server",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"x-request-id",
+        b"content-length",
+    )
+)
+# Fields whose value some step needs; all others are only copied.
+_READ: Final = frozenset(
+    (
+        b"accept",
+        b"accept-language",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"host",
+        b"prefer",
+        b"te",
+        b"traceparent",
+        b"transfer-encoding",
+        b"upgrade",
+        b"via",
+        b"x-request-id",
+    )
+)
+_ONCE: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class RequestHeader:
+    """The header section of a request, read once.
+
+    `lines` are the fields to forward, as bytes of the wire; `values` the fields that the gateway
+    itself reads, by their lower-case name (repeated ones joined by a comma). `total_bytes` counts
+    all names and values; `ambiguous` says that a field which frames the message was repeated.
+    """
+
+    lines: list[bytes]
+    values: dict[bytes, bytes]
+    request_id: str
+    total_bytes: int
+    ambiguous: bool
+
+    def text(self, name: bytes) -> str | None:
+        """A field's value as text, or None; bytes outside ASCII become replacement characters."""
+        value = self.values.get(name)
+        return None if value is None else value.decode("ascii", "replace")
+
+
+def read_request(raw: RawHeaders) -> RequestHeader:
+    """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
+    lines: list[bytes] = []
+    values: dict[bytes, bytes] = {}
+    total = 0
+    ambiguous = False
+    for name, value in raw:
+        total += len(name) + len(value)
+        key = name.lower()
+        if key in _READ:
+            earlier = values.get(key)
+            values[key] = value if earlier is None else earlier + b", " + value
+            ambiguous |= earlier is not None and key in _ONCE
+        if key in _NOT_FORWARDED or key.startswith(b"x-forwarded-") or _shadows(key):
+            continue
+        lines.append(b"%s: %s\r\n" % (name, value))
+    connection = values.get(b"connection")
+    if connection is not None:
+        lines = _without(lines, connection)
+    return RequestHeader(lines, values, _request_id(values.get(b"x-request-id")), total, ambiguous)
+
+
+def _shadows(key: bytes) -> bool:
+    """Whether a name with underscores is read by some servers as one that we set or remove."""
+    if b"_" not in key:
+        return False
+    dashed = key.replace(b"_", b"-")
+    return dashed in _NOT_FORWARDED or dashed in (b"via",) or dashed.startswith(b"x-forwarded-")
+
+
+def _without(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """Drop the fields that Connection names (RFC 9110 section 7.6.1)."""
+    named = {token.strip().lower() for token in connection.split(b",")}
+    named -= {b"close", b"keep-alive", b""}
+    if not named:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in named]
+
+
+def _request_id(value: bytes | None) -> str:
+    if value is not None and _REQUEST_ID.fullmatch(value):
+        return value.decode("ascii")
+    return str(uuid.uuid4())
+
+
+def passed_through_us(via: bytes | None) -> bool:
+    """Whether a Via value names this gateway's pseudonym (RFC 9110 section 7.6.3)."""
+    return via is not None and _OUR_VIA.search(via) is not None
+
+
+def connection_tokens(value: bytes | None) -> frozenset[bytes]:
+    """The options of a Connection field, in lower case."""
+    if value is None:
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def to_caller(raw: RawHeaders, request_id: str) -> list[bytes]:
+    """The lines of a platform's answer that its caller may see, and the two that we add.
+
+    Content-Length and Transfer-Encoding are left to the relay, which knows the framing.
+    """
+    lines: list[bytes] = []
+    cached = False
+    connection: bytes | None = None
+    for name, value in raw:
+        key = name.lower()
+        if key in _NOT_RETURNED:
+            if key == b"connection":
+                connection = value if connection is None else connection + b"," + value
+            continue
+        if key == b"cache-control":
+            cached = True
+        lines.append(b"%s: %s\r\n" % (name, value))
+    if connection is not None:
+        lines = _without(lines, connection)
+    if not cached:
+        # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
+        lines.append(b"Cache-Control: no-store\r\n")
+    lines.append(b"X-Request-Id: %s\r\n" % request_id.encode("ascii"))
+    return lines
+
+
+def find(raw: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The first value of a field, `name` in lower case, or None."""
+    for key, value in raw:
+        if key.lower() == name:
+            return value
+    return None

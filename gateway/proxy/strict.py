@@ -1,0 +1,61 @@
+"""Refuses what aiohttp's parser lets pass but could be understood in two ways further on.
+
+llhttp in strict mode already refuses repeated or malformed lengths, a length beside a transfer
+coding, bare CR or LF, NUL, folded lines and white space before a colon (RFC 9112 sections 2, 5, 6).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_writer import HttpVersion10, HttpVersion11
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.proxy.headers import RequestHeader, passed_through_us
+
+METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+
+
+def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
+    """Judge a parsed request message.
+
+    Raises `GatewayError`: bad-request, header-too-large, method-not-allowed or loop.
+    """
+    if message.version is not HttpVersion11 and message.version != HttpVersion11:
+        _check_version_10(message, header)
+    if header.total_bytes > max_header_bytes:
+        raise GatewayError(errors.HEADER_TOO_LARGE, "all fields together", close=True)
+    if message.method not in METHODS:
+        raise unknown_method()
+    values = header.values
+    if header.ambiguous or b"upgrade" in values:
+        raise GatewayError(
+            errors.BAD_REQUEST, "repeated field or upgrade", hint="header", close=True
+        )
+    coding = values.get(b"transfer-encoding")
+    if coding is not None and coding.lower() != b"chunked":
+        raise GatewayError(
+            errors.BAD_REQUEST, "transfer coding", hint="Transfer-Encoding", close=True
+        )
+    if passed_through_us(values.get(b"via")):
+        raise GatewayError(errors.LOOP, "own Via")
+
+
+def unknown_method() -> GatewayError:
+    """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
+    return GatewayError(errors.METHOD_NOT_ALLOWED, "method", headers=_ALLOW, close=True)
+
+
+def _check_version_10(message: RawRequestMessage, header: RequestHeader) -> None:
+    if message.version != HttpVersion10:
+        raise GatewayError(errors.BAD_REQUEST, "HTTP version", hint="HTTP version", close=True)
+    if b"transfer-encoding" in header.values:
+        # RFC 9112 section 6.1: its framing is faulty, whatever it says.
+        raise GatewayError(
+            errors.BAD_REQUEST, "transfer coding in HTTP/1.0", hint="Transfer-Encoding", close=True
+        )
+    # RFC 9110 section 7.8: an Upgrade in HTTP/1.0 is ignored.
+    header.values.pop(b"upgrade", None)

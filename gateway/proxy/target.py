@@ -1,0 +1,72 @@
+"""Decides from the raw request target where a request may go.
+
+The target is judged and forwarded as the same bytes: nothing is normalised, so that no later
+reader can understand it differently (RFC 9110 section 7.7).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from gateway import errors
+from gateway.errors import GatewayError
+
+# Whatever needs a closer look: escapes, backslashes, parameters, empty or dot segments.
+_SUSPECT = re.compile(r"[%\\;]|//|/\.")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# A second and a third decoding catch what a careless reader behind us would decode twice.
+_DECODINGS = 3
+
+
+class Target(NamedTuple):
+    """A request target below `base_path`: the path relative to it and the query, both raw."""
+
+    path: str
+    query: str
+
+    @property
+    def suffix(self) -> str:
+        """Path and query as they follow the platform's base URL."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+def resolve(raw: str, base_path: str) -> Target:
+    """Split a raw origin-form target (RFC 9112 section 3.2.1) at `base_path` ("" for the root).
+
+    Raises `GatewayError`: bad-request for another form or a path that could leave `base_path`
+    once decoded, unknown-path for one outside it.
+    """
+    if not raw.startswith("/"):
+        raise GatewayError(
+            errors.BAD_REQUEST, "request target not in origin-form", hint="target", close=True
+        )
+    if "#" in raw:
+        raise GatewayError(errors.BAD_REQUEST, "fragment in target", hint="target", close=True)
+    path, mark, query = raw.partition("?")
+    if _SUSPECT.search(path):
+        _refuse_escape(path)
+    if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
+        raise GatewayError(errors.UNKNOWN_PATH)
+    # An empty query ("/Patient?") is kept by carrying its question mark in the path.
+    return Target(path[len(base_path) :] + (mark if mark and not query else ""), query)
+
+
+def _refuse_escape(path: str) -> None:
+    if _BAD_ESCAPE.search(path):
+        raise GatewayError(errors.BAD_REQUEST, "broken percent escape", hint="path", close=True)
+    decoded = path
+    for _ in range(_DECODINGS):
+        if _leaves(decoded):
+            raise GatewayError(errors.BAD_REQUEST, "path traversal", hint="path", close=True)
+        decoded = unquote(decoded, errors="replace")
+    if decoded.count("/") != path.count("/") or _leaves(decoded):
+        raise GatewayError(errors.BAD_REQUEST, "encoded slash in path", hint="path", close=True)
+
+
+def _leaves(path: str) -> bool:
+    if "\\" in path or "//" in path or "\0" in path:
+        return True
+    segments = (segment.partition(";")[0] for segment in path.split("/"))
+    return any(segment in (".", "..") for segment in segments)
