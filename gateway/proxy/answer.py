@@ -1,0 +1,93 @@
+"""A platform's answer on its way to the caller: its head and what has arrived of its body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.proxy.connection import AnswerHead, Broken, Framing, UpstreamConnection
+from gateway.proxy.headers import RawHeaders, find
+
+# So much of a body is awaited before its first byte goes on: up to here a broken answer still
+# becomes a clean 502, and a read can be repeated.
+PREFETCH: Final = 64 * 1024
+
+
+class Answer:
+    """Owns its connection until it was read to the end or closed."""
+
+    __slots__ = ("_connection", "_on_done", "_pieces", "head")
+
+    def __init__(
+        self,
+        head: AnswerHead,
+        connection: UpstreamConnection,
+        on_done: Callable[[UpstreamConnection], None],
+    ) -> None:
+        self.head = head
+        self._connection: UpstreamConnection | None = connection
+        self._on_done = on_done
+        self._pieces: list[bytes] = []
+
+    @property
+    def status(self) -> int:
+        """The platform's status code."""
+        return self.head.status
+
+    @property
+    def headers(self) -> RawHeaders:
+        """The platform's fields, as bytes of the wire."""
+        return self.head.headers
+
+    def header(self, name: bytes) -> str | None:
+        """A field's first value as text; `name` in lower case."""
+        value = find(self.head.headers, name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the body is in memory."""
+        return self._connection is None
+
+    @property
+    def prefetched(self) -> bytes:
+        """What is in memory of the body and was not read yet."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
+
+    async def prefetch(self, limit: int = PREFETCH) -> None:
+        """Wait for the whole body or its first `limit` bytes. Raises `Broken`."""
+        size = sum(map(len, self._pieces))
+        while self._connection is not None and size < limit:
+            data = await self._receive(self._connection)
+            size += len(data)
+            if data:
+                self._pieces.append(data)
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b"" at the end. Raises `Broken`."""
+        if self._pieces:
+            data = self.prefetched
+            self._pieces = []
+            if data:
+                return data
+        return b"" if self._connection is None else await self._receive(self._connection)
+
+    async def _receive(self, connection: UpstreamConnection) -> bytes:
+        data = await connection.read()
+        if connection.complete and not connection.pending:
+            self._done()
+        return data
+
+    def close(self) -> None:
+        """Let go of the connection; it is kept only if the answer was read to its end."""
+        self._done()
+
+    def _done(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._on_done(connection)
+
+
+__all__ = ["PREFETCH", "Answer", "Broken", "Framing"]

@@ -1,0 +1,382 @@
+"""One HTTP/1.1 connection to the platform: a client protocol on llhttp's strict response parser.
+
+It sends what it is told and says precisely what came back: whether any byte of an answer was
+seen, how the answer was framed, whether it ended as announced. It never repeats anything, never
+follows anything and never guesses (RFC 9112 sections 6 to 9). The pool decides about its life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, Literal, NamedTuple, cast
+
+import httptools
+
+_MAX_HEADER_BYTES: Final = 256 * 1024
+_MAX_FIELDS: Final = 500
+_MAX_INTERIM_ANSWERS: Final = 20
+# Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
+_HIGH_WATER: Final = 256 * 1024
+NEVER: Final = float("inf")
+
+FailureKind = Literal["closed", "truncated", "protocol", "timeout"]
+
+
+class Broken(Exception):  # noqa: N818 - a state, not a mistake
+    """The connection gave no complete, valid answer.
+
+    `kind`: `closed` before any byte of an answer, `truncated` after some, `protocol` for bytes that
+    are not valid HTTP, `timeout` for silence. `reused`: the connection had served before.
+    """
+
+    def __init__(self, kind: FailureKind, *, reused: bool) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+        self.reused = reused
+
+
+class Framing(Enum):
+    """How the end of an answer's body is known (RFC 9112 section 6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class AnswerHead(NamedTuple):
+    """Status line and header of an answer; `content_length` as announced, also for HEAD."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    framing: Framing
+    content_length: int | None
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection that carries one exchange after the other.
+
+    `begin`, `write`, `head`, then `read` until it gives b"". All waiting ends with `Broken` when
+    the connection fails or `deadline` passes; the pool's sweep compares `deadline` with the clock.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        on_lost: Callable[[UpstreamConnection], None],
+        *,
+        response_timeout: float,
+        idle_timeout: float,
+    ) -> None:
+        self._clock = clock
+        self._on_lost = on_lost
+        self._response_timeout = response_timeout
+        self._idle_timeout = idle_timeout
+        # Of the connection's whole life.
+        self.transport: asyncio.Transport | None = None
+        self.opened_at = clock()
+        self.used = 0
+        self.idle_since = self.opened_at
+        self.deadline = NEVER
+        self.failure: FailureKind | None = None
+        self._write_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        # Of one exchange.
+        self._parser: httptools.HttpResponseParser | None = None
+        self._reset(expect_body=True)
+
+    def _reset(self, *, expect_body: bool) -> None:
+        self.answer: AnswerHead | None = None
+        self.complete = False
+        self.started = False
+        self._expect_body = expect_body
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0
+        self._interim = 0
+        self._in_interim = False
+        self._surplus = False
+        self._keep_alive = False
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._reading_paused = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    # What the exchange calls.
+
+    def begin(self, *, expect_body: bool) -> None:
+        """Start an exchange; `expect_body` is False for HEAD."""
+        self._reset(expect_body=expect_body)
+        self._parser = httptools.HttpResponseParser(self)
+        self.used += 1
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport and give the platform `response_timeout` from now."""
+        if self.transport is not None:
+            self.transport.write(data)
+        self.deadline = self._clock() + self._response_timeout
+
+    def hold_deadline(self) -> None:
+        """Stop the clock: the caller, not the platform, is what the exchange waits for."""
+        self.deadline = NEVER
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more; returns at once on a lost connection."""
+        if self._write_paused and self.transport is not None:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+    async def head(self) -> AnswerHead:
+        """The final answer's head. Raises `Broken`."""
+        while self.answer is None:
+            self._raise_failure()
+            await self._wait()
+        self.deadline = NEVER
+        return self.answer
+
+    async def answered(self) -> None:
+        """Wait until there is an answer or there will be none; never raises."""
+        while self.answer is None and self.failure is None and self.transport is not None:
+            await self._wait()
+
+    def forbid_reuse(self) -> None:
+        """The request was not sent in full: the platform cannot tell where the next begins."""
+        self._surplus = True
+
+    async def read(self) -> bytes:
+        """All body bytes that arrived, waiting for some; b"" at the end. Raises `Broken`."""
+        while not self._chunks:
+            if self.complete:
+                return b""
+            self._raise_failure()
+            self.deadline = self._clock() + self._idle_timeout
+            await self._wait()
+        self.deadline = NEVER
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        if self._reading_paused and self.transport is not None:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        return data
+
+    @property
+    def pending(self) -> bool:
+        """Whether body bytes wait to be read."""
+        return bool(self._chunks)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection is beyond doubt: answered in full, nothing more, kept alive."""
+        return (
+            self.complete
+            and self._keep_alive
+            and not self._surplus
+            and not self._chunks
+            and self.failure is None
+            and self.transport is not None
+            and not self.transport.is_closing()
+        )
+
+    def rest(self) -> None:
+        """Become idle: from now on any byte is one too many."""
+        self._parser = None
+        self.deadline = NEVER
+        self.idle_since = self._clock()
+
+    def abort(self) -> None:
+        """Drop the connection without ceremony; what waits on it fails."""
+        self._fail("closed")
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection (TLS says close_notify, RFC 9112 section 9.8)."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._fail("timeout")
+        if self.transport is not None:
+            self.transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio.Protocol)."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; on an idle connection every byte is in excess (RFC 9112 section 9.2)."""
+        if self._parser is None:
+            self._surplus = True
+            self.close()
+            return
+        self.started = True
+        if self.answer is None:
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            # After a complete answer llhttp stumbles over what follows: not part of the answer.
+            if self.complete:
+                self._surplus = True
+            else:
+                self._violate()
+        if self.answer is None and self._header_bytes > _MAX_HEADER_BYTES:
+            self._violate()
+        if self.failure is not None and self.transport is not None:
+            self.transport.abort()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The platform sends no more; an answer framed by that must have ended cleanly."""
+        if self._parser is not None and not self.complete:
+            answer = self.answer
+            if answer is not None and answer.framing is Framing.CLOSE and self._ended_cleanly():
+                self.complete = True
+            else:
+                self._fail("truncated" if self.started else "closed")
+        self._wake()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what waits; a reset never completes an answer."""
+        if self._parser is not None and not self.complete:
+            self._fail("truncated" if self.started else "closed")
+        self.transport = None
+        self._keep_alive = False
+        self.resume_writing()
+        self._wake()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """Back-pressure from the platform (asyncio.Protocol)."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        self._write_paused = False
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    # What llhttp calls.
+
+    def on_message_begin(self) -> None:
+        """A second message after a complete one is never an answer (RFC 9112 section 6.3)."""
+        if self.complete:
+            self._surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field; those of trailers and of surplus messages are dropped."""
+        if self.answer is not None or self.complete:
+            return
+        self._fields.append((name, value))
+        if len(self._fields) > _MAX_FIELDS:
+            self._violate()
+
+    def on_headers_complete(self) -> None:
+        """Check what llhttp leaves to its user, and note how the body will end."""
+        if self.answer is not None or self._parser is None:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:
+            self._begin_interim(status)
+            return
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0") or not 200 <= status <= 599:
+            self._violate()
+            return
+        framing, length = self._framing(status, version)
+        if self.failure is not None:
+            return
+        self._keep_alive = self._parser.should_keep_alive()
+        self.answer = AnswerHead(status, self._fields, framing, length)
+        if framing is Framing.NONE:
+            # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
+            self.complete = True
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body and hold the platform back when its caller is slow."""
+        if self.complete:
+            self._surplus = True
+            return
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._buffered > _HIGH_WATER and not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The message ended as its framing announced."""
+        if self._in_interim:
+            self._in_interim = False
+            self._fields = []
+        elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
+            self.complete = True
+
+    # Inside.
+
+    def _begin_interim(self, status: int) -> None:
+        self._interim += 1
+        self._in_interim = True
+        if status == 101 or self._interim > _MAX_INTERIM_ANSWERS:
+            self._violate()
+
+    def _framing(self, status: int, version: str) -> tuple[Framing, int | None]:
+        length: int | None = None
+        coding: bytes | None = None
+        for name, value in self._fields:
+            key = name.lower()
+            if key == b"content-length":
+                length = int(value)  # llhttp let digits only pass, and only once
+            elif key == b"transfer-encoding":
+                coding = value.strip().lower()
+        if coding is not None and (coding != b"chunked" or version == "1.0"):
+            self._violate()
+        if not self._expect_body or status in (204, 304):
+            return Framing.NONE, length
+        if coding is not None:
+            return Framing.CHUNKED, None
+        return (Framing.LENGTH, length) if length is not None else (Framing.CLOSE, None)
+
+    def _ended_cleanly(self) -> bool:
+        """Whether the end is more than a cut line: over TLS only close_notify says so."""
+        transport = self.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        if tls is None:
+            return True
+        try:
+            return bool(tls.read(1) == b"")
+        except ssl.SSLError:
+            return False
+
+    def _violate(self) -> None:
+        self._fail("protocol")
+
+    def _fail(self, kind: FailureKind) -> None:
+        if self.failure is None:
+            self.failure = kind
+        self._wake()
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:
+            raise Broken(self.failure, reused=self.used > 1)
+        if self.transport is None:
+            raise Broken("closed", reused=self.used > 1)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

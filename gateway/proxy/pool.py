@@ -1,0 +1,224 @@
+"""The connections to the platform: opened when needed, kept while they are beyond doubt.
+
+One pool serves one origin. Waiting for a free connection, connecting, idling and growing old are
+all bounded; one sweep, not a timer for each exchange, looks after every deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.proxy.connection import UpstreamConnection
+
+_SWEEP_INTERVAL: Final = 0.2
+# Below what load balancers grant, so that a request seldom meets a connection being closed.
+_MAX_IDLE: Final = 15.0
+# A bounded life lets a changed DNS entry be noticed.
+_MAX_AGE: Final = 120.0
+_RETRY_AFTER: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the platform listens. `tls` is None for plain HTTP."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The platform's time-outs, in seconds, by the names of the settings."""
+
+    connect: float
+    response: float
+    idle: float
+
+
+class UpstreamPool:
+    """At most `max_connections` connections to one origin."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        timeouts: Timeouts,
+        max_connections: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._origin = origin
+        self._timeouts = timeouts
+        self._max_connections = max_connections
+        self._clock = clock
+        self._idle: deque[UpstreamConnection] = deque()
+        self._active: set[UpstreamConnection] = set()
+        self._connecting = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Start the sweep; needs the running loop."""
+        self._sweep()
+
+    def close(self) -> None:
+        """Drop every connection; exchanges in flight fail."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for connection in (*self._idle, *self._active):
+            connection.abort()
+        self._idle.clear()
+
+    def counts(self) -> Mapping[str, int]:
+        """Connections by state, for the gauge."""
+        return {
+            "idle": len(self._idle),
+            "active": len(self._active),
+            "connecting": self._connecting,
+        }
+
+    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
+        """A connection that nobody else uses, a kept one unless `fresh`.
+
+        Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
+        upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
+        """
+        connection = None if fresh else self._take_idle()
+        if connection is None and self._room() <= 0:
+            connection = await self._wait_for_one(fresh=fresh)
+        if connection is None:
+            connection = await self._connect()
+        self._active.add(connection)
+        return connection
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Give a connection back; one in doubt is closed and never used again."""
+        self._active.discard(connection)
+        if connection.reusable and self._clock() - connection.opened_at < _MAX_AGE:
+            connection.rest()
+            self._idle.append(connection)
+        elif connection.complete:
+            connection.close()
+        else:
+            connection.abort()
+        self._wake_waiter()
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        now = self._clock()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable and now - connection.idle_since < _MAX_IDLE:
+                return connection
+            connection.close()
+        return None
+
+    def _room(self) -> int:
+        return self._max_connections - len(self._active) - len(self._idle) - self._connecting
+
+    async def _wait_for_one(self, *, fresh: bool) -> UpstreamConnection | None:
+        """Wait until a kept connection is free (returned) or a new one may be made (None)."""
+        if fresh and self._idle:
+            self._idle.popleft().close()
+            return None
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                while True:
+                    await self._next_release()
+                    connection = None if fresh else self._take_idle()
+                    if connection is not None or self._room() > 0:
+                        return connection
+        except TimeoutError:
+            raise GatewayError(
+                errors.UPSTREAM_BUSY, "no free connection", retry_after=_RETRY_AFTER
+            ) from None
+
+    async def _next_release(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # Woken and cancelled at once: the free place belongs to the next in line.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            else:
+                self._wake_waiter()
+            raise
+
+    def _wake_waiter(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _connect(self) -> UpstreamConnection:
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                return await self._open_connection()
+        except ssl.SSLError as error:
+            raise GatewayError(errors.UPSTREAM_TLS, _tls_reason(error)) from None
+        except TimeoutError:
+            # A time-out is never followed by another attempt (contract section 3).
+            raise _unreachable("connect time-out", repeatable=False) from None
+        except socket.gaierror as error:
+            raise _unreachable(f"DNS: {error.strerror}") from None
+        except OSError as error:
+            raise _unreachable(f"connect: {type(error).__name__}") from None
+        finally:
+            self._connecting -= 1
+            self._wake_waiter()
+
+    async def _open_connection(self) -> UpstreamConnection:
+        origin = self._origin
+        _, connection = await asyncio.get_running_loop().create_connection(
+            self._make_protocol,
+            origin.host,
+            origin.port,
+            ssl=origin.tls,
+            server_hostname=origin.host if origin.tls is not None else None,
+        )
+        return connection
+
+    def _make_protocol(self) -> UpstreamConnection:
+        return UpstreamConnection(
+            self._clock,
+            self._lost,
+            response_timeout=self._timeouts.response,
+            idle_timeout=self._timeouts.idle,
+        )
+
+    def _lost(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._wake_waiter()
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for connection in tuple(self._active):
+            if connection.deadline <= now:
+                connection.expire()
+        while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
+            self._idle.popleft().close()
+            self._wake_waiter()
+        self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)
+
+
+def _unreachable(detail: str, *, repeatable: bool = True) -> GatewayError:
+    return GatewayError(
+        errors.UPSTREAM_UNREACHABLE, detail, retry_after=_RETRY_AFTER, repeatable=repeatable
+    )
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    """What failed, without the certificate's own texts."""
+    return getattr(error, "verify_message", None) or error.reason or type(error).__name__
