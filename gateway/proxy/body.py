@@ -1,0 +1,157 @@
+"""The body of a caller's request: streamed with back-pressure, and kept while it is small.
+
+What was read is kept up to `replay_bytes`, so that the request can be sent a second time after a
+401 or before the platform can have acted. Limits of size and time are enforced here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import StreamReader
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
+from gateway import errors
+from gateway.errors import GatewayError
+
+_RATE_WINDOW: Final = 30.0
+
+
+class CallerGone(Exception):  # noqa: N818 - a state, not a mistake
+    """The caller's connection ended before its exchange did."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Sizes in bytes, `stall` in seconds between two reads, `min_rate` in bytes a second."""
+
+    max_bytes: int
+    replay_bytes: int
+    stall: float
+    min_rate: int
+
+
+class RequestBody:
+    """Reads one request's body. `length` is the announced one, None for chunked coding.
+
+    `before_wait` is called once, before the caller is waited for.
+    """
+
+    def __init__(
+        self,
+        payload: StreamReader,
+        length: int | None,
+        *,
+        limits: BodyLimits,
+        clock: Callable[[], float],
+        before_wait: Callable[[], None] | None = None,
+    ) -> None:
+        self._payload = payload
+        self._limits = limits
+        self._clock = clock
+        self._before_wait = before_wait
+        self._kept: list[bytes] = []
+        self._position = 0
+        self._ahead: list[bytes] = []
+        self._waited = 0.0
+        self.length = length
+        self.received = 0
+        self.replayable = True
+        if length is not None and length > limits.max_bytes:
+            raise _too_large()
+
+    def whole(self) -> bytes | None:
+        """All of the body if it is here already, else None. Does not wait."""
+        if self._kept or not self._payload.is_eof() or self._payload.exception() is not None:
+            return self._joined() if self.at_hand else None
+        data = self._payload.read_nowait(-1)
+        if data:
+            self._keep(data)
+        return data if self.replayable else None
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether everything was received and kept."""
+        return self.replayable and self._payload.is_eof() and self._payload.at_eof()
+
+    def rewind(self) -> None:
+        """Begin again at the first byte; allowed while `replayable`."""
+        self._position = 0
+
+    async def next(self) -> bytes:
+        """The next piece, b"" at the end.
+
+        Raises `GatewayError` payload-too-large, body-timeout or bad-request, and `CallerGone`.
+        """
+        if self._ahead:
+            return self._ahead.pop(0)
+        if self._position < len(self._kept):
+            self._position += 1
+            return self._kept[self._position - 1]
+        data = await self._receive()
+        if data:
+            self._keep(data)
+            self._position = len(self._kept)
+        return data
+
+    async def prefix(self, size: int) -> bytes:
+        """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
+        pieces: list[bytes] = []
+        while sum(map(len, pieces)) < size and (data := await self.next()):
+            pieces.append(data)
+        if self.replayable:
+            self.rewind()
+        else:
+            self._ahead = pieces
+        return b"".join(pieces)
+
+    async def _receive(self) -> bytes:
+        payload = self._payload
+        if payload.is_eof() or payload.total_bytes > self.received:
+            return await self._read()
+        if self._before_wait is not None:
+            self._before_wait()
+            self._before_wait = None
+        started = self._clock()
+        try:
+            async with asyncio.timeout(self._limits.stall):
+                data = await self._read()
+        except TimeoutError:
+            raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
+        self._waited += self._clock() - started
+        if self._waited > _RATE_WINDOW and self.received / self._waited < self._limits.min_rate:
+            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close=True)
+        return data
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._payload.readany()
+        except (RequestPayloadError, HttpProcessingError):
+            raise GatewayError(
+                errors.BAD_REQUEST, "broken body", hint="body framing", close=True
+            ) from None
+        except (ConnectionError, EOFError):
+            raise CallerGone from None
+
+    def _keep(self, data: bytes) -> None:
+        self.received += len(data)
+        if self.received > self._limits.max_bytes:
+            raise _too_large()
+        if not self.replayable:
+            return
+        if self.received > self._limits.replay_bytes:
+            self.replayable = False
+            self._kept.clear()
+        else:
+            self._kept.append(data)
+
+    def _joined(self) -> bytes:
+        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+
+
+def _too_large() -> GatewayError:
+    return GatewayError(errors.PAYLOAD_TOO_LARGE, "body over the limit", close=True)

@@ -1,0 +1,74 @@
+"""When a request may be repeated: how often, after which pause, and at whose expense."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+# Attempts that the budget grants in any case, a second.
+_FLOOR: Final = 3.0
+# What a quiet hour can save up; more would let a bad minute double the load.
+_SAVINGS: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`max_attempts` counts the first one; `backoff` and `longest_pause` are seconds."""
+
+    max_attempts: int
+    backoff: float
+    longest_pause: float = 2.0
+    rng: random.Random = field(default_factory=random.Random)
+
+    def pause(self, attempt: int) -> float:
+        """How long to wait after the attempt of that number: doubling, with jitter."""
+        longest = min(self.longest_pause, self.backoff * 2.0 ** (attempt - 1))
+        return longest * self.rng.uniform(0.5, 1.0)
+
+
+class RetryBudget:
+    """Lets a share of the requests be repeated, and always three a second."""
+
+    def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
+        self._ratio = ratio
+        self._clock = clock
+        self._saved = 0.0
+        self._floor = _FLOOR
+        self._refilled = clock()
+
+    def deposit(self) -> None:
+        """Every request earns its share."""
+        self._saved = min(_SAVINGS, self._saved + self._ratio)
+
+    def withdraw(self) -> bool:
+        """Take one repetition out; False when the budget is spent."""
+        now = self._clock()
+        self._floor = min(_FLOOR, self._floor + (now - self._refilled) * _FLOOR)
+        self._refilled = now
+        if self._saved >= 1:
+            self._saved -= 1
+            return True
+        if self._floor >= 1:
+            self._floor -= 1
+            return True
+        return False
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds from a Retry-After value, a number or an HTTP date (RFC 9110 section 10.2.3)."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

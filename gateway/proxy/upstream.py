@@ -1,0 +1,230 @@
+"""Sends a request to the platform and brings back an answer, a second time where that is safe.
+
+An attempt is repeated only where the platform cannot have acted: no connection could be made, or
+the request is safe and nothing of an answer was passed on (RFC 9110 section 9.2.2). A time-out is
+never followed by another attempt. Repetition lives on a budget, so that a platform in trouble does
+not get three times the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.proxy.answer import Answer
+from gateway.proxy.body import RequestBody
+from gateway.proxy.complete import is_complete
+from gateway.proxy.connection import Broken, Framing, UpstreamConnection
+from gateway.proxy.headers import PSEUDONYM
+from gateway.proxy.retrying import RetryBudget, RetryPolicy, retry_after
+
+_HELD_BACK: Final = 16 * 1024 * 1024
+_REPEATED_STATUSES: Final = frozenset((502, 503, 504))
+_VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request as the platform gets it, but for the token.
+
+    `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
+    that it may be sent again after an unclear failure.
+    """
+
+    method: str
+    target: bytes
+    lines: list[bytes]
+    request_id: str
+    body: RequestBody | None
+    safe: bool
+
+
+class Connections(Protocol):
+    """What is needed of the pool."""
+
+    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
+        """A connection for one exchange."""
+        ...
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Give it back."""
+        ...
+
+
+class Upstream:
+    """The platform, as the handler sees it."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        authority: bytes,
+        policy: RetryPolicy,
+        budget: RetryBudget,
+        on_retry: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._connections = connections
+        self._host = b"Host: " + authority + b"\r\n"
+        self._policy = policy
+        self._budget = budget
+        self._on_retry = on_retry
+        self._sleep = sleep
+
+    async def send(self, exchange: Exchange, outgoing: Outgoing, authorization: bytes) -> Answer:
+        """Deliver the request; the answer's first bytes have arrived when this returns.
+
+        Counts attempts on `exchange`. Raises `GatewayError` (upstream-*), and what reading the
+        caller's body raises.
+        """
+        self._budget.deposit()
+        fresh = False
+        for attempt in range(1, self._policy.max_attempts + 1):
+            exchange.attempts += 1
+            last = attempt == self._policy.max_attempts
+            try:
+                answer = await self._attempt(outgoing, authorization, fresh=fresh)
+            except (Broken, GatewayError) as failure:
+                error, cause = _understand(failure, safe=outgoing.safe)
+                if last or not error.repeatable or not self._may_repeat(outgoing):
+                    raise error from None
+                pause = self._policy.pause(attempt)
+            else:
+                exchange.upstream_status = answer.status
+                asked = self._pause_before_repeat(answer, outgoing, attempt)
+                if last or asked is None or not self._may_repeat(outgoing):
+                    return answer
+                answer.close()
+                cause, pause = "status", asked
+            self._on_retry(cause)
+            await self._sleep(pause)
+            fresh = True
+        raise AssertionError("max_attempts is at least 1")
+
+    def _may_repeat(self, outgoing: Outgoing) -> bool:
+        """Whether the body is at hand and the budget allows it; takes it out of the budget."""
+        body = outgoing.body
+        if body is not None:
+            if not body.replayable:
+                return False
+            body.rewind()
+        return self._budget.withdraw()
+
+    def _pause_before_repeat(
+        self, answer: Answer, outgoing: Outgoing, attempt: int
+    ) -> float | None:
+        """How long to wait before asking again, None where the answer stands."""
+        if not outgoing.safe or answer.status not in _REPEATED_STATUSES:
+            return None
+        asked = retry_after(answer.header(b"retry-after"))
+        if asked is None:
+            return self._policy.pause(attempt)
+        return asked if asked <= self._policy.longest_pause else None
+
+    async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, fresh: bool) -> Answer:
+        connection = await self._connections.acquire(fresh=fresh)
+        try:
+            connection.begin(expect_body=outgoing.method != "HEAD")
+            await self._transmit(connection, outgoing, authorization)
+            answer = Answer(await connection.head(), connection, self._connections.release)
+            await answer.prefetch()
+            if answer.head.framing is Framing.CLOSE:
+                await self._hold_back(answer)
+        except BaseException:
+            connection.abort()
+            self._connections.release(connection)
+            raise
+        return answer
+
+    async def _transmit(
+        self, connection: UpstreamConnection, outgoing: Outgoing, authorization: bytes
+    ) -> None:
+        body = outgoing.body
+        head = self._head(outgoing, authorization)
+        if body is None:
+            connection.write(head + b"\r\n")
+            return
+        whole = body.whole()
+        if whole is not None:
+            connection.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole))
+        elif body.length is not None:
+            connection.write(b"%sContent-Length: %d\r\n\r\n" % (head, body.length))
+            await self._upload(connection, body, chunked=False)
+        else:
+            connection.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            await self._upload(connection, body, chunked=True)
+
+    def _head(self, outgoing: Outgoing, authorization: bytes) -> bytes:
+        return b"".join(
+            (
+                outgoing.method.encode("ascii"),
+                b" ",
+                outgoing.target,
+                b" HTTP/1.1\r\n",
+                self._host,
+                *outgoing.lines,
+                b"Authorization: ",
+                authorization,
+                b"\r\n",
+                _VIA,
+                b"X-Request-Id: ",
+                outgoing.request_id.encode("ascii"),
+                b"\r\n",
+            )
+        )
+
+    async def _upload(
+        self, connection: UpstreamConnection, body: RequestBody, *, chunked: bool
+    ) -> None:
+        """Stream the body until it ends or the platform answers before its end."""
+        pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
+        answered = asyncio.get_running_loop().create_task(connection.answered())
+        try:
+            await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+            else:
+                connection.forbid_reuse()
+        finally:
+            for task in (pump, answered):
+                task.cancel()
+            await asyncio.gather(pump, answered, return_exceptions=True)
+
+    async def _hold_back(self, answer: Answer) -> None:
+        """Take an answer framed only by the connection's end, and make sure that it is whole."""
+        await answer.prefetch(_HELD_BACK)
+        if not answer.complete or not await is_complete(
+            answer.header(b"content-type"), answer.header(b"content-encoding"), answer.prefetched
+        ):
+            raise Broken("truncated", reused=False)
+
+
+async def _pump(connection: UpstreamConnection, body: RequestBody, *, chunked: bool) -> None:
+    while True:
+        connection.hold_deadline()
+        data = await body.next()
+        if not data:
+            break
+        connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+        await connection.drained()
+    connection.write(b"0\r\n\r\n" if chunked else b"")
+
+
+def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayError, str]:
+    """The outcome of a failed attempt, and the cause under which a repetition is counted."""
+    if isinstance(failure, GatewayError):
+        return failure, "connect"
+    cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
+    return broken(failure, repeatable=safe), cause
+
+
+def broken(failure: Broken, *, repeatable: bool = False) -> GatewayError:
+    """The outcome of a connection that gave no complete, valid answer."""
+    if failure.kind == "timeout":
+        return GatewayError(errors.UPSTREAM_TIMEOUT, "no answer in time")
+    return GatewayError(errors.UPSTREAM_FAILED, failure.kind, repeatable=repeatable)
