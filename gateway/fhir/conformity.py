@@ -1,0 +1,46 @@
+"""Whether a platform's answer is FHIR at all: a proxy's error page must not pass for data."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
+# The beginning of a page whose type was not told or was told wrongly.
+_LOOKS_LIKE_HTML: Final = re.compile(
+    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S
+)
+_FHIR_XML: Final = b"http://hl7.org/fhir"
+
+
+def media_type(content_type: str | None) -> str:
+    """The type without parameters, in lower case; "" when there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
+def is_fhir_type(kind: str) -> bool:
+    """Whether a media type can hold FHIR: JSON, XML or NDJSON in any of their names."""
+    return kind.endswith(("json", "xml")) and kind not in _HTML
+
+
+def is_error_page(kind: str, body: bytes) -> bool:
+    """Whether the body of an error answer is something else than FHIR.
+
+    `body` is what has arrived of it, at least its beginning; "" counts as an error page too.
+    """
+    if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
+        return True
+    if kind.endswith("json"):
+        return b'"resourceType"' not in body
+    return _FHIR_XML not in body
+
+
+def is_foreign_page(kind: str, body: bytes, accept: str | None) -> bool:
+    """Whether a successful answer is a page, such as a sign-in form, that nobody asked for."""
+    wanted = accept or ""
+    if kind in _HTML or (not is_fhir_type(kind) and _LOOKS_LIKE_HTML.match(body)):
+        return "html" not in wanted
+    if kind and not is_fhir_type(kind) and body:
+        # A caller that takes nothing but FHIR gets nothing but FHIR.
+        return bool(wanted) and "*/*" not in wanted and kind not in wanted.lower()
+    return is_fhir_type(kind) and _LOOKS_LIKE_HTML.match(body) is not None

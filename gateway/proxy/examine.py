@@ -1,0 +1,43 @@
+"""Judges a platform's answer before it goes on: redirects and pages are no FHIR answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.conformity import is_error_page, is_foreign_page, media_type
+from gateway.fhir.interaction import Interaction
+from gateway.proxy.answer import Answer
+from gateway.proxy.connection import Framing
+from gateway.proxy.retrying import retry_after
+
+# All but 304, which answers a conditional read; following one would take the token along.
+_REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
+
+
+def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
+    """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on."""
+    status = answer.status
+    if status in _REDIRECTS:
+        raise GatewayError(errors.UPSTREAM_REDIRECT, "redirect", upstream_status=status)
+    if what.resource != "Binary" and _is_foreign(answer, status, accept):
+        raise GatewayError(
+            errors.UPSTREAM_NON_FHIR,
+            "not FHIR",
+            upstream_status=status,
+            retry_after=retry_after(answer.header(b"retry-after")),
+        )
+
+
+def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
+    kind = media_type(answer.header(b"content-type"))
+    if answer.head.framing is Framing.NONE:
+        # Nothing but the type tells what a GET would have got.
+        return kind == "text/html" and "html" not in (accept or "")
+    if answer.header(b"content-encoding") not in (None, "identity"):
+        return kind == "text/html" and "html" not in (accept or "")
+    body = answer.prefetched
+    if status >= 400:
+        return is_error_page(kind, body)
+    return is_foreign_page(kind, body, accept)

@@ -1,0 +1,290 @@
+"""The request path, top to bottom: what happens to every request, and nothing else.
+
+Each step is one call that returns a value. What happened is noted on the `Exchange`, which is read
+once at the end, whatever the end was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction, classify, query_names, refine_bundle
+from gateway.fhir.outcome import choose_language, wants_xml
+from gateway.proxy import strict
+from gateway.proxy.admission import Admission
+from gateway.proxy.body import BodyLimits, CallerGone, RequestBody
+from gateway.proxy.callers import Callers
+from gateway.proxy.connection import Broken
+from gateway.proxy.examine import examine
+from gateway.proxy.forward import Forwarder, TokenSource
+from gateway.proxy.headers import RequestHeader, read_request
+from gateway.proxy.listener import Answered, IncomingRequest, ListenLimits
+from gateway.proxy.relay import CallerSide, explain, pass_on
+from gateway.proxy.target import Target, resolve
+from gateway.proxy.upstream import Outgoing, broken
+
+_log = logging.getLogger(__name__)
+
+_BUNDLE_PREFIX: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the request path reads; times are seconds, sizes bytes.
+
+    `base_path` is the callers' prefix, `platform_path` the platform's; both without a final slash.
+    """
+
+    base_path: str
+    platform_path: str
+    default_language: str
+    listen: ListenLimits
+    body: BodyLimits
+    reader_stall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """`monotonic` for durations, `wall` for timestamps; seconds both."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the request path works with; `account` gets every exchange at its end."""
+
+    admission: Admission
+    callers: Callers
+    tokens: TokenSource
+    forwarder: Forwarder
+    account: Callable[[Exchange], None] = field(repr=False)
+    clocks: Clocks = field(repr=False)
+
+
+class Handler:
+    """Serves requests, one call of `handle` each."""
+
+    def __init__(self, rules: Rules, collaborators: Collaborators) -> None:
+        self._rules = rules
+        self._admission = collaborators.admission
+        self._callers = collaborators.callers
+        self._tokens = collaborators.tokens
+        self._forwarder = collaborators.forwarder
+        self._account = collaborators.account
+        self._monotonic = collaborators.clocks.monotonic
+        self._wall = collaborators.clocks.wall
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request, and account for it."""
+        message = request.message
+        header = read_request(message.raw_headers)
+        exchange = self._begin(request, header)
+        side = self._side(request)
+        body: RequestBody | None = None
+        try:
+            strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            target = resolve(message.path, self._rules.base_path)
+            caller = self._callers.identify(request.remote, header)
+            exchange.caller, exchange.credential = caller.name, caller.credential
+            what = _classify(exchange, target)
+            self._admission.admit()
+            body = self._body(request, header, side)
+            if body is not None and what.code == "transaction":
+                what = await _look_into_bundle(exchange, what, header, body)
+            if what.safe:
+                # Nobody waits for a read whose caller left; a write takes its course.
+                request.connection.notify_lost(_canceller())
+            token = self._tokens.current(caller.credential)
+            if token is None:
+                token = await self._tokens.obtain(caller.credential)
+            outgoing = self._outgoing(exchange, target, header, body, safe=what.safe)
+            with _Stopwatch(exchange, self._monotonic):
+                answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
+            try:
+                examine(answer, what, header.text(b"accept"))
+                return await pass_on(side, exchange, answer)
+            finally:
+                answer.close()
+        except asyncio.CancelledError:
+            exchange.aborted = True
+            side.abort()
+            raise
+        except Exception as error:
+            return self._conclude(exchange, side, header, _query(message.path), error)
+        finally:
+            request.connection.notify_lost(None)
+            self._end(exchange, body)
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer a message that could not be parsed, and account for it."""
+        header = read_request(())
+        exchange = self._begin(request, header)
+        side = self._side(request)
+        try:
+            return self._conclude(exchange, side, header, "", error)
+        finally:
+            self._end(exchange, None)
+
+    def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
+        self._admission.inflight += 1
+        return Exchange(
+            request_id=header.request_id,
+            started_at=self._wall(),
+            started=self._monotonic(),
+            method=request.message.method,
+            remote=request.remote,
+            traceparent=header.text(b"traceparent"),
+        )
+
+    def _end(self, exchange: Exchange, body: RequestBody | None) -> None:
+        self._admission.inflight -= 1
+        exchange.duration = self._monotonic() - exchange.started
+        exchange.request_bytes = 0 if body is None else body.received
+        self._account(exchange)
+
+    def _side(self, request: IncomingRequest) -> CallerSide:
+        return CallerSide(
+            request, stall=self._rules.reader_stall, closing=self._admission.is_draining
+        )
+
+    def _body(
+        self, request: IncomingRequest, header: RequestHeader, side: CallerSide
+    ) -> RequestBody | None:
+        length = header.values.get(b"content-length")
+        if length is None and not request.has_body:
+            return None
+        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
+        return RequestBody(
+            request.payload,
+            None if length is None else int(length),
+            limits=self._rules.body,
+            clock=self._monotonic,
+            before_wait=side.invite_body if expects else None,
+        )
+
+    def _outgoing(
+        self,
+        exchange: Exchange,
+        target: Target,
+        header: RequestHeader,
+        body: RequestBody | None,
+        *,
+        safe: bool,
+    ) -> Outgoing:
+        path = self._rules.platform_path + target.suffix
+        return Outgoing(
+            method=exchange.method,
+            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
+            lines=header.lines,
+            request_id=exchange.request_id,
+            body=body,
+            safe=safe,
+        )
+
+    def _conclude(
+        self,
+        exchange: Exchange,
+        side: CallerSide,
+        header: RequestHeader,
+        query: str,
+        error: Exception,
+    ) -> Answered:
+        """Turn a failure into an outcome, or into an abort once the answer has begun."""
+        if isinstance(error, CallerGone):
+            return _abort(exchange, side)
+        failure = _as_gateway_error(error)
+        exchange.reason = failure.reason.code
+        _log.info("%s (request %s)", failure, exchange.request_id)
+        if side.started:
+            return _abort(exchange, side)
+        accept_language = header.text(b"accept-language")
+        language = choose_language(accept_language, self._rules.default_language)
+        xml = wants_xml(query, header.text(b"accept"))
+        try:
+            return explain(side, exchange, failure, language=language, xml=xml)
+        except CallerGone:
+            return _abort(exchange, side)
+
+
+class _Stopwatch:
+    """Notes how long the platform took, also when it failed."""
+
+    __slots__ = ("_clock", "_exchange", "_started")
+
+    def __init__(self, exchange: Exchange, clock: Callable[[], float]) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._started = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        if self._exchange.attempts:
+            self._exchange.upstream_duration = self._clock() - self._started
+
+
+def _classify(exchange: Exchange, target: Target) -> Interaction:
+    what = classify(exchange.method, target.path.rstrip("?"), target.query)
+    if target.query:
+        exchange.query_params = query_names(target.query)
+    _note(exchange, what)
+    if what.code == "smart-configuration":
+        # The platform's document would send callers of plain HTTP to the SSO.
+        raise GatewayError(errors.UNKNOWN_PATH)
+    return what
+
+
+async def _look_into_bundle(
+    exchange: Exchange, what: Interaction, header: RequestHeader, body: RequestBody
+) -> Interaction:
+    """Only the Bundle itself tells a batch from a transaction."""
+    prefix = await body.prefix(_BUNDLE_PREFIX)
+    what = refine_bundle(what, prefix, header.text(b"content-type") or "")
+    _note(exchange, what)
+    return what
+
+
+def _note(exchange: Exchange, what: Interaction) -> None:
+    exchange.interaction = what.code
+    exchange.resource = what.resource
+    exchange.resource_id = what.resource_id
+
+
+def _query(raw_target: str) -> str:
+    return raw_target.partition("?")[2]
+
+
+def _canceller() -> Callable[[], None]:
+    task = asyncio.current_task()
+
+    def cancel() -> None:
+        if task is not None:
+            task.cancel()
+
+    return cancel
+
+
+def _abort(exchange: Exchange, side: CallerSide) -> Answered:
+    exchange.aborted = True
+    side.abort()
+    return side.done()
+
+
+def _as_gateway_error(error: Exception) -> GatewayError:
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, Broken):
+        return broken(error)
+    # The one place that turns a bug into an answer. The message stays out: it could quote data.
+    _log.error("internal error", exc_info=error)
+    return GatewayError(errors.INTERNAL, type(error).__name__, close=True)

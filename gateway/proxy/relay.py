@@ -1,0 +1,237 @@
+"""Writes answers to callers: the only writer on their connections.
+
+A small answer that is whole goes out in one write. Once the first byte is sent the answer is final:
+what fails then aborts the connection, so that nothing cut ever looks complete (RFC 9112 section 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from aiohttp.http_writer import HttpVersion11
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.outcome import render
+from gateway.proxy.answer import Answer
+from gateway.proxy.body import CallerGone
+from gateway.proxy.connection import Framing
+from gateway.proxy.headers import to_caller
+from gateway.proxy.listener import Answered, IncomingRequest
+
+# What is collected for a caller of HTTP/1.0, who knows no chunks.
+_COLLECTED: Final = 64 * 1024 * 1024
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
+    for status in HTTPStatus
+}
+
+
+class Transform(Protocol):
+    """Changes a body on its way, piece by piece."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can go on of what came so far."""
+        ...
+
+    def finish(self) -> bytes:
+        """The rest."""
+        ...
+
+
+class CallerSide:
+    """One caller's connection for the time of one exchange, and how to speak to it.
+
+    `stall` is how long, in seconds, a slow caller may take nothing at all. `closing` tells whether
+    the gateway is about to end; it is asked when the answer's header is written.
+    """
+
+    __slots__ = ("_closing", "_keep_alive", "_request", "_stall", "head_only", "http10", "started")
+
+    def __init__(
+        self, request: IncomingRequest, *, stall: float, closing: Callable[[], bool]
+    ) -> None:
+        message = request.message
+        self._request = request
+        self._stall = stall
+        self._closing = closing
+        self._keep_alive = not message.should_close
+        self.http10 = message.version < HttpVersion11
+        self.head_only = message.method == "HEAD"
+        self.started = False
+
+    def close_after(self) -> None:
+        """Let this answer be the connection's last one."""
+        self._keep_alive = False
+
+    def abort(self) -> None:
+        """End the connection so that nothing sent looks complete."""
+        self._keep_alive = False
+        self._request.connection.abort(reset=self.http10)
+
+    def invite_body(self) -> None:
+        """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
+        transport = self._request.connection.transport
+        if transport is not None and not self.started and not self.http10:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport. Raises `CallerGone`."""
+        transport = self._request.connection.transport
+        if transport is None or transport.is_closing():
+            raise CallerGone
+        self.started = True
+        transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
+        if not self._request.connection.writing_paused:
+            return
+        try:
+            async with asyncio.timeout(self._stall):
+                await self._request.connection.drained()
+        except (TimeoutError, ConnectionError):
+            self.abort()
+            raise CallerGone from None
+
+    def persistence(self) -> bytes:
+        """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
+        # A body that was not read would be taken for the next request.
+        if self._closing() or not self._request.payload.is_eof():
+            self._keep_alive = False
+        if not self._keep_alive:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.http10 else b""
+
+    def done(self) -> Answered:
+        """Everything is written."""
+        return Answered(self._request.connection, keep_alive=self._keep_alive)
+
+
+async def pass_on(
+    side: CallerSide, exchange: Exchange, answer: Answer, transform: Transform | None = None
+) -> Answered:
+    """Send a platform's answer on to its caller.
+
+    Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
+    """
+    lines = to_caller(answer.headers, exchange.request_id)
+    exchange.status = answer.status
+    if side.head_only or answer.head.framing is Framing.NONE:
+        _send_bodiless(side, answer, lines, transform)
+    elif answer.complete:
+        body = answer.prefetched
+        if transform is not None:
+            body = transform.feed(body) + transform.finish()
+        _send_whole(side, exchange, lines, body)
+    else:
+        await _stream(side, exchange, answer, lines, transform)
+    await side.drained()
+    return side.done()
+
+
+def _send_bodiless(
+    side: CallerSide, answer: Answer, lines: list[bytes], transform: Transform | None
+) -> None:
+    length = answer.head.content_length
+    # A rewritten body would have another length than the one announced for HEAD.
+    if length is not None and answer.status != 204 and transform is None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    side.write(_head(side, answer.status, lines))
+
+
+def _send_whole(side: CallerSide, exchange: Exchange, lines: list[bytes], body: bytes) -> None:
+    lines.append(b"Content-Length: %d\r\n" % len(body))
+    exchange.response_bytes = len(body)
+    side.write(_head(side, exchange.status, lines) + body)
+
+
+async def _stream(
+    side: CallerSide,
+    exchange: Exchange,
+    answer: Answer,
+    lines: list[bytes],
+    transform: Transform | None,
+) -> None:
+    length = answer.head.content_length if transform is None else None
+    if length is None and side.http10:
+        _send_whole(side, exchange, lines, await _collect(answer, transform))
+        return
+    chunked = length is None
+    if length is None:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    else:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    side.write(_head(side, answer.status, lines))
+    while data := await answer.read():
+        await _send_piece(side, exchange, transform.feed(data) if transform else data, chunked)
+    if transform is not None:
+        await _send_piece(side, exchange, transform.finish(), chunked)
+    if chunked:
+        side.write(b"0\r\n\r\n")
+
+
+async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, chunked: bool) -> None:
+    if not data:
+        return
+    exchange.response_bytes += len(data)
+    side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+    await side.drained()
+
+
+async def _collect(answer: Answer, transform: Transform | None) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while data := await answer.read():
+        pieces.append(transform.feed(data) if transform else data)
+        size += len(data)
+        if size > _COLLECTED:
+            raise GatewayError(
+                errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close=True
+            )
+    if transform is not None:
+        pieces.append(transform.finish())
+    return b"".join(pieces)
+
+
+def _head(side: CallerSide, status: int, lines: Iterable[bytes]) -> bytes:
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"".join((line, *lines, side.persistence(), b"\r\n"))
+
+
+def explain(
+    side: CallerSide, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
+) -> Answered:
+    """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
+    exchange.status = error.status
+    exchange.reason = error.reason.code
+    if error.close:
+        side.close_after()
+    body, content_type = render(
+        error,
+        request_id=exchange.request_id,
+        language=language,
+        xml=xml,
+        attempts=exchange.attempts,
+    )
+    lines = [
+        b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
+        b"Content-Type: %s\r\n" % content_type,
+        b"Content-Language: %s\r\n" % language.encode("ascii"),
+        b"Content-Length: %d\r\n" % len(body),
+        b"Cache-Control: no-store\r\n",
+        b"X-Gateway-Error: %s\r\n" % error.reason.code.encode("ascii"),
+        b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
+    ]
+    if error.retry_after is not None:
+        lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
+    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
+    exchange.response_bytes = 0 if side.head_only else len(body)
+    side.write(_head(side, error.status, lines) + (b"" if side.head_only else body))
+    return side.done()
