@@ -52,15 +52,10 @@ RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other"
 
 
 class Metrics:
-    """The gateway's metrics in one registry; safe to update from any thread.
-
-    `inflight` is the number of requests being served: a plain attribute that its owner counts up
-    and down, read at a scrape.
-    """
+    """The gateway's metrics in one registry; safe to update from any thread."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        self.inflight = 0
         self._define_requests()
         self._define_upstream()
         self._define_tokens()
@@ -130,6 +125,10 @@ class Metrics:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
 
+    def watch_inflight(self, count: Callable[[], int]) -> None:
+        """Ask `count` at every scrape for the requests being served."""
+        self._inflight.set_function(lambda: float(count()))
+
     def watch_connections(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Ask `count` at every scrape for the platform's connections by `CONNECTION_STATES`."""
         for state in CONNECTION_STATES:
@@ -177,9 +176,7 @@ class Metrics:
         self._response_bytes = self._counter(
             "dhp_gateway_response_bytes", "Bytes of answers' bodies.", ("caller",)
         )
-        self._gauge("dhp_gateway_inflight_requests", "Requests being served.").set_function(
-            lambda: float(self.inflight)
-        )
+        self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
 
     def _define_upstream(self) -> None:
         self._upstream_durations = self._histogram(
