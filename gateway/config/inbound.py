@@ -139,7 +139,7 @@ class AdminSettings(Section):
 class BasicAuthSettings(Section):
     """A user name and password that a caller sends by HTTP Basic (RFC 7617)."""
 
-    username: Text = Field(description="The user name.")
+    username: Text = Field(description="The user name that the caller sends.")
     password: SecretText | None = Field(
         default=None, description="The password; better given as `password_file`."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,16 @@ class _Check:
         return without(values, self._settled)
 
     def _apply_rules(self, settings: Settings) -> None:
+        settled = [*self._settled, *self._document.spoiled]
+        found: set[Setting] = set()
         for finding in find(settings):
-            looked_at = (finding.setting, *finding.concerns)
-            if not any(_begins_with(key, done) for key in looked_at for done in self._settled):
-                key, source = dotted(finding.setting), self._source(finding.setting)
-                self._problems.append(Problem(key, finding.message, finding.hint, source))
+            setting = finding.setting
+            looked_at = (setting, *finding.concerns)
+            if setting in found or _any_below(looked_at, settled):
+                continue
+            found.add(setting)
+            source = self._source(setting)
+            self._problems.append(Problem(dotted(setting), finding.message, finding.hint, source))
 
     @staticmethod
     def _setting(entry: Any) -> Setting:
@@ -92,10 +97,11 @@ class _Check:
                 yield (*group, near)
 
     def _is_noise(self, entry: Any, *, unreadable: bool) -> bool:
-        """Whether a missing key follows from another problem that is reported."""
+        """Whether it only follows from another problem that is reported."""
+        setting = self._setting(entry)
         if entry["type"] != "missing":
-            return False
-        return unreadable or self._settled.count(self._setting(entry)) > 1
+            return setting in self._document.spoiled
+        return unreadable or self._settled.count(setting) > 1
 
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
@@ -127,5 +133,7 @@ def _homes(name: str) -> list[str]:
     return [dotted(setting) for setting, _ in shape.leaves() if setting[-1] == name]
 
 
-def _begins_with(setting: Setting, beginning: Setting) -> bool:
-    return setting[: len(beginning)] == beginning
+def _any_below(settings: Iterable[Setting], groups: Iterable[Setting]) -> bool:
+    """Whether one of the keys is one of the groups or lies in it."""
+    settled = set(groups)
+    return any(key[:length] in settled for key in settings for length in range(len(key) + 1))

@@ -29,7 +29,7 @@ class Finding:
 
 
 def find(settings: Settings) -> Iterator[Finding]:
-    """Everything that breaks a rule."""
+    """Everything that breaks a rule; what is not available comes first."""
     for rule in RULES:
         yield from rule(settings)
 
@@ -237,6 +237,7 @@ def _availability(settings: Settings) -> Iterator[Finding]:
 
 
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+    _availability,
     _plaintext,
     _anonymous,
     _listeners,
@@ -246,5 +247,4 @@ RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _callers,
     _audit,
     _login,
-    _availability,
 )

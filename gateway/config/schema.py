@@ -30,6 +30,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "DHP Gateway settings",
+        "description": "What `dhp-gateway run --config FILE` reads.",
         "$defs": definitions,
     }
 

@@ -35,11 +35,15 @@ for _name, _pattern, _first in (
 
 @dataclass(slots=True)
 class Document:
-    """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form."""
+    """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form.
+
+    Values at the `spoiled` keys are not to be complained about again.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[Setting, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    spoiled: list[Setting] = field(default_factory=list)
 
 
 def read_yaml(path: Path) -> Document:
@@ -102,6 +106,7 @@ class _Reader:
     def _value(self, node: yaml.Node, path: Setting) -> Any:
         if id(node) in self._open:
             self._complain(node, path, "refers to itself", "write the value out")
+            self._document.spoiled.append(path)
             return None
         self._open.add(id(node))
         try:
@@ -140,6 +145,7 @@ class _Reader:
             return self._number(text, kind)
         if kind != "str":
             self._complain(node, path, "has a YAML tag", "remove the `!…` in front of the value")
+            self._document.spoiled.append(path)
         return text
 
     @staticmethod

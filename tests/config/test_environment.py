@@ -1,0 +1,219 @@
+"""Environment variables as settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import Settings, SettingsError, load
+from gateway.config.environment import merge, variable_name
+
+FILE = """
+credentials: {default: {client_id: file, client_secret_file: /from/file}}
+limits: {max_headers: 100, max_body_bytes: 1MiB}
+"""
+BASE = {
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "017",
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "s3cret",
+}
+
+
+def test_settings_can_come_from_the_environment_alone() -> None:
+    """No file is needed; texts are taken as they are."""
+    credential = load(None, BASE).credentials["default"]
+    assert credential.client_id == "017"
+    assert credential.client_secret is not None
+    assert credential.client_secret.reveal() == "s3cret"
+
+
+def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
+    """A variable replaces its own key and leaves its neighbours."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(FILE)
+    settings = load(file, {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "7"})
+    assert settings.limits.max_headers == 7
+    assert settings.limits.max_body_bytes == 1024 * 1024
+    assert settings.credentials["default"].client_id == "file"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "read"),
+    [
+        ("LIMITS__MAX_BODY_BYTES", "5MiB", lambda s: s.limits.max_body_bytes == 5 * 2**20),
+        ("LIMITS__MAX_BODY_BYTES", "1024", lambda s: s.limits.max_body_bytes == 1024),
+        ("SHUTDOWN__DELAY", "0.5", lambda s: s.shutdown.delay == 0.5),
+        ("REWRITE__ENABLED", "false", lambda s: s.rewrite.enabled is False),
+        ("REWRITE__ENABLED", "NO", lambda s: s.rewrite.enabled is False),
+        ("LISTEN__ADDRESS", "unix:/run/x.sock", lambda s: s.listen.address.path == "/run/x.sock"),
+        ("LISTEN__PUBLIC_URL", "null", lambda s: s.listen.public_url is None),
+        ("LISTEN__PUBLIC_URL", "", lambda s: s.listen.public_url is None),
+        ("FHIR__SEARCH_GUARD", "off", lambda s: s.fhir.search_guard == "off"),
+        ("LISTEN", '{"base_path": "/r5"}', lambda s: s.listen.base_path == "/r5"),
+        ("CREDENTIALS__LAB_1", '{"client_id": "x", "client_secret": "y"}',
+         lambda s: s.credentials["lab_1"].client_id == "x"),
+        ("CREDENTIALS__DEFAULT__EXTRA_PARAMS", '{"aud": "x"}',
+         lambda s: s.credentials["default"].extra_params == {"aud": "x"}),
+        ("CREDENTIALS__DEFAULT__CLIENT_ID", "null", lambda s: s.credentials["default"].client_id
+         == "null"),
+        ("CALLERS", "[]", lambda s: s.callers == ()),
+    ],
+)  # fmt: skip
+def test_a_variable_is_read_by_the_type_of_its_key(variable: str, text: str, read: Any) -> None:
+    """Texts raw, numbers and truth values parsed, lists and groups as JSON, null where allowed."""
+    assert read(load(None, {**BASE, f"DHP_GATEWAY_{variable}": text}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key"),
+    [
+        ("LIMITS__MAX_HEADERS", "many", "limits.max_headers"),
+        ("LIMITS__MAX_HEADERS", "", "limits.max_headers"),
+        ("SHUTDOWN__DELAY", "nan", "shutdown.delay"),
+        ("SHUTDOWN__DELAY", "1_0", "shutdown.delay"),
+        ("REWRITE__ENABLED", "maybe", "rewrite.enabled"),
+        ("CALLERS", "[", "callers"),
+        ("LISTEN", "x", "listen"),
+        ("LISTEN__BASE_PATH", "fhir", "listen.base_path"),
+    ],
+)
+def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str) -> None:
+    """The problem says which variable the value came from."""
+    name = f"DHP_GATEWAY_{variable}"
+    with pytest.raises(SettingsError) as caught:
+        load(None, {**BASE, name: text})
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.source) == (key, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DHP_GATEWAY_LISTEN__ADRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
+        ("DHP_GATEWAY_LISTEN_ADDRESS", "DHP_GATEWAY_LISTEN__ADDRESS"),
+        (
+            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_IDD",
+            "DHP_GATEWAY_CREDENTIALS__LAB__CLIENT_ID",
+        ),
+        ("DHP_GATEWAY_listen__address", "DHP_GATEWAY_LISTEN__ADDRESS"),
+        ("DHP_GATEWAY_CONFIGG", "DHP_GATEWAY_CONFIG"),
+    ],
+)
+def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:
+    """A mistyped variable is an error that names the nearest right one."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {**BASE, name: "x"})
+    (problem,) = caught.value.problems
+    assert problem.key == name
+    if name.isupper():
+        assert meant in problem.hint
+
+
+def test_foreign_variables_and_the_config_path_are_left_alone() -> None:
+    """Only the prefix counts, and DHP_GATEWAY_CONFIG is the path of the file."""
+    environ = {**BASE, "DHP_GATEWAY_CONFIG": "/x", "DHP_GATEWAYS": "1", "PATH": "/bin"}
+    assert load(None, environ) == load(None, BASE)
+
+
+def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> None:
+    """A variable reaches a credential that the file writes with capitals."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text("credentials: {default: {client_id: a, client_secret_file: /x}, "
+                    "LabA: {client_id: b, client_secret_file: /x}}")  # fmt: skip
+    settings = load(file, {"DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID": "c"})
+    assert set(settings.credentials) == {"default", "LabA"}
+    assert settings.credentials["LabA"].client_id == "c"
+
+
+def test_a_secret_of_the_environment_replaces_the_files_secret_file(tmp_path: Path) -> None:
+    """Secret and secret file are one setting: the environment's form of it wins."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(FILE)
+    name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET"
+    credential = load(file, {name: "from environment"}).credentials["default"]
+    assert credential.client_secret_file is None
+    assert credential.client_secret is not None
+
+
+def test_both_forms_of_a_secret_in_the_environment_are_refused() -> None:
+    """Nobody can say which of the two is meant."""
+    name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
+    with pytest.raises(SettingsError, match="both given") as caught:
+        load(None, {**BASE, name: "/x"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_secret_in_the_environment_is_not_shown_by_a_problem() -> None:
+    """A wrong value elsewhere does not bring the secret into the text."""
+    environ = {**BASE, "DHP_GATEWAY_LISTEN": json.dumps({"address": "s3cret"})}
+    with pytest.raises(SettingsError) as caught:
+        load(None, environ)
+    assert "s3cret" not in str(caught.value)
+
+
+LEAVES = {
+    ("limits", "max_headers"): st.integers(1, 10**6),
+    ("limits", "max_body_bytes"): st.integers(1, 10**12),
+    ("shutdown", "delay"): st.floats(0, 1e6),
+    ("retries", "budget_ratio"): st.floats(0, 1),
+    ("rewrite", "enabled"): st.booleans(),
+    ("fhir", "default_language"): st.sampled_from(["en", "ru", "uz"]),
+    ("listen", "base_path"): st.from_regex(r"\A(/[a-z0-9]{1,8}){1,3}\Z"),
+    ("credentials", "default", "client_id"): st.from_regex(r"\A[!-~]([ -~]{0,20}[!-~])?\Z"),
+}
+VALUES = st.fixed_dictionaries({}, optional=LEAVES)
+
+
+def _tree(leaves: dict[tuple[str, ...], object]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in leaves.items():
+        here = tree
+        for part in path[:-1]:
+            here = here.setdefault(part, {})
+        here[path[-1]] = value
+    return tree
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@given(in_file=VALUES, in_environment=VALUES)
+def test_the_environment_says_the_same_as_a_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    in_file: dict[tuple[str, ...], object],
+    in_environment: dict[tuple[str, ...], object],
+) -> None:
+    """For any values: file plus variables equals one file with the variables' values on top."""
+    required = {
+        ("credentials", "default", "client_id"): "x",
+        ("credentials", "default", "client_secret_file"): "/x",
+    }
+    file = tmp_path_factory.getbasetemp() / "merged.yaml"
+    file.write_text(json.dumps(_tree({**required, **in_file})))
+    environ = {variable_name(path): _text(value) for path, value in in_environment.items()}
+    expected = _tree({**required, **in_file, **in_environment})
+    assert load(file, environ) == Settings.model_validate(expected)
+
+
+TREES = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+)
+GROUPS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
+
+
+@given(GROUPS, GROUPS, GROUPS)
+def test_merging_is_associative_and_leaves_its_arguments_alone(
+    one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]
+) -> None:
+    """Layers may be put together in any grouping, and nothing is changed in place."""
+    before = json.dumps([one, two])
+    once = merge(one, two)
+    assert json.dumps([one, two]) == before
+    assert merge(once, {}) == once
+    if all(isinstance(v, dict) for layer in (one, two, three) for v in layer.values()):
+        assert merge(once, three).keys() == merge(one, merge(two, three)).keys()

@@ -1,0 +1,247 @@
+"""From file and environment to settings, or to every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Problem, Settings, SettingsError, load
+
+SECRET = "hunter2-s3cret"
+CREDENTIALS = "credentials: {default: {client_id: a, client_secret_file: /run/s}}\n"
+
+
+def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a YAML text."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load(file, environ or {})
+
+
+def problems(
+    tmp_path: Path, text: str, environ: Mapping[str, str] | None = None
+) -> dict[str, Problem]:
+    """What is wrong with a YAML text, by key."""
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, text, environ)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value.problems)
+    keys = [problem.key for problem in caught.value.problems]
+    assert len(keys) == len(set(keys)), f"complained about twice: {keys}"
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+def test_a_credential_is_all_that_must_be_given(tmp_path: Path) -> None:
+    """With one credential and nothing else the gateway listens on loopback for the playground."""
+    settings = read(tmp_path, CREDENTIALS)
+    assert settings.environment == "playground"
+    assert str(settings.listen.address) == "127.0.0.1:8080"
+    assert settings.listen.base_path == "/fhir"
+    assert settings.platform.fhir_base_url == "https://playground.medcore.uz/fhir"
+    assert settings.sso.token_url == "https://sso.medcore.uz/oauth/token"
+    assert settings.sso.authorize_url == "https://sso.medcore.uz"
+    assert settings.limits.max_body_bytes == 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("environment", "base", "token_url"),
+    [
+        ("production", "https://fhir.medcore.uz", "https://sso.medcore.uz/oauth/token"),
+        ("dhp-playground", "https://playground.dhp.uz/fhir", "https://sso.dhp.uz/oauth/token"),
+        ("dhp-production", "https://fhir.dhp.uz", "https://sso.dhp.uz/oauth/token"),
+    ],
+)
+def test_an_environment_fills_in_the_urls(
+    tmp_path: Path, environment: str, base: str, token_url: str
+) -> None:
+    """Each named environment brings its own FHIR base and token endpoint."""
+    settings = read(tmp_path, f"environment: {environment}\n{CREDENTIALS}")
+    assert settings.platform.fhir_base_url == base
+    assert settings.sso.token_url == token_url
+
+
+def test_given_urls_win_over_the_environment(tmp_path: Path) -> None:
+    """A URL that is given stays, the others are still filled in."""
+    text = f"{CREDENTIALS}platform: {{fhir_base_url: 'https://fhir.clinic.uz/r5/'}}\n"
+    settings = read(tmp_path, text)
+    assert settings.platform.fhir_base_url == "https://fhir.clinic.uz/r5"
+    assert settings.sso.token_url == "https://sso.medcore.uz/oauth/token"
+
+
+def test_custom_needs_both_urls(tmp_path: Path) -> None:
+    """environment: custom fills in nothing and says which URLs are missing."""
+    found = problems(tmp_path, f"environment: custom\n{CREDENTIALS}")
+    assert set(found) == {"platform.fhir_base_url", "sso.token_url"}
+
+
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    """Unknown keys, wrong values, broken rules and unknown variables all come in one go."""
+    text = f"""
+listen:
+  adress: 127.0.0.1:1
+  base_path: fhir
+platform: {{connect_timeout: -1, response_timeout: 5s, max_connections: 1.5}}
+credentials:
+  default: {{client_id: 17, client_secret: {SECRET}, client_secret_file: /x}}
+  lab: {{client_id: b}}
+audit: {{rotate_bytes: 16 miB, on_failure: stop}}
+log: {{level: loud}}
+rewrite: {{enabled: yes}}
+retry: {{}}
+"""
+    found = problems(tmp_path, text, {"DHP_GATEWAY_LIMITS__MAX_HEADER": "5"})
+    assert set(found) == {
+        "listen.adress",
+        "listen.base_path",
+        "platform.connect_timeout",
+        "platform.response_timeout",
+        "platform.max_connections",
+        "credentials.default.client_id",
+        "credentials.default.client_secret",
+        "credentials.lab.client_secret",
+        "audit.rotate_bytes",
+        "audit.on_failure",
+        "log.level",
+        "rewrite.enabled",
+        "retry",
+        "DHP_GATEWAY_LIMITS__MAX_HEADER",
+    }
+
+
+def test_a_problem_names_line_and_remedy(tmp_path: Path) -> None:
+    """A mistyped key comes with its line and the key that was probably meant."""
+    found = problems(tmp_path, f"{CREDENTIALS}listen:\n  adress: 127.0.0.1:1\n")
+    problem = found["listen.adress"]
+    assert problem.source == "line 3"
+    assert problem.hint == "did you mean address?"
+    assert str(problem) == "listen.adress: is not a known key (line 3). Did you mean address?"
+
+
+def test_a_key_at_the_wrong_level_is_sent_home(tmp_path: Path) -> None:
+    """A key that exists elsewhere is named with its full path."""
+    found = problems(tmp_path, f"{CREDENTIALS}fhir_base_url: https://x\n")
+    assert found["fhir_base_url"].hint == "did you mean platform.fhir_base_url?"
+
+
+def test_an_unknown_key_is_not_also_missing(tmp_path: Path) -> None:
+    """A mistyped required key is one problem, not two."""
+    text = "credentials: {default: {client_idd: a, client_secret_file: /x}}"
+    assert set(problems(tmp_path, text)) == {"credentials.default.client_idd"}
+
+
+def test_off_is_a_word_and_not_false(tmp_path: Path) -> None:
+    """`off` keeps its meaning as a text, unlike in YAML 1.1."""
+    settings = read(tmp_path, f"{CREDENTIALS}audit: {{sink: off}}\nfhir: {{search_guard: off}}\n")
+    assert settings.audit.sink == "off"
+    assert settings.fhir.search_guard == "off"
+
+
+def test_an_empty_group_has_its_defaults(tmp_path: Path) -> None:
+    """A group whose keys are all commented out is as good as none."""
+    settings = read(tmp_path, f"{CREDENTIALS}listen:\n  # address: x\n  tls:\nlogin:\n")
+    assert settings == read(tmp_path, CREDENTIALS)
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    """Nothing can change a setting after it was checked."""
+    settings = read(tmp_path, CREDENTIALS)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.workers = 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"listen: [\npassword: {SECRET}", "line "),
+        (f"listen:\n  a: 1\n b: {SECRET}\n", "line 3"),
+        (f"client_secret: *{SECRET.replace('-', '')}\n", "line 1"),
+        (f"a: &a {SECRET}\n---\nb: 1\n", "line 2"),
+        (f"\t{SECRET}: 1", "line 1"),
+    ],
+)
+def test_broken_yaml_is_one_problem_with_its_line(tmp_path: Path, text: str, line: str) -> None:
+    """A file that is no YAML gives the place of the mistake and complains about nothing else."""
+    (problem,) = problems(tmp_path, text).values()
+    assert "is not valid YAML" in problem.message
+    assert problem.source.startswith(line)
+    assert SECRET.replace("-", "") not in str(problem)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "just text\n", "17\n"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
+    """A list or a text at the top is no settings file."""
+    (problem,) = problems(tmp_path, text).values()
+    assert problem.message == "is not a group of keys"
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    """YAML's silent last-one-wins is an error here, with both lines."""
+    found = problems(tmp_path, f"{CREDENTIALS}log:\n  level: info\n  level: debug\n")
+    assert found["log.level"].source == "line 4"
+    assert "line 3" in found["log.level"].hint
+
+
+def test_a_yaml_tag_is_refused(tmp_path: Path) -> None:
+    """Tags cannot make objects or smuggle types in."""
+    text = f"{CREDENTIALS}listen: {{address: !!python/object:os.system x}}\n"
+    assert "listen.address" in problems(tmp_path, text)
+
+
+def test_a_value_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
+    """An endless structure ends in a problem."""
+    text = f"{CREDENTIALS}rewrite: {{aliases: &a [*a]}}\n"
+    assert any("refers to itself" in p.message for p in problems(tmp_path, text).values())
+
+
+def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
+    """A path that leads nowhere is named, with the reason."""
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path / "none.yaml", {})
+    (problem,) = caught.value.problems
+    assert "no such file" in problem.message
+    assert problem.key.endswith("none.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"x: " + b"y" * (4 * 1024 * 1024)])
+def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes) -> None:
+    """Binary and oversized files are refused without being shown."""
+    file = tmp_path / "gateway.yaml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError):
+        load(file, {})
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    """Editors on Windows put one in front."""
+    assert read(tmp_path, "\ufeff" + CREDENTIALS) == read(tmp_path, CREDENTIALS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"credentials: {{default: {{client_id: a, client_secret: [{SECRET}]}}}}",
+        f"credentials: {{default: {{client_id: [{SECRET}], client_secret_file: /x}}}}",
+        f"credentials: {{default: {SECRET}}}",
+        f"credentials: {SECRET}",
+        f"{CREDENTIALS}platform: {{fhir_base_url: 'https://u:{SECRET}@host'}}",
+        f"{CREDENTIALS}log: {{level: {SECRET}}}",
+        f"{CREDENTIALS}store: {{url: 'redis://:{SECRET}@host'}}",
+    ],
+)
+def test_no_problem_repeats_a_value(tmp_path: Path, text: str) -> None:
+    """Wherever a secret landed, the problem about it does not show it."""
+    assert problems(tmp_path, text)
+
+
+def test_a_number_is_no_text(tmp_path: Path) -> None:
+    """A client id of digits must be quoted, else leading zeros would be lost."""
+    found = problems(tmp_path, "credentials: {default: {client_id: 017, client_secret_file: /x}}")
+    assert found["credentials.default.client_id"].hint == "put it in quotes"
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "1e999", "true", "'5'", "null", "[]"])
+def test_a_duration_is_a_finite_number(tmp_path: Path, value: str) -> None:
+    """Durations are plain numbers of seconds."""
+    assert "sso.timeout" in problems(tmp_path, f"{CREDENTIALS}sso: {{timeout: {value}}}")

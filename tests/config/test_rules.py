@@ -1,0 +1,197 @@
+"""The rules between keys, and what this version cannot do yet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Settings, SettingsError, load
+from gateway.config.availability import UNAVAILABLE
+from gateway.config.rules import find
+
+BASE: dict[str, Any] = {
+    "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}
+}
+CALLER = {"name": "lab", "api_key_file": "/run/k"}
+
+
+def findings(settings: dict[str, Any]) -> dict[str, str]:
+    """What the rules say about settings whose values are all right, by key."""
+    checked = Settings.model_validate({**BASE, **settings})
+    found = [finding for finding in find(checked) if "not available" not in finding.message]
+    return {".".join(map(str, finding.setting)): finding.message for finding in found}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"listen": {"address": "0.0.0.0:8080", "allow_anonymous": True}},
+        {"listen": {"address": "0.0.0.0:8080"}, "callers": [CALLER]},
+        {"listen": {"address": "unix:/run/x"}, "admin": {"address": "unix:/run/y"}},
+        {"listen": {"address": "127.0.0.1:0"}, "admin": {"address": "127.0.0.1:0"}},
+        {"platform": {"fhir_base_url": "http://10.0.0.1", "allow_plaintext": True}},
+        {"platform": {"fhir_base_url": "http://localhost:1/fhir"}},
+        {"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/auth/callback"}},
+        {"audit": {"sink": "file", "path": "/x"}},
+        {"listen": {"base_path": "/auth"}},
+        {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
+         "redirect_uri": "https://x/auth/callback"}},
+        {"callers": [CALLER], "credentials": {"default": {"client_id": "a",
+         "client_secret": "b", "auth_method": "client_secret_basic"}}},
+    ],
+)  # fmt: skip
+def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
+    """What an operator may well want is accepted."""
+    assert findings(settings) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"listen": {"address": "0.0.0.0:8080"}}, "listen.address"),
+        ({"listen": {"address": "[::]:8080"}}, "listen.address"),
+        ({"listen": {"address": "gateway.clinic.uz:80"}}, "listen.address"),
+        ({"admin": {"address": "127.0.0.1:8080"}}, "admin.address"),
+        ({"admin": {"address": "0.0.0.0:8080"}}, "admin.address"),
+        ({"platform": {"fhir_base_url": "http://10.0.0.1/fhir"}}, "platform.fhir_base_url"),
+        ({"sso": {"token_url": "http://sso.clinic.uz/token"}}, "sso.token_url"),
+        ({"sso": {"authorize_url": "http://sso.clinic.uz"}}, "sso.authorize_url"),
+        ({"credentials": {}}, "credentials"),
+        (
+            {"credentials": {"lab": {"client_id": "a", "client_secret": "b"}}},
+            "credentials.default",
+        ),
+        ({"credentials": {"default": {"client_id": "a"}}}, "credentials.default.client_secret"),
+        (
+            {"credentials": {"default": {"client_id": "a", "auth_method": "private_key_jwt"}}},
+            "credentials.default.private_key_file",
+        ),
+        (
+            {
+                "credentials": {
+                    "default": {
+                        "client_id": "a",
+                        "client_secret": "b",
+                        "private_key_file": "/k",
+                        "auth_method": "private_key_jwt",
+                    }
+                }
+            },
+            "credentials.default.client_secret",
+        ),
+        (
+            {
+                "credentials": {
+                    "default": {"client_id": "a", "client_secret": "b", "private_key_file": "/k"}
+                }
+            },
+            "credentials.default.private_key_file",
+        ),
+        (
+            {
+                "credentials": {
+                    "default": {
+                        "client_id": "a",
+                        "client_secret": "b",
+                        "extra_params": {"grant_type": "password"},
+                    }
+                }
+            },
+            "credentials.default.extra_params.grant_type",
+        ),
+        (
+            {
+                "credentials": {
+                    "default": {
+                        "client_id": "a",
+                        "client_secret": "b",
+                        "client_secret_file": "/s",
+                    }
+                }
+            },
+            "credentials.default.client_secret",
+        ),
+        ({"callers": [CALLER, CALLER]}, "callers.1.name"),
+        ({"callers": [{**CALLER, "credential": "none"}]}, "callers.0.credential"),
+        ({"callers": [{**CALLER, "api_key": "k"}]}, "callers.0.api_key"),
+        (
+            {"callers": [{"name": "a", "basic_auth": {"username": "a"}}]},
+            "callers.0.basic_auth.password",
+        ),
+        ({"callers": [{"name": "a", "client_cert_names": ["a"]}]}, "callers.0.client_cert_names"),
+        ({"listen": {"tls": {"cert_file": "/c"}}}, "listen.tls.key_file"),
+        ({"listen": {"tls": {"key_file": "/c"}}}, "listen.tls.cert_file"),
+        ({"listen": {"tls": {"client_ca_file": "/c"}}}, "listen.tls.client_ca_file"),
+        ({"platform": {"client_cert_file": "/c"}}, "platform.client_key_file"),
+        ({"audit": {"sink": "file"}}, "audit.path"),
+        ({"audit": {"sink": "syslog"}}, "audit.syslog_url"),
+        ({"login": {"enabled": True, "redirect_uri": "https://x/auth/callback"}},
+         "login.client_id"),
+        ({"login": {"enabled": True, "client_id": "a"}}, "login.redirect_uri"),
+        (
+            {
+                "listen": {"base_path": "/auth/fhir"},
+                "login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/c"},
+            },
+            "listen.base_path",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_found_at_its_key(settings: dict[str, Any], key: str) -> None:
+    """Each contradiction between keys is one finding at the key to change."""
+    assert list(findings(settings)) == [key]
+
+
+SWITCHED_ON: dict[str, Any] = {
+    "callers": [CALLER],
+    "listen.tls.cert_file": "/c",
+    "listen.tls.key_file": "/c",
+    "listen.tls.client_ca_file": "/c",
+    "platform.client_cert_file": "/c",
+    "platform.client_key_file": "/c",
+    "platform.proxy_url": "http://proxy:3128",
+    "sso.proxy_url": "http://proxy:3128",
+    "credentials.default.auth_method": "private_key_jwt",
+    "store.url": "redis://host",
+    "login.enabled": True,
+    "outbox.enabled": True,
+    "tracing.otlp_endpoint": "https://otel",
+    "workers": 2,
+    "audit.sink": "file",
+    "audit.fhir_audit_events": True,
+    "fhir.auto_if_match": True,
+    "fhir.search_guard": "block",
+    "rewrite.aliases": ["https://alias"],
+}
+
+
+@pytest.mark.parametrize("key", [row[0].replace("*", "default") for row in UNAVAILABLE])
+def test_what_does_not_exist_yet_is_refused(tmp_path: Path, key: str) -> None:
+    """Switching on a feature of a later version is a problem at its key, not silence."""
+    values: dict[str, Any] = json.loads(json.dumps(BASE))
+    *groups, last = key.split(".")
+    here = values
+    for group in groups:
+        here = here.setdefault(group, {})
+    here[last] = SWITCHED_ON[key]
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps(values))
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    refused = [p.key for p in caught.value.problems if "not available in this version" in p.message]
+    assert refused == [key]
+
+
+def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path) -> None:
+    """An unreadable secret key is one problem; that the secret is then missing is not another."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text("credentials: {default: {client_id: a, client_secret: ''}}\n"
+                    "listen: {address: '0.0.0.0:8080', allow_anonymous: perhaps}\n")  # fmt: skip
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    keys = [problem.key for problem in caught.value.problems]
+    assert sorted(keys) == ["credentials.default.client_secret", "listen.allow_anonymous"]

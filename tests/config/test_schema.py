@@ -1,0 +1,80 @@
+"""The JSON Schema and the reference say what the settings are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.config import reference, shape
+from gateway.config.environment import variable_name
+from gateway.config.schema import json_schema
+from gateway.config.section import Section
+from gateway.config.settings import Settings
+
+
+def groups(section: type[Section]) -> Iterator[type[Section]]:
+    """A group and all groups below it."""
+    yield section
+    for annotation in shape.fields_of(section).values():
+        inside = shape.value_of_mapping(annotation) or shape.item_of_list(annotation) or annotation
+        if (inner := shape.section_of(inside)) is not None:
+            yield from groups(inner)
+
+
+def definition(schema: dict[str, Any], section: type[Section]) -> dict[str, Any]:
+    """The part of the schema for a group."""
+    found: dict[str, Any] = schema if section is Settings else schema["$defs"][section.__name__]
+    return found
+
+
+@pytest.mark.parametrize("section", list(groups(Settings)), ids=lambda s: s.__name__)
+def test_every_key_is_described(section: type[Section]) -> None:
+    """Each group closes its keys, and each key has a description and a title or a reference."""
+    schema = json_schema()
+    part = definition(schema, section)
+    assert part["additionalProperties"] is False
+    assert set(part["properties"]) == set(section.model_fields)
+    for name, field in part["properties"].items():
+        group = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
+        assert len({**group, **field}["description"]) > 20, name
+        assert {"$ref", "title", "anyOf"} & field.keys()
+
+
+def test_the_schema_has_no_other_groups() -> None:
+    """Definitions are exactly the groups of settings."""
+    assert {s.__name__ for s in groups(Settings)} == {*json_schema()["$defs"], "Settings"}
+
+
+def test_what_the_environment_fills_in_is_not_required() -> None:
+    """A file without URLs is valid; a credential without client id is not."""
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "required" not in schema
+    assert "required" not in schema["$defs"]["PlatformSettings"]
+    assert schema["$defs"]["CredentialSettings"]["required"] == ["client_id"]
+
+
+def test_sizes_are_numbers_or_texts_with_a_unit() -> None:
+    """Editors accept both ways to write a size, and the default is in bytes."""
+    size = json_schema()["$defs"]["LimitsSettings"]["properties"]["max_body_bytes"]
+    assert size["type"] == ["integer", "string"]
+    assert "MiB" in size["pattern"]
+    assert size["default"] == 64 * 1024 * 1024
+
+
+def test_closed_lists_and_defaults_are_given_as_the_file_writes_them() -> None:
+    """Enumerations are listed; an address is a text."""
+    schema = json_schema()
+    assert schema["properties"]["environment"]["enum"][0] == "playground"
+    address = schema["$defs"]["ListenSettings"]["properties"]["address"]
+    assert (address["type"], address["default"]) == ("string", "127.0.0.1:8080")
+
+
+def test_the_reference_names_every_key_and_variable() -> None:
+    """docs/settings.md has the variable of each key outside of lists."""
+    page = reference.markdown()
+    for setting, _ in shape.leaves():
+        variable = variable_name(setting).replace("*", "<NAME>")
+        assert f"`{variable}`" in page, variable

@@ -1,0 +1,104 @@
+"""Secrets that are given as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import SecretUnreadable, Settings
+from gateway.config.secret_files import MAX_SECRET_BYTES, read_secret_file
+
+KEY = "credentials.default.client_secret_file"
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (b"s3cret", "s3cret"),
+        (b"s3cret\n", "s3cret"),
+        (b"s3cret\r\n", "s3cret"),
+        (b"\xef\xbb\xbfs3cret\n", "s3cret"),
+        (b" s3cret \n", " s3cret "),
+        (b"s3cret\n\n", "s3cret\n"),
+    ],
+)
+def test_one_final_line_break_is_ignored(tmp_path: Path, content: bytes, secret: str) -> None:
+    """The secret is the file's text; only what an editor adds is taken off."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    assert read_secret_file(KEY, file).reveal() == secret
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"  \n", "empty"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"x" * (MAX_SECRET_BYTES + 1), "larger"),
+    ],
+)
+def test_a_file_without_a_secret_is_unreadable(tmp_path: Path, content: bytes, why: str) -> None:
+    """Empty, binary and oversized files are refused with key, path and reason, never content."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    with pytest.raises(SecretUnreadable, match=why) as caught:
+        read_secret_file(KEY, file)
+    assert (caught.value.key, caught.value.path) == (KEY, file)
+    assert "xxx" not in str(caught.value)
+
+
+def test_a_missing_file_or_a_directory_is_unreadable(tmp_path: Path) -> None:
+    """What cannot be opened is reported in the system's words."""
+    with pytest.raises(SecretUnreadable, match="no such file"):
+        read_secret_file(KEY, tmp_path / "none")
+    with pytest.raises(SecretUnreadable, match="is a directory"):
+        read_secret_file(KEY, tmp_path)
+
+
+def test_a_credential_reads_its_secret_anew_each_time(tmp_path: Path) -> None:
+    """A changed file gives the changed secret, without reloading the settings."""
+    file = tmp_path / "secret"
+    file.write_text("one\n")
+    settings = Settings.model_validate(
+        {"credentials": {"default": {"client_id": "a", "client_secret_file": str(file)}}}
+    )
+    credential = settings.credentials["default"]
+    first = credential.secret()
+    file.write_text("two\n")
+    second = credential.secret()
+    assert first is not None
+    assert second is not None
+    assert (first.reveal(), second.reveal()) == ("one", "two")
+
+
+def test_every_given_secret_is_listed_with_its_key() -> None:
+    """The list serves checking and start-up; secrets that are not given are not in it."""
+    settings = Settings.model_validate(
+        {
+            "credentials": {"default": {"client_id": "a", "client_secret": "s"}},
+            "login": {"client_secret_file": "/l"},
+            "outbox": {"encryption_key_file": "/o"},
+            "callers": [
+                {"name": "x"},
+                {"name": "y", "api_key": "k", "basic_auth": {"username": "u", "password": "p"}},
+            ],
+        }
+    )
+    assert [source.key for source in settings.secret_sources()] == [
+        "credentials.default.client_secret",
+        "login.client_secret",
+        "outbox.encryption_key",
+        "callers[1].api_key",
+        "callers[1].basic_auth.password",
+    ]
+
+
+def test_no_text_of_the_settings_shows_a_secret() -> None:
+    """repr, str and JSON of the settings mask what is secret."""
+    settings = Settings.model_validate(
+        {"credentials": {"default": {"client_id": "a", "client_secret": "hunter2"}}}
+    )
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"

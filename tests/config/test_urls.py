@@ -1,0 +1,119 @@
+"""URLs and paths of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gateway.config.urls import (
+    is_plaintext_abroad,
+    parse_base_path,
+    parse_base_url,
+    parse_endpoint_url,
+    parse_proxy_url,
+    parse_syslog_url,
+)
+from gateway.config.values import Invalid
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://fhir.dhp.uz", "https://fhir.dhp.uz"),
+        ("https://fhir.dhp.uz/", "https://fhir.dhp.uz"),
+        ("HTTPS://Fhir.DHP.uz/Fhir/R5/", "https://fhir.dhp.uz/Fhir/R5"),
+        ("http://[::1]:8090/fhir", "http://[::1]:8090/fhir"),
+        ("https://host/a%20b", "https://host/a%20b"),
+    ],
+)
+def test_a_base_url_loses_its_final_slash_and_the_case_of_its_host(given: str, kept: str) -> None:
+    """Only what has no meaning is normalised; the path stays byte for byte."""
+    assert parse_base_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "fhir.dhp.uz",
+        "ftp://fhir.dhp.uz",
+        "https://",
+        "https:///fhir",
+        "https://user:s3cret@fhir.dhp.uz",
+        "https://fhir.dhp.uz/fhir?x=s3cret",
+        "https://fhir.dhp.uz/fhir?",
+        "https://fhir.dhp.uz/fhir#s3cret",
+        "https://fhir.dhp.uz:99999",
+        "https://fhir.dhp.uz:x",
+        "https://fhir.dhp.uz/a//b",
+        "https://fhir.dhp.uz/a/../b",
+        "https://fhir dhp.uz",
+        "https://фхир.уз",
+        "https://fhir.dhp.uz/\nHost: x",
+        "https://[::1",
+        "https://300.1.1.1/",
+    ],
+)
+def test_an_unclean_url_is_refused_without_repeating_it(wrong: str) -> None:
+    """User, query, fragment, bad host or path: refused, and the text never shows the URL."""
+    with pytest.raises(Invalid) as caught:
+        parse_base_url(wrong)
+    assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_an_endpoint_keeps_its_final_slash() -> None:
+    """An endpoint is requested as it stands: /token/ and /token are two resources."""
+    assert parse_endpoint_url("https://sso.dhp.uz/token/") == "https://sso.dhp.uz/token/"
+    assert parse_endpoint_url("https://sso.dhp.uz/") == "https://sso.dhp.uz"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("/", ""), ("", ""), ("/fhir", "/fhir"), ("/fhir/", "/fhir"), ("/a/b-1.~_", "/a/b-1.~_")],
+)
+def test_a_base_path_has_no_final_slash(given: str, kept: str) -> None:
+    """The base path is empty or begins with a slash and ends without."""
+    assert parse_base_path(given) == kept
+
+
+@pytest.mark.parametrize(
+    "wrong", ["fhir", "//", "//fhir", "/a//b", "/a/../b", "/./a", "/a b", "/a?b", "/a%2fb", "/ф"]
+)
+def test_an_unclean_base_path_is_refused(wrong: str) -> None:
+    """Paths that decoding or normalising would change are refused."""
+    with pytest.raises(Invalid):
+        parse_base_path(wrong)
+
+
+@pytest.mark.parametrize(
+    ("url", "plaintext"),
+    [
+        ("https://fhir.dhp.uz", False),
+        ("http://127.0.0.1:8090/fhir", False),
+        ("http://[::1]/fhir", False),
+        ("http://localhost", False),
+        ("http://localhost.evil.uz", True),
+        ("http://10.0.0.1", True),
+    ],
+)
+def test_plaintext_to_another_machine_is_recognised(url: str, plaintext: bool) -> None:
+    """Loopback is judged by the whole host, not by how it begins."""
+    assert is_plaintext_abroad(url) is plaintext
+
+
+@pytest.mark.parametrize(
+    ("parse", "wrong"),
+    [
+        (parse_proxy_url, "http://proxy:3128/path"),
+        (parse_proxy_url, "https://proxy:3128"),
+        (parse_syslog_url, "tls://host"),
+        (parse_syslog_url, "http://host:514"),
+        (parse_syslog_url, "udp://host:514/x"),
+    ],
+)
+def test_proxy_and_syslog_urls_have_their_own_forms(
+    parse: Callable[[str], str], wrong: str
+) -> None:
+    """A proxy has no path; a syslog server needs its port."""
+    with pytest.raises(Invalid):
+        parse(wrong)

@@ -1,0 +1,93 @@
+"""Sizes, addresses, networks, secrets as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.values import (
+    Address,
+    Invalid,
+    format_size,
+    is_host,
+    parse_address,
+    parse_size,
+)
+
+UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@given(st.integers(0, 10**12), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "]))
+def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
+    """Every whole number with a known unit is that many bytes, with or without one space."""
+    text = f"{number}{space}{unit}" if unit else str(number)
+    assert parse_size(text) == number * UNITS[unit]
+
+
+@given(st.integers(0, 2**60))
+def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
+    """Writing a size in its shortest form loses no byte."""
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    "wrong", [-1, True, 1.5, None, "", "MiB", "16 miB", "1.5MiB", "-1", "1  KiB", "٣KiB", "1KiB\n"]
+)
+def test_what_is_no_size_is_refused(wrong: object) -> None:
+    """Negative, fractional and misspelt sizes are refused with a hint that shows the form."""
+    with pytest.raises(Invalid) as caught:
+        parse_size(wrong)
+    assert "16MiB" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "loopback"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080), True),
+        ("127.9.9.9:1", Address("127.9.9.9", 1), True),
+        ("localhost:0", Address("localhost", 0), True),
+        ("[::1]:9090", Address("::1", 9090), True),
+        ("[::]:80", Address("::", 80), False),
+        ("0.0.0.0:65535", Address("0.0.0.0", 65535), False),
+        ("gateway.clinic.uz:80", Address("gateway.clinic.uz", 80), False),
+        ("unix:/run/dhp.sock", Address(path="/run/dhp.sock"), True),
+    ],
+)
+def test_addresses_are_understood(text: str, address: Address, loopback: bool) -> None:
+    """An address gives host and port or a path, knows loopback, and is written back the same."""
+    parsed = parse_address(text)
+    assert parsed == address
+    assert parsed.is_loopback is loopback
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "8080",
+        ":8080",
+        "host",
+        "::1:80",
+        "[::1]",
+        "[127.0.0.1:80",
+        "1.2.3.4:65536",
+        "1.2.3.400:80",
+        "a b:80",
+        "unix:relative",
+        "unix:",
+        "unix:/" + "x" * 120,
+        8080,
+        None,
+    ],
+)
+def test_what_is_no_address_is_refused(wrong: object) -> None:
+    """Ports out of range, missing parts and relative socket paths are refused."""
+    with pytest.raises(Invalid):
+        parse_address(wrong)
+
+
+@pytest.mark.parametrize("host", ["300.1.1.1", "1.2.3", "", "-x", "a..b", "x" * 254])
+def test_a_mistyped_ip_address_is_no_host_name(host: str) -> None:
+    """A host that ends in digits is an IP address or nothing."""
+    assert not is_host(host)
