@@ -27,20 +27,20 @@ class TokenSource(Protocol):
 class TokenObserver(Protocol):
     """Told what happens to tokens; never shown one. `outcome` is `ok` or a `FailureKind`."""
 
-    def token_requested(self, credential: str, outcome: str, seconds: float) -> None:
+    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
         """The SSO was asked and answered, or did not, after `seconds`."""
         ...
 
-    def token_expires(self, credential: str, timestamp: float) -> None:
+    def token_expires(self, credential: str, timestamp: float, /) -> None:
         """The token in use expires at the Unix time `timestamp`; 0 when it was dropped."""
         ...
 
-    def token_waiters(self, credential: str, waiting: int) -> None:
+    def token_waiters(self, credential: str, waiting: int, /) -> None:
         """So many requests wait for a token now."""
         ...
 
     def token_event(
-        self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
     ) -> None:
         """For the audit trail: a token was fetched or could not be."""
         ...

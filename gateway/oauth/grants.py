@@ -42,6 +42,7 @@ _HEADERS: Final = {
     # connection fails.
     "Connection": "close",
     "Content-Type": "application/x-www-form-urlencoded",
+    "User-Agent": "dhp-gateway",
 }
 
 RESERVED_PARAMS: Final = frozenset(

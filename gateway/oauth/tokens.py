@@ -40,7 +40,8 @@ class TokenState:
     """One credential for readiness and the status page; times in seconds from now.
 
     `failure` and `cause` tell of the last attempt if it failed, `next_attempt_in` when the SSO will
-    be asked again; `rejected` says that the platform refuses fresh tokens.
+    be asked again (None while it is being asked: `fetching`); `rejected` says that the platform
+    refuses fresh tokens.
     """
 
     valid: bool
@@ -48,6 +49,7 @@ class TokenState:
     failure: FailureKind | None
     cause: str | None
     next_attempt_in: float | None
+    fetching: bool
     rejected: bool
 
 
@@ -199,6 +201,7 @@ class Tokens:
             failure=failure.kind if failure is not None else None,
             cause=str(failure) if failure is not None else None,
             next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
+            fetching=slot.flight is not None,
             rejected=slot.rejections.paused(now),
         )
 

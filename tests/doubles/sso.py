@@ -1,0 +1,214 @@
+"""An SSO that says what a test tells it to, and keeps what it was asked.
+
+    async with Sso() as sso:
+        sso.script(status(503), token("first", expires_in=3))   # the next two answers
+        sso.answer(token("second"))                             # all others
+        ... use sso.token_url ...
+        assert sso.requests[0].form["grant_type"] == "client_credentials"
+
+Without a script it issues `token-1`, `token-2`, … for 300 seconds. It speaks HTTP by hand, one
+request a connection, so that an answer can be any bytes, late, broken or missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+from urllib.parse import parse_qsl, unquote_plus
+
+from multidict import CIMultiDict
+
+End = Literal["close", "reset", "hang"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes to send, and what becomes of the connection after them."""
+
+    raw: bytes = b""
+    end: End = "close"
+
+
+@dataclass(frozen=True)
+class SeenRequest:
+    """A request as it came in."""
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+    body: bytes
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The decoded form; a repeated name is an error of the client."""
+        items = parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True)
+        assert len({name for name, _ in items}) == len(items), "repeated form parameter"
+        return dict(items)
+
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """Client id and secret of the Authorization header, decoded (RFC 6749 section 2.3.1)."""
+        scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
+        if scheme != "Basic":
+            return None
+        client_id, _, secret = base64.b64decode(encoded).decode().partition(":")
+        return unquote_plus(client_id), unquote_plus(secret)
+
+
+def http(
+    status: int, body: bytes = b"", *headers: tuple[str, str], content_type: str = "text/html"
+) -> Answer:
+    """An answer with a body and right framing."""
+    lines = [f"HTTP/1.1 {status} Any", f"Content-Type: {content_type}", "Connection: close"]
+    lines += [f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return Answer("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+
+def status(code: int, *headers: tuple[str, str]) -> Answer:
+    """An answer of a load balancer: a status and a page for people."""
+    return http(code, b"<html><body>Something is wrong</body></html>", *headers)
+
+
+def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> Answer:
+    """Any JSON."""
+    return http(code, json.dumps(value).encode(), *headers, content_type="application/json")
+
+
+def token(value: str, **members: object) -> Answer:
+    """A token; `members` add to or replace those of a plain answer, None leaves one out."""
+    plain: dict[str, object] = {"access_token": value, "token_type": "Bearer", "expires_in": 300}
+    merged = {**plain, **members}
+    return json_body({name: value for name, value in merged.items() if value is not None})
+
+
+def refusal(error: str, code: int = 400) -> Answer:
+    """An error answer of RFC 6749 section 5.2."""
+    return json_body({"error": error, "error_description": "as the test wants it"}, code)
+
+
+RESET = Answer(end="reset")
+HANG = Answer(end="hang")
+CLOSE = Answer()
+
+
+class Sso:
+    """The server; an async context manager that listens on a port of its own.
+
+    `open_now` and `most_at_once` count requests that are being answered.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.requests: list[SeenRequest] = []
+        self.open_now = 0
+        self.most_at_once = 0
+        self._tls = tls
+        self._script: deque[Answer] = deque()
+        self._default: Callable[[], Answer] = self._numbered
+        self._issued = 0
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._news = asyncio.Condition()
+        self._connections: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def token_url(self) -> str:
+        """The token endpoint."""
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
+
+    def answer(self, answer: Answer | None) -> None:
+        """Answer so from now on, once the script is used up; None: numbered tokens again."""
+        self._default = self._numbered if answer is None else lambda: answer
+
+    def script(self, *answers: Answer) -> None:
+        """Give the next requests these answers, one each."""
+        self._script.extend(answers)
+
+    def hold(self) -> None:
+        """Take requests but do not answer before `release`."""
+        self._gate.clear()
+
+    def release(self) -> None:
+        """Answer what was held, and everything from now on."""
+        self._gate.set()
+
+    async def seen(self, count: int) -> None:
+        """Return when `count` requests have come in, all in all."""
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= count)
+
+    def _numbered(self) -> Answer:
+        self._issued += 1
+        return token(f"token-{self._issued}")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._exchange(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client left, or the test is over
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await _read_request(reader)
+        answer = self._script.popleft() if self._script else self._default()
+        self.open_now += 1
+        self.most_at_once = max(self.most_at_once, self.open_now)
+        try:
+            async with self._news:
+                self.requests.append(request)
+                self._news.notify_all()
+            await self._gate.wait()
+            writer.write(answer.raw)
+            await writer.drain()
+            if answer.end == "hang":
+                await reader.read()
+            if answer.end == "reset":
+                _reset(writer)
+        finally:
+            self.open_now -= 1
+
+
+async def _read_request(reader: asyncio.StreamReader) -> SeenRequest:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.rstrip("\r\n").split("\r\n")
+    method, target, _ = first.split(" ")
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers.add(name, value.strip())
+    body = await reader.readexactly(int(headers.get("Content-Length", "0")))
+    return SeenRequest(method, target, headers, body)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST instead of FIN."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

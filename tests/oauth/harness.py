@@ -1,0 +1,131 @@
+"""Tokens wired to an SSO double, a clock that the test moves, and an observer that keeps all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from gateway.oauth.client_auth import client_secret_post
+from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.grants import (
+    ClientCredentials,
+    CredentialSource,
+    EndpointSettings,
+    TokenEndpoint,
+)
+from gateway.oauth.pacing import TokenPolicy
+from gateway.oauth.store import MemoryStore, TokenStore
+from gateway.oauth.tokens import Token, Tokens, TokenState
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock, turn
+from tests.doubles.sso import Sso
+
+SECRET = "planted-secret"
+Detail = Mapping[str, str | float | None]
+
+
+@dataclass
+class RecordingObserver:
+    """Keeps what it was told."""
+
+    requested: list[tuple[str, str, float]] = field(default_factory=list)
+    expiries: list[tuple[str, float]] = field(default_factory=list)
+    waiters: list[tuple[str, int]] = field(default_factory=list)
+    events: list[tuple[str, str, Detail]] = field(default_factory=list)
+
+    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+        """Keep it."""
+        self.requested.append((credential, outcome, seconds))
+
+    def token_expires(self, credential: str, timestamp: float, /) -> None:
+        """Keep it."""
+        self.expiries.append((credential, timestamp))
+
+    def token_waiters(self, credential: str, waiting: int, /) -> None:
+        """Keep it."""
+        self.waiters.append((credential, waiting))
+
+    def token_event(self, credential: str, outcome: str, detail: Detail, /) -> None:
+        """Keep it."""
+        self.events.append((credential, outcome, detail))
+
+    @property
+    def outcomes(self) -> list[str]:
+        """The outcomes of all token requests."""
+        return [outcome for _, outcome, _ in self.requested]
+
+
+class Bench:
+    """What a test of `Tokens` has before it; the credential is `default`."""
+
+    def __init__(
+        self, sso: Sso, session: aiohttp.ClientSession, clock: FakeClock, policy: TokenPolicy
+    ) -> None:
+        self.sso = sso
+        self.clock = clock
+        self.observer = RecordingObserver()
+        self.store: TokenStore = MemoryStore(clock)
+        self.endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+        self.policy = policy
+        self.tokens = self.made()
+
+    def made(self, *names: str, store: TokenStore | None = None) -> Tokens:
+        """Another object over the same SSO, with a credential of each name."""
+        return Tokens(
+            {name: self.source() for name in names or ("default",)},
+            store or self.store,
+            self.observer,
+            policy=self.policy,
+            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
+            rng=random.Random(17),  # noqa: S311 - the same jitter in every run
+        )
+
+    def source(self) -> CredentialSource:
+        """A source with the planted secret."""
+        authenticate = client_secret_post("id", Secret(SECRET))
+        return CredentialSource(self.endpoint, ClientCredentials("id", authenticate))
+
+    async def obtain(self) -> Token:
+        """The token that a request would get."""
+        return await self.tokens.obtain("default")
+
+    @property
+    def current(self) -> str | None:
+        """The value of the token that a request would get without waiting."""
+        token = self.tokens.current("default")
+        return token.reveal() if token is not None else None
+
+    @property
+    def state(self) -> TokenState:
+        """How the credential fares."""
+        return self.tokens.states()["default"]
+
+    async def settled(self) -> None:
+        """Return when no token request is under way."""
+        async with asyncio.timeout(10):
+            await turn()
+            while self.state.fetching:  # noqa: ASYNC110 - the end has no event to be seen by
+                await asyncio.sleep(0.001)
+
+    async def pass_time(self, seconds: float, step: float = 0.05) -> None:
+        """Move the clock in small steps, letting each token request end where it began."""
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            await self.clock.advance(min(step, end - self.clock.now))
+            await self.settled()
+
+
+@asynccontextmanager
+async def bench(policy: TokenPolicy | None = None) -> AsyncIterator[Bench]:
+    """Everything open, and closed again at the end."""
+    jar = aiohttp.DummyCookieJar()
+    async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as session:
+        made = Bench(sso, session, FakeClock(), policy or TokenPolicy())
+        yield made
+        sso.release()
+        await made.tokens.close()

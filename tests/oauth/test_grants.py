@@ -1,0 +1,502 @@
+"""The token request as the SSO sees it, and what becomes of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import ssl
+import traceback
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import trustme
+
+from gateway.oauth.client_auth import client_secret_basic, client_secret_post
+from gateway.oauth.grants import (
+    ClientCredentials,
+    CredentialSource,
+    EndpointSettings,
+    TokenEndpoint,
+    parse_retry_after,
+)
+from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock
+from tests.doubles.sso import (
+    CLOSE,
+    HANG,
+    RESET,
+    Answer,
+    Sso,
+    http,
+    json_body,
+    refusal,
+    status,
+    token,
+)
+
+SECRET = "plan:ted%+/ é"
+CLIENT = "hospital 17"
+ODD = [True, False, [], [300], {}]
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """A running SSO."""
+    async with Sso() as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """A session as the application makes it."""
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as made:
+        yield made
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time as the test wants it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def endpoint(sso: Sso, session: aiohttp.ClientSession, clock: FakeClock) -> TokenEndpoint:
+    """The object under test, with a time-out that no test waits for by mistake."""
+    return TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+
+
+def grant(**fields: object) -> ClientCredentials:
+    """A grant that authenticates in the form, unless told otherwise."""
+    plain = {"authenticate": client_secret_post(CLIENT, Secret(SECRET))}
+    return ClientCredentials(CLIENT, **{**plain, **fields})
+
+
+async def failure(endpoint: TokenEndpoint) -> TokenRequestError:
+    """The failure that a request ends with."""
+    with pytest.raises(TokenRequestError) as caught:
+        await endpoint.request(grant())
+    return caught.value
+
+
+def jwt(**claims: object) -> str:
+    """An unsigned token with these claims."""
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in ({"alg": "RS256"}, claims)
+    ]
+    return ".".join([*parts, "c2lnbmF0dXJl"])
+
+
+class TestRequest:
+    """What goes to the SSO."""
+
+    async def test_secret_in_form(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """client_secret_post puts id and secret into the form, and nothing that is not set."""
+        await endpoint.request(grant())
+        (request,) = sso.requests
+        assert (request.method, request.target) == ("POST", "/oauth/token")
+        assert request.form == {
+            "grant_type": "client_credentials",
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+        }
+        assert "Authorization" not in request.headers
+
+    async def test_secret_in_header(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """client_secret_basic form-urlencodes id and secret before Base64, and leaves the form."""
+        await endpoint.request(grant(authenticate=client_secret_basic(CLIENT, Secret(SECRET))))
+        (request,) = sso.requests
+        _, _, encoded = request.headers["Authorization"].partition("Basic ")
+        assert base64.b64decode(encoded) == b"hospital+17:plan%3Ated%25%2B%2F+%C3%A9"
+        assert request.basic == (CLIENT, SECRET)
+        assert request.form == {"grant_type": "client_credentials"}
+
+    async def test_scope_and_extra_params(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """Scope and extra parameters are sent, encoded, once each."""
+        await endpoint.request(
+            grant(scope="system/*.read fhir", extra_params={"audience": "https://a/?b=c&d é"})
+        )
+        form = sso.requests[0].form
+        assert form["scope"] == "system/*.read fhir"
+        assert form["audience"] == "https://a/?b=c&d é"
+
+    async def test_headers(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """The request asks for JSON that is not compressed, as a form."""
+        await endpoint.request(grant())
+        headers = sso.requests[0].headers
+        assert headers["Accept"] == "application/json"
+        assert headers["Accept-Encoding"] == "identity"
+        assert headers["Content-Type"] == "application/x-www-form-urlencoded"
+        assert len(headers.getall("Accept")) == len(headers.getall("Content-Type")) == 1
+
+    async def test_cookies_are_ignored(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """A cookie that the SSO sets is not sent back."""
+        body = json.dumps({"access_token": "one"}).encode()
+        sso.script(http(200, body, ("Set-Cookie", "sid=planted; Path=/")))
+        await endpoint.request(grant())
+        await endpoint.request(grant())
+        assert all("Cookie" not in request.headers for request in sso.requests)
+
+    @pytest.mark.parametrize("name", ["grant_type", "scope", "client_id", "client_secret"])
+    def test_reserved_parameters(self, name: str) -> None:
+        """An extra parameter cannot repeat one that has its own setting."""
+        with pytest.raises(ValueError, match=name):
+            grant(extra_params={name: SECRET})
+
+    @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+    async def test_redirect_is_not_followed(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int
+    ) -> None:
+        """The secret does not travel to where the SSO points."""
+        async with Sso() as elsewhere:
+            sso.script(status(code, ("Location", elsewhere.token_url)))
+            error = await failure(endpoint)
+            assert elsewhere.requests == []
+        assert (error.kind, error.cause, error.status) == ("transient", "redirect", code)
+        assert len(sso.requests) == 1
+
+    def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
+        """Another secret, scope or parameter is another key, and none of them shows in it."""
+        grants = [
+            grant(),
+            grant(fingerprint="other"),
+            grant(scope="a"),
+            grant(extra_params={"a": SECRET}),
+        ]
+        keys = {CredentialSource(endpoint, made).store_key for made in grants}
+        assert len(keys) == 4
+        assert not any(SECRET in key or CLIENT in key for key in keys)
+
+
+class TestFailures:
+    """How a failure is classified."""
+
+    @pytest.mark.parametrize("code", [400, 401, 403])
+    @pytest.mark.parametrize(
+        ("error", "shown"),
+        [
+            ("invalid_client", "invalid_client"),
+            ("invalid_scope", "invalid_scope"),
+            ("unauthorized_client", "unauthorized_client"),
+            ("made_up", "other"),
+        ],
+    )
+    async def test_refused(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str, shown: str
+    ) -> None:
+        """400, 401 and 403 are refusals; the error code is one of the RFC's or `other`."""
+        sso.script(refusal(error, code))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.status, seen.oauth_error) == ("refused", code, shown)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            status(401),
+            http(403),
+            http(400, b"[" * 60_000),
+            http(401, b"x" * 70_000),
+            json_body(["error"], 400),
+            json_body({"error": ["invalid_client"]}, 401),
+            Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"),
+        ],
+        ids=["html", "empty", "nested", "huge", "list", "no text", "broken off"],
+    )
+    async def test_refused_without_json(
+        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer
+    ) -> None:
+        """A refusal is one whatever its body looks like."""
+        sso.script(answer)
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.oauth_error) == ("refused", None)
+
+    async def test_throttled(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """429 is throttled, with the seconds the SSO names."""
+        sso.script(status(429, ("Retry-After", "17")))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.retry_after) == ("throttled", 17.0)
+
+    @pytest.mark.parametrize("code", [404, 405, 408, 415, 500, 502, 503, 504])
+    async def test_transient_status(self, endpoint: TokenEndpoint, sso: Sso, code: int) -> None:
+        """Server errors and answers that no token endpoint gives are transient."""
+        sso.script(status(code, ("Retry-After", "3")))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.status, seen.retry_after) == ("transient", code, 3.0)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            status(200),
+            http(200),
+            http(204),
+            http(200, b'{"access_token": "a"'),
+            http(200, b"\xff\xfe\xfa"),
+            http(200, b"[" * 60_000),
+            http(200, b'{"access_token": "a", "x": "' + b"x" * 65_536 + b'"}'),
+            json_body(["a"]),
+            json_body("a"),
+            json_body(None),
+            json_body({}),
+            json_body({"error": "invalid_client"}),
+            json_body({"access_token": ""}),
+            json_body({"access_token": None}),
+            json_body({"access_token": 17}),
+            json_body({"access_token": ["a"]}),
+            json_body({"access_token": "a b"}),
+            json_body({"access_token": "a\r\nX-Evil: 1"}),
+            json_body({"access_token": "a\n"}),
+            json_body({"access_token": "é"}),
+            json_body({"access_token": "a\x7f"}),
+            token("a", token_type="mac"),
+            token("a", token_type="DPoP"),
+            token("a", token_type=""),
+            token("a", token_type=["Bearer"]),
+            RESET,
+            CLOSE,
+            Answer(b"SSH-2.0-OpenSSH\r\n"),
+            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"),
+            Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="reset"),
+            Answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{"),
+        ],
+    )
+    async def test_not_understandable(
+        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer
+    ) -> None:
+        """An answer that holds no usable token is transient, and asked for only once."""
+        sso.script(answer)
+        seen = await failure(endpoint)
+        assert seen.kind == "transient"
+        assert not seen.cause.startswith("unexpected")
+        assert len(sso.requests) == 1
+
+    @pytest.mark.parametrize(
+        "answer", [HANG, Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", end="hang")]
+    )
+    async def test_time_out(self, sso: Sso, session: aiohttp.ClientSession, answer: Answer) -> None:
+        """The time-out bounds the whole request, its body included."""
+        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url, timeout=0.1))
+        sso.script(answer)
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.cause) == ("transient", "time-out")
+
+    async def test_nobody_listens(self, session: aiohttp.ClientSession) -> None:
+        """A refused connection is transient."""
+        async with Sso() as gone:
+            url = gone.token_url
+        seen = await failure(TokenEndpoint(session, EndpointSettings(url)))
+        assert (seen.kind, seen.cause) == ("transient", "no connection")
+
+    async def test_unknown_host(self, session: aiohttp.ClientSession) -> None:
+        """A name that does not resolve is transient."""
+        settings = EndpointSettings("http://nowhere.invalid/oauth/token")
+        seen = await failure(TokenEndpoint(session, settings))
+        assert (seen.kind, seen.cause) == ("transient", "name not found")
+
+    async def test_certificate(self, session: aiohttp.ClientSession) -> None:
+        """An untrusted certificate is transient; its authority makes it trusted."""
+        authority = trustme.CA()
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server)
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        async with Sso(server) as sso:
+            seen = await failure(TokenEndpoint(session, EndpointSettings(sso.token_url)))
+            assert (seen.kind, seen.cause) == ("transient", "certificate")
+            assert sso.requests == []
+            settings = EndpointSettings(sso.token_url, ssl=trusting)
+            response = await TokenEndpoint(session, settings).request(grant())
+        assert response.access_token.reveal() == "token-1"
+
+    async def test_cancelling_ends_the_request(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """A cancelled request is cancelled, not classified."""
+        sso.hold()
+        task = asyncio.ensure_future(endpoint.request(grant()))
+        await sso.seen(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            json_body({"error": "invalid_client", "error_description": f"no {SECRET}"}, 401),
+            json_body({"error": SECRET, "access_token": "planted-token"}, 400),
+            http(200, f"<html>{SECRET} planted-token".encode()),
+            json_body({"access_token": "planted-token", "token_type": "planted-token"}),
+            json_body({"access_token": "planted-token\n"}),
+            Answer(f"HTTP/1.1 {SECRET}\r\n\r\n".encode()),
+            RESET,
+        ],
+    )
+    @pytest.mark.parametrize("method", [client_secret_post, client_secret_basic])
+    async def test_nothing_leaks(
+        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, method: object
+    ) -> None:
+        """No text of an error, with all it is chained to, holds secret, token, body or URL."""
+        sso.script(answer)
+        asked = grant(authenticate=method(CLIENT, Secret(SECRET)))
+        with pytest.raises(TokenRequestError) as caught:
+            await endpoint.request(asked)
+        shown = repr(caught.value) + repr(asked) + str(caught.value.__dict__)
+        shown += "".join(traceback.format_exception(caught.value))
+        assert caught.value.__context__ is None
+        for planted in (SECRET, "planted", "html", "ted%25", sso.token_url):
+            assert planted not in shown
+
+
+class TestLifetime:
+    """What an answer says, or does not say, about how long the token lives."""
+
+    @pytest.mark.parametrize("token_type", ["Bearer", "bearer", "bEaReR", None])
+    async def test_token_type_without_case(
+        self, endpoint: TokenEndpoint, sso: Sso, token_type: str | None
+    ) -> None:
+        """`token_type` is compared without case; a missing one means Bearer."""
+        sso.script(token("abc", token_type=token_type))
+        assert (await endpoint.request(grant())).access_token.reveal() == "abc"
+
+    @pytest.mark.parametrize(
+        ("expires_in", "lifetime"),
+        [
+            (3, 3.0),
+            (3.5, 3.5),
+            ("300", 300.0),
+            (" 300 ", 300.0),
+            ("300.5", 300.5),
+            (86_400, MAX_LIFETIME),
+            (86_401, MAX_LIFETIME),
+            (10**30, MAX_LIFETIME),
+            (1e30, MAX_LIFETIME),
+            ("1e30", MAX_LIFETIME),
+            ("9" * 5000, MAX_LIFETIME),
+            (math.inf, MAX_LIFETIME),
+        ],
+    )
+    async def test_expires_in(
+        self, endpoint: TokenEndpoint, sso: Sso, expires_in: object, lifetime: float
+    ) -> None:
+        """`expires_in` may be a number or numeric text; more than a day is a day."""
+        sso.script(token("abc", expires_in=expires_in))
+        response = await endpoint.request(grant())
+        assert (response.lifetime, response.lifetime_source) == (lifetime, "expires_in")
+
+    async def test_number_of_many_digits(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """A number that Python refuses to read as an integer is a long lifetime."""
+        sso.script(http(200, b'{"access_token": "abc", "expires_in": ' + b"9" * 5000 + b"}"))
+        assert (await endpoint.request(grant())).lifetime == MAX_LIFETIME
+
+    @pytest.mark.parametrize(
+        "expires_in",
+        [None, 0, -1, math.nan, -math.inf, "0", "-5", "", "soon", "nan", "inf", "1_000", "٣", *ODD],
+    )
+    async def test_no_lifetime_named(
+        self, endpoint: TokenEndpoint, sso: Sso, expires_in: object
+    ) -> None:
+        """Where `expires_in` says nothing useful the default lifetime is taken."""
+        sso.script(token("abc", expires_in=expires_in))
+        response = await endpoint.request(grant())
+        assert (response.lifetime, response.lifetime_source) == (300.0, "default")
+
+    @pytest.mark.parametrize(
+        ("exp", "iat", "lifetime"),
+        [
+            (60, None, 60.0),
+            (60, 0, 60.0),
+            (60, -30, 60.0),
+            (86_400 + 60, 86_400, 60.0),
+            (-86_400 + 60, -86_400, 60.0),
+            (10**7, None, MAX_LIFETIME),
+            (60, 90, 60.0),
+        ],
+        ids=["exp", "new", "kept", "our clock late", "our clock early", "long", "iat after exp"],
+    )
+    async def test_jwt(
+        self,
+        endpoint: TokenEndpoint,
+        sso: Sso,
+        clock: FakeClock,
+        exp: float,
+        iat: float | None,
+        lifetime: float,
+    ) -> None:
+        """Without `expires_in` a JWT's `exp` counts, against `iat` where our clock is wrong."""
+        claims = {"exp": clock.wall() + exp}
+        if iat is not None:
+            claims["iat"] = clock.wall() + iat
+        sso.script(token(jwt(**claims), expires_in=0))
+        response = await endpoint.request(grant())
+        assert (response.lifetime, response.lifetime_source) == (lifetime, "jwt")
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "a.b",
+            "a.b.c",
+            "a.!!!!.c",
+            "a.W10.c",
+            "..",
+            jwt(),
+            jwt(exp="soon"),
+            jwt(exp=[1]),
+            jwt(exp=math.nan),
+            jwt(exp=1),
+            jwt(exp=-1e30, iat=1e30),
+            f"a.{base64.urlsafe_b64encode(b'[' * 30_000).decode()}.c",
+        ],
+    )
+    async def test_no_useful_jwt(self, endpoint: TokenEndpoint, sso: Sso, value: str) -> None:
+        """A token that is no JWT, or one without a sensible `exp`, gets the default lifetime."""
+        sso.script(token(value, expires_in=None))
+        assert (await endpoint.request(grant())).lifetime_source == "default"
+
+    async def test_measured_from_before_the_request(
+        self, endpoint: TokenEndpoint, sso: Sso, clock: FakeClock
+    ) -> None:
+        """The lifetime begins before the request was sent, however long the SSO takes."""
+        before = clock()
+        sso.hold()
+        task = asyncio.ensure_future(endpoint.request(grant()))
+        await sso.seen(1)
+        clock.now += 7
+        sso.release()
+        assert (await task).requested_at == before
+
+    @pytest.mark.parametrize(
+        ("scope", "kept"), [("a b", "a b"), (None, None), ("a\nb", None), (["a"], None)]
+    )
+    async def test_scope(
+        self, endpoint: TokenEndpoint, sso: Sso, scope: object, kept: str | None
+    ) -> None:
+        """The granted scope is kept if it can be shown on one line."""
+        sso.script(token("abc", scope=scope))
+        assert (await endpoint.request(grant())).scope == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("17", 17.0),
+        (" 0 ", 0.0),
+        ("9" * 400, 300.0),
+        ("100000", 300.0),
+        ("Thu, 01 Jan 1970 00:01:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:01:00", 20.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300.0),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+        ("soon", None),
+        ("Thu, 99 Jan 1970 00:01:00 GMT", None),
+        (None, None),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    """Retry-After is read as seconds or as a date, within bounds; anything else is nothing."""
+    assert parse_retry_after(value, 40.0) == seconds

@@ -1,0 +1,235 @@
+"""What happens after the platform answered 401 to a token."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.oauth.token import Token
+from tests.doubles import sso as answers
+from tests.oauth.harness import Bench
+
+
+async def replaced(given: Bench, rejected: Token) -> str:
+    """The value of the token to try next, or the reason of the error."""
+    try:
+        return (await given.tokens.replace("default", rejected)).reveal()
+    except GatewayError as error:
+        return error.reason.code
+
+
+async def reject_twice(given: Bench, token: Token) -> Token:
+    """One request whose token and new token are both refused; the new token."""
+    fresh = await given.tokens.replace("default", token)
+    given.tokens.rejected_again("default", fresh)
+    return fresh
+
+
+def asked(given: Bench) -> int:
+    """How often the SSO was asked."""
+    return len(given.sso.requests)
+
+
+async def test_new_token(given: Bench) -> None:
+    """A rejected token is dropped and one new one fetched, which later requests use."""
+    token = await given.obtain()
+    assert await replaced(given, token) == "token-2"
+    assert given.current == "token-2"
+    assert asked(given) == 2
+
+
+async def test_dropped_before_the_new_one_is_there(given: Bench) -> None:
+    """While the new token is fetched nobody gets the rejected one; all wait for the same."""
+    token = await given.obtain()
+    given.sso.hold()
+    replacing = asyncio.ensure_future(given.tokens.replace("default", token))
+    await given.sso.seen(2)
+    assert given.current is None
+    waiting = asyncio.ensure_future(given.obtain())
+    given.sso.release()
+    assert await replacing == await waiting
+    assert asked(given) == 2
+
+
+async def test_fifty_rejected_at_once(given: Bench) -> None:
+    """Fifty requests whose token was rejected cause one token request."""
+    token = await given.obtain()
+    got = await asyncio.gather(*(replaced(given, token) for _ in range(50)))
+    assert set(got) == {"token-2"}
+    assert asked(given) == 2
+
+
+async def test_latecomer(given: Bench) -> None:
+    """A request that learns late that its token was rejected gets the one in use by then."""
+    token = await given.obtain()
+    await replaced(given, token)
+    assert await replaced(given, token) == "token-2"
+    assert asked(given) == 2
+
+
+async def test_equal_by_value(given: Bench) -> None:
+    """The rejected token is recognised by its value, not by identity."""
+    await given.obtain()
+    same = Token("token-1", received_at=0, lifetime=1, wall_expiry=0)
+    assert await replaced(given, same) == "token-2"
+
+
+async def test_second_rejection_pauses(given: Bench) -> None:
+    """After a second 401 another one is final at once, for a second, and nothing is fetched."""
+    fresh = await reject_twice(given, await given.obtain())
+    for _ in range(20):
+        assert given.current == "token-2"
+        assert await replaced(given, fresh) == "token-rejected"
+    await given.clock.advance(0.9)
+    assert await replaced(given, fresh) == "token-rejected"
+    assert asked(given) == 2
+    await given.clock.advance(0.2)
+    assert await replaced(given, fresh) == "token-3"
+    assert asked(given) == 3
+
+
+async def test_pauses_grow(given: Bench) -> None:
+    """The pauses double from one second to thirty."""
+    given.sso.answer(None)
+    token = await given.obtain()
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        token = await reject_twice(given, token)
+        await given.pass_time(pause - 0.1, step=5)
+        assert await replaced(given, token) == "token-rejected"
+        await given.pass_time(0.2)
+        token = given.tokens.current("default")
+
+
+async def test_accepted_ends_the_pause(given: Bench) -> None:
+    """The first request that the platform accepts ends the pause and forgets its length."""
+    fresh = await reject_twice(given, await given.obtain())
+    await given.clock.advance(1.1)
+    fresh = await reject_twice(given, fresh)
+    given.tokens.accepted("default", fresh)
+    assert not given.state.rejected
+    fresh = await reject_twice(given, fresh)
+    assert given.state.rejected
+    await given.clock.advance(1.1)
+    assert not given.state.rejected
+
+
+async def test_other_token_accepted(given: Bench) -> None:
+    """That the platform accepts an older token says nothing of the one it refused."""
+    token = await given.obtain()
+    await reject_twice(given, token)
+    given.tokens.accepted("default", token)
+    assert given.state.rejected
+
+
+async def test_many_second_rejections_are_one(given: Bench) -> None:
+    """Fifty requests that are refused twice at the same time do not add up to a long pause."""
+    fresh = await given.tokens.replace("default", await given.obtain())
+    for _ in range(50):
+        given.tokens.rejected_again("default", fresh)
+    await given.clock.advance(1.1)
+    assert await replaced(given, fresh) == "token-3"
+
+
+async def test_platform_that_refuses_everything(given: Bench) -> None:
+    """However many requests a platform refuses, the SSO is asked once for each pause."""
+    await given.tokens.start()
+    await given.settled()
+    for _ in range(400):
+        token = await given.obtain()
+        if (await replaced(given, token)) != "token-rejected" and given.current != token.reveal():
+            # Another request sends the new token first, and is refused as its first 401.
+            assert await replaced(given, given.tokens.current("default")) == "token-rejected"
+        await given.clock.advance(0.1)
+    assert 5 <= asked(given) <= 7
+
+
+async def test_same_token_again(given: Bench) -> None:
+    """An SSO that gives the rejected token again is not asked in a loop."""
+    given.sso.answer(answers.token("same"))
+    token = await given.obtain()
+    assert await replaced(given, token) == "token-rejected"
+    assert asked(given) == 2
+    assert await replaced(given, token) == "token-rejected"
+    assert asked(given) == 2
+    assert given.state.rejected
+
+
+async def test_same_token_is_kept(given: Bench) -> None:
+    """The token that the SSO insists on is used on, and if the platform takes it all is well."""
+    given.sso.answer(answers.token("same"))
+    token = await given.obtain()
+    await replaced(given, token)
+    assert given.current == "same"
+    given.tokens.accepted("default", token)
+    assert not given.state.rejected
+
+
+async def test_body_no_longer_at_hand(given: Bench) -> None:
+    """A request that cannot be repeated drops its token; the next request has a new one."""
+    given.tokens.drop("default", await given.obtain())
+    assert given.current is None
+    assert (await given.obtain()).reveal() == "token-2"
+    assert asked(given) == 2
+
+
+async def test_drop_of_an_older_token(given: Bench) -> None:
+    """Dropping a token that is not in use any more changes nothing."""
+    token = await given.obtain()
+    await replaced(given, token)
+    given.tokens.drop("default", token)
+    assert given.current == "token-2"
+
+
+async def test_drops_do_not_hammer(given: Bench) -> None:
+    """Uploads that a platform refuses one after the other begin a pause as well."""
+    for _ in range(20):
+        given.tokens.drop("default", await given.obtain())
+        await given.settled()
+    assert asked(given) == 2
+    assert given.state.rejected
+
+
+async def test_sso_down_after_rejection(given: Bench) -> None:
+    """With the SSO down a rejected token is not used again: 503, then a new one when it is back."""
+    token = await given.obtain()
+    given.sso.script(answers.status(503))
+    assert await replaced(given, token) == "sso-unavailable"
+    assert given.current is None
+    given.tokens.drop("default", token)
+    assert await replaced(given, token) == "sso-unavailable"
+    assert asked(given) == 2
+    await given.pass_time(1)
+    assert given.current == "token-2"
+
+
+async def test_rejected_during_renewal(given: Bench) -> None:
+    """A renewal under way when the token is rejected serves for both."""
+    token = await given.obtain()
+    given.sso.hold()
+    await given.clock.advance(245)
+    await given.sso.seen(2)
+    replacing = asyncio.ensure_future(given.tokens.replace("default", token))
+    given.sso.release()
+    assert (await replacing).reveal() == "token-2"
+    assert asked(given) == 2
+
+
+async def test_renewal_during_pause(given: Bench) -> None:
+    """The pause concerns forced fetches only: a token is still renewed at its time."""
+    given.sso.answer(answers.token("short", expires_in=0.5))
+    await reject_twice(given, Token("other", received_at=0, lifetime=1, wall_expiry=0))
+    before = asked(given)
+    await given.pass_time(0.9)
+    assert given.state.rejected
+    assert asked(given) > before
+
+
+async def test_expiry_is_taken_back(given: Bench) -> None:
+    """With its token dropped a credential has no expiry in the future to report."""
+    token = await given.obtain()
+    given.sso.answer(answers.status(503))
+    await replaced(given, token)
+    assert given.observer.expiries[-1] == ("default", 0.0)
+    assert not given.state.valid

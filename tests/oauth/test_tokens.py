@@ -1,0 +1,498 @@
+"""The life of a token: fetched once however many wait, renewed in time, never used when expired."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.oauth.pacing import TokenPolicy
+from gateway.oauth.store import MemoryStore
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenResponse
+from tests.doubles import sso as answers
+from tests.oauth.harness import SECRET, Bench, bench
+
+FAILURES = {
+    "refused": answers.refusal("invalid_client", 401),
+    "throttled": answers.status(429, ("Retry-After", "20")),
+    "transient": answers.status(503),
+}
+REASONS = {
+    "refused": "token-refused",
+    "throttled": "sso-unavailable",
+    "transient": "sso-unavailable",
+}
+
+
+async def refused_with(given: Bench) -> GatewayError:
+    """The error that a request without a token ends with."""
+    with pytest.raises(GatewayError) as caught:
+        await given.obtain()
+    return caught.value
+
+
+class TestFirstToken:
+    """Before there is any token."""
+
+    async def test_fetched_at_start(self, given: Bench) -> None:
+        """The token is there before the first request asks for it."""
+        await given.tokens.start()
+        await given.settled()
+        assert given.current == "token-1"
+        assert len(given.sso.requests) == 1
+
+    async def test_start_does_not_wait(self, given: Bench) -> None:
+        """The gateway starts although the SSO does not answer."""
+        given.sso.hold()
+        await given.tokens.start()
+        assert given.tokens.current("default") is None
+
+    async def test_each_credential_has_its_own(self, given: Bench) -> None:
+        """Credentials fetch side by side, and one that fails does not hold up another."""
+        tokens = given.made("lab", "ward")
+        given.sso.script(answers.status(500))
+        results = await asyncio.gather(
+            tokens.obtain("lab"), tokens.obtain("ward"), return_exceptions=True
+        )
+        assert sorted(type(result).__name__ for result in results) == ["GatewayError", "Token"]
+        assert len(given.sso.requests) == 2
+        await tokens.close()
+
+    async def test_fifty_at_once(self, given: Bench) -> None:
+        """Fifty simultaneous first requests cause one token request."""
+        given.sso.hold()
+        waiting = [asyncio.ensure_future(given.obtain()) for _ in range(50)]
+        await given.sso.seen(1)
+        assert given.observer.waiters[-1] == ("default", 50)
+        given.sso.release()
+        got = await asyncio.gather(*waiting)
+        assert {token.authorization for token in got} == {b"Bearer token-1"}
+        assert len(given.sso.requests) == 1
+        assert given.observer.waiters[-1] == ("default", 0)
+
+    async def test_fifty_fail_at_once(self, given: Bench) -> None:
+        """Fifty simultaneous first requests share one failure as well."""
+        given.sso.answer(answers.status(500))
+        got = await asyncio.gather(*(given.obtain() for _ in range(50)), return_exceptions=True)
+        assert {str(error) for error in got} == {
+            "sso-unavailable: token request transient: error status, status 500"
+        }
+        assert len({id(error) for error in got}) == 50
+        assert len(given.sso.requests) == 1
+
+    async def test_leaving_does_not_end_the_fetch(self, given: Bench) -> None:
+        """A caller that leaves takes nothing from those who still wait."""
+        given.sso.hold()
+        leaving, staying = (asyncio.ensure_future(given.obtain()) for _ in range(2))
+        await given.sso.seen(1)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        given.sso.release()
+        assert (await staying).reveal() == "token-1"
+        assert leaving.cancelled()
+        assert len(given.sso.requests) == 1
+
+    async def test_all_leave(self, given: Bench) -> None:
+        """The fetch goes on for the next caller even when everybody left."""
+        given.sso.hold()
+        leaving = asyncio.ensure_future(given.obtain())
+        await given.sso.seen(1)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        given.sso.release()
+        await given.settled()
+        assert given.current == "token-1"
+
+    async def test_waiting_ends(self) -> None:
+        """A request waits for a token at most the time-out, then it is 503 with Retry-After."""
+        async with bench(TokenPolicy(wait_timeout=0.05)) as given:
+            given.sso.hold()
+            error = await refused_with(given)
+            assert (error.reason.code, error.retry_after) == ("sso-unavailable", 1.0)
+            given.sso.release()
+            await given.settled()
+            assert given.current == "token-1"
+            assert len(given.sso.requests) == 1
+
+    async def test_closing_ends_the_waiting(self, given: Bench) -> None:
+        """Requests that wait when the gateway closes are told so, and nothing is fetched later."""
+        given.sso.hold()
+        waiting = asyncio.ensure_future(given.obtain())
+        await given.sso.seen(1)
+        await given.tokens.close()
+        with pytest.raises(GatewayError, match="shutting-down"):
+            await waiting
+        with pytest.raises(GatewayError, match="shutting-down"):
+            await given.obtain()
+        assert given.clock.next_due() is None
+
+    async def test_unknown_credential(self, given: Bench) -> None:
+        """A name that was never configured is a bug and says so."""
+        with pytest.raises(KeyError):
+            given.tokens.current("other")
+
+
+class TestExpiry:
+    """A token's end, and what happens before it."""
+
+    async def test_never_used_when_expired(self, given: Bench) -> None:
+        """Shortly before its end a token is not given out any more."""
+        given.sso.script(answers.token("old", expires_in=300))
+        await given.obtain()
+        given.clock.now += 298.9
+        assert given.current == "old"
+        given.clock.now += 0.2
+        assert given.current is None
+        assert (await given.obtain()).reveal() == "token-1"
+
+    async def test_wall_clock_does_not_matter(self, given: Bench) -> None:
+        """Setting the machine's clock by a day, either way, changes nothing."""
+        await given.obtain()
+        for jump in (86_400, -2 * 86_400):
+            given.clock.jump_wall(jump)
+            assert given.current == "token-1"
+        given.clock.now += 301
+        assert given.current is None
+
+    async def test_renewed_ahead_when_idle(self, given: Bench) -> None:
+        """Without any request the token is renewed when 70 to 80 per cent of its life are over."""
+        await given.tokens.start()
+        await given.settled()
+        await given.pass_time(209, step=20)
+        assert len(given.sso.requests) == 1
+        await given.pass_time(32, step=20)
+        assert len(given.sso.requests) == 2
+        assert given.current == "token-2"
+
+    async def test_jitter(self, given: Bench) -> None:
+        """Many gateways do not renew at the same moment."""
+        names = [f"c{number}" for number in range(10)]
+        tokens = given.made(*names)
+        await asyncio.gather(*(tokens.obtain(name) for name in names))
+        due = [state.next_attempt_in for state in tokens.states().values()]
+        assert len(set(due)) == len(names)
+        assert all(209 < seconds < 241 for seconds in due)
+        await tokens.close()
+
+    async def test_ten_short_lives(self, given: Bench) -> None:
+        """Over ten lifetimes of three seconds no request waits, fails or gets an expired token."""
+        given.sso.answer(answers.token("short", expires_in=3))
+        await given.tokens.start()
+        await given.settled()
+        for _ in range(600):
+            token = given.tokens.current("default")
+            assert token is not None
+            assert given.clock() < token.expires_at
+            await given.pass_time(0.05)
+        assert 12 <= len(given.sso.requests) <= 16
+        assert given.sso.most_at_once == 1
+
+    async def test_requests_use_the_old_token_meanwhile(self, given: Bench) -> None:
+        """A slow renewal does not hold up requests while the token is valid."""
+        await given.obtain()
+        given.sso.hold()
+        await given.clock.advance(245)
+        await given.sso.seen(2)
+        assert (await given.obtain()).reveal() == "token-1"
+
+    async def test_late_answer(self, given: Bench) -> None:
+        """A token that expired while the SSO took its time is not given out."""
+        given.sso.script(answers.token("late", expires_in=3))
+        given.sso.hold()
+        waiting = asyncio.ensure_future(given.obtain())
+        await given.sso.seen(1)
+        given.clock.now += 4
+        given.sso.release()
+        with pytest.raises(GatewayError, match=r"sso-unavailable: .*expired on arrival"):
+            await waiting
+        assert given.current is None
+
+    @pytest.mark.parametrize("expires_in", [0, -1, None])
+    async def test_no_lifetime_is_the_default(self, given: Bench, expires_in: object) -> None:
+        """A lifetime of zero or less does not cause a token request for each request."""
+        given.sso.answer(answers.token("zero", expires_in=expires_in))
+        for _ in range(5):
+            assert (await given.obtain()).lifetime == 300
+        assert len(given.sso.requests) == 1
+
+    async def test_tiny_lifetime(self, given: Bench) -> None:
+        """A lifetime far below a second does not make the gateway hammer the SSO when idle."""
+        given.sso.answer(answers.token("tiny", expires_in=0.01))
+        await given.obtain()
+        await given.pass_time(10)
+        assert len(given.sso.requests) <= 21
+
+
+class TestFailure:
+    """While the SSO gives no token."""
+
+    @pytest.mark.parametrize("kind", FAILURES)
+    async def test_fails_fast(self, given: Bench, kind: str) -> None:
+        """A failure is remembered: callers get the same outcome and the SSO is not asked."""
+        given.sso.answer(FAILURES[kind])
+        errors = [await refused_with(given) for _ in range(20)]
+        assert {error.reason.code for error in errors} == {REASONS[kind]}
+        assert len(given.sso.requests) == 1
+        assert given.observer.outcomes == [kind]
+        assert given.state.failure == kind
+
+    @pytest.mark.parametrize(
+        ("kind", "shortest", "longest"),
+        [("refused", 60, 66), ("throttled", 20, 22), ("transient", 0.5, 1)],
+    )
+    async def test_pause(self, given: Bench, kind: str, shortest: float, longest: float) -> None:
+        """After the pause of its class the SSO is asked again, without any request."""
+        given.sso.script(FAILURES[kind])
+        await refused_with(given)
+        await given.pass_time(shortest * 0.99, step=shortest / 10)
+        assert len(given.sso.requests) == 1
+        await given.pass_time(longest * 1.02 - shortest * 0.99, step=shortest / 10)
+        assert len(given.sso.requests) == 2
+        assert given.current == "token-1"
+        assert given.state.failure is None
+
+    async def test_retry_after_for_callers(self, given: Bench) -> None:
+        """Callers are told to come back when the SSO will have been asked again."""
+        given.sso.answer(FAILURES["throttled"])
+        first = await refused_with(given)
+        await given.clock.advance(10)
+        second = await refused_with(given)
+        assert 20 <= first.retry_after <= 22
+        assert second.retry_after == pytest.approx(first.retry_after - 10)
+
+    async def test_retry_after_is_at_least_a_second(self, given: Bench) -> None:
+        """Nobody is told to come back at once."""
+        given.sso.answer(answers.status(429, ("Retry-After", "0")))
+        assert (await refused_with(given)).retry_after >= 1
+
+    async def test_back_off_grows(self, given: Bench) -> None:
+        """Pauses after transient failures double, up to 30 seconds."""
+        given.sso.answer(FAILURES["transient"])
+        pauses = []
+        await given.tokens.start()
+        for _ in range(12):
+            await given.settled()
+            pauses.append(given.state.next_attempt_in)
+            await given.clock.advance(pauses[-1])
+        for pause, ceiling in zip(pauses, [1, 2, 4, 8, 16] + [30] * 7, strict=True):
+            assert ceiling / 2 <= pause <= ceiling
+
+    async def test_old_token_outlives_failures(self, given: Bench) -> None:
+        """While the SSO is down the valid token stays in use to its end, then requests fail."""
+        given.sso.script(answers.token("old"))
+        given.sso.answer(answers.RESET)
+        await given.obtain()
+        while given.clock() < 1000 + 298.9:
+            assert given.current == "old"
+            assert (await given.obtain()).reveal() == "old"
+            assert given.state.valid
+            await given.pass_time(1, step=0.5)
+        await given.pass_time(2, step=0.1)
+        assert (await refused_with(given)).reason.code == "sso-unavailable"
+        assert not given.state.valid
+        assert 5 <= len(given.sso.requests) <= 40
+
+    async def test_short_failure_goes_unnoticed(self, given: Bench) -> None:
+        """A renewal of a three-second token that fails once is repeated before its end."""
+        given.sso.script(answers.token("old", expires_in=3), answers.status(502))
+        await given.obtain()
+        for _ in range(60):
+            assert given.current is not None
+            await given.pass_time(0.05)
+        assert given.current == "token-1"
+
+    async def test_attempt_after_pause_is_shared(self, given: Bench) -> None:
+        """When the pause is over, many requests still cause one token request."""
+        given.sso.script(FAILURES["transient"])
+        await refused_with(given)
+        given.clock.now += 2
+        got = await asyncio.gather(*(given.obtain() for _ in range(20)))
+        assert {token.reveal() for token in got} == {"token-1"}
+        assert len(given.sso.requests) == 2
+
+    async def test_changed_secret(self, given: Bench) -> None:
+        """A changed secret ends the pause after a refusal at once."""
+        given.sso.script(FAILURES["refused"])
+        await refused_with(given)
+        given.tokens.retry("default")
+        assert (await given.obtain()).reveal() == "token-1"
+
+    async def test_secret_changed_during_a_request(self, given: Bench) -> None:
+        """A refusal of the old secret that comes in after the change starts no pause."""
+        given.sso.script(FAILURES["refused"])
+        given.sso.hold()
+        await given.tokens.start()
+        await given.sso.seen(1)
+        given.tokens.retry("default")
+        given.sso.release()
+        await given.settled()
+        await given.clock.advance(0)
+        await given.settled()
+        assert given.current == "token-1"
+
+    async def test_broken_source(self, given: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        """A bug in a source is a transient failure, shown by its class only, and retried."""
+
+        class Broken:
+            store_key = "key"
+            calls = 0
+
+            async def request(self) -> TokenResponse:
+                self.calls += 1
+                raise ZeroDivisionError(SECRET)
+
+        source = Broken()
+        tokens = given.made()
+        tokens._slots["default"].source = source
+        with pytest.raises(GatewayError, match="sso-unavailable"):
+            await tokens.obtain("default")
+        await given.clock.advance(1)
+        assert source.calls == 2
+        assert "ZeroDivisionError" in caplog.text
+        assert SECRET not in caplog.text
+        await tokens.close()
+
+
+class TestStore:
+    """What others share."""
+
+    async def test_reload_keeps_the_token(self, given: Bench) -> None:
+        """A new object over the same store needs no token request."""
+        await given.obtain()
+        after = given.made()
+        assert (await after.obtain("default")).reveal() == "token-1"
+        assert len(given.sso.requests) == 1
+        await after.close()
+
+    async def test_due_token_is_not_taken_over(self, given: Bench) -> None:
+        """A stored token that ought to be renewed is renewed."""
+        await given.obtain()
+        given.clock.now += 220
+        after = given.made()
+        assert (await after.obtain("default")).reveal() == "token-2"
+        await after.close()
+
+    async def test_rejected_token_is_dropped(self, given: Bench) -> None:
+        """A rejected token does not come back from the store."""
+        rejected = await given.obtain()
+        assert (await given.tokens.replace("default", rejected)).reveal() == "token-2"
+        after = given.made()
+        assert (await after.obtain("default")).reveal() == "token-2"
+        await after.close()
+
+    @pytest.mark.parametrize("hangs", [True, False])
+    async def test_store_down(self, given: Bench, hangs: bool) -> None:
+        """A store that breaks or hangs costs a moment, not the token."""
+
+        class Down:
+            async def get(self, key: str) -> Token | None:
+                return await self.fail()
+
+            async def put(self, key: str, token: Token) -> None:
+                await self.fail()
+
+            async def drop(self, key: str, token: Token) -> None:
+                await self.fail()
+
+            async def fail(self) -> None:
+                if hangs:
+                    await asyncio.Event().wait()
+                raise ConnectionError
+
+        given.policy = TokenPolicy(store_timeout=0.01)
+        tokens = given.made(store=Down())
+        token = await tokens.obtain("default")
+        assert (await tokens.replace("default", token)).reveal() == "token-2"
+        await tokens.close()
+
+    async def test_memory_store(self, given: Bench) -> None:
+        """The store in memory forgets a token at its end, and drops only the one it is told to."""
+        store = MemoryStore(given.clock)
+        kept, other = (
+            Token(value, received_at=given.clock(), lifetime=10, wall_expiry=0)
+            for value in ("kept", "other")
+        )
+        await store.put("key", kept)
+        await store.drop("key", other)
+        await store.drop("missing", other)
+        assert await store.get("key") == kept
+        given.clock.now += 10
+        assert await store.get("key") is None
+        await store.put("key", other)
+        assert await store.get("key") is None
+
+
+class TestTelling:
+    """What observers, logs and texts are told, and what not."""
+
+    async def test_observer(self, given: Bench) -> None:
+        """Every token request is reported with its outcome, and the expiry in Unix time."""
+        given.sso.script(FAILURES["transient"], answers.token("abc", expires_in=30, scope="a b"))
+        await refused_with(given)
+        await given.pass_time(1)
+        assert given.observer.outcomes == ["transient", "ok"]
+        (_, expiry) = given.observer.expiries[-1]
+        assert expiry == pytest.approx(given.clock.wall() + 30, abs=1)
+        assert given.observer.events == [
+            ("default", "transient", {"cause": "error status", "status": 503, "error": None}),
+            ("default", "ok", {"lifetime": 30.0, "scope": "a b"}),
+        ]
+
+    async def test_duration(self, given: Bench) -> None:
+        """The duration of a token request is reported in seconds of the monotonic clock."""
+        given.sso.hold()
+        await given.tokens.start()
+        await given.sso.seen(1)
+        given.clock.now += 2.5
+        given.sso.release()
+        await given.settled()
+        assert given.observer.requested == [("default", "ok", 2.5)]
+
+    async def test_states(self, given: Bench) -> None:
+        """Readiness sees validity, the last failure and the next attempt."""
+        assert not given.state.valid
+        given.sso.hold()
+        await given.tokens.start()
+        assert given.state.fetching
+        given.sso.release()
+        await given.settled()
+        assert given.state.valid
+        assert given.state.expires_in == 300
+        assert 210 <= given.state.next_attempt_in <= 240
+        given.sso.answer(FAILURES["refused"])
+        await given.pass_time(241, step=10)
+        assert given.state.valid
+        assert given.state.failure == "refused"
+        assert (
+            given.state.cause == "token request refused: refused, status 401, error invalid_client"
+        )
+
+    @pytest.mark.parametrize("kind", FAILURES)
+    async def test_nothing_leaks(
+        self, given: Bench, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """No secret and no token stands in a log, an error, a state or anything's repr."""
+        caplog.set_level(logging.DEBUG)
+        given.sso.script(answers.token("planted-token", expires_in=3), FAILURES[kind])
+        token = await given.obtain()
+        given.tokens.rejected_again("default", token)
+        given.clock.now += 4
+        error = await refused_with(given)
+        shown = [caplog.text, repr(error), str(error), error.hint, repr(token), str(token)]
+        shown += [f"{token}", repr(given.tokens.states()), repr(given.observer)]
+        assert caplog.text
+        assert "planted" not in "".join(shown)
+
+    def test_token_compares_by_value(self) -> None:
+        """Two tokens are the same when their values are; a token is nothing else."""
+        first, same, other = (
+            Token(value, received_at=number, lifetime=1, wall_expiry=number)
+            for number, value in enumerate(["a", "a", "b"])
+        )
+        assert first == same
+        assert hash(first) == hash(same)
+        assert first != other
+        assert first != b"Bearer a"
