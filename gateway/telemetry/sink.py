@@ -186,7 +186,6 @@ class Writer:
             lost = self._unwritten
         if lost:
             self.on_records("dropped", lost)
-            _log.error("audit records lost", records=lost)
         return lost
 
     def _hand_off(self) -> None:
@@ -196,10 +195,10 @@ class Writer:
             self._handed_off = now
 
     def _over_limit(self) -> bool:
-        if self._backlog <= self._limits.stuck:
-            return False
-        stuck = self._clock() - self._progress > self._limits.stuck_after
-        return stuck or self._backlog > self._limits.backlog
+        if self._backlog > self._limits.backlog:
+            return True
+        waited = self._clock() - self._progress
+        return self._backlog > self._limits.stuck and waited > self._limits.stuck_after
 
     def _run(self) -> None:
         while lines := self._next():

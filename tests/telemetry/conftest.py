@@ -1,0 +1,102 @@
+"""Exchanges to account, and a pipe to write to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.exchange import Exchange
+
+
+@dataclass
+class Pipe:
+    """A pipe whose reader the test is."""
+
+    reader: int
+    writer: int
+
+    def read(self, size: int = 1 << 20) -> bytes:
+        """What one read gives."""
+        return os.read(self.reader, size)
+
+    def fill(self) -> int:
+        """Leave no room for a writer; how many bytes a reader gets before anything else."""
+        os.set_blocking(self.writer, False)
+        size = 0
+        try:
+            while True:
+                size += os.write(self.writer, b"-" * 4096)
+        except BlockingIOError:
+            os.set_blocking(self.writer, True)
+        return size
+
+    def read_to_end(self) -> bytes:
+        """Everything up to the end; the writing end is closed first."""
+        os.close(self.writer)
+        self.writer = -1
+        chunks = []
+        while chunk := os.read(self.reader, 1 << 20):
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A fresh pipe."""
+    ends = Pipe(*os.pipe())
+    yield ends
+    for fd in (ends.reader, ends.writer):
+        if fd >= 0:
+            os.close(fd)
+
+
+@pytest.fixture
+def full_device() -> Iterator[int]:
+    """A descriptor on which every write fails with ENOSPC."""
+    fd = os.open("/dev/full", os.O_WRONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Waits for something that another thread brings about; the test's time-out bounds it."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        while not condition():  # noqa: ASYNC110 - the other side is a thread without an event
+            await asyncio.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
+def make_exchange() -> Callable[..., Exchange]:
+    """Builds a finished exchange, with what the test changes."""
+
+    def make(**changes: object) -> Exchange:
+        fields: dict[str, object] = {
+            "request_id": "r-1",
+            "started_at": 1767225600.125,
+            "started": 10.0,
+            "method": "GET",
+            "remote": "10.20.0.7",
+            "caller": "lab",
+            "credential": "default",
+            "interaction": "read",
+            "resource": "Patient",
+            "resource_id": "42",
+            "status": 200,
+            "upstream_status": 200,
+            "attempts": 1,
+            "request_bytes": 0,
+            "response_bytes": 1700,
+            "duration": 0.0204,
+            "upstream_duration": 0.018,
+        }
+        return Exchange(**(fields | changes))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,224 @@
+"""Metrics, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway import __version__
+from gateway.telemetry.metrics import Metrics
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Metrics in a registry of their own."""
+    return Metrics(CollectorRegistry())
+
+
+def _series(metrics: Metrics) -> Series:
+    _type, body = metrics.render()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(body.decode())
+        for sample in family.samples
+    }
+
+
+def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return _series(metrics).get((name, frozenset(labels.items())))
+
+
+def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
+    _type, body = metrics.render()
+    for family in parse_text(body.decode()):
+        if family.name.startswith("dhp_gateway_"):
+            labels = frozenset(label for sample in family.samples for label in sample.labels)
+            yield family.name, family.type, labels - {"le"}
+
+
+def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange):
+    """Every metric has the promised name, type and labels, and there are no others."""
+    metrics.exchange(make_exchange())
+    metrics.declare(["default"])
+    assert set(_families(metrics)) == {
+        (
+            "dhp_gateway_requests",
+            "counter",
+            frozenset({"caller", "interaction", "resource", "status", "reason"}),
+        ),
+        ("dhp_gateway_request_duration_seconds", "histogram", frozenset({"interaction"})),
+        ("dhp_gateway_upstream_duration_seconds", "histogram", frozenset({"interaction"})),
+        ("dhp_gateway_request_bytes", "counter", frozenset({"caller"})),
+        ("dhp_gateway_response_bytes", "counter", frozenset({"caller"})),
+        ("dhp_gateway_inflight_requests", "gauge", frozenset()),
+        ("dhp_gateway_upstream_connections", "gauge", frozenset({"state"})),
+        ("dhp_gateway_upstream_retries", "counter", frozenset({"cause"})),
+        ("dhp_gateway_token_requests", "counter", frozenset({"credential", "outcome"})),
+        ("dhp_gateway_token_expiry_timestamp_seconds", "gauge", frozenset({"credential"})),
+        ("dhp_gateway_token_waiters", "gauge", frozenset({"credential"})),
+        ("dhp_gateway_token_request_duration_seconds", "histogram", frozenset({"credential"})),
+        ("dhp_gateway_circuit_state", "gauge", frozenset()),
+        ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_build_info", "gauge", frozenset({"version", "python"})),
+    }
+
+
+def test_an_exchange_is_counted_everywhere(metrics, make_exchange):
+    """One call updates the counter, both durations and both byte counts."""
+    for _ in range(2):
+        metrics.exchange(make_exchange(request_bytes=10, duration=0.02, upstream_duration=0.004))
+    series = {
+        "caller": "lab",
+        "interaction": "read",
+        "resource": "Patient",
+        "status": "200",
+        "reason": "",
+    }
+    assert _value(metrics, "dhp_gateway_requests_total", **series) == 2
+    assert _value(metrics, "dhp_gateway_request_bytes_total", caller="lab") == 20
+    assert _value(metrics, "dhp_gateway_response_bytes_total", caller="lab") == 3400
+    duration, upstream = (
+        "dhp_gateway_request_duration_seconds",
+        "dhp_gateway_upstream_duration_seconds",
+    )
+    assert _value(metrics, f"{duration}_count", interaction="read") == 2
+    assert _value(metrics, f"{duration}_sum", interaction="read") == pytest.approx(0.04)
+    assert _value(metrics, f"{duration}_bucket", interaction="read", le="0.01") == 0
+    assert _value(metrics, f"{duration}_bucket", interaction="read", le="0.025") == 2
+    assert _value(metrics, f"{upstream}_bucket", interaction="read", le="0.005") == 2
+
+
+def test_exchanges_that_differ_in_a_label_are_counted_apart(metrics, make_exchange):
+    """Each label keeps its series apart, and a refused request has no platform duration."""
+    changes = [
+        {"caller": "ward"},
+        {"interaction": "vread"},
+        {"resource": "Observation"},
+        {"status": 404},
+        {"status": 503, "reason": "circuit-open", "upstream_duration": None},
+        {"status": 503, "reason": "upstream-busy", "upstream_duration": None},
+    ]
+    for change in changes:
+        metrics.exchange(make_exchange(**change))
+    counts = [
+        value
+        for (name, _labels), value in _series(metrics).items()
+        if name == "dhp_gateway_requests_total"
+    ]
+    assert counts == [1.0] * 6
+    count = _value(metrics, "dhp_gateway_upstream_duration_seconds_count", interaction="read")
+    assert count == 3
+
+
+def test_gauges_are_read_at_the_scrape(metrics):
+    """Requests in flight, connections and the circuit show what is true at the scrape."""
+    connections = {"idle": 3, "active": 1}
+    circuit = [0]
+    metrics.watch_connections(lambda: connections)
+    metrics.watch_circuit(lambda: circuit[0])
+    metrics.watch_inflight(lambda: connections["active"])
+    connections["active"] = 5
+    circuit[0] = 2
+    assert _value(metrics, "dhp_gateway_inflight_requests") == 5
+    assert _value(metrics, "dhp_gateway_upstream_connections", state="idle") == 3
+    assert _value(metrics, "dhp_gateway_upstream_connections", state="active") == 5
+    assert _value(metrics, "dhp_gateway_upstream_connections", state="connecting") == 0
+    assert _value(metrics, "dhp_gateway_circuit_state") == 2
+
+
+def test_tokens_are_observed(metrics):
+    """The token cache's reports become a counter, a histogram and two gauges."""
+    metrics.token_requested("default", "ok", 0.2)
+    metrics.token_requested("default", "transient", 0.3)
+    metrics.token_expires("default", 1767225600.0)
+    metrics.token_waiters("default", 7)
+    name = "dhp_gateway_token_requests_total"
+    assert _value(metrics, name, credential="default", outcome="ok") == 1
+    assert _value(metrics, name, credential="default", outcome="transient") == 1
+    name = "dhp_gateway_token_request_duration_seconds_count"
+    assert _value(metrics, name, credential="default") == 2
+    name = "dhp_gateway_token_expiry_timestamp_seconds"
+    assert _value(metrics, name, credential="default") == 1767225600.0
+    assert _value(metrics, "dhp_gateway_token_waiters", credential="default") == 7
+
+
+def test_known_series_start_at_zero(metrics):
+    """An alert on an increase works from the first failure, because the series was there before."""
+    metrics.declare(["default"])
+    for outcome in ("ok", "refused", "throttled", "transient"):
+        name = "dhp_gateway_token_requests_total"
+        assert _value(metrics, name, credential="default", outcome=outcome) == 0
+    for outcome in ("written", "dropped"):
+        assert _value(metrics, "dhp_gateway_audit_records_total", outcome=outcome) == 0
+    for outcome in ("ok", "failed"):
+        assert _value(metrics, "dhp_gateway_config_reload_total", outcome=outcome) == 0
+    assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="reused") == 0
+
+
+def test_the_gateways_own_doings_are_counted(metrics):
+    """Audit records, reloads and second attempts are counted by their label."""
+    metrics.audit_record("written", 3)
+    metrics.audit_record("dropped")
+    metrics.config_reload("failed")
+    metrics.retry("connect")
+    assert _value(metrics, "dhp_gateway_audit_records_total", outcome="written") == 3
+    assert _value(metrics, "dhp_gateway_audit_records_total", outcome="dropped") == 1
+    assert _value(metrics, "dhp_gateway_config_reload_total", outcome="failed") == 1
+    assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="connect") == 1
+
+
+def test_an_unknown_retry_cause_makes_no_series(metrics):
+    """The causes are a closed list: anything else is `other`."""
+    metrics.retry("30101901234567")
+    assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="other") == 1
+    assert b"30101901234567" not in metrics.render()[1]
+
+
+def test_build_info_names_version_and_python(metrics):
+    """The running version can be read from the metrics."""
+    labels = {"version": __version__, "python": platform.python_version()}
+    assert _value(metrics, "dhp_gateway_build_info", **labels) == 1
+
+
+def test_the_text_format_has_no_start_times(metrics, make_exchange):
+    """The classic format is not doubled by `_created` series."""
+    metrics.exchange(make_exchange())
+    content_type, body = metrics.render("text/plain")
+    assert content_type.startswith("text/plain; version=")
+    assert b"_created" not in body
+
+
+def test_openmetrics_is_given_when_asked_for(metrics, make_exchange):
+    """A scraper that prefers OpenMetrics gets a valid document with the same counts."""
+    metrics.exchange(make_exchange())
+    content_type, body = metrics.render(f"{OPENMETRICS};q=0.5,text/plain;q=0.3")
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+    names = {family.name: family for family in parse_openmetrics(body.decode())}
+    [total] = [s for s in names["dhp_gateway_requests"].samples if s.name.endswith("_total")]
+    assert total.value == 1
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "nonsense;;;q=,", "text/html", "a/b;version=x.y"])
+def test_any_other_accept_gets_the_text_format(metrics, accept):
+    """Content negotiation never fails."""
+    assert metrics.render(accept)[0].startswith("text/plain")
+
+
+def test_two_instances_do_not_meet():
+    """Each instance has its own registry, so two gateways can live in one process."""
+    first, second = Metrics(), Metrics()
+    first.audit_record("written")
+    assert _value(second, "dhp_gateway_audit_records_total", outcome="written") == 0
