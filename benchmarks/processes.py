@@ -1,0 +1,116 @@
+"""Processes pinned to a core, and what the kernel says they used."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    """A loopback port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident and proportional set size in bytes."""
+
+    rss: int
+    pss: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A running program, with its children if it has any."""
+
+    popen: subprocess.Popen[bytes]
+    started: float
+    errors: Path
+
+    def pids(self) -> list[int]:
+        """Its process id and those of all its descendants."""
+        found = [self.popen.pid]
+        for pid in found:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (task / "children").read_text().split())
+        return found
+
+    def cpu_seconds(self) -> float:
+        """User and system time that it used so far."""
+        return sum(_ticks(pid) for pid in self.pids()) * TICK
+
+    def memory(self) -> Memory:
+        """What it occupies now."""
+        sizes = {"Rss": 0, "Pss": 0}
+        for pid in self.pids():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, rest = line.partition(":")
+                if name in sizes:
+                    sizes[name] += int(rest.split()[0]) * 1024
+        return Memory(sizes["Rss"], sizes["Pss"])
+
+    def until_answering(self, port: int, path: str, *, patience: float = 30) -> float:
+        """Seconds from the start to the first 200, asked for about every millisecond."""
+        deadline = time.monotonic() + patience
+        status: int | None = None
+        while time.monotonic() < deadline and self.popen.poll() is None:
+            status = _status(port, path)
+            if status == 200:
+                return time.monotonic() - self.started
+            time.sleep(0.001)
+        said = self.errors.read_text(errors="replace")[-2000:]
+        raise SystemExit(f"{self.popen.args} answered {status}, awaited 200\n{said}")
+
+
+def _ticks(pid: int) -> int:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
+def _status(port: int, path: str) -> int | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str | Path], core: int, errors: Path) -> Iterator[Pinned]:
+    """Runs a program on one core until the block ends; its output is thrown away."""
+    with errors.open("wb") as stderr:
+        started = time.monotonic()
+        popen = subprocess.Popen(
+            ["taskset", "-c", str(core), *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    try:
+        yield Pinned(popen, started, errors)
+    finally:
+        popen.send_signal(signal.SIGTERM)
+        try:
+            popen.wait(30)
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
