@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from gateway.errors import GatewayError
 from gateway.oauth.token import Token
 from tests.doubles import sso as answers

@@ -1,0 +1,214 @@
+"""Whatever the SSO, the platform and time do, in any order: what must hold for tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.errors import GatewayError
+from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.store import MemoryStore
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.oauth.tokens import Tokens
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock, turn
+from tests.oauth.harness import RecordingObserver
+
+ALLOWED = {"token-refused", "sso-unavailable", "token-rejected"}
+LAST = {"shutting-down"}
+TIMES = st.sampled_from([0.05, 0.3, 1.0, 2.5, 7.0, 31.0, 70.0, 250.0])
+
+
+class ManualSource:
+    """A source whose requests end when and as the machine says."""
+
+    store_key = "key"
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.pending: asyncio.Future[tuple[str, float] | BaseException] | None = None
+        self.not_before = 0.0
+
+    async def request(self) -> TokenResponse:
+        """One request; overlapping another, or too early, is an error."""
+        assert self.pending is None, "two token requests at once"
+        assert self.clock() >= self.not_before, "asked again too early"
+        asked = self.clock()
+        self.pending = asyncio.get_running_loop().create_future()
+        try:
+            result = await self.pending
+        finally:
+            self.pending = None
+        if isinstance(result, BaseException):
+            raise result
+        value, lifetime = result
+        return TokenResponse(Secret(value), lifetime, "expires_in", asked)
+
+
+class TokenMachine(RuleBasedStateMachine):
+    """Requests, answers, rejections and time in every order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.clock = FakeClock()
+        self.source = ManualSource(self.clock)
+        self.observer = RecordingObserver()
+        self.tokens = Tokens(
+            {"default": self.source},
+            MemoryStore(self.clock),
+            self.observer,
+            times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
+            rng=random.Random(1),  # noqa: S311 - the same jitter in every run
+        )
+        self.given: list[Token] = []
+        self.waiting: list[asyncio.Task[None]] = []
+        self.values = 0
+        self.closing = False
+        self._run(self.tokens.start())
+
+    def _run(self, work: Coroutine[object, object, object]) -> None:
+        async def settle() -> None:
+            await work
+            await turn()
+
+        self.loop.run_until_complete(settle())
+
+    def _ask(self, work: Coroutine[object, object, Token], rejected: Token | None = None) -> None:
+        async def checked() -> None:
+            outcome: Token | GatewayError
+            try:
+                outcome = await work
+            except GatewayError as error:
+                outcome = error
+            self._check(outcome, rejected)
+
+        self.waiting.append(self.loop.create_task(checked()))
+        self._run(asyncio.sleep(0))
+
+    def _check(self, outcome: Token | GatewayError, rejected: Token | None) -> None:
+        if isinstance(outcome, Token):
+            assert self.clock() < outcome.expires_at, "an expired token was given out"
+            assert outcome != rejected, "the rejected token was given out again"
+            self.given.append(outcome)
+            return
+        assert outcome.reason.code in (LAST if self.closing else ALLOWED)
+        assert outcome.reason.code != "sso-unavailable" or outcome.retry_after >= 1
+
+    def _answer(self, result: tuple[str, float] | BaseException) -> None:
+        assert self.source.pending is not None
+        self.source.pending.set_result(result)
+        self._run(asyncio.sleep(0))
+
+    @rule(seconds=TIMES)
+    def time_passes(self, seconds: float) -> None:
+        """Timers fire on the way."""
+        self._run(self.clock.advance(seconds))
+
+    @rule()
+    def request_comes(self) -> None:
+        """A request needs the token."""
+        self._ask(self.tokens.obtain("default"))
+
+    @precondition(lambda self: self.source.pending is not None)
+    @rule(lifetime=st.sampled_from([0.2, 3.0, 60.0, 300.0, 86_400.0]), same=st.booleans())
+    def sso_answers(self, lifetime: float, same: bool) -> None:
+        """The SSO issues a token: a new one, or the one it issued before."""
+        self.values += not same or not self.values
+        self._answer((f"token-{self.values}", lifetime))
+
+    @precondition(lambda self: self.source.pending is not None)
+    @rule(kind=st.sampled_from(["refused", "throttled", "transient", "bug"]))
+    def sso_fails(self, kind: str) -> None:
+        """The SSO does not issue one; a refusal and a Retry-After must be respected."""
+        pauses = {"refused": 60.0, "throttled": 20.0}
+        self.source.not_before = self.clock() + pauses.get(kind, 0.0)
+        if kind == "bug":
+            self._answer(ZeroDivisionError())
+        else:
+            self._answer(TokenRequestError(kind, "as told", retry_after=pauses.get(kind)))
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data())
+    def platform_rejects(self, data: st.DataObject) -> None:
+        """A request learns that its token was rejected, soon or late."""
+        token = data.draw(st.sampled_from(self.given))
+        self._ask(self.tokens.replace("default", token), rejected=token)
+
+    @precondition(lambda self: self.given)
+    @rule(data=st.data(), verdict=st.sampled_from(["rejected_again", "accepted", "drop"]))
+    def platform_says(self, data: st.DataObject, verdict: str) -> None:
+        """A request that will not be sent again tells what the platform thought of its token."""
+        token = data.draw(st.sampled_from(self.given))
+
+        async def tell() -> None:
+            getattr(self.tokens, verdict)("default", token)
+
+        self._run(tell())
+
+    @rule()
+    def secret_changes(self) -> None:
+        """A changed secret ends all pauses."""
+
+        async def change() -> None:
+            self.source.not_before = 0.0
+            self.tokens.retry("default")
+
+        self._run(change())
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def caller_leaves(self, data: st.DataObject) -> None:
+        """A waiting request is cancelled."""
+        data.draw(st.sampled_from(self.waiting)).cancel()
+        self._run(asyncio.sleep(0))
+
+    @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
+    def wall_clock_jumps(self, seconds: float) -> None:
+        """Somebody sets the machine's clock."""
+        self.clock.jump_wall(seconds)
+
+    @invariant()
+    def token_in_use_is_alive(self) -> None:
+        """No request ever gets an expired token."""
+        token = self.tokens.current("default")
+        assert token is None or self.clock() < token.expires_at
+
+    @invariant()
+    def never_idle_for_good(self) -> None:
+        """Either the SSO is being asked or it is known when it will be."""
+        state = self.tokens.states()["default"]
+        assert state.fetching == (self.source.pending is not None)
+        assert state.fetching != (state.next_attempt_in is not None)
+        assert state.fetching or self.clock.next_due() is not None
+
+    @invariant()
+    def nobody_waits_in_vain(self) -> None:
+        """Requests wait only while the SSO is being asked; failed checks come to light here."""
+        for task in [task for task in self.waiting if task.done()]:
+            self.waiting.remove(task)
+            if not task.cancelled():
+                task.result()
+        assert not self.waiting or self.source.pending is not None
+        assert not self.observer.waiters or self.observer.waiters[-1][1] == len(self.waiting)
+
+    def teardown(self) -> None:
+        """Closing leaves nothing behind."""
+        self.closing = True
+        try:
+            self._run(self.tokens.close())
+            for task in self.waiting:
+                task.result()
+            assert self.clock.next_due() is None
+        finally:
+            self.loop.close()
+
+
+TestTokens = TokenMachine.TestCase
+TestTokens.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
