@@ -65,13 +65,18 @@ class RequestBody:
             raise _too_large()
 
     def whole(self) -> bytes | None:
-        """All of the body if it is here already, else None. Does not wait."""
-        if self._kept or not self._payload.is_eof() or self._payload.exception() is not None:
-            return self._joined() if self.at_hand else None
+        """All of the body if it is here already, else None. Does not wait.
+
+        Raises `GatewayError` payload-too-large.
+        """
+        if self.received:
+            return b"".join(self._kept) if self.at_hand else None
+        if not self._payload.is_eof() or self._payload.exception() is not None:
+            return None
         data = self._payload.read_nowait(-1)
         if data:
             self._keep(data)
-        return data if self.replayable else None
+        return data
 
     @property
     def at_hand(self) -> bool:
@@ -148,9 +153,6 @@ class RequestBody:
             self._kept.clear()
         else:
             self._kept.append(data)
-
-    def _joined(self) -> bytes:
-        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
 
 
 def _too_large() -> GatewayError:

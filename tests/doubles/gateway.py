@@ -1,0 +1,110 @@
+"""A gateway in the test's own process, between the doubles of a platform and an SSO."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import aiohttp
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.app import Gateway
+from gateway.config import Address, load
+
+CLIENT_SECRET = "planted-client-secret"
+
+
+@dataclass
+class Running:
+    """A started gateway and what it says of itself."""
+
+    gateway: Gateway
+    audit_file: IO[bytes]
+
+    @property
+    def address(self) -> Address:
+        """Where callers reach it."""
+        return self.gateway.address
+
+    @property
+    def url(self) -> str:
+        """The callers' FHIR base."""
+        return f"http://{self.address}/fhir"
+
+    @property
+    def admin_url(self) -> str:
+        """Where operators reach it."""
+        return f"http://{self.gateway.admin_address}"
+
+    async def audit(self, count: int = 1, event: str = "exchange") -> list[dict[str, Any]]:
+        """The audit records of an event once there are `count`; the writer is another thread."""
+        while True:
+            self.audit_file.seek(0)
+            lines = self.audit_file.read().splitlines()
+            records = [json.loads(line) for line in lines]
+            found = [record for record in records if record["event"] == event]
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.01)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.admin_url}/metrics") as response,
+        ):
+            text = await response.text()
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    async def ready(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of `/readyz`."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.admin_url}/readyz") as response,
+        ):
+            return response.status, await response.json()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    platform_url: str, token_url: str, /, **sections: dict[str, Any]
+) -> AsyncIterator[Running]:
+    """Start a gateway with some sections of the settings changed, and stop it at the end."""
+    settings: dict[str, Any] = {
+        "environment": "custom",
+        "listen": {"address": "127.0.0.1:0"},
+        "admin": {"address": "127.0.0.1:0"},
+        "platform": {"fhir_base_url": platform_url},
+        "sso": {"token_url": token_url},
+        "credentials": {"default": {"client_id": "hospital-17", "client_secret": CLIENT_SECRET}},
+        "shutdown": {"delay": 0, "drain_timeout": 1},
+    }
+    for name, section in sections.items():
+        settings[name] = {**settings.get(name, {}), **section}
+    with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
+        yaml.safe_dump(settings, file)
+        file.flush()
+        loaded = load(Path(file.name), {})
+    with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:
+        # A description of its own: reading must not move the place where records are appended.
+        fd = os.open(audit_file.name, os.O_WRONLY | os.O_APPEND)
+        gateway = Gateway(loaded, audit_fd=fd)
+        await gateway.start()
+        try:
+            yield Running(gateway, audit_file)
+        finally:
+            await gateway.stop()
+            os.close(fd)

@@ -1,0 +1,241 @@
+"""A platform that answers byte for byte what a test tells it to, and keeps what it saw.
+
+    async with Platform() as platform:
+        platform.script(fhir(), status(503, ("Retry-After", "1")))
+        ...
+        assert platform.seen[0].header("authorization") == "Bearer token-1"
+
+Without a script every request gets a Patient. An answer can also be a coroutine function that gets
+the open `Line`, for faults that bytes alone do not show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Self
+
+PATIENT = b'{"resourceType":"Patient","id":"1","multipleBirthInteger":1.10}'
+
+
+@dataclass
+class Seen:
+    """A request as it arrived; header names as they were sent."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+    connection: int = 0
+    complete: bool = False
+
+    def header(self, name: str) -> str | None:
+        """The only value of a field; a repeated one is an error of the test."""
+        values = self.all(name)
+        assert len(values) < 2, f"{name} is repeated: {values}"
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """All values of a field."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+@dataclass
+class Line:
+    """An open connection, for an answer that is more than bytes."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    seen: Seen
+
+    def reset(self) -> None:
+        """Close with RST instead of FIN."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Answer = bytes | Callable[[Line], Awaitable[None]]
+
+
+def http(code: int, body: bytes = b"", *headers: tuple[str, str], length: bool = True) -> bytes:
+    """An answer with a right Content-Length, or framed by the connection's end."""
+    lines = [f"HTTP/1.1 {code} X", *(f"{name}: {value}" for name, value in headers)]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join((*lines, "", "")).encode("latin-1") + body
+
+
+def fhir(body: bytes = PATIENT, code: int = 200, *headers: tuple[str, str]) -> bytes:
+    """A FHIR answer."""
+    return http(code, body, ("Content-Type", "application/fhir+json"), *headers)
+
+
+def outcome(code: int, *headers: tuple[str, str]) -> bytes:
+    """A FHIR error of the platform."""
+    body = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid"}]}'
+    return fhir(body, code, *headers)
+
+
+def page(code: int, *headers: tuple[str, str]) -> bytes:
+    """An HTML page, as a load balancer sends it."""
+    return http(code, b"<html><body>Oops</body></html>", ("Content-Type", "text/html"), *headers)
+
+
+def unauthorized() -> bytes:
+    """The platform refuses the token."""
+    return outcome(401, ("WWW-Authenticate", 'Bearer error="invalid_token"'))
+
+
+def chunked(*pieces: bytes, end: bool = True) -> bytes:
+    """A FHIR answer in chunks; without `end` the last chunk is missing."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
+    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if end else b"")
+
+
+def then_close(data: bytes) -> Answer:
+    """Send the bytes, then end the connection."""
+
+    async def answer(line: Line) -> None:
+        line.writer.write(data)
+        await line.writer.drain()
+        line.writer.close()
+
+    return answer
+
+
+def then_reset(data: bytes) -> Answer:
+    """Send the bytes, then reset the connection."""
+
+    async def answer(line: Line) -> None:
+        line.writer.write(data)
+        await line.writer.drain()
+        # What was sent must leave the machine's buffers before the reset throws them away.
+        await asyncio.sleep(0.05)
+        line.reset()
+
+    return answer
+
+
+async def silence(line: Line) -> None:
+    """Say nothing until the other side gives up."""
+    await line.reader.read()
+
+
+@dataclass
+class Platform:
+    """The server; an async context manager that listens on a port of its own."""
+
+    tls: ssl.SSLContext | None = None
+    base_path: str = "/r5"
+    seen: list[Seen] = field(default_factory=list)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self._script: list[Answer] = []
+        self._standing: Answer = fhir()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._arrived = asyncio.Condition()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", 0, ssl=self.tls, limit=2**20
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        """The FHIR base."""
+        scheme, host = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self.port}{self.base_path}"
+
+    def answer(self, answer: Answer) -> None:
+        """Answer so once the script is used up."""
+        self._standing = answer
+
+    def script(self, *answers: Answer) -> None:
+        """Give the next requests these answers, one each."""
+        self._script += answers
+
+    async def until_seen(self, count: int) -> None:
+        """Return when the heads of `count` requests have come in, all in all."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.seen) >= count)
+
+    def drop_connections(self) -> None:
+        """End every open connection, as a restarting server does."""
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.add(writer)
+        try:
+            while await self._exchange(reader, writer, number):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
+    ) -> bool:
+        seen = await read_head(reader)
+        seen.connection = number
+        async with self._arrived:
+            self.seen.append(seen)
+            self._arrived.notify_all()
+        answer = self._script.pop(0) if self._script else self._standing
+        if isinstance(answer, bytes):
+            await read_body(reader, seen)
+            writer.write(answer)
+            await writer.drain()
+        else:
+            await answer(Line(reader, writer, seen))
+        return not writer.is_closing() and seen.complete
+
+
+async def read_head(reader: asyncio.StreamReader) -> Seen:
+    """The head of a request."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    line, *fields = head[:-4].decode("latin-1").split("\r\n")
+    method, target, version = line.split(" ")
+    assert version == "HTTP/1.1"
+    pairs = [tuple(each.split(": ", 1)) for each in fields]
+    return Seen(method, target, pairs)  # type: ignore[arg-type]
+
+
+async def read_body(reader: asyncio.StreamReader, seen: Seen) -> None:
+    """The body of a request, into `seen`."""
+    if seen.header("transfer-encoding") == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")), 16):
+            seen.body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+    else:
+        length = int(seen.header("content-length") or 0)
+        seen.body += await reader.readexactly(length)
+    seen.complete = True

@@ -1,0 +1,150 @@
+"""A caller that speaks bytes, for what no HTTP library would send or show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass
+class Reply:
+    """An answer as it came, with its body taken out of its framing."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The only value of a field."""
+        values = self.all(name)
+        assert len(values) < 2, f"{name} is repeated: {values}"
+        return values[0] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """All values of a field."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str | None:
+        """The gateway's own error, checked against the outcome that explains it."""
+        reason = self.header("x-gateway-error")
+        if reason is not None and self.body[:1] == b"{":
+            outcome = self.json()
+            assert outcome["resourceType"] == "OperationOutcome"
+            assert outcome["issue"][0]["details"]["coding"][0]["code"] == reason
+            assert self.header("cache-control") == "no-store"
+            assert outcome["id"] == self.header("x-request-id")
+        return reason
+
+
+class CutShort(Exception):  # noqa: N818 - a state
+    """The connection ended before the answer did; `received` holds what came."""
+
+    def __init__(self, received: bytes) -> None:
+        super().__init__(f"{len(received)} bytes")
+        self.received = received
+
+
+class Wire:
+    """One connection to the gateway."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, address: Any) -> Self:
+        """Connect to a gateway's address."""
+        if address.path is not None:
+            return cls(*await asyncio.open_unix_connection(address.path, limit=2**22))
+        return cls(*await asyncio.open_connection(address.host, address.port, limit=2**22))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.transport.abort()
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def ask(self, data: bytes, *, head: bool = False) -> Reply:
+        """Send a request and read its answer."""
+        await self.send(data)
+        return await self.reply(head=head)
+
+    async def reply(self, *, head: bool = False) -> Reply:
+        """Read one final answer; `head` says that it answers a HEAD. Raises `CutShort`."""
+        while True:
+            status, headers = await self._head()
+            if status >= 200:
+                break
+        reply = Reply(status, headers, b"")
+        if not head and status not in (204, 304):
+            reply.body = await self._body(reply)
+        return reply
+
+    async def interim(self) -> int:
+        """Read the head of the next answer, also an interim one, and give its status."""
+        return (await self._head())[0]
+
+    async def at_end(self) -> bool:
+        """Whether the gateway closes the connection and sends nothing more."""
+        try:
+            return await self.reader.read(1) == b""
+        except ConnectionError:
+            return True
+
+    async def _head(self) -> tuple[int, list[tuple[str, str]]]:
+        try:
+            raw = await self.reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError as error:
+            raise CutShort(error.partial) from None
+        except ConnectionError:
+            raise CutShort(b"") from None
+        line, *fields = raw[:-4].decode("latin-1").split("\r\n")
+        return int(line.split(" ")[1]), [tuple(each.split(": ", 1)) for each in fields]  # type: ignore[misc]
+
+    async def _body(self, reply: Reply) -> bytes:
+        received = b""
+        try:
+            if reply.header("transfer-encoding") == "chunked":
+                while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                    received += await self.reader.readexactly(size)
+                    await self.reader.readexactly(2)
+                await self.reader.readexactly(2)
+                return received
+            length = reply.header("content-length")
+            assert length is not None, "an answer without framing"
+            return await self.reader.readexactly(int(length))
+        except asyncio.IncompleteReadError as error:
+            raise CutShort(received + error.partial) from None
+        except ConnectionError:
+            raise CutShort(received) from None
+
+
+def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """A request without a body."""
+    lines = [f"{method} {target} HTTP/{version}", "Host: gateway", *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def post(target: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
+    """A request with a body of a known length."""
+    kind = "Content-Type: application/fhir+json"
+    length = f"Content-Length: {len(body)}"
+    return get(target, kind, length, *headers, method=method) + body
+
+
+async def ask(address: Any, data: bytes, *, head: bool = False) -> Reply:
+    """One request on a connection of its own."""
+    async with await Wire.open(address) as wire:
+        return await wire.ask(data, head=head)

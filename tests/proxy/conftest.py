@@ -1,0 +1,49 @@
+"""A platform, an SSO and a gateway between them and its callers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+
+StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives numbered tokens unless told otherwise."""
+    async with Sso() as double:
+        yield double
+
+
+@pytest.fixture
+def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
+    """Starts a gateway with some settings changed; it must leave nothing in flight behind."""
+
+    @contextlib.asynccontextmanager
+    async def start(**sections: dict[str, Any]) -> AsyncIterator[Running]:
+        async with running(platform.url, sso.token_url, **sections) as gateway:
+            yield gateway
+
+    return start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway with default settings."""
+    async with start_gateway() as started:
+        yield started

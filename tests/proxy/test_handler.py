@@ -1,0 +1,413 @@
+"""The request path as a caller and the platform see it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import (
+    PATIENT,
+    Platform,
+    chunked,
+    fhir,
+    http,
+    outcome,
+    page,
+    silence,
+    unauthorized,
+)
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Wire, ask, get, post
+
+
+async def test_bearer_is_injected(gateway: Running, platform: Platform) -> None:
+    """A plain request reaches the platform with one bearer token and no secret of the caller."""
+    reply = await ask(
+        gateway.address,
+        get("/fhir/Patient/1", "Authorization: Basic eDp5", "Cookie: a=b", "X-Api-Key: k"),
+    )
+    assert (reply.status, reply.body) == (200, PATIENT)
+    (seen,) = platform.seen
+    assert seen.header("authorization") == "Bearer token-1"
+    assert seen.header("cookie") is None
+    assert seen.header("x-api-key") is None
+    assert seen.header("host") == f"127.0.0.1:{platform.port}"
+    assert seen.header("via") == "1.1 dhp-gateway"
+
+
+async def test_target_passes_byte_for_byte(gateway: Running, platform: Platform) -> None:
+    """Path and query reach the platform as the caller spelled them."""
+    target = "/Patient?identifier=a%7Cb|c&name=%41~:&empty=&x=1,2&_format=json%2Bfhir"
+    await ask(gateway.address, get("/fhir" + target))
+    assert platform.seen[0].target == "/r5" + target
+
+
+async def test_empty_query_keeps_its_mark(gateway: Running, platform: Platform) -> None:
+    """A question mark without a query is part of the target."""
+    await ask(gateway.address, get("/fhir/Patient?"))
+    assert platform.seen[0].target == "/r5/Patient?"
+
+
+async def test_end_to_end_headers_pass(gateway: Running, platform: Platform) -> None:
+    """Fields that are not hop-by-hop pass unchanged, repeated ones in their order."""
+    await ask(
+        gateway.address,
+        get("/fhir/Patient/1", 'If-None-Match: W/"3"', "X-Odd: 1", "X-Odd: 2", "Prefer: a, b"),
+    )
+    seen = platform.seen[0]
+    assert seen.header("if-none-match") == 'W/"3"'
+    assert seen.all("x-odd") == ["1", "2"]
+    assert seen.header("prefer") == "a, b"
+
+
+async def test_hop_by_hop_headers_stop_here(gateway: Running, platform: Platform) -> None:
+    """Hop-by-hop fields, those named by Connection and those that claim an origin are removed."""
+    await ask(
+        gateway.address,
+        get(
+            "/fhir/Patient/1",
+            "Connection: keep-alive, X-Private",
+            "X-Private: 1",
+            "Keep-Alive: timeout=5",
+            "TE: trailers",
+            "Proxy-Authorization: x",
+            "X-Forwarded-For: 1.2.3.4",
+            "X-Forwarded-Host: evil",
+            "Forwarded: for=1.2.3.4",
+            "X_Forwarded_For: 1.2.3.4",
+        ),
+    )
+    names = {name.lower() for name, _ in platform.seen[0].headers}
+    assert names == {"host", "authorization", "via", "x-request-id"}
+
+
+async def test_connection_cannot_remove_what_the_gateway_adds(
+    gateway: Running, platform: Platform
+) -> None:
+    """A caller that names Authorization or Via in Connection does not strip the gateway's own."""
+    await ask(
+        gateway.address, get("/fhir/Patient/1", "Connection: Authorization, Via, X-Request-Id")
+    )
+    seen = platform.seen[0]
+    assert seen.header("authorization") == "Bearer token-1"
+    assert seen.header("via") == "1.1 dhp-gateway"
+    assert seen.header("x-request-id")
+
+
+async def test_answer_headers_are_filtered(gateway: Running, platform: Platform) -> None:
+    """The platform's connection fields, cookies and challenges do not reach the caller."""
+    platform.answer(
+        fhir(
+            PATIENT,
+            200,
+            ("Set-Cookie", "a=b"),
+            ("WWW-Authenticate", "Bearer"),
+            ("Server", "x"),
+            ("Strict-Transport-Security", "max-age=1"),
+            ("Alt-Svc", "h3"),
+            ("Connection", "X-Hop"),
+            ("X-Hop", "1"),
+            ("ETag", 'W/"3"'),
+            ("X-Kept", "1"),
+            ("X-Kept", "2"),
+        )
+    )
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    names = {name.lower() for name, _ in reply.headers}
+    assert names == {
+        *("content-type", "etag", "x-kept", "cache-control", "x-request-id", "content-length"),
+    }
+    assert reply.all("x-kept") == ["1", "2"]
+    assert reply.header("etag") == 'W/"3"'
+
+
+async def test_cache_control_is_added_only_when_missing(
+    gateway: Running, platform: Platform
+) -> None:
+    """An answer without Cache-Control becomes no-store; the platform's own word stands."""
+    platform.script(fhir(), fhir(PATIENT, 200, ("Cache-Control", "private")))
+    replies = [await ask(gateway.address, get("/fhir/Patient/1")) for _ in range(2)]
+    assert [reply.header("cache-control") for reply in replies] == ["no-store", "private"]
+
+
+async def test_request_id_of_the_caller_is_kept(gateway: Running, platform: Platform) -> None:
+    """A well-formed X-Request-Id goes through in both directions."""
+    reply = await ask(gateway.address, get("/fhir/Patient/1", "X-Request-Id: lab:7_a.B-1"))
+    assert reply.header("x-request-id") == "lab:7_a.B-1"
+    assert platform.seen[0].header("x-request-id") == "lab:7_a.B-1"
+
+
+async def test_odd_request_id_is_replaced(gateway: Running, platform: Platform) -> None:
+    """An X-Request-Id with other characters or more than 128 of them is replaced by a new one."""
+    for odd in ("a b", "x" * 129, "<script>"):
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Request-Id: {odd}"))
+        assert uuid.UUID(reply.header("x-request-id") or "")
+    assert {seen.header("x-request-id") for seen in platform.seen}.isdisjoint({"a b", "<script>"})
+
+
+async def test_body_of_known_length_passes(gateway: Running, platform: Platform) -> None:
+    """A create reaches the platform with its body and length."""
+    body = b'{"resourceType":"Patient","multipleBirthInteger":1.10}'
+    platform.answer(fhir(PATIENT, 201, ("Location", "Patient/1/_history/1")))
+    reply = await ask(gateway.address, post("/fhir/Patient", body))
+    assert (reply.status, reply.header("location")) == (201, "Patient/1/_history/1")
+    assert platform.seen[0].body == body
+    assert platform.seen[0].header("content-length") == str(len(body))
+
+
+async def test_chunked_body_streams(gateway: Running, platform: Platform) -> None:
+    """A body in chunks reaches the platform piece by piece, before its end is known."""
+    head = get("/fhir/Binary", "Transfer-Encoding: chunked", method="POST")
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(head + b"5\r\nhello\r\n")
+        await platform.until_seen(1)
+        await wire.send(b"6\r\n world\r\n0\r\n\r\n")
+        assert (await wire.reply()).status == 200
+    assert platform.seen[0].body == b"hello world"
+
+
+async def test_connection_is_kept_on_both_sides(gateway: Running, platform: Platform) -> None:
+    """Requests one after the other share one connection to the platform."""
+    async with await Wire.open(gateway.address) as wire:
+        for _ in range(3):
+            assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
+    assert platform.connections == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(
+    gateway: Running, platform: Platform
+) -> None:
+    """Requests sent without waiting get their answers in the order of the requests."""
+    platform.script(*(fhir(b'{"resourceType":"Patient","id":"%d"}' % n) for n in range(3)))
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(b"".join(get(f"/fhir/Patient/{n}") for n in range(3)))
+        replies = [await wire.reply() for _ in range(3)]
+    assert [reply.json()["id"] for reply in replies] == ["0", "1", "2"]
+
+
+async def test_chunked_answer_passes(gateway: Running, platform: Platform) -> None:
+    """An answer in chunks arrives whole."""
+    platform.answer(chunked(PATIENT[:7], PATIENT[7:]))
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert reply.body == PATIENT
+
+
+async def test_head_has_no_body(gateway: Running, platform: Platform) -> None:
+    """A HEAD is answered with the header of the GET, its length included, and nothing after it."""
+    platform.answer(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: 1234\r\n\r\n"
+    )
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(get("/fhir/Patient/1", method="HEAD"), head=True)
+        assert reply.header("content-length") == "1234"
+        platform.answer(fhir())
+        assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
+
+
+async def test_not_modified_passes(gateway: Running, platform: Platform) -> None:
+    """A 304 reaches the caller without a body."""
+    platform.answer(b'HTTP/1.1 304 Not Modified\r\nETag: W/"3"\r\n\r\n')
+    reply = await ask(gateway.address, get("/fhir/Patient/1", 'If-None-Match: W/"3"'))
+    assert (reply.status, reply.header("etag")) == (304, 'W/"3"')
+
+
+async def test_platform_error_passes_unchanged(gateway: Running, platform: Platform) -> None:
+    """A FHIR error of the platform is not touched and carries no reason of the gateway."""
+    platform.answer(outcome(422))
+    reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (reply.status, reply.header("x-gateway-error")) == (422, None)
+    assert reply.body == outcome(422).split(b"\r\n\r\n", 1)[1]
+
+
+async def test_fifty_first_requests_cause_one_token_request(gateway: Running, sso: Sso) -> None:
+    """However many requests wait for the first token, the SSO is asked once."""
+    replies = await asyncio.gather(
+        *(ask(gateway.address, get("/fhir/Patient/1")) for _ in range(50))
+    )
+    assert {reply.status for reply in replies} == {200}
+    assert len(sso.requests) == 1
+
+
+async def test_rejected_token_is_replaced_once(
+    gateway: Running, platform: Platform, sso: Sso
+) -> None:
+    """A 401 makes the gateway fetch a new token and send the request again, whatever its method."""
+    platform.script(unauthorized(), fhir(PATIENT, 201))
+    reply = await ask(gateway.address, post("/fhir/Patient", b'{"a":1}'))
+    assert reply.status == 201
+    assert [seen.header("authorization") for seen in platform.seen] == [
+        "Bearer token-1",
+        "Bearer token-2",
+    ]
+    assert [seen.body for seen in platform.seen] == [b'{"a":1}'] * 2
+    assert len(sso.requests) == 2
+    assert await gateway.metric("dhp_gateway_upstream_retries_total", cause="token") == 1
+
+
+async def test_second_401_is_token_rejected(gateway: Running, platform: Platform) -> None:
+    """A fresh token that is refused too is an error for an operator, and the caller sees no 401."""
+    platform.answer(unauthorized())
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.status, reply.reason) == (502, "token-rejected")
+    assert len(platform.seen) == 2
+
+
+async def test_401_without_the_body_at_hand_is_not_repeated(
+    start_gateway, platform: Platform
+) -> None:
+    """A body larger than the replay buffer is sent once; the next request has a new token."""
+    async with start_gateway(limits={"replay_buffer_bytes": 1000}) as gateway:
+        platform.script(unauthorized())
+        reply = await ask(gateway.address, post("/fhir/Binary", b"x" * 5000))
+        assert (reply.status, reply.reason) == (502, "token-rejected")
+        assert len(platform.seen) == 1
+        assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+    assert platform.seen[1].header("authorization") == "Bearer token-2"
+
+
+async def test_reader_that_leaves_stops_its_read(gateway: Running, platform: Platform) -> None:
+    """A read whose caller is gone is given up at the platform too, and audited as aborted."""
+    gone = asyncio.Event()
+
+    async def wait(line) -> None:
+        await silence(line)
+        gone.set()
+
+    platform.answer(wait)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient/1"))
+        await platform.until_seen(1)
+    await gone.wait()
+    (record,) = await gateway.audit()
+    assert (record["outcome"], record["status"]) == ("aborted", 0)
+
+
+async def test_writer_that_leaves_does_not_stop_its_write(
+    gateway: Running, platform: Platform
+) -> None:
+    """A write whose caller is gone takes its course, and the audit tells what the platform said."""
+    proceed = asyncio.Event()
+
+    async def wait(line) -> None:
+        await line.reader.readexactly(2)
+        await proceed.wait()
+        line.writer.write(fhir(PATIENT, 201))
+
+    platform.answer(wait)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(post("/fhir/Patient", b"{}"))
+        await platform.until_seen(1)
+    proceed.set()
+    (record,) = await gateway.audit()
+    assert record["upstream_status"] == 201
+    assert record["outcome"] == "aborted"
+
+
+async def test_expect_continue_is_answered_before_the_body(
+    gateway: Running, platform: Platform
+) -> None:
+    """A caller that holds its body back is invited to send it, and the platform sees no Expect."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(
+            get("/fhir/Patient", "Expect: 100-continue", "Content-Length: 2", method="POST")
+        )
+        assert await wire.interim() == 100
+        await wire.send(b"{}")
+        assert (await wire.reply()).status == 200
+    assert platform.seen[0].header("expect") is None
+
+
+async def test_http_1_0_gets_a_length_and_a_close(gateway: Running, platform: Platform) -> None:
+    """A caller of HTTP/1.0 gets a chunked answer with its length, and the connection closes."""
+    platform.answer(chunked(PATIENT[:7], PATIENT[7:]))
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(get("/fhir/Patient/1", version="1.0"))
+        assert reply.header("content-length") == str(len(PATIENT))
+        assert reply.header("connection") == "close"
+        assert reply.body == PATIENT
+        assert await wire.at_end()
+
+
+async def test_http_1_0_keep_alive_on_request(gateway: Running) -> None:
+    """A caller of HTTP/1.0 that asks for keep-alive may send another request."""
+    async with await Wire.open(gateway.address) as wire:
+        for _ in range(2):
+            reply = await wire.ask(get("/fhir/Patient/1", "Connection: keep-alive", version="1.0"))
+            assert reply.header("connection") == "keep-alive"
+
+
+async def test_root_base_path(start_gateway, platform: Platform) -> None:
+    """With base_path "/" every path belongs to the platform."""
+    async with start_gateway(listen={"base_path": "/"}) as gateway:
+        await ask(gateway.address, get("/Patient/1?a=b"))
+    assert platform.seen[0].target == "/r5/Patient/1?a=b"
+
+
+async def test_platform_without_a_path(sso: Sso) -> None:
+    """A platform whose base has no path gets the rest of the target, "/" for the base itself."""
+    async with Platform(base_path="") as platform, running(platform.url, sso.token_url) as gateway:
+        await ask(gateway.address, get("/fhir/metadata"))
+        await ask(gateway.address, get("/fhir?name=x"))
+    assert [seen.target for seen in platform.seen] == ["/metadata", "/?name=x"]
+
+
+async def test_audit_record_tells_the_exchange(gateway: Running, platform: Platform) -> None:
+    """One record an exchange, with names of parameters but no values."""
+    await ask(gateway.address, get("/fhir/Patient?name=Karimov&birthdate=1990-01-01"))
+    (record,) = await gateway.audit()
+    assert record["interaction"] == "search-type"
+    assert record["resource"] == "Patient"
+    assert record["query_params"] == ["name", "birthdate"]
+    assert record["status"] == record["upstream_status"] == 200
+    assert record["attempts"] == 1
+    assert "Karimov" not in str(record)
+
+
+async def test_metrics_count_the_exchange(gateway: Running) -> None:
+    """One update an exchange, with labels of closed lists."""
+    await ask(gateway.address, post("/fhir/Observation", b"{}"))
+    await gateway.audit()
+    assert (
+        await gateway.metric(
+            "dhp_gateway_requests_total",
+            caller="anonymous",
+            interaction="create",
+            resource="Observation",
+            status="200",
+            reason="",
+        )
+        == 1
+    )
+    assert await gateway.metric("dhp_gateway_request_bytes_total", caller="anonymous") == 2
+    assert await gateway.metric("dhp_gateway_inflight_requests") == 0
+
+
+async def test_transaction_and_batch_are_told_apart(gateway: Running, platform: Platform) -> None:
+    """The audit names a Bundle's type, which only its body tells."""
+    for kind in (b"transaction", b"batch"):
+        body = b'{"resourceType":"Bundle","type":"%s","entry":[]}' % kind
+        await ask(gateway.address, post("/fhir", body))
+    assert [r["interaction"] for r in await gateway.audit(2)] == ["transaction", "batch"]
+    assert [seen.body[-12:] for seen in platform.seen] == [b',"entry":[]}'] * 2
+
+
+async def test_binary_passes_whatever_it_is(gateway: Running, platform: Platform) -> None:
+    """A Binary is handed on as it is, an HTML document too."""
+    platform.answer(page(200))
+    reply = await ask(gateway.address, get("/fhir/Binary/1"))
+    assert (reply.status, reply.header("content-type")) == (200, "text/html")
+
+
+async def test_smart_configuration_is_not_passed_on(gateway: Running, platform: Platform) -> None:
+    """The platform's SMART configuration would send callers to the SSO: it is not there."""
+    reply = await ask(gateway.address, get("/fhir/.well-known/smart-configuration"))
+    assert (reply.status, reply.reason) == (404, "unknown-path")
+    assert platform.seen == []
+
+
+async def test_page_that_was_asked_for_passes(gateway: Running, platform: Platform) -> None:
+    """A body that is not FHIR passes when the caller's Accept names its type."""
+    platform.answer(http(200, b"a,b\n", ("Content-Type", "text/csv")))
+    reply = await ask(gateway.address, get("/fhir/$export", "Accept: text/csv"))
+    assert (reply.status, reply.body) == (200, b"a,b\n")
