@@ -265,5 +265,3 @@ async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
     audit.event("stop")
     assert audit.available
     assert await audit.close(1) == 0
-
-

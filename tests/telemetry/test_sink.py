@@ -185,7 +185,7 @@ async def test_a_short_write_is_continued_where_it_ended(
 async def test_a_line_given_up_half_written_does_not_spoil_the_next(
     tmp_path: Path, file_size_limit, open_writer, records, until: Until
 ):
-    """With `drop` the torn line ends before the next record; the lines before it count as written."""
+    """With `drop` the torn line ends before the next record, and only whole lines are written."""
     path = tmp_path / "audit"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)

@@ -1,0 +1,177 @@
+"""The operators' listener over a real socket."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.admin.server import build
+from gateway.telemetry.metrics import Metrics
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+class Collaborators:
+    """Metrics and readiness that say what the test wants, and note what they were asked."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.broken = False
+        self.accepted: list[str | None] = []
+        self.page = "# TYPE x_total counter\n" + "".join(
+            f'x_total{{n="{n}"}} 1\n' for n in range(200)
+        )
+
+    def render(self, accept: str | None) -> tuple[str, bytes]:
+        """As metrics."""
+        if self.broken:
+            raise RuntimeError("a bug")
+        self.accepted.append(accept)
+        return "text/plain; version=1.0.0; charset=utf-8", self.page.encode()
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """As readiness."""
+        return self.ready, {"ready": self.ready, "failing": [] if self.ready else ["circuit"]}
+
+
+@pytest.fixture
+def collaborators() -> Collaborators:
+    """All is well."""
+    return Collaborators()
+
+
+@pytest.fixture
+async def client(collaborators: Collaborators) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of a running listener, which leaves compressed bodies as they are."""
+    application = build(metrics=collaborators, readiness=collaborators)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(
+        f"http://{host}:{port}", auto_decompress=False, skip_auto_headers={"Accept-Encoding"}
+    ) as session:
+        yield session
+    await runner.cleanup()
+
+
+async def test_livez_says_alive(client, collaborators):
+    """Liveness depends on nothing but the loop."""
+    collaborators.ready = False
+    answer = await client.get("/livez")
+    assert answer.status == 200
+    assert await answer.json() == {"alive": True}
+
+
+async def test_readyz_follows_the_report(client, collaborators):
+    """Readiness is 200 or 503, with the report as its body."""
+    answer = await client.get("/readyz")
+    assert answer.status == 200
+    assert await answer.json() == {"ready": True, "failing": []}
+    collaborators.ready = False
+    answer = await client.get("/readyz")
+    assert answer.status == 503
+    assert await answer.json() == {"ready": False, "failing": ["circuit"]}
+
+
+async def test_metrics_are_what_was_rendered(client, collaborators):
+    """The scrape is the metrics' own text with their content type, and it parses."""
+    answer = await client.get("/metrics", headers={"Accept": "text/plain;version=1.0.0"})
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=1.0.0; charset=utf-8"
+    text = await answer.text()
+    assert text == collaborators.page
+    assert len(list(text_string_to_metric_families(text))) == 1
+    assert collaborators.accepted == ["text/plain;version=1.0.0"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate, GZIP;q=0.5"])
+async def test_metrics_are_compressed_for_those_who_accept_it(client, collaborators, coding):
+    """A scraper that accepts gzip gets it."""
+    answer = await client.get("/metrics", headers={"Accept-Encoding": coding})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+    assert gzip.decompress(await answer.read()).decode() == collaborators.page
+
+
+@pytest.mark.parametrize("coding", [None, "identity", "gzip;q=0", "gzip; q=0.0"])
+async def test_metrics_are_plain_for_others(client, collaborators, coding):
+    """A scraper that does not accept gzip, or refuses it, gets the text."""
+    headers = {} if coding is None else {"Accept-Encoding": coding}
+    answer = await client.get("/metrics", headers=headers)
+    assert "Content-Encoding" not in answer.headers
+    assert await answer.text() == collaborators.page
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+async def test_head_is_get_without_a_body(client, path):
+    """HEAD gives the header of GET."""
+    answer = await client.head(path)
+    assert answer.status == 200
+    assert int(answer.headers["Content-Length"]) > 0
+    assert await answer.read() == b""
+
+
+@pytest.mark.parametrize("path", ["/", "/fhir/Patient", "/metrics/"])
+async def test_other_paths_are_404_in_json(client, path):
+    """An unknown path is a JSON 404."""
+    answer = await client.get(path)
+    assert answer.status == 404
+    assert answer.content_type == "application/json"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_other_methods_are_405_with_allow(client, method):
+    """Only GET and HEAD are served, and the answer says so."""
+    answer = await client.request(method, "/metrics", data=b"x")
+    assert answer.status == 405
+    assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
+    assert await answer.json() == {"error": "Method Not Allowed"}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/nowhere"])
+async def test_every_answer_is_guarded(client, path):
+    """No answer is cached or sniffed, and none names the software's versions."""
+    answer = await client.get(path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Server"] == "dhp-gateway"
+
+
+async def test_a_bug_is_a_guarded_500(client, collaborators, caplog):
+    """A failing scrape is answered in JSON, tells nothing, and is logged."""
+    collaborators.broken = True
+    with caplog.at_level(logging.ERROR):
+        answer = await client.get("/metrics")
+    assert answer.status == 500
+    assert await answer.json() == {"error": "Internal Server Error"}
+    assert answer.headers["Server"] == "dhp-gateway"
+    assert [record.name for record in caplog.records] == ["gateway.admin"]
+
+
+async def test_real_metrics_are_served_in_both_formats():
+    """The gateway's own metrics answer a classic scraper and one that prefers OpenMetrics."""
+    application = build(metrics=Metrics(), readiness=Collaborators())
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+        classic = await session.get("/metrics")
+        assert "dhp_gateway_build_info" in await classic.text()
+        modern = await session.get("/metrics", headers={"Accept": OPENMETRICS})
+        assert modern.content_type == "application/openmetrics-text"
+        names = {family.name for family in parse_openmetrics(await modern.text())}
+        assert {"dhp_gateway_build", "dhp_gateway_build_info"} & names
+        assert "process_cpu_seconds" in names
+    await runner.cleanup()

@@ -1,0 +1,236 @@
+"""Log lines, as they stand in the stream."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gateway.secret import Secret
+from gateway.telemetry.logs import RateLimit, configure, get_logger
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+class Logs:
+    """The configured logs and what they wrote."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self._undo: list[Callable[[], None]] = []
+
+    def configure(self, level: str = "info", fmt: Any = "json", stream: Any = None) -> None:
+        """Configures as the application does."""
+        self.stream = stream or self.stream
+        self._undo.append(configure(level, fmt, self.stream))
+
+    def undo(self) -> None:
+        """Takes everything back."""
+        while self._undo:
+            self._undo.pop()()
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines, parsed."""
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """Logs that are undone after the test."""
+    logs = Logs()
+    yield logs
+    logs.undo()
+
+
+def test_a_json_line_has_time_level_logger_and_event_first(logs):
+    """A line is one JSON object, with the common fields before the event's own."""
+    logs.configure()
+    get_logger("gateway.x").warning("token refused", credential="default", wait=1.5)
+    [line] = logs.lines
+    assert list(line) == ["timestamp", "level", "logger", "event", "credential", "wait"]
+    assert list(line.values())[1:] == ["warning", "gateway.x", "token refused", "default", 1.5]
+    assert line["timestamp"].endswith("Z")
+
+
+def test_records_of_the_standard_library_take_the_same_form(logs):
+    """What aiohttp and asyncio log is a line of the same kind, arguments filled in."""
+    logs.configure()
+    logging.getLogger("aiohttp.server").error("Error handling request from %s", "10.0.0.1")
+    [line] = logs.lines
+    assert line["logger"] == "aiohttp.server"
+    assert line["level"] == "error"
+    assert line["event"] == "Error handling request from 10.0.0.1"
+
+
+def test_lower_levels_are_left_out(logs):
+    """Nothing below the configured level is written, whoever logs it."""
+    logs.configure("warning")
+    get_logger("gateway.x").info("no")
+    logging.getLogger("asyncio").info("no")
+    get_logger("gateway.x").warning("yes")
+    assert [line["event"] for line in logs.lines] == ["yes"]
+
+
+def test_an_unknown_level_is_refused(logs):
+    """A mistyped level is a ValueError, and nothing is configured."""
+    before = logging.getLogger().handlers[:]
+    with pytest.raises(ValueError, match="LOUD"):
+        logs.configure("loud")
+    assert logging.getLogger().handlers == before
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_secrets_and_patient_data_are_masked_everywhere(logs, fmt):
+    """Texts, fields, nested values, exception texts and foreign records are all masked."""
+    logs.configure(fmt=fmt)
+    log = get_logger("gateway.x")
+    try:
+        raise ValueError("cannot GET http://h/Patient?identifier=30101901234567 with Bearer tok3n")
+    except ValueError as error:
+        log.exception("failed for 30101901234567", error=error, key=Secret("s3cr3t"))
+        logging.getLogger("asyncio").exception("lost %s", {"password": "hunter2"})
+    log.info("x", deep={"a": ["AA1234567"]}, client_secret="hunter3")
+    for planted in ("30101901234567", "tok3n", "s3cr3t", "AA1234567", "hunter2", "hunter3"):
+        assert planted not in logs.text
+    assert logs.text.count("ValueError: cannot GET http://h/Patient?***") == 2
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+def test_tracebacks_show_no_local_variables(logs, fmt):
+    """A traceback names files and lines, never the values at hand."""
+    logs.configure(fmt=fmt)
+
+    def fail() -> None:
+        body = "".join(["pati", "ent-data"])
+        raise RuntimeError(len(body))
+
+    try:
+        fail()
+    except RuntimeError:
+        get_logger("gateway.x").exception("failed")
+    assert "in fail" in logs.text
+    assert "patient-data" not in logs.text
+
+
+def test_the_console_has_no_colours_in_a_file(logs):
+    """For people, but without escape sequences when the stream is no terminal."""
+    logs.configure(fmt="console")
+    get_logger("gateway.x").warning("token refused", credential="default")
+    assert "\x1b" not in logs.text
+    assert "token refused" in logs.text
+    assert "credential=default" in logs.text
+
+
+def test_the_console_has_colours_on_a_terminal(logs):
+    """A terminal gets colours."""
+    logs.configure(fmt="console", stream=Terminal())
+    get_logger("gateway.x").warning("token refused")
+    assert "\x1b[" in logs.text
+
+
+def test_a_text_cannot_forge_lines_or_drive_the_terminal(logs):
+    """Control characters in logged values are shown as escapes."""
+    logs.configure(fmt="console")
+    logging.getLogger("aiohttp.server").error("bad %s", "x\n2026 [info] all is well\x1b[2J")
+    assert "\x1b" not in logs.text
+    assert len(logs.text.splitlines()) == 1
+
+
+def test_values_that_json_cannot_hold_do_not_lose_the_line(logs):
+    """Lone surrogates and huge integers are written as text."""
+    logs.configure()
+    get_logger("gateway.x").info("odd", raw="\udcff", huge=2**80)
+    [line] = logs.lines
+    assert line["raw"] == "\\udcff"
+    assert line["huge"] == str(2**80)
+
+
+def test_the_access_log_is_silenced(logs):
+    """aiohttp's access log would print query values."""
+    logs.configure()
+    logging.getLogger("aiohttp.access").info("GET /fhir/Patient?name=Aliev")
+    assert logs.text == ""
+
+
+def test_configuring_again_replaces_and_undoing_restores(logs):
+    """Two configurations do not write twice, and afterwards the root logger is as before."""
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    logs.configure("debug")
+    logs.configure("info")
+    get_logger("gateway.x").info("once")
+    assert len(logs.lines) == 1
+    logs.undo()
+    assert (root.level, root.handlers) == before
+
+
+def test_a_broken_stream_does_not_break_the_program(logs):
+    """When the stream is closed a log call does nothing, and shows nothing elsewhere."""
+    logs.configure()
+    logs.stream.close()
+    get_logger("gateway.x").error("lost")
+
+
+def test_a_logger_works_before_configuration(capsys, caplog):
+    """Without configuration nothing reaches standard output, which belongs to the audit."""
+    get_logger("gateway.x").warning("early")
+    assert capsys.readouterr().out == ""
+    assert len(caplog.records) == 1
+
+
+def _record(name: str, message: str) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.ERROR, "file", 1, message, None, None)
+
+
+def test_equal_messages_of_asyncio_are_limited():
+    """A burst passes, the rest of the period is counted, and the next period says how many."""
+    now = [100.0]
+    limit = RateLimit(burst=2, period=10, clock=lambda: now[0])
+    passed = [limit.filter(_record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
+    assert passed == [True, True, False, False, False]
+    now[0] = 110.0
+    record = _record("asyncio", "accept failed\nsocket 6")
+    assert limit.filter(record)
+    assert record.suppressed == 3  # type: ignore[attr-defined]
+
+
+def test_other_messages_and_other_loggers_are_not_limited():
+    """The limit is for each message of the chatty loggers; the gateway's own always pass."""
+    limit = RateLimit(burst=1, period=10, clock=lambda: 0.0)
+    assert limit.filter(_record("asyncio", "a"))
+    assert limit.filter(_record("asyncio", "b"))
+    assert not limit.filter(_record("asyncio", "a"))
+    assert all(limit.filter(_record("gateway.x", "a")) for _ in range(3))
+
+
+def test_the_number_of_left_out_lines_is_written(logs):
+    """A line that stands for others says so."""
+    logs.configure()
+    record = _record("asyncio", "accept failed")
+    record.suppressed = 12
+    logging.getLogger("asyncio").handle(record)
+    assert logs.lines[0]["suppressed"] == 12
+
+
+def test_repetition_is_limited_in_the_configured_logs(logs):
+    """The limit is in force without further ado."""
+    logs.configure()
+    for _ in range(50):
+        logging.getLogger("asyncio").error("accept failed")
+    assert 1 <= len(logs.lines) < 50

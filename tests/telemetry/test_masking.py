@@ -1,0 +1,93 @@
+"""What masking takes out of texts, and what it leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.secret import Secret
+from gateway.telemetry.masking import mask, mask_field, mask_text
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJob3NwaXRhbCJ9.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("PINFL 30101901234567.", "PINFL ***."),
+        ("Patient/30101901234567", "Patient/***"),
+        ("pinfl_30101901234567", "pinfl_***"),
+        ("identifier=http%3A%2F%2Fx%7C30101901234567", "identifier=http%3A%2F%2Fx%7C***"),
+        ("passport AA1234567, valid", "passport ***, valid"),
+        ("Authorization: Bearer abc.DEF-123_x", "Authorization: Bearer ***"),
+        ("authorization: bearer abc", "authorization: bearer ***"),
+        ("Basic aG9zcGl0YWw6czNjcjN0", "Basic ***"),
+        (f"token {JWT} was refused", "token *** was refused"),
+        (JWT.rpartition(".")[0] + ".", "***"),
+        ("client_secret=s3cr3t&grant_type=x", "client_secret=***&grant_type=x"),
+        (
+            '{"access_token": "opaque", "expires_in": 300}',
+            '{"access_token": "***", "expires_in": 300}',
+        ),
+        ("{'refresh_token': 'opaque'}", "{'refresh_token': '***'}"),
+        ("GET http://h/fhir/Patient?name=Aliev&birthdate=1990", "GET http://h/fhir/Patient?***"),
+        ("GET /fhir/Patient?family:exact=Aliev HTTP/1.1", "GET /fhir/Patient?*** HTTP/1.1"),
+        ("proxy http://user:pass@proxy:3128/", "proxy http://***@proxy:3128/"),
+    ],
+)
+def test_masks_what_must_not_be_shown(text, masked):
+    """Patients' numbers, credentials, tokens and query values leave a text; the rest stays."""
+    assert mask_text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "request 4bf92f3577b34da6a3ce929d0e0e4736 took 12 ms",
+        "id a30101901234567b",
+        "at 1767225600125",
+        "70101901234567",
+        "301019012345678",
+        "Basic authentication is configured",
+        "what is wrong? nothing",
+        "credentials.default.client_secret: field required",
+        "https://sso.medcore.uz/oauth/token",
+        "AAA1234567",
+    ],
+)
+def test_leaves_what_looks_similar(text):
+    """Request ids, times, longer numbers and plain words stay readable."""
+    assert mask_text(text) == text
+
+
+def test_masks_inside_structures():
+    """Lists, mappings, their keys, numbers, bytes and foreign objects are covered."""
+    value = {
+        "list": ["Bearer abc", ("AA1234567",)],
+        "AA1234567": 30101901234567,
+        "error": ValueError("PINFL 30101901234567"),
+        "secret": Secret("s3cr3t"),
+        "raw": b"Bearer abc",
+        "kept": [1, 2.5, None, True],
+    }
+    assert mask(value) == {
+        "list": ["Bearer ***", ["***"]],
+        "***": "***",
+        "error": "PINFL ***",
+        "secret": "********",
+        "raw": "b'Bearer ***'",
+        "kept": [1, 2.5, None, True],
+    }
+
+
+def test_masks_a_structure_that_contains_itself():
+    """A structure without an end is cut off, and still masked."""
+    endless: list[object] = ["Bearer abc"]
+    endless.append(endless)
+    assert "abc" not in str(mask(endless))
+
+
+@pytest.mark.parametrize("name", ["client_secret", "Authorization", "access_token", "password"])
+def test_a_secrets_name_hides_its_value(name):
+    """Under the name of a secret nothing is shown, at any depth."""
+    assert mask_field(name, "opaque") == "***"
+    assert mask({"headers": {name: ["opaque"]}}) == {"headers": {name: "***"}}
