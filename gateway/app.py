@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,27 +20,20 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import http_parser, web
 
-from gateway import __version__
+from gateway import __version__, wiring
 from gateway.admin.health import Readiness
 from gateway.admin.server import build as build_admin
-from gateway.config import Address, SecretUnreadable, Settings
+from gateway.config import Address, Settings
 from gateway.exchange import Exchange
-from gateway.oauth.client_auth import client_secret_basic, client_secret_post
-from gateway.oauth.grants import (
-    ClientCredentials,
-    CredentialSource,
-    EndpointSettings,
-    TokenEndpoint,
-)
+from gateway.oauth.grants import CredentialSource, EndpointSettings, TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.store import MemoryStore
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.admission import Admission, Phase
-from gateway.proxy.body import BodyLimits
 from gateway.proxy.callers import Callers
 from gateway.proxy.forward import Forwarder
-from gateway.proxy.handler import Clocks, Collaborators, Handler, Rules
-from gateway.proxy.listener import CallerServer, ListenLimits
+from gateway.proxy.handler import Clocks, Collaborators, Handler
+from gateway.proxy.listener import CallerServer
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.upstream import Upstream
@@ -55,12 +47,6 @@ _log = logging.getLogger(__name__)
 _BACKLOG: Final = 1024
 _AUDIT_FLUSH: Final = 5.0
 _DRAIN_POLL: Final = 0.05
-# A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
-_STALL_FACTOR: Final = 3.0
-
-
-class StartError(Exception):
-    """The gateway could not start; the text says why, in plain words."""
 
 
 class Gateway:
@@ -125,13 +111,13 @@ class Gateway:
         self._watch(pool)
         upstream = Upstream(
             pool,
-            authority=_authority(settings.platform.fhir_base_url),
+            authority=wiring.authority(settings.platform.fhir_base_url),
             policy=RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
             budget=RetryBudget(settings.retries.budget_ratio, time.monotonic),
             on_retry=self.metrics.retry,
         )
         handler = Handler(
-            _rules(settings),
+            wiring.rules(settings),
             Collaborators(
                 admission=self._admission,
                 callers=Callers(),
@@ -175,12 +161,12 @@ class Gateway:
                 token_url=sso.token_url,
                 timeout=sso.timeout,
                 default_lifetime=sso.default_token_lifetime,
-                ssl=_client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
+                ssl=wiring.client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
             ),
         )
         sources = {
-            name: CredentialSource(endpoint, client_credentials(settings, name))
-            for name in credentials_in_use(settings)
+            name: CredentialSource(endpoint, wiring.client_credentials(settings, name))
+            for name in wiring.credentials_in_use(settings)
         }
         self.metrics.declare(sources)
         tokens = Tokens(
@@ -196,7 +182,7 @@ class Gateway:
     def _open_pool(self) -> UpstreamPool:
         platform = self._settings.platform
         url = urlsplit(platform.fhir_base_url)
-        tls = _client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+        tls = wiring.client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
         pool = UpstreamPool(
             Origin(url.hostname or "", url.port or (80 if tls is None else 443), tls),
             timeouts=Timeouts(
@@ -238,7 +224,7 @@ class Gateway:
 
     async def _open_listener(self, handler: Handler) -> None:
         loop = asyncio.get_running_loop()
-        server = CallerServer(handler, _listen_limits(self._settings))
+        server = CallerServer(handler, wiring.listen_limits(self._settings))
         address = self._settings.listen.address
         with _explained("listen.address", address):
             if address.path is not None:
@@ -279,86 +265,13 @@ class _TokenTelemetry:
         self._audit.event("token", credential=credential, outcome=outcome, **detail)
 
 
-def credentials_in_use(settings: Settings) -> tuple[str, ...]:
-    """The names of the credentials that callers may need; `default` when there are no callers."""
-    named = dict.fromkeys(caller.credential for caller in settings.callers)
-    return tuple(named) or ("default",)
-
-
-def client_credentials(settings: Settings, name: str) -> ClientCredentials:
-    """The grant of one credential. Raises `StartError` when its secret cannot be read."""
-    credential = settings.credentials[name]
-    try:
-        secret = credential.secret(name)
-    except SecretUnreadable as error:
-        raise StartError(str(error)) from None
-    if secret is None:
-        raise StartError(f"credentials.{name}: has no client secret")
-    method = (
-        client_secret_basic
-        if credential.auth_method == "client_secret_basic"
-        else client_secret_post
-    )
-    return ClientCredentials(
-        client_id=credential.client_id,
-        authenticate=method(credential.client_id, secret),
-        fingerprint=secret.fingerprint(),
-        scope=credential.scope,
-        extra_params=credential.extra_params,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    limits = settings.limits
-    return Rules(
-        base_path=settings.listen.base_path,
-        platform_path=urlsplit(settings.platform.fhir_base_url).path.rstrip("/"),
-        default_language=settings.fhir.default_language,
-        listen=_listen_limits(settings),
-        body=BodyLimits(
-            max_bytes=limits.max_body_bytes,
-            replay_bytes=limits.replay_buffer_bytes,
-            stall=limits.header_timeout,
-            min_rate=limits.min_body_rate,
-        ),
-        reader_stall=_STALL_FACTOR * limits.header_timeout,
-    )
-
-
-def _listen_limits(settings: Settings) -> ListenLimits:
-    limits = settings.limits
-    return ListenLimits(
-        url_bytes=limits.max_url_bytes,
-        header_bytes=limits.max_header_bytes,
-        headers=limits.max_headers,
-        header_timeout=limits.header_timeout,
-    )
-
-
-def _authority(base_url: str) -> bytes:
-    return urlsplit(base_url).netloc.encode("ascii")
-
-
-def _client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
-    """A verifying context for an https URL, with our own trust roots or the system's."""
-    if urlsplit(url).scheme != "https":
-        return None
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 @contextlib.contextmanager
 def _explained(key: str, address: Address) -> Any:
     try:
         yield
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise StartError(f"{key}: cannot listen on {address}: {reason}") from None
+        raise wiring.StartError(f"{key}: cannot listen on {address}: {reason}") from None
 
 
 def _bound(address: Address, names: list[Any]) -> Address:
@@ -371,7 +284,9 @@ def _bound(address: Address, names: list[Any]) -> Address:
 def _require_strict_parser() -> None:
     """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise StartError("aiohttp is installed without its C parser; install its binary wheel")
+        raise wiring.StartError(
+            "aiohttp is installed without its C parser; install its binary wheel"
+        )
 
 
 def run(settings: Settings, config_path: Path | None = None) -> int:

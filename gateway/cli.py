@@ -74,8 +74,8 @@ def options(
 def run(config: ConfigOption = None) -> None:
     """Run the gateway."""
     settings = _load(config)
-    from gateway.app import StartError
     from gateway.app import run as serve
+    from gateway.wiring import StartError
 
     try:
         code = serve(settings, config)
@@ -203,8 +203,8 @@ def token(
     if credential not in settings.credentials:
         known = ", ".join(settings.credentials)
         _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
-    from gateway.app import StartError
     from gateway.oauth.token_response import TokenRequestError
+    from gateway.wiring import StartError
 
     try:
         response = asyncio.run(_request_token(settings, credential))
@@ -218,8 +218,8 @@ def token(
 async def _request_token(settings: Settings, credential: str) -> TokenResponse:
     import aiohttp
 
-    from gateway.app import client_credentials
     from gateway.oauth.grants import EndpointSettings, TokenEndpoint
+    from gateway.wiring import client_credentials
 
     sso = settings.sso
     grant = client_credentials(settings, credential)

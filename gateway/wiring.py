@@ -1,0 +1,98 @@
+"""From settings to what the parts of the gateway are made with; opens nothing but files."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.config import SecretUnreadable, Settings
+from gateway.oauth.client_auth import client_secret_basic, client_secret_post
+from gateway.oauth.grants import ClientCredentials
+from gateway.proxy.body import BodyLimits
+from gateway.proxy.handler import Rules
+from gateway.proxy.listener import ListenLimits
+
+# A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
+_STALL_FACTOR: Final = 3.0
+
+
+class StartError(Exception):
+    """The gateway could not start; the text says why, in plain words."""
+
+
+def credentials_in_use(settings: Settings) -> tuple[str, ...]:
+    """The names of the credentials that callers may need; `default` when there are no callers."""
+    named = dict.fromkeys(caller.credential for caller in settings.callers)
+    return tuple(named) or ("default",)
+
+
+def client_credentials(settings: Settings, name: str) -> ClientCredentials:
+    """The grant of one credential. Raises `StartError` when its secret cannot be read."""
+    credential = settings.credentials[name]
+    try:
+        secret = credential.secret(name)
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    if secret is None:
+        raise StartError(f"credentials.{name}: has no client secret")
+    method = (
+        client_secret_basic
+        if credential.auth_method == "client_secret_basic"
+        else client_secret_post
+    )
+    return ClientCredentials(
+        client_id=credential.client_id,
+        authenticate=method(credential.client_id, secret),
+        fingerprint=secret.fingerprint(),
+        scope=credential.scope,
+        extra_params=credential.extra_params,
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """What the request path reads of the settings."""
+    limits = settings.limits
+    return Rules(
+        base_path=settings.listen.base_path,
+        platform_path=urlsplit(settings.platform.fhir_base_url).path.rstrip("/"),
+        default_language=settings.fhir.default_language,
+        listen=listen_limits(settings),
+        body=BodyLimits(
+            max_bytes=limits.max_body_bytes,
+            replay_bytes=limits.replay_buffer_bytes,
+            stall=limits.header_timeout,
+            min_rate=limits.min_body_rate,
+        ),
+        reader_stall=_STALL_FACTOR * limits.header_timeout,
+    )
+
+
+def listen_limits(settings: Settings) -> ListenLimits:
+    """What a caller may send."""
+    limits = settings.limits
+    return ListenLimits(
+        url_bytes=limits.max_url_bytes,
+        header_bytes=limits.max_header_bytes,
+        headers=limits.max_headers,
+        header_timeout=limits.header_timeout,
+    )
+
+
+def authority(base_url: str) -> bytes:
+    """The Host field for a base URL."""
+    return urlsplit(base_url).netloc.encode("ascii")
+
+
+def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
+    """A verifying context for an https URL, with our own trust roots or the system's."""
+    if urlsplit(url).scheme != "https":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
