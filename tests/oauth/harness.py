@@ -70,7 +70,9 @@ class Bench:
         self.clock = clock
         self.observer = RecordingObserver()
         self.store: TokenStore = MemoryStore(clock)
-        self.endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+        self.session = session
+        self.settings = EndpointSettings(sso.token_url)
+        self.endpoint = TokenEndpoint(session, self.settings, clock, clock.wall)
         self.policy = policy
         self.tokens = self.made()
 
@@ -85,10 +87,10 @@ class Bench:
             rng=random.Random(17),  # noqa: S311 - the same jitter in every run
         )
 
-    def source(self) -> CredentialSource:
+    def source(self, endpoint: TokenEndpoint | None = None) -> CredentialSource:
         """A source with the planted secret."""
         authenticate = client_secret_post("id", Secret(SECRET))
-        return CredentialSource(self.endpoint, ClientCredentials("id", authenticate))
+        return CredentialSource(endpoint or self.endpoint, ClientCredentials("id", authenticate))
 
     async def obtain(self) -> Token:
         """The token that a request would get."""

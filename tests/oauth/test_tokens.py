@@ -8,12 +8,14 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.store import MemoryStore
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenResponse
+from gateway.oauth.tokens import Tokens
 from tests.doubles import sso as answers
-from tests.oauth.harness import SECRET, Bench, bench
+from tests.oauth.harness import SECRET, Bench, RecordingObserver, bench
 
 FAILURES = {
     "refused": answers.refusal("invalid_client", 401),
@@ -210,6 +212,32 @@ class TestExpiry:
             await waiting
         assert given.current is None
 
+    async def test_expired_while_waiting(self, given: Bench) -> None:
+        """A token that ends between its arrival and the waiting request's turn is not given out."""
+
+        class Stall(RecordingObserver):
+            def token_expires(self, credential: str, timestamp: float, /) -> None:
+                given.clock.now += 301
+
+        given.observer = Stall()
+        tokens = given.made()
+        with pytest.raises(GatewayError, match="sso-unavailable: expired while waiting"):
+            await tokens.obtain("default")
+        await tokens.close()
+
+    async def test_real_timers(self, given: Bench) -> None:
+        """Without a clock of the test's the loop's own timers renew a token."""
+        policy = TokenPolicy(refresh_from=0.0, refresh_to=0.0001, min_refresh_interval=0.0)
+        tokens = Tokens(
+            {"default": given.source(TokenEndpoint(given.session, given.settings))},
+            MemoryStore(),
+            given.observer,
+            policy=policy,
+        )
+        await tokens.start()
+        await given.sso.seen(3)
+        await tokens.close()
+
     @pytest.mark.parametrize("expires_in", [0, -1, None])
     async def test_no_lifetime_is_the_default(self, given: Bench, expires_in: object) -> None:
         """A lifetime of zero or less does not cause a token request for each request."""
@@ -220,7 +248,7 @@ class TestExpiry:
 
     async def test_tiny_lifetime(self, given: Bench) -> None:
         """A lifetime far below a second does not make the gateway hammer the SSO when idle."""
-        given.sso.answer(answers.token("tiny", expires_in=0.01))
+        given.sso.answer(answers.token("tiny", expires_in=0.2))
         await given.obtain()
         await given.pass_time(10)
         assert len(given.sso.requests) <= 21
@@ -382,6 +410,32 @@ class TestStore:
         after = given.made()
         assert (await after.obtain("default")).reveal() == "token-2"
         await after.close()
+
+    async def test_rejected_token_is_dropped_for_others(self, given: Bench) -> None:
+        """Replicas do not find a rejected token in the store even if there is no new one yet."""
+        rejected = await given.obtain()
+        given.sso.answer(answers.status(503))
+        with pytest.raises(GatewayError):
+            await given.tokens.replace("default", rejected)
+        assert await given.store.get(given.source().store_key) is None
+
+    async def test_own_token_is_no_news(self, given: Bench) -> None:
+        """When the SSO is to be asked, the token in use does not come back from the store."""
+        await given.obtain()
+        given.tokens.retry("default")
+        await given.settled()
+        assert given.current == "token-2"
+
+    async def test_token_of_another_replica(self, given: Bench) -> None:
+        """A renewal takes the token that another replica fetched meanwhile."""
+        await given.obtain()
+        given.clock.now += 205
+        fresh = Token("theirs", received_at=given.clock(), lifetime=300, wall_expiry=0)
+        await given.store.put(given.source().store_key, fresh)
+        await given.clock.advance(40)
+        await given.settled()
+        assert given.current == "theirs"
+        assert len(given.sso.requests) == 1
 
     @pytest.mark.parametrize("hangs", [True, False])
     async def test_store_down(self, given: Bench, hangs: bool) -> None:
