@@ -1,0 +1,189 @@
+"""Rewrites URLs in JSON as it streams by, touching no other byte.
+
+The text is never parsed into values and written again: that would change numbers (1.10 is not 1.1
+in FHIR), spacing, order and duplicate members. It is scanned: a stack of open objects and arrays
+says where a string stands. Speed comes from `gateway.fhir.link_stream`, which looks only at what
+is near a host name, and from one regular expression that skips all members without one at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.fhir.json_text import (
+    BEFORE_VALUE,
+    ELEMENTS,
+    GAP,
+    MEMBERS,
+    TEXT_MEMBER,
+    WATCHED,
+    escape_like,
+    masked,
+    needles,
+    replace_front,
+    unescape,
+)
+from gateway.fhir.link_map import Swap
+from gateway.fhir.link_query import swap_query, swap_url_query
+from gateway.fhir.link_rules import LISTED_KEYS, Path, opens_resource
+from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, PatchScope, Scope
+from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
+from gateway.fhir.link_text import match_end
+
+_QUOTE: Final = 0x22
+_OPENING: Final = b"{["
+
+
+class _Frame:
+    """An open object or array; `key` is the member whose value is due, None before a key."""
+
+    __slots__ = ("is_object", "is_resource", "key", "path", "scope", "skip")
+
+    def __init__(self, path: Path, scope: Scope | None, *, is_object: bool) -> None:
+        self.path = path
+        self.scope = scope
+        self.is_object = is_object
+        self.is_resource = False
+        self.key: str | None = None
+        self.skip = MEMBERS if is_object else ELEMENTS
+
+
+class JsonRewriter(StreamRewriter):
+    """Replaces one base by another in the listed elements of a JSON body, chunk by chunk.
+
+    `patch` says that the body is a JSON Patch (RFC 6902).
+    """
+
+    __slots__ = ("_deep", "_frames", "_in_string", "_patch")
+
+    _boundary = b'"'
+
+    def __init__(self, swap: Swap, *, patch: bool = False, hold_limit: int = HOLD_LIMIT) -> None:
+        super().__init__(swap, needles(swap), hold_limit)
+        self._patch = patch
+        self._frames = [_Frame((), None, is_object=False)]
+        self._deep = 0  # levels open beyond MAX_DEPTH
+        self._in_string = False  # in a string longer than MAX_TOKEN
+
+    def _masked(self, text: bytes) -> bytes:
+        return masked(text)
+
+    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        frame = self._frames[-1]
+        if self._in_string:
+            return self._leave_string(text, pos, size)
+        if frame.key is None and not self._deep:
+            pos = match_end(frame.skip, text, pos, needle)
+        after = match_end(GAP, text, pos, size)
+        if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
+            frame.key = None  # a number or literal was the value
+        if after >= size:
+            return after
+        token = text[after]
+        if token == _QUOTE:
+            return self._member(text, after, needle, size)
+        if token in _OPENING:
+            self._open(is_object=token == _OPENING[0])
+        else:
+            self._close(after)
+        return after + 1
+
+    def _open(self, *, is_object: bool) -> None:
+        parent = self._frames[-1]
+        if len(self._frames) > MAX_DEPTH:
+            self._deep, parent.key = self._deep + 1, None
+            return
+        path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
+        frame = _Frame(path, parent.scope, is_object=is_object)
+        if is_object and opens_resource(path):
+            frame.is_resource, frame.path, frame.skip = True, (), WATCHED
+            patch = self._patch and parent.scope is None
+            frame.scope = PatchScope(None) if patch else Scope(parent.scope)
+        self._frames.append(frame)
+
+    def _close(self, pos: int) -> None:
+        if self._deep:
+            self._deep -= 1
+        elif len(self._frames) > 1:
+            frame = self._frames.pop()
+            if frame.is_resource and frame.scope is not None:
+                self._output.expire(self._offset + pos)
+                frame.scope.close()
+                self._output.settle()
+
+    def _leave_string(self, text: bytes, pos: int, size: int) -> int:
+        end = text.find(b'"', pos, size)
+        if end < 0:
+            return size
+        self._in_string = False
+        return end + 1
+
+    def _member(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        """A key, with its value if that is a string too; or some other string."""
+        frame = self._frames[-1]
+        if frame.is_object and frame.key is None and not self._deep:
+            match = TEXT_MEMBER.match(text, pos, size)
+            if match is not None and match.end() - pos <= MAX_TOKEN:
+                self._key(frame, unescape(self._buffer[slice(*match.span(1))]), pos)
+                pos = text.index(b'"', match.end(1) + 1)
+        return self._string(text, pos, needle, size)
+
+    def _string(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        end = text.find(b'"', pos + 1, size)
+        reach = size if end < 0 else end
+        is_long = reach - pos > MAX_TOKEN
+        if end < 0 and not is_long:
+            return ~pos
+        self._in_string = end < 0
+        frame = self._frames[-1]
+        if frame.is_object and frame.key is None and not self._deep:
+            self._key(frame, "" if is_long else unescape(self._buffer[pos + 1 : end]), pos)
+        else:
+            key, frame.key = frame.key, None
+            if not is_long:
+                self._value(frame, key, pos + 1, end, has_needle=needle < end)
+        return reach + (end >= 0)
+
+    def _key(self, frame: _Frame, key: str, pos: int) -> None:
+        frame.key = key
+        if key == "signature" and frame.is_resource:
+            self._learn(frame, key, "", pos)
+
+    def _value(
+        self, frame: _Frame, key: str | None, start: int, end: int, *, has_needle: bool
+    ) -> None:
+        """A string that is no key stands at `start` to `end`."""
+        if frame.is_resource and frame.scope is not None and key in frame.scope.watched:
+            self._learn(frame, key, unescape(self._buffer[start:end]), start)
+        if not has_needle:
+            return
+        edit = None
+        if key in LISTED_KEYS and not self._deep:
+            edit = self._edit(frame, key, start, self._buffer[start:end])
+        if edit is not None:
+            self._replace(edit)
+        elif self._swap.mentioned_in(unescape(self._buffer[start:end])):
+            self._output.unrewritten += 1
+
+    def _learn(self, frame: _Frame, member: str, value: str, pos: int) -> None:
+        if frame.scope is not None:
+            self._output.expire(self._offset + pos)
+            frame.scope.learn(member, value)
+            self._output.settle()
+
+    def _edit(self, frame: _Frame, key: str, start: int, raw: bytes) -> Edit | None:
+        if frame.scope is None:
+            return None
+        path = (*frame.path, key)
+        value = unescape(raw)
+        position = self._offset + start
+        if self._swap.is_request and path[-2:-1] == ("request",):
+            swapped = (swap_url_query if key == "url" else swap_query)(value, self._swap)
+            if swapped != value:
+                return Edit(position, raw, escape_like(raw, swapped), frame.scope, path, None)
+            return None
+        length = self._swap.prefix_length(value)
+        if length is None:
+            return None
+        replaced = replace_front(raw, length, self._swap.target.text)
+        return Edit(position, raw, replaced, frame.scope, path, value[length:])

@@ -1,0 +1,92 @@
+r"""The lexical side of JSON: what can be skipped in one match, and how strings are escaped.
+
+All patterns see text in which `\\` and `\"` are masked, so that every quote starts or ends a
+string. They are possessive: none backtracks, whatever the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from gateway.fhir.link_map import Swap
+from gateway.fhir.link_text import Needles, raw_length
+
+_ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
+_ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
+# Escapes of characters that a host name may hold: such a string is looked at like one with a host.
+_ESCAPED_HOST: Final = re.compile(rb"\\u00(?:2[de]|3[0-9a]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
+
+_STRING: Final = rb'"[^"]*+"'
+_FILL: Final = rb'[^"{}\[\]]*+'
+
+
+def _balanced(depth: int) -> bytes:
+    """An object or array with at most `depth` levels, and what separates it from the next."""
+    pattern = rb"[\[{]" + _FILL + rb"(?:" + _STRING + _FILL + rb")*+[\]}]" + _FILL
+    for _ in range(depth - 1):
+        pattern = (
+            rb"[\[{]" + _FILL + rb"(?:" + _STRING + _FILL + rb"|" + pattern + rb")*+[\]}]" + _FILL
+        )
+    return pattern
+
+
+_CONTAINER: Final = _balanced(12)
+_VALUE: Final = rb"(?:" + _STRING + rb"|" + _CONTAINER + rb'|[^"{}\[\]\s:,])'
+GAP: Final = re.compile(_FILL)
+TEXT_MEMBER: Final = re.compile(rb'"([^"\\]*+)"\s*+:\s*+"[^"]*+"')
+BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
+ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + _CONTAINER + rb"))*+")
+MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
+# In a resource's own members the watched ones are stopped at; and `entry`, too long to try whole.
+WATCHED: Final = re.compile(
+    rb"(?:"
+    + _FILL
+    + rb'"(?!(?:resourceType|type|signature|entry|path)")[^"\\]*+"\s*+:\s*+'
+    + _VALUE
+    + rb")*+"
+)
+
+
+def needles(swap: Swap) -> Needles:
+    """The places in JSON that may belong to a URL under the bases."""
+    return Needles(swap.hosts, b"\\u00", _ESCAPED_HOST)
+
+
+def masked(text: bytes) -> bytes:
+    """The text, as long as before, in which every quote starts or ends a string."""
+    if b"\\" not in text:
+        return text
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
+def unescape(raw: bytes) -> str:
+    """What a JSON string stands for; the raw text when it is broken."""
+    text = raw.decode("utf-8", "surrogateescape")
+    if "\\" not in text:
+        return text
+    try:
+        return str(json.loads(f'"{text}"', strict=False))
+    except ValueError:
+        return text
+
+
+def replace_front(raw: bytes, length: int, target: str) -> bytes:
+    """Replace the first `length` characters, escaping slashes as they were in them."""
+    if b"\\" not in raw:
+        return target.encode() + raw[length:]
+    text = raw.decode("latin-1")
+    cut = raw_length(text, length, _ESCAPE_UNIT)
+    slash = _ESCAPED_SLASH.search(text, 0, cut)
+    if slash is not None:
+        target = target.replace("/", slash.group())
+    return target.encode() + raw[cut:]
+
+
+def escape_like(raw: bytes, text: str) -> bytes:
+    """A JSON string for `text`, escaped like `raw`."""
+    escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
+    if b"\\/" in raw:
+        escaped = escaped.replace("/", "\\/")
+    return escaped.encode("utf-8", "surrogateescape")

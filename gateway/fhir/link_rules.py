@@ -1,0 +1,134 @@
+"""The elements whose URLs are rewritten, by resource type and path.
+
+A path is the tuple of member names from the resource down, arrays left out:
+`("entry", "link", "url")`. The lists were read from the R5 (5.0.0) structure definitions. What is
+not listed here is never touched: canonicals, identifiers, `extension.url`, `meta`, narrative, text,
+`Endpoint.address`, `Subscription.endpoint`, `AuditEvent.agent.network[x]`.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+Path = tuple[str, ...]
+
+# Elements of the type Attachment; none of these names also stands for another type with a `url`.
+_ATTACHMENTS: Final = frozenset(
+    {
+        "attachment",
+        "content",
+        "document",
+        "file",
+        "form",
+        "formatted",
+        "image",
+        "photo",
+        "presentedForm",
+    }
+)
+# Elements of the type Expression, whose `reference` names a definition (a canonical in effect).
+_EXPRESSIONS: Final = frozenset({"applicability", "criteria", "expression"})
+# Elements with a `reference` of their own that is a plain uri.
+_OWN_REFERENCE: Final = frozenset({"storageGuideline", "statement"})
+_SIGNATURE: Final = re.compile(r"signature\Z|\w+Signature\Z")
+
+# Any URL under the base. The resource is None for a body that is no resource: a bulk manifest.
+_URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
+    {
+        ("Bundle", ("link", "url")),
+        ("Bundle", ("entry", "link", "url")),
+        ("Bundle", ("entry", "fullUrl")),
+        ("Bundle", ("entry", "request", "url")),
+        ("Bundle", ("entry", "response", "location")),
+        ("CapabilityStatement", ("implementation", "url")),
+        ("TerminologyCapabilities", ("implementation", "url")),
+        ("ValueSet", ("expansion", "next")),
+        (None, ("link", "url")),
+        (None, ("output", "url")),
+        (None, ("error", "url")),
+        (None, ("deleted", "url")),
+        (None, ("request",)),
+    }
+)
+# Query strings, or relative URLs with one, whose values may be absolute (requests only).
+_QUERIES: Final = frozenset({("entry", "request", "url"), ("entry", "request", "ifNoneExist")})
+_PARAMETER_VALUES: Final = frozenset({"valueUrl", "valueUri"})
+_REFERENCE_FORM: Final = re.compile(
+    r"/[A-Z][A-Za-z]+(?:/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?|\?.*)\Z"
+)
+
+LISTED_KEYS: Final = frozenset(
+    {"reference", "url", "fullUrl", "location", "next", "request", "ifNoneExist"}
+    | {"value", "valueUrl", "valueUri", "valueString"}
+)
+"""The names of all members that a rule may list; `value` is that of a JSON Patch."""
+
+
+class Form(Enum):
+    """What a listed element may hold: any URL under the base, or one that names a resource."""
+
+    URL = "url"
+    REFERENCE = "reference"
+
+
+def is_listed(resource: str | None, path: Path, rest: str) -> bool:
+    """Whether the URL at `path` is rewritten; `rest` is what follows the base in it."""
+    form = _form(resource, path)
+    if form is Form.REFERENCE:
+        return _REFERENCE_FORM.match(rest) is not None
+    return form is Form.URL
+
+
+@lru_cache(maxsize=4096)
+def _form(resource: str | None, path: Path) -> Form | None:
+    if not path or any(_SIGNATURE.match(name) for name in path):
+        return None
+    key = path[-1]
+    if key == "reference":
+        return Form.REFERENCE if _is_reference(path) else None
+    if (resource, path) in _URLS or (key == "url" and _is_attachment(path)):
+        return Form.URL
+    if resource == "Parameters" and _is_parameter(path[:-1]):
+        return _parameter_form(path)
+    return None
+
+
+def is_query(resource: str | None, path: Path) -> bool:
+    """Whether the element at `path` holds a query string (`ifNoneExist`) or a URL with one."""
+    return resource == "Bundle" and path in _QUERIES
+
+
+def opens_resource(path: Path) -> bool:
+    """Whether the object at `path` is a resource of its own."""
+    if not path or path[-1] == "contained":
+        return True
+    if path in {("entry", "resource"), ("entry", "response", "outcome"), ("issues",)}:
+        return True
+    return path[-1] == "resource" and _is_parameter(path[:-1])
+
+
+def _is_attachment(path: Path) -> bool:
+    return len(path) > 1 and (path[-2] in _ATTACHMENTS or path[-2].endswith("Attachment"))
+
+
+def _is_reference(path: Path) -> bool:
+    if len(path) < 2:
+        return False  # DetectedIssue.reference and the like: a uri, not a Reference
+    name = path[-2]
+    if name == "condition":  # an Expression everywhere but in RiskAssessment
+        return len(path) == 2
+    return not (name in _EXPRESSIONS or name in _OWN_REFERENCE or name.endswith("Expression"))
+
+
+def _is_parameter(path: Path) -> bool:
+    return path[:1] == ("parameter",) and all(name == "part" for name in path[1:])
+
+
+def _parameter_form(path: Path) -> Form | None:
+    if path[-1] in _PARAMETER_VALUES:
+        return Form.URL
+    # FHIRPath Patch sets a Reference's `reference`, which is a string, through a part.
+    return Form.REFERENCE if path[-1] == "valueString" and len(path) > 2 else None
