@@ -37,13 +37,18 @@ def records() -> Records:
 def open_writer(records: Records) -> Callable[..., Writer]:
     """Builds writers that repeat a failed write soon."""
 
-    def build(fd: int, on_failure: OnFailure = "block", limits: Limits | None = None) -> Writer:
+    def build(
+        fd: int,
+        on_failure: OnFailure = "block",
+        limits: Limits | None = None,
+        retry_delay: float = 0.005,
+    ) -> Writer:
         return Writer(
             StdoutSink(fd),
             on_failure=on_failure,
             on_records=records,
             limits=limits,
-            retry_delay=0.005,
+            retry_delay=retry_delay,
         )
 
     return build
@@ -205,7 +210,7 @@ async def test_a_line_given_up_half_written_does_not_spoil_the_next(
 async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, records):
     """A descriptor that another process made non-blocking is no failure when it is full."""
     os.set_blocking(pipe.writer, False)
-    writer = open_writer(pipe.writer)
+    writer = open_writer(pipe.writer, retry_delay=60)
     lines = _lines(4000)
     writer.put(lines)
     thread, chunks = _drain_in_thread(pipe.reader, 400_000)
