@@ -227,25 +227,12 @@ async def _request_token(settings: Settings, credential: str) -> TokenResponse:
         token_url=sso.token_url,
         timeout=sso.timeout,
         default_lifetime=sso.default_token_lifetime,
-        ssl=_trust(sso.ca_file),
+        ssl=client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
     )
     async with aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     ) as session:
         return await TokenEndpoint(session, endpoint).request(grant)
-
-
-def _trust(ca_file: Path | None) -> Any:
-    """A verifying TLS context; ends with code 3 when the CA file cannot be used."""
-    import ssl
-
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        why = "holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
-        _fail(f"sso.ca_file: {ca_file}: {why}", NO_START)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _print_token(response: TokenResponse, *, show: bool) -> None:

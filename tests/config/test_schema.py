@@ -38,7 +38,7 @@ def test_every_key_is_described(section: type[Section]) -> None:
     assert set(part["properties"]) == set(section.model_fields)
     for name, field in part["properties"].items():
         group = schema["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
-        assert len({**group, **field}["description"]) > 20, name
+        assert len({**group, **field}["description"]) > 10, name
         assert {"$ref", "title", "anyOf"} & field.keys()
 
 

@@ -1,0 +1,391 @@
+"""The console script, run as operators run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from gateway import __version__
+from tests.doubles import sso as answers
+from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
+from tests.doubles.sso import Sso
+
+SECRET = "hunter2-s3cret"
+PLAIN: dict[str, Any] = {"credentials": {"default": {"client_id": "a", "client_secret": SECRET}}}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def dhp(*arguments: str | Path, environ: Mapping[str, str] | None = None) -> Result:
+    """Run the command to its end; it must never show a traceback or the secret."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
+    process = await asyncio.create_subprocess_exec(
+        GATEWAY_COMMAND,
+        *map(str, arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**clean, **(environ or {})},
+    )
+    out, err = await process.communicate()
+    assert b"Traceback" not in out + err, err.decode()
+    assert SECRET.encode() not in out + err
+    assert b"\x1b[" not in out + err, "colours where nobody sees them"
+    assert process.returncode is not None
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+def write(tmp_path: Path, settings: Mapping[str, Any]) -> Path:
+    """A settings file."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump({**PLAIN, **settings}))
+    return file
+
+
+def custom(sso: Sso, **more: Any) -> dict[str, Any]:
+    """Settings that lead to an SSO double, and to a platform that is not there."""
+    return {
+        "environment": "custom",
+        "platform": {"fhir_base_url": "http://127.0.0.1:1/fhir"},
+        "sso": {"token_url": sso.token_url, "timeout": 5},
+        **more,
+    }
+
+
+async def test_the_version_is_printed() -> None:
+    """--version prints name and version and nothing else."""
+    assert await dhp("--version") == Result(0, f"dhp-gateway {__version__}\n", "")
+
+
+async def test_the_package_can_be_run_as_a_module() -> None:
+    """`python -m gateway` is the same command."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "--version", stdout=asyncio.subprocess.PIPE
+    )
+    assert (await process.communicate())[0].decode() == f"dhp-gateway {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("bogus",), ("run", "--confg", "x"), ("check", "extra"), ("doctor",)]
+)
+async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    """A mistyped command or option gives the usage on stderr."""
+    result = await dhp(*arguments)
+    assert result.code == 2
+    assert "Usage: dhp-gateway" in result.out + result.err
+
+
+async def test_help_lists_the_commands() -> None:
+    """--help names every command there is."""
+    result = await dhp("--help")
+    assert result.code == 0
+    for command in ("run", "check", "schema", "token", "healthcheck"):
+        assert f"  {command} " in result.out
+
+
+async def test_check_accepts_good_settings(tmp_path: Path) -> None:
+    """Good settings give one line on stdout and code 0."""
+    result = await dhp("check", "--config", write(tmp_path, {}))
+    assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
+    assert "https://playground.medcore.uz/fhir" in result.out
+
+
+async def test_check_prints_every_problem_on_a_line_of_its_own(tmp_path: Path) -> None:
+    """Each line begins with the key; the code is 2."""
+    wrong = {"listen": {"adress": SECRET}, "log": {"level": SECRET}, "workers": 0}
+    environ = {"DHP_GATEWAY_SSO__TIMEOUT": "-1", "DHP_GATEWAY_NONE": "x"}
+    result = await dhp("check", "--config", write(tmp_path, wrong), environ=environ)
+    assert result.code == 2
+    assert {line.partition(":")[0] for line in result.out.splitlines()} == {
+        "listen.adress",
+        "log.level",
+        "workers",
+        "sso.timeout",
+        "DHP_GATEWAY_NONE",
+    }
+
+
+async def test_check_finds_the_file_by_the_variable(tmp_path: Path) -> None:
+    """DHP_GATEWAY_CONFIG is the path when there is no --config."""
+    environ = {"DHP_GATEWAY_CONFIG": str(write(tmp_path, {"log": {"level": "x"}}))}
+    assert (await dhp("check", environ=environ)).out.startswith("log.level: ")
+
+
+async def test_check_reports_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A secret file or CA file that is missing is a problem of its key."""
+    missing = str(tmp_path / "none")
+    settings = {
+        "credentials": {"default": {"client_id": "a", "client_secret_file": missing}},
+        "sso": {"ca_file": missing},
+    }
+    result = await dhp("check", "--config", write(tmp_path, settings))
+    assert result.code == 2
+    keys = [line.partition(":")[0] for line in result.out.splitlines()]
+    assert keys == ["credentials.default.client_secret_file", "sso.ca_file"]
+    assert result.out.count(missing) == 2
+
+
+async def test_check_opens_no_connection(tmp_path: Path) -> None:
+    """Checking asks neither the SSO nor the platform."""
+    connections: list[object] = []
+    server = await asyncio.start_server(lambda r, w: connections.append(w), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = {
+        "environment": "custom",
+        "platform": {"fhir_base_url": url},
+        "sso": {"token_url": f"{url}/token"},
+    }
+    result = await dhp("check", "--config", write(tmp_path, settings))
+    server.close()
+    await server.wait_closed()
+    assert (result.code, connections) == (0, [])
+
+
+async def test_the_schema_is_json() -> None:
+    """`schema` prints a JSON Schema and nothing else."""
+    result = await dhp("schema")
+    assert result.code == 0
+    assert json.loads(result.out)["$schema"].endswith("2020-12/schema")
+
+
+async def test_run_refuses_wrong_settings(tmp_path: Path) -> None:
+    """The problems go to stderr, stdout stays for the audit, the code is 2."""
+    result = await dhp("run", "--config", write(tmp_path, {"log": {"level": "x"}}))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("log.level: must be one of ")
+
+
+async def test_run_needs_settings() -> None:
+    """Without file and variables the first line says what to give."""
+    result = await dhp("run")
+    assert result.code == 2
+    assert result.err.startswith("credentials: is empty")
+
+
+@pytest.mark.parametrize("listener", ["listen", "admin"])
+async def test_run_says_that_a_port_is_taken(tmp_path: Path, listener: str) -> None:
+    """A taken port is one line that names the key and the address, and code 3."""
+    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    address = f"127.0.0.1:{taken.sockets[0].getsockname()[1]}"
+    free = {"listen": {"address": "127.0.0.1:0"}, "admin": {"address": "127.0.0.1:0"}}
+    async with Sso() as sso:
+        settings = custom(sso, **{**free, listener: {"address": address}})
+        result = await dhp("run", "--config", write(tmp_path, settings))
+    taken.close()
+    await taken.wait_closed()
+    assert result.code == 3
+    last = result.err.splitlines()[-1]
+    assert last.startswith("dhp-gateway: could not start: ")
+    assert f"{listener}.address" in last
+    assert address in last
+
+
+async def test_run_says_that_a_secret_cannot_be_read(tmp_path: Path) -> None:
+    """An unreadable secret is one line that names key and path, and code 3."""
+    missing = str(tmp_path / "none")
+    credential = {"client_id": "a", "client_secret_file": missing}
+    file = write(tmp_path, {"credentials": {"default": credential}})
+    environ = {"DHP_GATEWAY_LISTEN__ADDRESS": "127.0.0.1:0",
+               "DHP_GATEWAY_ADMIN__ADDRESS": "127.0.0.1:0"}  # fmt: skip
+    result = await dhp("run", "--config", file, environ=environ)
+    assert result.code == 3
+    assert f"credentials.default.client_secret_file: {missing}: no such file" in result.err
+
+
+async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
+    """The gateway runs, is healthy, and ends with code 0 when it is asked to."""
+    async with Sso() as sso:
+        admin = f"127.0.0.1:{free_port()}"
+        settings = custom(
+            sso,
+            listen={"address": "127.0.0.1:0"},
+            admin={"address": admin},
+            shutdown={"delay": 0},
+        )
+        file = write(tmp_path, settings)
+        process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path)
+        result = await dhp("healthcheck", "--config", file)
+        while result.code != 0:
+            assert not process.ended, process.stderr
+            result = await dhp("healthcheck", "--config", file)
+        process.popen.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(process.popen.wait, 20)
+    assert (code, result.out) == (0, "ready\n")
+    assert all(json.loads(line)["event"] for line in process.stdout.splitlines())
+    assert SECRET not in process.stdout + process.stderr
+
+
+async def test_commands_load_only_what_they_need() -> None:
+    """Start to first request is published: what only other commands need stays out."""
+    code = (
+        "import sys, gateway.cli, gateway.config;"
+        "print([m for m in ('rich', 'aiohttp', 'structlog', 'yarl') if m in sys.modules])"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await process.communicate())[0] == b"[]\n"
+
+
+async def test_a_token_is_described_but_not_shown(tmp_path: Path) -> None:
+    """Type, lifetime, expiry and scope are printed; the token only with --show."""
+    async with Sso() as sso:
+        sso.answer(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
+        file = write(tmp_path, custom(sso))
+        result = await dhp("token", "--config", file)
+        shown = await dhp("token", "--show", "--config", file)
+        forms = [request.form for request in sso.requests]
+    assert result.code == 0
+    facts = dict(line.split(": ", 1) for line in result.out.splitlines())
+    assert list(facts) == ["type", "lifetime", "expiry", "scope"]
+    assert facts["lifetime"].startswith("1800 s")
+    assert facts["scope"] == "system/*.rs"
+    assert "t0ken-value" not in result.out + result.err
+    assert shown.out.splitlines()[-1] == "token: t0ken-value"
+    assert forms[0] == {
+        "grant_type": "client_credentials",
+        "client_id": "a",
+        "client_secret": SECRET,
+    }
+
+
+async def test_a_token_of_another_credential(tmp_path: Path) -> None:
+    """--credential chooses whose token is asked for; an unknown name is wrong usage."""
+    lab = {"client_id": "lab", "client_secret": SECRET}
+    async with Sso() as sso:
+        file = write(tmp_path, {**custom(sso), "credentials": {**PLAIN["credentials"], "lab": lab}})
+        result = await dhp("token", "--credential", "lab", "--config", file)
+        unknown = await dhp("token", "--credential", "labb", "--config", file)
+        asked = [request.form["client_id"] for request in sso.requests]
+    assert (result.code, asked) == (0, ["lab"])
+    assert unknown.code == 2
+    assert "known: default, lab" in unknown.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answers.refusal("invalid_client", 401), "check client_id and client secret"),
+        (answers.refusal("invalid_scope"), "credentials.default.scope"),
+        (answers.refusal(SECRET), "the SSO refused (status 400, other)"),
+        (answers.status(429, ("Retry-After", "7")), "too many requests; try again in 7 s"),
+        (answers.status(503), "status 503"),
+        (answers.status(302, ("Location", "/")), "redirect"),
+        (answers.json_body([SECRET]), "gave no token"),
+        (answers.RESET, "broke"),
+    ],
+)
+async def test_why_there_is_no_token(tmp_path: Path, answer: answers.Answer, words: str) -> None:
+    """Each kind of failure is one line in plain words, without the SSO's text, and code 1."""
+    async with Sso() as sso:
+        sso.answer(answer)
+        result = await dhp("token", "--config", write(tmp_path, custom(sso)))
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert words in result.err
+
+
+async def test_no_token_without_an_sso(tmp_path: Path) -> None:
+    """A port where nobody listens and a slow SSO are told apart."""
+    async with Sso() as sso:
+        sso.hold()
+        slow = custom(sso)
+        slow["sso"]["timeout"] = 0.2
+        result = await dhp("token", "--config", write(tmp_path, slow))
+        sso.release()
+    assert "did not answer within 0.2 s" in result.err
+    gone = await dhp("token", "--config", write(tmp_path, custom(sso)))
+    assert (result.code, gone.code) == (1, 1)
+    assert "nothing listens there" in gone.err
+
+
+async def test_no_token_without_its_secret(tmp_path: Path) -> None:
+    """An unreadable secret is code 3, and the SSO is not asked."""
+    missing = {"client_id": "a", "client_secret_file": str(tmp_path / "none")}
+    async with Sso() as sso:
+        file = write(tmp_path, {**custom(sso), "credentials": {"default": missing}})
+        result = await dhp("token", "--config", file)
+        assert sso.requests == []
+    assert result.code == 3
+    assert "credentials.default.client_secret_file" in result.err
+
+
+@asynccontextmanager
+async def operators(status: int, body: object, path: Path | None = None) -> AsyncIterator[int]:
+    """An operators' listener whose /readyz answers so; gives the port."""
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.json_response(body, status=status)
+
+    application = web.Application()
+    application.router.add_get("/readyz", readyz)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.UnixSite(runner, path) if path else web.TCPSite(runner, "0.0.0.0", 0)
+    await site.start()
+    try:
+        yield 0 if path else runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+async def test_healthcheck_of_a_ready_gateway(tmp_path: Path, host: str) -> None:
+    """A ready gateway is code 0; an address for all interfaces is asked on loopback."""
+    async with operators(200, {"ready": True}) as port:
+        file = write(tmp_path, {"admin": {"address": f"{host}:{port}"}})
+        assert await dhp("healthcheck", "--config", file) == Result(0, "ready\n", "")
+
+
+async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
+    """The operators' listener may be a unix socket."""
+    socket = tmp_path / "admin.sock"
+    async with operators(200, {"ready": True}, socket):
+        file = write(tmp_path, {"admin": {"address": f"unix:{socket}"}})
+        assert (await dhp("healthcheck", "--config", file)).code == 0
+    gone = await dhp("healthcheck", "--config", file)
+    assert gone.code == 1
+
+
+async def test_healthcheck_says_what_fails(tmp_path: Path) -> None:
+    """A gateway that is not ready is code 1 with its own reasons."""
+    async with operators(503, {"ready": False, "failing": ["token:default", "circuit"]}) as port:
+        file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
+        result = await dhp("healthcheck", "--config", file)
+    assert result == Result(1, "", "dhp-gateway: not ready: token:default, circuit\n")
+
+
+async def test_healthcheck_of_something_else(tmp_path: Path) -> None:
+    """A neighbour that does not speak HTTP, or nobody at all, is code 1."""
+
+    def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.clinic.uz ESMTP\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
+    mail = await dhp("healthcheck", "--config", file)
+    server.close()
+    await server.wait_closed()
+    nobody = await dhp("healthcheck", "--config", file)
+    assert (mail.code, nobody.code) == (1, 1)
+    assert "connection refused" in nobody.err
