@@ -138,15 +138,17 @@ def sso(start_sso: Callable[[int], Sso]) -> Sso:
     return start_sso(300)
 
 
+Begin = Callable[[dict[str, Any]], GatewayProcess]
+
+
 @dataclass(slots=True)
 class Stage:
     """Everything a test plays on: what stands behind the gateway, and how to start the latter."""
 
     platform: RecordingProxy
-    guard: BearerGuard
     token_endpoint: RecordingProxy
     settings: dict[str, Any]
-    begin: Callable[[dict[str, Any]], GatewayProcess]
+    begin: Begin
 
     async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
         """Starts the gateway; `changes` replace top-level settings."""
@@ -157,6 +159,22 @@ class Stage:
     def token_requests(self) -> int:
         """How many times the token endpoint was asked."""
         return len(self.token_endpoint.seen)
+
+    def assert_one_token_served_all(self) -> None:
+        """Every request arrived with the same bearer, was let in, and one token was asked for."""
+        assert self.platform.seen
+        fields = [one.headers.getall("Authorization", []) for one in self.platform.seen]
+        assert all(field == fields[0] for field in fields)
+        assert [field.partition(" ")[0] for field in fields[0]] == ["Bearer"]
+        assert 401 not in [one.status for one in self.platform.seen]
+        assert self.token_requests() == 1
+
+
+@dataclass(slots=True)
+class GuardedStage(Stage):
+    """A stage whose platform checks tokens with oidc-provider's keys."""
+
+    guard: BearerGuard
 
 
 @pytest.fixture
@@ -173,8 +191,7 @@ def begin_gateway(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Gateway
 
 
 FhirKit = Callable[..., Awaitable[dict[str, Any]]]
-Begin = Callable[[dict[str, Any]], GatewayProcess]
-SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager[Stage]]
+SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager["GuardedStage"]]
 
 
 @pytest.fixture
@@ -182,7 +199,7 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
     """Puts fhirstarter behind a bearer check and a client of oidc-provider before it."""
 
     @contextlib.asynccontextmanager
-    async def set_up(sso: Sso, client_id: str) -> AsyncIterator[Stage]:
+    async def set_up(sso: Sso, client_id: str) -> AsyncIterator[GuardedStage]:
         guard = BearerGuard(await _fetch_json(sso.jwks_url), sso.issuer, AUDIENCE)
         token_path = sso.token_url.removeprefix(sso.issuer)
         async with (
@@ -199,13 +216,13 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
                 "sso": {"token_url": token_endpoint.url + token_path},
                 "credentials": {"default": credential},
             }
-            yield Stage(platform, guard, token_endpoint, settings, begin_gateway)
+            yield GuardedStage(platform, token_endpoint, settings, begin_gateway, guard)
 
     return set_up
 
 
 @pytest.fixture
-async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[Stage]:
+async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[GuardedStage]:
     """fhirstarter, oidc-provider and a `client_secret_post` client."""
     async with set_stage(sso, "lab-post") as stage:
         yield stage

@@ -13,7 +13,7 @@ from fhirpy import AsyncFHIRClient, SyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
 
 from tests.doubles.recording_proxy import Seen
-from tests.interop.conftest import FhirKit, Stage
+from tests.interop.conftest import FhirKit, GuardedStage
 
 
 def patient(family: str, **more: Any) -> dict[str, Any]:
@@ -27,21 +27,13 @@ def family() -> str:
     return f"Karimov{uuid.uuid4().hex}"
 
 
-def assert_each_request_had_the_one_token(stage: Stage) -> None:
-    """Every request that arrived was admitted, all with one token, which was asked for once."""
-    assert stage.platform.refusals == []
-    assert stage.guard.clients == ["lab-post"] * len(stage.platform.seen)
-    assert len(set(stage.guard.tokens)) == 1
-    assert stage.token_requests() == 1
-
-
 def calls(seen: list[Seen]) -> list[str]:
     """Methods and paths in the order of arrival."""
     return [one.call for one in seen]
 
 
 async def test_async_fhirpy_creates_searches_updates_reads_and_deletes(
-    stage: Stage, family: str
+    stage: GuardedStage, family: str
 ) -> None:
     """The asynchronous fhirpy goes through a Patient's whole life."""
     gateway = await stage.gateway()
@@ -63,10 +55,10 @@ async def test_async_fhirpy_creates_searches_updates_reads_and_deletes(
         f"GET /Patient/{identity}",
         f"DELETE /Patient/{identity}",
     ]
-    assert_each_request_had_the_one_token(stage)
+    stage.assert_one_token_served_all()
 
 
-async def test_sync_fhirpy_creates_searches_and_reads(stage: Stage, family: str) -> None:
+async def test_sync_fhirpy_creates_searches_and_reads(stage: GuardedStage, family: str) -> None:
     """The synchronous fhirpy creates, finds and reads a Patient."""
     gateway = await stage.gateway()
 
@@ -85,10 +77,12 @@ async def test_sync_fhirpy_creates_searches_and_reads(stage: Stage, family: str)
         "GET /Patient",
         f"GET /Patient/{found.id}",
     ]
-    assert_each_request_had_the_one_token(stage)
+    stage.assert_one_token_served_all()
 
 
-async def test_fhirpy_hands_over_the_version_that_it_updates(stage: Stage, family: str) -> None:
+async def test_fhirpy_hands_over_the_version_that_it_updates(
+    stage: GuardedStage, family: str
+) -> None:
     """A weak entity tag in `If-Match` reaches the platform byte for byte."""
     gateway = await stage.gateway()
     client = AsyncFHIRClient(gateway.url, extra_headers={"If-Match": 'W/"1"'})
@@ -99,10 +93,10 @@ async def test_fhirpy_hands_over_the_version_that_it_updates(stage: Stage, famil
 
     assert stage.platform.seen[-1].method == "PUT"
     assert stage.platform.seen[-1].headers.getall("If-Match") == ['W/"1"']
-    assert_each_request_had_the_one_token(stage)
+    stage.assert_one_token_served_all()
 
 
-async def test_fhirpy_gets_the_platforms_own_outcomes(stage: Stage) -> None:
+async def test_fhirpy_gets_the_platforms_own_outcomes(stage: GuardedStage) -> None:
     """A missing resource and an invalid one arrive as fhirpy's own exceptions."""
     gateway = await stage.gateway()
     client = AsyncFHIRClient(gateway.url)
@@ -117,7 +111,7 @@ async def test_fhirpy_gets_the_platforms_own_outcomes(stage: Stage) -> None:
 
 
 async def test_fhir_kit_client_creates_reads_searches_and_updates(
-    stage: Stage, fhir_kit: FhirKit, family: str
+    stage: GuardedStage, fhir_kit: FhirKit, family: str
 ) -> None:
     """fhir-kit-client goes through a Patient's life and names the version that it updates."""
     gateway = await stage.gateway()
@@ -141,11 +135,11 @@ async def test_fhir_kit_client_creates_reads_searches_and_updates(
     assert [entry["resource"]["id"] for entry in found["result"]["entry"]] == [identity]
     assert stage.platform.seen[-1].headers.getall("If-Match") == ['W/"1"']
     assert [one.method for one in stage.platform.seen] == ["POST", "GET", "GET", "PUT"]
-    assert_each_request_had_the_one_token(stage)
+    stage.assert_one_token_served_all()
 
 
 async def test_location_of_a_created_resource_leads_back_through_the_gateway(
-    stage: Stage, fhir_kit: FhirKit, family: str
+    stage: GuardedStage, fhir_kit: FhirKit, family: str
 ) -> None:
     """fhirstarter's root-relative `Location` names, for the caller, the gateway's own URL."""
     gateway = await stage.gateway()
@@ -160,7 +154,7 @@ async def test_location_of_a_created_resource_leads_back_through_the_gateway(
 
 
 async def test_fhir_kit_client_reads_the_capability_statement(
-    stage: Stage, fhir_kit: FhirKit
+    stage: GuardedStage, fhir_kit: FhirKit
 ) -> None:
     """The platform's CapabilityStatement passes; it says R5."""
     gateway = await stage.gateway()
@@ -169,4 +163,4 @@ async def test_fhir_kit_client_reads_the_capability_statement(
 
     assert answer["result"]["fhirVersion"] == "5.0.0"
     assert calls(stage.platform.seen) == ["GET /metadata"]
-    assert_each_request_had_the_one_token(stage)
+    stage.assert_one_token_served_all()

@@ -1,4 +1,4 @@
-"""The lock files of the third-party software pin what is fetched and name no place to fetch from."""
+"""The lock files of the third-party software pin what is fetched and name no place for it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome
 
-from tests.interop.conftest import SECRETS, FhirKit, SetStage, Sso, Stage
+from tests.interop.conftest import SECRETS, FhirKit, GuardedStage, SetStage, Sso
 
 METADATA = "/metadata"
 
@@ -45,7 +45,7 @@ async def until_waiting(admin_url: str, count: int) -> None:
     raise AssertionError(f"never saw {awaited!r} in:\n{metrics}")
 
 
-async def test_client_secret_post_sends_the_credentials_in_the_form(stage: Stage) -> None:
+async def test_client_secret_post_sends_the_credentials_in_the_form(stage: GuardedStage) -> None:
     """With `client_secret_post` the form holds grant, client and secret, and nothing else."""
     gateway = await stage.gateway()
 
@@ -76,7 +76,9 @@ async def test_client_secret_basic_sends_the_credentials_in_the_header(
         assert stage.guard.clients == ["lab-basic"]
 
 
-async def test_fifty_simultaneous_first_requests_cause_one_token_request(stage: Stage) -> None:
+async def test_fifty_simultaneous_first_requests_cause_one_token_request(
+    stage: GuardedStage,
+) -> None:
     """However many requests wait for the first token, it is asked for once, and all get it."""
     stage.token_endpoint.gate.clear()
     gateway = await stage.gateway(ready=False)
@@ -91,7 +93,9 @@ async def test_fifty_simultaneous_first_requests_cause_one_token_request(stage: 
     assert len(set(stage.guard.tokens)) == 1
 
 
-async def test_wrong_secret_is_an_outcome_that_says_so(stage: Stage, fhir_kit: FhirKit) -> None:
+async def test_wrong_secret_is_an_outcome_that_says_so(
+    stage: GuardedStage, fhir_kit: FhirKit
+) -> None:
     """A refused secret is 502 `token-refused`, for both clients an OperationOutcome."""
     credential = {**stage.settings["credentials"]["default"], "client_secret": "wrong"}
     gateway = await stage.gateway(ready=False, credentials={"default": credential})
@@ -115,7 +119,7 @@ async def test_wrong_secret_is_an_outcome_that_says_so(stage: Stage, fhir_kit: F
     assert [one.status for one in stage.token_endpoint.seen] == [401]
 
 
-async def test_secret_and_token_never_reach_the_output(stage: Stage) -> None:
+async def test_secret_and_token_never_reach_the_output(stage: GuardedStage) -> None:
     """Neither log nor audit of the process holds the secret, the token or its signature."""
     gateway = await stage.gateway()
     assert await statuses(gateway.url + METADATA, 1) == [200]
@@ -147,7 +151,7 @@ async def test_short_lived_tokens_are_replaced_before_they_expire(
 
 
 async def test_revoked_token_is_replaced_and_the_write_sent_again(
-    stage: Stage, fhir_kit: FhirKit
+    stage: GuardedStage, fhir_kit: FhirKit
 ) -> None:
     """A 401 of the platform costs the caller nothing: a new token, and the POST once more."""
     gateway = await stage.gateway()
