@@ -58,6 +58,7 @@ class RequestBody:
         self._position = 0
         self._ahead: list[bytes] = []
         self._waited = 0.0
+        self._in_window = 0
         self.length = length
         self.received = 0
         self.replayable = True
@@ -127,10 +128,18 @@ class RequestBody:
                 data = await self._read()
         except TimeoutError:
             raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
-        self._waited += self._clock() - started
-        if self._waited > _RATE_WINDOW and self.received / self._waited < self._limits.min_rate:
-            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close=True)
+        self._check_rate(len(data), self._clock() - started)
         return data
+
+    def _check_rate(self, size: int, waited: float) -> None:
+        """Only the time in which the caller was waited for counts, window by window."""
+        self._waited += waited
+        self._in_window += size
+        if self._waited < _RATE_WINDOW:
+            return
+        if self._in_window < self._limits.min_rate * self._waited:
+            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close=True)
+        self._waited, self._in_window = 0.0, 0
 
     async def _read(self) -> bytes:
         try:
