@@ -106,7 +106,7 @@ def summary(bench: Bench, taking_part: list[Contender]) -> dict[str, object]:
             key: statistics.median(getattr(sample, key) for sample in samples)
             for key in ("rps", "cpu_us", "p50_us", "p99_us")
         }
-        if GATEWAY in bench.samples:
+        if GATEWAY in bench.samples and one.name != GATEWAY:
             ours = [sample.rps for sample in bench.samples[GATEWAY]]
             figures["gateway_ratio"] = ratio(ours, [sample.rps for sample in samples])
         result[one.name] = {**figures, "samples": [asdict(sample) for sample in samples]}
