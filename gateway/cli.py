@@ -219,7 +219,7 @@ async def _request_token(settings: Settings, credential: str) -> TokenResponse:
     import aiohttp
 
     from gateway.oauth.grants import EndpointSettings, TokenEndpoint
-    from gateway.wiring import client_credentials
+    from gateway.wiring import client_credentials, client_tls
 
     sso = settings.sso
     grant = client_credentials(settings, credential)
