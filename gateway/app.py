@@ -31,12 +31,13 @@ from gateway.oauth.store import MemoryStore
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.admission import Admission, Phase
 from gateway.proxy.callers import Callers
+from gateway.proxy.circuit import Circuit, CircuitState
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.listener import CallerServer
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstream import Restraint, Upstream
 from gateway.telemetry import logs
 from gateway.telemetry.audit import Audit, AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
@@ -104,16 +105,20 @@ class Gateway:
         self.audit = self._open_audit()
         tokens = await self._open_tokens()
         pool = self._open_pool()
+        circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
         self._admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,
             audit_available=lambda: self.audit.available,
         )
-        self._watch(pool)
+        self._watch(pool, circuit)
         upstream = Upstream(
             pool,
             authority=wiring.authority(settings.platform.fhir_base_url),
-            policy=RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
-            budget=RetryBudget(settings.retries.budget_ratio, time.monotonic),
+            restraint=Restraint(
+                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
+                RetryBudget(settings.retries.budget_ratio, time.monotonic),
+                circuit,
+            ),
             on_retry=self.metrics.retry,
         )
         handler = Handler(
@@ -127,7 +132,7 @@ class Gateway:
                 clocks=Clocks(time.monotonic, time.time),
             ),
         )
-        await self._open_admin(tokens)
+        await self._open_admin(tokens, circuit)
         await self._open_listener(handler)
 
     def _open_audit(self) -> AuditTrail:
@@ -195,14 +200,15 @@ class Gateway:
         self._stack.callback(pool.close)
         return pool
 
-    def _watch(self, pool: UpstreamPool) -> None:
+    def _watch(self, pool: UpstreamPool, circuit: Circuit) -> None:
+        self.metrics.watch_circuit(lambda: circuit.state)
         self.metrics.watch_connections(pool.counts)
         self.metrics.watch_inflight(lambda: self._admission.inflight)
 
-    async def _open_admin(self, tokens: Tokens) -> None:
+    async def _open_admin(self, tokens: Tokens, circuit: Circuit) -> None:
         readiness = Readiness(
             tokens=lambda: {name: state.valid for name, state in tokens.states().items()},
-            circuit_open=lambda: False,
+            circuit_open=lambda: circuit.state is CircuitState.OPEN,
             draining=self._admission.is_draining,
         )
         runner = web.AppRunner(

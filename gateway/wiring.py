@@ -11,6 +11,7 @@ from gateway.config import SecretUnreadable, Settings
 from gateway.oauth.client_auth import client_secret_basic, client_secret_post
 from gateway.oauth.grants import ClientCredentials
 from gateway.proxy.body import BodyLimits
+from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.listener import ListenLimits
 
@@ -77,6 +78,17 @@ def listen_limits(settings: Settings) -> ListenLimits:
         header_bytes=limits.max_header_bytes,
         headers=limits.max_headers,
         header_timeout=limits.header_timeout,
+    )
+
+
+def circuit_policy(settings: Settings) -> CircuitPolicy:
+    """When the circuit opens."""
+    breaker = settings.circuit_breaker
+    return CircuitPolicy(
+        failure_ratio=breaker.failure_ratio,
+        min_requests=breaker.min_requests,
+        window=breaker.window,
+        open_for=breaker.open_for,
     )
 
 

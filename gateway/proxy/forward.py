@@ -68,7 +68,8 @@ class Forwarder:
             answer.close()
             self._tokens.rejected_again(credential, token)
             raise _rejected("a fresh token")
-        self._tokens.accepted(credential, token)
+        if answer.status < 500:
+            self._tokens.accepted(credential, token)
         return answer
 
     async def _renew(

@@ -18,6 +18,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import RequestBody
+from gateway.proxy.circuit import Circuit
 from gateway.proxy.complete import is_complete
 from gateway.proxy.connection import Broken, Framing, UpstreamConnection
 from gateway.proxy.headers import PSEUDONYM
@@ -44,6 +45,15 @@ class Outgoing:
     safe: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """What keeps the gateway from asking a platform in trouble too often."""
+
+    policy: RetryPolicy
+    budget: RetryBudget
+    circuit: Circuit
+
+
 class Connections(Protocol):
     """What is needed of the pool."""
 
@@ -64,15 +74,15 @@ class Upstream:
         connections: Connections,
         *,
         authority: bytes,
-        policy: RetryPolicy,
-        budget: RetryBudget,
+        restraint: Restraint,
         on_retry: Callable[[str], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connections = connections
         self._host = b"Host: " + authority + b"\r\n"
-        self._policy = policy
-        self._budget = budget
+        self._policy = restraint.policy
+        self._budget = restraint.budget
+        self._circuit = restraint.circuit
         self._on_retry = on_retry
         self._sleep = sleep
 
@@ -88,7 +98,7 @@ class Upstream:
             exchange.attempts += 1
             last = attempt == self._policy.max_attempts
             try:
-                answer = await self._attempt(outgoing, authorization, fresh=fresh)
+                answer = await self._guarded(outgoing, authorization, fresh=fresh)
             except (Broken, GatewayError) as failure:
                 error, cause = _understand(failure, safe=outgoing.safe)
                 if last or not error.repeatable or not self._may_repeat(outgoing):
@@ -125,6 +135,20 @@ class Upstream:
         if asked is None:
             return self._policy.pause(attempt)
         return asked if asked <= self._policy.longest_pause else None
+
+    async def _guarded(self, outgoing: Outgoing, authorization: bytes, *, fresh: bool) -> Answer:
+        """One attempt, with the circuit before and its outcome after it."""
+        self._circuit.admit()
+        try:
+            answer = await self._attempt(outgoing, authorization, fresh=fresh)
+        except BaseException as failure:
+            if _blames_platform(failure):
+                self._circuit.record(failed=True)
+            else:
+                self._circuit.skip()
+            raise
+        self._circuit.record(failed=answer.status >= 500)
+        return answer
 
     async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, fresh: bool) -> Answer:
         connection = await self._connections.acquire(fresh=fresh)
@@ -213,6 +237,12 @@ async def _pump(connection: UpstreamConnection, body: RequestBody, *, chunked: b
         connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
         await connection.drained()
     connection.write(b"0\r\n\r\n" if chunked else b"")
+
+
+def _blames_platform(failure: BaseException) -> bool:
+    if isinstance(failure, GatewayError):
+        return failure.reason in (errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_TLS)
+    return isinstance(failure, Broken)
 
 
 def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayError, str]:

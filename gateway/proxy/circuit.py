@@ -1,0 +1,103 @@
+"""Stops asking a platform that fails for most requests, and tries one now and then.
+
+Closed: all go on, and outcomes are counted over a sliding window. Open: none goes on for `open_for`
+seconds. Half-open: one request tries; its outcome closes the circuit or opens it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+
+# The window moves in tenths of its length.
+_SLICES: Final = 10
+_PROBE_RETRY_AFTER: Final = 1.0
+
+
+class CircuitState(IntEnum):
+    """The values of the gauge."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitPolicy:
+    """When the circuit opens: `window` and `open_for` in seconds, `failure_ratio` a share."""
+
+    failure_ratio: float
+    min_requests: int
+    window: float
+    open_for: float
+
+
+class Circuit:
+    """The breaker in front of one platform. Every `admit` is followed by one `record` or `skip`."""
+
+    def __init__(self, policy: CircuitPolicy, clock: Callable[[], float]) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._opened_at: float | None = None
+        self._probing = False
+        self._slice = 0
+        # Requests and failures by slice of the window; the oldest is overwritten.
+        self._counts = [[0, 0] for _ in range(_SLICES)]
+
+    @property
+    def state(self) -> CircuitState:
+        """Where the circuit is now."""
+        if self._opened_at is None:
+            return CircuitState.CLOSED
+        waited = self._clock() - self._opened_at
+        return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
+
+    def admit(self) -> None:
+        """Let a request pass. Raises `GatewayError` circuit-open."""
+        if self._opened_at is None:
+            return
+        remaining = self._opened_at + self._policy.open_for - self._clock()
+        if remaining > 0 or self._probing:
+            raise GatewayError(errors.CIRCUIT_OPEN, retry_after=max(remaining, _PROBE_RETRY_AFTER))
+        self._probing = True
+
+    def record(self, *, failed: bool) -> None:
+        """Note how the platform fared with an admitted request."""
+        if self._probing:
+            self._probing = False
+            self._opened_at = self._clock() if failed else None
+            self._clear()
+            return
+        if self._opened_at is None:
+            self._count(failed)
+
+    def skip(self) -> None:
+        """An admitted request ended without telling anything about the platform."""
+        self._probing = False
+
+    def _count(self, failed: bool) -> None:
+        self._advance()
+        current = self._counts[self._slice % _SLICES]
+        current[0] += 1
+        if not failed:
+            return
+        current[1] += 1
+        requests = sum(count[0] for count in self._counts)
+        failures = sum(count[1] for count in self._counts)
+        policy = self._policy
+        if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
+            self._opened_at = self._clock()
+
+    def _advance(self) -> None:
+        now = int(self._clock() * _SLICES / self._policy.window)
+        for number in range(max(self._slice + 1, now - _SLICES + 1), now + 1):
+            self._counts[number % _SLICES] = [0, 0]
+        self._slice = now
+
+    def _clear(self) -> None:
+        self._counts = [[0, 0] for _ in range(_SLICES)]
