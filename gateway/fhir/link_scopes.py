@@ -83,8 +83,11 @@ class Scope:
             return True
         if self.signed or self.bundle_type == "document":
             return False if self.resource else None
-        # With members in another order the type of a Bundle may be known before it is called one.
-        return True if self.bundle_type in _TRANSIENT_BUNDLES else None
+        if self.bundle_type not in _TRANSIENT_BUNDLES:
+            return None
+        # Where members come in another order: no other resource has a `type` with these codes.
+        self.resource = self.resource or "Bundle"
+        return True if self.resource == "Bundle" else None
 
 
 class PatchScope(Scope):
