@@ -11,20 +11,19 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
 from gateway import __version__
 
 if TYPE_CHECKING:
-    from gateway.config import Address, Problem, Settings
-    from gateway.oauth.token_response import TokenRequestError, TokenResponse
+    from gateway.config import Problem, Settings
 
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
 NO_START: Final = 3
-_HEALTH_TIMEOUT: Final = 3.0
+_SIDES: Final = "sso|platform"
 
 cli = typer.Typer(
     name="dhp-gateway",
@@ -82,6 +81,50 @@ def run(config: ConfigOption = None) -> None:
     except StartError as error:
         _fail(f"could not start: {error}", NO_START)
     raise typer.Exit(code)
+
+
+@cli.command()
+def sandbox(  # noqa: PLR0913 - one for each option
+    platform_only: Annotated[
+        bool, typer.Option("--platform-only", help="Run no gateway in front of the platform.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The platform's port; 0: any.")
+    ] = 8090,
+    listen: Annotated[str, typer.Option(help="The gateway's address.")] = "127.0.0.1:8080",
+    admin: Annotated[str, typer.Option(help="The operators' address.")] = "127.0.0.1:9090",
+    fail: Annotated[
+        list[str] | None, typer.Option(metavar="SIDE=HOW", help=f"{_SIDES}=STATUS, html or reset.")
+    ] = None,
+    slow: Annotated[
+        list[str] | None, typer.Option(metavar="SIDE=TIME", help=f"{_SIDES}=2s or 500ms.")
+    ] = None,
+    token_lifetime: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
+    ] = None,
+    reject_tokens: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of good tokens refused, 0 to 1.")
+    ] = 0.0,
+) -> None:
+    """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
+    from gateway.config.values import Invalid, parse_address
+    from gateway.sandbox import Faults, SandboxOptions
+
+    try:
+        faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
+        addresses = parse_address(listen), parse_address(admin)
+    except Invalid as error:
+        _fail(f"--listen or --admin {error.message}; {error.hint}", WRONG_USAGE)
+    except ValueError as error:
+        _fail(str(error), WRONG_USAGE)
+    from gateway.commands import sandbox as command
+    from gateway.wiring import StartError
+
+    platform = SandboxOptions(port=port, faults=faults)
+    try:
+        command.run(command.Demo(platform, *addresses, gateway=not platform_only), typer.echo)
+    except StartError as error:
+        _fail(f"could not start: {error}", NO_START)
 
 
 @cli.command()
@@ -154,8 +197,10 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
 def healthcheck(config: ConfigOption = None) -> None:
     """Exit with 0 when the running gateway says that it is ready."""
     address = _load(config).admin.address
+    from gateway.commands.healthcheck import get_readiness
+
     try:
-        status, body = _get_readiness(address)
+        status, body = get_readiness(address)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no answer"
         _fail(f"not ready: {address} cannot be reached: {why.lower()}", CHECK_FAILED)
@@ -164,30 +209,6 @@ def healthcheck(config: ConfigOption = None) -> None:
         return
     failing = ", ".join(body.get("failing", ())) or f"/readyz answered {status}"
     _fail(f"not ready: {failing}", CHECK_FAILED)
-
-
-def _get_readiness(address: Address) -> tuple[int, dict[str, Any]]:
-    """Status and body of `/readyz`. Raises OSError or ValueError."""
-    import http.client
-    import socket
-
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-    connection = http.client.HTTPConnection(host or "localhost", address.port or None)
-    if address.path is not None:
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(_HEALTH_TIMEOUT)
-        connection.sock.connect(address.path)
-    else:
-        connection.timeout = _HEALTH_TIMEOUT
-    try:
-        connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        body = json.loads(response.read(64 * 1024))
-    except http.client.HTTPException as error:
-        raise ValueError("not HTTP") from error
-    finally:
-        connection.close()
-    return response.status, body if isinstance(body, dict) else {}
 
 
 @cli.command()
@@ -203,85 +224,15 @@ def token(
     if credential not in settings.credentials:
         known = ", ".join(settings.credentials)
         _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
+    from gateway.commands import token as command
     from gateway.oauth.token_response import TokenRequestError
     from gateway.wiring import StartError
 
     try:
-        response = asyncio.run(_request_token(settings, credential))
+        response = asyncio.run(command.request(settings, credential))
     except StartError as error:
         _fail(str(error), NO_START)
     except TokenRequestError as error:
-        _fail(f"no token: {_reason(error, settings, credential)}", CHECK_FAILED)
-    _print_token(response, show=show)
-
-
-async def _request_token(settings: Settings, credential: str) -> TokenResponse:
-    import aiohttp
-
-    from gateway.oauth.grants import EndpointSettings, TokenEndpoint
-    from gateway.wiring import client_credentials, client_tls
-
-    sso = settings.sso
-    grant = client_credentials(settings, credential)
-    endpoint = EndpointSettings(
-        token_url=sso.token_url,
-        timeout=sso.timeout,
-        default_lifetime=sso.default_token_lifetime,
-        ssl=client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
-    )
-    async with aiohttp.ClientSession(
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    ) as session:
-        return await TokenEndpoint(session, endpoint).request(grant)
-
-
-def _print_token(response: TokenResponse, *, show: bool) -> None:
-    from datetime import UTC, datetime, timedelta
-
-    expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
-    sources = {
-        "expires_in": "as the SSO says",
-        "jwt": "from the token's exp",
-        "default": "assumed: sso.default_token_lifetime",
-    }
-    typer.echo("type: Bearer")
-    typer.echo(f"lifetime: {response.lifetime:.0f} s ({sources[response.lifetime_source]})")
-    typer.echo(f"expiry: {expiry:%Y-%m-%dT%H:%M:%SZ}")
-    typer.echo(f"scope: {response.scope or 'none named'}")
-    if show:
-        typer.echo(f"token: {response.access_token.reveal()}")
-
-
-_REFUSALS: Final = {
-    "invalid_client": "check client_id and client secret of credentials.{name}",
-    "invalid_scope": "set credentials.{name}.scope to null, or to a scope you were given",
-    "unauthorized_client": "the client may not use client_credentials; ask the SSO's operator",
-    "unsupported_grant_type": "is sso.token_url the token endpoint?",
-}
-_CAUSES: Final = {
-    "time-out": "{url} did not answer within {timeout:g} s",
-    "name not found": "the host name in {url} cannot be resolved",
-    "no connection": "no connection to {url}: nothing listens there, or a firewall is between",
-    "certificate": "the certificate of {url} is not trusted; its CA goes into sso.ca_file",
-    "TLS": "no secure connection to {url}: TLS failed",
-    "connection broken": "the connection to {url} broke before the answer was complete",
-    "not HTTP": "{url} answered something that is not HTTP",
-    "redirect": "{url} answered with a redirect, which is never followed; correct sso.token_url",
-}
-
-
-def _reason(error: TokenRequestError, settings: Settings, name: str) -> str:
-    """Why there is no token, in plain words; never text of the SSO."""
-    sso = settings.sso
-    if error.kind == "refused":
-        hint = _REFUSALS.get(error.oauth_error or "", "check credentials.{name} and sso.token_url")
-        code = f", {error.oauth_error}" if error.oauth_error else ""
-        return f"the SSO refused (status {error.status}{code}): {hint.format(name=name)}"
-    if error.kind == "throttled":
-        wait = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
-        return f"the SSO has had too many requests{wait}"
-    known = _CAUSES.get(error.cause)
-    if known is not None:
-        return known.format(url=sso.token_url, timeout=sso.timeout)
-    status = f" (status {error.status})" if error.status else ""
-    return f"{sso.token_url} gave no token{status}: {error.cause}"
+        _fail(f"no token: {command.reason(error, settings.sso, credential)}", CHECK_FAILED)
+    for line in command.describe(response, show=show):
+        typer.echo(line)

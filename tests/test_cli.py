@@ -85,7 +85,15 @@ async def test_the_package_can_be_run_as_a_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("bogus",), ("run", "--confg", "x"), ("check", "extra"), ("doctor",)]
+    "arguments",
+    [
+        (),
+        ("bogus",),
+        ("run", "--confg", "x"),
+        ("check", "extra"),
+        ("doctor",),
+        ("sandbox", "--port", "99999"),
+    ],
 )
 async def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     """A mistyped command or option gives the usage on stderr."""
@@ -98,7 +106,7 @@ async def test_help_lists_the_commands() -> None:
     """--help names every command there is."""
     result = await dhp("--help")
     assert result.code == 0
-    for command in ("run", "check", "schema", "token", "healthcheck"):
+    for command in ("run", "sandbox", "check", "schema", "token", "healthcheck"):
         assert f"  {command} " in result.out
 
 

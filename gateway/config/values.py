@@ -98,6 +98,13 @@ class Address:
         """Whether it stands for every address of this machine."""
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
+    @property
+    def reachable(self) -> Address:
+        """The address for a client on this machine: loopback where it stands for every address."""
+        if not self.is_wildcard:
+            return self
+        return Address("::1" if ":" in self.host else "127.0.0.1", self.port)
+
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"

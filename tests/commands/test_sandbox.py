@@ -1,0 +1,135 @@
+"""`dhp-gateway sandbox`: everything for a trial in one command."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway.config import load
+from gateway.sandbox import SandboxOptions
+from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, start
+
+ANY_PORT = ("--port", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+
+
+@asynccontextmanager
+async def sandbox(directory: Path, *arguments: str) -> AsyncIterator[Process]:
+    """The command on free ports, once it has said everything; ended with SIGTERM and code 0."""
+    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, *arguments], directory)
+    try:
+        while "Ctrl-C" not in process.stdout:
+            assert not process.ended, process.stderr
+            await asyncio.sleep(0.02)
+        yield process
+    finally:
+        code = await asyncio.to_thread(process.terminate)
+    assert code == 0
+    assert "Traceback" not in process.stderr
+
+
+def said(process: Process, what: str) -> str:
+    """The last word of the line that begins so."""
+    found = re.search(rf"^ *{re.escape(what)}.* (\S+)$", process.stdout, re.MULTILINE)
+    assert found is not None, process.stdout
+    return found[1]
+
+
+async def get(url: str, **headers: str) -> tuple[int, dict[str, object]]:
+    """Status and JSON body."""
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_the_printed_curl_line_reads_a_patient(tmp_path: Path) -> None:
+    """The line that is printed to try works as it is: the gateway adds the token."""
+    async with sandbox(tmp_path) as process:
+        line = next(line for line in process.stdout.splitlines() if "curl" in line)
+        command, url = shlex.split(line)
+        status, patient = await get(url)
+        refused, _ = await get(said(process, "Platform") + "/Patient")
+    assert command == "curl"
+    assert (status, patient["resourceType"]) == (200, "Patient")
+    assert refused == 401
+
+
+async def test_the_gateway_of_the_sandbox_becomes_ready(tmp_path: Path) -> None:
+    """The operators' address that is printed answers."""
+    async with sandbox(tmp_path) as process:
+        status = 503
+        while status == 503:
+            status, _ = await get(said(process, "Operators"))
+    assert status == 200
+
+
+async def test_the_platform_can_run_alone(tmp_path: Path) -> None:
+    """With --platform-only no gateway runs, and the SSO's address is printed for one."""
+    async with sandbox(tmp_path, "--platform-only") as process:
+        status, _ = await get(said(process, "Platform") + "/Patient")
+        token_url = said(process, "SSO token endpoint")
+    assert status == 401
+    assert token_url.endswith("/oauth/token")
+    assert "curl" not in process.stdout
+
+
+async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
+    """With --fail the platform's faults can be tried through the gateway."""
+    async with sandbox(tmp_path, "--fail", "platform=html") as process:
+        url = next(line for line in process.stdout.splitlines() if "curl" in line).split()[1]
+        status, outcome = await get(url)
+    assert status == 502
+    assert outcome["resourceType"] == "OperationOutcome"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--fail", "moon=503"), "write sso=… or platform=…"),
+        (("--slow", "sso=soon"), "give a duration"),
+        (("--token-lifetime", "0"), "at least 1"),
+        (("--reject-tokens", "2"), "from 0 to 1"),
+        (("--listen", "8080"), "host:port"),
+    ],
+)
+async def test_a_wrong_option_ends_with_2(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    """One line says which form is right."""
+    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, *arguments], tmp_path)
+    assert await asyncio.to_thread(process.popen.wait, 20) == 2
+    assert words in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--port", "--listen", "--admin"])
+async def test_a_taken_port_ends_with_3(tmp_path: Path, option: str) -> None:
+    """One line names the address that is taken; nothing is left running."""
+    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    value = str(port) if option == "--port" else f"127.0.0.1:{port}"
+    process = start([GATEWAY_COMMAND, "sandbox", *ANY_PORT, option, value], tmp_path)
+    code = await asyncio.to_thread(process.popen.wait, 20)
+    taken.close()
+    await taken.wait_closed()
+    assert code == 3
+    last = process.stderr.splitlines()[-1]
+    assert f"127.0.0.1:{port}" in last
+    assert "address already in use" in last
+
+
+def test_the_ready_made_settings_fit_the_sandbox() -> None:
+    """config/sandbox.yaml leads to a sandbox as it is by default."""
+    settings = load(REPOSITORY / "config" / "sandbox.yaml", {})
+    options = SandboxOptions()
+    credential = settings.credentials["default"]
+    assert settings.platform.fhir_base_url == f"{options.origin(options.port)}/fhir"
+    assert settings.sso.token_url == f"{options.origin(options.port)}/oauth/token"
+    assert credential.client_id == options.client_id
+    assert credential.client_secret is not None
+    assert credential.client_secret.reveal() == options.client_secret
