@@ -128,6 +128,7 @@ class Gateway:
                 callers=Callers(),
                 tokens=tokens,
                 forwarder=Forwarder(upstream, tokens, self.metrics.retry),
+                rewriting=wiring.rewriting(settings),
                 account=self._account,
                 clocks=Clocks(time.monotonic, time.time),
             ),

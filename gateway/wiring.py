@@ -14,6 +14,7 @@ from gateway.proxy.body import BodyLimits
 from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.listener import ListenLimits
+from gateway.proxy.rewriting import Rewriting
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
@@ -89,6 +90,17 @@ def circuit_policy(settings: Settings) -> CircuitPolicy:
         min_requests=breaker.min_requests,
         window=breaker.window,
         open_for=breaker.open_for,
+    )
+
+
+def rewriting(settings: Settings) -> Rewriting:
+    """Which URLs change on their way."""
+    return Rewriting(
+        settings.platform.fhir_base_url,
+        enabled=settings.rewrite.enabled,
+        aliases=settings.rewrite.aliases,
+        public_url=settings.listen.public_url,
+        base_path=settings.listen.base_path,
     )
 
 

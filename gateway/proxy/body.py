@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.proxy.coding import Transform
 
 _RATE_WINDOW: Final = 30.0
 
@@ -54,9 +55,12 @@ class RequestBody:
         self._limits = limits
         self._clock = clock
         self._before_wait = before_wait
+        self._transform: Transform | None = None
         self._kept: list[bytes] = []
+        self._kept_bytes = 0
         self._position = 0
         self._ahead: list[bytes] = []
+        self._ended = False
         self._waited = 0.0
         self._in_window = 0
         self.length = length
@@ -65,24 +69,24 @@ class RequestBody:
         if length is not None and length > limits.max_bytes:
             raise _too_large()
 
+    def change_by(self, transform: Transform) -> None:
+        """Let what is read pass through a transform; its length is not known beforehand then."""
+        self._transform = transform
+        self.length = None
+
     def whole(self) -> bytes | None:
         """All of the body if it is here already, else None. Does not wait.
 
         Raises `GatewayError` payload-too-large.
         """
-        if self.received:
-            return b"".join(self._kept) if self.at_hand else None
+        if self.received or self._ended:
+            return b"".join(self._kept) if self._ended and self.replayable else None
         if not self._payload.is_eof() or self._payload.exception() is not None:
             return None
-        data = self._payload.read_nowait(-1)
-        if data:
-            self._keep(data)
+        data = self._take(self._payload.read_nowait(-1))
+        if not self._ended:
+            data += self._take(b"")
         return data
-
-    @property
-    def at_hand(self) -> bool:
-        """Whether everything was received and kept."""
-        return self.replayable and self._payload.is_eof() and self._payload.at_eof()
 
     def rewind(self) -> None:
         """Begin again at the first byte; allowed while `replayable`."""
@@ -98,11 +102,12 @@ class RequestBody:
         if self._position < len(self._kept):
             self._position += 1
             return self._kept[self._position - 1]
-        data = await self._receive()
-        if data:
-            self._keep(data)
+        while not self._ended:
+            data = self._take(await self._receive())
             self._position = len(self._kept)
-        return data
+            if data:
+                return data
+        return b""
 
     async def prefix(self, size: int) -> bytes:
         """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
@@ -151,16 +156,24 @@ class RequestBody:
         except (ConnectionError, EOFError):
             raise CallerGone from None
 
-    def _keep(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> bytes:
+        """Count what the caller sent (b"" is its end), change it and keep it."""
         self.received += len(data)
         if self.received > self._limits.max_bytes:
             raise _too_large()
-        if not self.replayable:
-            return
-        if self.received > self._limits.replay_bytes:
+        self._ended = not data
+        if self._transform is not None:
+            data = self._transform.feed(data) if data else self._transform.finish()
+        if data:
+            self._keep(data)
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        self._kept_bytes += len(data)
+        if self._kept_bytes > self._limits.replay_bytes:
             self.replayable = False
             self._kept.clear()
-        else:
+        elif self.replayable:
             self._kept.append(data)
 
 

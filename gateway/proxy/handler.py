@@ -16,17 +16,26 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names, refine_bundle
+from gateway.fhir.links import LinkMap
 from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.proxy import strict
 from gateway.proxy.admission import Admission
 from gateway.proxy.body import BodyLimits, CallerGone, RequestBody
 from gateway.proxy.callers import Callers
+from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.headers import RequestHeader, read_request
 from gateway.proxy.listener import Answered, IncomingRequest, ListenLimits
 from gateway.proxy.relay import CallerSide, explain, pass_on
+from gateway.proxy.rewriting import (
+    Rewriting,
+    lines_for_platform,
+    passage,
+    query_for_platform,
+    transform_for_platform,
+)
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import Outgoing, broken
 
@@ -66,6 +75,7 @@ class Collaborators:
     callers: Callers
     tokens: TokenSource
     forwarder: Forwarder
+    rewriting: Rewriting
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
 
@@ -80,6 +90,7 @@ class Handler:
         self._tokens = collaborators.tokens
         self._forwarder = collaborators.forwarder
         self._account = collaborators.account
+        self._rewriting = collaborators.rewriting
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -97,21 +108,22 @@ class Handler:
             exchange.caller, exchange.credential = caller.name, caller.credential
             what = _classify(exchange, target)
             self._admission.admit()
+            links = self._rewriting.links(header)
             body = self._body(request, header, side)
-            if body is not None and what.code == "transaction":
-                what = await _look_into_bundle(exchange, what, header, body)
+            if body is not None:
+                what = await self._read_ahead(exchange, header, body, what, links)
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
             token = self._tokens.current(caller.credential)
             if token is None:
                 token = await self._tokens.obtain(caller.credential)
-            outgoing = self._outgoing(exchange, target, header, body, safe=what.safe)
+            outgoing = self._outgoing(exchange, _at_platform(target, header, links), body, what)
             with _Stopwatch(exchange, self._monotonic):
                 answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
             try:
                 examine(answer, what, header.text(b"accept"))
-                return await pass_on(side, exchange, answer)
+                return await pass_on(side, exchange, answer, passage(answer, what, links))
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -171,23 +183,44 @@ class Handler:
             before_wait=side.invite_body if expects else None,
         )
 
+    async def _read_ahead(
+        self,
+        exchange: Exchange,
+        header: RequestHeader,
+        body: RequestBody,
+        what: Interaction,
+        links: LinkMap | None,
+    ) -> Interaction:
+        """Read so much of the body as has to be known before it goes on."""
+        transform = transform_for_platform(header, what, links)
+        if transform is not None:
+            # Up to here a body that changes still goes out with its length.
+            body.change_by(transform)
+            await body.prefix(self._rules.body.replay_bytes)
+        if what.code != "transaction":
+            return what
+        # Only the Bundle itself tells a batch from a transaction.
+        prefix = await body.prefix(_BUNDLE_PREFIX)
+        what = refine_bundle(what, prefix, header.text(b"content-type") or "")
+        _note(exchange, what)
+        return what
+
     def _outgoing(
         self,
         exchange: Exchange,
-        target: Target,
-        header: RequestHeader,
+        addressed: tuple[str, list[bytes]],
         body: RequestBody | None,
-        *,
-        safe: bool,
+        what: Interaction,
     ) -> Outgoing:
-        path = self._rules.platform_path + target.suffix
+        suffix, lines = addressed
+        path = self._rules.platform_path + suffix
         return Outgoing(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            lines=header.lines,
+            lines=lines,
             request_id=exchange.request_id,
             body=body,
-            safe=safe,
+            safe=what.safe,
         )
 
     def _conclude(
@@ -244,14 +277,14 @@ def _classify(exchange: Exchange, target: Target) -> Interaction:
     return what
 
 
-async def _look_into_bundle(
-    exchange: Exchange, what: Interaction, header: RequestHeader, body: RequestBody
-) -> Interaction:
-    """Only the Bundle itself tells a batch from a transaction."""
-    prefix = await body.prefix(_BUNDLE_PREFIX)
-    what = refine_bundle(what, prefix, header.text(b"content-type") or "")
-    _note(exchange, what)
-    return what
+def _at_platform(
+    target: Target, header: RequestHeader, links: LinkMap | None
+) -> tuple[str, list[bytes]]:
+    """Path, query and fields with the caller's gateway URLs made platform URLs."""
+    if links is None:
+        return target.suffix, header.lines
+    query = query_for_platform(target.query, links)
+    return Target(target.path, query).suffix, lines_for_platform(header, links)
 
 
 def _note(exchange: Exchange, what: Interaction) -> None:
@@ -285,6 +318,8 @@ def _as_gateway_error(error: Exception) -> GatewayError:
         return error
     if isinstance(error, Broken):
         return broken(error)
+    if isinstance(error, BrokenCoding):
+        return GatewayError(errors.UPSTREAM_FAILED, "broken Content-Encoding")
     # The one place that turns a bug into an answer. The message stays out: it could quote data.
     _log.error("internal error", exc_info=error)
     return GatewayError(errors.INTERNAL, type(error).__name__, close=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,21 +59,27 @@ _NOT_RETURNED: Final = _HOP_BY_HOP | frozenset(
 _READ: Final = frozenset(
     (
         b"accept",
+        b"accept-encoding",
         b"accept-language",
         b"connection",
+        b"content-encoding",
         b"content-length",
         b"content-type",
         b"expect",
         b"host",
+        b"if-none-exist",
         b"prefer",
         b"te",
         b"traceparent",
         b"transfer-encoding",
         b"upgrade",
         b"via",
+        b"x-provenance",
         b"x-request-id",
     )
 )
+# Digests of a body that no longer is what it was (RFC 9530, RFC 1864).
+_DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-digest:")
 _ONCE: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
@@ -157,10 +163,13 @@ def connection_tokens(value: bytes | None) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in value.split(b","))
 
 
-def to_caller(raw: RawHeaders, request_id: str) -> list[bytes]:
+def to_caller(
+    raw: RawHeaders, request_id: str, translate: Callable[[bytes, bytes], bytes] | None = None
+) -> list[bytes]:
     """The lines of a platform's answer that its caller may see, and the two that we add.
 
-    Content-Length and Transfer-Encoding are left to the relay, which knows the framing.
+    `translate` gives the value for a lower-case name and a value. Content-Length and
+    Transfer-Encoding are left to the relay, which knows the framing.
     """
     lines: list[bytes] = []
     cached = False
@@ -173,6 +182,8 @@ def to_caller(raw: RawHeaders, request_id: str) -> list[bytes]:
             continue
         if key == b"cache-control":
             cached = True
+        if translate is not None:
+            value = translate(key, value)
         lines.append(b"%s: %s\r\n" % (name, value))
     if connection is not None:
         lines = _without(lines, connection)
@@ -181,6 +192,11 @@ def to_caller(raw: RawHeaders, request_id: str) -> list[bytes]:
         lines.append(b"Cache-Control: no-store\r\n")
     lines.append(b"X-Request-Id: %s\r\n" % request_id.encode("ascii"))
     return lines
+
+
+def without_digests(lines: list[bytes]) -> list[bytes]:
+    """The lines but for digests of a body that was changed."""
+    return [line for line in lines if not line.lower().startswith(_DIGESTS)]
 
 
 def find(raw: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

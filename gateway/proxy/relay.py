@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp.http_writer import HttpVersion11
 
@@ -20,8 +21,9 @@ from gateway.exchange import Exchange
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone
+from gateway.proxy.coding import Transform
 from gateway.proxy.connection import Framing
-from gateway.proxy.headers import to_caller
+from gateway.proxy.headers import to_caller, without_digests
 from gateway.proxy.listener import Answered, IncomingRequest
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
@@ -33,16 +35,18 @@ _STATUS_LINES: Final = {
 }
 
 
-class Transform(Protocol):
-    """Changes a body on its way, piece by piece."""
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How an answer changes on its way: the values of its fields, and its body.
 
-    def feed(self, data: bytes) -> bytes:
-        """What can go on of what came so far."""
-        ...
+    `translate` gives the value for a lower-case field name and a value; None changes nothing.
+    """
 
-    def finish(self) -> bytes:
-        """The rest."""
-        ...
+    translate: Callable[[bytes, bytes], bytes] | None = None
+    transform: Transform | None = None
+
+
+UNCHANGED: Final = Passage()
 
 
 class CallerSide:
@@ -115,20 +119,23 @@ class CallerSide:
 
 
 async def pass_on(
-    side: CallerSide, exchange: Exchange, answer: Answer, transform: Transform | None = None
+    side: CallerSide, exchange: Exchange, answer: Answer, passage: Passage = UNCHANGED
 ) -> Answered:
     """Send a platform's answer on to its caller.
 
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
-    lines = to_caller(answer.headers, exchange.request_id)
+    lines = to_caller(answer.headers, exchange.request_id, passage.translate)
+    transform = passage.transform
     exchange.status = answer.status
     if side.head_only or answer.head.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
     elif answer.complete:
         body = answer.prefetched
         if transform is not None:
-            body = transform.feed(body) + transform.finish()
+            rewritten = transform.feed(body) + transform.finish()
+            if rewritten != body:
+                lines, body = without_digests(lines), rewritten
         _send_whole(side, exchange, lines, body)
     else:
         await _stream(side, exchange, answer, lines, transform)
@@ -159,7 +166,9 @@ async def _stream(
     lines: list[bytes],
     transform: Transform | None,
 ) -> None:
-    length = answer.head.content_length if transform is None else None
+    length = answer.head.content_length
+    if transform is not None:
+        lines, length = without_digests(lines), None
     if length is None and side.http10:
         _send_whole(side, exchange, lines, await _collect(answer, transform))
         return

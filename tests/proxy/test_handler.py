@@ -195,9 +195,7 @@ async def test_chunked_answer_passes(gateway: Running, platform: Platform) -> No
 
 async def test_head_has_no_body(gateway: Running, platform: Platform) -> None:
     """A HEAD is answered with the header of the GET, its length included, and nothing after it."""
-    platform.answer(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: 1234\r\n\r\n"
-    )
+    platform.answer(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1234\r\n\r\n")
     async with await Wire.open(gateway.address) as wire:
         reply = await wire.ask(get("/fhir/Patient/1", method="HEAD"), head=True)
         assert reply.header("content-length") == "1234"
