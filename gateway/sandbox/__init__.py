@@ -1,1 +1,13 @@
-"""An embedded DHP platform for trials and tests; it imports nothing from the rest of the gateway."""
+"""An embedded DHP platform for trials and tests; it imports nothing else of the gateway.
+
+sandbox = Sandbox(SandboxOptions(port=0), log=print)
+await sandbox.start()
+...  # sandbox.fhir_base_url, sandbox.token_url
+await sandbox.stop()
+"""
+
+from gateway.sandbox.faults import Faults
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
+
+__all__ = ["Faults", "Sandbox", "SandboxOptions"]

@@ -1,0 +1,71 @@
+"""The example data: synthetic resources that come with the package.
+
+They are written for the base of the national playground; loading puts the sandbox's own base in
+its place, in links only. Text, identities and canonical URLs that look like links stay as they are
+(data/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any, Final
+
+from gateway.sandbox.codec import JsonObject, parse
+
+EXAMPLE_BASE: Final = "https://playground.dhp.uz/fhir"
+PATIENT_ID: Final = "5d0c6f0a-1f1e-4c55-9a1b-000000000011"
+
+_ATTACHMENT_NAMES: Final = frozenset({"attachment", "photo", "presentedForm", "valueAttachment"})
+
+
+def examples(base: str) -> list[JsonObject]:
+    """All single resources, plus those only Bundles hold; with `base` in the links."""
+    documents = [parse(file) for file in _files()]
+    alone = [document for document in documents if document["resourceType"] != "Bundle"]
+    bundles = [document for document in documents if document["resourceType"] == "Bundle"]
+    known = {(resource["resourceType"], resource["id"]): resource for resource in alone}
+    for resource in (entry for bundle in bundles for entry in _loadable(bundle)):
+        known.setdefault((resource["resourceType"], resource["id"]), resource)
+    return [relocate(known[key], base) for key in sorted(known)]
+
+
+def relocate(node: Any, base: str, name: str = "") -> Any:
+    """A copy of a document with `base` in place of the examples' base wherever it is a link."""
+    if isinstance(node, list):
+        return [relocate(item, base, name) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _move(value, base) if _is_link(key, value, name) else relocate(value, base, key)
+        for key, value in node.items()
+    }
+
+
+def _is_link(key: str, value: Any, parent: str) -> bool:
+    if not isinstance(value, str):
+        return False
+    if key == "url":
+        return parent == "link" or parent in _ATTACHMENT_NAMES
+    return key in ("fullUrl", "reference")
+
+
+def _move(url: str, base: str) -> str:
+    rest = url.removeprefix(EXAMPLE_BASE)
+    moved = rest != url and (not rest or rest[0] in "/?#")
+    return base + rest if moved else url
+
+
+def _files() -> Iterator[bytes]:
+    folder = files("gateway.sandbox") / "data"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".json"):
+            yield file.read_bytes()
+
+
+def _loadable(bundle: JsonObject) -> Iterator[JsonObject]:
+    """The entries that are resources of the platform: it gave them an id and a version."""
+    for entry in bundle["entry"]:
+        resource: JsonObject = entry["resource"]
+        if "id" in resource and "versionId" in resource.get("meta", {}):
+            yield resource

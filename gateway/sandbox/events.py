@@ -1,0 +1,41 @@
+"""What is said about each request: one line for people, and the numbers.
+
+A line never holds a token, a secret or the value of a query parameter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+
+@dataclass(slots=True)
+class Event:
+    """What is to be said about a request; `result` is the status unless something else is set."""
+
+    note: str = ""
+    result: str = ""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened so far; `rejected` counts refused bearer tokens."""
+
+    token_requests: int = 0
+    tokens_issued: int = 0
+    fhir_requests: int = 0
+    rejected: int = 0
+    faults: int = 0
+
+
+EVENT: Final = web.RequestKey("event", Event)
+
+
+def line(side: str, request: web.Request, result: str, note: str) -> str:
+    """One request as text; of the query only the names."""
+    names = "&".join(f"{quote(name)}=…" for name in request.query)
+    target = quote(request.rel_url.raw_path, safe="/%$:") + (f"?{names}" if names else "")
+    return f"{side:<8}  {request.method} {target} {result}  {note}".rstrip()

@@ -1,0 +1,107 @@
+"""What the sandbox does wrong on purpose, so that vendors can try their software against it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Failure = int | Literal["html", "reset"]
+Side = Literal["sso", "platform"]
+
+_SIDES: Final[tuple[Side, ...]] = ("sso", "platform")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The faults of one sandbox; the default is none.
+
+    A failure is an HTTP status from 400 to 599, `html` (an HTML error page with status 502) or
+    `reset` (the connection is reset without an answer). Delays and the lifetime are in seconds.
+    `reject_tokens` is the share, from 0 to 1, of good tokens that the platform refuses with 401.
+    """
+
+    sso_failure: Failure | None = None
+    platform_failure: Failure | None = None
+    sso_delay: float = 0.0
+    platform_delay: float = 0.0
+    token_lifetime: int | None = None
+    reject_tokens: float = 0.0
+
+    @classmethod
+    def parse(
+        cls,
+        fail: Sequence[str] = (),
+        slow: Sequence[str] = (),
+        token_lifetime: float | None = None,
+        reject_tokens: float = 0.0,
+    ) -> Faults:
+        """Read the options of the command line, such as `sso=503` or `platform=2s`.
+
+        Raises ValueError with a text for people.
+        """
+        failures = {side: _failure(side, mode) for side, mode in _pairs("--fail", fail).items()}
+        delays = {side: _delay(side, text) for side, text in _pairs("--slow", slow).items()}
+        return cls(
+            sso_failure=failures.get("sso"),
+            platform_failure=failures.get("platform"),
+            sso_delay=delays.get("sso", 0.0),
+            platform_delay=delays.get("platform", 0.0),
+            token_lifetime=_lifetime(token_lifetime),
+            reject_tokens=_share(reject_tokens),
+        )
+
+    def failure(self, side: Side) -> Failure | None:
+        """How every request to this side fails, if it does."""
+        return self.sso_failure if side == "sso" else self.platform_failure
+
+    def delay(self, side: Side) -> float:
+        """Seconds that every answer of this side is late."""
+        return self.sso_delay if side == "sso" else self.platform_delay
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
+    pairs: dict[Side, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        side = next((side for side in _SIDES if side == name.strip()), None)
+        if side is None or not equals:
+            raise ValueError(f"{option} {text}: write sso=… or platform=…")
+        if side in pairs:
+            raise ValueError(f"{option} {text}: {side} is named twice")
+        pairs[side] = value.strip()
+    return pairs
+
+
+def _failure(side: Side, mode: str) -> Failure:
+    if mode == "html":
+        return "html"
+    if mode == "reset":
+        return "reset"
+    if re.fullmatch(r"[45]\d\d", mode, re.ASCII):
+        return int(mode)
+    raise ValueError(f"--fail {side}={mode}: give a status from 400 to 599, html or reset")
+
+
+def _delay(side: Side, text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"--slow {side}={text}: give a duration such as 2s or 500ms")
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def _lifetime(seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    if not math.isfinite(seconds) or seconds < 1 or seconds != int(seconds):
+        raise ValueError(f"--token-lifetime {seconds:g}: give whole seconds, at least 1")
+    return int(seconds)
+
+
+def _share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(f"--reject-tokens {share:g}: give a share from 0 to 1, such as 0.1")
+    return float(share)

@@ -1,0 +1,296 @@
+"""The platform's FHIR R5 RESTful API over HTTP: routes, bearer check, headers and bodies.
+
+What an interaction means is in `interactions`, what is in a Bundle in `transactions`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from gateway.sandbox import codec, negotiation
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.guard import BearerGuard
+from gateway.sandbox.interactions import Interactions, Result
+from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information, operation_outcome
+from gateway.sandbox.parameters import INTERACTIONS
+from gateway.sandbox.transactions import Transactions
+from gateway.sandbox.validation import Validator
+
+PATH: Final = "/fhir"
+
+_TYPE: Final = r"(?P<type_>[A-Z][A-Za-z]*)"
+_ID: Final = r"(?P<id_>[^/_$][^/]*)"
+_FORM: Final = "application/x-www-form-urlencoded"
+
+Handler = Callable[..., Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    path: re.Pattern[str]
+    interaction: str
+    handler: Handler
+
+
+class FhirServer:
+    """Answers every request under the base; `capabilities` is its CapabilityStatement."""
+
+    def __init__(
+        self,
+        *,
+        guard: BearerGuard,
+        interactions: Interactions,
+        transactions: Transactions,
+        validator: Validator,
+        base: str,
+        capabilities: JsonObject,
+    ) -> None:
+        self._guard = guard
+        self._interactions = interactions
+        self._transactions = transactions
+        self._validator = validator
+        self._base = base
+        self._capabilities = capabilities
+        self._routes = [
+            _Route(method, re.compile(path), interaction, handler)
+            for method, path, interaction, handler in (
+                ("GET", "metadata", "", self._metadata),
+                ("POST", "", "", self._bundle),
+                ("GET", _TYPE, "search", self._search),
+                ("POST", _TYPE, "create", self._create),
+                ("POST", f"{_TYPE}/_search", "search", self._search),
+                ("GET", f"{_TYPE}/_history", "history", self._history),
+                ("POST", rf"{_TYPE}(?:/{_ID})?/\$validate", "", self._validate),
+                ("GET", f"{_TYPE}/{_ID}", "read", self._read),
+                ("PUT", f"{_TYPE}/{_ID}", "update", self._update),
+                ("DELETE", f"{_TYPE}/{_ID}", "delete", self._delete),
+                ("GET", f"{_TYPE}/{_ID}/_history", "history", self._history),
+                ("GET", f"{_TYPE}/{_ID}/_history/(?P<number>[^/]+)", "vread", self._vread),
+            )
+        ]
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Any request under the base."""
+        try:
+            self._guard.check(request)
+            return await self._dispatch(request)
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(request, fhir_error(413, "too-long", "the body is too large"))
+        except FhirError as error:
+            return _refusal(request, error)
+
+    async def _dispatch(self, request: web.Request) -> web.Response:
+        matching = self._matching(request)
+        type_ = matching[0][1].groupdict().get("type_")
+        method = "GET" if request.method == "HEAD" else request.method
+        allowed = [(r, m) for r, m in matching if not r.interaction or _has(type_, r.interaction)]
+        for route, match in allowed:
+            if route.method == method:
+                if type_ != "Binary" or route.interaction != "read":
+                    negotiation.require_json_accepted(request)
+                return await route.handler(request, **match.groupdict())
+        methods = ", ".join(sorted({route.method for route, _ in allowed}))
+        issue = Issue("not-supported", "this method is not supported here")
+        raise FhirError(405, issue, headers=(("Allow", methods),))
+
+    def _matching(self, request: web.Request) -> list[tuple[_Route, re.Match[str]]]:
+        """The routes of this path, whatever their method; at least one."""
+        path = _path(request)
+        matching = [
+            (route, match) for route in self._routes if (match := route.path.fullmatch(path))
+        ]
+        if not matching:
+            raise fhir_error(404, "not-found", "there is nothing at this path")
+        type_ = matching[0][1].groupdict().get("type_")
+        if type_ is not None and type_ not in INTERACTIONS:
+            raise fhir_error(404, "not-supported", "there is no resource type of that name here")
+        return matching
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        return _json(request, self._capabilities)
+
+    async def _read(self, request: web.Request, type_: str, id_: str) -> web.Response:
+        result = self._interactions.read(type_, id_)
+        if type_ == "Binary" and negotiation.wants_native_binary(request):
+            return _native(result)
+        negotiation.require_json_accepted(request)
+        return _resource_response(request, result)
+
+    async def _vread(self, request: web.Request, type_: str, id_: str, number: str) -> web.Response:
+        return _resource_response(request, self._interactions.vread(type_, id_, number))
+
+    async def _create(self, request: web.Request, type_: str) -> web.Response:
+        resource = await self._resource(request, type_)
+        await self._validator.require_valid(resource)
+        if_none_exist = request.headers.get("If-None-Exist")
+        result = self._interactions.create(type_, resource, if_none_exist=if_none_exist)
+        return self._written(request, result)
+
+    async def _update(self, request: web.Request, type_: str, id_: str) -> web.Response:
+        resource = await self._resource(request, type_, id_)
+        await self._validator.require_valid(resource)
+        if_match = request.headers.get("If-Match")
+        return self._written(request, self._interactions.update(type_, id_, resource, if_match))
+
+    async def _delete(self, request: web.Request, type_: str, id_: str) -> web.Response:
+        result = self._interactions.delete(type_, id_, request.headers.get("If-Match"))
+        headers = {"ETag": result.version.etag} if result.version else {}
+        return _json(request, result.resource, headers=headers)
+
+    async def _history(
+        self, request: web.Request, type_: str, id_: str | None = None
+    ) -> web.Response:
+        pairs = list(request.query.items())
+        return _json(request, self._interactions.history(type_, id_, pairs).resource)
+
+    async def _search(self, request: web.Request, type_: str) -> web.Response:
+        pairs = list(request.query.items())
+        if request.method == "POST":
+            pairs += await _form(request)
+        strict = negotiation.is_strict(request)
+        return _json(request, self._interactions.search(type_, pairs, strict=strict).resource)
+
+    async def _bundle(self, request: web.Request) -> web.Response:
+        bundle = await _document(request)
+        if bundle.get("resourceType") != "Bundle":
+            raise fhir_error(400, "structure", "a Bundle is needed", "Bundle")
+        returned = negotiation.preferred_return(request)
+        return _json(request, await self._transactions.process(bundle, returned))
+
+    async def _validate(
+        self, request: web.Request, type_: str, id_: str | None = None
+    ) -> web.Response:
+        resource = _parameter(await _document(request))
+        _require_type(resource, type_)
+        issues = await self._validator.issues(resource)
+        outcome = operation_outcome(*issues) if issues else information("the resource is valid")
+        return _json(request, outcome)
+
+    async def _resource(
+        self, request: web.Request, type_: str, id_: str | None = None
+    ) -> JsonObject:
+        if type_ == "Binary" and request.content_type not in negotiation.JSON_TYPES:
+            data = base64.b64encode(await request.read()).decode()
+            identity = {} if id_ is None else {"id": id_}
+            content_type = request.headers.get("Content-Type", "application/octet-stream")
+            return {"resourceType": type_, **identity, "contentType": content_type, "data": data}
+        resource = await _document(request)
+        _require_type(resource, type_)
+        return resource
+
+    def _written(self, request: web.Request, result: Result) -> web.Response:
+        headers = _version_headers(result)
+        if result.located and result.version is not None:
+            headers["Location"] = f"{self._base}/{result.version.path}"
+        returned = negotiation.preferred_return(request)
+        if returned == "minimal":
+            return web.Response(status=result.status, headers=headers)
+        if returned == "OperationOutcome":
+            return _json(request, information("done"), result.status, headers)
+        return _resource_response(request, result, headers)
+
+
+def _path(request: web.Request) -> str:
+    """What follows the base, decoded segment by segment."""
+    raw = request.rel_url.raw_path.removeprefix(PATH).strip("/")
+    segments = [unquote(segment) for segment in raw.split("/")]
+    if any("/" in segment for segment in segments):
+        raise fhir_error(400, "invalid", "a segment of the path holds a slash")
+    return "/".join(segments)
+
+
+def _has(type_: str | None, interaction: str) -> bool:
+    return type_ is not None and interaction in INTERACTIONS[type_]
+
+
+async def _document(request: web.Request) -> JsonObject:
+    if request.content_type not in negotiation.JSON_TYPES:
+        text = f"the body must be sent as {negotiation.FHIR_JSON}"
+        raise fhir_error(415, "not-supported", text)
+    try:
+        return codec.parse(await request.read())
+    except ValueError as error:
+        raise fhir_error(400, "structure", str(error)) from None
+
+
+async def _form(request: web.Request) -> list[tuple[str, str]]:
+    if request.content_type != _FORM:
+        raise fhir_error(415, "not-supported", f"a search is posted as {_FORM}")
+    try:
+        text = (await request.read()).decode()
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise fhir_error(400, "structure", "the body is not UTF-8") from None
+
+
+def _parameter(document: JsonObject) -> JsonObject:
+    """The resource to validate, which may come as the parameter `resource`."""
+    if document.get("resourceType") != "Parameters":
+        return document
+    parameters = document.get("parameter")
+    for parameter in parameters if isinstance(parameters, list) else []:
+        if isinstance(parameter, dict) and parameter.get("name") == "resource":
+            resource = parameter.get("resource")
+            return resource if isinstance(resource, dict) else {}
+    raise fhir_error(400, "required", "the parameter resource is missing", "Parameters.parameter")
+
+
+def _require_type(resource: JsonObject, type_: str) -> None:
+    if resource.get("resourceType") != type_:
+        raise fhir_error(400, "structure", f"the body must be a {type_}", "resourceType")
+
+
+def _version_headers(result: Result) -> dict[str, str]:
+    if result.version is None:
+        return {}
+    modified = format_datetime(result.version.modified, usegmt=True)
+    return {"ETag": result.version.etag, "Last-Modified": modified}
+
+
+def _resource_response(
+    request: web.Request, result: Result, headers: dict[str, str] | None = None
+) -> web.Response:
+    headers = _version_headers(result) if headers is None else headers
+    if result.version is None or negotiation.is_pretty(request):
+        return _json(request, result.resource, result.status, headers)
+    return _response(result.version.body, result.status, headers)
+
+
+def _native(result: Result) -> web.Response:
+    try:
+        data = base64.b64decode(result.resource.get("data", ""))
+    except binascii.Error:
+        data = b""
+    # Whatever was uploaded must not act in the name of the sign-in page beside it.
+    headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+    headers |= _version_headers(result) | {"Content-Type": result.resource["contentType"]}
+    return web.Response(body=data, headers=headers)
+
+
+def _json(
+    request: web.Request,
+    document: JsonObject,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    body = codec.render(document, pretty=negotiation.is_pretty(request))
+    return _response(body, status, headers or {})
+
+
+def _response(body: bytes, status: int, headers: dict[str, str]) -> web.Response:
+    content_type = f"{negotiation.FHIR_JSON}; charset=utf-8"
+    return web.Response(body=body, status=status, headers=headers | {"Content-Type": content_type})
+
+
+def _refusal(request: web.Request, error: FhirError) -> web.Response:
+    return _json(request, error.outcome(), error.status, dict(error.headers))

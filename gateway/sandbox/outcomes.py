@@ -1,0 +1,68 @@
+"""OperationOutcomes, and the exception that ends an interaction with one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.sandbox.codec import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One issue; `code` is from issue-type, `expression` a FHIRPath to the element."""
+
+    code: str
+    diagnostics: str
+    expression: str | None = None
+    severity: str = "error"
+
+    def below(self, prefix: str) -> Issue:
+        """The same issue as seen from a Bundle whose entry at `prefix` holds the resource."""
+        if self.expression is None:
+            return Issue(self.code, self.diagnostics, prefix, self.severity)
+        _, dot, path = self.expression.partition(".")
+        return Issue(self.code, self.diagnostics, f"{prefix}{dot}{path}", self.severity)
+
+
+class FhirError(Exception):
+    """Ends an interaction: the HTTP status and the issues of its OperationOutcome."""
+
+    def __init__(
+        self, status: int, *issues: Issue, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(status)
+        self.status = status
+        self.issues = issues
+        self.headers = headers
+
+    def outcome(self) -> JsonObject:
+        """The OperationOutcome."""
+        return operation_outcome(*self.issues)
+
+
+def fhir_error(
+    status: int, code: str, diagnostics: str, expression: str | None = None
+) -> FhirError:
+    """A problem with one issue."""
+    return FhirError(status, Issue(code, diagnostics, expression))
+
+
+def operation_outcome(*issues: Issue) -> JsonObject:
+    """An OperationOutcome of these issues."""
+    return {"resourceType": "OperationOutcome", "issue": [_render(issue) for issue in issues]}
+
+
+def information(text: str) -> JsonObject:
+    """An OperationOutcome that says that all is well."""
+    return operation_outcome(Issue("informational", text, severity="information"))
+
+
+def _render(issue: Issue) -> JsonObject:
+    rendered: JsonObject = {
+        "severity": issue.severity,
+        "code": issue.code,
+        "diagnostics": issue.diagnostics,
+    }
+    if issue.expression is not None:
+        rendered["expression"] = [issue.expression]
+    return rendered

@@ -1,0 +1,240 @@
+"""The sandbox as a whole: one listener with the SSO and the platform, its faults and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+from joserfc.jwk import RSAKey
+
+from gateway.sandbox import data, fhir_server, sso
+from gateway.sandbox.capability import capability_statement
+from gateway.sandbox.clients import Clients
+from gateway.sandbox.codec import render
+from gateway.sandbox.events import EVENT, Counters, Event, line
+from gateway.sandbox.faults import Failure, Side
+from gateway.sandbox.grants import Grants
+from gateway.sandbox.guard import BearerGuard
+from gateway.sandbox.interactions import Interactions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.outcomes import Issue, operation_outcome
+from gateway.sandbox.store import Store
+from gateway.sandbox.tokens import TokenAuthority, new_key
+from gateway.sandbox.transactions import Transactions
+from gateway.sandbox.validation import Validator
+
+_MAX_BODY: Final = 64 * 1024 * 1024
+_STOP_TIMEOUT: Final = 1.0
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_ERROR_PAGE: Final = (
+    "<!doctype html><html><head><title>502 Bad Gateway</title></head>"
+    "<body><h1>502 Bad Gateway</h1></body></html>"
+)
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+class Sandbox:
+    """An embedded DHP platform.
+
+    `clock` gives Unix time, `rng` decides which tokens are refused on purpose, `log` takes one line
+    for each request, `sleep` waits for the delays that were asked for.
+    """
+
+    def __init__(
+        self,
+        options: SandboxOptions | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        log: Callable[[str], None] = _silent,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._options = options or SandboxOptions()
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - chooses faults, not secrets
+        self._log = log
+        self._sleep = sleep
+        self._runner: web.AppRunner | None = None
+        self._origin = self._options.origin(self._options.port)
+        self._counters = Counters()
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        listener = _listener(self._options)
+        try:
+            self._origin = self._options.origin(listener.getsockname()[1])
+            app = self._application(await asyncio.to_thread(new_key))
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_TIMEOUT)
+            await runner.setup()
+            await web.SockSite(runner, listener).start()
+        except BaseException:
+            listener.close()
+            raise
+        self._runner = runner
+
+    async def stop(self) -> None:
+        """Close the listener and what is connected to it; a second time does nothing."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @property
+    def fhir_base_url(self) -> str:
+        """Where the platform is reached."""
+        return f"{self._origin}{fhir_server.PATH}"
+
+    @property
+    def link_base_url(self) -> str:
+        """The base in the platform's links: `public_url` if that is set, else `fhir_base_url`."""
+        return (self._options.public_url or self.fhir_base_url).rstrip("/")
+
+    @property
+    def token_url(self) -> str:
+        """The SSO's token endpoint."""
+        return f"{self._origin}{sso.TOKEN_PATH}"
+
+    @property
+    def authorize_url(self) -> str:
+        """The SSO's sign-in page."""
+        return f"{self._origin}{sso.AUTHORIZE_PATH}"
+
+    @property
+    def jwks_url(self) -> str:
+        """The SSO's public keys."""
+        return f"{self._origin}{sso.JWKS_PATH}"
+
+    @property
+    def counters(self) -> Counters:
+        """What happened so far."""
+        return self._counters
+
+    @property
+    def patient_id(self) -> str:
+        """The id of a Patient of the example data."""
+        return data.PATIENT_ID
+
+    def _application(self, key: RSAKey) -> web.Application:
+        tokens = TokenAuthority(
+            key,
+            issuer=self._origin,
+            audience=self.link_base_url,
+            lifetime=self._options.lifetime,
+            clock=self._clock,
+        )
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
+        app.add_routes(self._sso(tokens).routes())
+        app.router.add_route("*", fhir_server.PATH + "{path:(/.*)?}", self._platform(tokens).handle)
+        return app
+
+    def _sso(self, tokens: TokenAuthority) -> sso.Sso:
+        grants = Grants(
+            code_lifetime=self._options.code_lifetime,
+            refresh_lifetime=self._options.refresh_lifetime,
+            clock=self._clock,
+        )
+        return sso.Sso(self._options, Clients(self._options), grants, tokens)
+
+    def _platform(self, tokens: TokenAuthority) -> fhir_server.FhirServer:
+        base = self.link_base_url
+        store, validator = Store(self._clock), Validator(self._log)
+        for resource in data.examples(base):
+            store.load(resource)
+        interactions = Interactions(store, base)
+        reject = self._options.faults.reject_tokens
+        return fhir_server.FhirServer(
+            guard=BearerGuard(tokens, self._counters, reject=reject, rng=self._rng),
+            interactions=interactions,
+            transactions=Transactions(interactions, store, validator, base),
+            validator=validator,
+            base=base,
+            capabilities=capability_statement(base, datetime.fromtimestamp(self._clock(), UTC)),
+        )
+
+    @web.middleware
+    async def _observe(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+        """Around every request: count, be late, fail as asked for, and say what happened."""
+        event = request[EVENT] = Event()
+        side = _side(request)
+        status = "ended without an answer"
+        try:
+            response = await self._answer(request, side, handler)
+            status = str(response.status)
+            return response
+        except web.HTTPException as error:
+            status = str(error.status)
+            raise
+        finally:
+            self._count(request, side, status)
+            self._log(line(side, request, event.result or status, event.note))
+
+    async def _answer(
+        self, request: web.Request, side: Side, handler: Handle
+    ) -> web.StreamResponse:
+        delay = self._options.faults.delay(side)
+        if delay:
+            await self._sleep(delay)
+        failure = self._options.faults.failure(side)
+        if failure is None:
+            return await handler(request)
+        self._counters.faults += 1
+        request[EVENT].note = "failed on purpose"
+        return _failed(request, side, failure)
+
+    def _count(self, request: web.Request, side: Side, status: str) -> None:
+        if side == "platform":
+            self._counters.fhir_requests += 1
+        elif request.path == sso.TOKEN_PATH:
+            self._counters.token_requests += 1
+            self._counters.tokens_issued += status == "200"
+
+
+def _side(request: web.Request) -> Side:
+    path = request.rel_url.raw_path
+    return (
+        "platform" if path == fhir_server.PATH or path.startswith(f"{fhir_server.PATH}/") else "sso"
+    )
+
+
+def _failed(request: web.Request, side: Side, failure: Failure) -> web.Response:
+    if failure == "reset":
+        _reset(request)
+        return web.Response(status=502)
+    if failure == "html":
+        return web.Response(text=_ERROR_PAGE, status=502, content_type="text/html")
+    if side == "sso":
+        error = "server_error" if failure >= 500 else "invalid_request"
+        return web.json_response({"error": error}, status=failure)
+    issue = Issue("transient" if failure >= 500 else "processing", "failed on purpose")
+    body = render(operation_outcome(issue))
+    return web.Response(body=body, status=failure, content_type="application/fhir+json")
+
+
+def _reset(request: web.Request) -> None:
+    """Close the connection with RST instead of FIN, so that the peer sees an error."""
+    transport = request.transport
+    request[EVENT].result = "connection reset"
+    if transport is None:
+        return
+    # uvloop's sockets have no setsockopt; a duplicate shares the option with the original.
+    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    with socket.socket(fileno=descriptor) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
+
+
+def _listener(options: SandboxOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    return socket.create_server((options.host, options.port), family=family)

@@ -1,0 +1,164 @@
+"""The page on which a user signs in: one field, no password, as everything here is synthetic.
+
+A request whose client or redirect URI is wrong is answered here and never redirected; every other
+error goes back to the client (RFC 6749 4.1.2.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from gateway.sandbox.clients import Clients
+from gateway.sandbox.grants import Grants, SignIn
+
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9\-_]{43}")
+_DEFAULT_USER: Final = "demo.doctor"
+_USER_LENGTH: Final = 64
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    # No form-action: browsers apply it to the redirect that follows the form as well.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+_DOCUMENT: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 10vh auto; max-width: 24rem; padding: 0 1rem;
+  color: #1b2733; background: #f4f7f9; }}
+main {{ background: #fff; border: 1px solid #d5dee5; border-radius: .5rem; padding: 1.5rem; }}
+h1 {{ font-size: 1.25rem; margin-top: 0; }}
+input {{ font: inherit; width: 100%; padding: .5rem; box-sizing: border-box;
+  margin: .25rem 0 1rem; }}
+button {{ font: inherit; padding: .5rem 1rem; }}
+</style>
+</head>
+<body><main><h1>{title}</h1>
+{content}
+</main></body>
+</html>
+"""
+_FORM: Final = """<p>The client <strong>{client}</strong> asks to act for you. Any name will do:
+this platform holds synthetic data only.</p>
+<form method="post">
+<label for="username">User name</label>
+<input id="username" name="username" value="{user}" autocomplete="username" required maxlength="64">
+<button name="decision" value="allow">Sign in</button>
+<button name="decision" value="deny" formnovalidate>Refuse</button>
+</form>"""
+
+Given = Mapping[str, str]
+
+
+class _PageError(Exception):
+    """Shown to the user; the client learns nothing."""
+
+
+class _RedirectError(Exception):
+    """Told to the client, as the `error` of RFC 6749 4.1.2.1."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description
+
+
+class SignInPage:
+    """The authorization endpoint."""
+
+    def __init__(self, clients: Clients, grants: Grants, scopes: Sequence[str]) -> None:
+        self._clients = clients
+        self._grants = grants
+        self._scopes = scopes
+
+    async def show(self, request: web.Request) -> web.Response:
+        """The page, or a redirect with an error."""
+        return self._answer(list(request.query.items()), _form_page)
+
+    async def decide(self, request: web.Request) -> web.Response:
+        """What the user chose on the page, whose form goes to the URL of the page itself."""
+        form = [(name, str(value)) for name, value in (await request.post()).items()]
+        return self._answer([*request.query.items(), *form], self._decided)
+
+    def _answer(
+        self, pairs: Sequence[tuple[str, str]], proceed: Callable[[Given], web.Response]
+    ) -> web.Response:
+        given = {name: value for name, value in pairs if value}
+        try:
+            self._require_safe(pairs, given)
+        except _PageError as error:
+            return _page("This sign-in cannot go on", f"<p>{escape(str(error))}</p>", status=400)
+        try:
+            self._require_valid(given)
+            return proceed(given)
+        except _RedirectError as error:
+            return _redirect(given, {"error": error.error, "error_description": error.description})
+
+    def _require_safe(self, pairs: Sequence[tuple[str, str]], given: Given) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise _PageError("A parameter appears twice.")
+        if not self._clients.known(given.get("client_id", "")):
+            raise _PageError("The client_id is missing or not registered.")
+        if not self._clients.may_redirect_to(given.get("redirect_uri", "")):
+            raise _PageError("The redirect_uri is missing or not registered.")
+
+    def _require_valid(self, given: Given) -> None:
+        if "response_type" not in given:
+            raise _RedirectError("invalid_request", "response_type is missing")
+        if given["response_type"] != "code":
+            raise _RedirectError("unsupported_response_type", "only code")
+        if not set(given.get("scope", "").split()) <= set(self._scopes):
+            raise _RedirectError("invalid_scope", "a scope that is not configured")
+        challenge = given.get("code_challenge")
+        if challenge is None:
+            if self._clients.is_public(given["client_id"]):
+                raise _RedirectError("invalid_request", "a public client must use PKCE")
+        elif given.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
+            raise _RedirectError("invalid_request", "code_challenge must be of the method S256")
+
+    def _decided(self, given: Given) -> web.Response:
+        if given.get("decision") != "allow":
+            raise _RedirectError("access_denied", "the user refused")
+        code = self._grants.new_code(
+            SignIn(
+                client_id=given["client_id"],
+                subject=_subject(given.get("username", "")),
+                redirect_uri=given["redirect_uri"],
+                scope=given.get("scope"),
+                challenge=given.get("code_challenge"),
+            )
+        )
+        return _redirect(given, {"code": code})
+
+
+def _subject(username: str) -> str:
+    """The user name as it may stand in a token and on a line of the log."""
+    plain = re.sub(r"[^\w.@-]+", "_", username.strip())
+    return plain[:_USER_LENGTH] or _DEFAULT_USER
+
+
+def _redirect(given: Given, answer: Given) -> web.Response:
+    state = {"state": given["state"]} if "state" in given else {}
+    uri = given["redirect_uri"]
+    location = f"{uri}{'&' if '?' in uri else '?'}{urlencode({**answer, **state})}"
+    return web.Response(status=303, headers={**_HEADERS, "Location": location})
+
+
+def _form_page(given: Given) -> web.Response:
+    content = _FORM.format(client=escape(given["client_id"]), user=_DEFAULT_USER)
+    return _page("Sign in to the sandbox", content)
+
+
+def _page(title: str, content: str, status: int = 200) -> web.Response:
+    text = _DOCUMENT.format(title=escape(title), content=content)
+    return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)

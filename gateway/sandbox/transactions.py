@@ -1,0 +1,265 @@
+"""Bundles that are posted to the base: transactions, all or nothing, and batches.
+
+FHIR R5 http, 3.2.0.11. Everything is read and validated first; applying is synchronous, so that no
+other request sees half a transaction, and undone by a snapshot of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.interactions import Interactions, Result, new_id
+from gateway.sandbox.outcomes import FhirError, fhir_error, information
+from gateway.sandbox.store import Store, Version, instant
+from gateway.sandbox.validation import Validator
+
+# The order in which a server processes a transaction.
+_ORDER: Final = ("DELETE", "POST", "PUT", "GET")
+_WITH_RESOURCE: Final = ("POST", "PUT")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request of a Bundle; `path` is what follows the type, `expression` where it stands."""
+
+    expression: str
+    method: str
+    type: str
+    path: tuple[str, ...]
+    query: str
+    full_url: str | None = None
+    resource: JsonObject | None = None
+    if_match: str | None = None
+    if_none_exist: str | None = None
+
+
+class Transactions:
+    """Processes Bundles on the interactions of one store."""
+
+    def __init__(
+        self, interactions: Interactions, store: Store, validator: Validator, base: str
+    ) -> None:
+        self._interactions = interactions
+        self._store = store
+        self._validator = validator
+        self._base = base
+
+    async def process(self, bundle: JsonObject, returned: str) -> JsonObject:
+        """The response Bundle; `returned` is the caller's `Prefer: return`. Raises FhirError."""
+        kind = bundle.get("type")
+        raw_entries = bundle.get("entry", [])
+        if kind not in ("transaction", "batch"):
+            raise fhir_error(400, "value", "transaction or batch is needed", "Bundle.type")
+        if not isinstance(raw_entries, list):
+            raise fhir_error(400, "structure", "an array is needed", "Bundle.entry")
+        if kind == "batch":
+            entries = [
+                await self._batch_entry(i, raw, returned) for i, raw in enumerate(raw_entries)
+            ]
+        else:
+            entries = await self._transaction(raw_entries, returned)
+        response: JsonObject = {
+            "resourceType": "Bundle",
+            "id": new_id(),
+            "type": f"{kind}-response",
+        }
+        return response | ({"entry": entries} if entries else {})
+
+    async def _batch_entry(self, index: int, raw: Any, returned: str) -> JsonObject:
+        try:
+            entry = read_entry(index, raw, self._base)
+            await self._validate(entry)
+            return _response_entry(self._base, entry, self._perform(entry), returned)
+        except FhirError as error:
+            outcome = error.outcome()
+            return {"response": {"status": _status(error.status), "outcome": outcome}}
+
+    async def _transaction(self, raw_entries: Sequence[Any], returned: str) -> list[JsonObject]:
+        entries = [read_entry(index, raw, self._base) for index, raw in enumerate(raw_entries)]
+        _require_distinct(entries)
+        for entry in entries:
+            await self._validate(entry)
+        snapshot = self._store.snapshot()
+        try:
+            results = self._apply(entries)
+        except FhirError:
+            self._store.restore(snapshot)
+            raise
+        return [
+            _response_entry(self._base, entry, result, returned)
+            for entry, result in zip(entries, results, strict=True)
+        ]
+
+    async def _validate(self, entry: Entry) -> None:
+        if entry.resource is not None:
+            await self._validator.require_valid(entry.resource, f"{entry.expression}.resource")
+
+    def _apply(self, entries: Sequence[Entry]) -> list[Result]:
+        existing = [self._existing(entry) for entry in entries]
+        ids = [version.id if version else new_id() for version in existing]
+        links = _links(entries, ids)
+        results: dict[int, Result] = {}
+        for index in sorted(range(len(entries)), key=lambda i: _ORDER.index(entries[i].method)):
+            found = existing[index]
+            if found is not None:
+                results[index] = Result(200, found.resource or {}, found, located=True)
+            else:
+                entry = replace(_relink(entries[index], links), if_none_exist=None)
+                results[index] = self._perform(entry, ids[index])
+        return [results[index] for index in range(len(entries))]
+
+    def _existing(self, entry: Entry) -> Version | None:
+        """What a conditional create finds, before the transaction changes anything."""
+        if entry.method != "POST" or entry.if_none_exist is None:
+            return None
+        with _at(entry):
+            self._interactions.require(entry.type, "create")
+            return self._interactions.existing(entry.type, entry.if_none_exist)
+
+    def _perform(self, entry: Entry, id_: str | None = None) -> Result:
+        with _at(entry):
+            return self._act(entry, id_)
+
+    def _act(self, entry: Entry, id_: str | None) -> Result:
+        match entry.method, entry.path:
+            case "POST", ():
+                resource = entry.resource or {}
+                return self._interactions.create(
+                    entry.type, resource, if_none_exist=entry.if_none_exist, id_=id_
+                )
+            case "PUT", (target,):
+                resource = entry.resource or {}
+                return self._interactions.update(entry.type, target, resource, entry.if_match)
+            case "DELETE", (target,):
+                return self._interactions.delete(entry.type, target, entry.if_match)
+            case "GET", _:
+                return self._get(entry)
+        raise fhir_error(400, "not-supported", "no such interaction")
+
+    def _get(self, entry: Entry) -> Result:
+        match entry.path:
+            case ():
+                return self._interactions.search(entry.type, parse_qsl(entry.query))
+            case (id_,):
+                return self._interactions.read(entry.type, id_)
+            case (id_, "_history", number):
+                return self._interactions.vread(entry.type, id_, number)
+        raise fhir_error(400, "not-supported", "no such interaction")
+
+
+@contextmanager
+def _at(entry: Entry) -> Iterator[None]:
+    """Say of what goes wrong in which entry it did."""
+    try:
+        yield
+    except FhirError as error:
+        issues = (issue.below(entry.expression) for issue in error.issues)
+        raise FhirError(error.status, *issues, headers=error.headers) from None
+
+
+def read_entry(index: int, raw: Any, base: str) -> Entry:
+    """One entry of a Bundle that was posted. Raises FhirError 400."""
+    expression = f"Bundle.entry[{index}]"
+    request = raw.get("request") if isinstance(raw, dict) else None
+    if not isinstance(request, dict):
+        raise fhir_error(400, "required", "every entry needs a request", f"{expression}.request")
+    method, url = request.get("method"), request.get("url")
+    if method not in _ORDER or not isinstance(url, str):
+        text = f"a url, and one of the methods {', '.join(_ORDER)}, are needed"
+        raise fhir_error(400, "value", text, f"{expression}.request")
+    path, _, query = url.removeprefix(f"{base}/").partition("?")
+    type_, *rest = (unquote(segment) for segment in path.split("/"))
+    return Entry(
+        expression=expression,
+        method=method,
+        type=type_,
+        path=tuple(rest),
+        query=query,
+        full_url=_text(raw, "fullUrl", expression),
+        resource=_resource(raw, type_, expression) if method in _WITH_RESOURCE else None,
+        if_match=_text(request, "ifMatch", f"{expression}.request"),
+        if_none_exist=_text(request, "ifNoneExist", f"{expression}.request"),
+    )
+
+
+def _text(holder: JsonObject, name: str, expression: str) -> str | None:
+    value = holder.get(name)
+    if value is not None and not isinstance(value, str):
+        raise fhir_error(400, "structure", "a string is needed", f"{expression}.{name}")
+    return value
+
+
+def _resource(raw: JsonObject, type_: str, expression: str) -> JsonObject:
+    resource = raw.get("resource")
+    if not isinstance(resource, dict) or resource.get("resourceType") != type_:
+        text = "a resource of the type in request.url is needed"
+        raise fhir_error(400, "required", text, f"{expression}.resource")
+    return resource
+
+
+def _require_distinct(entries: Sequence[Entry]) -> None:
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for entry in entries:
+        key = (entry.type, entry.path)
+        if entry.method in ("PUT", "DELETE") and key in seen:
+            text = "another entry writes the same resource"
+            raise fhir_error(400, "invalid", text, entry.expression)
+        if entry.method in ("PUT", "DELETE"):
+            seen.add(key)
+
+
+def _links(entries: Sequence[Entry], ids: Sequence[str]) -> dict[str, str]:
+    """fullUrl -> the reference that takes its place, for what the transaction writes."""
+    links = {}
+    for entry, id_ in zip(entries, ids, strict=True):
+        if entry.full_url is not None and entry.method in _WITH_RESOURCE:
+            target = id_ if entry.method == "POST" else "/".join(entry.path)
+            links[entry.full_url] = f"{entry.type}/{target}"
+    return links
+
+
+def _relink(entry: Entry, links: Mapping[str, str]) -> Entry:
+    if entry.resource is None:
+        return entry
+    resource = _replace(entry.resource, links, entry.expression)
+    return replace(entry, resource=resource)
+
+
+def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:
+    if isinstance(node, list):
+        return [_replace(item, links, expression) for item in node]
+    if isinstance(node, dict):
+        reference = node.get("reference")
+        dangling = isinstance(reference, str) and reference.startswith("urn:uuid:")
+        if dangling and reference not in links:
+            raise fhir_error(400, "not-found", "a urn:uuid reference leads nowhere", expression)
+        return {key: _replace(value, links, expression) for key, value in node.items()}
+    return links.get(node, node) if isinstance(node, str) else node
+
+
+def _response_entry(base: str, entry: Entry, result: Result, returned: str) -> JsonObject:
+    version = result.version
+    response: JsonObject = {"status": _status(result.status)}
+    if version is not None:
+        if entry.method in _WITH_RESOURCE:
+            response["location"] = version.path
+        response["etag"] = version.etag
+        response["lastModified"] = instant(version.modified)
+    if returned == "OperationOutcome" and entry.method != "GET":
+        response["outcome"] = information("done")
+    shown: JsonObject = {}
+    if entry.method == "GET" or (returned == "representation" and entry.method != "DELETE"):
+        shown = {"resource": result.resource}
+        if version is not None:
+            shown = {"fullUrl": f"{base}/{version.type}/{version.id}", **shown}
+    return shown | {"response": response}
+
+
+def _status(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
