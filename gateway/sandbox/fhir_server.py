@@ -6,17 +6,15 @@ What an interaction means is in `interactions`, what is in a Bundle in `transact
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.utils import format_datetime
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from gateway.sandbox import codec, negotiation
+from gateway.sandbox import codec, negotiation, responses
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions, Result
@@ -85,9 +83,9 @@ class FhirServer:
             self._guard.check(request)
             return await self._dispatch(request)
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(request, fhir_error(413, "too-long", "the body is too large"))
+            return responses.refusal(request, fhir_error(413, "too-long", "the body is too large"))
         except FhirError as error:
-            return _refusal(request, error)
+            return responses.refusal(request, error)
 
     async def _dispatch(self, request: web.Request) -> web.Response:
         matching = self._matching(request)
@@ -117,17 +115,17 @@ class FhirServer:
         return matching
 
     async def _metadata(self, request: web.Request) -> web.Response:
-        return _json(request, self._capabilities)
+        return responses.json_response(request, self._capabilities)
 
     async def _read(self, request: web.Request, type_: str, id_: str) -> web.Response:
         result = self._interactions.read(type_, id_)
         if type_ == "Binary" and negotiation.wants_native_binary(request):
-            return _native(result)
+            return responses.native_binary(result)
         negotiation.require_json_accepted(request)
-        return _resource_response(request, result)
+        return responses.resource_response(request, result)
 
     async def _vread(self, request: web.Request, type_: str, id_: str, number: str) -> web.Response:
-        return _resource_response(request, self._interactions.vread(type_, id_, number))
+        return responses.resource_response(request, self._interactions.vread(type_, id_, number))
 
     async def _create(self, request: web.Request, type_: str) -> web.Response:
         resource = await self._resource(request, type_)
@@ -145,27 +143,31 @@ class FhirServer:
     async def _delete(self, request: web.Request, type_: str, id_: str) -> web.Response:
         result = self._interactions.delete(type_, id_, request.headers.get("If-Match"))
         headers = {"ETag": result.version.etag} if result.version else {}
-        return _json(request, result.resource, headers=headers)
+        return responses.json_response(request, result.resource, headers=headers)
 
     async def _history(
         self, request: web.Request, type_: str, id_: str | None = None
     ) -> web.Response:
         pairs = list(request.query.items())
-        return _json(request, self._interactions.history(type_, id_, pairs).resource)
+        return responses.json_response(
+            request, self._interactions.history(type_, id_, pairs).resource
+        )
 
     async def _search(self, request: web.Request, type_: str) -> web.Response:
         pairs = list(request.query.items())
         if request.method == "POST":
             pairs += await _form(request)
         strict = negotiation.is_strict(request)
-        return _json(request, self._interactions.search(type_, pairs, strict=strict).resource)
+        return responses.json_response(
+            request, self._interactions.search(type_, pairs, strict=strict).resource
+        )
 
     async def _bundle(self, request: web.Request) -> web.Response:
         bundle = await _document(request)
         if bundle.get("resourceType") != "Bundle":
             raise fhir_error(400, "structure", "a Bundle is needed", "Bundle")
         returned = negotiation.preferred_return(request)
-        return _json(request, await self._transactions.process(bundle, returned))
+        return responses.json_response(request, await self._transactions.process(bundle, returned))
 
     async def _validate(
         self, request: web.Request, type_: str, id_: str | None = None
@@ -174,7 +176,7 @@ class FhirServer:
         _require_type(resource, type_)
         issues = await self._validator.issues(resource)
         outcome = operation_outcome(*issues) if issues else information("the resource is valid")
-        return _json(request, outcome)
+        return responses.json_response(request, outcome)
 
     async def _resource(
         self, request: web.Request, type_: str, id_: str | None = None
@@ -189,15 +191,15 @@ class FhirServer:
         return resource
 
     def _written(self, request: web.Request, result: Result) -> web.Response:
-        headers = _version_headers(result)
+        headers = responses.version_headers(result)
         if result.located and result.version is not None:
             headers["Location"] = f"{self._base}/{result.version.path}"
         returned = negotiation.preferred_return(request)
         if returned == "minimal":
             return web.Response(status=result.status, headers=headers)
         if returned == "OperationOutcome":
-            return _json(request, information("done"), result.status, headers)
-        return _resource_response(request, result, headers)
+            return responses.json_response(request, information("done"), result.status, headers)
+        return responses.resource_response(request, result, headers)
 
 
 def _path(request: web.Request) -> str:
@@ -248,49 +250,3 @@ def _parameter(document: JsonObject) -> JsonObject:
 def _require_type(resource: JsonObject, type_: str) -> None:
     if resource.get("resourceType") != type_:
         raise fhir_error(400, "structure", f"the body must be a {type_}", "resourceType")
-
-
-def _version_headers(result: Result) -> dict[str, str]:
-    if result.version is None:
-        return {}
-    modified = format_datetime(result.version.modified, usegmt=True)
-    return {"ETag": result.version.etag, "Last-Modified": modified}
-
-
-def _resource_response(
-    request: web.Request, result: Result, headers: dict[str, str] | None = None
-) -> web.Response:
-    headers = _version_headers(result) if headers is None else headers
-    if result.version is None or negotiation.is_pretty(request):
-        return _json(request, result.resource, result.status, headers)
-    return _response(result.version.body, result.status, headers)
-
-
-def _native(result: Result) -> web.Response:
-    try:
-        data = base64.b64decode(result.resource.get("data", ""))
-    except binascii.Error:
-        data = b""
-    # Whatever was uploaded must not act in the name of the sign-in page beside it.
-    headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
-    headers |= _version_headers(result) | {"Content-Type": result.resource["contentType"]}
-    return web.Response(body=data, headers=headers)
-
-
-def _json(
-    request: web.Request,
-    document: JsonObject,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> web.Response:
-    body = codec.render(document, pretty=negotiation.is_pretty(request))
-    return _response(body, status, headers or {})
-
-
-def _response(body: bytes, status: int, headers: dict[str, str]) -> web.Response:
-    content_type = f"{negotiation.FHIR_JSON}; charset=utf-8"
-    return web.Response(body=body, status=status, headers=headers | {"Content-Type": content_type})
-
-
-def _refusal(request: web.Request, error: FhirError) -> web.Response:
-    return _json(request, error.outcome(), error.status, dict(error.headers))

@@ -8,35 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from typing import Any
+from urllib.parse import parse_qsl
 
 from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.entries import ORDER, WITH_RESOURCE, Entry, read_entry
 from gateway.sandbox.interactions import Interactions, Result, new_id
 from gateway.sandbox.outcomes import FhirError, fhir_error, information
 from gateway.sandbox.store import Store, Version, instant
 from gateway.sandbox.validation import Validator
-
-# The order in which a server processes a transaction.
-_ORDER: Final = ("DELETE", "POST", "PUT", "GET")
-_WITH_RESOURCE: Final = ("POST", "PUT")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One request of a Bundle; `path` is what follows the type, `expression` where it stands."""
-
-    expression: str
-    method: str
-    type: str
-    path: tuple[str, ...]
-    query: str
-    full_url: str | None = None
-    resource: JsonObject | None = None
-    if_match: str | None = None
-    if_none_exist: str | None = None
 
 
 class Transactions:
@@ -105,7 +87,7 @@ class Transactions:
         ids = [version.id if version else new_id() for version in existing]
         links = _links(entries, ids)
         results: dict[int, Result] = {}
-        for index in sorted(range(len(entries)), key=lambda i: _ORDER.index(entries[i].method)):
+        for index in sorted(range(len(entries)), key=lambda i: ORDER.index(entries[i].method)):
             found = existing[index]
             if found is not None:
                 results[index] = Result(200, found.resource or {}, found, located=True)
@@ -163,46 +145,6 @@ def _at(entry: Entry) -> Iterator[None]:
         raise FhirError(error.status, *issues, headers=error.headers) from None
 
 
-def read_entry(index: int, raw: Any, base: str) -> Entry:
-    """One entry of a Bundle that was posted. Raises FhirError 400."""
-    expression = f"Bundle.entry[{index}]"
-    request = raw.get("request") if isinstance(raw, dict) else None
-    if not isinstance(request, dict):
-        raise fhir_error(400, "required", "every entry needs a request", f"{expression}.request")
-    method, url = request.get("method"), request.get("url")
-    if method not in _ORDER or not isinstance(url, str):
-        text = f"a url, and one of the methods {', '.join(_ORDER)}, are needed"
-        raise fhir_error(400, "value", text, f"{expression}.request")
-    path, _, query = url.removeprefix(f"{base}/").partition("?")
-    type_, *rest = (unquote(segment) for segment in path.split("/"))
-    return Entry(
-        expression=expression,
-        method=method,
-        type=type_,
-        path=tuple(rest),
-        query=query,
-        full_url=_text(raw, "fullUrl", expression),
-        resource=_resource(raw, type_, expression) if method in _WITH_RESOURCE else None,
-        if_match=_text(request, "ifMatch", f"{expression}.request"),
-        if_none_exist=_text(request, "ifNoneExist", f"{expression}.request"),
-    )
-
-
-def _text(holder: JsonObject, name: str, expression: str) -> str | None:
-    value = holder.get(name)
-    if value is not None and not isinstance(value, str):
-        raise fhir_error(400, "structure", "a string is needed", f"{expression}.{name}")
-    return value
-
-
-def _resource(raw: JsonObject, type_: str, expression: str) -> JsonObject:
-    resource = raw.get("resource")
-    if not isinstance(resource, dict) or resource.get("resourceType") != type_:
-        text = "a resource of the type in request.url is needed"
-        raise fhir_error(400, "required", text, f"{expression}.resource")
-    return resource
-
-
 def _require_distinct(entries: Sequence[Entry]) -> None:
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for entry in entries:
@@ -218,7 +160,7 @@ def _links(entries: Sequence[Entry], ids: Sequence[str]) -> dict[str, str]:
     """fullUrl -> the reference that takes its place, for what the transaction writes."""
     links = {}
     for entry, id_ in zip(entries, ids, strict=True):
-        if entry.full_url is not None and entry.method in _WITH_RESOURCE:
+        if entry.full_url is not None and entry.method in WITH_RESOURCE:
             target = id_ if entry.method == "POST" else "/".join(entry.path)
             links[entry.full_url] = f"{entry.type}/{target}"
     return links
@@ -247,7 +189,7 @@ def _response_entry(base: str, entry: Entry, result: Result, returned: str) -> J
     version = result.version
     response: JsonObject = {"status": _status(result.status)}
     if version is not None:
-        if entry.method in _WITH_RESOURCE:
+        if entry.method in WITH_RESOURCE:
             response["location"] = version.path
         response["etag"] = version.etag
         response["lastModified"] = instant(version.modified)

@@ -1,0 +1,65 @@
+"""FHIR answers as HTTP: bodies, media type, ETag and Last-Modified."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from email.utils import format_datetime
+
+from aiohttp import web
+
+from gateway.sandbox import codec, negotiation
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.interactions import Result
+from gateway.sandbox.outcomes import FhirError
+
+
+def version_headers(result: Result) -> dict[str, str]:
+    """ETag and Last-Modified of the version that the result is about."""
+    if result.version is None:
+        return {}
+    modified = format_datetime(result.version.modified, usegmt=True)
+    return {"ETag": result.version.etag, "Last-Modified": modified}
+
+
+def resource_response(
+    request: web.Request, result: Result, headers: dict[str, str] | None = None
+) -> web.Response:
+    """The result's resource; without `headers` with those of its version."""
+    headers = version_headers(result) if headers is None else headers
+    if result.version is None or negotiation.is_pretty(request):
+        return json_response(request, result.resource, result.status, headers)
+    return _fhir_json(result.version.body, result.status, headers)
+
+
+def native_binary(result: Result) -> web.Response:
+    """What a Binary holds, in its own media type."""
+    try:
+        data = base64.b64decode(result.resource.get("data", ""))
+    except binascii.Error:
+        data = b""
+    # Whatever was uploaded must not act in the name of the sign-in page beside it.
+    headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
+    headers |= version_headers(result) | {"Content-Type": result.resource["contentType"]}
+    return web.Response(body=data, headers=headers)
+
+
+def json_response(
+    request: web.Request,
+    document: JsonObject,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    """Any resource as FHIR JSON."""
+    body = codec.render(document, pretty=negotiation.is_pretty(request))
+    return _fhir_json(body, status, headers or {})
+
+
+def _fhir_json(body: bytes, status: int, headers: dict[str, str]) -> web.Response:
+    content_type = f"{negotiation.FHIR_JSON}; charset=utf-8"
+    return web.Response(body=body, status=status, headers=headers | {"Content-Type": content_type})
+
+
+def refusal(request: web.Request, error: FhirError) -> web.Response:
+    """An error as its OperationOutcome."""
+    return json_response(request, error.outcome(), error.status, dict(error.headers))
