@@ -57,7 +57,7 @@ def read_yaml(path: Path) -> Document:
     if len(content) > MAX_FILE_BYTES:
         return _unusable(path, "is larger than 4 MiB", "is it the right file?")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
     except UnicodeDecodeError:
         return _unusable(path, "is not UTF-8 text", "save it as UTF-8")
     return parse_yaml(text, str(path))

@@ -70,6 +70,12 @@ def test_given_urls_win_over_the_environment(tmp_path: Path) -> None:
     assert settings.sso.token_url == "https://sso.medcore.uz/oauth/token"
 
 
+def test_a_url_of_null_is_filled_in(tmp_path: Path) -> None:
+    """null means that the URL is not given."""
+    text = f"{CREDENTIALS}sso: {{token_url: null, authorize_url: null}}\n"
+    assert read(tmp_path, text) == read(tmp_path, CREDENTIALS)
+
+
 def test_custom_needs_both_urls(tmp_path: Path) -> None:
     """environment: custom fills in nothing and says which URLs are missing."""
     found = problems(tmp_path, f"environment: custom\n{CREDENTIALS}")

@@ -32,6 +32,14 @@ def test_a_formatted_size_is_read_back_the_same(size: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "text"), [(0, 0), (1, 1), (1023, 1023), (1024, "1KiB"), (3 << 20, "3MiB")]
+)
+def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str | int) -> None:
+    """Whole units are written as such, anything else in bytes."""
+    assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
     "wrong", [-1, True, 1.5, None, "", "MiB", "16 miB", "1.5MiB", "-1", "1  KiB", "٣KiB", "1KiB\n"]
 )
 def test_what_is_no_size_is_refused(wrong: object) -> None:
