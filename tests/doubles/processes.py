@@ -29,6 +29,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @dataclass(slots=True)
 class Process:
     """A running program whose output goes to files, so that a full pipe never stops it."""
@@ -67,6 +72,14 @@ class Process:
             self.popen.kill()
             self.popen.wait()
             raise self.failure("did not end with SIGTERM") from None
+
+    def until_listening(self, port: int, *, patience: float = 20) -> None:
+        """Waits until the program accepts connections on this loopback port."""
+        deadline = time.monotonic() + patience
+        while not _accepts(port):
+            if self.ended or time.monotonic() > deadline:
+                raise self.failure(f"does not listen on port {port}")
+            time.sleep(_POLL)
 
     def first_line(self, *, patience: float = 20) -> str:
         """Waits for the first line on its standard output."""

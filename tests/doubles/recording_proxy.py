@@ -51,7 +51,7 @@ class RecordingProxy:
     while `gate` is closed (`gate.clear()`).
     """
 
-    upstream: str
+    upstream: str = ""
     guard: Guard = admit_all
     url: str = ""
     seen: list[Seen] = field(default_factory=list)

@@ -10,22 +10,38 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.doubles.processes import GatewayProcess, Process, start, start_gateway
+from gateway.sandbox import Sandbox, SandboxOptions
+from tests.doubles.processes import (
+    GATEWAY_COMMAND,
+    GatewayProcess,
+    Process,
+    free_port,
+    start,
+    start_gateway,
+)
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
+from tests.interop.stages import (
+    AUDIENCE,
+    METHODS,
+    SECRETS,
+    Begin,
+    FhirKit,
+    GuardedStage,
+    SetStage,
+    Sso,
+    Stage,
+    sandbox_settings,
+)
 
 HERE = Path(__file__).parent
-AUDIENCE = "https://platform.example/fhir"
-SECRETS = {"lab-post": "the-secret-of-lab-post", "lab-basic": "the-secret-of-lab-basic"}
-METHODS = {"lab-post": "client_secret_post", "lab-basic": "client_secret_basic"}
 NPM_CI = f"npm ci --prefix {HERE.relative_to(HERE.parents[1])}"
 # Fetching what is missing counts towards the first test that needs it.
 _TIMEOUT = 300
@@ -36,15 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
-
-
-@dataclass(frozen=True, slots=True)
-class Sso:
-    """The addresses of a running oidc-provider."""
-
-    issuer: str
-    token_url: str
-    jwks_url: str
 
 
 @pytest.fixture(scope="session")
@@ -138,47 +145,8 @@ def sso(start_sso: Callable[[int], Sso]) -> Sso:
     return start_sso(300)
 
 
-Begin = Callable[[dict[str, Any]], GatewayProcess]
-
-
-@dataclass(slots=True)
-class Stage:
-    """Everything a test plays on: what stands behind the gateway, and how to start the latter."""
-
-    platform: RecordingProxy
-    token_endpoint: RecordingProxy
-    settings: dict[str, Any]
-    begin: Begin
-
-    async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
-        """Starts the gateway; `changes` replace top-level settings."""
-        gateway = self.begin({**self.settings, **changes})
-        await gateway.until_status(200, "/readyz" if ready else "/livez")
-        return gateway
-
-    def token_requests(self) -> int:
-        """How many times the token endpoint was asked."""
-        return len(self.token_endpoint.seen)
-
-    def assert_one_token_served_all(self) -> None:
-        """Every request arrived with the same bearer, was let in, and one token was asked for."""
-        assert self.platform.seen
-        fields = [one.headers.getall("Authorization", []) for one in self.platform.seen]
-        assert all(field == fields[0] for field in fields)
-        assert [field.partition(" ")[0] for field in fields[0]] == ["Bearer"]
-        assert 401 not in [one.status for one in self.platform.seen]
-        assert self.token_requests() == 1
-
-
-@dataclass(slots=True)
-class GuardedStage(Stage):
-    """A stage whose platform checks tokens with oidc-provider's keys."""
-
-    guard: BearerGuard
-
-
 @pytest.fixture
-def begin_gateway(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], GatewayProcess]]:
+def begin_gateway(tmp_path: Path) -> Iterator[Begin]:
     """Starts gateways as processes and ends them after the test."""
     with contextlib.ExitStack() as running:
 
@@ -188,10 +156,6 @@ def begin_gateway(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], Gateway
             return gateway
 
         yield begin
-
-
-FhirKit = Callable[..., Awaitable[dict[str, Any]]]
-SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager["GuardedStage"]]
 
 
 @pytest.fixture
@@ -226,6 +190,35 @@ async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[GuardedStage]:
     """fhirstarter, oidc-provider and a `client_secret_post` client."""
     async with set_stage(sso, "lab-post") as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The origin of an embedded platform, run by the command that vendors run."""
+    port = free_port()
+    command = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
+    process = start(command, tmp_path_factory.mktemp("sandbox"))
+    with _ended(process):
+        process.until_listening(port)
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+async def sandbox_stage(begin_gateway: Begin) -> AsyncIterator[Stage]:
+    """An embedded platform in this process; its links name the recording proxy before it."""
+    async with (
+        RecordingProxy().running() as platform,
+        RecordingProxy().running() as token_endpoint,
+    ):
+        embedded = Sandbox(SandboxOptions(port=0, public_url=f"{platform.url}/fhir"))
+        await embedded.start()
+        try:
+            origin = embedded.fhir_base_url.removesuffix("/fhir")
+            platform.upstream = token_endpoint.upstream = origin
+            settings = sandbox_settings(platform.url, token_endpoint.url)
+            yield Stage(platform, token_endpoint, settings, begin_gateway)
+        finally:
+            await embedded.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from fhirpy import AsyncFHIRClient, SyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
 
 from tests.doubles.recording_proxy import Seen
-from tests.interop.conftest import FhirKit, GuardedStage
+from tests.interop.stages import FhirKit, GuardedStage
 
 
 def patient(family: str, **more: Any) -> dict[str, Any]:

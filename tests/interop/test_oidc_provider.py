@@ -13,7 +13,7 @@ import pytest
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome
 
-from tests.interop.conftest import SECRETS, FhirKit, GuardedStage, SetStage, Sso
+from tests.interop.stages import SECRETS, FhirKit, GuardedStage, SetStage, Sso
 
 METADATA = "/metadata"
 
