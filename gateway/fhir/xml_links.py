@@ -148,7 +148,7 @@ class XmlRewriter(StreamRewriter):
             return size
         mark = text[end : end + 1]
         if mark in b"\"'":
-            self._quote, self._slash = mark, False
+            self._quote = mark
         else:
             if not self._slash:
                 self._open(self._long or "", end)

@@ -157,6 +157,12 @@ NEVER = {
         "type": "searchset",
         "link": [{"relation": "self", "url": PLATFORM}],
     },
+    "signed search result, type first": {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "signature": {"data": "c2ln"},
+        "link": [{"relation": "self", "url": PLATFORM}],
+    },
     "signed provenance": {
         "resourceType": "Provenance",
         "target": [reference()],
@@ -289,6 +295,20 @@ def test_numbers_spacing_order_and_duplicates_stay():
         assert run(body, size=size)[0] == expected
 
 
+@pytest.mark.parametrize("size", [None, 1])
+def test_values_of_every_kind_are_told_from_keys(size):
+    """Numbers, literals, and strings with quotes, backslashes and brackets."""
+    body = {
+        "entry": 1.5,
+        'a "quoted{ key': 'a " { [',
+        "ends with a backslash\\": "\\",
+        "both": '\\" \\\\"',
+        "resourceType": "Basic",
+        "subject": reference(),
+    }
+    assert run(body, size=size)[0] == json.dumps(body).replace(PLATFORM, GATEWAY).encode()
+
+
 @pytest.mark.parametrize("slash", ["\\/", "\\u002f", "\\u002F"])
 def test_escaped_slashes_are_read_and_kept(slash):
     """As PHP and others write them."""
@@ -317,10 +337,11 @@ def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
 def test_memory_does_not_grow_with_the_body():
     """Neither for one endless string, nor for text without links, nor for a long search result."""
     entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Basic"}},' % PLATFORM.encode()
-    parts = (b'{"data":"' + b"A" * 65_000, b'{"a":[{"b":"c"}]}' * 4000, entry * 800)
+    parts = (b"A" * 65_000, b'{"a":[{"b":"c"}]},' * 4000, entry * 800)
     for part in parts:
         rewriter = JsonRewriter(LINKS.answers)
         rewriter.feed(b'{"resourceType":"Bundle","type":"searchset","entry":[')
+        rewriter.feed(b'"' if part[:1] == b"A" else b"")
         tracemalloc.start()
         for _ in range(100):
             rewriter.feed(part)
@@ -331,7 +352,7 @@ def test_memory_does_not_grow_with_the_body():
 
 def test_a_string_too_long_for_a_url_passes():
     """Whether it comes at once or in pieces."""
-    body = b'{"subject":{"reference":"%s/Patient/%s"},"a":{"reference":"%s/Patient/1"}}' % (
+    body = b'{"photo":{"url":"%s/Binary/%s"},"a":{"reference":"%s/Patient/1"}}' % (
         PLATFORM.encode(),
         b"x" * 70_000,
         PLATFORM.encode(),
@@ -389,6 +410,16 @@ def test_a_transaction_is_mapped_to_the_platform():
     assert to_platform(body) == json.loads(expected)
 
 
+def test_a_query_in_a_request_is_escaped_as_it_was():
+    """Slashes, quotes and letters beyond ASCII."""
+    body = '{"resourceType":"Bundle","entry":[{"request":{"ifNoneExist":"%s"}}],"type":"batch"}'
+    for text in (rf"a={GATEWAY}/x&n=\"Али", rf"n=\u0410\\&a={GATEWAY}/x"):
+        for slash in ("/", "\\/"):
+            raw = (body % text).replace("/", slash)
+            expected = (body % text.replace(GATEWAY, PLATFORM)).replace("/", slash)
+            assert run(raw.encode(), direction="to-platform")[0] == expected.encode()
+
+
 def test_a_json_patch_is_mapped_by_its_path():
     """`value` is what `path` names, whichever comes first."""
     url = f"{GATEWAY}/Patient/1"
@@ -441,7 +472,9 @@ VALUES = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(VALUES, st.booleans(), st.integers(1, 40), st.booleans(), st.data())
 def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
-    """Also for text that is no JSON any more."""
+    """Also for text that is no JSON any more, and while an edit waits."""
+    if data.draw(st.booleans()):
+        value = signed(more=value)
     body = json.dumps(value, indent=2 if pretty else None, ensure_ascii=pretty).encode()
     body = body.replace(b"/", b"\\/") if slashes else body
     cut = data.draw(st.integers(0, len(body)))

@@ -48,7 +48,8 @@ LISTED = {
     "</implementation></CapabilityStatement>",
     "expansion": f'<ValueSet {NS}><expansion><next value="{PLATFORM}/x"/></expansion></ValueSet>',
     "unsigned collection": f'<Bundle {NS}><type value="collection"/><entry><fullUrl'
-    f' value="{PLATFORM}/Patient/1"/></entry></Bundle>',
+    f' value="{PLATFORM}/Patient/1"/></entry><!-- - -> --><?pi ? > ?>'
+    """<a b="/>" c='>"' /><d></d ></Bundle>""",
     "unsigned provenance": f"<Provenance {NS}><target>{REF}</target></Provenance>",
 }
 
@@ -115,9 +116,17 @@ def test_a_long_attribute_passes_and_what_follows_is_rewritten():
     long = "A" * 100_000
     tags = (f'<data value="{long}"/>', f"<data value='>/{long}' ></data>", f"<!--{long}-->")
     for tag in tags:
-        body = f"<Basic {NS}>{tag}<subject>{REF}</subject></Basic>"
+        link = f'<link><url value="{PLATFORM}"/></link>'
+        body = f'<Bundle {NS}><type value="collection"/>{link}{tag}{link}</Bundle>'
         for size in (None, 1000, 70_001):
-            assert run(body, size=size) == (swapped(body), 1, 0)
+            assert run(body, size=size) == (swapped(body), 2, 0)
+
+
+def test_a_tag_too_long_for_a_url_passes():
+    """Whether it comes at once or in pieces."""
+    body = f'<Patient {NS}><photo><url value="{PLATFORM}/{"x" * 70_000}"/></photo></Patient>'
+    for size in (None, 1000):
+        assert run(body, size=size)[:2] == (body.encode(), 0)
 
 
 def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
