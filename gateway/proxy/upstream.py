@@ -89,35 +89,34 @@ class Upstream:
     async def send(self, exchange: Exchange, outgoing: Outgoing, authorization: bytes) -> Answer:
         """Deliver the request; the answer's first bytes have arrived when this returns.
 
-        Counts attempts on `exchange`. Raises `GatewayError` (upstream-*), and what reading the
-        caller's body raises.
+        Counts attempts on `exchange`, those before a new token included. Raises `GatewayError`
+        (upstream-*, circuit-open), and what reading the caller's body raises.
         """
         self._budget.deposit()
         fresh = False
-        for attempt in range(1, self._policy.max_attempts + 1):
-            exchange.attempts += 1
-            last = attempt == self._policy.max_attempts
+        while True:
             try:
-                answer = await self._guarded(outgoing, authorization, fresh=fresh)
+                answer = await self._guarded(exchange, outgoing, authorization, fresh=fresh)
             except (Broken, GatewayError) as failure:
                 error, cause = _understand(failure, safe=outgoing.safe)
-                if last or not error.repeatable or not self._may_repeat(outgoing):
+                if not error.repeatable or not self._may_repeat(exchange, outgoing):
                     raise error from None
-                pause = self._policy.pause(attempt)
+                pause = self._policy.pause(exchange.attempts)
             else:
                 exchange.upstream_status = answer.status
-                asked = self._pause_before_repeat(answer, outgoing, attempt)
-                if last or asked is None or not self._may_repeat(outgoing):
+                asked = self._pause_before_repeat(answer, outgoing, exchange.attempts)
+                if asked is None or not self._may_repeat(exchange, outgoing):
                     return answer
                 answer.close()
                 cause, pause = "status", asked
             self._on_retry(cause)
             await self._sleep(pause)
             fresh = True
-        raise AssertionError("max_attempts is at least 1")
 
-    def _may_repeat(self, outgoing: Outgoing) -> bool:
-        """Whether the body is at hand and the budget allows it; takes it out of the budget."""
+    def _may_repeat(self, exchange: Exchange, outgoing: Outgoing) -> bool:
+        """Whether attempts, body and budget allow one more; takes it out of the budget."""
+        if exchange.attempts >= self._policy.max_attempts:
+            return False
         body = outgoing.body
         if body is not None:
             if not body.replayable:
@@ -136,9 +135,13 @@ class Upstream:
             return self._policy.pause(attempt)
         return asked if asked <= self._policy.longest_pause else None
 
-    async def _guarded(self, outgoing: Outgoing, authorization: bytes, *, fresh: bool) -> Answer:
+    async def _guarded(
+        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, fresh: bool
+    ) -> Answer:
         """One attempt, with the circuit before and its outcome after it."""
         self._circuit.admit()
+        exchange.attempts += 1
+        exchange.upstream_status = None
         try:
             answer = await self._attempt(outgoing, authorization, fresh=fresh)
         except BaseException as failure:
