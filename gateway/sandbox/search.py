@@ -30,6 +30,7 @@ _MODIFIERS: Final = {
 _PERSON_REFERENCE: Final = "patient"
 _APOSTROPHES: Final = str.maketrans(dict.fromkeys("‘’ʻʼ`´", "'"))
 _COMMA: Final = re.compile(r"(?<!\\),")
+_BAR: Final = re.compile(r"(?<!\\)\|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ def _date_test(parameter: SearchParameter, value: str) -> Test:
 
 
 def _token_test(value: str) -> Test:
-    system, bar, code = value.partition("|")
-    wanted_system = _unescape(system) if bar else None
-    wanted_code = _unescape(code if bar else system)
+    *system, code = _BAR.split(value, maxsplit=1)
+    wanted_system = _unescape(system[0]) if system else None
+    wanted_code = _unescape(code)
 
     def test(value: Any) -> bool:
         return any(

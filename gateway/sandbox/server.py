@@ -136,7 +136,9 @@ class Sandbox:
         )
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
         app.add_routes(self._sso(tokens).routes())
-        app.router.add_route("*", fhir_server.PATH + "{path:(/.*)?}", self._platform(tokens).handle)
+        app.router.add_route(
+            "*", fhir_server.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle
+        )
         return app
 
     def _sso(self, tokens: TokenAuthority) -> sso.Sso:

@@ -1,0 +1,419 @@
+"""Reading and writing resources over HTTP as the national platform does it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from email.utils import parsedate_to_datetime
+
+import pytest
+from aiohttp import ClientSession
+from yarl import URL
+
+from tests.sandbox.harness import FHIR_JSON, NOBODY, OTHER_PATIENT, PATIENT, Trial
+
+
+async def test_a_request_without_a_token_is_refused(given: Trial) -> None:
+    """No token, not even for the CapabilityStatement: 401 with a bare challenge."""
+    answer = await given.ask("GET", given.sandbox.fhir_base_url + "/metadata")
+    assert (answer.status, answer.issue["code"]) == (401, "login")
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="dhp-sandbox"'
+
+
+@pytest.mark.parametrize("token", ["x", "a.b.c", "eyJhbGciOiJub25lIn0.e30."])
+async def test_a_wrong_token_is_refused(given: Trial, token: str) -> None:
+    """What the SSO did not sign is an invalid token (RFC 6750 3.1)."""
+    answer = await given.fhir("GET", "/metadata", headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status, answer.issue["code"]) == (401, "security")
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+async def test_an_expired_token_is_refused(given: Trial) -> None:
+    """After its lifetime a token is worth nothing."""
+    assert (await given.fhir("GET", "/metadata")).status == 200
+    given.clock.now += 3600
+    assert (await given.fhir("GET", "/metadata")).status == 401
+
+
+@pytest.mark.parametrize("value", ["Basic YTpi", "Bearer", "Bearer  "])
+async def test_a_malformed_authorization_is_a_bad_request(given: Trial, value: str) -> None:
+    """Anything but a bearer token is told apart from a wrong one (RFC 6750 3.1)."""
+    answer = await given.fhir("GET", "/metadata", headers={"Authorization": value})
+    assert answer.status == 400
+    assert 'error="invalid_request"' in answer.headers["WWW-Authenticate"]
+
+
+async def test_two_authorization_headers_are_a_bad_request(given: Trial) -> None:
+    """A caller's own credentials must not come through beside the token."""
+    await given.fhir("GET", "/metadata")
+    headers = [("Authorization", f"Bearer {given.token}"), ("Authorization", "Basic YTpi")]
+    url = given.sandbox.fhir_base_url + "/metadata"
+    async with given.session.get(url, headers=headers) as response:
+        assert response.status == 400
+
+
+async def test_a_resource_is_read_with_its_version(given: Trial) -> None:
+    """A read carries the weak ETag, Last-Modified and the FHIR media type."""
+    answer = await given.fhir("GET", f"/Patient/{PATIENT}")
+    assert answer.status == 200
+    assert answer.json["id"] == PATIENT
+    assert answer.headers["ETag"] == 'W/"3"'
+    assert answer.headers["Last-Modified"] == "Fri, 20 Nov 2026 04:12:00 GMT"
+    assert answer.headers["Content-Type"] == "application/fhir+json; charset=utf-8"
+
+
+async def test_head_is_get_without_the_body(given: Trial) -> None:
+    """HEAD gives the same header and no body."""
+    get = await given.fhir("GET", f"/Patient/{PATIENT}")
+    head = await given.fhir("HEAD", f"/Patient/{PATIENT}")
+    assert (head.status, head.body) == (200, b"")
+    for name in ("ETag", "Content-Length", "Content-Type"):
+        assert head.headers[name] == get.headers[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        (f"/Patient/{NOBODY}", 404, "not-found"),
+        ("/Patient/not-a-uuid", 400, "invalid"),
+        (f"/Patient/{PATIENT.upper()}", 400, "invalid"),
+        ("/Patient/a%2Fb", 400, "invalid"),
+        (f"/Patient/{PATIENT}/_history/99", 404, "not-found"),
+        (f"/Patient/{NOBODY}/_history", 404, "not-found"),
+        ("/Pateint/1", 404, "not-supported"),
+        ("/Pateint", 404, "not-supported"),
+        ("/patient", 404, "not-found"),
+        ("/", 405, "not-supported"),
+        ("/Patient/1/2/3/4", 404, "not-found"),
+        ("/Patient/$everything", 404, "not-found"),
+    ],
+)
+async def test_what_is_not_there_is_an_outcome(
+    given: Trial, path: str, status: int, code: str
+) -> None:
+    """A wrong path, type or id gets its status and an OperationOutcome."""
+    answer = await given.fhir("GET", path)
+    assert (answer.status, answer.issue["code"]) == (status, code)
+    assert answer.issue["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PATCH", f"/Patient/{PATIENT}", "DELETE, GET, PUT"),
+        ("DELETE", "/Patient", "GET, POST"),
+        ("GET", "/Patient/_search", "POST"),
+        ("POST", "/metadata", "GET"),
+        ("DELETE", f"/Consent/{PATIENT}", "GET, PUT"),
+        ("PUT", f"/AuditEvent/{PATIENT}", "GET"),
+        ("POST", "/Provenance", "GET"),
+    ],
+)
+async def test_what_is_not_supported_names_what_is(
+    given: Trial, method: str, path: str, allow: str
+) -> None:
+    """A method that a path or type does not have is 405 with Allow."""
+    answer = await given.fhir(method, path)
+    assert (answer.status, answer.issue["code"]) == (405, "not-supported")
+    assert answer.headers["Allow"] == allow
+
+
+async def test_a_create_gives_an_id_and_a_version(given: Trial) -> None:
+    """201, an absolute Location of version 1, and the resource with what the server added."""
+    body = {"resourceType": "Patient", "id": "mine", "meta": {"versionId": "7", "source": "urn:x"}}
+    answer = await given.fhir("POST", "/Patient", body=body)
+    created = answer.json
+    assert answer.status == 201
+    assert created["id"] != "mine"
+    assert answer.headers["Location"] == (
+        f"{given.sandbox.fhir_base_url}/Patient/{created['id']}/_history/1"
+    )
+    assert answer.headers["ETag"] == 'W/"1"'
+    moment = parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
+    assert moment == int(given.clock.wall())
+    assert created["meta"]["versionId"] == "1"
+    assert created["meta"]["source"] == "urn:x"
+    assert (await given.fhir("GET", answer.headers["Location"])).json == created
+
+
+@pytest.mark.parametrize(
+    ("preference", "resource_type"),
+    [("minimal", None), ("representation", "Patient"), ("OperationOutcome", "OperationOutcome")],
+)
+async def test_the_caller_chooses_what_a_write_returns(
+    given: Trial, preference: str, resource_type: str | None
+) -> None:
+    """`Prefer: return` decides the body, never the header."""
+    headers = {"Prefer": f"respond-async; wait=1, return={preference}"}
+    answer = await given.fhir("POST", "/Patient", body={"resourceType": "Patient"}, headers=headers)
+    assert answer.status == 201
+    assert answer.headers["ETag"] == 'W/"1"'
+    assert (answer.json["resourceType"] if answer.body else None) == resource_type
+
+
+async def test_decimals_keep_their_text(given: Trial) -> None:
+    """1.10 stays 1.10, 2E+3 stays 2E+3, and a large integer keeps all its digits."""
+    numbers = [
+        b"1.10",
+        b"0.00",
+        b"-0",
+        b"2E+3",
+        b"0.1234567890123456789012",
+        b"12345678901234567890",
+    ]
+    items = b",".join(
+        b'{"url":"urn:x","valueQuantity":{"value":%s,"unit":"g"}}' % number for number in numbers
+    )
+    body = b'{"resourceType":"Patient","extension":[' + items + b"]}"
+    created = await given.fhir("POST", "/Patient", body=body)
+    assert created.status == 201, created.body
+    for answer in (created, await given.fhir("GET", f"/Patient?_id={created.json['id']}")):
+        for number in numbers:
+            assert b'"value":' + number + b',"unit"' in answer.body
+
+
+async def test_the_order_of_elements_is_kept(given: Trial) -> None:
+    """A resource comes back as it was sent, the server's own elements in front."""
+    body = b'{"gender":"male","resourceType":"Patient","active":true,"birthDate":"1990-01-01"}'
+    answer = await given.fhir("POST", "/Patient", body=body)
+    assert list(answer.json) == ["resourceType", "id", "meta", "gender", "active", "birthDate"]
+
+
+async def test_an_update_makes_the_next_version(given: Trial) -> None:
+    """With the current version in If-Match the resource changes, and the old one stays readable."""
+    id_ = await given.create(active=True)
+    changed = {"resourceType": "Patient", "id": id_, "active": False}
+    answer = await given.fhir("PUT", f"/Patient/{id_}", body=changed, headers={"If-Match": 'W/"1"'})
+    assert (answer.status, answer.headers["ETag"]) == (200, 'W/"2"')
+    assert "Location" not in answer.headers
+    assert (await given.fhir("GET", f"/Patient/{id_}")).json["active"] is False
+    old = await given.fhir("GET", f"/Patient/{id_}/_history/1")
+    assert (old.json["active"], old.headers["ETag"]) == (True, 'W/"1"')
+
+
+@pytest.mark.parametrize("if_match", [None, 'W/"9"', 'W/"11"', "1", ""])
+async def test_an_update_without_the_current_version_is_refused(
+    given: Trial, if_match: str | None
+) -> None:
+    """No If-Match, or another version than the current one: 412, and nothing changes."""
+    id_ = await given.create(active=True)
+    headers = {} if if_match is None else {"If-Match": if_match}
+    body = {"resourceType": "Patient", "id": id_, "active": False}
+    answer = await given.fhir("PUT", f"/Patient/{id_}", body=body, headers=headers)
+    assert answer.status == 412
+    assert answer.issue["code"] == ("required" if if_match is None else "conflict")
+    assert (await given.fhir("GET", f"/Patient/{id_}")).headers["ETag"] == 'W/"1"'
+
+
+async def test_of_two_updates_of_one_version_one_wins(given: Trial) -> None:
+    """Two updates based on the same version, at once: one 200, one 412."""
+    id_ = await given.create()
+    body = {"resourceType": "Patient", "id": id_, "active": True}
+    update = {"body": body, "headers": {"If-Match": 'W/"1"'}}
+    answers = await asyncio.gather(
+        given.fhir("PUT", f"/Patient/{id_}", **update),
+        given.fhir("PUT", f"/Patient/{id_}", **update),
+    )
+    assert sorted(answer.status for answer in answers) == [200, 412]
+
+
+async def test_strong_tags_and_lists_match_too(given: Trial) -> None:
+    """If-Match is a list, and its tags may be written without W/."""
+    id_ = await given.create()
+    body = {"resourceType": "Patient", "id": id_}
+    headers = {"If-Match": 'W/"7", "1"'}
+    assert (await given.fhir("PUT", f"/Patient/{id_}", body=body, headers=headers)).status == 200
+
+
+async def test_an_update_never_creates(given: Trial) -> None:
+    """PUT to an id that does not exist is 404."""
+    body = {"resourceType": "Patient", "id": NOBODY}
+    headers = {"If-Match": 'W/"1"'}
+    answer = await given.fhir("PUT", f"/Patient/{NOBODY}", body=body, headers=headers)
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize("id_", [None, OTHER_PATIENT])
+async def test_an_update_needs_its_own_id_in_the_body(given: Trial, id_: str | None) -> None:
+    """A body with no id or another one is a bad request."""
+    body = {"resourceType": "Patient"} | ({"id": id_} if id_ else {})
+    headers = {"If-Match": 'W/"3"'}
+    answer = await given.fhir("PUT", f"/Patient/{PATIENT}", body=body, headers=headers)
+    assert (answer.status, answer.issue["code"]) == (400, "invalid")
+
+
+async def test_a_deleted_resource_is_gone(given: Trial) -> None:
+    """DELETE answers with an outcome; reads are 410 then, earlier versions stay readable."""
+    id_ = await given.create()
+    deleted = await given.fhir("DELETE", f"/Patient/{id_}")
+    assert (deleted.status, deleted.issue["severity"]) == (200, "information")
+    for path, status in (("", 410), ("/_history/2", 410), ("/_history/1", 200)):
+        assert (await given.fhir("GET", f"/Patient/{id_}{path}")).status == status
+    answer = await given.fhir("GET", f"/Patient/{id_}")
+    assert (answer.issue["code"], answer.headers["ETag"]) == ("deleted", 'W/"2"')
+    assert await given.found(f"/Patient?_id={id_}") == []
+
+
+async def test_deleting_again_is_fine(given: Trial) -> None:
+    """A second DELETE succeeds and makes no version; one of nothing is 404."""
+    id_ = await given.create()
+    for _ in range(2):
+        assert (await given.fhir("DELETE", f"/Patient/{id_}")).status == 200
+    assert (await given.fhir("GET", f"/Patient/{id_}/_history")).json["total"] == 2
+    assert (await given.fhir("DELETE", f"/Patient/{NOBODY}")).status == 404
+
+
+async def test_a_delete_may_be_conditional(given: Trial) -> None:
+    """A stale If-Match keeps the resource."""
+    id_ = await given.create()
+    headers = {"If-Match": 'W/"2"'}
+    assert (await given.fhir("DELETE", f"/Patient/{id_}", headers=headers)).status == 412
+    assert (await given.fhir("GET", f"/Patient/{id_}")).status == 200
+
+
+async def test_a_deleted_resource_cannot_be_updated(given: Trial) -> None:
+    """PUT does not bring it back."""
+    id_ = await given.create()
+    await given.fhir("DELETE", f"/Patient/{id_}")
+    body = {"resourceType": "Patient", "id": id_}
+    headers = {"If-Match": 'W/"2"'}
+    assert (await given.fhir("PUT", f"/Patient/{id_}", body=body, headers=headers)).status == 410
+
+
+async def test_a_conditional_create_does_not_double(given: Trial) -> None:
+    """If-None-Exist: 201 when nothing matches, then 200 with what is there."""
+    body = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "v1"}]}
+    headers = {"If-None-Exist": "identifier=urn:s%7Cv1"}
+    first = await given.fhir("POST", "/Patient", body=body, headers=headers)
+    second = await given.fhir("POST", "/Patient", body=body, headers=headers)
+    assert (first.status, second.status) == (201, 200)
+    assert second.headers["Location"] == first.headers["Location"]
+    assert second.json == first.json
+
+
+async def test_a_conditional_create_must_be_unambiguous(given: Trial) -> None:
+    """Several matches are 412, and an unknown or missing criterion is 400."""
+    body = {"resourceType": "Patient"}
+    for condition, status in (("active=true", 412), ("colour=red", 400), ("?", 400)):
+        headers = {"If-None-Exist": condition}
+        answer = await given.fhir("POST", "/Patient", body=body, headers=headers)
+        assert answer.status == status, condition
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"<Patient/>", "application/fhir+xml", 415),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"{", FHIR_JSON, 400),
+        (b"[]", FHIR_JSON, 400),
+        (b'"x"', FHIR_JSON, 400),
+        (b"\xff", FHIR_JSON, 400),
+        (b"", FHIR_JSON, 400),
+        (b'{"resourceType":"Patient","active":true,"active":false}', FHIR_JSON, 400),
+        (b'{"resourceType":"Patient","x":NaN}', FHIR_JSON, 400),
+        (b'{"resourceType":"Patient","x":"\\ud800"}', FHIR_JSON, 400),
+        (b'{"resourceType":"Patient","x":1e999999999999999999999}', FHIR_JSON, 400),
+        (b"[" * 100000, FHIR_JSON, 400),
+        (b'{"x":' * 300 + b"1" + b"}" * 300, FHIR_JSON, 400),
+        (b'{"resourceType":"Observation"}', FHIR_JSON, 400),
+        (b'{"active":true}', FHIR_JSON, 400),
+    ],
+)
+async def test_bodies_that_are_no_resource_are_refused(
+    given: Trial, body: bytes, content_type: str, status: int
+) -> None:
+    """Another media type, broken JSON and another type are told apart from invalid resources."""
+    headers = {"Content-Type": content_type}
+    answer = await given.fhir("POST", "/Patient", body=body, headers=headers)
+    assert (answer.status, answer.issue["severity"]) == (status, "error")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/fhir+json;fhirVersion=5.0"]
+)
+async def test_json_media_types_are_alike(given: Trial, content_type: str) -> None:
+    """Real clients send application/json, or name the version."""
+    headers = {"Content-Type": content_type}
+    body = b'{"resourceType":"Patient"}'
+    assert (await given.fhir("POST", "/Patient", body=body, headers=headers)).status == 201
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "status"),
+    [
+        ("", "application/fhir+xml", 406),
+        ("", "application/fhir+json;q=0, application/xml", 406),
+        ("", "text/html", 406),
+        ("_format=xml", "application/fhir+json", 406),
+        ("_format=application/fhir%2Bxml", "*/*", 406),
+        ("", "application/fhir+xml, */*;q=0.1", 200),
+        ("", "application/json", 200),
+        ("_format=json", "application/fhir+xml", 200),
+        ("_format=application/fhir+json", "application/fhir+xml", 200),
+        ("_format=application/fhir%2Bjson", "application/fhir+xml", 200),
+    ],
+)
+async def test_answers_are_json_or_406(given: Trial, query: str, accept: str, status: int) -> None:
+    """XML cannot be had; `_format` outranks Accept; the refusal itself is JSON."""
+    for path in (f"/Patient/{PATIENT}", "/Patient", "/metadata"):
+        answer = await given.fhir("GET", f"{path}?{query}", headers={"Accept": accept})
+        assert answer.status == status
+        assert answer.headers["Content-Type"].startswith(FHIR_JSON)
+
+
+async def test_pretty_is_for_people(given: Trial) -> None:
+    """`_pretty=true` breaks lines and changes nothing else."""
+    plain = await given.fhir("GET", f"/Patient/{PATIENT}")
+    pretty = await given.fhir("GET", f"/Patient/{PATIENT}?_pretty=true")
+    assert pretty.body.count(b"\n") > 50 > plain.body.count(b"\n")
+    assert pretty.json == plain.json
+
+
+async def test_a_binary_comes_as_itself(given: Trial) -> None:
+    """A file that is posted can be read back, or as a resource when FHIR JSON is named."""
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    created = await given.fhir("POST", "/Binary", body=b"Salom", headers=headers)
+    path = f"/Binary/{created.json['id']}"
+    file = await given.fhir("GET", path, headers={"Accept": "*/*"})
+    resource = await given.fhir("GET", path, headers={"Accept": FHIR_JSON})
+    assert created.status == 201
+    assert (file.body, file.headers["Content-Type"]) == (b"Salom", "text/plain; charset=utf-8")
+    assert (file.headers["ETag"], file.headers["Content-Security-Policy"]) == ('W/"1"', "sandbox")
+    assert base64.b64decode(resource.json["data"]) == b"Salom"
+    assert (await given.fhir("GET", f"{path}?_format=xml")).status == 406
+
+
+async def test_a_binary_may_come_as_a_resource(given: Trial) -> None:
+    """A Binary in FHIR JSON is kept like any other resource."""
+    body = {"resourceType": "Binary", "contentType": "text/plain", "data": "YQ=="}
+    created = await given.fhir("POST", "/Binary", body=body)
+    answer = await given.fhir("GET", f"/Binary/{created.json['id']}", headers={"Accept": "text/*"})
+    assert answer.body == b"a"
+
+
+async def test_links_in_the_examples_lead_somewhere(given: Trial) -> None:
+    """The report's file and patient are on this very server."""
+    report = (await given.fhir("GET", "/DiagnosticReport")).json["entry"][0]["resource"]
+    file = await given.fhir("GET", report["presentedForm"][0]["url"])
+    patient = await given.fhir("GET", report["subject"]["reference"])
+    assert file.body.startswith(b"%PDF")
+    assert patient.json["id"] == PATIENT
+
+
+async def test_too_large_a_body_is_an_outcome(given: Trial) -> None:
+    """More than 64 MiB are refused as FHIR does."""
+    await given.fhir("GET", "/metadata")
+
+    async def endless():  # type: ignore[no-untyped-def]
+        for _ in range(65):
+            yield bytes(1024 * 1024)
+
+    headers = {"Authorization": f"Bearer {given.token}", "Content-Type": FHIR_JSON}
+    url = URL(given.sandbox.fhir_base_url + "/Patient")
+    async with (
+        ClientSession() as session,
+        session.post(url, data=endless(), headers=headers) as response,
+    ):
+        assert response.status == 413
+        assert (await response.json(content_type=None))["issue"][0]["code"] == "too-long"

@@ -1,0 +1,211 @@
+"""Which resources a search finds, and what it says about parameters that it ignores."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.sandbox.harness import OTHER_PATIENT, PATIENT, Trial
+
+FOREIGNER = "5d0c6f0a-1f1e-4c55-9a1b-000000000013"
+ALL = {PATIENT, OTHER_PATIENT, FOREIGNER}
+NI = "https://dhp.uz/fhir/core/sid/pid/uz/ni"
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ALL),
+        (f"_id={PATIENT}", {PATIENT}),
+        (f"_id={PATIENT},{FOREIGNER}", {PATIENT, FOREIGNER}),
+        (f"identifier={NI}%7C40101900000009", {PATIENT}),
+        (f"identifier={NI}|40101900000009", {PATIENT}),
+        ("identifier=40101900000009", {PATIENT}),
+        ("identifier=urn:other%7C40101900000009", set()),
+        ("identifier=%7C40101900000009", set()),
+        ("identifier=https://dhp.uz/fhir/core/sid/pid/ee/ppn%7C", {FOREIGNER}),
+        ("family=namunaliyeva", {PATIENT}),
+        ("family=Namun", {PATIENT}),
+        ("family=liyeva", set()),
+        ("family:contains=liyeva", {PATIENT}),
+        ("family:exact=namunaliyeva", set()),
+        ("family:exact=Namunaliyeva", {PATIENT}),
+        ("family=N%C3%A4idis", {FOREIGNER}),
+        ("family=naidis", {FOREIGNER}),
+        ("given=Sample", {FOREIGNER}),
+        ("name=sinovoy", {PATIENT}),
+        ("gender=female", {PATIENT}),
+        ("gender=female,other", {PATIENT, FOREIGNER}),
+        ("gender:not=female", {OTHER_PATIENT, FOREIGNER}),
+        ("gender=female&active=false", set()),
+        ("active=true", ALL),
+        ("birthdate=1990-01-01", {PATIENT}),
+        ("birthdate=1990", {PATIENT}),
+        ("birthdate=1999-12", {FOREIGNER}),
+        ("birthdate=1999-12-01", set()),
+        ("birthdate=ge1990-01-01", {PATIENT, FOREIGNER}),
+        ("birthdate=gt1990-01-01", {FOREIGNER}),
+        ("birthdate=lt1990", {OTHER_PATIENT}),
+        ("birthdate=le1990-01-01", {PATIENT, OTHER_PATIENT}),
+        ("birthdate=ne1990-01-01", {OTHER_PATIENT, FOREIGNER}),
+        ("birthdate=sa1990-01-01", {FOREIGNER}),
+        ("birthdate=eb1990-01-01", {OTHER_PATIENT}),
+        ("birthdate=ap1999-12-24", {FOREIGNER}),
+        ("birthdate=ge1985&birthdate=lt1995", {PATIENT}),
+        ("organization=Organization/5d0c6f0a-1f1e-4c55-9a1b-000000000001", {PATIENT}),
+        ("organization=5d0c6f0a-1f1e-4c55-9a1b-000000000001", {PATIENT}),
+        ("organization:Organization=5d0c6f0a-1f1e-4c55-9a1b-000000000001", {PATIENT}),
+        ("organization:Patient=5d0c6f0a-1f1e-4c55-9a1b-000000000001", set()),
+        ("organization:missing=true", {OTHER_PATIENT, FOREIGNER}),
+        ("organization:missing=false", {PATIENT}),
+        ("telecom=phone%7C%2B998%2000%20000%2000%2003", {PATIENT}),
+        ("_tag=HTEST", ALL),
+        ("_lastUpdated=2026-11-20T09:12:00%2B05:00", ALL),
+        ("_lastUpdated=2026-11-20T09:12:00+05:00", ALL),
+        ("_lastUpdated=gt2026-11-21", set()),
+        ("_lastUpdated=2026-11-20T04:12:00.000Z", set()),
+    ],
+)
+async def test_patients_are_found(given: Trial, query: str, ids: set[str]) -> None:
+    """Each kind of parameter, prefix and modifier finds what FHIR says."""
+    assert set(await given.found(f"/Patient?{query}")) == ids
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        (f"Observation?patient={PATIENT}", 2),
+        (f"Observation?patient=Patient/{PATIENT}", 2),
+        (f"Observation?subject=Patient/{PATIENT}", 2),
+        (f"Observation?subject=Patient/{OTHER_PATIENT}", 0),
+        ("Observation?code=http://loinc.org%7C85354-9", 1),
+        ("Observation?combo-code=8480-6", 1),
+        ("Observation?status=final&category=laboratory", 1),
+        ("Observation?date=ge2026-11-20T09:30:00%2B05:00", 1),
+        ("Observation?date=2026-11-20", 2),
+        ("Encounter?date=2026-11-20", 1),
+        ("Encounter?date=gt2026-11-20", 0),
+        ("Encounter?class=AMB&status=completed", 1),
+        ("EpisodeOfCare?date=gt2026-12-01", 1),
+        (f"DiagnosticReport?patient={PATIENT}", 1),
+        ("ServiceRequest?code-concept=lab-pan-E", 1),
+        ("Specimen?collected=2026-11-20", 1),
+        (f"AuditEvent?patient={OTHER_PATIENT}", 1),
+        ("Provenance?target=DocumentReference/5d0c6f0a-1f1e-4c55-9a1b-000000000032", 1),
+        ("PractitionerRole?practitioner=Practitioner/5d0c6f0a-1f1e-4c55-9a1b-000000000003", 1),
+        ("Location?name=TERAPIYA%20BO%E2%80%98LIMI", 1),
+        ("Organization?name=Namuna", 1),
+        ("Consent?period=2026-06-01", 0),
+        ("Consent?period=ap2026-06-01", 1),
+    ],
+)
+async def test_other_types_are_found(given: Trial, query: str, count: int) -> None:
+    """References, codings, periods and dates of the example types can be searched."""
+    assert (await given.fhir("GET", f"/{query}")).json["total"] == count
+
+
+async def test_an_absolute_reference_is_found_as_any(given: Trial) -> None:
+    """A reference below the own base is the same, absolute or not, asked for or stored."""
+    base = given.sandbox.fhir_base_url
+    for value in (PATIENT, f"Patient/{PATIENT}", f"{base}/Patient/{PATIENT}"):
+        assert len(await given.found(f"/DiagnosticReport?subject={value}")) == 1
+        assert len(await given.found(f"/Condition?subject={value}")) == 1
+
+
+async def test_unknown_parameters_are_ignored_and_left_out(given: Trial) -> None:
+    """As on the national platform all is returned, and only `self` shows what was understood."""
+    answer = await given.fhir("GET", "/Patient?colour=red&gender=female&_sort=name&subject.name=x")
+    assert answer.json["total"] == 1
+    assert answer.json["link"][0] == {
+        "relation": "self",
+        "url": f"{given.sandbox.fhir_base_url}/Patient?gender=female",
+    }
+
+
+async def test_strict_handling_refuses_unknown_parameters(given: Trial) -> None:
+    """`Prefer: handling=strict` turns ignoring into 400, naming the parameter."""
+    headers = {"Prefer": "handling=strict"}
+    answer = await given.fhir("GET", "/Patient?colour=red&gender=female", headers=headers)
+    assert (answer.status, answer.issue["code"]) == (400, "not-supported")
+    assert "colour" in answer.issue["diagnostics"]
+    assert "red" not in answer.issue["diagnostics"]
+    fine = "/Patient?gender=female&_count=1&_page=1&_total=accurate&_format=json&_pretty=false"
+    assert (await given.fhir("GET", fine, headers=headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "birthdate=yesterday",
+        "birthdate=1990-13-01",
+        "birthdate=xx1990",
+        "gender:exact=male",
+        "name:not=a",
+        "birthdate:contains=1990",
+        "organization:identifier=a",
+        "organization:missing=maybe",
+        "_page=0",
+        "_page=x",
+        "_count=-1",
+        "_count=%C2%B2",
+    ],
+)
+async def test_a_value_that_makes_no_sense_is_refused(given: Trial, query: str) -> None:
+    """Bad dates, modifiers and pages are 400 and no empty result."""
+    answer = await given.fhir("GET", f"/Patient?{query}")
+    assert answer.status == 400
+    assert answer.issue["code"] in ("value", "not-supported")
+
+
+async def test_a_search_can_be_posted(given: Trial) -> None:
+    """The form and the query count together; the self link is a GET."""
+    answer = await given.fhir("POST", "/Patient/_search?active=true", form={"gender": "female"})
+    assert [entry["resource"]["id"] for entry in answer.json["entry"]] == [PATIENT]
+    query = dict(parse_qsl(urlsplit(answer.json["link"][0]["url"]).query))
+    assert query == {"active": "true", "gender": "female"}
+
+
+async def test_a_posted_search_must_be_a_form(given: Trial) -> None:
+    """JSON as a search is refused instead of finding everything."""
+    answer = await given.fhir("POST", "/Patient/_search", body={"gender": "female"})
+    assert answer.status == 415
+
+
+async def test_escaped_commas_belong_to_the_value(given: Trial) -> None:
+    """A backslash takes a comma's or bar's meaning away (FHIR R5 search 3.2.1.5.7)."""
+    id_ = await given.create(identifier=[{"system": "urn:s", "value": "a,b|c"}])
+    assert await given.found("/Patient?identifier=urn:s%7Ca%5C,b%5C%7Cc") == [id_]
+    assert await given.found("/Patient?identifier=a%5C,b%5C%7Cc") == [id_]
+
+
+async def test_the_self_link_says_the_same_again(given: Trial) -> None:
+    """Values with reserved characters survive into the link, which finds the same."""
+    path = f"/Patient?identifier={NI}%7C40101900000009&name=Namuna%20%26%2B&_count=7"
+    first = (await given.fhir("GET", path)).json
+    link = first["link"][0]["url"]
+    assert dict(parse_qsl(urlsplit(link).query)) == {
+        "identifier": f"{NI}|40101900000009",
+        "name": "Namuna &+",
+        "_count": "7",
+    }
+    assert (await given.fhir("GET", link)).json["link"] == first["link"]
+
+
+async def test_created_resources_are_found_at_once(given: Trial) -> None:
+    """A new resource is in the next search, an updated one with its new values only."""
+    id_ = await given.create(gender="male", birthDate="2001-02-03")
+    assert await given.found("/Patient?birthdate=2001-02-03") == [id_]
+    body = {"resourceType": "Patient", "id": id_, "birthDate": "2001-02-04"}
+    await given.fhir("PUT", f"/Patient/{id_}", body=body, headers={"If-Match": 'W/"1"'})
+    assert await given.found("/Patient?birthdate=2001-02-03") == []
+    assert await given.found("/Patient?birthdate=2001-02-04") == [id_]
+
+
+async def test_a_search_with_no_hits_is_an_empty_bundle(given: Trial) -> None:
+    """No hits: 200, a total of 0 and no empty array."""
+    answer = await given.fhir("GET", "/Patient?family=Nobody")
+    assert answer.status == 200
+    bundle = json.loads(answer.body)
+    assert (bundle["total"], "entry" in bundle) == (0, False)

@@ -1,0 +1,251 @@
+"""Transactions, all or nothing, and batches."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from tests.sandbox.harness import NOBODY, PATIENT, Answer, Trial
+
+TYPES = ("EpisodeOfCare", "Encounter", "Condition", "Observation", "Patient")
+
+
+def example(given: Trial) -> Any:
+    """The example transaction, for this sandbox."""
+    text = (files("gateway.sandbox") / "data/bundle-transaction.json").read_text("utf-8")
+    text = text.replace('"https://playground.dhp.uz/fhir/', f'"{given.sandbox.fhir_base_url}/')
+    return json.loads(text)
+
+
+def entry(method: str, url: str, resource: Any = None, **request: str) -> dict[str, Any]:
+    """An entry; `full_url` becomes its fullUrl."""
+    made: dict[str, Any] = {"request": {"method": method, "url": url}}
+    if "full_url" in request:
+        made["fullUrl"] = request.pop("full_url")
+    made["request"] |= request
+    return made | ({"resource": resource} if resource is not None else {})
+
+
+async def send(given: Trial, kind: str, *entries: Any, **headers: str) -> Answer:
+    """Post a Bundle of these entries."""
+    body = {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
+    return await given.fhir("POST", "", body=body, headers=headers)
+
+
+async def total(given: Trial) -> dict[str, int]:
+    """How many resources there are, and how many versions."""
+    counts = {}
+    for type_ in TYPES:
+        counts[type_] = (await given.fhir("GET", f"/{type_}?_count=0")).json["total"]
+        history = await given.fhir("GET", f"/{type_}/_history?_count=0")
+        counts[f"{type_} versions"] = history.json["total"]
+    return counts
+
+
+async def test_the_example_goes_through(given: Trial) -> None:
+    """Five entries are created and updated; locations are relative, in the order of the request."""
+    answer = await given.fhir("POST", "/", body=example(given))
+    assert answer.status == 200, answer.body
+    assert answer.json["type"] == "transaction-response"
+    responses = [entry["response"] for entry in answer.json["entry"]]
+    assert [response["status"] for response in responses] == ["201 Created"] * 4 + ["200 OK"]
+    for type_, response in zip(TYPES, responses, strict=True):
+        assert re.fullmatch(rf"{type_}/[0-9a-f-]{{36}}/_history/\d", response["location"])
+    assert responses[4]["etag"] == 'W/"4"'
+
+
+async def test_references_between_entries_are_resolved(given: Trial) -> None:
+    """urn:uuid references become those of the created resources, in circles too."""
+    answer = await given.fhir("POST", "", body=example(given))
+    places = [entry["response"]["location"].split("/_history")[0] for entry in answer.json["entry"]]
+    episode, encounter, condition, observation, _ = places
+    for path in places:
+        assert b"urn:uuid" not in (await given.fhir("GET", f"/{path}")).body
+    got = (await given.fhir("GET", f"/{episode}")).json
+    assert got["diagnosis"][0]["condition"][0]["reference"]["reference"] == condition
+    assert (await given.fhir("GET", f"/{encounter}")).json["episodeOfCare"][0][
+        "reference"
+    ] == episode
+    assert (await given.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
+
+
+async def test_a_failing_entry_undoes_all_others(given: Trial) -> None:
+    """A stale ifMatch in the last entry: 412, and nothing of the rest happened."""
+    before = await total(given)
+    bundle = example(given)
+    bundle["entry"][4]["request"]["ifMatch"] = 'W/"2"'
+    answer = await given.fhir("POST", "", body=bundle)
+    assert answer.status == 412
+    assert answer.issue["expression"] == ["Bundle.entry[4]"]
+    assert await total(given) == before
+
+
+async def test_an_invalid_entry_stops_a_transaction(given: Trial) -> None:
+    """The outcome names the element inside of the Bundle."""
+    before = await total(given)
+    bundle = example(given)
+    del bundle["entry"][3]["resource"]["code"]
+    answer = await given.fhir("POST", "", body=bundle)
+    assert (answer.status, answer.issue["code"]) == (422, "required")
+    assert answer.issue["expression"] == ["Bundle.entry[3].resource.code"]
+    assert await total(given) == before
+
+
+async def test_a_dangling_urn_stops_a_transaction(given: Trial) -> None:
+    """A urn:uuid reference that no entry has is an error."""
+    before = await total(given)
+    bundle = example(given)
+    del bundle["entry"][2]
+    answer = await given.fhir("POST", "", body=bundle)
+    assert (answer.status, answer.issue["code"]) == (400, "not-found")
+    assert await total(given) == before
+
+
+async def test_the_order_of_processing_is_that_of_fhir(given: Trial) -> None:
+    """Deletes come first and reads last, wherever they stand in the Bundle."""
+    id_ = await given.create(active=True)
+    update = {"resourceType": "Patient", "id": id_, "active": False}
+    other = await given.create()
+    answer = await send(
+        given,
+        "transaction",
+        entry("GET", f"Patient/{id_}"),
+        entry("PUT", f"Patient/{id_}", update, ifMatch='W/"1"'),
+        entry("GET", f"Patient?_id={other}"),
+        entry("DELETE", f"Patient/{other}"),
+        entry("GET", f"Patient/{id_}/_history/1"),
+    )
+    assert answer.status == 200, answer.body
+    got, _, found, deleted, old = answer.json["entry"]
+    assert got["resource"]["active"] is False
+    assert got["response"]["etag"] == 'W/"2"'
+    assert found["resource"]["total"] == 0
+    assert (deleted["response"]["status"], "resource" in deleted) == ("200 OK", False)
+    assert old["resource"]["active"] is True
+
+
+async def test_two_writes_of_one_resource_are_refused(given: Trial) -> None:
+    """A transaction cannot both change and delete a resource."""
+    body = {"resourceType": "Patient", "id": PATIENT}
+    answer = await send(
+        given,
+        "transaction",
+        entry("PUT", f"Patient/{PATIENT}", body, ifMatch='W/"3"'),
+        entry("DELETE", f"Patient/{PATIENT}"),
+    )
+    assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
+    assert (await given.fhir("GET", f"/Patient/{PATIENT}")).status == 200
+
+
+async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> None:
+    """References lead to what is there already, and nothing is doubled."""
+    identifier = {"system": "urn:s", "value": "known"}
+    patient = {"resourceType": "Patient", "identifier": [identifier]}
+    known = await given.create(identifier=[identifier])
+    observation = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "x"},
+        "subject": {"reference": "urn:uuid:1"},
+    }
+    answer = await send(
+        given,
+        "transaction",
+        entry(
+            "POST", "Patient", patient, ifNoneExist="identifier=urn:s|known", full_url="urn:uuid:1"
+        ),
+        entry("POST", "Observation", observation),
+        Prefer="return=representation",
+    )
+    first, second = answer.json["entry"]
+    assert first["response"]["status"] == "200 OK"
+    assert first["response"]["location"] == f"Patient/{known}/_history/1"
+    assert second["resource"]["subject"]["reference"] == f"Patient/{known}"
+    assert second["fullUrl"].startswith(given.sandbox.fhir_base_url)
+
+
+async def test_decimals_survive_a_transaction(given: Trial) -> None:
+    """Resolving references does not touch numbers."""
+    body = (
+        b'{"resourceType":"Bundle","type":"transaction","entry":[{"fullUrl":"urn:uuid:1","resource":'
+        b'{"resourceType":"Observation","status":"final","code":{"text":"x"},"valueQuantity":'
+        b'{"value":1.10}},"request":{"method":"POST","url":"Observation"}}]}'
+    )
+    answer = await given.fhir("POST", "", body=body)
+    location = answer.json["entry"][0]["response"]["location"]
+    assert b'"value":1.10}' in (await given.fhir("GET", f"/{location}")).body
+
+
+async def test_a_batch_does_what_it_can(given: Trial) -> None:
+    """Each entry of a batch stands for itself, in the order of the request."""
+    patient = {"resourceType": "Patient"}
+    answer = await send(
+        given,
+        "batch",
+        entry("POST", "Patient", patient),
+        entry("POST", "Patient", {"resourceType": "Patient", "name": "x"}),
+        entry("GET", f"Patient/{NOBODY}"),
+        entry("GET", f"{given.sandbox.fhir_base_url}/Patient/{PATIENT}"),
+        entry("PATCH", f"Patient/{PATIENT}"),
+        entry("GET", "Pateint"),
+        Prefer="return=OperationOutcome",
+    )
+    assert (answer.status, answer.json["type"]) == (200, "batch-response")
+    statuses = [entry["response"]["status"][:3] for entry in answer.json["entry"]]
+    assert statuses == ["201", "422", "404", "200", "400", "404"]
+    outcomes = [entry["response"].get("outcome") for entry in answer.json["entry"]]
+    assert outcomes[1]["issue"][0]["expression"] == ["Bundle.entry[1].resource.name"]
+    assert [outcome is not None for outcome in outcomes] == [True, True, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "expression"),
+    [
+        ({"type": "searchset"}, "Bundle.type"),
+        ({}, "Bundle.type"),
+        ({"type": "transaction", "entry": {}}, "Bundle.entry"),
+        ({"type": "transaction", "entry": [1]}, "Bundle.entry[0].request"),
+        ({"type": "transaction", "entry": [{}]}, "Bundle.entry[0].request"),
+        (
+            {"type": "transaction", "entry": [entry("PATCH", "Patient/1")]},
+            "Bundle.entry[0].request",
+        ),
+        ({"type": "transaction", "entry": [entry("POST", "Patient")]}, "Bundle.entry[0].resource"),
+        (
+            {"type": "transaction", "entry": [entry("POST", "Patient", {"resourceType": "Group"})]},
+            "Bundle.entry[0].resource",
+        ),
+        (
+            {"type": "transaction", "entry": [entry("GET", "Patient") | {"fullUrl": []}]},
+            "Bundle.entry[0].fullUrl",
+        ),
+        ({"type": "transaction", "entry": [entry("DELETE", "Patient")]}, "Bundle.entry[0]"),
+    ],
+)
+async def test_a_bundle_that_cannot_be_read_is_refused(
+    given: Trial, bundle: Any, expression: str
+) -> None:
+    """What is no transaction or batch is 400, with the element that is wrong."""
+    answer = await given.fhir("POST", "", body={"resourceType": "Bundle"} | bundle)
+    assert (answer.status, answer.issue["expression"]) == (400, [expression])
+
+
+async def test_an_empty_transaction_is_fine(given: Trial) -> None:
+    """No entries in, no entries out."""
+    answer = await send(given, "transaction")
+    assert (answer.status, "entry" in answer.json) == (200, False)
+
+
+async def test_only_bundles_are_posted_to_the_base(given: Trial) -> None:
+    """A resource posted to the base is a bad request."""
+    assert (await given.fhir("POST", "", body={"resourceType": "Patient"})).status == 400
+
+
+async def test_restricted_types_are_restricted_in_bundles_too(given: Trial) -> None:
+    """A Bundle is no way around what a type does not allow."""
+    answer = await send(given, "transaction", entry("DELETE", f"Consent/{NOBODY}"))
+    assert (answer.status, answer.issue["code"]) == (405, "not-supported")
