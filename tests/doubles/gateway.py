@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import Gateway
-from gateway.config import Address, load
+from gateway.config import Address, Settings, load
 
 CLIENT_SECRET = "planted-client-secret"
 
@@ -27,6 +27,7 @@ class Running:
     """A started gateway and what it says of itself."""
 
     gateway: Gateway
+    settings: Settings
     audit_file: IO[bytes]
 
     @property
@@ -80,9 +81,12 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    platform_url: str, token_url: str, /, **sections: dict[str, Any]
+    platform_url: str, token_url: str, /, audit_fd: int | None = None, **sections: Any
 ) -> AsyncIterator[Running]:
-    """Start a gateway with some sections of the settings changed, and stop it at the end."""
+    """Start a gateway with some sections of the settings changed, and stop it at the end.
+
+    With an `audit_fd` of the test's own, which stays open, `Running.audit` has nothing to read.
+    """
     settings: dict[str, Any] = {
         "environment": "custom",
         "listen": {"address": "127.0.0.1:0"},
@@ -93,7 +97,8 @@ async def running(
         "shutdown": {"delay": 0, "drain_timeout": 1},
     }
     for name, section in sections.items():
-        settings[name] = {**settings.get(name, {}), **section}
+        is_map = isinstance(section, dict)
+        settings[name] = {**settings.get(name, {}), **section} if is_map else section
     with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
         yaml.safe_dump(settings, file)
         file.flush()
@@ -101,10 +106,10 @@ async def running(
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:
         # A description of its own: reading must not move the place where records are appended.
         fd = os.open(audit_file.name, os.O_WRONLY | os.O_APPEND)
-        gateway = Gateway(loaded, audit_fd=fd)
+        gateway = Gateway(loaded, audit_fd=fd if audit_fd is None else audit_fd)
         await gateway.start()
         try:
-            yield Running(gateway, audit_file)
+            yield Running(gateway, loaded, audit_file)
         finally:
             await gateway.stop()
             os.close(fd)

@@ -1,0 +1,179 @@
+"""What the tests of the error table share: a stage for one failure, and the evidence it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trustme
+
+from gateway.config import Address
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import Line, Platform, Seen
+from tests.doubles.sso import Sso
+from tests.doubles.wire import CutShort, Reply, Wire, get, post
+
+# Answered before anything else is asked; the first unless it was what the test asked for.
+_PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
+
+
+@dataclass
+class Evidence:
+    """What one provoked failure left behind, for every side that could see it."""
+
+    reply: Reply
+    closed: bool
+    gateway: Running
+    seen: list[Seen]
+    token_requests: int
+    audited: bool = True
+
+    async def record(self) -> dict[str, Any]:
+        """The audit record of the exchange."""
+        request_id = self.reply.header("x-request-id")
+        count = 1
+        while True:
+            records = await self.gateway.audit(count)
+            found = [record for record in records if record["request_id"] == request_id]
+            if found:
+                assert len(found) == 1, "audited twice"
+                return found[0]
+            count = len(records) + 1
+
+    async def counted(self, status: int, reason: str) -> float:
+        """How many requests with this end the metrics tell of; waits for the first."""
+        labels = {"status": str(status), "reason": reason}
+        while True:
+            if value := await self.gateway.metric("dhp_gateway_requests_total", **labels):
+                return value
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Stage:
+    """A platform, an SSO and the form in which the caller wants its answers."""
+
+    platform: Platform
+    sso: Sso
+    headers: tuple[str, ...] = ()
+    query: str = ""
+    fhir: dict[str, Any] = field(default_factory=dict)
+    stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def start(
+        self,
+        *,
+        platform_url: str | None = None,
+        token_url: str | None = None,
+        audit_fd: int | None = None,
+        **sections: dict[str, Any],
+    ) -> Running:
+        """A gateway that lives until the end of the test; repetitions wait for nearly nothing."""
+        settings = {"retries": {"backoff": 0.01}, "fhir": self.fhir, **sections}
+        return await self.stack.enter_async_context(
+            running(
+                platform_url or self.platform.url,
+                token_url or self.sso.token_url,
+                audit_fd=audit_fd,
+                **settings,
+            )
+        )
+
+    async def open(self, address: Address) -> Wire:
+        """A connection that lives until the end of the test."""
+        return await self.stack.enter_async_context(await Wire.open(address))
+
+    def get(self, target: str = "/fhir/Patient/1", *headers: str, method: str = "GET") -> bytes:
+        """A request without a body, in the stage's form."""
+        return get(self.formed(target), *self.headers, *headers, method=method)
+
+    def post(self, body: bytes = b"{}", *headers: str, target: str = "/fhir/Patient") -> bytes:
+        """A create, in the stage's form."""
+        return post(self.formed(target), body, *self.headers, *headers)
+
+    def formed(self, target: str) -> str:
+        """The target with the stage's `_format`."""
+        mark = "&" if "?" in target else "?"
+        return f"{target}{mark}{self.query}" if self.query else target
+
+    async def evidence(
+        self, gateway: Running, request: bytes | None = None, wire: Wire | None = None
+    ) -> Evidence:
+        """Send the request and gather what it led to, the fate of its connection included."""
+        wire = wire or await self.open(gateway.address)
+        reply = await (wire.reply() if request is None else wire.ask(request))
+        token_requests = len(self.sso.requests)
+        request_id = reply.header("x-request-id")
+        seen = [each for each in self.platform.seen if each.header("x-request-id") == request_id]
+        return Evidence(reply, await is_closed(wire, reply), gateway, seen, token_requests)
+
+    async def occupy(self, gateway: Running) -> Wire:
+        """Let a request stay in flight at the platform until the end of the test."""
+        released = asyncio.Event()
+
+        async def wait(line: Line) -> None:
+            await released.wait()
+            line.writer.close()
+
+        self.platform.script(wait)
+        wire = await self.open(gateway.address)
+        self.stack.callback(released.set)
+        await wire.send(get("/fhir/Patient/occupied"))
+        await self.platform.until_seen(len(self.platform.seen) + 1)
+        return wire
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
+async def is_closed(wire: Wire, reply: Reply) -> bool:
+    """Whether the gateway ended the connection after its answer, as its header says it does."""
+    if reply.header("connection") == "close":
+        assert await wire.at_end()
+        return True
+    try:
+        await wire.ask(_PROBES[reply.reason == "unknown-path"])
+    except CutShort:
+        return True
+    return False
+
+
+Provoke = Callable[[Stage], Awaitable[Evidence]]
+
+
+def deaf_port(stack: contextlib.AsyncExitStack) -> int:
+    """A loopback port where connections are neither taken nor refused: its backlog is full."""
+    server = stack.enter_context(socket.socket())
+    server.bind(("127.0.0.1", 0))
+    server.listen(0)
+    for _ in range(4):
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(server.getsockname())
+    return int(server.getsockname()[1])
+
+
+def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
+    """A server context with a certificate for `host`, and the authority that issued it."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    return context, authority
+
+
+def reset(wire: Wire) -> None:
+    """Let the caller end its connection with RST."""
+    raw = wire.writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.writer.transport.abort()
