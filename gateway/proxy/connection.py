@@ -15,7 +15,8 @@ from typing import Final, Literal, NamedTuple, cast
 
 import httptools
 
-_MAX_HEADER_BYTES: Final = 256 * 1024
+# Bytes in a row that are none of a body: a header, trailers, extensions of chunks.
+_MAX_OVERHEAD: Final = 256 * 1024
 _MAX_FIELDS: Final = 500
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
@@ -94,7 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.started = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
+        self._overhead = 0
         self._interim = 0
         self._in_interim = False
         self._surplus = False
@@ -210,31 +211,37 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; on an idle connection every byte is in excess (RFC 9112 section 9.2)."""
-        if self._parser is None:
+        """Parse; what comes unasked or after an answer is in excess (RFC 9112 section 9.2)."""
+        if self._parser is None or self.complete:
             self._surplus = True
-            self.close()
+            if self._parser is None:
+                self.close()
             return
         self.started = True
-        if self.answer is None:
-            self._header_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            # After a complete answer llhttp stumbles over what follows: not part of the answer.
-            if self.complete:
-                self._surplus = True
-            else:
-                self._violate()
-        if self.answer is None and self._header_bytes > _MAX_HEADER_BYTES:
+        self._overhead += len(data)
+        self._parse(self._parser, data)
+        if self._overhead > _MAX_OVERHEAD and not self.complete:
             self._violate()
         if self.failure is not None and self.transport is not None:
             self.transport.abort()
         self._wake()
 
+    def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # After a complete answer llhttp stumbles over what follows: not part of the answer.
+            if self.complete:
+                self._surplus = True
+            else:
+                self._violate()
+        # To llhttp the beginning of a chunk after the header of a HEAD's answer is no event yet.
+        if self.complete and not self._expect_body and not data.endswith(b"\n"):
+            self._surplus = True
+
     def eof_received(self) -> bool:
         """The platform sends no more; an answer framed by that must have ended cleanly."""
-        if self._parser is not None and not self.complete:
+        if self._parser is not None and not self.complete and self.failure is None:
             answer = self.answer
             if answer is not None and answer.framing is Framing.CLOSE and self._ended_cleanly():
                 self.complete = True
@@ -306,11 +313,17 @@ class UpstreamConnection(asyncio.Protocol):
         if self.complete:
             self._surplus = True
             return
+        self._overhead = 0
         self._chunks.append(data)
         self._buffered += len(data)
         if self._buffered > _HIGH_WATER and not self._reading_paused and self.transport is not None:
             self._reading_paused = True
             self.transport.pause_reading()
+
+    def on_chunk_header(self) -> None:
+        """A chunk after an answer that has no body is in excess."""
+        if self.complete:
+            self._surplus = True
 
     def on_message_complete(self) -> None:
         """The message ended as its framing announced."""
@@ -336,8 +349,9 @@ class UpstreamConnection(asyncio.Protocol):
             if key == b"content-length":
                 length = int(value)  # llhttp let digits only pass, and only once
             elif key == b"transfer-encoding":
-                coding = value.strip().lower()
-        if coding is not None and (coding != b"chunked" or version == "1.0"):
+                # A second line would be a second coding, which nobody here undoes.
+                coding = value.strip().lower() if coding is None else b""
+        if coding is not None and (coding != b"chunked" or version == "1.0" or length is not None):
             self._violate()
         if not self._expect_body or status in (204, 304):
             return Framing.NONE, length

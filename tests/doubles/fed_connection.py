@@ -1,0 +1,104 @@
+"""An `UpstreamConnection` that is fed bytes without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+from gateway.proxy.connection import Broken, UpstreamConnection
+
+End = Literal["eof", "reset", "open"]
+
+
+class FakeTransport(asyncio.Transport):
+    """Notes what the connection does with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+        self.paused = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """The request goes nowhere."""
+
+    def is_closing(self) -> bool:
+        """Whether the connection gave it up."""
+        return self.closing
+
+    def close(self) -> None:
+        """Give it up."""
+        self.closing = True
+
+    def abort(self) -> None:
+        """Give it up."""
+        self.closing = True
+
+    def pause_reading(self) -> None:
+        """Back-pressure."""
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        """No more of it."""
+        self.paused = False
+
+
+@dataclass
+class Seen:
+    """What the exchange got: a complete answer, or the kind of its failure."""
+
+    result: tuple[int, bytes] | str
+    reusable: bool
+
+
+async def exchange(
+    pieces: list[bytes], end: End, *, head: bool = False, prompt: bool = True
+) -> Seen:
+    """Feed the pieces; the exchange reads as they come (`prompt`) or only when all have come."""
+    lost: list[UpstreamConnection] = []
+    connection = UpstreamConnection(
+        lambda: 0.0, lost.append, response_timeout=1.0, idle_timeout=1.0
+    )
+    transport = FakeTransport()
+    connection.connection_made(transport)
+    connection.begin(expect_body=not head)
+    connection.write(b"GET / HTTP/1.1\r\n\r\n")
+    reader = asyncio.get_running_loop().create_task(consume(connection)) if prompt else None
+    for piece in pieces:
+        if piece and not transport.closing:
+            connection.data_received(piece)
+            if prompt:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+    if reader is None and end == "open" and not connection.complete:
+        connection.expire()
+    elif reader is not None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    finished = await consume(connection) if reader is None and connection.complete else None
+    reusable = connection.reusable
+    if end == "eof":
+        connection.eof_received()
+    if end == "open":
+        if not connection.complete:
+            connection.expire()
+    else:
+        connection.connection_lost(None if end == "eof" else ConnectionResetError())
+        assert lost == [connection]
+        assert not connection.reusable
+    async with asyncio.timeout(5):
+        result = finished or await (reader or consume(connection))
+    assert not (transport.paused and connection.complete and not connection.pending)
+    return Seen(result, reusable)
+
+
+async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
+    """Read an answer to its end."""
+    body = b""
+    try:
+        answer = await connection.head()
+        while data := await connection.read():
+            body += data
+    except Broken as broken:
+        return broken.kind
+    return answer.status, body

@@ -1,0 +1,106 @@
+"""The one meaning of a response stream, read as RFC 9112 has it: slow, strict, all at once.
+
+Independent of the gateway, so that both can be held against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: [^\r\n]*)?\r\n")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)\r\n")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
+
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class Complete(NamedTuple):
+    """An answer that is whole; `rest` is what follows it, `bounded` that its end was announced."""
+
+    status: int
+    body: bytes
+    rest: bytes
+    bounded: bool
+
+
+class Bad(Exception):  # noqa: N818
+    """No complete, valid answer."""
+
+
+def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
+    """The first final answer of a stream to a HEAD or another method. Raises `Bad`."""
+    version, status, fields, at = _read_final_head(stream)
+    length, chunked = _read_framing(version, fields)
+    if head or status in (204, 304):
+        return Complete(status, b"", stream[at:], True)
+    if chunked:
+        body, at = _read_chunks(stream, at)
+        return Complete(status, body, stream[at:], True)
+    if length is not None:
+        end = at + length
+        if end > len(stream):
+            raise Bad("short")
+        return Complete(status, stream[at:end], stream[end:], True)
+    if not ended:
+        raise Bad("no end")
+    return Complete(status, stream[at:], b"", False)
+
+
+def _read_final_head(stream: bytes) -> tuple[bytes, int, Fields, int]:
+    at = 0
+    while True:
+        while stream[at : at + 1] in (b"\r", b"\n"):
+            at += 1  # no part of any message; nothing is hidden by skipping it
+        version, status, fields, at = _read_head(stream, at)
+        if status == 101 or status > 599:
+            raise Bad("status")
+        if status >= 200:
+            return version, status, fields, at
+
+
+def _read_framing(version: bytes, fields: Fields) -> tuple[int | None, bool]:
+    codings = [value.strip().lower() for key, value in fields if key == b"transfer-encoding"]
+    lengths = [value.strip() for key, value in fields if key == b"content-length"]
+    if len(codings) + len(lengths) > 1:
+        raise Bad("framing")
+    if codings and (codings != [b"chunked"] or version == b"0"):
+        raise Bad("coding")
+    if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
+        raise Bad("length")
+    return (int(lengths[0]) if lengths else None), bool(codings)
+
+
+def _read_head(stream: bytes, at: int) -> tuple[bytes, int, Fields, int]:
+    line = _STATUS_LINE.match(stream, at)
+    if line is None:
+        raise Bad("status line")
+    fields, at = _read_fields(stream, line.end())
+    return line[1], int(line[2]), fields, at
+
+
+def _read_fields(stream: bytes, at: int) -> tuple[Fields, int]:
+    fields = []
+    while stream[at : at + 2] != b"\r\n":
+        field = _FIELD.match(stream, at)
+        if field is None:
+            raise Bad("field")
+        fields.append((field[1].lower(), field[2]))
+        at = field.end()
+    return fields, at + 2
+
+
+def _read_chunks(stream: bytes, at: int) -> tuple[bytes, int]:
+    body = b""
+    while True:
+        size = _CHUNK.match(stream, at)
+        if size is None:
+            raise Bad("chunk size")
+        at, length = size.end(), int(size[1], 16)
+        if length == 0:
+            return body, _read_fields(stream, at)[1]
+        data = stream[at : at + length]
+        if len(data) < length or stream[at + length : at + length + 2] != b"\r\n":
+            raise Bad("chunk")
+        body, at = body + data, at + length + 2

@@ -1,0 +1,270 @@
+"""What `UpstreamConnection` makes of any bytes in any pieces, held against a second reading.
+
+The reference is slow, strict and independent: it reads the whole stream at once, as RFC 9112 has
+it. The connection under test gets the same bytes in pieces, without a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.doubles.fed_connection import End, exchange
+from tests.doubles.reference import Bad, read_answer
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """One loop for all examples."""
+    with asyncio.Runner() as one:
+        yield one
+
+
+# Streams.
+
+_REASON = st.sampled_from([b"", b" ", b" OK", b" Not \xc3\xa9 Found"])
+_FIELDS = st.sampled_from(
+    [
+        b"Content-Type: application/fhir+json\r\n",
+        b'ETag: W/"3"\r\n',
+        b"X-Empty:\r\n",
+        b"X-Spaced: \t a b \t\r\n",
+        b"X-Latin: caf\xe9\r\n",
+        b"Connection: keep-alive\r\n",
+        b"Connection: close\r\n",
+        b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n",
+    ]
+)
+_BODY = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from([b"HTTP/1.1 200 OK\r\n\r\n", b"0\r\n\r\n", b"\r\n\r\n", b'{"a":1}']),
+)
+_INTERIM = st.sampled_from(
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\nContent-Length: 5\r\n\r\n",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Valid:
+    """A valid answer and its meaning."""
+
+    stream: bytes
+    head: bool
+    end: End
+    expected: tuple[int, bytes]
+    reusable: bool
+
+
+@st.composite
+def valid_answers(draw: st.DrawFn) -> Valid:
+    """An answer of any framing, after any interim answers."""
+    head = draw(st.booleans())
+    status = draw(st.sampled_from([200, 201, 204, 304, 400, 404, 422, 500, 503, 599]))
+    version = draw(st.sampled_from([b"1.1", b"1.1", b"1.0"]))
+    framing = draw(st.sampled_from(["length", "close"] + ["chunked"] * (version == b"1.1")))
+    body = draw(_BODY)
+    fields = draw(st.lists(_FIELDS, max_size=4))
+    bodiless = head or status in (204, 304)
+    if framing == "length":
+        fields.append(b"Content-Length: %d\r\n" % len(body))
+    elif framing == "chunked":
+        fields.append(b"Transfer-Encoding: chunked\r\n")
+    fields = draw(st.permutations(fields))
+    stream = b"".join(draw(st.lists(_INTERIM, max_size=3)))
+    stream += b"HTTP/%s %d%s\r\n%s\r\n" % (version, status, draw(_REASON), b"".join(fields))
+    if not bodiless:
+        stream += draw(chunks(body)) if framing == "chunked" else body
+    by_close = framing == "close" and not bodiless
+    end: End = "eof" if by_close else draw(st.sampled_from(["open", "eof", "reset"]))
+    connection = [field for field in fields if field.startswith(b"Connection: ")]
+    kept = connection == [b"Connection: keep-alive\r\n"] or (not connection and version == b"1.1")
+    must_keep = kept and framing != "close"
+    return Valid(stream, head, end, (status, b"" if bodiless else body), must_keep)
+
+
+@st.composite
+def chunks(draw: st.DrawFn, body: bytes) -> bytes:
+    """A body in chunks of any sizes, with extensions and trailers now and then."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=4)))
+    edges = [0, *cuts, len(body)]
+    coded = b""
+    for start, stop in itertools.pairwise(edges):
+        if stop > start:
+            size = b"%x" % (stop - start)
+            if draw(st.booleans()):
+                size = b"00" + size.upper()
+            extension = draw(st.sampled_from([b"", b"", b";a=b", b';q="x y"']))
+            coded += size + extension + b"\r\n" + body[start:stop] + b"\r\n"
+    trailers = draw(st.sampled_from([b"", b"", b"X-Sum: 1\r\n", b"A: b\r\nC:\r\n"]))
+    return coded + b"0\r\n" + trailers + b"\r\n"
+
+
+@st.composite
+def pieces_of(draw: st.DrawFn, stream: bytes) -> list[bytes]:
+    """The stream cut anywhere; one piece a byte now and then."""
+    if draw(st.integers(0, 7)) == 0:
+        return [stream[at : at + 1] for at in range(len(stream))]
+    cuts = sorted(draw(st.sets(st.integers(1, max(1, len(stream) - 1)), max_size=6)))
+    edges = [0, *(cut for cut in cuts if cut < len(stream)), len(stream)]
+    return [stream[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+_WORDS = st.sampled_from(
+    [
+        *(
+            b"\r\n",
+            b"\r",
+            b"\n",
+            b"\0",
+            b" ",
+            b"\t",
+            b":",
+            b";",
+            b",",
+            b"0\r\n\r\n",
+            b"5\r\nhello\r\n",
+        ),
+        *(
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.0 200 OK\r\n",
+            b"HTTP/2.0 200\r\n",
+            b"HTTP/1.1 101 S\r\n",
+        ),
+        *(
+            b"HTTP/1.1 999 \r\n",
+            b"HTTP/1.1 204 N\r\n",
+            b"HTTP/1.1 100 C\r\n\r\n",
+            b"HTTP/1.1 2000 \r\n",
+        ),
+        *(b"Content-Length: 5\r\n", b"Content-Length: 3\r\n", b"Content-Length: +5\r\n"),
+        *(b"Content-Length: 5, 5\r\n", b"Content-Length: 99999999999999999999\r\n"),
+        *(b"Content-Length : 5\r\n", b"Content-Length:\r\n", b" Content-Length: 5\r\n"),
+        *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n"),
+        *(b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding: xchunked\r\n"),
+        *(b"Transfer-Encoding: chunked, identity\r\n", b"Transfer-Encoding:\x0bchunked\r\n"),
+        *(b"transfer-encoding:\r\n chunked\r\n", b"Connection: upgrade\r\n", b"Upgrade: h2c\r\n"),
+        *(
+            b"Connection: close\r\n",
+            b"X: 1\r\n folded\r\n",
+            b"X\r\n",
+            b"0x5\r\n",
+            b"-1\r\n",
+            b"5 \r\n",
+        ),
+        *(b"FFFFFFFFFFFFFFFFF\r\n", b"ff;", b"hello", b"{}"),
+    ]
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """A valid answer with a few things changed in it."""
+    valid = draw(valid_answers())
+    stream = valid.stream
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(stream)))
+        until = min(len(stream), at + draw(st.integers(0, 6)))
+        change = draw(st.sampled_from(["insert", "replace", "delete", "repeat", "cut"]))
+        if change == "cut":
+            stream = stream[:at]
+        elif change == "repeat":
+            stream = stream[:until] + stream[at:]
+        else:
+            until = at if change == "insert" else until
+            new = b"" if change == "delete" else draw(st.one_of(_WORDS, st.binary(max_size=3)))
+            stream = stream[:at] + new + stream[until:]
+    return stream, valid.head
+
+
+@st.composite
+def assembled(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """Words of the grammar in any order, and noise."""
+    words = draw(st.lists(st.one_of(_WORDS, _WORDS, st.binary(max_size=4)), max_size=12))
+    start = draw(st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n"]))
+    return start + b"".join(words), draw(st.booleans())
+
+
+_ENDS: st.SearchStrategy[End] = st.sampled_from(["eof", "reset", "open"])
+_MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")), deadline=None)
+
+
+@_MANY
+@given(st.data(), valid_answers())
+def test_pieces_do_not_matter(runner: asyncio.Runner, data: st.DataObject, valid: Valid) -> None:
+    """A valid answer means the same in one piece and in any others, read early or late."""
+    pieces = data.draw(pieces_of(valid.stream))
+    prompt = data.draw(st.booleans())
+    seen = runner.run(exchange(pieces, valid.end, head=valid.head, prompt=prompt))
+    assert seen.result == valid.expected
+    whole = runner.run(exchange([valid.stream], valid.end, head=valid.head))
+    assert seen == whole
+    assert seen.reusable or not valid.reusable
+
+
+def hold_against_reference(
+    runner: asyncio.Runner, stream: bytes, pieces: list[bytes], end: End, *, head: bool
+) -> None:
+    """The connection gives what the reference gives, or fails."""
+    seen = runner.run(exchange(pieces, end, head=head))
+    whole = runner.run(exchange([stream], end, head=head))
+    assert seen.result == whole.result
+    try:
+        expected = read_answer(stream, head=head, ended=end == "eof")
+    except Bad:
+        expected = None
+    if expected is None:
+        assert isinstance(seen.result, str), "accepted what is not valid"
+        assert not seen.reusable
+        return
+    if not isinstance(seen.result, str):
+        assert seen.result == (expected.status, expected.body)
+    if seen.reusable:
+        assert expected.bounded
+        assert expected.rest.strip(b"\r\n") == b""
+    # Stray line ends in the answer's own segment are skipped, later ones end the connection's use.
+    assert seen.reusable == whole.reusable or expected.rest.strip(b"\r\n") == b""
+
+
+@_MANY
+@given(st.data(), mutated(), _ENDS)
+def test_mutated_answers_never_look_complete(
+    runner: asyncio.Runner, data: st.DataObject, mutant: tuple[bytes, bool], end: End
+) -> None:
+    """A spoilt answer fails or is what it still says; nothing is raised, nothing hangs."""
+    stream, head = mutant
+    hold_against_reference(runner, stream, data.draw(pieces_of(stream)), end, head=head)
+
+
+@_MANY
+@given(st.data(), assembled(), _ENDS)
+def test_any_bytes_never_look_complete(
+    runner: asyncio.Runner, data: st.DataObject, stream: tuple[bytes, bool], end: End
+) -> None:
+    """Any bytes at all: the same."""
+    hold_against_reference(runner, stream[0], data.draw(pieces_of(stream[0])), end, head=stream[1])
+
+
+@_MANY
+@given(st.data(), valid_answers(), st.binary(min_size=1, max_size=20))
+def test_surplus_is_never_reused(
+    runner: asyncio.Runner, data: st.DataObject, valid: Valid, more: bytes
+) -> None:
+    """What follows a complete answer is no part of it, and ends the connection's use."""
+    if valid.end == "eof" and not valid.reusable:
+        return
+    stream = valid.stream + more
+    pieces = data.draw(pieces_of(stream))
+    seen = runner.run(exchange(pieces, "open", head=valid.head))
+    assert seen.result == valid.expected
+    assert not seen.reusable or more.strip(b"\r\n") == b""
