@@ -30,7 +30,6 @@ from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.store import MemoryStore
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.admission import Admission, Phase
-from gateway.proxy.callers import Callers
 from gateway.proxy.circuit import Circuit, CircuitState
 from gateway.proxy.forward import Forwarder
 from gateway.proxy.handler import Clocks, Collaborators, Handler
@@ -125,7 +124,7 @@ class Gateway:
             wiring.rules(settings),
             Collaborators(
                 admission=self._admission,
-                callers=Callers(),
+                callers=wiring.callers(settings, time.monotonic),
                 tokens=tokens,
                 forwarder=Forwarder(upstream, tokens, self.metrics.retry),
                 rewriting=wiring.rewriting(settings),

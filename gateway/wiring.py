@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.config import SecretUnreadable, Settings
+from gateway.config import CallerSettings, SecretUnreadable, Settings
 from gateway.oauth.client_auth import client_secret_basic, client_secret_post
 from gateway.oauth.grants import ClientCredentials
 from gateway.proxy.body import BodyLimits
+from gateway.proxy.callers import Caller, Callers, Identification, Permissions
 from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
+from gateway.proxy.limiting import Slots, TokenBucket
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.rewriting import Rewriting
 
@@ -50,6 +54,41 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
         fingerprint=secret.fingerprint(),
         scope=credential.scope,
         extra_params=credential.extra_params,
+    )
+
+
+def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
+    """Who may call. Raises `StartError` when a key or password cannot be read."""
+    return Callers(
+        [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
+    )
+
+
+def _identification(
+    caller: CallerSettings, index: int, clock: Callable[[], float]
+) -> Identification:
+    try:
+        api_key, *password = [source.read() for source in caller.secret_sources(index)]
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    rate = caller.rate_limit
+    return Identification(
+        Caller(
+            name=caller.name,
+            credential=caller.credential,
+            permissions=Permissions(
+                frozenset(caller.allow.interactions), frozenset(caller.allow.resources)
+            ),
+            rate=None
+            if rate.requests_per_second is None
+            else TokenBucket(rate.requests_per_second, rate.burst, clock),
+            slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
+        ),
+        networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
+        api_key=api_key,
+        username=caller.basic_auth.username if caller.basic_auth is not None else None,
+        password=password[0] if password else None,
+        certificate_names=frozenset(caller.client_cert_names),
     )
 
 

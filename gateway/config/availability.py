@@ -13,7 +13,6 @@ from gateway.config.settings import Settings
 
 # The key (`*`: any name), and which of its values are not available; empty: all but the default.
 UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("callers", ()),
     ("listen.tls.cert_file", ()),
     ("listen.tls.key_file", ()),
     ("listen.tls.client_ca_file", ()),
@@ -31,7 +30,6 @@ UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("audit.fhir_audit_events", ()),
     ("fhir.auto_if_match", ()),
     ("fhir.search_guard", ("block",)),
-    ("rewrite.aliases", ()),
 )
 
 

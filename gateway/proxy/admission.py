@@ -8,6 +8,8 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.proxy.callers import Caller
+from gateway.proxy.limiting import Slots
 
 _RETRY_AFTER: Final = 1.0
 
@@ -26,7 +28,7 @@ class Admission:
     """Counts exchanges in flight and refuses those that cannot be taken."""
 
     def __init__(self, *, max_concurrent: int, audit_available: Callable[[], bool]) -> None:
-        self._max_concurrent = max_concurrent
+        self._slots = Slots(max_concurrent)
         self._audit_available = audit_available
         self.phase = Phase.SERVING
         self.inflight = 0
@@ -35,14 +37,29 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not Phase.SERVING
 
-    def admit(self) -> None:
-        """Raises `GatewayError`: shutting-down, overloaded or audit-unavailable.
+    async def admit(self, caller: Caller) -> None:
+        """Take a place for a request of this caller; `leave` gives it back.
 
-        To be called with the exchange counted in `inflight` already.
+        Raises `GatewayError`: shutting-down, audit-unavailable, rate-limited or overloaded.
         """
         if self.phase is Phase.STOPPED:
             raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
-        if self.inflight > self._max_concurrent:
-            raise GatewayError(errors.OVERLOADED, "requests in flight", retry_after=_RETRY_AFTER)
         if not self._audit_available():
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
+        if caller.rate is not None:
+            caller.rate.take()
+        if caller.slots is not None:
+            await caller.slots.enter()
+        try:
+            if not self._slots.try_enter():
+                await self._slots.enter()
+        except BaseException:
+            if caller.slots is not None:
+                caller.slots.leave()
+            raise
+
+    def leave(self, caller: Caller) -> None:
+        """The request that was admitted for this caller is over."""
+        self._slots.leave()
+        if caller.slots is not None:
+            caller.slots.leave()

@@ -1,28 +1,207 @@
-"""Who calls. In this version whoever reaches the listener is one caller, `anonymous`."""
+"""Who calls: named by network, API key, HTTP Basic or client certificate.
+
+Secrets are compared in constant time and against every caller, so that neither a key's right
+beginning nor its owner's place in the settings shows in the time. Nothing here waits.
+"""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.interaction import Interaction
 from gateway.proxy.headers import RequestHeader
+from gateway.proxy.limiting import Slots, TokenBucket
+from gateway.secret import Secret
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_ANYTHING: Final = frozenset(("*",))
+# About the server itself, not about any resource: allowed whatever the resource types are.
+_OF_NO_RESOURCE: Final = frozenset(("capabilities",))
 
 
-class Caller(NamedTuple):
-    """A caller's name, for metrics and audit, and the credential its requests go out with."""
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Which interactions and resource types a caller may use; `*` stands for all."""
+
+    interactions: frozenset[str] = _ANYTHING
+    resources: frozenset[str] = _ANYTHING
+
+    def require(self, what: Interaction) -> None:
+        """Raises `GatewayError` caller-forbidden.
+
+        A request about resources of any type (a transaction, a search over the whole system) is
+        forbidden to a caller that is limited to some types.
+        """
+        if "*" not in self.interactions and what.code not in self.interactions:
+            raise GatewayError(errors.CALLER_FORBIDDEN, "interaction", hint="interaction")
+        if "*" in self.resources or what.resource in self.resources:
+            return
+        if what.code not in _OF_NO_RESOURCE:
+            raise GatewayError(errors.CALLER_FORBIDDEN, "resource type", hint="resource type")
+
+
+EVERYTHING: Final = Permissions()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller: its name in metrics and audit, its credential, and what it may do."""
 
     name: str
-    credential: str
+    credential: str = "default"
+    permissions: Permissions = EVERYTHING
+    rate: TokenBucket | None = None
+    slots: Slots | None = None
 
 
-ANONYMOUS: Final = Caller("anonymous", "default")
+ANONYMOUS: Final = Caller("anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """How one caller is known. Every kind that is given must fit; of key and Basic one suffices."""
+
+    caller: Caller
+    networks: tuple[IPNetwork, ...] = ()
+    api_key: Secret | None = field(default=None, repr=False)
+    username: str | None = None
+    password: Secret | None = field(default=None, repr=False)
+    certificate_names: frozenset[str] = frozenset()
+
+    @property
+    def owes_a_secret(self) -> bool:
+        """Whether the caller has to show a key or password."""
+        return self.api_key is not None or self.password is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: its address and the names in its verified certificate."""
+
+    address: str
+    certificate_names: frozenset[str] = frozenset()
 
 
 class Callers:
-    """Names the caller of a request, without waiting."""
+    """Names the caller of a request; with no identifications everybody is `anonymous`."""
 
-    def __init__(self, anonymous: Caller = ANONYMOUS) -> None:
-        self._anonymous = anonymous
+    def __init__(self, known: Sequence[Identification] = ()) -> None:
+        self._known = tuple(known)
+        self._keys = [
+            (_digest(each.api_key.reveal()), each) for each in known if each.api_key is not None
+        ]
+        self._passwords = [
+            (_digest(f"{each.username}:{each.password.reveal()}"), each)
+            for each in known
+            if each.password is not None
+        ]
+        self._challenges = _challenges(bool(self._passwords), bool(self._keys))
 
-    def identify(self, remote: str, header: RequestHeader) -> Caller:
-        """The caller behind an address and a header section."""
-        return self._anonymous
+    def identify(self, peer: Peer, header: RequestHeader) -> Caller:
+        """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
+        if not self._known:
+            return ANONYMOUS
+        shown = self._shown(header)
+        if shown is None:
+            return self._by_origin(peer)
+        fitting = [each for each in shown if _origin_fits(each, peer)]
+        if fitting:
+            return fitting[0].caller
+        if shown:
+            raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+        raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
+
+    def _shown(self, header: RequestHeader) -> list[Identification] | None:
+        """Whom the key or password in the header belongs to; None when there is neither.
+
+        A field that no caller is known by is none of our business.
+        """
+        key = header.values.get(b"x-api-key") if self._keys else None
+        if key is not None:
+            return _owners(self._keys, key)
+        basic = _basic(header.values.get(b"authorization")) if self._passwords else None
+        return None if basic is None else _owners(self._passwords, basic)
+
+    def _by_origin(self, peer: Peer) -> Caller:
+        here = [each for each in self._known if _origin_fits(each, peer)]
+        for each in here:
+            if not each.owes_a_secret:
+                return each.caller
+        if here:
+            raise GatewayError(
+                errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
+            )
+        raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+
+
+def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The names in a verified certificate, as `ssl` gives it: common names and all SAN values."""
+    common = {
+        value
+        for relative_name in certificate.get("subject", ())
+        for kind, value in relative_name
+        if kind == "commonName"
+    }
+    return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
+
+
+def _origin_fits(known: Identification, peer: Peer) -> bool:
+    if known.networks and not _is_in(peer.address, known.networks):
+        return False
+    names = known.certificate_names
+    return not names or not names.isdisjoint(peer.certificate_names)
+
+
+def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip.version == network.version and ip in network for network in networks)
+
+
+def _digest(text: str | bytes) -> bytes:
+    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
+
+
+def _owners(
+    secrets: Collection[tuple[bytes, Identification]], shown: bytes
+) -> list[Identification]:
+    """All whose secret it is. Digests have one length, and no comparison is left out."""
+    digest = _digest(shown)
+    return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]
+
+
+def _basic(authorization: bytes | None) -> bytes | None:
+    """User name and password of RFC 7617, joined by a colon; b"" for what cannot be read."""
+    if authorization is None:
+        return None
+    scheme, _, encoded = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _challenges(basic: bool, key: bool) -> tuple[tuple[str, str], ...]:
+    """RFC 9110 section 11.6.1 wants at least one challenge with a 401."""
+    challenges = []
+    if basic or not key:
+        challenges.append(("WWW-Authenticate", 'Basic realm="dhp-gateway", charset="UTF-8"'))
+    if key:
+        challenges.append(("WWW-Authenticate", 'ApiKey realm="dhp-gateway", header="X-Api-Key"'))
+    return tuple(challenges)

@@ -21,7 +21,7 @@ from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.proxy import strict
 from gateway.proxy.admission import Admission
 from gateway.proxy.body import BodyLimits, CallerGone, RequestBody
-from gateway.proxy.callers import Callers
+from gateway.proxy.callers import Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
@@ -101,17 +101,23 @@ class Handler:
         exchange = self._begin(request, header)
         side = self._side(request)
         body: RequestBody | None = None
+        admitted: Caller | None = None
         try:
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
             target = resolve(message.path, self._rules.base_path)
-            caller = self._callers.identify(request.remote, header)
+            caller = self._callers.identify(request.connection.peer, header)
             exchange.caller, exchange.credential = caller.name, caller.credential
             what = _classify(exchange, target)
-            self._admission.admit()
+            if what.code != "transaction":
+                caller.permissions.require(what)
+            await self._admission.admit(caller)
+            admitted = caller
             links = self._rewriting.links(header)
             body = self._body(request, header, side)
             if body is not None:
                 what = await self._read_ahead(exchange, header, body, what, links)
+            # Of a Bundle only the body tells what it is.
+            caller.permissions.require(what)
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
@@ -134,6 +140,8 @@ class Handler:
             return self._conclude(exchange, side, header, _query(message.path), error)
         finally:
             request.connection.notify_lost(None)
+            if admitted is not None:
+                self._admission.leave(admitted)
             self._end(exchange, body)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:

@@ -61,6 +61,7 @@ _READ: Final = frozenset(
         b"accept",
         b"accept-encoding",
         b"accept-language",
+        b"authorization",
         b"connection",
         b"content-encoding",
         b"content-length",
@@ -74,6 +75,7 @@ _READ: Final = frozenset(
         b"transfer-encoding",
         b"upgrade",
         b"via",
+        b"x-api-key",
         b"x-provenance",
         b"x-request-id",
     )

@@ -24,6 +24,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy import strict
+from gateway.proxy.callers import Peer, certificate_names
 
 _SWEEP_INTERVAL: Final = 0.25
 _KEEP_ALIVE: Final = 75.0
@@ -74,7 +75,7 @@ class IncomingRequest:
     @property
     def remote(self) -> str:
         """The address of the caller's end of the connection; "unix" for a unix socket."""
-        return self.connection.remote
+        return self.connection.peer.address
 
     def _finish(self) -> None:
         """aiohttp tells that the handler is done; there is nothing to clear."""
@@ -125,7 +126,7 @@ class CallerConnection(RequestHandler):
         "_on_lost",
         "_peer_done",
         "_sink",
-        "remote",
+        "peer",
     )
 
     def __init__(self, server: CallerServer, sink: RequestSink, **options: Any) -> None:
@@ -136,14 +137,13 @@ class CallerConnection(RequestHandler):
         self._discarding = False
         self._peer_done: asyncio.Event | None = None
         self._on_lost: Callable[[], None] | None = None
-        self.remote = ""
+        self.peer = Peer("")
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
-        peer = transport.get_extra_info("peername")
-        self.remote = peer[0] if isinstance(peer, tuple) and peer else "unix"
+        self.peer = _peer(transport)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -267,6 +267,14 @@ class CallerConnection(RequestHandler):
         if "Invalid method" in text and _ORIGIN_FORM.match(self._head_bytes):
             return strict.unknown_method()
         return GatewayError(errors.BAD_REQUEST, type(exc).__name__, hint="HTTP message", close=True)
+
+
+def _peer(transport: asyncio.BaseTransport) -> Peer:
+    name = transport.get_extra_info("peername")
+    address = name[0] if isinstance(name, tuple) and name else "unix"
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    return Peer(address, certificate_names(certificate) if certificate else frozenset())
 
 
 def _is_target(exc: LineTooLong) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+from tests.proxy.stage import Stage
 
 StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
 
@@ -35,7 +36,7 @@ def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
     """Starts a gateway with some settings changed; it must leave nothing in flight behind."""
 
     @contextlib.asynccontextmanager
-    async def start(**sections: dict[str, Any]) -> AsyncIterator[Running]:
+    async def start(**sections: Any) -> AsyncIterator[Running]:
         async with running(platform.url, sso.token_url, **sections) as gateway:
             yield gateway
 
@@ -47,3 +48,11 @@ async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
     """A gateway with default settings."""
     async with start_gateway() as started:
         yield started
+
+
+@pytest.fixture
+async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
+    """A platform, an SSO, and what the test opens between them."""
+    stage = Stage(platform, sso)
+    async with stage.stack:
+        yield stage

@@ -1,0 +1,91 @@
+"""How often and how many at once: a token bucket, and slots with a short queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+
+# Long enough for a burst to pass, too short to be felt.
+_LONGEST_WAIT: Final = 0.1
+_QUEUED_SHARE: Final = 10
+_RETRY_AFTER: Final = 1.0
+
+
+class TokenBucket:
+    """Lets `rate` requests a second pass on average, `burst` at once after a pause."""
+
+    def __init__(self, rate: float, burst: int | None, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._size = max(1.0, float(burst) if burst is not None else rate)
+        self._clock = clock
+        self._tokens = self._size
+        self._filled = clock()
+
+    def take(self) -> None:
+        """Raises `GatewayError` rate-limited, with the time until the next request may pass."""
+        now = self._clock()
+        self._tokens = min(self._size, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._tokens < 1:
+            wait = (1 - self._tokens) / self._rate
+            raise GatewayError(errors.RATE_LIMITED, "requests a second", retry_after=wait)
+        self._tokens -= 1
+
+
+class Slots:
+    """At most `size` at once; a tenth of that many may wait for a moment."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._longest_queue = max(1, size // _QUEUED_SHARE)
+
+    def try_enter(self) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        if self._taken < self._size and not self._queue:
+            self._taken += 1
+            return True
+        return False
+
+    async def enter(self) -> None:
+        """Take a slot, waiting for a moment. Raises `GatewayError` overloaded."""
+        if self.try_enter():
+            return
+        if len(self._queue) >= self._longest_queue:
+            raise _overloaded()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT):
+                await turn
+        except BaseException as error:
+            self._give_up(turn)
+            if isinstance(error, TimeoutError):
+                raise _overloaded() from None
+            raise
+
+    def leave(self) -> None:
+        """Give a slot back: to the first in the queue, if there is one."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn in self._queue:
+            self._queue.remove(turn)
+        elif turn.done() and not turn.cancelled():
+            # The slot was handed over at the very moment in which the wait ended.
+            self.leave()
+
+
+def _overloaded() -> GatewayError:
+    return GatewayError(errors.OVERLOADED, "requests at once", retry_after=_RETRY_AFTER)

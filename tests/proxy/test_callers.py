@@ -1,0 +1,288 @@
+"""Who may call, how they are known and what they may do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.inbound import INTERACTIONS as CONFIGURABLE
+from gateway.errors import GatewayError
+from gateway.fhir.interaction import INTERACTIONS, Interaction, classify
+from gateway.proxy import callers as callers_module
+from gateway.proxy.callers import Caller, Callers, Identification, Peer, Permissions
+from gateway.proxy.headers import read_request
+from gateway.secret import Secret
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Wire, ask, get, post
+
+KEY = "key-of-the-laboratory"
+PASSWORD = "pass:wörd"
+NEAR = "10.20.3.4"
+FAR = "192.0.2.9"
+
+
+def network(text: str) -> tuple[Any, ...]:
+    """One network."""
+    return (ipaddress.ip_network(text),)
+
+
+OPEN = Identification(Caller("open"), networks=network("10.30.0.0/16"))
+LAB = Identification(Caller("lab"), networks=network("10.20.0.0/16"), api_key=Secret(KEY))
+ROAMING = Identification(Caller("roaming"), username="rtg", password=Secret(PASSWORD))
+CERTIFIED = Identification(Caller("certified"), certificate_names=frozenset({"his.clinic.uz"}))
+ALL = (OPEN, LAB, ROAMING, CERTIFIED)
+
+
+def basic(user: str, password: str) -> bytes:
+    """An Authorization value."""
+    return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
+
+
+def identify(known: tuple[Identification, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
+    """The caller's name, or the reason why there is none."""
+    try:
+        return Callers(known).identify(peer, read_request(fields)).name
+    except GatewayError as error:
+        return error.reason.code
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "expected"),
+    [
+        (Peer("10.30.0.1"), (), "open"),
+        (Peer("::ffff:10.30.0.1"), (), "open"),
+        (Peer(NEAR), ((b"X-Api-Key", KEY.encode()),), "lab"),
+        (Peer(FAR), ((b"X-Api-Key", KEY.encode()),), "caller-forbidden"),
+        (Peer(NEAR), ((b"X-Api-Key", KEY[:-1].encode()),), "caller-unknown"),
+        (Peer("10.30.0.1"), ((b"X-Api-Key", b"old key"),), "caller-unknown"),
+        (Peer(NEAR), (), "caller-unauthenticated"),
+        (Peer(FAR), (), "caller-unauthenticated"),
+        (Peer(FAR), ((b"Authorization", basic("rtg", PASSWORD)),), "roaming"),
+        (Peer(FAR), ((b"authorization", basic("RTG", PASSWORD)),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", basic("rtg", "x")),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", b"Basic !!!"),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", b"Bearer x"),), "caller-unauthenticated"),
+        (Peer(FAR, frozenset({"his.clinic.uz", "x"})), (), "certified"),
+        (Peer(FAR, frozenset({"other.clinic.uz"})), (), "caller-unauthenticated"),
+        (Peer("unix"), (), "caller-unauthenticated"),
+    ],
+)
+def test_who_is_known_by_what(
+    peer: Peer, fields: tuple[tuple[bytes, bytes], ...], expected: str
+) -> None:
+    """Each way of proving who one is leads to its caller or to its own error."""
+    assert identify(ALL, peer, *fields) == expected
+
+
+def test_unknown_network_is_forbidden_where_no_secret_would_help() -> None:
+    """From an unknown network there is nothing to prove."""
+    assert identify((OPEN,), Peer(FAR)) == "caller-forbidden"
+    assert identify((OPEN, LAB), Peer(FAR)) == "caller-forbidden"
+
+
+def test_fields_that_nobody_is_known_by_are_ignored() -> None:
+    """An old system that sends some password or key of its own is not refused for it."""
+    peer = Peer("10.30.0.1")
+    assert identify((OPEN,), peer, (b"Authorization", basic("a", "b"))) == "open"
+    assert identify((OPEN,), peer, (b"X-Api-Key", b"anything")) == "open"
+
+
+def test_without_callers_everybody_is_anonymous() -> None:
+    """No configured callers means no questions."""
+    assert identify((), Peer(FAR), (b"X-Api-Key", b"x")) == "anonymous"
+
+
+def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong key costs the same comparisons, of the same length, however much of it is right."""
+    compared: list[tuple[int, int]] = []
+
+    class Recording:
+        """Counts comparisons."""
+
+        @staticmethod
+        def compare_digest(left: bytes, right: bytes) -> bool:
+            compared.append((len(left), len(right)))
+            return left == right
+
+    monkeypatch.setattr(callers_module, "hmac", Recording)
+    known = tuple(
+        Identification(Caller(str(number)), api_key=Secret(f"key-{number}")) for number in range(5)
+    )
+    for shown in (b"key-0", b"key-4", b"key-", b"x" * 10_000, b""):
+        compared.clear()
+        identify(known, Peer(FAR), (b"X-Api-Key", shown))
+        assert compared == [(hashlib.sha256().digest_size,) * 2] * 5
+
+
+@pytest.mark.parametrize(
+    ("interactions", "resources", "method", "path", "allowed"),
+    [
+        ({"*"}, {"*"}, "DELETE", "/Patient/1", True),
+        ({"read"}, {"*"}, "GET", "/Patient/1", True),
+        ({"read"}, {"*"}, "GET", "/Patient", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/1", True),
+        ({"*"}, {"Patient"}, "GET", "/Observation/1", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/1/Observation", False),
+        ({"*"}, {"Patient"}, "GET", "/?_type=Observation", False),
+        ({"*"}, {"Patient"}, "POST", "", False),
+        ({"*"}, {"Patient"}, "GET", "/metadata", True),
+        ({"*"}, {"Patient"}, "GET", "/Unknown/1", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/../Observation/1", False),
+        ({"read"}, {"Patient"}, "GET", "/metadata", False),
+    ],
+)
+def test_what_a_caller_may_do(
+    interactions: set[str], resources: set[str], method: str, path: str, allowed: bool
+) -> None:
+    """Interaction and resource type both have to be allowed."""
+    permissions = Permissions(frozenset(interactions), frozenset(resources))
+    what = classify(method, path.partition("?")[0], path.partition("?")[2])
+    if allowed:
+        permissions.require(what)
+    else:
+        with pytest.raises(GatewayError, match="caller-forbidden"):
+            permissions.require(what)
+
+
+def test_settings_know_every_interaction() -> None:
+    """What can be allowed in the settings is what requests are classified as."""
+    assert set(CONFIGURABLE) == set(INTERACTIONS)
+    assert Interaction("read").code in INTERACTIONS
+
+
+def lab(**more: Any) -> dict[str, Any]:
+    """The laboratory as an entry of the settings."""
+    return {"name": "lab", "api_key": KEY, **more}
+
+
+async def test_key_opens_and_is_not_forwarded(start_gateway, platform: Platform) -> None:
+    """A caller with the right key is served under its name, and the platform never sees the key."""
+    async with start_gateway(callers=[lab()]) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        assert reply.status == 200
+        (record,) = await gateway.audit()
+        assert record["caller"] == "lab"
+        assert await gateway.metric("dhp_gateway_requests_total", caller="lab") == 1
+    assert KEY not in str(platform.seen)
+
+
+async def test_refusals_reach_nobody(start_gateway, platform: Platform) -> None:
+    """Without a key or with a wrong one a caller gets 401 with a challenge, and nothing goes on."""
+    async with start_gateway(callers=[lab()]) as gateway:
+        for field, reason in (
+            ("X-Other: 1", "caller-unauthenticated"),
+            ("X-Api-Key: wrong", "caller-unknown"),
+        ):
+            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
+            assert (reply.status, reply.reason) == (401, reason)
+            assert (reply.header("www-authenticate") or "").startswith("ApiKey ")
+    assert platform.seen == []
+
+
+async def test_key_file_is_read(start_gateway, tmp_path: Path) -> None:
+    """A key may stand in a file, with a line break at its end."""
+    file = tmp_path / "key"
+    file.write_text(KEY + "\n")
+    async with start_gateway(callers=[{"name": "lab", "api_key_file": str(file)}]) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+    assert reply.status == 200
+
+
+async def test_network_and_resources_limit_a_caller(start_gateway, platform: Platform) -> None:
+    """A caller on loopback that may only read patients gets 403 for everything else."""
+    allow = {"interactions": ["read"], "resources": ["Patient"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    async with start_gateway(callers=[caller]) as gateway:
+        statuses = [
+            (await ask(gateway.address, request)).status
+            for request in (
+                get("/fhir/Patient/1"),
+                get("/fhir/Observation/1"),
+                post("/fhir/Patient", b"{}"),
+                post("/fhir", b'{"resourceType":"Bundle","type":"transaction"}'),
+            )
+        ]
+    assert statuses == [200, 403, 403, 403]
+    assert len(platform.seen) == 1
+
+
+async def test_bundle_is_judged_by_its_type(start_gateway, platform: Platform) -> None:
+    """A caller that may send batches may not send transactions, and the other way round."""
+    allow = {"interactions": ["batch"], "resources": ["*"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    async with start_gateway(callers=[caller]) as gateway:
+        statuses = [
+            (
+                await ask(
+                    gateway.address, post("/fhir", b'{"resourceType":"Bundle","type":"%s"}' % k)
+                )
+            )
+            for k in (b"batch", b"transaction")
+        ]
+    assert [reply.status for reply in statuses] == [200, 403]
+    assert len(platform.seen) == 1
+
+
+async def test_each_caller_has_its_own_credential(
+    start_gateway, platform: Platform, sso: Sso
+) -> None:
+    """Callers of two clinics go out with the tokens of two clients; the audit tells them apart."""
+    async with start_gateway(
+        credentials={
+            "north": {"client_id": "north-id", "client_secret": "n"},
+            "south": {"client_id": "south-id", "client_secret": "s"},
+        },
+        callers=[
+            lab(name="n", credential="north"),
+            {"name": "s", "api_key": "another", "credential": "south"},
+        ],
+    ) as gateway:
+        await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: another"))
+        assert [r["credential"] for r in await gateway.audit(2)] == ["north", "south"]
+        _, body = await gateway.ready()
+        assert set(body["checks"]) >= {"token:north", "token:south"}
+        assert "token:default" not in body["checks"]
+    first, second = (seen.header("authorization") for seen in platform.seen)
+    assert first != second
+    assert {request.form["client_id"] for request in sso.requests} == {"north-id", "south-id"}
+
+
+async def test_rate_limit_answers_429(start_gateway, platform: Platform) -> None:
+    """Beyond its burst a caller gets 429 with Retry-After; another caller is not touched."""
+    limited = lab(rate_limit={"requests_per_second": 0.1, "burst": 2})
+    free = {"name": "free", "api_key": "free-key"}
+    async with start_gateway(callers=[limited, free]) as gateway:
+        request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
+        replies = [await ask(gateway.address, request) for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert replies[2].reason == "rate-limited"
+        assert 1 <= int(replies[2].header("retry-after") or 0) <= 10
+        other = await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: free-key"))
+        assert other.status == 200
+    assert len(platform.seen) == 3
+
+
+async def test_concurrency_of_a_caller_is_limited(start_gateway, platform: Platform) -> None:
+    """A caller at its limit gets 503 overloaded after a short wait; its place comes back."""
+
+    async def never(line: Any) -> None:
+        await line.reader.read()
+
+    async with start_gateway(callers=[lab(max_concurrent=1)]) as gateway:
+        request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
+        platform.script(never)
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(request)
+            await platform.until_seen(1)
+            reply = await ask(gateway.address, request)
+            assert (reply.status, reply.reason) == (503, "overloaded")
+            assert reply.header("retry-after") == "1"
+        await gateway.audit(2)
+        assert (await ask(gateway.address, request)).status == 200
