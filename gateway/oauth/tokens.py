@@ -109,11 +109,30 @@ class Tokens:
         self._fetcher = Fetcher(store, observer, self._pacing, self._times)
         self._slots = {name: _Slot(name, source, self._policy) for name, source in sources.items()}
         self._closed = False
+        self._renewing = True
 
-    async def start(self) -> None:
-        """Begin to fetch every credential's token; does not wait for the SSO."""
+    async def start(self, kept: Mapping[str, Token] | None = None) -> None:
+        """Begin to fetch every credential's token; does not wait for the SSO.
+
+        `kept` are valid tokens, by credential, that are at hand already: they are used, and renewed
+        in time.
+        """
+        for name, slot in self._slots.items():
+            token = kept.get(name) if kept is not None else None
+            if token is None:
+                self._launch(slot)
+                continue
+            now = self._clock()
+            self._install(slot, token, now)
+            self._schedule(slot, self._pacing.refresh_delay(token, now))
+
+    def stop_renewing(self) -> None:
+        """Another object has taken over: fetch only what a request still needs."""
+        self._renewing = False
         for slot in self._slots.values():
-            self._launch(slot)
+            if slot.timer is not None:
+                slot.timer.cancel()
+            slot.timer = slot.next_attempt = None
 
     async def close(self) -> None:
         """End all fetches and timers; requests that still wait get `shutting-down`."""
@@ -299,5 +318,7 @@ class Tokens:
         self._observer.token_expires(slot.credential, token.wall_expiry)
 
     def _schedule(self, slot: _Slot, delay: float) -> None:
+        if not self._renewing:
+            return
         slot.next_attempt = self._clock() + delay
         slot.timer = self._times.call_later(delay, lambda: self._launch(slot))

@@ -64,10 +64,18 @@ class UpstreamPool:
         self._connecting = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._draining = False
 
     def open(self) -> None:
         """Start the sweep; needs the running loop."""
         self._sweep()
+
+    def drain(self) -> None:
+        """Keep no connection for later; exchanges in flight go on."""
+        self._draining = True
+        while self._idle:
+            self._idle.popleft().close()
+            self._wake_waiter()
 
     def close(self) -> None:
         """Drop every connection; exchanges in flight fail."""
@@ -102,7 +110,8 @@ class UpstreamPool:
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back; one in doubt is closed and never used again."""
         self._active.discard(connection)
-        if connection.reusable and self._clock() - connection.opened_at < _MAX_AGE:
+        keep = not self._draining and self._clock() - connection.opened_at < _MAX_AGE
+        if keep and connection.reusable:
             connection.rest()
             self._idle.append(connection)
         elif connection.complete:

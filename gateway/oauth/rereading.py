@@ -1,0 +1,56 @@
+"""A credential whose secret is read again when the SSO refuses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.oauth.grants import ClientCredentials, CredentialSource
+from gateway.oauth.token_response import TokenRequestError, TokenResponse
+
+
+class RereadingSource:
+    """The tokens of one credential.
+
+    `identity` tells whose tokens these are, whatever the secret; `reread` reads the secret again,
+    in another thread, and raises any exception when it cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: CredentialSource,
+        *,
+        identity: tuple[object, ...],
+        reread: Callable[[], ClientCredentials],
+    ) -> None:
+        self.identity = identity
+        self._source = source
+        self._reread = reread
+
+    @property
+    def store_key(self) -> str:
+        """Tells these tokens from all others in the store; changes with the secret."""
+        return self._source.store_key
+
+    async def request(self) -> TokenResponse:
+        """Ask for a new token, a second time if the secret has changed since.
+
+        Raises `TokenRequestError`.
+        """
+        try:
+            return await self._source.request()
+        except TokenRequestError as error:
+            if error.kind != "refused" or not await self._has_changed():
+                raise
+        return await self._source.request()
+
+    async def _has_changed(self) -> bool:
+        try:
+            grant = await asyncio.to_thread(self._reread)
+        except Exception:
+            # What was refused stands; that the secret cannot be read is told by the next reload.
+            return False
+        if grant.fingerprint == self._source.grant.fingerprint:
+            return False
+        self._source.grant = grant
+        return True
