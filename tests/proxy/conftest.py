@@ -11,6 +11,7 @@ import pytest
 
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
+from tests.doubles.rest import come_to_rest
 from tests.doubles.sso import Sso
 from tests.proxy.stage import Stage
 
@@ -39,6 +40,7 @@ def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
     async def start(**sections: Any) -> AsyncIterator[Running]:
         async with running(platform.url, sso.token_url, **sections) as gateway:
             yield gateway
+            await come_to_rest(gateway)
 
     return start
 

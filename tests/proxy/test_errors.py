@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from gateway import errors
-from tests.doubles.platform import Platform
-from tests.doubles.sso import Sso
 from tests.proxy.error_table import CONTRACT, judge
 from tests.proxy.provocations import PROVOKED, header_timeout, unknown_path
 from tests.proxy.stage import Stage
@@ -18,14 +14,6 @@ MISSING = {
     *("caller-unauthenticated", "caller-unknown", "caller-forbidden", "rate-limited"),
     *("search-parameter-ignored", "outbox-full"),
 }
-
-
-@pytest.fixture
-async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
-    """A platform, an SSO, and what the test opens between them."""
-    stage = Stage(platform, sso)
-    async with stage.stack:
-        yield stage
 
 
 def test_every_reason_is_provoked() -> None:
