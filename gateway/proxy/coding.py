@@ -35,18 +35,21 @@ class InsideGzip:
         self._unpack = zlib.decompressobj(_GZIP)
         self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._members = 0
+        self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Raises `BrokenCoding`."""
         packed = []
         try:
             while chunk:
+                self._inside = True
                 plain = self._unpack.decompress(chunk, _PIECE)
                 packed.append(self._pack.compress(self._inner.feed(plain)))
                 chunk = self._unpack.unconsumed_tail
                 if self._unpack.eof:
                     chunk = self._unpack.unused_data
                     self._members += 1
+                    self._inside = False
                     self._unpack = zlib.decompressobj(_GZIP)
         except zlib.error:
             raise BrokenCoding from None
@@ -54,7 +57,6 @@ class InsideGzip:
 
     def finish(self) -> bytes:
         """Raises `BrokenCoding` when the last member is not complete."""
-        rest = self._unpack.flush()
-        if rest or not self._members:
+        if self._inside or not self._members:
             raise BrokenCoding
         return self._pack.compress(self._inner.finish()) + self._pack.flush()

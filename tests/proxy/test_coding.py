@@ -1,0 +1,53 @@
+"""A transform inside gzip: nothing cut ever comes out as whole."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from gateway.proxy.coding import BrokenCoding, InsideGzip
+
+PLAIN = b'{"resourceType":"Patient"}' * 3
+MEMBERS = gzip.compress(PLAIN) + gzip.compress(PLAIN)
+
+
+class Unchanged:
+    """A transform that changes nothing."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The same."""
+        return chunk
+
+    def finish(self) -> bytes:
+        """Nothing."""
+        return b""
+
+
+def recode(coded: bytes, size: int) -> bytes:
+    """Pass a body through in pieces."""
+    transform = InsideGzip(Unchanged())
+    pieces = [transform.feed(coded[at : at + size]) for at in range(0, len(coded), size)]
+    return b"".join(pieces) + transform.finish()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_members_follow_each_other(size: int) -> None:
+    """A body of several members (RFC 1952 section 2.2) comes out whole, in any pieces."""
+    assert gzip.decompress(recode(MEMBERS, size)) == PLAIN * 2
+
+
+@pytest.mark.parametrize("length", range(len(MEMBERS)))
+def test_cut_anywhere_is_broken(length: int) -> None:
+    """A body that ends inside a member is broken; one that ends with a member is whole."""
+    if length == len(MEMBERS) // 2:
+        assert gzip.decompress(recode(MEMBERS[:length], 10)) == PLAIN
+        return
+    with pytest.raises(BrokenCoding):
+        recode(MEMBERS[:length], 10)
+
+
+def test_bytes_after_the_last_member_are_broken() -> None:
+    """Garbage behind the last member is not swallowed."""
+    with pytest.raises(BrokenCoding):
+        recode(MEMBERS + b"garbage", 1000)
