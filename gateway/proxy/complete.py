@@ -39,10 +39,11 @@ def _checker(media_type: str) -> Callable[[bytes], bool] | None:
 
 def _is_json(body: bytes) -> bool:
     try:
-        orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
+        value = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
         return False
-    return True
+    # A number tells nothing: it could have had more digits.
+    return not isinstance(value, int | float) or isinstance(value, bool)
 
 
 def _is_ndjson(body: bytes) -> bool:
