@@ -1,0 +1,26 @@
+"""Whether a gateway has come to rest: nothing in flight, no connection in use."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.doubles.gateway import Running
+
+
+async def come_to_rest(gateway: Running, *, patience: float = 5.0) -> None:
+    """Wait until requests and connections are at zero again; fails after `patience` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while busy := await _busy(gateway):
+        assert loop.time() < deadline, f"still busy: {busy}"
+        await asyncio.sleep(0.02)
+
+
+async def _busy(gateway: Running) -> dict[str, float]:
+    connections = "dhp_gateway_upstream_connections"
+    gauges = {
+        "requests": await gateway.metric("dhp_gateway_inflight_requests"),
+        "active": await gateway.metric(connections, state="active"),
+        "connecting": await gateway.metric(connections, state="connecting"),
+    }
+    return {name: value for name, value in gauges.items() if value}
