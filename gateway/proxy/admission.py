@@ -37,12 +37,13 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not Phase.SERVING
 
-    async def admit(self, caller: Caller) -> None:
+    async def admit(self, caller: Caller, *, fresh: bool = False) -> None:
         """Take a place for a request of this caller; `leave` gives it back.
 
+        `fresh` says that its connection was accepted for it: such a request is served to the end.
         Raises `GatewayError`: shutting-down, audit-unavailable, rate-limited or overloaded.
         """
-        if self.phase is Phase.STOPPED:
+        if self.phase is Phase.STOPPED and not fresh:
             raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
         if not self._audit_available():
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)

@@ -27,7 +27,8 @@ from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.headers import RequestHeader, read_request
-from gateway.proxy.listener import Answered, IncomingRequest, ListenLimits
+from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.listener import ListenLimits
 from gateway.proxy.relay import CallerSide, explain, pass_on
 from gateway.proxy.rewriting import (
     Rewriting,
@@ -110,9 +111,9 @@ class Handler:
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what)
-            await self._admission.admit(caller)
+            await self._admission.admit(caller, fresh=request.fresh)
             admitted = caller
-            links = self._rewriting.links(header)
+            links = self._rewriting.links(header, request.scheme)
             body = self._body(request, header, side)
             if body is not None:
                 what = await self._read_ahead(exchange, header, body, what, links)

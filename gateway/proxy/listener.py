@@ -14,10 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler
 
@@ -25,12 +23,15 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy import strict
 from gateway.proxy.callers import Peer, certificate_names
+from gateway.proxy.incoming import Answered, IncomingRequest
 
 _SWEEP_INTERVAL: Final = 0.25
 _KEEP_ALIVE: Final = 75.0
 # How long an answered connection stays open for what the caller is still sending: closing at once
 # would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
 _LINGER: Final = 1.0
+# At the end, how long a connection that was let in may take to say what it wants.
+_FIRST_REQUEST: Final = 1.0
 _ORIGIN_FORM = re.compile(rb"\r*\n*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ /[^ \r\n]* HTTP/1\.[01]\r\n")
 
 
@@ -47,61 +48,6 @@ class ListenLimits:
     def all_header_bytes(self) -> int:
         """All fields together."""
         return 4 * self.header_bytes
-
-
-class IncomingRequest:
-    """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
-
-    __slots__ = ("_task", "connection", "message", "payload")
-
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        connection: CallerConnection,
-        _writer: AbstractStreamWriter | None = None,
-        task: asyncio.Task[None] | None = None,
-    ) -> None:
-        self.message = message
-        self.payload = payload
-        self.connection = connection
-        self._task = task
-
-    @property
-    def has_body(self) -> bool:
-        """Whether the message announced a body."""
-        return self.payload is not EMPTY_PAYLOAD
-
-    @property
-    def remote(self) -> str:
-        """The address of the caller's end of the connection; "unix" for a unix socket."""
-        return self.connection.peer.address
-
-    def _finish(self) -> None:
-        """aiohttp tells that the handler is done; there is nothing to clear."""
-
-    def _cancel(self, exc: BaseException) -> None:
-        """aiohttp tells that the connection is lost: whoever reads the body learns it."""
-        if self.has_body:
-            self.payload.set_exception(exc)
-
-
-class Answered:
-    """What the handler returns to aiohttp: everything is on the wire already."""
-
-    __slots__ = ("_connection", "keep_alive")
-
-    def __init__(self, connection: CallerConnection, *, keep_alive: bool) -> None:
-        self._connection = connection
-        self.keep_alive = keep_alive
-
-    async def prepare(self, _request: object) -> None:
-        """Nothing is left to send."""
-
-    async def write_eof(self) -> None:
-        """Before the connection closes, give the caller time to read the answer."""
-        if not self.keep_alive:
-            await self._connection.linger()
 
 
 class RequestSink(Protocol):
@@ -126,7 +72,10 @@ class CallerConnection(RequestHandler):
         "_on_lost",
         "_peer_done",
         "_sink",
+        "kept",
+        "opened_at",
         "peer",
+        "secure",
     )
 
     def __init__(self, server: CallerServer, sink: RequestSink, **options: Any) -> None:
@@ -138,12 +87,17 @@ class CallerConnection(RequestHandler):
         self._peer_done: asyncio.Event | None = None
         self._on_lost: Callable[[], None] | None = None
         self.peer = Peer("")
+        self.secure = False
+        self.kept = False
+        self.opened_at = 0.0
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
         self.peer = _peer(transport)
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        self.opened_at = self._loop.time()
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -178,6 +132,30 @@ class CallerConnection(RequestHandler):
     def busy(self) -> bool:
         """Whether an exchange is under way."""
         return self._request_in_progress
+
+    @property
+    def queued(self) -> bool:
+        """Whether further requests were read already and wait for their turn."""
+        return bool(self._messages)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive."""
+        return self.kept and not (self.busy or self._messages or self._header_since is not None)
+
+    def unfinished(self, now: float) -> bool:
+        """Whether the gateway owes something here.
+
+        An answer, the rest of one that a slow caller has not taken yet, or, for a moment, the
+        chance to send the first request on a connection that was accepted.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return self.busy
+        if self.busy or self._messages or transport.get_write_buffer_size():
+            return True
+        began = self.opened_at if not self.kept else self._header_since
+        return began is not None and now - began < _FIRST_REQUEST
 
     def notify_lost(self, callback: Callable[[], None] | None) -> None:
         """Call back when the connection is lost; None takes that back."""
@@ -293,7 +271,7 @@ class CallerServer(web.Server):
             handler_cancellation=False,
         )
         self._sink = sink
-        self._limits = limits
+        self.limits = limits  # of connections to come
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
@@ -306,12 +284,34 @@ class CallerServer(web.Server):
             loop=self._loop,
             keepalive_timeout=_KEEP_ALIVE,
             access_log=None,
-            max_line_size=self._limits.url_bytes,
-            max_field_size=self._limits.header_bytes,
-            max_headers=self._limits.headers,
+            max_line_size=self.limits.url_bytes,
+            max_field_size=self.limits.header_bytes,
+            max_headers=self.limits.headers,
             auto_decompress=False,
             lingering_time=_LINGER,
         )
+
+    @property
+    def open_connections(self) -> int:
+        """How many callers are connected."""
+        return len(self._connections)
+
+    @property
+    def unfinished(self) -> int:
+        """On how many connections the gateway still owes something."""
+        now = self._loop.time()
+        return sum(
+            isinstance(connection, CallerConnection) and connection.unfinished(now)
+            for connection in self._connections
+        )
+
+    def drop_idle(self) -> bool:
+        """Close the longest open of the idle connections to make room; False if there is none."""
+        for connection in self._connections:
+            if isinstance(connection, CallerConnection) and connection.idle:
+                connection.force_close()
+                return True
+        return False
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine that the server owns."""
@@ -328,7 +328,7 @@ class CallerServer(web.Server):
         now = self._loop.time()
         for connection in self.connections:
             if isinstance(connection, CallerConnection) and connection.overdue(
-                now, self._limits.header_timeout
+                now, self.limits.header_timeout
             ):
                 connection.refuse_header()
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

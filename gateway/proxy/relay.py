@@ -24,7 +24,7 @@ from gateway.proxy.body import CallerGone
 from gateway.proxy.coding import Transform
 from gateway.proxy.connection import Framing
 from gateway.proxy.headers import to_caller, without_digests
-from gateway.proxy.listener import Answered, IncomingRequest
+from gateway.proxy.incoming import Answered, IncomingRequest
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
@@ -106,8 +106,10 @@ class CallerSide:
 
     def persistence(self) -> bytes:
         """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
-        # A body that was not read would be taken for the next request.
-        if self._closing() or not self._request.payload.is_eof():
+        # A body that was not read would be taken for the next request. At the end of the gateway
+        # requests that were sent ahead are still answered.
+        closing = self._closing() and not self._request.connection.queued
+        if closing or not self._request.payload.is_eof():
             self._keep_alive = False
         if not self._keep_alive:
             return b"Connection: close\r\n"

@@ -55,18 +55,18 @@ class Rewriting:
         # Callers send few different hosts; one that sends many only makes us compute.
         self._by_host = lru_cache(maxsize=64)(self._links_by_host)
 
-    def links(self, header: RequestHeader) -> LinkMap | None:
-        """The bases for one caller; None where its URLs pass unchanged."""
+    def links(self, header: RequestHeader, scheme: str = "http") -> LinkMap | None:
+        """The bases for a caller who came by `scheme`; None where its URLs pass unchanged."""
         if not self._enabled:
             return None
         if self._fixed is not None:
             return self._fixed
-        return self._by_host(header.text(b"host") or "")
+        return self._by_host(header.text(b"host") or "", scheme)
 
-    def _links_by_host(self, host: str) -> LinkMap | None:
+    def _links_by_host(self, host: str, scheme: str) -> LinkMap | None:
         if _AUTHORITY.fullmatch(host) is None:
             return None
-        return self._links(f"http://{host}{self._base_path}")
+        return self._links(f"{scheme}://{host}{self._base_path}")
 
     def _links(self, gateway: str) -> LinkMap:
         return LinkMap(self._platform, gateway, self._aliases)
