@@ -253,11 +253,15 @@ def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayE
     if isinstance(failure, GatewayError):
         return failure, "connect"
     cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
-    return broken(failure, repeatable=safe), cause
+    return broken(failure, safe=safe), cause
 
 
-def broken(failure: Broken, *, repeatable: bool = False) -> GatewayError:
-    """The outcome of a connection that gave no complete, valid answer."""
+def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
+    """The outcome of a connection that gave no complete, valid answer.
+
+    `safe` is None where that is not known; a request that is not safe may have had its effect.
+    """
+    hint = "outcome unknown" if safe is False else ""
     if failure.kind == "timeout":
-        return GatewayError(errors.UPSTREAM_TIMEOUT, "no answer in time")
-    return GatewayError(errors.UPSTREAM_FAILED, failure.kind, repeatable=repeatable)
+        return GatewayError(errors.UPSTREAM_TIMEOUT, "no answer in time", hint=hint)
+    return GatewayError(errors.UPSTREAM_FAILED, failure.kind, hint=hint, repeatable=bool(safe))
