@@ -29,6 +29,7 @@ class Row:
     severity: str = "error"
     retry_after: bool = False
     allow: bool = False
+    challenge: bool = False
     closed: bool | None = False
     parsed: bool = True
     seen: tuple[int, ...] = (0,)
@@ -51,6 +52,10 @@ CONTRACT: Final[dict[str, Row]] = {
     "unknown-path": Row(404, "not-found"),
     "loop": Row(508, "processing"),
     "method-not-allowed": Row(405, "not-supported", allow=True, closed=None),
+    "caller-unauthenticated": Row(401, "login", challenge=True, closed=None),
+    "caller-unknown": Row(401, "unknown", challenge=True, closed=None),
+    "caller-forbidden": Row(403, "forbidden"),
+    "rate-limited": Row(429, "throttled", retry_after=True, asked=(1,)),
     "header-timeout": Row(408, "timeout", closed=True, parsed=False),
     "body-timeout": Row(408, "timeout", closed=True, seen=(0, 1), asked=PERHAPS, attempts=(0, 1)),
     "payload-too-large": Row(413, "too-long", closed=True),
@@ -122,6 +127,7 @@ def _judge_fields(reply: Reply, row: Row) -> None:
     retry_after = reply.header("retry-after")
     if row.retry_after or retry_after is not None:
         assert int(retry_after or "") > 0
+    assert bool(reply.all("www-authenticate")) is row.challenge
     allow = reply.header("allow")
     assert (allow is not None) is row.allow
     assert not row.allow or {"GET", "POST", "PUT", "DELETE"} <= set((allow or "").split(", "))

@@ -45,6 +45,36 @@ async def method_not_allowed(stage: Stage) -> Evidence:
     return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
 
 
+LAB: Final = {"name": "lab", "api_key": "a-key-of-the-laboratory"}
+LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
+
+
+async def caller_unauthenticated(stage: Stage) -> Evidence:
+    """No key where one is due."""
+    return await stage.evidence(await stage.start(callers=[LAB]), stage.get())
+
+
+async def caller_unknown(stage: Stage) -> Evidence:
+    """A key that nobody has."""
+    gateway = await stage.start(callers=[LAB])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", "X-Api-Key: another"))
+
+
+async def caller_forbidden(stage: Stage) -> Evidence:
+    """A type of resource that is not for this caller."""
+    gateway = await stage.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
+async def rate_limited(stage: Stage) -> Evidence:
+    """A caller's second request in a second, where one a minute is allowed."""
+    limit = {"requests_per_second": 0.016, "burst": 1}
+    gateway = await stage.start(callers=[{**LAB, "rate_limit": limit}])
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(get("/fhir/Patient/1", LAB_KEY))).status == 200
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
 async def header_timeout(stage: Stage) -> Evidence:
     """A header that does not end."""
     gateway = await stage.start(limits={"header_timeout": PATIENCE})
@@ -238,6 +268,10 @@ PROVOKED: Final[dict[str, Provoke]] = {
     "unknown-path": unknown_path,
     "loop": loop,
     "method-not-allowed": method_not_allowed,
+    "caller-unauthenticated": caller_unauthenticated,
+    "caller-unknown": caller_unknown,
+    "caller-forbidden": caller_forbidden,
+    "rate-limited": rate_limited,
     "header-timeout": header_timeout,
     "body-timeout": body_timeout,
     "payload-too-large": payload_too_large,

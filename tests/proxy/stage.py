@@ -72,7 +72,7 @@ class Stage:
         platform_url: str | None = None,
         token_url: str | None = None,
         audit_fd: int | None = None,
-        **sections: dict[str, Any],
+        **sections: Any,
     ) -> Running:
         """A gateway that lives until the end of the test; repetitions wait for nearly nothing."""
         settings = {"retries": {"backoff": 0.01}, "fhir": self.fhir, **sections}

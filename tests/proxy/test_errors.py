@@ -10,10 +10,7 @@ from tests.proxy.provocations import PROVOKED, header_timeout, unknown_path
 from tests.proxy.stage import Stage
 
 # Their features do not exist yet.
-MISSING = {
-    *("caller-unauthenticated", "caller-unknown", "caller-forbidden", "rate-limited"),
-    *("search-parameter-ignored", "outbox-full"),
-}
+MISSING = {"search-parameter-ignored", "outbox-full"}
 
 
 def test_every_reason_is_provoked() -> None:
