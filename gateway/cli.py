@@ -73,11 +73,12 @@ def options(
 def run(config: ConfigOption = None) -> None:
     """Run the gateway."""
     settings = _load(config)
-    from gateway.app import run as serve
+    from gateway.reloading import SettingsSource
+    from gateway.running import run as serve
     from gateway.wiring import StartError
 
     try:
-        code = serve(settings, config)
+        code = serve(settings, SettingsSource(config, os.environ))
     except StartError as error:
         _fail(f"could not start: {error}", NO_START)
     raise typer.Exit(code)

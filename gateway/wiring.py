@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from gateway.config import CallerSettings, SecretUnreadable, Settings
 from gateway.oauth.client_auth import client_secret_basic, client_secret_post
 from gateway.oauth.grants import ClientCredentials
+from gateway.proxy.accepting import Capacity
 from gateway.proxy.body import BodyLimits
 from gateway.proxy.callers import Caller, Callers, Identification, Permissions
 from gateway.proxy.circuit import CircuitPolicy
@@ -22,6 +24,8 @@ from gateway.proxy.rewriting import Rewriting
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
+# Files that the gateway keeps open beside its connections, with some to spare.
+_OWN_FILES: Final = 32
 
 
 class StartError(Exception):
@@ -146,6 +150,18 @@ def rewriting(settings: Settings) -> Rewriting:
 def authority(base_url: str) -> bytes:
     """The Host field for a base URL."""
     return urlsplit(base_url).netloc.encode("ascii")
+
+
+def capacity(settings: Settings) -> Capacity:
+    """How many callers may be connected: what open files allow, less what the rest needs."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reserved = min(settings.platform.max_connections + _OWN_FILES, allowed // 2)
+    return Capacity(
+        connections=max(1, allowed - reserved),
+        # Other processes that wait at the same socket get their share.
+        at_a_time=64 if settings.workers == 1 else 1,
+        handshake=settings.limits.header_timeout,
+    )
 
 
 def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:

@@ -134,6 +134,11 @@ class CallerConnection(RequestHandler):
         return self._request_in_progress
 
     @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What serves this connection."""
+        return self._task_handler
+
+    @property
     def queued(self) -> bool:
         """Whether further requests were read already and wait for their turn."""
         return bool(self._messages)
@@ -312,6 +317,18 @@ class CallerServer(web.Server):
                 connection.force_close()
                 return True
         return False
+
+    async def abort_exchanges(self) -> None:
+        """Cancel every exchange in flight, and wait until each is accounted for."""
+        tasks = [
+            connection.task
+            for connection in self._connections
+            if isinstance(connection, CallerConnection) and connection.busy
+        ]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine that the server owns."""

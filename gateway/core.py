@@ -1,0 +1,295 @@
+"""What is made of one version of the settings, and how it gives way to the next.
+
+A `Core` holds all that depends on settings that may change: tokens, the platform's connections,
+the request path. Listeners, metrics, audit and the store of tokens outlive it. An exchange stays
+with the core that it began in; a core is closed after its last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway import wiring
+from gateway.config import Settings
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.oauth.grants import CredentialSource, EndpointSettings, TokenEndpoint
+from gateway.oauth.pacing import TokenPolicy
+from gateway.oauth.rereading import RereadingSource
+from gateway.oauth.store import TokenStore
+from gateway.oauth.token import Token
+from gateway.oauth.tokens import Tokens
+from gateway.proxy.admission import Admission, Phase
+from gateway.proxy.circuit import Circuit, CircuitState
+from gateway.proxy.forward import Forwarder
+from gateway.proxy.handler import Clocks, Collaborators, Handler
+from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
+from gateway.proxy.retrying import RetryBudget, RetryPolicy
+from gateway.proxy.upstream import Restraint, Upstream
+from gateway.telemetry.audit import AuditTrail
+from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
+
+_NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What outlives every version of the settings."""
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    store: TokenStore
+    metrics: Metrics
+    audit: AuditTrail
+
+    def account(self, exchange: Exchange) -> None:
+        """The end of every exchange: one update of the metrics and one audit record."""
+        self.metrics.exchange(exchange)
+        self.audit.exchange(exchange)
+
+
+class Core:
+    """The parts made of one version of the settings; constructing it opens nothing but files.
+
+    Raises `StartError` when a secret or certificate cannot be read.
+    """
+
+    def __init__(self, settings: Settings, around: Surroundings) -> None:
+        self.settings = settings
+        self.exchanges = 0
+        self._over = asyncio.Event()
+        self._retired = False
+        self._metrics = around.metrics
+        self._sources = _sources(settings, around)
+        self.tokens = Tokens(
+            self._sources,
+            around.store,
+            _TokenTelemetry(around.metrics, around.audit),
+            policy=TokenPolicy(wait_timeout=settings.sso.timeout),
+        )
+        self._pool = _pool(settings)
+        self.circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
+        self.admission = Admission(
+            max_concurrent=settings.limits.max_concurrent_requests,
+            audit_available=lambda: around.audit.available,
+        )
+        self.handler = self._handler(around)
+
+    def _handler(self, around: Surroundings) -> Handler:
+        settings = self.settings
+        upstream = Upstream(
+            self._pool,
+            authority=wiring.authority(settings.platform.fhir_base_url),
+            restraint=Restraint(
+                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
+                RetryBudget(settings.retries.budget_ratio, time.monotonic),
+                self.circuit,
+            ),
+            on_retry=around.metrics.retry,
+        )
+        return Handler(
+            wiring.rules(settings),
+            Collaborators(
+                admission=self.admission,
+                callers=wiring.callers(settings, time.monotonic),
+                tokens=self.tokens,
+                forwarder=Forwarder(upstream, self.tokens, around.metrics.retry),
+                rewriting=wiring.rewriting(settings),
+                account=around.account,
+                clocks=Clocks(time.monotonic, time.time),
+            ),
+        )
+
+    async def start(self, before: Core | None = None) -> None:
+        """Begin to fetch tokens, with those of the core before where they are still right."""
+        self._pool.open()
+        self._metrics.declare(self._sources)
+        kept = {} if before is None else self._kept_from(before)
+        await self.tokens.start(kept)
+        if before is None:
+            return
+        self.admission.phase = before.admission.phase
+        for name in kept:
+            if self._sources[name].store_key != before._sources[name].store_key:
+                # Its secret was changed: the SSO must say now whether the new one is right.
+                self.tokens.retry(name)
+
+    def _kept_from(self, before: Core) -> Mapping[str, Token]:
+        """Tokens to go on with: same name, same client, same SSO, same platform."""
+        kept = {}
+        for name, source in self._sources.items():
+            token = before.tokens.current(name) if name in before._sources else None
+            if token is not None and source.identity == before._sources[name].identity:
+                kept[name] = token
+        return kept
+
+    def tokens_valid(self) -> dict[str, bool]:
+        """For every credential in use whether it has a valid token."""
+        return {name: state.valid for name, state in self.tokens.states().items()}
+
+    def circuit_open(self) -> bool:
+        """Whether the platform is left alone for now."""
+        return self.circuit.state is CircuitState.OPEN
+
+    def connections(self) -> Mapping[str, int]:
+        """The connections to the platform by state."""
+        return self._pool.counts()
+
+    def left(self) -> None:
+        """An exchange is over."""
+        self.exchanges -= 1
+        if self._retired and not self.exchanges:
+            self._over.set()
+
+    async def retire(self) -> None:
+        """Close after the last exchange; nothing new begins here."""
+        self._retired = True
+        self.tokens.stop_renewing()
+        self._pool.drain()
+        if self.exchanges:
+            await self._over.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close at once; exchanges in flight fail."""
+        await self.tokens.close()
+        self._pool.close()
+
+
+class FrontDoor:
+    """Leads every request to the newest core. `core` may be replaced at any time."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        core = self.core
+        core.exchanges += 1
+        try:
+            return await core.handler.handle(request)
+        finally:
+            core.left()
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        return await self.core.handler.refuse(request, error)
+
+
+class Cores:
+    """The core in use and those that still have exchanges in flight."""
+
+    def __init__(self, first: Core) -> None:
+        self.door = FrontDoor(first)
+        self._retiring: dict[asyncio.Task[None], Core] = {}
+
+    @property
+    def current(self) -> Core:
+        """The core that new requests meet."""
+        return self.door.core
+
+    @property
+    def inflight(self) -> int:
+        """Exchanges of all cores."""
+        return sum(core.admission.inflight for core in self._all())
+
+    def connections(self) -> Mapping[str, int]:
+        """The connections to the platform of all cores, by state."""
+        total = dict(_NO_CONNECTIONS)
+        for core in self._all():
+            for state, count in core.connections().items():
+                total[state] = total.get(state, 0) + count
+        return total
+
+    def set_phase(self, phase: Phase) -> None:
+        """Tell every core where in its life the gateway is."""
+        for core in self._all():
+            core.admission.phase = phase
+
+    async def replace(self, successor: Core) -> None:
+        """Let new requests go to another core; what is in flight stays where it is."""
+        before = self.current
+        await successor.start(before)
+        self.door.core = successor
+        task = asyncio.get_running_loop().create_task(before.retire())
+        self._retiring[task] = before
+        task.add_done_callback(self._retiring.pop)
+
+    async def close(self) -> None:
+        """Close all cores; exchanges in flight fail."""
+        retiring = tuple(self._retiring.items())
+        for task, _ in retiring:
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in retiring), return_exceptions=True)
+        for core in (self.current, *(core for _, core in retiring)):
+            await core.close()
+
+    def _all(self) -> tuple[Core, ...]:
+        return (self.current, *self._retiring.values())
+
+
+def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSource]:
+    sso = settings.sso
+    endpoint = TokenEndpoint(
+        around.session,
+        EndpointSettings(
+            token_url=sso.token_url,
+            timeout=sso.timeout,
+            default_lifetime=sso.default_token_lifetime,
+            ssl=wiring.client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
+        ),
+    )
+    return {name: _source(settings, endpoint, name) for name in wiring.credentials_in_use(settings)}
+
+
+def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> RereadingSource:
+    credential = settings.credentials[name]
+    return RereadingSource(
+        CredentialSource(endpoint, wiring.client_credentials(settings, name)),
+        # The platform is part of it: its tokens are nobody else's business.
+        identity=(
+            settings.sso.token_url,
+            settings.platform.fhir_base_url,
+            credential.client_id,
+            credential.scope,
+            tuple(sorted(credential.extra_params.items())),
+        ),
+        reread=lambda: wiring.client_credentials(settings, name),
+    )
+
+
+def _pool(settings: Settings) -> UpstreamPool:
+    platform = settings.platform
+    url = urlsplit(platform.fhir_base_url)
+    tls = wiring.client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    return UpstreamPool(
+        Origin(url.hostname or "", url.port or (80 if tls is None else 443), tls),
+        timeouts=Timeouts(
+            platform.connect_timeout, platform.response_timeout, platform.idle_timeout
+        ),
+        max_connections=platform.max_connections,
+        clock=time.monotonic,
+    )
+
+
+class _TokenTelemetry:
+    """Tells metrics and audit what happens to tokens."""
+
+    def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
+        self.token_requested = metrics.token_requested
+        self.token_expires = metrics.token_expires
+        self.token_waiters = metrics.token_waiters
+        self._audit = audit
+
+    def token_event(
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
+    ) -> None:
+        """For the audit trail: a token was fetched or could not be."""
+        self._audit.event("token", credential=credential, outcome=outcome, **detail)
