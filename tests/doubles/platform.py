@@ -122,6 +122,18 @@ def then_reset(data: bytes) -> Answer:
     return answer
 
 
+def after(seconds: float, data: bytes) -> Answer:
+    """Send the bytes, but not at once."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await asyncio.sleep(seconds)
+        line.writer.write(data)
+        await line.writer.drain()
+
+    return answer
+
+
 async def silence(line: Line) -> None:
     """Say nothing until the other side gives up."""
     await line.reader.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -59,11 +60,16 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def open(cls, address: Any) -> Self:
-        """Connect to a gateway's address."""
+    async def open(cls, address: Any, *, tls: ssl.SSLContext | None = None) -> Self:
+        """Connect to a gateway's address; over TLS as `localhost`."""
         if address.path is not None:
             return cls(*await asyncio.open_unix_connection(address.path, limit=2**22))
-        return cls(*await asyncio.open_connection(address.host, address.port, limit=2**22))
+        name = None if tls is None else "localhost"
+        return cls(
+            *await asyncio.open_connection(
+                address.host, address.port, limit=2**22, ssl=tls, server_hostname=name
+            )
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,0 +1,86 @@
+"""Callers that send one request after the other on kept connections, and count what they lose."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.doubles.wire import CutShort, Reply, Wire, get
+
+
+@dataclass
+class Load:
+    """So many callers; `start`, then `finish`, or `until_refused` once the gateway goes away.
+
+    `failures` has a line for each request that the gateway had accepted and did not serve: a
+    connection that was made and then broke, and an answer other than 200.
+    """
+
+    address: Any
+    callers: int
+    target: str = "/fhir/Patient/1"
+    tls: ssl.SSLContext | None = None
+    served: int = 0
+    inflight: int = 0
+    most_inflight: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._ending = False
+        self._tasks = [asyncio.ensure_future(self._call()) for _ in range(self.callers)]
+
+    async def until_served(self, count: int) -> None:
+        """Return when so many requests have been answered."""
+        while self.served < count:
+            await asyncio.sleep(0.005)
+
+    async def until_inflight(self, count: int) -> None:
+        """Return when so many requests wait for their answer."""
+        while self.inflight < count:
+            await asyncio.sleep(0.005)
+
+    async def finish(self) -> None:
+        """Send no more, and wait for what is under way."""
+        self._ending = True
+        await asyncio.gather(*self._tasks)
+
+    async def until_refused(self) -> None:
+        """Wait until no caller finds anybody to connect to any more."""
+        await asyncio.gather(*self._tasks)
+
+    async def _call(self) -> None:
+        wire: Wire | None = None
+        while not self._ending:
+            if wire is None:
+                try:
+                    wire = await Wire.open(self.address, tls=self.tls)
+                except (ConnectionRefusedError, FileNotFoundError):
+                    return
+                except (OSError, ssl.SSLError) as error:
+                    self.failures[f"connect: {type(error).__name__}"] += 1
+                    return
+            if not await self._exchange(wire):
+                wire.writer.transport.abort()
+                wire = None
+        if wire is not None:
+            wire.writer.transport.abort()
+
+    async def _exchange(self, wire: Wire) -> bool:
+        """One request; whether the connection can be used again."""
+        self.inflight += 1
+        self.most_inflight = max(self.most_inflight, self.inflight)
+        try:
+            reply: Reply = await wire.ask(get(self.target))
+        except (CutShort, OSError) as error:
+            self.failures[f"{type(error).__name__}: {error}"] += 1
+            return False
+        finally:
+            self.inflight -= 1
+        self.served += 1
+        if reply.status != 200:
+            self.failures[f"{reply.status} {reply.reason}"] += 1
+        return (reply.header("connection") or "").lower() != "close"

@@ -1,0 +1,191 @@
+"""The gateway as a process of its own, between the doubles of a platform and an SSO."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.config import Address
+from tests.doubles.platform import Platform
+from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+from tests.doubles.sso import Sso
+
+SECRET = "planted-client-secret"
+PATIENCE = 20.0
+
+
+@dataclass
+class Service:
+    """`dhp-gateway run` with a settings file that a test may change."""
+
+    directory: Path
+    settings: dict[str, Any]
+    address: Address
+    admin: Address
+    process: Process = field(init=False)
+
+    @property
+    def file(self) -> Path:
+        """The settings file."""
+        return self.directory / "gateway.yaml"
+
+    def write(self, settings: dict[str, Any]) -> None:
+        """Put other settings in the place of the file, as a careful editor does."""
+        draft = self.directory / "draft.yaml"
+        draft.write_text(yaml.safe_dump(settings))
+        draft.replace(self.file)
+
+    def change(self, **sections: Any) -> None:
+        """Write the settings with some sections changed."""
+        changed = dict(self.settings)
+        for name, section in sections.items():
+            old = changed.get(name)
+            merge = isinstance(old, dict) and isinstance(section, dict)
+            changed[name] = {**old, **section} if merge else section
+        self.write(changed)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.popen.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for its end; the exit code."""
+        try:
+            return await asyncio.to_thread(self.process.popen.wait, PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise self.process.failure("does not end") from None
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise self.process.failure(f"waited in vain for: {what}")
+            await asyncio.sleep(0.01)
+
+    async def operators(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of the operators; status 0 when nobody answers."""
+        connector = aiohttp.UnixConnector(self.admin.path) if self.admin.path else None
+        host = "localhost" if self.admin.path else str(self.admin)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            try:
+                async with session.get(f"http://{host}{path}") as answer:
+                    return answer.status, await answer.text()
+            except aiohttp.ClientError:
+                return 0, ""
+
+    async def until_ready(self, status: int = 200) -> None:
+        """Wait until /readyz answers so."""
+        deadline = time.monotonic() + PATIENCE
+        while (await self.operators("/readyz"))[0] != status:
+            if self.process.ended or time.monotonic() > deadline:
+                raise self.process.failure(f"/readyz does not answer {status}")
+            await asyncio.sleep(0.01)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        _, text = await self.operators("/metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    async def until_metric(self, value: float, name: str, **labels: str) -> None:
+        """Wait until a metric has reached a value."""
+        deadline = time.monotonic() + PATIENCE
+        while await self.metric(name, **labels) < value:
+            if self.process.ended or time.monotonic() > deadline:
+                raise self.process.failure(f"{name} does not reach {value}")
+            await asyncio.sleep(0.02)
+
+    def audit(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The audit records so far; every line must be one."""
+        whole = self.process.stdout.rpartition("\n")[0]
+        records = [json.loads(line) for line in whole.splitlines()]
+        return [record for record in records if event is None or record["event"] == event]
+
+    def logged(self, text: str) -> list[str]:
+        """The lines of the log that hold a text."""
+        return [line for line in self.process.stderr.splitlines() if text in line]
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives numbered tokens unless told otherwise."""
+    async with Sso() as double:
+        yield double
+
+
+@pytest.fixture
+def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
+    """Starts a gateway with some settings changed; it is killed at the end if it still runs."""
+    services: list[Service] = []
+
+    def start_one(*prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
+        environment = sections.pop("environment", {})
+        listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        settings: dict[str, Any] = {
+            "environment": "custom",
+            "listen": {"address": listen},
+            "admin": {"address": admin},
+            "platform": {"fhir_base_url": platform.url},
+            "sso": {"token_url": sso.token_url},
+            "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
+            "shutdown": {"delay": 0.3, "drain_timeout": 10},
+        }
+        directory = tmp_path / f"service-{len(services)}"
+        directory.mkdir()
+        service = Service(directory, settings, Address(), Address())
+        service.change(**sections)
+        service.settings = yaml.safe_load(service.file.read_text())
+        service.address = address(service.settings["listen"]["address"])
+        service.admin = address(service.settings["admin"]["address"])
+        service.process = start(
+            [*prefix, GATEWAY_COMMAND, "run", "--config", service.file],
+            directory,
+            environment=environment,
+            pass_fds=pass_fds,
+            name="gateway",
+        )
+        services.append(service)
+        return service
+
+    yield start_one
+    for service in services:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(service.process.popen.pid, signal.SIGKILL)
+        service.process.popen.wait()
+
+
+def address(text: str) -> Address:
+    """An address of the settings."""
+    if text.startswith("unix:"):
+        return Address(path=text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))

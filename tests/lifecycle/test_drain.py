@@ -1,0 +1,217 @@
+"""The end of a gateway, as its callers see it: nothing that was accepted is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.doubles.load import Load
+from tests.doubles.platform import PATIENT, Line, Platform, after, fhir
+from tests.doubles.wire import CutShort, Wire, get
+from tests.lifecycle.conftest import Service, StartService
+
+SLOW = {"shutdown": {"delay": 30, "drain_timeout": 30}}
+BRISK = {"shutdown": {"delay": 0, "drain_timeout": 30}}
+
+
+class Gate:
+    """A platform's answer that waits until it is let through."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+
+    def open(self) -> None:
+        """Answer."""
+        self._open.set()
+
+    async def __call__(self, line: Line) -> None:
+        """A Patient, when the gate is open."""
+        await self._open.wait()
+        line.writer.write(fhir())
+        await line.writer.drain()
+
+
+async def listening(service: Service) -> bool:
+    """Whether the gateway still takes connections."""
+    try:
+        _, writer = await asyncio.open_connection(service.address.host, service.address.port)
+    except ConnectionRefusedError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+async def until_closed(service: Service) -> None:
+    """Wait until the callers' listener is closed."""
+    while await listening(service):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_sigterm_under_load_loses_nothing(
+    start_service: StartService, platform: Platform, turn: int
+) -> None:
+    """With 200 requests in flight, every accepted one is answered, and the end is clean."""
+    platform.answer(after(0.2, fhir()))
+    service = start_service()
+    await service.until_ready()
+    load = Load(service.address, 200)
+    load.start()
+    await load.until_inflight(200)
+    await load.until_served(200)
+    service.send(signal.SIGTERM)
+    await load.until_refused()
+    assert await service.ended() == 0
+    assert (load.failures, load.most_inflight) == ({}, 200)
+    assert len(service.audit("exchange")) == load.served
+    assert [record["event"] for record in service.audit()][-1] == "stop"
+
+
+async def test_new_requests_are_served_during_the_delay(start_service: StartService) -> None:
+    """/readyz says 503 at once; new and kept connections are served, each for the last time."""
+    service = start_service(**SLOW)
+    await service.until_ready()
+    async with await Wire.open(service.address) as kept:
+        assert (await kept.ask(get("/fhir/Patient/1"))).header("connection") is None
+        service.send(signal.SIGTERM)
+        await service.until_ready(503)
+        replies = [await kept.ask(get("/fhir/Patient/1"))]
+        assert await kept.at_end()
+    async with await Wire.open(service.address) as new:
+        replies.append(await new.ask(get("/fhir/Patient/1")))
+    assert [(r.status, r.header("connection")) for r in replies] == [(200, "close")] * 2
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+
+
+async def test_requests_sent_ahead_are_answered_before_the_close(
+    start_service: StartService,
+) -> None:
+    """Of pipelined requests only the last answer says `Connection: close`."""
+    service = start_service(**SLOW)
+    await service.until_ready()
+    service.send(signal.SIGTERM)
+    await service.until_ready(503)
+    async with await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Patient/1") * 3)
+        replies = [await wire.reply() for _ in range(3)]
+        assert await wire.at_end()
+    assert [r.header("connection") for r in replies] == [None, None, "close"]
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+
+
+async def test_what_comes_on_kept_connections_later_is_refused(
+    start_service: StartService, platform: Platform
+) -> None:
+    """Once the listeners are closed a kept connection gets 503 shutting-down, and is closed."""
+    gate = Gate()
+    service = start_service(**BRISK)
+    await service.until_ready()
+    async with await Wire.open(service.address) as kept, await Wire.open(service.address) as busy:
+        await kept.ask(get("/fhir/Patient/1"))
+        platform.answer(gate)
+        await busy.send(get("/fhir/Patient/2"))
+        await platform.until_seen(2)
+        service.send(signal.SIGTERM)
+        await until_closed(service)
+        refused = await kept.ask(get("/fhir/Patient/3"))
+        assert (refused.status, refused.reason) == (503, "shutting-down")
+        assert refused.header("connection") == "close"
+        assert await kept.at_end()
+        gate.open()
+        served = await busy.reply()
+    assert (served.status, served.body) == (200, PATIENT)
+    assert await service.ended() == 0
+    assert [r["status"] for r in service.audit("exchange")] == [200, 503, 200]
+
+
+async def test_who_was_let_in_may_say_what_it_wants(
+    start_service: StartService, platform: Platform
+) -> None:
+    """The first request on a connection accepted before the end is served after it."""
+    service = start_service(**BRISK)
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await service.until_metric(0, "dhp_gateway_inflight_requests")
+        service.send(signal.SIGTERM)
+        await until_closed(service)
+        assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
+    assert await service.ended() == 0
+
+
+async def test_a_slow_reader_gets_all_of_its_answer(
+    start_service: StartService, platform: Platform
+) -> None:
+    """An answer that the caller has not taken yet is not cut by the end of the process."""
+    body = b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 8_000_000)
+    platform.answer(fhir(body))
+    service = start_service(**BRISK)
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Binary/1"))
+        await platform.until_seen(1)
+        received = await wire.reader.read(1000)
+        service.send(signal.SIGTERM)
+        await until_closed(service)
+        while piece := await wire.reader.read(1 << 20):
+            received += piece
+            await asyncio.sleep(0.01)
+    assert received.endswith(body[-100:])
+    assert len(received) > len(body)
+    assert await service.ended() == 0
+    assert [r["outcome"] for r in service.audit("exchange")] == ["success"]
+
+
+async def test_what_takes_too_long_is_cut_and_audited(
+    start_service: StartService, platform: Platform
+) -> None:
+    """After `drain_timeout` requests in flight are aborted, each with its record; the code is 0."""
+    platform.answer(Gate())
+    service = start_service(shutdown={"delay": 0, "drain_timeout": 0.3})
+    await service.until_ready()
+    wires = [await Wire.open(service.address) for _ in range(5)]
+    for wire in wires:
+        await wire.send(get("/fhir/Patient/1"))
+    await platform.until_seen(5)
+    service.send(signal.SIGTERM)
+    for wire in wires:
+        with pytest.raises(CutShort):
+            await wire.reply()
+        wire.writer.transport.abort()
+    assert await service.ended() == 0
+    assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"] * 5
+    assert service.audit()[-1]["event"] == "stop"
+    assert service.logged("5 requests cut at the end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_hurries(
+    start_service: StartService, platform: Platform, number: signal.Signals
+) -> None:
+    """The first signal begins the end, the second ends the waiting."""
+    platform.answer(Gate())
+    service = start_service(**SLOW)
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Patient/1"))
+        await platform.until_seen(1)
+        service.send(number)
+        await service.until_ready(503)
+        service.send(number)
+        assert await service.ended() == 0
+        with pytest.raises(CutShort):
+            await wire.reply()
+    assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
+
+
+async def test_sigterm_before_the_first_token_ends_the_gateway(
+    start_service: StartService, platform: Platform
+) -> None:
+    """A gateway that waits for its SSO ends as well as any other."""
+    service = start_service(sso={"token_url": "http://127.0.0.1:1/token"}, **BRISK)
+    await service.until_ready(503)
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
