@@ -1,0 +1,113 @@
+"""Finds the search parameters that the platform ignored.
+
+A server that does not know a parameter may leave it out and return everything (FHIR R5 search,
+section 3.2.1.4 "Handling errors"); the national platform does. What it used stands in the Bundle's
+`self` link, and what it can use in its CapabilityStatement.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote_plus, urlsplit
+
+import orjson
+
+# How the answer looks, not what is in it: a server need not repeat these.
+_PRESENTATION: Final = frozenset(
+    "_format _pretty _count _total _page _offset _cursor _getpages _getpagesoffset _bundletype "
+    "page ct".split()
+)
+# One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but
+# extensions, whose presence only makes us look further.
+_LINK: Final = re.compile(rb"\{[^{}]*\"relation\"\s*:\s*\"self\"[^{}]*\}")
+_URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?:[^\"\\]|\\.)*\")")
+_XML_LINK: Final = re.compile(
+    rb"<link\b[^>]*>\s*<relation\s+value=\"self\"\s*/>\s*<url\s+value=\"([^\"]*)\""
+)
+
+
+def ignored(
+    asked: str, body: bytes, capable: frozenset[str] | None, *, xml: bool = False
+) -> tuple[str, ...]:
+    """The names of parameters in `asked`, a raw query or form, that the platform did not use.
+
+    `body` is the beginning of the searchset; without a `self` link in it only `capable`, the search
+    parameters that the CapabilityStatement lists for the type (None: not known), can tell.
+    """
+    used = self_parameters(body, xml=xml)
+    found = []
+    for name in dict.fromkeys(_names(asked)):
+        base = name.partition(":")[0]
+        if base in _PRESENTATION:
+            continue
+        missing = used is not None and name not in used and base not in used
+        if missing or _is_unknown(base, capable):
+            found.append(name)
+    return tuple(found)
+
+
+def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
+    """Parameters with an underscore belong to all types; statements often leave them out."""
+    if capable is None or name.startswith("_"):
+        return False
+    return name.partition(".")[0] not in capable
+
+
+def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
+    """The names in the query of the first `self` link; None when there is no such link."""
+    url = _xml_self(body) if xml else _json_self(body)
+    return None if url is None else frozenset(_names(urlsplit(url).query))
+
+
+def _json_self(body: bytes) -> str | None:
+    link = _LINK.search(body)
+    url = _URL.search(link[0]) if link is not None else None
+    if url is None:
+        return None
+    try:
+        return str(orjson.loads(url[1]))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _xml_self(body: bytes) -> str | None:
+    link = _XML_LINK.search(body)
+    return html.unescape(link[1].decode("utf-8", "replace")) if link is not None else None
+
+
+def _names(query: str) -> list[str]:
+    return [
+        unquote_plus(part.partition("=")[0])
+        for part in query.split("&")
+        if part and part.partition("=")[2]
+    ]
+
+
+def capabilities(statement: bytes) -> Mapping[str, frozenset[str]]:
+    """Search parameters by resource type, from a CapabilityStatement in JSON.
+
+    Raises ValueError when it is none. Parameters for all types are added to each.
+    """
+    parsed = orjson.loads(statement)
+    if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
+        raise ValueError("no CapabilityStatement")
+    by_type: dict[str, frozenset[str]] = {}
+    for rest in _list(parsed.get("rest")):
+        common = _parameter_names(rest)
+        for resource in _list(rest.get("resource")):
+            kind = resource.get("type")
+            if isinstance(kind, str):
+                by_type[kind] = by_type.get(kind, frozenset()) | common | _parameter_names(resource)
+    return by_type
+
+
+def _parameter_names(part: Mapping[str, Any]) -> frozenset[str]:
+    names = (parameter.get("name") for parameter in _list(part.get("searchParam")))
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

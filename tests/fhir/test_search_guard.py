@@ -1,0 +1,90 @@
+"""Which search parameters the platform ignored."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.fhir.search_guard import capabilities, ignored, self_parameters
+
+BASE = "https://playground.dhp.uz/fhir/Immunization"
+
+
+def searchset(query: str | None, relation: str = "self") -> bytes:
+    """A page with one link."""
+    links = [] if query is None else [{"relation": relation, "url": f"{BASE}?{query}"}]
+    return json.dumps({"resourceType": "Bundle", "type": "searchset", "link": links}).encode()
+
+
+@pytest.mark.parametrize(
+    ("asked", "self_query", "expected"),
+    [
+        ("patient.identifier=x", "_count=20", ("patient.identifier",)),
+        ("patient.identifier=x", "patient.identifier=x&_page=1", ()),
+        ("name=a&name=b&date=1", "name=a&name=b", ("date",)),
+        ("name:exact=a", "name:exact=a", ()),
+        ("name%3Aexact=a", "name:exact=a", ()),
+        ("name:exact=a", "name=a", ()),
+        ("_format=json&_pretty=true&_count=5&_total=none&_page=2", "", ()),
+        ("_lastUpdated=gt2020", "", ("_lastUpdated",)),
+        ("empty=&x=1", "x=1", ()),
+        ("", "", ()),
+    ],
+)
+def test_parameter_missing_from_self_is_ignored(
+    asked: str, self_query: str, expected: tuple[str, ...]
+) -> None:
+    """A parameter that the self link lacks was not used; presentation does not count."""
+    assert ignored(asked, searchset(self_query), None) == expected
+
+
+def test_without_a_self_link_only_the_statement_tells() -> None:
+    """No self link and no statement: nothing is known. With a statement unknown names stand out."""
+    assert ignored("odd=1&status=x", searchset(None), None) == ()
+    assert ignored("odd=1&status=x", searchset("a=1", "next"), None) == ()
+    assert ignored("odd=1&status=x", searchset(None), frozenset({"status"})) == ("odd",)
+
+
+def test_unlisted_parameter_counts_as_ignored_even_if_self_repeats_it() -> None:
+    """What the CapabilityStatement does not list was not used, whatever self says."""
+    assert ignored("odd=1", searchset("odd=1"), frozenset({"status"})) == ("odd",)
+    assert ignored("patient.name=1", searchset("patient.name=1"), frozenset({"patient"})) == ()
+    assert ignored("_id=1", searchset("_id=1"), frozenset()) == ()
+
+
+def test_self_is_found_in_any_order_and_spelling() -> None:
+    """Members may come in any order, with blanks and escapes."""
+    body = b'{"link":[{"url":"http:\\/\\/x\\/y?a=1\\u0026b=2" ,"relation" : "self"}]}'
+    assert self_parameters(body) == {"a", "b"}
+
+
+def test_self_of_xml_is_found() -> None:
+    """The same link in XML, with an escaped ampersand."""
+    body = (
+        b'<Bundle xmlns="http://hl7.org/fhir"><link><relation value="self"/>'
+        b'<url value="http://x/y?a=1&amp;b=2"/></link></Bundle>'
+    )
+    assert self_parameters(body, xml=True) == {"a", "b"}
+
+
+def test_statement_lists_parameters_by_type() -> None:
+    """Parameters of a type and those for all types."""
+    statement = {
+        "resourceType": "CapabilityStatement",
+        "rest": [
+            {
+                "searchParam": [{"name": "_id"}],
+                "resource": [{"type": "Patient", "searchParam": [{"name": "name"}]}, {"type": 1}],
+            },
+            "odd",
+        ],
+    }
+    assert capabilities(json.dumps(statement).encode()) == {"Patient": {"_id", "name"}}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"resourceType":"Patient"}', b"<html>"])
+def test_other_documents_are_refused(body: bytes) -> None:
+    """What is no CapabilityStatement tells nothing."""
+    with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error is one
+        capabilities(body)
