@@ -95,6 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.started = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
+        self._fields_size = 0
         self._overhead = 0
         self._interim = 0
         self._in_interim = False
@@ -284,7 +285,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.answer is not None or self.complete:
             return
         self._fields.append((name, value))
-        if len(self._fields) > _MAX_FIELDS:
+        self._fields_size += len(name) + len(value)
+        if len(self._fields) > _MAX_FIELDS or self._fields_size > _MAX_OVERHEAD:
             self._violate()
 
     def on_headers_complete(self) -> None:
