@@ -1,0 +1,361 @@
+"""What a platform may answer (RFC 9112), and that no connection in doubt is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import (
+    PATIENT,
+    Line,
+    Platform,
+    fhir,
+    outcome,
+    read_body,
+    then_close,
+)
+from tests.doubles.rest import come_to_rest
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Reply, Wire, ask, get, post
+from tests.proxy.stage import tls_platform
+
+_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
+_CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
+_LENGTH = b"Content-Length: 2\r\n"
+
+
+def with_field(field: bytes) -> bytes:
+    """An answer that is right but for one more field."""
+    return _OK + field + b"\r\n" + _LENGTH + b"\r\n{}"
+
+
+REFUSED = {
+    "different lengths": _OK + _LENGTH + b"Content-Length: 3\r\n\r\n{} ",
+    "repeated length": _OK + _LENGTH + _LENGTH + b"\r\n{}",
+    "list of lengths": _OK + b"Content-Length: 2, 2\r\n\r\n{}",
+    "signed length": _OK + b"Content-Length: +2\r\n\r\n{}",
+    "negative length": _OK + b"Content-Length: -2\r\n\r\n{}",
+    "overflowing length": _OK + b"Content-Length: 18446744073709551618\r\n\r\n{}",
+    "hexadecimal length": _OK + b"Content-Length: 0x2\r\n\r\n{}",
+    "length and chunked": _OK + _LENGTH + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunked and length": _OK + b"Transfer-Encoding: chunked\r\n" + _LENGTH + b"\r\n{}",
+    "gzip, chunked": _OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "gzip then chunked": _OK
+    + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunked twice": _OK + b"Transfer-Encoding: chunked, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunked not last": _OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "xchunked": _OK + b"Transfer-Encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "quoted chunked": _OK + b'Transfer-Encoding: "chunked"\r\n\r\n2\r\n{}\r\n0\r\n\r\n',
+    "identity coding": _OK + b"Transfer-Encoding: identity\r\n\r\n{}",
+    "chunked in HTTP/1.0": _CHUNKED.replace(b"1.1", b"1.0") + b"2\r\n{}\r\n0\r\n\r\n",
+    "no chunk size": _CHUNKED + b"\r\n{}\r\n0\r\n\r\n",
+    "chunk size no number": _CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+    "negative chunk size": _CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n",
+    "prefixed chunk size": _CHUNKED + b"0x2\r\n{}\r\n0\r\n\r\n",
+    "overflowing chunk size": _CHUNKED + b"10000000000000002\r\n{}\r\n0\r\n\r\n",
+    "chunk longer than its size": _CHUNKED + b"1\r\n{}\r\n0\r\n\r\n",
+    "chunk size with bare LF": _CHUNKED + b"2\n{}\r\n0\r\n\r\n",
+    "chunk with bare LF": _CHUNKED + b"2\r\n{}\n0\r\n\r\n",
+    "control in chunk extension": _CHUNKED + b"2;a=\x01\r\n{}\r\n0\r\n\r\n",
+    "bad trailer": _CHUNKED + b"2\r\n{}\r\n0\r\nno colon\r\n\r\n",
+    "length in trailer": _CHUNKED + b"2\r\n{}\r\n0\r\nContent-Length: 2\r\n\r\n",
+    "cut in chunk size": _CHUNKED + b"2",
+    "cut in chunk": _CHUNKED + b"2\r\n{",
+    "no last chunk": _CHUNKED + b"2\r\n{}\r\n",
+    "cut in trailers": _CHUNKED + b"2\r\n{}\r\n0\r\nX-Sum: 1\r\n",
+    "cut in header": _OK + b"Content-Le",
+    "cut in status line": b"HTTP/1.1 20",
+    "short body": _OK + b"Content-Length: 3\r\n\r\n{}",
+    "many fields": _OK + b"X-Many: 1\r\n" * 600 + _LENGTH + b"\r\n{}",
+    "long field": with_field(b"X-Long: " + b"x" * 300_000),
+    "endless header": _OK + b"X-Long: " + b"x" * 400_000,
+    "endless trailers": _CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X-Trailer: 1\r\n" * 30_000,
+    "endless chunk extension": _CHUNKED + b"2;a=" + b"x" * 400_000,
+    "many interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * 30 + with_field(b"X: 1"),
+    "switching protocols": b"HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+    "plain 101": b"HTTP/1.1 101 S\r\n\r\n" + with_field(b"X: 1"),
+    "interim only": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "status 099": with_field(b"X: 1").replace(b"200", b"099"),
+    "status 600": with_field(b"X: 1").replace(b"200", b"600"),
+    "status 999": with_field(b"X: 1").replace(b"200", b"999"),
+    "status 2000": with_field(b"X: 1").replace(b"200", b"2000"),
+    "status 20": with_field(b"X: 1").replace(b"200", b"20"),
+    "no status": with_field(b"X: 1").replace(b" 200 OK", b""),
+    "HTTP/2.0": with_field(b"X: 1").replace(b"1.1", b"2.0"),
+    "HTTP/1.2": with_field(b"X: 1").replace(b"1.1", b"1.2"),
+    "HTTP/0.9": b'{"resourceType":"Patient"}',
+    "another protocol": b"ICY 200 OK\r\n\r\n",
+    "a greeting": b"220 mail.clinic.uz ESMTP\r\n",
+    "NUL in value": with_field(b"X: a\0b"),
+    "control in value": with_field(b"X: a\x01b"),
+    "bare CR in value": with_field(b"X: a\rb"),
+    "bare LF in value": with_field(b"X: a\nb"),
+    "bare LF after status line": with_field(b"X: 1").replace(b"OK\r\n", b"OK\n"),
+    "bare LF everywhere": with_field(b"X: 1").replace(b"\r\n", b"\n"),
+    "folded line": with_field(b"X: a\r\n b"),
+    "folded length": _OK + b"Content-Length:\r\n 2\r\n\r\n{}",
+    "space before colon": with_field(b"X : 1"),
+    "space before first field": b"HTTP/1.1 200 OK\r\n X: 1\r\n" + _LENGTH + b"\r\n{}",
+    "no colon": with_field(b"nonsense"),
+    "empty name": with_field(b": 1"),
+    "control in name": with_field(b"X\x01: 1"),
+    "letter outside ASCII in name": with_field("Ж: 1".encode()),
+}
+
+
+@pytest.mark.parametrize("stream", REFUSED.values(), ids=REFUSED.keys())
+async def test_invalid_answer_is_a_502(gateway: Running, platform: Platform, stream: bytes) -> None:
+    """What is no valid, complete answer is a 502, not repeated, and costs its connection."""
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+    platform.script(then_close(stream) if _ends(stream) else stream)
+    reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (reply.status, reply.reason) == (502, "upstream-failed")
+    assert len(platform.seen) == 2
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    first, broken, after = platform.seen
+    assert first.connection == broken.connection != after.connection
+    *_, record, _ = await gateway.audit(3)
+    assert (record["status"], record["reason"], record["attempts"]) == (502, "upstream-failed", 1)
+    assert record["outcome"] == "failure"
+
+
+def _ends(stream: bytes) -> bool:
+    """Whether only the end of the connection shows that something is missing."""
+    names = ("cut", "short", "no last", "interim only", "identity", "HTTP/0.9", "a greeting")
+    return any(REFUSED[name] is stream for name in REFUSED if name.startswith(names))
+
+
+ACCEPTED = {
+    "no reason phrase": with_field(b"X: 1").replace(b"200 OK", b"200 "),
+    "nothing after the status": with_field(b"X: 1").replace(b"200 OK", b"200"),
+    "several interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 P\r\nX: 1\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + with_field(b"X: 1"),
+    "chunk extensions and trailers": _CHUNKED
+    + b'1;a=b\r\n{\r\n01;c="d"\r\n}\r\n000\r\nX-Sum: 1\r\n\r\n',
+    "chunked in capitals": _CHUNKED.replace(b"chunked", b"Chunked") + b"2\r\n{}\r\n0\r\n\r\n",
+    "HTTP/1.0 with a length": with_field(b"X: 1").replace(b"1.1", b"1.0"),
+    "bytes outside ASCII in value": with_field("X: Жасур".encode()),
+    "empty value": with_field(b"X:"),
+    "offered upgrade": with_field(b"Upgrade: h2c\r\nConnection: upgrade"),
+}
+
+
+@pytest.mark.parametrize("stream", ACCEPTED.values(), ids=ACCEPTED.keys())
+async def test_unusual_answer_is_passed_on(
+    gateway: Running, platform: Platform, stream: bytes
+) -> None:
+    """What is valid HTTP passes, however seldom; interim answers and trailers end here."""
+    platform.script(stream)
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.status, reply.body) == (200, b"{}")
+    for name in ("x-sum", "upgrade", "link", "trailer"):
+        assert reply.header(name) is None
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+
+
+async def test_bytes_of_a_value_pass_unchanged(gateway: Running, platform: Platform) -> None:
+    """A value's bytes outside ASCII reach the caller as they are (RFC 9112 section 2.2)."""
+    platform.answer(with_field("X-Name: Жасур".encode()))
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.header("x-name") or "").encode("latin-1").decode() == "Жасур"
+
+
+_SECOND = fhir(b'{"resourceType":"Patient","id":"of-somebody-else"}')
+
+
+@pytest.mark.parametrize("surplus", [_SECOND, b"HT", b"{}", b"\0", b"0\r\n\r\n"], ids=repr)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_data_after_the_answer_is_no_answer(
+    gateway: Running, platform: Platform, surplus: bytes, at_once: bool
+) -> None:
+    """What follows an answer, a whole second one too, never answers the next request."""
+
+    async def more(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(fhir() + (surplus if at_once else b""))
+        await line.writer.drain()
+        if not at_once:
+            await delivered.wait()
+            line.writer.write(surplus)
+
+    delivered = asyncio.Event()
+    platform.script(more)
+    async with await Wire.open(gateway.address) as wire:
+        assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
+        delivered.set()
+        await until_idle(gateway, 0)
+        assert (await wire.ask(get("/fhir/Patient/2"))).body == PATIENT
+    assert [seen.connection for seen in platform.seen] == [1, 2]
+
+
+async def until_idle(gateway: Running, count: int) -> None:
+    """Wait until the gateway keeps so many idle connections."""
+    while True:
+        if await gateway.metric("dhp_gateway_upstream_connections", state="idle") == count:
+            return
+        await asyncio.sleep(0.005)
+
+
+BODIES_TOO_MANY = {
+    "HEAD with a length": ("HEAD", _OK + _LENGTH + b"\r\n{}"),
+    "HEAD with chunks": ("HEAD", _CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"),
+    "HEAD with the last chunk": ("HEAD", _CHUNKED + b"0\r\n\r\n"),
+    "HEAD with half a chunk size": ("HEAD", _CHUNKED + b"0"),
+    "HEAD without a length": ("HEAD", _OK + b"\r\n{}"),
+    "204": ("GET", b"HTTP/1.1 204 No Content\r\n\r\n{}"),
+    "204 with a length": ("GET", b"HTTP/1.1 204 No Content\r\n" + _LENGTH + b"\r\n{}"),
+    "304 with a length": ("GET", b"HTTP/1.1 304 Not Modified\r\n" + _LENGTH + b"\r\n{}"),
+    "304 with chunks": (
+        "GET",
+        b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "stream"), BODIES_TOO_MANY.values(), ids=BODIES_TOO_MANY.keys())
+async def test_body_where_none_may_be(
+    gateway: Running, platform: Platform, method: str, stream: bytes
+) -> None:
+    """HEAD, 204 and 304 have no body; bytes sent all the same never reach anybody."""
+    platform.script(stream)
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(get("/fhir/Patient/1", method=method), head=True)
+        assert reply.status == int(stream[9:12])
+        assert (await wire.ask(get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.seen] == [1, 2]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("sends_on", [True, False], ids=["sends on", "waits"])
+async def test_answer_before_the_request_is_complete(
+    gateway: Running, platform: Platform, framing: str, sends_on: bool
+) -> None:
+    """An early answer reaches the caller at once, and neither connection is used again."""
+    size = 8_000_000
+
+    async def early(line: Line) -> None:
+        line.writer.write(outcome(413))
+        with contextlib.suppress(ConnectionError):  # given up with bytes under way
+            await line.reader.read()
+        ended.set()
+
+    ended = asyncio.Event()
+    platform.script(early)
+    kind = f"Content-Length: {size}" if framing == "length" else "Transfer-Encoding: chunked"
+    piece = b"x" * 100_000
+    coded = piece if framing == "length" else b"%x\r\n%s\r\n" % (len(piece), piece)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Binary", kind, method="POST") + coded)
+        if sends_on:
+            wire.writer.write(coded * 40)
+        reply = await wire.reply()
+        assert (reply.status, reply.reason) == (413, None)
+        assert reply.header("connection") == "close"
+        await ended.wait()
+        assert await wire.at_end()
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.seen] == [1, 2]
+
+
+async def test_unasked_bytes_on_an_idle_connection(gateway: Running, platform: Platform) -> None:
+    """An idle connection on which something arrives is closed, and answers nobody."""
+
+    async def poisoned(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(fhir())
+        await poison.wait()
+        line.writer.write(_SECOND)
+        assert await line.reader.read() == b""
+
+    poison = asyncio.Event()
+    platform.script(poisoned)
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    await until_idle(gateway, 1)
+    poison.set()
+    await until_idle(gateway, 0)
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.seen] == [1, 2]
+
+
+async def test_idle_connection_closed_by_the_platform(gateway: Running, platform: Platform) -> None:
+    """A connection closed between two requests is noticed: a write goes out once, on a new one."""
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    platform.drop_connections()
+    await until_idle(gateway, 0)
+    assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 200
+    assert [(seen.method, seen.connection) for seen in platform.seen] == [("GET", 1), ("POST", 2)]
+
+
+@pytest.mark.parametrize("field", ["close", "Close", "keep-alive, close"])
+async def test_close_is_obeyed(gateway: Running, platform: Platform, field: str) -> None:
+    """After an answer with `Connection: close` nothing more is sent on that connection."""
+    platform.script(fhir(PATIENT, 200, ("Connection", field)))
+    for _ in range(2):
+        assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert [seen.connection for seen in platform.seen] == [1, 2]
+
+
+# Answers framed by the connection's end, over TLS.
+
+_BY_CLOSE = _OK + b"Connection: close\r\n\r\n" + PATIENT
+
+
+def ended_by(how: str) -> Callable[[Line], object]:
+    """Send the answer and end the connection: with close_notify, without it, or with a reset."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(_BY_CLOSE)
+        await line.writer.drain()
+        if how == "close_notify":
+            line.writer.close()
+        elif how == "fin":
+            descriptor = os.dup(line.writer.get_extra_info("socket").fileno())
+            with socket.socket(fileno=descriptor) as raw:
+                raw.shutdown(socket.SHUT_WR)
+            await line.reader.read()
+        else:
+            await asyncio.sleep(0.05)
+            line.reset()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+@pytest.mark.parametrize("how", ["close_notify", "fin", "reset"])
+def test_tls_answer_framed_by_its_end(
+    factory: Callable[[], asyncio.AbstractEventLoop], how: str, tmp_path: Path
+) -> None:
+    """Over TLS only close_notify ends an answer that has no length (RFC 9112 section 9.8)."""
+    context, authority = tls_platform("localhost")
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    with asyncio.Runner(loop_factory=factory) as runner:
+        reply, attempts = runner.run(_ask_over_tls(context, ca_file, how))
+    if how == "close_notify":
+        assert (reply.status, reply.body) == (200, PATIENT)
+    else:
+        assert (reply.status, reply.reason) == (502, "upstream-failed")
+    assert attempts == 1
+
+
+async def _ask_over_tls(context: ssl.SSLContext, ca_file: Path, how: str) -> tuple[Reply, int]:
+    async with Sso() as sso, Platform(tls=context) as platform:
+        platform.answer(ended_by(how))  # type: ignore[arg-type]
+        async with running(
+            platform.url, sso.token_url, platform={"ca_file": str(ca_file)}
+        ) as gateway:
+            reply = await ask(gateway.address, post("/fhir/Patient/_history", b"{}"))
+            await come_to_rest(gateway)
+        return reply, len(platform.seen)
