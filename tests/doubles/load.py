@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,13 +36,11 @@ class Load:
 
     async def until_served(self, count: int) -> None:
         """Return when so many requests have been answered."""
-        while self.served < count:
-            await asyncio.sleep(0.005)
+        await _until(lambda: self.served >= count)
 
     async def until_inflight(self, count: int) -> None:
         """Return when so many requests wait for their answer."""
-        while self.inflight < count:
-            await asyncio.sleep(0.005)
+        await _until(lambda: self.inflight >= count)
 
     async def finish(self) -> None:
         """Send no more, and wait for what is under way."""
@@ -84,3 +83,10 @@ class Load:
         if reply.status != 200:
             self.failures[f"{reply.status} {reply.reason}"] += 1
         return (reply.header("connection") or "").lower() != "close"
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.005)

@@ -190,6 +190,11 @@ class Platform:
         async with self._arrived:
             await self._arrived.wait_for(lambda: len(self.seen) >= count)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._writers)
+
     def drop_connections(self) -> None:
         """End every open connection, as a restarting server does."""
         for writer in list(self._writers):

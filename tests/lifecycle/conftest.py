@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -21,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import Address
 from tests.doubles.platform import Platform
-from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+from tests.doubles.processes import GATEWAY_COMMAND, Process, start
 from tests.doubles.sso import Sso
 
 SECRET = "planted-client-secret"
@@ -34,9 +35,20 @@ class Service:
 
     directory: Path
     settings: dict[str, Any]
-    address: Address
-    admin: Address
     process: Process = field(init=False)
+
+    @property
+    def address(self) -> Address:
+        """Where callers reach it, as it says in its log."""
+        found = re.search(r"serving (\S+) for callers", self.process.stderr)
+        if found is None:
+            raise self.process.failure("does not say where it serves")
+        return address(found[1])
+
+    @property
+    def admin(self) -> Address:
+        """Where operators reach it."""
+        return address(self.settings["admin"]["address"])
 
     @property
     def file(self) -> Path:
@@ -149,23 +161,20 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
 
     def start_one(*prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
         environment = sections.pop("environment", {})
-        listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        directory = tmp_path / f"service-{len(services)}"
+        directory.mkdir()
         settings: dict[str, Any] = {
             "environment": "custom",
-            "listen": {"address": listen},
-            "admin": {"address": admin},
+            "listen": {"address": "127.0.0.1:0"},
+            "admin": {"address": f"unix:{directory / 'admin.sock'}"},
             "platform": {"fhir_base_url": platform.url},
             "sso": {"token_url": sso.token_url},
             "credentials": {"default": {"client_id": "hospital-17", "client_secret": SECRET}},
             "shutdown": {"delay": 0.3, "drain_timeout": 10},
         }
-        directory = tmp_path / f"service-{len(services)}"
-        directory.mkdir()
-        service = Service(directory, settings, Address(), Address())
+        service = Service(directory, settings)
         service.change(**sections)
         service.settings = yaml.safe_load(service.file.read_text())
-        service.address = address(service.settings["listen"]["address"])
-        service.admin = address(service.settings["admin"]["address"])
         service.process = start(
             [*prefix, GATEWAY_COMMAND, "run", "--config", service.file],
             directory,

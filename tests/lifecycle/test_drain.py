@@ -26,6 +26,10 @@ class Gate:
         """Answer."""
         self._open.set()
 
+    async def wait(self) -> None:
+        """Until it is open."""
+        await self._open.wait()
+
     async def __call__(self, line: Line) -> None:
         """A Patient, when the gate is open."""
         await self._open.wait()
@@ -45,7 +49,9 @@ async def listening(service: Service) -> bool:
 
 async def until_closed(service: Service) -> None:
     """Wait until the callers' listener is closed."""
-    while await listening(service):
+    while True:
+        if not await listening(service):
+            return
         await asyncio.sleep(0.01)
 
 

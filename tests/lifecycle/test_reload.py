@@ -1,0 +1,295 @@
+"""Settings, secrets and certificates are exchanged while the gateway runs: all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles.load import Load
+from tests.doubles.platform import Platform, after, chunked, fhir
+from tests.doubles.sso import Sso, refusal, token
+from tests.doubles.wire import Wire, ask, get
+from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.test_drain import Gate
+
+RELOADS = "dhp_gateway_config_reload_total"
+
+
+async def until_reloaded(service: Service, count: int, outcome: str = "ok") -> None:
+    """Wait until so many reloads have come to an end."""
+    await service.until_metric(count, RELOADS, outcome=outcome)
+
+
+async def refused(service: Service, number: int = 1) -> list[str]:
+    """The problems in the log, once a reload was refused."""
+    await until_reloaded(service, number, "failed")
+    return service.logged("reload refused")
+
+
+async def test_reloads_under_load_lose_nothing(
+    start_service: StartService, platform: Platform, sso: Sso
+) -> None:
+    """Ten reloads with 200 requests in flight: every request is served, with one token."""
+    platform.answer(after(0.1, fhir()))
+    service = start_service()
+    await service.until_ready()
+    load = Load(service.address, 200)
+    load.start()
+    await load.until_inflight(200)
+    for number in range(1, 11):
+        service.change(limits={"max_headers": 100 + number % 2}, retries={"backoff": 0.2})
+        before = load.served
+        service.send(signal.SIGHUP)
+        await until_reloaded(service, number)
+        await load.until_served(before + 200)
+    service.file.write_text("listen: {adress: 1}\n")
+    service.send(signal.SIGHUP)
+    await refused(service)
+    await load.until_served(load.served + 200)
+    await load.finish()
+    assert (load.failures, load.most_inflight) == ({}, 200)
+    assert len(sso.requests) == 1
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+    assert len(service.audit("exchange")) == load.served
+    outcomes = [record["outcome"] for record in service.audit("reload")]
+    assert outcomes == ["ok"] * 10 + ["failed"]
+
+
+async def test_new_requests_get_the_new_settings(
+    start_service: StartService, platform: Platform
+) -> None:
+    """A request in flight ends as it began; the next one on its connection meets other settings."""
+    gate = Gate()
+    platform.answer(gate)
+    service = start_service()
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Patient/1"))
+        await platform.until_seen(1)
+        service.change(listen={"base_path": "/other"})
+        service.send(signal.SIGHUP)
+        await until_reloaded(service, 1)
+        gate.open()
+        assert (await wire.reply()).status == 200
+        assert (await wire.ask(get("/fhir/Patient/1"))).reason == "unknown-path"
+        assert (await wire.ask(get("/other/Patient/1"))).status == 200
+
+
+async def test_the_old_platform_is_left_after_its_last_answer(
+    start_service: StartService, platform: Platform, sso: Sso
+) -> None:
+    """Another platform gets new requests and a token of its own; the old one's lines are closed."""
+    gate = Gate()
+    service = start_service()
+    await service.until_ready()
+    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    platform.answer(gate)
+    async with Platform() as other, await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Patient/2"))
+        await platform.until_seen(2)
+        service.change(platform={"fhir_base_url": other.url})
+        service.send(signal.SIGHUP)
+        await until_reloaded(service, 1)
+        assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
+        gate.open()
+        assert (await wire.reply()).status == 200
+        await service.until(lambda: not platform.open_connections, "the old lines' end")
+        assert [seen.target for seen in other.seen] == ["/r5/Patient/3"]
+    assert await service.metric("dhp_gateway_inflight_requests") == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("listen: {adress: 1}\n", "listen.adress: is not a known key"),
+        ("a: [1\n", "reload refused"),
+        ("", "credentials: is empty"),
+    ],
+)
+async def test_a_bad_file_changes_nothing(
+    start_service: StartService, content: str, words: str
+) -> None:
+    """The problem is in the log, the metric and the audit; the old settings stay."""
+    service = start_service()
+    await service.until_ready()
+    service.file.write_text(content)
+    service.send(signal.SIGHUP)
+    lines = await refused(service)
+    assert any(words in line for line in lines)
+    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    await service.until(lambda: bool(service.audit("reload")), "the record")
+    assert service.audit("reload")[0]["outcome"] == "failed"
+    assert await service.metric(RELOADS, outcome="ok") == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "key"),
+    [
+        ("listen", {"address": "127.0.0.1:1"}, "listen.address"),
+        ("admin", {"address": "127.0.0.1:1"}, "admin.address"),
+        ("audit", {"on_failure": "drop"}, "audit.on_failure"),
+        ("workers", 2, "workers"),
+    ],
+)
+async def test_what_needs_a_restart_is_refused(
+    start_service: StartService, section: str, values: Any, key: str
+) -> None:
+    """A key that cannot change at run time is named; nothing of the file comes into effect."""
+    service = start_service()
+    await service.until_ready()
+    service.change(**{section: values}, limits={"max_url_bytes": 20})
+    service.send(signal.SIGHUP)
+    lines = await refused(service)
+    assert [f"{key}: cannot change while the gateway runs" in line for line in lines] == [True]
+    long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
+    assert (await ask(service.address, long)).status == 200
+
+
+async def test_files_that_cannot_be_read_change_nothing(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """A missing CA file and a missing secret each refuse the reload; once there, it happens."""
+    service = start_service()
+    await service.until_ready()
+    late = tmp_path / "late"
+    credential = {"client_id": "hospital-17", "client_secret_file": str(late)}
+    service.change(credentials={"default": credential}, listen={"base_path": "/other"})
+    service.send(signal.SIGHUP)
+    assert f"{late}: no such file" in (await refused(service))[0]
+    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    late.write_text("planted-client-secret\n")
+    await until_reloaded(service, 1)
+    assert (await ask(service.address, get("/other/Patient/1"))).status == 200
+
+
+def mount(directory: Path, version: int, secret: str) -> None:
+    """Swap a directory the way Kubernetes updates a mounted secret."""
+    data = directory / f"..version-{version}"
+    data.mkdir(parents=True)
+    (data / "secret").write_text(secret)
+    link = directory / "..data.new"
+    link.symlink_to(data.name)
+    os.replace(link, directory / "..data")
+    if not (directory / "secret").is_symlink():
+        (directory / "secret").symlink_to("..data/secret")
+
+
+async def test_a_swapped_secret_mount_is_noticed(
+    start_service: StartService, platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """A changed secret is tried without a signal, and its token replaces the old one."""
+    mount(tmp_path / "mount", 1, "first")
+    credential = {"client_id": "hospital-17",
+                  "client_secret_file": str(tmp_path / "mount" / "secret")}  # fmt: skip
+    service = start_service(credentials={"default": credential})
+    await service.until_ready()
+    mount(tmp_path / "mount", 2, "second")
+    await sso.seen(2)
+    assert [r.form["client_secret"] for r in sso.requests] == ["first", "second"]
+    await until_reloaded(service, 1)
+    while (await ask(service.address, get("/fhir/Patient/1"))).status == 200:
+        if platform.seen[-1].header("authorization") == "Bearer token-2":
+            break
+    assert platform.seen[-1].header("authorization") == "Bearer token-2"
+
+
+async def test_a_wrong_new_secret_costs_nothing(
+    start_service: StartService, platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """While the SSO refuses the new secret the old token stays in use."""
+    secret = tmp_path / "secret"
+    secret.write_text("right")
+    credential = {"client_id": "hospital-17", "client_secret_file": str(secret)}
+    service = start_service(credentials={"default": credential})
+    await service.until_ready()
+    sso.answer(refusal("invalid_client", 401))
+    secret.write_text("wrong")
+    await sso.seen(2)
+    await until_reloaded(service, 1)
+    assert (await service.operators("/readyz"))[0] == 200
+    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    assert platform.seen[-1].header("authorization") == "Bearer token-1"
+
+
+async def test_a_refused_secret_is_read_again_at_once(
+    start_service: StartService, sso: Sso, tmp_path: Path
+) -> None:
+    """When the SSO refuses a secret, the file is read again before anybody is told."""
+    secret = tmp_path / "secret"
+    secret.write_text("old")
+    credential = {"client_id": "hospital-17", "client_secret_file": str(secret)}
+    sso.hold()
+    sso.script(refusal("invalid_client", 401), token("good"))
+    service = start_service(credentials={"default": credential})
+    await sso.seen(1)
+    secret.write_text("new")
+    sso.release()
+    await service.until_ready()
+    assert [r.form["client_secret"] for r in sso.requests][:2] == ["old", "new"]
+    assert await service.metric("dhp_gateway_token_requests_total", outcome="refused") == 0
+
+
+async def test_a_valid_token_outlives_a_reload_without_the_sso(
+    start_service: StartService, platform: Platform, sso: Sso
+) -> None:
+    """A token that is due for renewal is kept over a reload while the SSO is down."""
+    sso.script(token("old", expires_in=30))
+    service = start_service()
+    await service.until_ready()
+    async with asyncio.timeout(5):
+        service.change(sso={"timeout": 3})
+        service.send(signal.SIGHUP)
+        await until_reloaded(service, 1)
+        assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+    assert len(sso.requests) == 1
+
+
+async def test_a_file_that_is_being_written_is_left_alone(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """The settings are read once the file has not changed for a moment, not in between."""
+    service = start_service()
+    await service.until_ready()
+    whole = service.file.read_text() + "limits: {max_url_bytes: 20}\n"
+    with service.file.open("w") as file:
+        for character in whole:
+            file.write(character)
+            file.flush()
+            await asyncio.sleep(2.5 / len(whole))
+    await until_reloaded(service, 1)
+    assert await service.metric(RELOADS, outcome="failed") == 0
+    long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
+    assert (await ask(service.address, long)).reason == "url-too-long"
+
+
+async def test_a_long_answer_survives_the_reload_that_began_meanwhile(
+    start_service: StartService, platform: Platform
+) -> None:
+    """An answer that is being streamed comes whole, however many reloads pass."""
+    gate = Gate()
+
+    async def in_two(line: Any) -> None:
+        first = chunked(b'{"resourceType":"Binary","data":"', b"A" * 300_000, end=False)
+        line.writer.write(first)
+        await gate.wait()
+        line.writer.write(b'2\r\n"}\r\n0\r\n\r\n')
+        await line.writer.drain()
+
+    platform.answer(in_two)
+    service = start_service()
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await wire.send(get("/fhir/Binary/1"))
+        await wire.reader.readexactly(1000)
+        for number in (1, 2, 3):
+            service.send(signal.SIGHUP)
+            await until_reloaded(service, number)
+        gate.open()
+        received = await wire.reader.readuntil(b"0\r\n\r\n")
+    assert received.endswith(b'"}\r\n0\r\n\r\n')
