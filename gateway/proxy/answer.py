@@ -14,18 +14,18 @@ PREFETCH: Final = 64 * 1024
 
 
 class Answer:
-    """Owns its connection until it was read to the end or closed."""
+    """Owns its connection, if it has one, until it was read to the end or closed."""
 
     __slots__ = ("_connection", "_on_done", "_pieces", "head")
 
     def __init__(
         self,
         head: AnswerHead,
-        connection: UpstreamConnection,
+        connection: UpstreamConnection | None,
         on_done: Callable[[UpstreamConnection], None],
     ) -> None:
         self.head = head
-        self._connection: UpstreamConnection | None = connection
+        self._connection = connection
         self._on_done = on_done
         self._pieces: list[bytes] = []
 

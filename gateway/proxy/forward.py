@@ -14,6 +14,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import Token
 from gateway.proxy.answer import Answer
+from gateway.proxy.max_forwards import final_answer
 from gateway.proxy.upstream import Outgoing, Upstream
 
 
@@ -59,6 +60,8 @@ class Forwarder:
         self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
     ) -> Answer:
         """The platform's answer, never a 401. Raises `GatewayError`."""
+        if outgoing.ends_here:
+            return final_answer()
         answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:
             token = await self._renew(answer, outgoing, credential, token)

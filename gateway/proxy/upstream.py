@@ -34,7 +34,7 @@ class Outgoing:
     """A request as the platform gets it, but for the token.
 
     `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
-    that it may be sent again after an unclear failure.
+    that it may be sent again after an unclear failure, `ends_here` that it must not be forwarded.
     """
 
     method: str
@@ -43,6 +43,7 @@ class Outgoing:
     request_id: str
     body: RequestBody | None
     safe: bool
+    ends_here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
