@@ -27,8 +27,11 @@ from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.admission import Admission, Phase
+from gateway.proxy.asking import Asking
 from gateway.proxy.circuit import Circuit, CircuitState
+from gateway.proxy.composing import Composer
 from gateway.proxy.forward import Forwarder
+from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
@@ -66,6 +69,7 @@ class Core:
         self.exchanges = 0
         self._over = asyncio.Event()
         self._retired = False
+        self._statement: Statement | None = None
         self._metrics = around.metrics
         self._sources = _sources(settings, around)
         self.tokens = Tokens(
@@ -94,17 +98,39 @@ class Core:
             ),
             on_retry=around.metrics.retry,
         )
+        forwarder = Forwarder(upstream, self.tokens, around.metrics.retry)
+        asking = Asking(forwarder, self.tokens, wiring.platform_path(settings))
+        guard = self._guard(asking, around)
         return Handler(
             wiring.rules(settings),
             Collaborators(
                 admission=self.admission,
                 callers=wiring.callers(settings, time.monotonic),
                 tokens=self.tokens,
-                forwarder=Forwarder(upstream, self.tokens, around.metrics.retry),
+                forwarder=forwarder,
                 rewriting=wiring.rewriting(settings),
+                composer=Composer(
+                    asking.platform_path,
+                    limits=wiring.body_limits(settings),
+                    clock=time.monotonic,
+                    guard=guard,
+                    asking=asking if settings.fhir.auto_if_match else None,
+                ),
+                guard=guard,
                 account=around.account,
                 clocks=Clocks(time.monotonic, time.time),
             ),
+        )
+
+    def _guard(self, asking: Asking, around: Surroundings) -> SearchGuard | None:
+        mode = self.settings.fhir.search_guard
+        if mode == "off":
+            return None
+        self._statement = Statement(asking, next(iter(self._sources)), time.monotonic)
+        return SearchGuard(
+            self._statement,
+            block=mode == "block",
+            on_ignored=around.metrics.search_parameters_ignored,
         )
 
     async def start(self, before: Core | None = None) -> None:
@@ -159,6 +185,8 @@ class Core:
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
+        if self._statement is not None:
+            await self._statement.close()
         await self.tokens.close()
         self._pool.close()
 

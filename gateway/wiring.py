@@ -6,13 +6,21 @@ import ipaddress
 import resource
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.config import CallerSettings, SecretUnreadable, Settings
-from gateway.oauth.client_auth import client_secret_basic, client_secret_post
+from gateway.config import (
+    CallerSettings,
+    CredentialSettings,
+    SecretSource,
+    SecretUnreadable,
+    Settings,
+)
 from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
+from gateway.oauth.signing_key import UnusableKey
 from gateway.proxy.accepting import Capacity
 from gateway.proxy.body import BodyLimits
 from gateway.proxy.callers import Caller, Callers, Identification, Permissions
@@ -39,25 +47,38 @@ def credentials_in_use(settings: Settings) -> tuple[str, ...]:
 
 
 def client_credentials(settings: Settings, name: str) -> ClientCredentials:
-    """The grant of one credential. Raises `StartError` when its secret cannot be read."""
+    """The grant of one credential. Raises `StartError` when its secret or key cannot be used."""
     credential = settings.credentials[name]
+    source = credential.secret_source(name)
     try:
-        secret = credential.secret(name)
+        first, *others = [_grant(credential, proof) for proof in _proofs(credential, source)]
     except SecretUnreadable as error:
         raise StartError(str(error)) from None
-    if secret is None:
-        raise StartError(f"credentials.{name}: has no client secret")
-    method = (
-        client_secret_basic
-        if credential.auth_method == "client_secret_basic"
-        else client_secret_post
-    )
+    except UnusableKey as error:
+        where = source.key if source.file is None else f"{source.key}_file: {source.file}"
+        raise StartError(f"{where}: {error.why}") from None
+    return replace(first, others=tuple(others))
+
+
+def _proofs(credential: CredentialSettings, source: SecretSource) -> tuple[Proof, ...]:
+    text = source.read()
+    if text is None:
+        raise UnusableKey("is missing")
+    if credential.auth_method == "private_key_jwt":
+        return key_proofs(credential.client_id, text)
+    in_header = credential.auth_method == "client_secret_basic"
+    return secret_proofs(credential.client_id, text, in_header=in_header)
+
+
+def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
     return ClientCredentials(
         client_id=credential.client_id,
-        authenticate=method(credential.client_id, secret),
-        fingerprint=secret.fingerprint(),
+        authenticate=proof.authenticate,
+        fingerprint=proof.fingerprint,
         scope=credential.scope,
         extra_params=credential.extra_params,
+        material=proof.material,
+        public_key=proof.public_key,
     )
 
 
@@ -98,20 +119,28 @@ def _identification(
 
 def rules(settings: Settings) -> Rules:
     """What the request path reads of the settings."""
-    limits = settings.limits
     return Rules(
         base_path=settings.listen.base_path,
-        platform_path=urlsplit(settings.platform.fhir_base_url).path.rstrip("/"),
         default_language=settings.fhir.default_language,
         listen=listen_limits(settings),
-        body=BodyLimits(
-            max_bytes=limits.max_body_bytes,
-            replay_bytes=limits.replay_buffer_bytes,
-            stall=limits.header_timeout,
-            min_rate=limits.min_body_rate,
-        ),
-        reader_stall=_STALL_FACTOR * limits.header_timeout,
+        reader_stall=_STALL_FACTOR * settings.limits.header_timeout,
     )
+
+
+def body_limits(settings: Settings) -> BodyLimits:
+    """What a caller's body may take."""
+    limits = settings.limits
+    return BodyLimits(
+        max_bytes=limits.max_body_bytes,
+        replay_bytes=limits.replay_buffer_bytes,
+        stall=limits.header_timeout,
+        min_rate=limits.min_body_rate,
+    )
+
+
+def platform_path(settings: Settings) -> str:
+    """The platform's base path, without a final slash."""
+    return urlsplit(settings.platform.fhir_base_url).path.rstrip("/")
 
 
 def listen_limits(settings: Settings) -> ListenLimits:

@@ -28,8 +28,6 @@ UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("workers", ()),
     ("audit.sink", ("file", "syslog")),
     ("audit.fhir_audit_events", ()),
-    ("fhir.auto_if_match", ()),
-    ("fhir.search_guard", ("block",)),
 )
 
 

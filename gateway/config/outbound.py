@@ -132,7 +132,9 @@ class CredentialSettings(Section):
     client_secret_file: FilePath | None = Field(
         default=None,
         description="File that holds the client secret (a final line break is ignored); re-read "
-        "when it changes and after the SSO refused it.",
+        "when it changes and after the SSO refused it. While the SSO exchanges the secret, the "
+        "file may hold two, the new one on the first line: what the one does not open the other "
+        "does.",
     )
     auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
         default="client_secret_post",
@@ -141,8 +143,10 @@ class CredentialSettings(Section):
     )
     private_key_file: FilePath | None = Field(
         default=None,
-        description="File with the private key for `private_key_jwt`: PEM or JWK, signing RS384 or "
-        "ES384.",
+        description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; an RSA "
+        "key signs RS384, an EC key of the curve P-384 ES384. It may hold two, the new one first, "
+        "and is re-read like `client_secret_file`. The public keys to register with the SSO are at "
+        "`/.well-known/jwks.json` of `admin.address`.",
     )
     scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
         default=None,
@@ -155,14 +159,16 @@ class CredentialSettings(Section):
     )
 
     def secret(self, name: str = "default") -> Secret | None:
-        """The client secret now, read from its file if it has one; None when there is none.
+        """The client secret or private key now, from its file if it has one; None without.
 
         `name` is this credential's name, for the error. Raises `SecretUnreadable`.
         """
         return self.secret_source(name).read()
 
     def secret_source(self, name: str) -> SecretSource:
-        """Where the client secret comes from."""
+        """Where the client secret, or with `private_key_jwt` the private key, comes from."""
+        if self.auth_method == "private_key_jwt":
+            return SecretSource(("credentials", name, "private_key"), None, self.private_key_file)
         setting = ("credentials", name, "client_secret")
         return SecretSource(setting, self.client_secret, self.client_secret_file)
 

@@ -17,8 +17,10 @@ import orjson
 
 # How the answer looks, not what is in it: a server need not repeat these.
 _PRESENTATION: Final = frozenset(
-    "_format _pretty _count _total _page _offset _cursor _getpages _getpagesoffset _bundletype "
-    "page ct".split()
+    (
+        *("_format", "_pretty", "_count", "_total", "_page", "_offset", "_cursor"),
+        *("_getpages", "_getpagesoffset", "_bundletype", "page", "ct"),
+    )
 )
 # One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but
 # extensions, whose presence only makes us look further.
@@ -29,20 +31,24 @@ _XML_LINK: Final = re.compile(
 )
 
 
+def judged(asked: str) -> tuple[str, ...]:
+    """The names in a raw query or form that say which resources are wanted."""
+    names = dict.fromkeys(_names(asked))
+    return tuple(name for name in names if name.partition(":")[0] not in _PRESENTATION)
+
+
 def ignored(
-    asked: str, body: bytes, capable: frozenset[str] | None, *, xml: bool = False
+    names: tuple[str, ...], body: bytes, capable: frozenset[str] | None, *, xml: bool = False
 ) -> tuple[str, ...]:
-    """The names of parameters in `asked`, a raw query or form, that the platform did not use.
+    """Those of `names` (as `judged` gives them) that the platform did not use.
 
     `body` is the beginning of the searchset; without a `self` link in it only `capable`, the search
     parameters that the CapabilityStatement lists for the type (None: not known), can tell.
     """
     used = self_parameters(body, xml=xml)
     found = []
-    for name in dict.fromkeys(_names(asked)):
+    for name in names:
         base = name.partition(":")[0]
-        if base in _PRESENTATION:
-            continue
         missing = used is not None and name not in used and base not in used
         if missing or _is_unknown(base, capable):
             found.append(name)

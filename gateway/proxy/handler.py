@@ -10,53 +10,44 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import Interaction, classify, query_names, refine_bundle
-from gateway.fhir.links import LinkMap
+from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.proxy import strict
 from gateway.proxy.admission import Admission
-from gateway.proxy.body import BodyLimits, CallerGone, RequestBody
+from gateway.proxy.answer import Answer
+from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import Caller, Callers
 from gateway.proxy.coding import BrokenCoding
+from gateway.proxy.composing import Composer, search_parameters
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Forwarder, TokenSource
+from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader, read_request
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.relay import CallerSide, explain, pass_on
-from gateway.proxy.rewriting import (
-    Rewriting,
-    lines_for_platform,
-    passage,
-    query_for_platform,
-    transform_for_platform,
-)
+from gateway.proxy.rewriting import Rewriting, passage
 from gateway.proxy.target import Target, resolve
-from gateway.proxy.upstream import Outgoing, broken
+from gateway.proxy.upstream import broken
 
 _log = logging.getLogger(__name__)
-
-_BUNDLE_PREFIX: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The settings that the request path reads; times are seconds, sizes bytes.
 
-    `base_path` is the callers' prefix, `platform_path` the platform's; both without a final slash.
+    `base_path` is the callers' prefix, without a final slash.
     """
 
     base_path: str
-    platform_path: str
     default_language: str
     listen: ListenLimits
-    body: BodyLimits
     reader_stall: float
 
 
@@ -77,6 +68,8 @@ class Collaborators:
     tokens: TokenSource
     forwarder: Forwarder
     rewriting: Rewriting
+    composer: Composer
+    guard: SearchGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
 
@@ -92,6 +85,8 @@ class Handler:
         self._forwarder = collaborators.forwarder
         self._account = collaborators.account
         self._rewriting = collaborators.rewriting
+        self._composer = collaborators.composer
+        self._guard = collaborators.guard
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -114,9 +109,9 @@ class Handler:
             await self._admission.admit(caller, fresh=request.fresh)
             admitted = caller
             links = self._rewriting.links(header, request.scheme)
-            body = self._body(request, header, side)
+            body = self._composer.body(request, header, side)
             if body is not None:
-                what = await self._read_ahead(exchange, header, body, what, links)
+                what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
             # Of a Bundle only the body tells what it is.
             caller.permissions.require(what)
             if what.safe:
@@ -125,12 +120,13 @@ class Handler:
             token = self._tokens.current(caller.credential)
             if token is None:
                 token = await self._tokens.obtain(caller.credential)
-            outgoing = self._outgoing(exchange, _at_platform(target, header, links), body, what)
+            outgoing = await self._composer.compose(exchange, (target, header, links), body, what)
             with _Stopwatch(exchange, self._monotonic):
                 answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
             try:
                 examine(answer, what, header.text(b"accept"))
-                return await pass_on(side, exchange, answer, passage(answer, what, links))
+                warning = await self._judge(answer, what, target, header, body)
+                return await pass_on(side, exchange, answer, passage(answer, what, links, warning))
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -177,60 +173,18 @@ class Handler:
             request, stall=self._rules.reader_stall, closing=self._admission.is_draining
         )
 
-    def _body(
-        self, request: IncomingRequest, header: RequestHeader, side: CallerSide
-    ) -> RequestBody | None:
-        length = header.values.get(b"content-length")
-        if length is None and not request.has_body:
-            return None
-        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
-        return RequestBody(
-            request.payload,
-            None if length is None else int(length),
-            limits=self._rules.body,
-            clock=self._monotonic,
-            before_wait=side.invite_body if expects else None,
-        )
-
-    async def _read_ahead(
+    async def _judge(
         self,
-        exchange: Exchange,
+        answer: Answer,
+        what: Interaction,
+        target: Target,
         header: RequestHeader,
-        body: RequestBody,
-        what: Interaction,
-        links: LinkMap | None,
-    ) -> Interaction:
-        """Read so much of the body as has to be known before it goes on."""
-        transform = transform_for_platform(header, what, links)
-        if transform is not None:
-            # Up to here a body that changes still goes out with its length.
-            body.change_by(transform)
-            await body.prefix(self._rules.body.replay_bytes)
-        if what.code != "transaction":
-            return what
-        # Only the Bundle itself tells a batch from a transaction.
-        prefix = await body.prefix(_BUNDLE_PREFIX)
-        what = refine_bundle(what, prefix, header.text(b"content-type") or "")
-        _note(exchange, what)
-        return what
-
-    def _outgoing(
-        self,
-        exchange: Exchange,
-        addressed: tuple[str, list[bytes]],
         body: RequestBody | None,
-        what: Interaction,
-    ) -> Outgoing:
-        suffix, lines = addressed
-        path = self._rules.platform_path + suffix
-        return Outgoing(
-            method=exchange.method,
-            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            lines=lines,
-            request_id=exchange.request_id,
-            body=body,
-            safe=what.safe,
-        )
+    ) -> bytes | None:
+        """What the search guard has to say to the caller."""
+        if self._guard is None or not what.is_search:
+            return None
+        return await self._guard.judge(answer, what, search_parameters(target, header, body))
 
     def _conclude(
         self,
@@ -286,20 +240,11 @@ def _classify(exchange: Exchange, target: Target) -> Interaction:
     return what
 
 
-def _at_platform(
-    target: Target, header: RequestHeader, links: LinkMap | None
-) -> tuple[str, list[bytes]]:
-    """Path, query and fields with the caller's gateway URLs made platform URLs."""
-    if links is None:
-        return target.suffix, header.lines
-    query = query_for_platform(target.query, links)
-    return Target(target.path, query).suffix, lines_for_platform(header, links)
-
-
-def _note(exchange: Exchange, what: Interaction) -> None:
+def _note(exchange: Exchange, what: Interaction) -> Interaction:
     exchange.interaction = what.code
     exchange.resource = what.resource
     exchange.resource_id = what.resource_id
+    return what
 
 
 def _query(raw_target: str) -> str:

@@ -37,13 +37,15 @@ _STATUS_LINES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """How an answer changes on its way: the values of its fields, and its body.
+    """How an answer changes on its way: the values of its fields, its body, a warning.
 
     `translate` gives the value for a lower-case field name and a value; None changes nothing.
+    `warning` is the value of X-Gateway-Warning.
     """
 
     translate: Callable[[bytes, bytes], bytes] | None = None
     transform: Transform | None = None
+    warning: bytes | None = None
 
 
 UNCHANGED: Final = Passage()
@@ -128,6 +130,8 @@ async def pass_on(
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
     lines = to_caller(answer.headers, exchange.request_id, passage.translate)
+    if passage.warning is not None:
+        lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
     transform = passage.transform
     exchange.status = answer.status
     if side.head_only or answer.head.framing is Framing.NONE:

@@ -119,11 +119,13 @@ def transform_for_platform(
     return rewriter_for(header.text(b"content-type") or "", links, "to-platform")
 
 
-def passage(answer: Answer, what: Interaction, links: LinkMap | None) -> Passage:
+def passage(
+    answer: Answer, what: Interaction, links: LinkMap | None, warning: bytes | None = None
+) -> Passage:
     """How an answer changes on its way to the caller."""
     if links is None:
-        return UNCHANGED
-    return Passage(_translator(links), _transform_for_caller(answer, what, links))
+        return UNCHANGED if warning is None else Passage(warning=warning)
+    return Passage(_translator(links), _transform_for_caller(answer, what, links), warning)
 
 
 def _transform_for_caller(answer: Answer, what: Interaction, links: LinkMap) -> Transform | None:

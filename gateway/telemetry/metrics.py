@@ -121,6 +121,10 @@ class Metrics:
         """Count audit records; `outcome` is one of `AUDIT_OUTCOMES`."""
         self._audit_records.labels(outcome).inc(n)
 
+    def search_parameters_ignored(self, n: int) -> None:
+        """Count search parameters that the platform ignored, as the search guard saw."""
+        self._ignored_parameters.inc(n)
+
     def config_reload(self, outcome: str) -> None:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
@@ -219,6 +223,10 @@ class Metrics:
     def _define_own_state(self) -> None:
         self._audit_records = self._counter(
             "dhp_gateway_audit_records", "Audit records, by what became of them.", ("outcome",)
+        )
+        self._ignored_parameters = self._counter(
+            "dhp_gateway_search_parameters_ignored",
+            "Search parameters that the platform did not use.",
         )
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.fhir.search_guard import capabilities, ignored, self_parameters
+from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
 
 BASE = "https://playground.dhp.uz/fhir/Immunization"
 
@@ -36,21 +36,23 @@ def test_parameter_missing_from_self_is_ignored(
     asked: str, self_query: str, expected: tuple[str, ...]
 ) -> None:
     """A parameter that the self link lacks was not used; presentation does not count."""
-    assert ignored(asked, searchset(self_query), None) == expected
+    assert ignored(judged(asked), searchset(self_query), None) == expected
 
 
 def test_without_a_self_link_only_the_statement_tells() -> None:
     """No self link and no statement: nothing is known. With a statement unknown names stand out."""
-    assert ignored("odd=1&status=x", searchset(None), None) == ()
-    assert ignored("odd=1&status=x", searchset("a=1", "next"), None) == ()
-    assert ignored("odd=1&status=x", searchset(None), frozenset({"status"})) == ("odd",)
+    assert ignored(judged("odd=1&status=x"), searchset(None), None) == ()
+    assert ignored(judged("odd=1&status=x"), searchset("a=1", "next"), None) == ()
+    assert ignored(judged("odd=1&status=x"), searchset(None), frozenset({"status"})) == ("odd",)
 
 
 def test_unlisted_parameter_counts_as_ignored_even_if_self_repeats_it() -> None:
     """What the CapabilityStatement does not list was not used, whatever self says."""
-    assert ignored("odd=1", searchset("odd=1"), frozenset({"status"})) == ("odd",)
-    assert ignored("patient.name=1", searchset("patient.name=1"), frozenset({"patient"})) == ()
-    assert ignored("_id=1", searchset("_id=1"), frozenset()) == ()
+    assert ignored(judged("odd=1"), searchset("odd=1"), frozenset({"status"})) == ("odd",)
+    assert (
+        ignored(judged("patient.name=1"), searchset("patient.name=1"), frozenset({"patient"})) == ()
+    )
+    assert ignored(judged("_id=1"), searchset("_id=1"), frozenset()) == ()
 
 
 def test_self_is_found_in_any_order_and_spelling() -> None:

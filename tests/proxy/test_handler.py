@@ -346,8 +346,8 @@ async def test_platform_without_a_path(sso: Sso) -> None:
     """A platform whose base has no path gets the rest of the target, "/" for the base itself."""
     async with Platform(base_path="") as platform, running(platform.url, sso.token_url) as gateway:
         await ask(gateway.address, get("/fhir/metadata"))
-        await ask(gateway.address, get("/fhir?name=x"))
-    assert [seen.target for seen in platform.seen] == ["/metadata", "/?name=x"]
+        await ask(gateway.address, get("/fhir?_format=json"))
+    assert [seen.target for seen in platform.seen] == ["/metadata", "/?_format=json"]
 
 
 async def test_audit_record_tells_the_exchange(gateway: Running, platform: Platform) -> None:

@@ -1,0 +1,139 @@
+"""Makes the platform's request out of the caller's: body, target and fields.
+
+What the caller sent passes as it came, but for URLs of the gateway, and for what the settings ask
+the gateway to add on the caller's behalf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction, refine_bundle
+from gateway.fhir.links import LinkMap
+from gateway.proxy.asking import Asking, current_version
+from gateway.proxy.body import BodyLimits, RequestBody
+from gateway.proxy.guarding import SearchGuard
+from gateway.proxy.headers import RequestHeader
+from gateway.proxy.incoming import IncomingRequest
+from gateway.proxy.relay import CallerSide
+from gateway.proxy.rewriting import (
+    lines_for_platform,
+    query_for_platform,
+    transform_for_platform,
+)
+from gateway.proxy.target import Target
+from gateway.proxy.upstream import Outgoing
+
+_BUNDLE_PREFIX: Final = 64 * 1024
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Composer:
+    """Composes requests to the platform, whose base path is `platform_path`.
+
+    `asking` is given when updates without If-Match shall get the current version's, `guard` when
+    searches shall be watched.
+    """
+
+    def __init__(
+        self,
+        platform_path: str,
+        *,
+        limits: BodyLimits,
+        clock: Callable[[], float],
+        guard: SearchGuard | None,
+        asking: Asking | None,
+    ) -> None:
+        self._platform_path = platform_path
+        self._limits = limits
+        self._clock = clock
+        self._guard = guard
+        self._asking = asking
+
+    def body(
+        self, request: IncomingRequest, header: RequestHeader, side: CallerSide
+    ) -> RequestBody | None:
+        """The request's body, None when the message announces none.
+
+        Raises `GatewayError` payload-too-large for an announced length over the limit.
+        """
+        length = header.values.get(b"content-length")
+        if length is None and not request.has_body:
+            return None
+        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
+        return RequestBody(
+            request.payload,
+            None if length is None else int(length),
+            limits=self._limits,
+            clock=self._clock,
+            before_wait=side.invite_body if expects else None,
+        )
+
+    async def read_ahead(
+        self, header: RequestHeader, body: RequestBody, what: Interaction, links: LinkMap | None
+    ) -> Interaction:
+        """Read so much of the body as has to be known before it goes on; gives what it is."""
+        transform = transform_for_platform(header, what, links)
+        if transform is not None:
+            # Up to here a body that changes still goes out with its length.
+            body.change_by(transform)
+            await body.prefix(self._limits.replay_bytes)
+        if what.code != "transaction":
+            return what
+        # Only the Bundle itself tells a batch from a transaction.
+        prefix = await body.prefix(_BUNDLE_PREFIX)
+        return refine_bundle(what, prefix, header.text(b"content-type") or "")
+
+    async def compose(
+        self,
+        exchange: Exchange,
+        addressed: tuple[Target, RequestHeader, LinkMap | None],
+        body: RequestBody | None,
+        what: Interaction,
+    ) -> Outgoing:
+        """The request as the platform gets it. Raises `GatewayError` when it has to be asked."""
+        target, header, links = addressed
+        lines = header.lines
+        if links is not None:
+            target = Target(target.path, query_for_platform(target.query, links))
+            lines = lines_for_platform(header, links)
+        added = await self._added_lines(exchange, target, header, what)
+        path = self._platform_path + target.suffix
+        return Outgoing(
+            method=exchange.method,
+            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
+            lines=[*lines, *added] if added else lines,
+            request_id=exchange.request_id,
+            body=body,
+            safe=what.safe,
+        )
+
+    async def _added_lines(
+        self, exchange: Exchange, target: Target, header: RequestHeader, what: Interaction
+    ) -> list[bytes]:
+        if self._guard is not None and what.is_search:
+            return self._guard.lines(header)
+        if self._asking is None or not _updates_blindly(exchange, header, what):
+            return []
+        credential = exchange.credential or "default"
+        etag = await current_version(self._asking, target.path, credential, exchange.request_id)
+        return [] if etag is None else [b"If-Match: %s\r\n" % etag]
+
+
+def _updates_blindly(exchange: Exchange, header: RequestHeader, what: Interaction) -> bool:
+    """Whether a PUT names a resource but neither a version nor that there must be none."""
+    return (
+        exchange.method == "PUT"
+        and what.resource_id is not None
+        and not header.values.keys() & {b"if-match", b"if-none-match"}
+    )
+
+
+def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:
+    """All parameters of a search, raw: those of the query and, where it is at hand, of the form."""
+    form = b""
+    if body is not None and (header.text(b"content-type") or "").startswith(_FORM):
+        form = body.whole() or b""
+    return "&".join(part for part in (target.query, form.decode("ascii", "replace")) if part)

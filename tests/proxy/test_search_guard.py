@@ -1,0 +1,188 @@
+"""The search guard and blind updates, as callers and the platform see them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.wire import ask, get, post
+
+STATEMENT = json.dumps(
+    {
+        "resourceType": "CapabilityStatement",
+        "rest": [{"resource": [{"type": "Immunization", "searchParam": [{"name": "status"}]}]}],
+    }
+).encode()
+
+
+def searchset(platform: Platform, query: str) -> bytes:
+    """A page that says which parameters were used."""
+    link = {"relation": "self", "url": f"{platform.url}/Immunization?{query}"}
+    return json.dumps({"resourceType": "Bundle", "type": "searchset", "link": [link]}).encode()
+
+
+def answer_searches(platform: Platform, query: str, **headers: str) -> None:
+    """The platform knows its statement and answers every search as if only `query` were asked."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        is_statement = line.seen.target.endswith("/metadata")
+        body = STATEMENT if is_statement else searchset(platform, query)
+        line.writer.write(fhir(body))
+
+    platform.answer(answer)
+
+
+def searches(platform: Platform) -> list[Any]:
+    """What the platform saw but for its statement."""
+    return [seen for seen in platform.seen if not seen.target.endswith("/metadata")]
+
+
+async def test_ignored_parameter_is_named(gateway: Running, platform: Platform) -> None:
+    """A search whose parameter the platform ignored carries a warning, and is counted."""
+    answer_searches(platform, "_count=20")
+    reply = await ask(gateway.address, get("/fhir/Immunization?patient.identifier=x&_count=20"))
+    assert reply.status == 200
+    warning = 'search-parameter-ignored; names="patient.identifier"'
+    assert reply.header("x-gateway-warning") == warning
+    assert await gateway.metric("dhp_gateway_search_parameters_ignored_total") == 1
+
+
+async def test_used_parameters_carry_no_warning(gateway: Running, platform: Platform) -> None:
+    """A search that the platform answered as asked is not touched."""
+    answer_searches(platform, "status=completed")
+    reply = await ask(gateway.address, get("/fhir/Immunization?status=completed&_format=json"))
+    assert reply.header("x-gateway-warning") is None
+
+
+async def test_post_search_is_watched(gateway: Running, platform: Platform) -> None:
+    """The parameters of a form count too."""
+    answer_searches(platform, "")
+    request = get(
+        "/fhir/Immunization/_search",
+        "Content-Type: application/x-www-form-urlencoded",
+        "Content-Length: 5",
+        method="POST",
+    )
+    reply = await ask(gateway.address, request + b"odd=1")
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+
+
+async def test_gzip_answer_is_watched(gateway: Running, platform: Platform) -> None:
+    """The self link is found in a compressed answer."""
+    body = gzip.compress(searchset(platform, ""))
+    platform.answer(fhir(body, 200, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Immunization?odd=1", "Accept-Encoding: gzip"))
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+
+
+async def test_block_hands_no_data_on(start_gateway, platform: Platform) -> None:
+    """With `block` the caller gets an error that names the parameter, and no data."""
+    async with start_gateway(fhir={"search_guard": "block"}) as gateway:
+        answer_searches(platform, "")
+        reply = await ask(gateway.address, get("/fhir/Immunization?patient.identifier=x"))
+        assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
+        assert "patient.identifier" in reply.json()["issue"][0]["diagnostics"]
+        assert b"searchset" not in reply.body
+
+
+async def test_unlisted_parameter_is_named(gateway: Running, platform: Platform) -> None:
+    """A parameter that the CapabilityStatement does not list counts as ignored, at once."""
+    answer_searches(platform, "odd=1")
+    reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+
+
+async def test_block_knows_the_statement(start_gateway, platform: Platform) -> None:
+    """With `block` a parameter that the CapabilityStatement does not list is refused at once."""
+    async with start_gateway(fhir={"search_guard": "block"}) as gateway:
+        answer_searches(platform, "odd=1")
+        for _ in range(2):
+            reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
+            assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
+    assert len(platform.seen) - len(searches(platform)) == 1
+
+
+async def test_off_asks_nothing(start_gateway, platform: Platform) -> None:
+    """With `off` there is no warning, no statement and no word about strictness."""
+    async with start_gateway(fhir={"search_guard": "off"}) as gateway:
+        answer_searches(platform, "")
+        reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
+    assert reply.header("x-gateway-warning") is None
+    (seen,) = platform.seen
+    assert seen.header("prefer") is None
+
+
+async def test_strict_handling_is_asked_for(gateway: Running, platform: Platform) -> None:
+    """A search asks for strict handling unless its caller chose; other requests do not."""
+    answer_searches(platform, "")
+    await ask(gateway.address, get("/fhir/Immunization?status=x"))
+    await ask(gateway.address, get("/fhir/Immunization?status=x", "Prefer: handling=lenient"))
+    await ask(gateway.address, get("/fhir/Immunization/1"))
+    assert [seen.header("prefer") for seen in searches(platform)] == [
+        "handling=strict",
+        "handling=lenient",
+        None,
+    ]
+
+
+async def test_broken_statement_is_no_trouble(start_gateway, platform: Platform) -> None:
+    """Without a CapabilityStatement the self link alone decides."""
+    async with start_gateway(fhir={"search_guard": "block"}) as gateway:
+
+        async def answer(line: Line) -> None:
+            is_statement = line.seen.target.endswith("/metadata")
+            body = searchset(platform, "status=x")
+            line.seen.complete = True
+            line.writer.write(outcome(404) if is_statement else fhir(body))
+
+        platform.answer(answer)
+        reply = await ask(gateway.address, get("/fhir/Immunization?status=x"))
+    assert reply.status == 200
+
+
+async def test_blind_update_gets_the_current_version(start_gateway, platform: Platform) -> None:
+    """With `auto_if_match` a PUT without If-Match goes out with the version read just before."""
+    async with start_gateway(fhir={"auto_if_match": True}) as gateway:
+        platform.script(fhir(b'{"resourceType":"Patient"}', 200, ("ETag", 'W/"3"')))
+        body = b'{"resourceType":"Patient","id":"1"}'
+        reply = await ask(gateway.address, post("/fhir/Patient/1", body, method="PUT"))
+        assert reply.status == 200
+        (record,) = await gateway.audit()
+        assert record["attempts"] == 1
+    read, update = platform.seen
+    assert (read.method, read.target) == ("GET", "/r5/Patient/1")
+    assert (update.method, update.header("if-match"), update.body) == ("PUT", 'W/"3"', body)
+
+
+async def test_conflict_of_a_blind_update_is_a_412(start_gateway, platform: Platform) -> None:
+    """When somebody was faster the platform's 412 reaches the caller; nothing is repeated."""
+    async with start_gateway(fhir={"auto_if_match": True}) as gateway:
+        platform.script(fhir(b"{}", 200, ("ETag", 'W/"3"')), outcome(412))
+        reply = await ask(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))
+    assert reply.status == 412
+    assert len(platform.seen) == 2
+
+
+async def test_careful_updates_are_left_alone(start_gateway, platform: Platform) -> None:
+    """A caller's own If-Match or If-None-Match, or a resource not there, change nothing."""
+    async with start_gateway(fhir={"auto_if_match": True}) as gateway:
+        for field in ('If-Match: W/"1"', "If-None-Match: *"):
+            await ask(gateway.address, post("/fhir/Patient/1", b"{}", field, method="PUT"))
+        assert [seen.method for seen in platform.seen] == ["PUT", "PUT"]
+        platform.script(outcome(404), fhir(b"{}", 201))
+        reply = await ask(gateway.address, post("/fhir/Patient/2", b"{}", method="PUT"))
+    assert reply.status == 201
+    assert platform.seen[-1].header("if-match") is None
+
+
+async def test_blind_updates_are_not_helped_by_default(
+    gateway: Running, platform: Platform
+) -> None:
+    """Without the setting a PUT passes as it is."""
+    await ask(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))
+    (seen,) = platform.seen
+    assert seen.header("if-match") is None
