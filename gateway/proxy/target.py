@@ -16,6 +16,8 @@ from gateway.errors import GatewayError
 # Whatever needs a closer look: escapes, backslashes, parameters, empty or dot segments.
 _SUSPECT = re.compile(r"[%\\;]|//|/\.")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# A reader that decodes them could take what follows for a new line or for nothing.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # A second and a third decoding catch what a careless reader behind us would decode twice.
 _DECODINGS = 3
 
@@ -60,13 +62,21 @@ def _refuse_escape(path: str) -> None:
     for _ in range(_DECODINGS):
         if _leaves(decoded):
             raise GatewayError(errors.BAD_REQUEST, "path traversal", hint="path", close=True)
-        decoded = unquote(decoded, errors="replace")
+        decoded = _decode(decoded)
     if decoded.count("/") != path.count("/") or _leaves(decoded):
         raise GatewayError(errors.BAD_REQUEST, "encoded slash in path", hint="path", close=True)
 
 
+def _decode(path: str) -> str:
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        # Lenient readers take an overlong form such as %c0%ae for a dot (RFC 3629 section 10).
+        raise GatewayError(errors.BAD_REQUEST, "not UTF-8", hint="path", close=True) from None
+
+
 def _leaves(path: str) -> bool:
-    if "\\" in path or "//" in path or "\0" in path:
+    if "\\" in path or "//" in path or _CONTROL.search(path):
         return True
     segments = (segment.partition(";")[0] for segment in path.split("/"))
     return any(segment in (".", "..") for segment in segments)
