@@ -32,7 +32,10 @@ _KEEP_ALIVE: Final = 75.0
 _LINGER: Final = 1.0
 # At the end, how long a connection that was let in may take to say what it wants.
 _FIRST_REQUEST: Final = 1.0
-_ORIGIN_FORM = re.compile(rb"\r*\n*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ /[^ \r\n]* HTTP/1\.[01]\r\n")
+# The beginning of a request line, which may be cut off in its target.
+_REQUEST_LINE = re.compile(
+    rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +250,14 @@ class CallerConnection(RequestHandler):
             return GatewayError(reason, "line over the limit", close=True)
         if "Too many headers" in text:
             return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close=True)
-        if "Invalid method" in text and _ORIGIN_FORM.match(self._head_bytes):
+        if "Invalid method" in text and self._begins_with_unknown_method():
             return strict.unknown_method()
         return GatewayError(errors.BAD_REQUEST, type(exc).__name__, hint="HTTP message", close=True)
+
+    def _begins_with_unknown_method(self) -> bool:
+        """Whether the method is to blame, not what follows a request that was good so far."""
+        line = _REQUEST_LINE.match(self._head_bytes)
+        return line is not None and line[1].decode("ascii") not in strict.METHODS
 
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:

@@ -44,6 +44,12 @@ async def test_method_not_allowed(stage: Stage, method: str) -> None:
     await judge(evidence, "method-not-allowed", CONTRACT["method-not-allowed"])
 
 
+async def test_unknown_method_of_a_long_target(stage: Stage) -> None:
+    """The method is to blame however long the target is."""
+    evidence = await sending(stage, get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
+    await judge(evidence, "method-not-allowed", CONTRACT["method-not-allowed"])
+
+
 async def test_connect_to_an_authority(stage: Stage) -> None:
     """CONNECT in the form that a client of an HTTP proxy sends is refused like any CONNECT."""
     raw = b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n"
