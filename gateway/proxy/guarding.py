@@ -17,7 +17,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import Interaction, query_names
-from gateway.fhir.search_guard import capabilities, ignored, self_parameters
+from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
 from gateway.proxy.connection import Broken
@@ -105,20 +105,22 @@ class SearchGuard:
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
         """
-        if not (what.is_search and asked and answer.status == 200):
+        names = judged(asked)
+        if not names or answer.status != 200:
             return None
         kind = media_type(answer.header(b"content-type"))
         xml = kind.endswith("xml")
         if not xml and not kind.endswith("json"):
             return None
         # The search has its answer by now: the statement never delays the platform's own work.
-        capable = await self._capable(what.resource)
-        names = ignored(asked, await self._beginning(answer, xml=xml), capable, xml=xml)
-        if not names:
+        of_type = any(not name.startswith("_") for name in names)
+        capable = await self._capable(what.resource) if of_type else None
+        unused = ignored(names, await self._beginning(answer, xml=xml), capable, xml=xml)
+        if not unused:
             return None
-        self._on_ignored(len(names))
+        self._on_ignored(len(unused))
         # Only names that look like parameters: a caller can write anything there.
-        shown = ",".join(query_names("&".join(f"{name}=" for name in names)))
+        shown = ",".join(query_names("&".join(f"{name}=" for name in unused)))
         if self._block:
             raise GatewayError(
                 errors.SEARCH_PARAMETER_IGNORED, hint=f"ignored={shown}", upstream_status=200
