@@ -17,6 +17,7 @@ from gateway.proxy.body import BodyLimits, RequestBody
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
+from gateway.proxy.max_forwards import count_down
 from gateway.proxy.relay import CallerSide
 from gateway.proxy.rewriting import (
     lines_for_platform,
@@ -100,6 +101,7 @@ class Composer:
             target = Target(target.path, query_for_platform(target.query, links))
             lines = lines_for_platform(header, links)
         added = await self._added_lines(exchange, target, header, what)
+        lines, goes_on = count_down(exchange.method, lines)
         path = self._platform_path + target.suffix
         return Outgoing(
             method=exchange.method,
@@ -108,6 +110,7 @@ class Composer:
             request_id=exchange.request_id,
             body=body,
             safe=what.safe,
+            ends_here=not goes_on,
         )
 
     async def _added_lines(
