@@ -28,7 +28,7 @@ class IncomingRequest:
         task: asyncio.Task[None] | None = None,
     ) -> None:
         self.message = message
-        self.payload = payload
+        self.payload = connection.payload = payload
         self.connection = connection
         self._task = task
 

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import ERROR, RequestHandler
+from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -69,6 +69,7 @@ class CallerConnection(RequestHandler):
     """One connection of a caller."""
 
     __slots__ = (
+        "_broken_body",
         "_discarding",
         "_head_bytes",
         "_header_since",
@@ -77,6 +78,7 @@ class CallerConnection(RequestHandler):
         "_sink",
         "kept",
         "opened_at",
+        "payload",
         "peer",
         "secure",
     )
@@ -87,12 +89,15 @@ class CallerConnection(RequestHandler):
         self._header_since: float | None = None
         self._head_bytes = b""
         self._discarding = False
+        self._broken_body: StreamReader | None = None
         self._peer_done: asyncio.Event | None = None
         self._on_lost: Callable[[], None] | None = None
         self.peer = Peer("")
         self.secure = False
         self.kept = False
         self.opened_at = 0.0
+        # Of the request under way, set when it is made.
+        self.payload = EMPTY_PAYLOAD
 
     # What asyncio calls.
 
@@ -110,6 +115,8 @@ class CallerConnection(RequestHandler):
         # Only a refused message looks at these bytes again.
         self._head_bytes = data[:64] if self._header_since is None else self._head_bytes
         super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._break_body()
         if self.busy or self._messages:
             self._header_since = None
         elif data and self._header_since is None:
@@ -128,6 +135,13 @@ class CallerConnection(RequestHandler):
         super().connection_lost(exc)
         if self._on_lost is not None:
             self._on_lost()
+
+    def _break_body(self) -> None:
+        """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
+        for payload in (self.payload, *(payload for _, payload in self._messages)):
+            if not payload.is_eof():
+                payload.set_exception(RequestPayloadError("broken"))
+                self._broken_body = payload
 
     # What the handler and the server call.
 
@@ -193,6 +207,9 @@ class CallerConnection(RequestHandler):
         if transport is None or transport.is_closing():
             return
         self._discarding = True
+        if self._broken_body is not None:
+            # Or aiohttp would read on, to drain it.
+            self._broken_body.feed_eof()
         self._resume_transport_reading()
         self._peer_done = asyncio.Event()
         if transport.can_write_eof():
