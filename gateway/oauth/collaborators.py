@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.oauth.store import StoreKey
 from gateway.oauth.token_response import TokenResponse
 
 
@@ -15,7 +16,7 @@ class TokenSource(Protocol):
     """Where the tokens of one credential come from."""
 
     @property
-    def store_key(self) -> str:
+    def store_key(self) -> StoreKey:
         """Tells these tokens from all others in the store; changes with the secret."""
         ...
 

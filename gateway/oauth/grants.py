@@ -9,31 +9,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
+from gateway.oauth.store import StoreKey
+from gateway.oauth.token_answer import Answer, cause, failure, read
 from gateway.oauth.token_response import (
     Moment,
     TokenRequestError,
     TokenResponse,
-    oauth_error_of,
-    parse_object,
     parse_token_response,
 )
+from gateway.secret import Secret
 
-_MAX_BODY: Final = 64 * 1024
-_MAX_RETRY_AFTER: Final = 300.0
-_REFUSED: Final = frozenset({400, 401, 403})
+_log = logging.getLogger(__name__)
+
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 _HEADERS: Final = {
     "Accept": "application/json",
@@ -61,7 +60,9 @@ RESERVED_PARAMS: Final = frozenset(
 class ClientCredentials:
     """What is asked for: the grant of RFC 6749 section 4.4.2 in a client's name.
 
-    `fingerprint` tells this secret or key from the one before it without showing it.
+    `fingerprint` tells this secret or key from the one before it without showing it; `material` is
+    the secret or key itself, for a store to derive keys from; `public_key` is the JWK of a key.
+    `others` differ in nothing but the secret, of which one may be right in place of this.
     Raises ValueError when `extra_params` names a parameter that is set elsewhere.
     """
 
@@ -70,6 +71,9 @@ class ClientCredentials:
     fingerprint: str = ""
     scope: str | None = None
     extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
+    material: Secret = field(default_factory=lambda: Secret(""))
+    public_key: Mapping[str, Any] | None = None
+    others: tuple[ClientCredentials, ...] = ()
 
     def __post_init__(self) -> None:
         taken = RESERVED_PARAMS & self.extra_params.keys()
@@ -125,12 +129,12 @@ class TokenEndpoint:
         if isinstance(answer, TokenRequestError):
             raise answer
         if not 200 <= answer.status < 300:
-            raise _failure(answer, asked.wall)
+            raise failure(answer, asked.wall)
         if answer.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=answer.status)
         return parse_token_response(answer.body, asked, self._settings.default_lifetime)
 
-    async def _send(self, grant: ClientCredentials) -> _Answer | TokenRequestError:
+    async def _send(self, grant: ClientCredentials) -> Answer | TokenRequestError:
         """Errors are returned: raised here they would carry aiohttp's, which show the request."""
         settings = self._settings
         headers = dict(_HEADERS)
@@ -149,95 +153,37 @@ class TokenEndpoint:
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):
-                return await _read(response)
+                return await read(response)
         except Exception as error:
-            return TokenRequestError("transient", _cause(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Status, body (None: too long or broken off) and the Retry-After field of an answer."""
-
-    status: int
-    body: bytes | None
-    retry_after: str | None
-
-
-async def _read(response: aiohttp.ClientResponse) -> _Answer:
-    body: bytes | None = b""
-    try:
-        while body is not None and (chunk := await response.content.readany()):
-            body = body + chunk if len(body) + len(chunk) <= _MAX_BODY else None
-    except aiohttp.ClientError:
-        body = None  # the status still says what kind of failure it is
-    if body is None:
-        response.close()
-    return _Answer(response.status, body, response.headers.get("Retry-After"))
-
-
-def _failure(answer: _Answer, wall_now: float) -> TokenRequestError:
-    status = answer.status
-    oauth_error = oauth_error_of(parse_object(answer.body)) if answer.body else None
-    if status in _REFUSED:
-        return TokenRequestError("refused", "refused", oauth_error=oauth_error, status=status)
-    return TokenRequestError(
-        "throttled" if status == 429 else "transient",
-        "redirect" if 300 <= status < 400 else "throttled" if status == 429 else "error status",
-        oauth_error=oauth_error,
-        status=status,
-        retry_after=parse_retry_after(answer.retry_after, wall_now),
-    )
-
-
-def parse_retry_after(value: str | None, wall_now: float) -> float | None:
-    """Seconds from a Retry-After field (RFC 9110 section 10.2.3), between 0 and 300."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text), _MAX_RETRY_AFTER)
-    try:
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        seconds = when.timestamp() - wall_now
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
-
-
-def _cause(error: Exception) -> str:
-    """A fixed word for an exception. The order matters: aiohttp's classes overlap."""
-    for kinds, cause in _CAUSES:
-        if isinstance(error, kinds):
-            return cause
-    return f"unexpected {type(error).__name__}"
-
-
-_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
-    ((TimeoutError,), "time-out"),
-    ((aiohttp.ClientConnectorDNSError,), "name not found"),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "certificate"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS"),
-    ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
-    ((aiohttp.ClientConnectorError,), "no connection"),
-    ((aiohttp.ClientResponseError,), "not HTTP"),
-    ((aiohttp.ClientError, OSError), "connection broken"),
-)
+            return TokenRequestError("transient", cause(error))
 
 
 class CredentialSource:
     """The tokens of one credential: a grant and where to present it.
 
-    `grant` may be replaced at any time, when the secret was changed.
+    A client may have several secrets while one gives way to the next. The one that the SSO took
+    last is tried first; one that it refuses gives way to the next, and one that is no longer
+    offered is let go once another was taken.
     """
 
     def __init__(self, endpoint: TokenEndpoint, grant: ClientCredentials) -> None:
         self._endpoint = endpoint
-        self.grant = grant
+        self._offered = _with_others(grant)
+        self._candidates = tuple(self._offered.values())
 
     @property
-    def store_key(self) -> str:
+    def grant(self) -> ClientCredentials:
+        """What is presented first, now."""
+        return self._candidates[0]
+
+    @property
+    def public_keys(self) -> tuple[Mapping[str, Any], ...]:
+        """The JWKs of all keys that may be presented."""
+        keys = (candidate.public_key for candidate in self._candidates)
+        return tuple(key for key in keys if key is not None)
+
+    @property
+    def store_key(self) -> StoreKey:
         """Names issuer, client, secret and what is asked for, so that no token is mistaken."""
         grant = self.grant
         facts = [
@@ -247,8 +193,65 @@ class CredentialSource:
             grant.scope,
             sorted(grant.extra_params.items()),
         ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), grant.material)
+
+    def offer(self, grant: ClientCredentials) -> bool:
+        """Present other secrets, those known so far having been refused; False if all are known."""
+        offered = _with_others(grant)
+        if offered.keys() <= {candidate.fingerprint for candidate in self._candidates}:
+            return False
+        self._offered, self._candidates = offered, tuple(offered.values())
+        return True
+
+    def succeed(self, before: CredentialSource) -> None:
+        """Take over what another object for the same client knows.
+
+        The secret that the SSO took last stays the first if it is still offered; else it is kept
+        until one that is offered was taken.
+        """
+        proved = before.grant
+        if proved.fingerprint in self._offered:
+            self._prefer(proved.fingerprint)
+        else:
+            self._candidates = (*self._candidates, proved)
 
     async def request(self) -> TokenResponse:
-        """Ask for a new token; raises `TokenRequestError`."""
-        return await self._endpoint.request(self.grant)
+        """Ask for a new token; raises `TokenRequestError`, that of the first secret."""
+        refusal: TokenRequestError | None = None
+        for candidate in self._candidates:
+            try:
+                response = await self._endpoint.request(candidate)
+            except TokenRequestError as error:
+                if not _may_be_the_secret(error):
+                    raise refusal or error from None
+                refusal = refusal or error
+                continue
+            self._accept(candidate)
+            return response
+        raise refusal or TokenRequestError("refused", "no secret")
+
+    def _accept(self, candidate: ClientCredentials) -> None:
+        if candidate.fingerprint in self._offered:
+            self._prefer(candidate.fingerprint)
+        elif candidate is not self._candidates[0]:
+            _log.warning(
+                "client %s: the SSO refused the changed secret; the one before stays in use",
+                candidate.client_id,
+            )
+            self._candidates = (candidate, *self._offered.values())
+
+    def _prefer(self, fingerprint: str) -> None:
+        first = self._offered[fingerprint]
+        self._candidates = tuple({fingerprint: first, **self._offered}.values())
+
+
+def _with_others(grant: ClientCredentials) -> dict[str, ClientCredentials]:
+    return {each.fingerprint: each for each in (grant, *grant.others)}
+
+
+def _may_be_the_secret(error: TokenRequestError) -> bool:
+    """Whether another secret could help; servers disagree on the code for a wrong one."""
+    return error.kind == "refused" and error.oauth_error not in _NOT_THE_SECRET
+
+
+_NOT_THE_SECRET: Final = frozenset({"invalid_scope", "unsupported_grant_type"})

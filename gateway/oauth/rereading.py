@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gateway.oauth.grants import ClientCredentials, CredentialSource
+from gateway.oauth.store import StoreKey
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 
 
@@ -28,7 +30,16 @@ class RereadingSource:
         self._reread = reread
 
     @property
-    def store_key(self) -> str:
+    def public_keys(self) -> tuple[Mapping[str, Any], ...]:
+        """The JWKs of all keys that may be presented."""
+        return self._source.public_keys
+
+    def succeed(self, before: RereadingSource) -> None:
+        """Take over what another object of the same identity knows of its secrets."""
+        self._source.succeed(before._source)
+
+    @property
+    def store_key(self) -> StoreKey:
         """Tells these tokens from all others in the store; changes with the secret."""
         return self._source.store_key
 
@@ -50,7 +61,4 @@ class RereadingSource:
         except Exception:
             # What was refused stands; that the secret cannot be read is told by the next reload.
             return False
-        if grant.fingerprint == self._source.grant.fingerprint:
-            return False
-        self._source.grant = grant
-        return True
+        return self._source.offer(grant)

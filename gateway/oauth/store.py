@@ -8,31 +8,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cachetools import TLRUCache
 
 from gateway.oauth.token import Token
+from gateway.secret import Secret
 
 _MAX_TOKENS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKey:
+    """Under which tokens are kept: `name` tells issuer, client, secret and request, and shows none.
+
+    `material` is the secret that a store outside of this process derives its encryption key from.
+    """
+
+    name: str
+    material: Secret
 
 
 class TokenStore(Protocol):
     """Keeps tokens for as long as they live.
 
-    A key names issuer, client and secret (see `TokenSource.store_key`) and is no secret itself. A
-    store that cannot be reached says so by an exception, soon; its user takes it for a miss.
+    A store that cannot be reached says so by an exception, soon; its user takes it for a miss.
     """
 
-    async def get(self, key: str) -> Token | None:
+    async def get(self, key: StoreKey) -> Token | None:
         """The token kept under `key`, if it has not expired."""
         ...
 
-    async def put(self, key: str, token: Token) -> None:
+    async def put(self, key: StoreKey, token: Token) -> None:
         """Keep `token` until it expires, in place of any other."""
         ...
 
-    async def drop(self, key: str, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: Token) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         ...
 
@@ -44,19 +56,19 @@ class MemoryStore:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cache: TLRUCache[str, Token] = TLRUCache(
+        self._cache: TLRUCache[StoreKey, Token] = TLRUCache(
             _MAX_TOKENS, lambda _key, token, _now: token.expires_at, timer=clock
         )
 
-    async def get(self, key: str) -> Token | None:
+    async def get(self, key: StoreKey) -> Token | None:
         """The token kept under `key`, if it has not expired."""
         return self._cache.get(key)
 
-    async def put(self, key: str, token: Token) -> None:
+    async def put(self, key: StoreKey, token: Token) -> None:
         """Keep `token` until it expires, in place of any other."""
         self._cache[key] = token
 
-    async def drop(self, key: str, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: Token) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         if self._cache.get(key) == token:
             self._cache.pop(key, None)

@@ -20,8 +20,8 @@ from gateway.oauth.grants import (
     CredentialSource,
     EndpointSettings,
     TokenEndpoint,
-    parse_retry_after,
 )
+from gateway.oauth.token_answer import parse_retry_after
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -170,7 +170,8 @@ class TestRequest:
         ]
         keys = {CredentialSource(endpoint, made).store_key for made in grants}
         assert len(keys) == 4
-        assert not any(SECRET in key or CLIENT in key for key in keys)
+        assert len({key.name for key in keys}) == 4
+        assert not any(SECRET in repr(key) or CLIENT in repr(key) for key in keys)
 
 
 class TestFailures:

@@ -1,0 +1,68 @@
+"""The secrets and keys of one client, as their file holds them: one, or two for the overlap.
+
+While an SSO exchanges a secret for another, it takes both for a time, or the one and then the
+other. A file may therefore hold two: each on a line of its own, or two keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.oauth.client_auth import (
+    ClientAuthentication,
+    client_secret_basic,
+    client_secret_post,
+    private_key_jwt,
+)
+from gateway.oauth.signing_key import UnusableKey, read_keys
+from gateway.secret import Secret
+
+_MOST: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One secret or key, ready to prove who the client is.
+
+    `fingerprint`, `material` and `public_key` are those of `ClientCredentials`.
+    """
+
+    authenticate: ClientAuthentication = field(repr=False)
+    fingerprint: str
+    material: Secret
+    public_key: Mapping[str, Any] | None = None
+
+
+def secret_proofs(client_id: str, text: Secret, *, in_header: bool) -> tuple[Proof, ...]:
+    """The secrets of a text, one a line, the newest first; raises `UnusableKey`."""
+    authentication = client_secret_basic if in_header else client_secret_post
+    lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
+    found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
+    if not found:
+        raise UnusableKey("is empty")
+    if len(found) > _MOST:
+        raise UnusableKey("holds more than two lines: one secret, or two for the overlap")
+    return tuple(
+        Proof(authentication(client_id, secret), secret.fingerprint(), secret) for secret in found
+    )
+
+
+def key_proofs(
+    client_id: str, text: Secret, wall_clock: Callable[[], float] = time.time
+) -> tuple[Proof, ...]:
+    """The keys of a PEM text, a JWK or a JWK set, the newest first; raises `UnusableKey`.
+
+    `wall_clock` gives Unix time for the assertions.
+    """
+    found = read_keys(text.reveal())
+    if len(found) > _MOST:
+        raise UnusableKey("holds more than two private keys: one, or two for the overlap")
+    return tuple(
+        Proof(
+            private_key_jwt(client_id, key, wall_clock), key.fingerprint, key.material, key.public
+        )
+        for key in found
+    )

@@ -1,0 +1,193 @@
+"""The private keys of `private_key_jwt`: read, judged, and their public halves shown.
+
+SMART Backend Services asks for RS384 or ES384; which of them is decided by the key.
+
+    Exception
+     └─ ValueError
+         └─ UnusableKey     the text holds no key that can sign
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from joserfc import jwk, jwt
+from joserfc.errors import JoseError
+
+from gateway.secret import Secret
+
+_MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
+_PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_KINDS: Final = "give an RSA key of at least 2048 bits, or an EC key of the curve P-384"
+
+
+class UnusableKey(ValueError):  # noqa: N818 - named after the state
+    """The text holds no key that can sign; `why` says so in plain words and shows none of it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key with the algorithm it signs by.
+
+    `kid` is the JWK's own, else the thumbprint of RFC 7638. `public` is the JWK to register with
+    the SSO: it holds nothing secret.
+    """
+
+    algorithm: str
+    kid: str
+    public: Mapping[str, Any]
+    _key: jwk.RSAKey | jwk.ECKey = field(repr=False)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The header of what this key signs."""
+        return {"alg": self.algorithm, "typ": "JWT", "kid": self.kid}
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """A signed JWT (RFC 7519) in its compact form."""
+        return jwt.encode(self.header, dict(claims), self._key, algorithms=[self.algorithm])
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this key from others: its RFC 7638 thumbprint."""
+        return self._key.thumbprint()
+
+    @property
+    def material(self) -> Secret:
+        """The private key in one form, however its file wrote it."""
+        key = self._key.private_key
+        if key is None:
+            raise UnusableKey("has no private part")
+        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return Secret(base64.b64encode(der).decode())
+
+
+def read_keys(text: str) -> tuple[SigningKey, ...]:
+    """The private keys of a PEM file, a JWK or a JWK set, in their order; at least one.
+
+    PEM may be PKCS#1, PKCS#8 or SEC1. Public keys beside private ones are passed over. Raises
+    `UnusableKey`.
+    """
+    keys = _from_json(text) if text.lstrip().startswith("{") else _from_pem(text)
+    return tuple({key.fingerprint: key for key in keys}.values())
+
+
+def _from_pem(text: str) -> list[SigningKey]:
+    blocks = [(found[1], found[0]) for found in _PEM.finditer(text)]
+    private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
+    if not blocks:
+        raise UnusableKey("is neither PEM nor a JWK")
+    if not private:
+        what = "a certificate" if blocks[0][0] == "CERTIFICATE" else "a public key"
+        raise UnusableKey(f"holds {what}; the private key is needed")
+    return [_from_block(*each) for each in private]
+
+
+def _from_block(label: str, block: str) -> SigningKey:
+    if "ENCRYPTED" in label or "\nProc-Type: 4,ENCRYPTED" in block.replace("\r", ""):
+        raise UnusableKey(
+            "is encrypted; store it without a passphrase, readable for the gateway only"
+        )
+    if label == "OPENSSH PRIVATE KEY":
+        raise UnusableKey("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
+    try:
+        key = load_pem_private_key(block.encode(), password=None)
+    except Exception:  # whatever it is, its text may quote the key
+        raise UnusableKey("holds a PEM block that is broken or of no known kind") from None
+    if isinstance(key, RSAPrivateKey):
+        _require_bits(key.key_size)
+        return _rsa(jwk.RSAKey.import_key(key))
+    if isinstance(key, EllipticCurvePrivateKey):
+        return _ec(jwk.ECKey.import_key(key), isinstance(key.curve, SECP384R1), key.curve.name)
+    raise UnusableKey(f"is neither an RSA nor an EC key; {_KINDS}")
+
+
+def _from_json(text: str) -> list[SigningKey]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise UnusableKey("is not valid JSON") from None
+    members = value.get("keys") if "keys" in value else [value]
+    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
+        raise UnusableKey("is no JWK set: `keys` must be a list of JWKs")
+    private = [each for each in members if "d" in each]
+    if not private:
+        symmetric = any(each.get("kty") == "oct" for each in members)
+        public = any("kty" in each for each in members)
+        what = "a shared secret" if symmetric else "only public keys" if public else "no key"
+        raise UnusableKey(f"holds {what}; the private key is needed")
+    return [_from_jwk(each) for each in private]
+
+
+def _from_jwk(members: dict[str, Any]) -> SigningKey:
+    kty = members.get("kty")
+    if kty not in ("RSA", "EC"):
+        raise UnusableKey(f"is neither an RSA nor an EC key; {_KINDS}")
+    if isinstance(modulus := members.get("n"), str):
+        _require_bits(len(modulus) * 6 // 8 * 8)
+    try:
+        key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
+    except Exception:  # whatever it is, its text may quote the key
+        raise UnusableKey("is a JWK with missing or broken members") from None
+    made = (
+        _rsa(key)
+        if isinstance(key, jwk.RSAKey)
+        else _ec(key, members.get("crv") == "P-384", str(members.get("crv")))
+    )
+    _require_purpose(members, made.algorithm)
+    return made
+
+
+def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
+    """What the JWK says of its own use (RFC 7517 section 4) must allow what we do with it."""
+    if members.get("alg", algorithm) != algorithm:
+        raise UnusableKey(f"is a JWK whose `alg` is not {algorithm}, which this kind signs by")
+    operations = members.get("key_ops", ["sign"])
+    if members.get("use", "sig") != "sig" or "sign" not in operations:
+        raise UnusableKey("is a JWK that its `use` or `key_ops` keep from signing")
+
+
+def _require_bits(bits: int) -> None:
+    if bits < _MIN_RSA_BITS:
+        raise UnusableKey(f"is an RSA key of {bits} bits; {_KINDS}")
+
+
+def _rsa(key: jwk.RSAKey) -> SigningKey:
+    return _signing_key("RS384", key, ("kty", "n", "e"))
+
+
+def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
+    if not is_p384:
+        # A curve's name out of a file could be any text.
+        named = f" of the curve {curve}" if re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) else ""
+        raise UnusableKey(f"is an EC key{named}, which ES384 cannot use; {_KINDS}")
+    return _signing_key("ES384", key, ("kty", "crv", "x", "y"))
+
+
+def _signing_key(algorithm: str, key: jwk.RSAKey | jwk.ECKey, members: Sequence[str]) -> SigningKey:
+    try:
+        everything = key.as_dict(private=False)
+        kid = everything.get("kid")
+        named = isinstance(kid, str) and 0 < len(kid) <= 256 and kid.isprintable()
+        kid = str(kid) if named else key.thumbprint()
+        public = {name: everything[name] for name in members}
+    except (JoseError, KeyError, ValueError):
+        raise UnusableKey("is a JWK with missing or broken members") from None
+    return SigningKey(algorithm, kid, {**public, "kid": kid, "use": "sig", "alg": algorithm}, key)

@@ -1,0 +1,91 @@
+"""What came of a token request: the answer read, and every failure given its kind and cause."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import aiohttp
+
+from gateway.oauth.token_response import TokenRequestError, oauth_error_of, parse_object
+
+_MAX_BODY: Final = 64 * 1024
+_MAX_RETRY_AFTER: Final = 300.0
+_REFUSED: Final = frozenset({400, 401, 403})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, body (None: too long or broken off) and the Retry-After field of an answer."""
+
+    status: int
+    body: bytes | None
+    retry_after: str | None
+
+
+async def read(response: aiohttp.ClientResponse) -> Answer:
+    """The answer, whatever it is; a long body is not read to its end."""
+    body: bytes | None = b""
+    try:
+        while body is not None and (chunk := await response.content.readany()):
+            body = body + chunk if len(body) + len(chunk) <= _MAX_BODY else None
+    except aiohttp.ClientError:
+        body = None  # the status still says what kind of failure it is
+    if body is None:
+        response.close()
+    return Answer(response.status, body, response.headers.get("Retry-After"))
+
+
+def failure(answer: Answer, wall_now: float) -> TokenRequestError:
+    """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
+    status = answer.status
+    oauth_error = oauth_error_of(parse_object(answer.body)) if answer.body else None
+    if status in _REFUSED:
+        return TokenRequestError("refused", "refused", oauth_error=oauth_error, status=status)
+    return TokenRequestError(
+        "throttled" if status == 429 else "transient",
+        "redirect" if 300 <= status < 400 else "throttled" if status == 429 else "error status",
+        oauth_error=oauth_error,
+        status=status,
+        retry_after=parse_retry_after(answer.retry_after, wall_now),
+    )
+
+
+def parse_retry_after(value: str | None, wall_now: float) -> float | None:
+    """Seconds from a Retry-After field (RFC 9110 section 10.2.3), between 0 and 300."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), _MAX_RETRY_AFTER)
+    try:
+        when = parsedate_to_datetime(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        seconds = when.timestamp() - wall_now
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+
+
+def cause(error: Exception) -> str:
+    """A fixed word for an exception. The order matters: aiohttp's classes overlap."""
+    for kinds, word in _CAUSES:
+        if isinstance(error, kinds):
+            return word
+    return f"unexpected {type(error).__name__}"
+
+
+_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
+    ((TimeoutError,), "time-out"),
+    ((aiohttp.ClientConnectorDNSError,), "name not found"),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "certificate"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS"),
+    ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
+    ((aiohttp.ClientConnectorError,), "no connection"),
+    ((aiohttp.ClientResponseError,), "not HTTP"),
+    ((aiohttp.ClientError, OSError), "connection broken"),
+)

@@ -1,0 +1,158 @@
+"""The assertion that a client signs, checked by hand with the public key that is published."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+
+from gateway.oauth.client_auth import JWT_BEARER
+from gateway.oauth.grants import ClientCredentials, EndpointSettings, TokenEndpoint
+from gateway.oauth.proofs import key_proofs
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock
+from tests.doubles.sso import Sso
+from tests.oauth.test_signing_key import KEYS, as_jwk, pem
+
+CLIENT = "hospital 17"
+
+
+@dataclass
+class Assertion:
+    """A JWT taken apart."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    signed: bytes
+    signature: bytes
+
+    @classmethod
+    def of(cls, text: str) -> Assertion:
+        """Take one apart."""
+        head, claims, signature = text.split(".")
+        return cls(
+            json.loads(decoded(head)),
+            json.loads(decoded(claims)),
+            f"{head}.{claims}".encode(),
+            decoded(signature),
+        )
+
+
+def decoded(part: str) -> bytes:
+    """Base64url without padding."""
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def integer(part: str) -> int:
+    """Base64urlUInt."""
+    return int.from_bytes(decoded(part), "big")
+
+
+def verify(assertion: Assertion, public: dict[str, Any]) -> None:
+    """Check a signature with a JWK; raises InvalidSignature (RFC 7518 sections 3.3 and 3.4)."""
+    if public["kty"] == "RSA":
+        numbers = rsa.RSAPublicNumbers(integer(public["e"]), integer(public["n"]))
+        numbers.public_key().verify(
+            assertion.signature, assertion.signed, padding.PKCS1v15(), SHA384()
+        )
+        return
+    assert len(assertion.signature) == 96
+    r, s = (
+        int.from_bytes(half, "big") for half in (assertion.signature[:48], assertion.signature[48:])
+    )
+    point = ec.EllipticCurvePublicNumbers(
+        integer(public["x"]), integer(public["y"]), ec.SECP384R1()
+    )
+    point.public_key().verify(encode_dss_signature(r, s), assertion.signed, ec.ECDSA(SHA384()))
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """A running SSO."""
+    async with Sso() as running:
+        yield running
+
+
+async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[dict[str, str]]:
+    """The forms of so many token requests with this key."""
+    (proof,) = key_proofs(CLIENT, Secret(text), clock.wall)
+    grant = ClientCredentials(CLIENT, proof.authenticate, scope="system/*.rs")
+    async with aiohttp.ClientSession() as session:
+        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+        for _ in range(times):
+            await endpoint.request(grant)
+    return [request.form for request in sso.requests]
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+async def test_form(sso: Sso, algorithm: str) -> None:
+    """The form holds grant, scope and assertion; no secret and no Authorization goes with it."""
+    (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
+    assert form.pop("client_assertion").count(".") == 2
+    assert form == {
+        "grant_type": "client_credentials",
+        "scope": "system/*.rs",
+        "client_assertion_type": JWT_BEARER,
+    }
+    assert "Authorization" not in sso.requests[0].headers
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+async def test_header_and_signature(sso: Sso, algorithm: str) -> None:
+    """The published key verifies the signature, and only as long as nothing was changed."""
+    (proof,) = key_proofs(CLIENT, Secret(pem(KEYS[algorithm])))
+    (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
+    assertion = Assertion.of(form["client_assertion"])
+    assert proof.public_key is not None
+    public = dict(proof.public_key)
+    assert assertion.header == {"alg": algorithm, "typ": "JWT", "kid": public["kid"]}
+    verify(assertion, public)
+    assertion.signed += b"A"
+    with pytest.raises(InvalidSignature):
+        verify(assertion, public)
+
+
+async def test_claims(sso: Sso) -> None:
+    """Issuer and subject are the client, the audience is the token URL, the end is soon."""
+    clock = FakeClock(wall=1_900_000_000.9)
+    (form,) = await asked(sso, pem(KEYS["ES384"]), clock)
+    claims = Assertion.of(form["client_assertion"]).claims
+    assert len(claims.pop("jti")) >= 22
+    assert claims.pop("exp") - claims["iat"] <= 240
+    assert claims == {"iss": CLIENT, "sub": CLIENT, "aud": sso.token_url, "iat": 1_900_000_000}
+
+
+async def test_fresh_identifier(sso: Sso) -> None:
+    """Every request has an assertion of its own."""
+    forms = await asked(sso, pem(KEYS["ES384"]), FakeClock(), times=20)
+    claims = [Assertion.of(form["client_assertion"]).claims for form in forms]
+    assert len({each["jti"] for each in claims}) == 20
+
+
+async def test_wall_clock_jumps(sso: Sso) -> None:
+    """An assertion is dated by the clock as it is now."""
+    clock = FakeClock()
+    await asked(sso, pem(KEYS["ES384"]), clock)
+    clock.jump_wall(86_400)
+    await asked(sso, pem(KEYS["ES384"]), clock)
+    first, second = (Assertion.of(each.form["client_assertion"]).claims for each in sso.requests)
+    assert second["iat"] - first["iat"] == 86_400
+
+
+def test_nothing_secret_is_shown() -> None:
+    """What proves the client shows neither key nor secret."""
+    jwk = as_jwk(KEYS["ES384"])
+    (proof,) = key_proofs(CLIENT, Secret(json.dumps(jwk)))
+    grant = ClientCredentials(
+        CLIENT, proof.authenticate, material=proof.material, public_key=proof.public_key
+    )
+    assert jwk["d"] not in repr(proof) + repr(grant)

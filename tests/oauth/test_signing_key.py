@@ -1,0 +1,196 @@
+"""Private keys in every form that a hospital may have them, and what is said of the rest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from gateway.oauth.signing_key import SigningKey, UnusableKey, read_keys
+
+PrivateKey = Any
+RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP384R1())
+KEYS = {"RS384": RSA, "ES384": EC}
+FORMS = {
+    "PKCS#8": PrivateFormat.PKCS8,
+    "PKCS#1 or SEC1": PrivateFormat.TraditionalOpenSSL,
+}
+
+
+def pem(
+    key: PrivateKey,
+    form: PrivateFormat = PrivateFormat.PKCS8,
+    encryption: KeySerializationEncryption | None = None,
+) -> str:
+    """A key as PEM."""
+    return key.private_bytes(Encoding.PEM, form, encryption or NoEncryption()).decode()
+
+
+def public_pem(key: PrivateKey) -> str:
+    """A key's public half as PEM."""
+    made: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return made.decode()
+
+
+def number(value: int, length: int | None = None) -> str:
+    """Base64urlUInt (RFC 7518 section 2), or of a fixed length for curves."""
+    size = length or (value.bit_length() + 7) // 8
+    return base64.urlsafe_b64encode(value.to_bytes(size, "big")).decode().rstrip("=")
+
+
+def as_jwk(key: PrivateKey, *, private: bool = True, **members: Any) -> dict[str, Any]:
+    """A key as a JWK, made by hand."""
+    made: dict[str, Any]
+    if isinstance(key, rsa.RSAPrivateKey):
+        numbers = key.private_numbers()
+        public = numbers.public_numbers
+        made = {"kty": "RSA", "n": number(public.n), "e": number(public.e)}
+        secret = {"d": numbers.d, "p": numbers.p, "q": numbers.q, "dp": numbers.dmp1}
+        secret |= {"dq": numbers.dmq1, "qi": numbers.iqmp}
+        hidden = {name: number(value) for name, value in secret.items()}
+    else:
+        point = key.private_numbers()
+        size = (key.curve.key_size + 7) // 8
+        names = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+        made = {"kty": "EC", "crv": names[key.curve.name]}
+        made["x"] = number(point.public_numbers.x, size)
+        made["y"] = number(point.public_numbers.y, size)
+        hidden = {"d": number(point.private_value, size)}
+    return {**made, **(hidden if private else {}), **members}
+
+
+def thumbprint(jwk: dict[str, Any]) -> str:
+    """The thumbprint of RFC 7638, made by hand."""
+    needed = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y")}[jwk["kty"]]
+    text = json.dumps({name: jwk[name] for name in needed}, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def only(text: str) -> SigningKey:
+    """The one key in a text."""
+    (key,) = read_keys(text)
+    return key
+
+
+def why(text: str) -> str:
+    """Why a text cannot be used."""
+    with pytest.raises(UnusableKey) as caught:
+        read_keys(text)
+    return caught.value.why
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_pem(algorithm: str, form: str) -> None:
+    """An RSA key signs RS384 and an EC key ES384, whichever PEM form it has."""
+    key = only(pem(KEYS[algorithm], FORMS[form]))
+    assert key.algorithm == algorithm
+    assert key.kid == thumbprint(as_jwk(KEYS[algorithm]))
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_jwk(algorithm: str) -> None:
+    """A JWK is taken, alone or in a set beside public keys."""
+    jwk = as_jwk(KEYS[algorithm])
+    public = as_jwk(KEYS["ES384"], private=False)
+    for text in (json.dumps(jwk), json.dumps({"keys": [public, jwk]}), f"\n {json.dumps(jwk)}\n"):
+        key = only(text)
+        assert (key.algorithm, key.kid) == (algorithm, thumbprint(jwk))
+
+
+def test_kid_of_the_jwk() -> None:
+    """A JWK that names itself keeps its name."""
+    key = only(json.dumps(as_jwk(EC, kid="hospital-17-2026", alg="ES384", use="sig")))
+    assert key.header == {"alg": "ES384", "typ": "JWT", "kid": "hospital-17-2026"}
+    assert key.public["kid"] == "hospital-17-2026"
+
+
+@pytest.mark.parametrize("algorithm", KEYS)
+def test_public_half(algorithm: str) -> None:
+    """What is to be registered holds all that a verifier needs, and nothing else."""
+    own = as_jwk(KEYS[algorithm], private=False)
+    public = only(json.dumps(as_jwk(KEYS[algorithm]))).public
+    assert public == {**own, "kid": thumbprint(own), "use": "sig", "alg": algorithm}
+    assert public == only(pem(KEYS[algorithm])).public
+
+
+def test_two_keys() -> None:
+    """Two keys are read in their order, from PEM blocks and from a set."""
+    for text in (pem(EC) + pem(RSA), json.dumps({"keys": [as_jwk(EC), as_jwk(RSA)]})):
+        assert [key.algorithm for key in read_keys(text)] == ["ES384", "RS384"]
+    assert len(read_keys(pem(EC) + pem(EC, PrivateFormat.TraditionalOpenSSL))) == 1
+
+
+def test_material_does_not_hang_on_the_form() -> None:
+    """Replicas that have the same key in another form derive the same keys from it."""
+    texts = (pem(RSA), pem(RSA, PrivateFormat.TraditionalOpenSSL), json.dumps(as_jwk(RSA)))
+    assert len({only(text).material.reveal() for text in texts}) == 1
+
+
+def test_nothing_secret_is_shown() -> None:
+    """A key's repr and an unusable key's reason hold none of it."""
+    jwk = as_jwk(EC)
+    assert jwk["d"] not in repr(only(json.dumps(jwk)))
+    for broken in ({**jwk, "y": jwk["d"]}, {**jwk, "crv": jwk["d"]}, {**jwk, "alg": jwk["d"]}):
+        assert jwk["d"] not in why(json.dumps(broken))
+
+
+UNUSABLE = {
+    "text": ("secret", "neither PEM nor a JWK"),
+    "list": ("[]", "neither PEM nor a JWK"),
+    "broken JSON": ("{", "not valid JSON"),
+    "empty object": ("{}", "no key"),
+    "no set": ('{"keys": 1}', "no JWK set"),
+    "empty set": ('{"keys": []}', "no key"),
+    "texts in a set": ('{"keys": ["a"]}', "no JWK set"),
+    "public PEM": (public_pem(RSA), "a public key"),
+    "public JWK": (json.dumps(as_jwk(RSA, private=False)), "only public keys"),
+    "certificate": ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----", "certificate"),
+    "shared secret": ('{"kty": "oct", "k": "AAAA"}', "a shared secret"),
+    "shared secret with d": ('{"kty": "oct", "k": "AAAA", "d": "A"}', "neither an RSA nor an EC"),
+    "encrypted PKCS#8": (pem(RSA, encryption=BestAvailableEncryption(b"x")), "encrypted"),
+    "encrypted PKCS#1": (
+        pem(RSA, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"x")),
+        "encrypted",
+    ),
+    "OpenSSH": (pem(EC, PrivateFormat.OpenSSH), "ssh-keygen"),
+    "cut off": (pem(RSA)[:600] + "\n-----END PRIVATE KEY-----", "broken"),
+    "P-256": (pem(ec.generate_private_key(ec.SECP256R1())), "secp256r1"),
+    "P-256 as JWK": (json.dumps(as_jwk(ec.generate_private_key(ec.SECP256R1()))), "P-256"),
+    "P-521": (pem(ec.generate_private_key(ec.SECP521R1())), "secp521r1"),
+    "Ed25519": (pem(ed25519.Ed25519PrivateKey.generate()), "neither an RSA nor an EC"),
+    "DSA": (pem(dsa.generate_private_key(2048)), "neither an RSA nor an EC"),
+    "short RSA": (pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505 - refused
+    "short RSA as JWK": (
+        json.dumps(as_jwk(rsa.generate_private_key(65537, 1024))),  # noqa: S505 - refused
+        "1024 bits",
+    ),
+    "broken d": (json.dumps(as_jwk(EC, d="!!")), "missing or broken"),
+    "foreign y": (json.dumps(as_jwk(EC, y=as_jwk(EC)["x"])), "missing or broken"),
+    "no n": (json.dumps({**as_jwk(RSA), "n": None}), "missing or broken"),
+    "other alg": (json.dumps(as_jwk(RSA, alg="RS256")), "`alg` is not RS384"),
+    "for encryption": (json.dumps(as_jwk(RSA, use="enc")), "keep from signing"),
+    "for verifying": (json.dumps(as_jwk(RSA, key_ops=["verify"])), "keep from signing"),
+    "odd kid": (json.dumps(as_jwk(RSA, kid=["a"])), "missing or broken"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable(case: str) -> None:
+    """What cannot sign RS384 or ES384 is refused with a reason that names what to change."""
+    text, reason = UNUSABLE[case]
+    assert reason in why(text)
