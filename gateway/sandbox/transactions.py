@@ -146,14 +146,19 @@ def _at(entry: Entry) -> Iterator[None]:
 
 
 def _require_distinct(entries: Sequence[Entry]) -> None:
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    """Two entries must not be about the same resource (FHIR R5 http, 3.2.0.11.2)."""
+    seen: set[tuple[str, ...]] = set()
     for entry in entries:
-        key = (entry.type, entry.path)
-        if entry.method in ("PUT", "DELETE") and key in seen:
+        if entry.method in ("PUT", "DELETE"):
+            key = (entry.type, *entry.path)
+        elif entry.method == "POST" and entry.if_none_exist is not None:
+            key = (entry.type, "?", entry.if_none_exist)
+        else:
+            continue
+        if key in seen:
             text = "another entry writes the same resource"
             raise fhir_error(400, "invalid", text, entry.expression)
-        if entry.method in ("PUT", "DELETE"):
-            seen.add(key)
+        seen.add(key)
 
 
 def _links(entries: Sequence[Entry], ids: Sequence[str]) -> dict[str, str]:

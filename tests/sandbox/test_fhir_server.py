@@ -294,7 +294,12 @@ async def test_a_conditional_create_does_not_double(given: Trial) -> None:
 async def test_a_conditional_create_must_be_unambiguous(given: Trial) -> None:
     """Several matches are 412, and an unknown or missing criterion is 400."""
     body = {"resourceType": "Patient"}
-    for condition, status in (("active=true", 412), ("colour=red", 400), ("?", 400)):
+    for condition, status in (
+        ("active=true", 412),
+        ("active=true&colour=red", 400),
+        ("colour=red", 400),
+        ("?", 400),
+    ):
         headers = {"If-None-Exist": condition}
         answer = await given.fhir("POST", "/Patient", body=body, headers=headers)
         assert answer.status == status, condition

@@ -168,6 +168,22 @@ async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> 
     assert second["fullUrl"].startswith(given.sandbox.fhir_base_url)
 
 
+async def test_conditions_are_judged_before_anything_changes(given: Trial) -> None:
+    """What a transaction creates itself is no match for its conditional creates."""
+    patient = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "new"}]}
+    conditional = entry("POST", "Patient", patient, ifNoneExist="identifier=urn:s|new")
+    answer = await send(given, "transaction", entry("POST", "Patient", patient), conditional)
+    statuses = [entry["response"]["status"] for entry in answer.json["entry"]]
+    assert statuses == ["201 Created", "201 Created"]
+
+
+async def test_two_conditional_creates_of_one_resource_are_refused(given: Trial) -> None:
+    """The same condition twice in a transaction would create twice."""
+    conditional = entry("POST", "Patient", {"resourceType": "Patient"}, ifNoneExist="name=x")
+    answer = await send(given, "transaction", conditional, conditional)
+    assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
+
+
 async def test_decimals_survive_a_transaction(given: Trial) -> None:
     """Resolving references does not touch numbers."""
     body = (
