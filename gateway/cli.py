@@ -84,6 +84,19 @@ def run(config: ConfigOption = None) -> None:
     raise typer.Exit(code)
 
 
+@cli.command(hidden=True)
+def worker(inheritance: str) -> None:
+    """Run one of several workers; for the gateway's own use."""
+    from gateway.worker import Inheritance
+    from gateway.worker import run as serve
+
+    try:
+        inherited = Inheritance.from_text(inheritance)
+    except ValueError:
+        _fail("workers are started by `dhp-gateway run`", WRONG_USAGE)
+    raise typer.Exit(serve(inherited, os.environ))
+
+
 @cli.command()
 def sandbox(  # noqa: PLR0913 - one for each option
     platform_only: Annotated[
@@ -144,6 +157,26 @@ def check(config: ConfigOption = None) -> None:
     if found:
         raise typer.Exit(WRONG_USAGE)
     typer.secho(f"The settings are fine: {_gist(settings)}.", fg="green")
+
+
+@cli.command()
+def doctor(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Check the whole set-up, step by step, and say what to do about each fault."""
+    settings = _load(config)
+    from gateway.commands import doctor as command
+
+    findings = asyncio.run(command.run(settings, None if as_json else typer.echo))
+    failed = [finding for finding in findings if finding.state == "failed"]
+    if as_json:
+        typer.echo(json.dumps(command.as_document(findings), indent=2, ensure_ascii=False))
+    elif failed:
+        typer.secho(f"{len(failed)} of {len(findings)} checks failed.", fg="red")
+    else:
+        typer.secho("All is well.", fg="green")
+    raise typer.Exit(CHECK_FAILED if failed else 0)
 
 
 @cli.command()

@@ -8,22 +8,17 @@ from typing import Final
 
 import aiohttp
 
+from gateway.certificates import sso_tls
 from gateway.config import Settings, SsoSettings
-from gateway.oauth.grants import EndpointSettings, TokenEndpoint
+from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.wiring import client_credentials, client_tls
+from gateway.wiring import client_credentials, token_endpoint
 
 
 async def request(settings: Settings, credential: str) -> TokenResponse:
     """Ask the SSO once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
-    sso = settings.sso
     grant = client_credentials(settings, credential)
-    endpoint = EndpointSettings(
-        token_url=sso.token_url,
-        timeout=sso.timeout,
-        default_lifetime=sso.default_token_lifetime,
-        ssl=client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
-    )
+    endpoint = token_endpoint(settings, sso_tls(settings))
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )

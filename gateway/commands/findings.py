@@ -1,0 +1,53 @@
+"""What the doctor finds, and the servers it looks at."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+State = Literal["ok", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `hint` says what to do when it failed."""
+
+    check: str
+    state: State
+    detail: str
+    hint: str = ""
+
+    def line(self) -> str:
+        """One line for people."""
+        text = f"{self.state:<8}{self.check}: {self.detail}"
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One server the gateway talks to: its name in findings, its URL, its settings' prefix."""
+
+    name: str
+    url: str
+    key: str
+    trust: Callable[[], ssl.SSLContext | None]
+    timeout: float
+
+    @property
+    def host(self) -> str:
+        """The host name or address."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, by default the scheme's."""
+        url = urlsplit(self.url)
+        return url.port or (443 if url.scheme == "https" else 80)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it is reached over TLS."""
+        return urlsplit(self.url).scheme == "https"

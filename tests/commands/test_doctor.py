@@ -1,0 +1,271 @@
+"""The doctor against set-ups that are each broken in one way: it names the right cause."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import yaml
+
+from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
+from tests.doubles.processes import free_port
+from tests.doubles.sso import Sso, refusal
+from tests.doubles.sso import status as sso_status
+
+STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
+SECRET = "planted-doctor-secret"
+
+
+class Ward:
+    """A set-up that works, to be broken by a test, and the doctor to examine it."""
+
+    def __init__(self, folder: Path, platform: Platform, sso: Sso) -> None:
+        self.folder = folder
+        self.secret = folder / "secret"
+        self.secret.write_text(SECRET)
+        self.secret.chmod(0o600)
+        self.settings: dict[str, Any] = {
+            "environment": "custom",
+            "listen": {"address": f"127.0.0.1:{free_port()}"},
+            "admin": {"address": f"127.0.0.1:{free_port()}"},
+            "platform": {"fhir_base_url": platform.url, "connect_timeout": 2},
+            "sso": {"token_url": sso.token_url, "timeout": 2},
+            "credentials": {
+                "default": {"client_id": "hospital-17", "client_secret_file": str(self.secret)}
+            },
+        }
+
+    async def examine(self, *options: str) -> tuple[int, str]:
+        """The exit code and what was printed."""
+        file = self.folder / "settings.yaml"
+        file.write_text(yaml.safe_dump(self.settings))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "doctor", "--config", str(file), *options),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        text = output.decode()
+        assert SECRET not in text
+        assert "Traceback" not in text
+        assert process.returncode is not None
+        return process.returncode, text
+
+    async def failed(self) -> dict[str, str]:
+        """The failed checks by name, with what is said about each; the exit code must fit."""
+        code, text = await self.examine("--json")
+        document = json.loads(text)
+        found = [check for check in document["checks"] if check["state"] == "failed"]
+        assert code == (1 if found else 0)
+        assert document["ok"] == (not found)
+        assert all(check["hint"] for check in found), "a failure without advice"
+        return {check["check"]: f"{check['detail']}. {check['hint']}" for check in found}
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform with a capability statement."""
+    async with Platform() as double:
+        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives tokens."""
+    async with Sso() as double:
+        yield double
+
+
+@pytest.fixture
+def ward(tmp_path: Path, platform: Platform, sso: Sso) -> Ward:
+    """A set-up that works."""
+    return Ward(tmp_path, platform, sso)
+
+
+async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
+    """A set-up that works passes every check, one line each, and ends with 0."""
+    code, text = await ward.examine()
+    assert code == 0
+    assert "failed" not in text
+    for check in ("settings", "secret", "listener", "DNS", "TCP", "token", "clock", "metadata"):
+        assert check in text
+    assert platform.seen[0].header("authorization") == "Bearer token-1"
+
+
+async def test_missing_secret_file(ward: Ward) -> None:
+    """A secret file that is not there is named, and so is the token that needs it."""
+    ward.secret.unlink()
+    failed = await ward.failed()
+    assert "no such file" in failed["secret credentials.default.client_secret"]
+    assert set(failed) == {"secret credentials.default.client_secret", "token default"}
+
+
+async def test_readable_secret_file(ward: Ward) -> None:
+    """A secret that everybody can read is a fault, with the command that mends it."""
+    ward.secret.chmod(0o644)
+    failed = await ward.failed()
+    assert list(failed) == ["secret credentials.default.client_secret"]
+    assert f"chmod 0600 {ward.secret}" in next(iter(failed.values()))
+
+
+async def test_taken_listener(ward: Ward) -> None:
+    """A port on which somebody listens is named with its setting."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ward.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = await ward.failed()
+    assert list(failed) == ["listener listen.address"]
+    assert "in use" in failed["listener listen.address"]
+
+
+async def test_unknown_name(ward: Ward) -> None:
+    """A platform whose name cannot be resolved fails at DNS; what follows is left out."""
+    ward.settings["platform"]["fhir_base_url"] = "https://platform.invalid/fhir"
+    failed = await ward.failed()
+    assert list(failed) == ["platform DNS"]
+    assert "platform.fhir_base_url" in failed["platform DNS"]
+
+
+async def test_closed_port(ward: Ward) -> None:
+    """A port that nobody listens on fails at TCP."""
+    ward.settings["sso"]["token_url"] = f"http://127.0.0.1:{free_port()}/oauth/token"
+    failed = await ward.failed()
+    assert list(failed) == ["SSO TCP"]
+
+
+def tls_platform(*names: str, **options: Any) -> tuple[Platform, trustme.CA]:
+    """A platform with a certificate of a private CA."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(*names, **options).configure_cert(context)
+    return Platform(tls=context), authority
+
+
+async def test_untrusted_authority(ward: Ward) -> None:
+    """A certificate of an unknown CA is told from other TLS faults."""
+    double, _ = tls_platform("localhost")
+    async with double:
+        ward.settings["platform"]["fhir_base_url"] = double.url
+        failed = await ward.failed()
+    assert list(failed) == ["platform TLS"]
+    assert "not trusted" in failed["platform TLS"]
+    assert "platform.ca_file" in failed["platform TLS"]
+
+
+async def test_certificate_of_another_name(ward: Ward) -> None:
+    """A certificate for another host is named as such."""
+    double, authority = tls_platform("other.example")
+    async with double:
+        ward.settings["platform"]["fhir_base_url"] = double.url
+        ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
+        failed = await ward.failed()
+    assert list(failed) == ["platform TLS"]
+    assert "another name" in failed["platform TLS"]
+
+
+async def test_expired_certificate(ward: Ward) -> None:
+    """An expired certificate leads to the clocks."""
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    double, authority = tls_platform("localhost", not_after=past)
+    async with double:
+        ward.settings["platform"]["fhir_base_url"] = double.url
+        ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
+        failed = await ward.failed()
+    assert list(failed) == ["platform TLS"]
+    assert "not valid at this time" in failed["platform TLS"]
+
+
+async def test_trusted_authority_passes(ward: Ward) -> None:
+    """With the CA given the same kind of set-up is healthy, TLS included."""
+    double, authority = tls_platform("localhost")
+    async with double:
+        double.answer(fhir(STATEMENT))
+        ward.settings["platform"]["fhir_base_url"] = double.url
+        ward.settings["platform"]["ca_file"] = trust(authority, ward.folder)
+        assert await ward.failed() == {}
+
+
+def trust(authority: trustme.CA, folder: Path) -> str:
+    """The CA's certificate as a file."""
+    file = folder / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+    return str(file)
+
+
+async def test_port_without_tls(ward: Ward, platform: Platform) -> None:
+    """An https URL that leads to a plain port fails at TLS."""
+    ward.settings["platform"]["fhir_base_url"] = f"https://127.0.0.1:{platform.port}/r5"
+    failed = await ward.failed()
+    assert list(failed) == ["platform TLS"]
+    assert "does not speak TLS" in failed["platform TLS"]
+
+
+async def test_refused_client(ward: Ward, sso: Sso) -> None:
+    """A refusal of the SSO names client_id and secret."""
+    sso.answer(refusal("invalid_client", 401))
+    failed = await ward.failed()
+    assert "client_id" in failed["token default"]
+
+
+async def test_troubled_sso(ward: Ward, sso: Sso) -> None:
+    """An SSO that answers 503 is not mistaken for a wrong secret."""
+    sso.answer(sso_status(503))
+    failed = await ward.failed()
+    assert "503" in failed["token default"]
+    assert "client_id" not in failed["token default"]
+
+
+async def test_wrong_clock(ward: Ward, platform: Platform) -> None:
+    """A clock that is ten minutes off the platform's is found."""
+    late = formatdate(datetime.datetime.now(datetime.UTC).timestamp() - 600, usegmt=True)
+    platform.answer(fhir(STATEMENT, 200, ("Date", late)))
+    failed = await ward.failed()
+    assert list(failed) == ["clock"]
+    assert "ahead of" in failed["clock"]
+
+
+async def test_wrong_base(ward: Ward, platform: Platform) -> None:
+    """A base URL under which there is no capability statement is named."""
+    platform.answer(http(404, b"<html>", ("Content-Type", "text/html")))
+    failed = await ward.failed()
+    assert list(failed) == ["platform metadata"]
+    assert "platform.fhir_base_url" in failed["platform metadata"]
+
+
+async def test_other_fhir_version(ward: Ward, platform: Platform) -> None:
+    """A server of another FHIR version is found."""
+    platform.answer(fhir(b'{"resourceType":"CapabilityStatement","fhirVersion":"4.0.1"}'))
+    failed = await ward.failed()
+    assert "FHIR 4.0.1" in failed["platform metadata"]
+
+
+async def test_token_of_another_environment(ward: Ward, platform: Platform) -> None:
+    """A platform that refuses the SSO's token points to mixed environments."""
+
+    async def refuse(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(outcome(401))
+
+    platform.answer(refuse)
+    failed = await ward.failed()
+    assert "same environment" in failed["platform metadata"]
+
+
+async def test_wrong_settings_are_all_told(ward: Ward) -> None:
+    """Settings that are wrong end with 2, every problem named, before anything is opened."""
+    ward.settings["limits"] = {"max_headers": "many"}
+    ward.settings["listn"] = {}
+    code, text = await ward.examine()
+    assert code == 2
+    assert "limits.max_headers" in text
+    assert "listn" in text
