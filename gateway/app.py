@@ -113,6 +113,10 @@ class Gateway:
         self._event("stop", version=__version__)
         await self._stack.aclose()
 
+    def own_listening(self) -> None:
+        """A worker's listener ends with it: nobody else comes after."""
+        self._listening.owns_path = True
+
     def hurry(self) -> None:
         """Do not wait any longer for requests in flight."""
         self._hurry.set()
@@ -190,7 +194,11 @@ class Gateway:
         self.metrics.watch_inflight(lambda: self._cores.inflight)
 
     async def _open_admin(self) -> None:
-        application = build_admin(metrics=self.metrics, readiness=self.readiness)
+        application = build_admin(
+            metrics=self.metrics,
+            readiness=self.readiness,
+            public_keys=lambda: wiring.public_keys(self.settings),
+        )
         listening = await sockets.listen("admin.address", self.settings.admin.address)
         self.admin_address = listening.address
         await serve_admin(self._stack, application, listening)

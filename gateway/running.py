@@ -1,24 +1,46 @@
-"""The process around a gateway: its signals, standard files and limits."""
+"""`dhp-gateway run`: one gateway in this process, or a supervisor of several."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
-import os
-import resource
-import signal
-import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TextIO
+from typing import Protocol
 
 from gateway.app import Gateway, new_event_loop
 from gateway.config import Settings
+from gateway.process import (
+    background,
+    configure_logs,
+    guard_standard_files,
+    on_signals,
+    raise_file_limit,
+)
 from gateway.reloading import Reloader, Result, SettingsSource
+from gateway.supervising import Supervisor
 from gateway.systemd import Notifier
-from gateway.telemetry import logs
-from gateway.wiring import StartError
+
+
+class Service(Protocol):
+    """What is run: opened by `start`, which raises `StartError`, and closed by `stop`."""
+
+    async def start(self) -> None:
+        """Open everything. Raises `StartError`."""
+        ...
+
+    async def reload(self, settings: Settings) -> None:
+        """Serve by other settings. Raises `StartError`; then nothing has changed."""
+        ...
+
+    def note_reload(self, outcome: str, problems: int) -> None:
+        """Count and record a reload."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain and close."""
+        ...
+
+    def hurry(self) -> None:
+        """Do not wait any longer for requests in flight."""
+        ...
 
 
 def run(settings: Settings, source: SettingsSource) -> int:
@@ -31,93 +53,27 @@ def run(settings: Settings, source: SettingsSource) -> int:
 
 
 async def _serve(settings: Settings, source: SettingsSource) -> int:
-    gateway, notifier = Gateway(settings), Notifier(source.environ)
+    service: Service = Gateway(settings) if settings.workers == 1 else Supervisor(settings, source)
+    notifier = Notifier(source.environ)
 
     async def apply(changed: Settings) -> None:
         notifier.reloading()
         try:
-            await gateway.reload(changed)
+            await service.reload(changed)
         finally:
             notifier.ready()
         configure_logs(changed)
 
     def report(result: Result) -> None:
-        gateway.note_reload(result.outcome, len(result.problems))
+        service.note_reload(result.outcome, len(result.problems))
 
     reloader = Reloader(source, settings, apply=apply, report=report)
-    stop = on_signals(gateway.hurry, reloader.ask)
-    await gateway.start()
+    stop = on_signals(service.hurry, reloader.ask)
+    await service.start()
     async with background(notifier.keep_alive()):
         async with background(reloader.run()):
             notifier.ready()
             await stop.wait()
         notifier.stopping()
-        await gateway.stop()
+        await service.stop()
     return 0
-
-
-def on_signals(hurry: Any, reload: Any) -> asyncio.Event:
-    """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
-
-    SIGHUP calls `reload`.
-    """
-    stop = asyncio.Event()
-
-    def signalled() -> None:
-        if stop.is_set():
-            hurry()
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    return stop
-
-
-@asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine beside the block; cancel it at the block's end."""
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def guard_standard_files(settings: Settings) -> None:
-    """Keep a socket from becoming standard output. Raises `StartError`.
-
-    A process that is started with a closed descriptor 1 gets that number for the next file it
-    opens, and the audit would go there.
-    """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            if descriptor == 1 and settings.audit.sink == "stdout":
-                raise StartError(
-                    "audit.sink: stdout is closed; give it a destination, or choose another sink"
-                ) from None
-            os.open(os.devnull, os.O_RDWR)
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each exchange takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _Nowhere(io.StringIO):
-    def write(self, text: str) -> int:
-        """Keep nothing."""
-        return len(text)
-
-
-def configure_logs(settings: Settings) -> None:
-    """Send the logs to standard error, if the process was started with one."""
-    stream: TextIO | None = sys.stderr
-    logs.configure(settings.log.level, settings.log.format, stream or _Nowhere())

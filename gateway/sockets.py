@@ -22,11 +22,14 @@ class Listening:
     """The sockets of one address; `address` is the one they really have.
 
     `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
-    another process has put its own there.
+    another process has put its own there; with `owns_path` false it stays.
     """
 
-    def __init__(self, address: Address, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, address: Address, sockets: Sequence[socket.socket], *, owns_path: bool = True
+    ) -> None:
         self.sockets = tuple(sockets)
+        self.owns_path = owns_path
         self.address = _bound(address, self.sockets)
         self._identity = None if address.path is None else _identity(Path(address.path))
 
@@ -37,7 +40,7 @@ class Listening:
 
     def remove_path(self) -> None:
         """Take a unix socket's path away if it is still ours."""
-        if self.address.path is None:
+        if self.address.path is None or not self.owns_path:
             return
         path = Path(self.address.path)
         if self._identity is not None and _identity(path) == self._identity:
@@ -53,11 +56,11 @@ async def listen(key: str, address: Address) -> Listening:
 
 
 def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
-    """Sockets that another process has opened and that listen already."""
+    """Sockets that another process has opened and that listen already; the path is its own."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
         each.setblocking(False)
-    return Listening(address, sockets)
+    return Listening(address, sockets, owns_path=False)
 
 
 async def _listen_tcp(address: Address) -> list[socket.socket]:

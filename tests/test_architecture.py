@@ -30,12 +30,18 @@ ALLOWED: dict[str, set[str]] = {
     "certificates": {"config", "wiring"},
     "sockets": {"config", "wiring"},
     "systemd": set(),
-    "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring"},
+    "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},
     "reloading": {"config", "wiring", "certificates"},
     "app": _RECORD | _KNOWLEDGE | {"proxy", "admin"} | _PROCESS,
-    "running": {"config", "telemetry", "app"} | _PROCESS,
-    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "sandbox"},
-    "cli": _RECORD | _KNOWLEDGE | {"running", "reloading", "wiring", "sandbox", "commands"},
+    "channel": set(),
+    "process": {"config", "telemetry", "wiring"},
+    "worker": {"config", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
+    "supervising": {"config", "telemetry", "admin", "app", "channel", "worker"} | _PROCESS,
+    "running": {"config", "app", "process", "supervising"} | _PROCESS,
+    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sandbox"},
+    "cli": _RECORD
+    | _KNOWLEDGE
+    | {"running", "worker", "reloading", "wiring", "sandbox", "commands"},
     "__main__": {"cli"},
     "__init__": set(),
 }

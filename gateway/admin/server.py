@@ -1,12 +1,13 @@
-"""The operators' listener as a plain aiohttp application: `/livez`, `/readyz`, `/metrics`.
+"""The operators' listener as a plain aiohttp application: `/livez`, `/readyz`, `/metrics`, keys.
 
 It never shares a port with the callers, reads no request body and shows no patient data.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -40,18 +41,38 @@ class Report(Protocol):
         ...
 
 
-def build(*, metrics: Scrape, readiness: Report) -> web.Application:
-    """The application for `admin.address`."""
+async def _at_hand() -> None:
+    """The facts are in this process."""
+
+
+def _no_keys() -> Iterable[Mapping[str, Any]]:
+    return ()
+
+
+def build(
+    *,
+    metrics: Scrape,
+    readiness: Report,
+    refresh: Callable[[], Awaitable[None]] = _at_hand,
+    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
+) -> web.Application:
+    """The application for `admin.address`.
+
+    `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
+    `public_keys` gives the JWKs that the SSO is to know us by; it may read files.
+    """
 
     async def livez(request: web.Request) -> web.Response:
         return _json(HTTPStatus.OK, {"alive": True})
 
     async def readyz(request: web.Request) -> web.Response:
+        await refresh()
         ready, body = readiness.report()
         return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def scrape(request: web.Request) -> web.Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        await refresh()
         content_type, body = metrics.render(accept or None)
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
         if len(body) >= _GZIP_FROM and _accepts_gzip(request):
@@ -59,11 +80,16 @@ def build(*, metrics: Scrape, readiness: Report) -> web.Application:
             body = gzip.compress(body, compresslevel=1)
         return web.Response(body=body, headers=headers)
 
+    async def jwks(request: web.Request) -> web.Response:
+        keys = await asyncio.to_thread(public_keys)
+        return _json(HTTPStatus.OK, {"keys": list(keys)})
+
     application = web.Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
+    application.router.add_get("/.well-known/jwks.json", jwks)
     return application
 
 

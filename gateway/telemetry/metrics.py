@@ -144,11 +144,7 @@ class Metrics:
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
-        encode, content_type = choose_encoder(accept or "")
-        if content_type.startswith("application/openmetrics-text"):
-            return content_type, encode(self.registry)
-        # The text format has no notion of a start time: there it is one noise series for each.
-        return content_type, encode(_WithoutStartTimes(self.registry))
+        return render(self.registry, accept)
 
     def _sizes_of(self, caller: str) -> tuple[Counter, Counter]:
         sizes = (self._request_bytes.labels(caller), self._response_bytes.labels(caller))
@@ -248,6 +244,15 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
         return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
+
+
+def render(registry: CollectorRegistry, accept: str | None = None) -> tuple[str, bytes]:
+    """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
+    encode, content_type = choose_encoder(accept or "")
+    if content_type.startswith("application/openmetrics-text"):
+        return content_type, encode(registry)
+    # The text format has no notion of a start time: there it is one noise series for each.
+    return content_type, encode(_WithoutStartTimes(registry))
 
 
 def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:

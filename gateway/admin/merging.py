@@ -1,0 +1,120 @@
+"""One view of several workers: their metrics added up, their readiness taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gateway.telemetry.metrics import render
+
+# A family as plain data: name, text, type, and its samples as name, labels and value.
+Sample = tuple[str, dict[str, str], float]
+Family = tuple[str, str, str, list[Sample]]
+
+# Gauges whose sum over processes says nothing; of the others the sum is meant.
+_COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
+    "dhp_gateway_circuit_state": max,
+    "dhp_gateway_build_info": max,
+    "process_max_fds": max,
+    "process_start_time_seconds": min,
+    # The token that ends first, or 0 where a worker has none.
+    "dhp_gateway_token_expiry_timestamp_seconds": min,
+}
+_ACCUMULATING: Final = frozenset(("counter", "histogram", "summary"))
+
+
+def snapshot(registry: CollectorRegistry) -> list[Family]:
+    """All metrics of a registry as plain data."""
+    return [
+        (
+            family.name,
+            family.documentation,
+            family.type,
+            [(sample.name, dict(sample.labels), sample.value) for sample in family.samples],
+        )
+        for family in registry.collect()
+    ]
+
+
+class MergedMetrics(Collector):
+    """The sum over processes. What one that has ended had counted stays in it."""
+
+    def __init__(self) -> None:
+        self._present: dict[object, Sequence[Family]] = {}
+        self._departed: list[Family] = []
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def update(self, process: object, families: Sequence[Family]) -> None:
+        """What a process says of itself now."""
+        self._present[process] = families
+
+    def forget(self, process: object) -> None:
+        """A process has ended: its counters stay, so that no sum ever falls."""
+        last = [each for each in self._present.pop(process, ()) if each[2] in _ACCUMULATING]
+        self._departed = merge([self._departed, last])
+
+    def render(self, accept: str | None = None) -> tuple[str, bytes]:
+        """The content type and body of a scrape."""
+        return render(self._registry, accept)
+
+    def collect(self) -> Iterator[Metric]:
+        """The merged families (Collector)."""
+        for name, text, kind, samples in merge([self._departed, *self._present.values()]):
+            family = Metric(name, text, kind)
+            for sample, labels, value in samples:
+                family.add_sample(sample, labels, value)
+            yield family
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known beforehand (Collector)."""
+        return []
+
+
+def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
+    """Families of the same name, sample by sample."""
+    heads: dict[str, tuple[str, str]] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for families in sources:
+        for name, text, kind, samples in families:
+            heads.setdefault(name, (text, kind))
+            merged = values.setdefault(name, {})
+            for sample, labels, value in samples:
+                key = (sample, tuple(labels.items()))
+                merged[key] = _combine(name, sample, merged[key], value) if key in merged else value
+    return [
+        (name, *head, [(key[0], dict(key[1]), value) for key, value in values[name].items()])
+        for name, head in heads.items()
+    ]
+
+
+def _combine(family: str, sample: str, one: float, other: float) -> float:
+    if sample.endswith("_created"):
+        return min(one, other)
+    combined = _COMBINED.get(family)
+    return one + other if combined is None else combined(one, other)
+
+
+def merge_reports(
+    reports: Mapping[int, Mapping[str, Any] | None], *, draining: bool
+) -> tuple[bool, dict[str, Any]]:
+    """The readiness of all workers by number; None stands for one that does not answer.
+
+    A check fails that fails in any worker; `workers` fails while one of them is missing.
+    """
+    checks: dict[str, bool] = {}
+    for report in reports.values():
+        for check, state in (report or {}).get("checks", {}).items():
+            checks[check] = checks.get(check, True) and state == "ok"
+    checks["workers"] = all(report is not None for report in reports.values())
+    checks["shutdown"] = checks.get("shutdown", True) and not draining
+    failing = [check for check, passed in checks.items() if not passed]
+    return not failing, {
+        "ready": not failing,
+        "failing": failing,
+        "checks": {check: "ok" if passed else "failed" for check, passed in checks.items()},
+    }

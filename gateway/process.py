@@ -1,0 +1,85 @@
+"""What a process needs around its work: signals, standard files, limits, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TextIO
+
+from gateway.config import Settings
+from gateway.telemetry import logs
+from gateway.wiring import StartError
+
+
+def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
+    """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
+
+    SIGHUP calls `reload`.
+    """
+    stop = asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            hurry()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stop
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine beside the block; cancel it at the block's end."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def guard_standard_files(settings: Settings) -> None:
+    """Keep a socket from becoming standard output. Raises `StartError`.
+
+    A process that is started with a closed descriptor 1 gets that number for the next file it
+    opens, and the audit would go there.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            if descriptor == 1 and settings.audit.sink == "stdout":
+                raise StartError(
+                    "audit.sink: stdout is closed; give it a destination, or choose another sink"
+                ) from None
+            os.open(os.devnull, os.O_RDWR)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each exchange takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Nowhere(io.StringIO):
+    def write(self, text: str) -> int:
+        """Keep nothing."""
+        return len(text)
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send the logs to standard error, if the process was started with one."""
+    stream: TextIO | None = sys.stderr
+    logs.configure(settings.log.level, settings.log.format, stream or _Nowhere())
