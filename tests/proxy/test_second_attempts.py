@@ -18,6 +18,7 @@ from tests.doubles.platform import (
     fhir,
     outcome,
     page,
+    read_body,
     silence,
     then_close,
     then_reset,
@@ -295,6 +296,27 @@ async def test_read_on_a_dead_connection(stage: Stage, read: str, how: str) -> N
     assert reply.status == 200
     assert [seen.connection for seen in stage.platform.seen] == [1, 1, 2]
     assert await retried(gateway, "reused") == 1
+
+
+async def test_second_attempt_trusts_no_kept_connection(stage: Stage) -> None:
+    """Where one kept connection died others did too: the second attempt makes a new one."""
+    together = asyncio.Barrier(3)
+
+    async def answer(line: Line) -> None:
+        seen = [each.connection for each in stage.platform.seen]
+        if seen.count(line.seen.connection) == 1:
+            await read_body(line.reader, line.seen)
+            if line.seen.connection <= 3:
+                await together.wait()
+            line.writer.write(fhir())
+        else:
+            line.writer.close()
+
+    stage.platform.answer(answer)
+    gateway = await stage.start(retries={"max_attempts": 2, "backoff": 0.01})
+    await asyncio.gather(*(sent(gateway, READS["GET"]) for _ in range(3)))
+    assert (await sent(gateway, READS["GET"])).status == 200
+    assert [seen.connection for seen in stage.platform.seen][-1] == 4
 
 
 @pytest.mark.parametrize("how", ["reset", "closed"])
