@@ -117,7 +117,8 @@ class RequestBody:
         if self.replayable:
             self.rewind()
         else:
-            self._ahead = pieces
+            # What an earlier, longer look had read ahead still follows.
+            self._ahead = pieces + self._ahead
         return b"".join(pieces)
 
     async def _receive(self) -> bytes:
