@@ -1,0 +1,230 @@
+"""TLS towards the callers: certificates, client certificates, and their exchange at run time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.doubles.load import Load
+from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.wire import CutShort, Wire, get
+from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.test_reload import refused, until_reloaded
+
+
+class Pki:
+    """A certificate authority and the listener's files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = trustme.CA()
+        self.renew()
+
+    def renew(self, authority: trustme.CA | None = None) -> None:
+        """Write another certificate, the key first, as a careless tool does."""
+        leaf = (authority or self.authority).issue_cert("localhost")
+        self.key.write_bytes(leaf.private_key_pem.bytes())
+        self.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+
+    @property
+    def cert(self) -> Path:
+        """The certificate's file."""
+        return self.directory / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        """The key's file."""
+        return self.directory / "key.pem"
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """The section `listen` for these files."""
+        files = {"cert_file": str(self.cert), "key_file": str(self.key), **more}
+        return {"address": "127.0.0.1:0", "tls": files}
+
+    def client(self, authority: trustme.CA | None = None) -> ssl.SSLContext:
+        """What a caller trusts."""
+        context = ssl.create_default_context()
+        (authority or self.authority).configure_trust(context)
+        return context
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    """A certificate for localhost."""
+    return Pki(tmp_path)
+
+
+async def status(service: Service, tls: ssl.SSLContext) -> int:
+    """The status of one request on a connection of its own."""
+    async with await Wire.open(service.address, tls=tls) as wire:
+        return (await wire.ask(get("/fhir/Patient/1"))).status
+
+
+async def test_links_lead_to_https(
+    start_service: StartService, platform: Platform, pki: Pki
+) -> None:
+    """Over TLS the caller's links are https; HTTP/1.1 is agreed on, nothing older than TLS 1.2."""
+    body = json.dumps({"resourceType": "Bundle", "link": [{"url": f"{platform.url}/Patient"}]})
+    platform.answer(fhir(body.encode()))
+    service = start_service(listen=pki.settings())
+    await service.until_ready()
+    context = pki.client()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    async with await Wire.open(service.address, tls=context) as wire:
+        reply = await wire.ask(get("/fhir/Patient"))
+        tls = wire.writer.get_extra_info("ssl_object")
+        assert tls.selected_alpn_protocol() == "http/1.1"
+        assert tls.version() in ("TLSv1.2", "TLSv1.3")
+    assert reply.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
+
+
+async def test_plain_http_on_a_tls_listener_harms_nobody(
+    start_service: StartService, pki: Pki
+) -> None:
+    """Whoever speaks plain HTTP, or nothing, to TLS is dropped; others are served."""
+    service = start_service(listen=pki.settings(), limits={"header_timeout": 0.5})
+    await service.until_ready()
+    async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
+        await plain.send(get("/fhir/Patient/1"))
+        assert await plain.at_end()
+        assert await status(service, pki.client()) == 200
+        assert await mute.at_end()
+    assert not service.logged("Traceback")
+
+
+async def test_sigterm_over_tls_loses_nothing(
+    start_service: StartService, platform: Platform, pki: Pki
+) -> None:
+    """Callers over TLS are served to the end as well."""
+    platform.answer(after(0.1, fhir()))
+    service = start_service(listen=pki.settings())
+    await service.until_ready()
+    load = Load(service.address, 60, tls=pki.client())
+    load.start()
+    await load.until_served(120)
+    service.send(signal.SIGTERM)
+    await load.until_refused()
+    assert await service.ended() == 0
+    assert load.failures == {}
+
+
+async def test_a_new_certificate_serves_new_connections(
+    start_service: StartService, pki: Pki
+) -> None:
+    """A renewed certificate is noticed; open connections stay."""
+    service = start_service(listen=pki.settings())
+    await service.until_ready()
+    async with await Wire.open(service.address, tls=pki.client()) as kept:
+        assert (await kept.ask(get("/fhir/Patient/1"))).status == 200
+        successor = trustme.CA()
+        pki.renew(successor)
+        await until_reloaded(service, 1)
+        assert await status(service, pki.client(successor)) == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await status(service, pki.client())
+        assert (await kept.ask(get("/fhir/Patient/1"))).status == 200
+
+
+async def test_a_key_of_another_certificate_changes_nothing(
+    start_service: StartService, pki: Pki
+) -> None:
+    """Half of a renewal is refused with its reason, and the old certificate serves on."""
+    service = start_service(listen=pki.settings())
+    await service.until_ready()
+    pki.key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
+    assert "the key does not belong to the certificate" in (await refused(service))[0]
+    assert await status(service, pki.client()) == 200
+
+
+async def test_client_certificates_are_required_and_verified(
+    start_service: StartService, pki: Pki, tmp_path: Path
+) -> None:
+    """With `client_ca_file` only callers with a certificate of that CA get through."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    service = start_service(listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem")))
+    await service.until_ready()
+    known, stranger, nobody = pki.client(), pki.client(), pki.client()
+    authority.issue_cert("lab.clinic.uz").configure_cert(known)
+    trustme.CA().issue_cert("lab.clinic.uz").configure_cert(stranger)
+    assert await status(service, known) == 200
+    for other in (stranger, nobody):
+        # TLS 1.3 tells the client only after it believes to be through.
+        with pytest.raises((OSError, CutShort)):
+            await status(service, other)
+    assert not service.logged("Traceback")
+
+
+async def test_a_caller_with_another_proof_needs_no_certificate(
+    start_service: StartService, pki: Pki, tmp_path: Path
+) -> None:
+    """Where a caller is known by a key, certificates are asked for but not required."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    callers = [
+        {"name": "lab", "client_cert_names": ["lab.clinic.uz"]},
+        {"name": "his", "api_key": "a-long-enough-key"},
+    ]
+    listen = pki.settings(client_ca_file=str(tmp_path / "clients.pem"))
+    service = start_service(listen=listen, callers=callers)
+    await service.until_ready()
+    lab = pki.client()
+    authority.issue_cert("lab.clinic.uz").configure_cert(lab)
+    assert await status(service, lab) == 200
+    async with await Wire.open(service.address, tls=pki.client()) as wire:
+        keyed = await wire.ask(get("/fhir/Patient/1", "X-Api-Key: a-long-enough-key"))
+        assert keyed.status == 200
+        assert (await wire.ask(get("/fhir/Patient/1"))).reason == "caller-unauthenticated"
+    await service.until(lambda: len(service.audit("exchange")) == 3, "the records")
+    assert [r["caller"] for r in service.audit("exchange")][:2] == ["lab", "his"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("cert", None, "listen.tls.cert_file: {path}: no such file"),
+        ("key", None, "listen.tls.key_file: {path}: no such file"),
+        ("cert", b"rubbish", "not a PEM certificate chain and its private key"),
+        ("key", trustme.CA().issue_cert("a").private_key_pem.bytes(), "does not belong"),
+    ],
+)
+async def test_unusable_files_stop_the_start(
+    start_service: StartService, pki: Pki, file: str, content: bytes | None, words: str
+) -> None:
+    """The gateway does not start with a certificate it cannot use, and says which and why."""
+    path = pki.cert if file == "cert" else pki.key
+    path.unlink() if content is None else path.write_bytes(content)
+    service = start_service(listen=pki.settings())
+    assert await service.ended() == 3
+    assert words.format(path=path) in service.process.stderr
+
+
+async def test_an_encrypted_key_stops_the_start(start_service: StartService, pki: Pki) -> None:
+    """Nobody is asked for a passphrase on a terminal."""
+    from cryptography.hazmat.primitives import serialization as pem
+
+    key = pem.load_pem_private_key(pki.key.read_bytes(), None)
+    pki.key.write_bytes(
+        key.private_bytes(
+            pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.BestAvailableEncryption(b"secret")
+        )
+    )
+    service = start_service(listen=pki.settings())
+    assert await service.ended() == 3
+    assert "the key is encrypted" in service.process.stderr
+
+
+async def test_client_cas_that_are_none_stop_the_start(
+    start_service: StartService, pki: Pki, tmp_path: Path
+) -> None:
+    """A file without certificates cannot identify anybody."""
+    (tmp_path / "clients.pem").write_text("none")
+    service = start_service(listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem")))
+    assert await service.ended() == 3
+    assert "listen.tls.client_ca_file" in service.process.stderr
