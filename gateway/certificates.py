@@ -1,12 +1,18 @@
-"""TLS towards the callers: the listener's certificate and the CAs of client certificates."""
+"""TLS towards callers, platform and SSO: certificates, keys and the CAs that are trusted."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.config import Settings
 from gateway.wiring import StartError
+
+_ENCRYPTED: Final = (
+    "the key is encrypted; store it without a passphrase, readable for the gateway only"
+)
 
 
 def listen_tls(settings: Settings) -> ssl.SSLContext | None:
@@ -17,21 +23,66 @@ def listen_tls(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    _require_readable("listen.tls.cert_file", tls.cert_file)
-    _require_readable("listen.tls.key_file", tls.key_file)
-    try:
-        # Without a password OpenSSL would ask for it on the terminal.
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: b"")
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(
-            f"listen.tls.cert_file: {tls.cert_file} with key {tls.key_file}: {_pem_trouble(error)}"
-        ) from None
+    _load_identity(context, "listen.tls.cert_file", tls.cert_file, tls.key_file)
     if tls.client_ca_file is not None:
         _load_client_cas(context, tls.client_ca_file)
         # A caller that is known by other means need not show a certificate.
         by_other_means = any(not caller.client_cert_names for caller in settings.callers)
         context.verify_mode = ssl.CERT_OPTIONAL if by_other_means else ssl.CERT_REQUIRED
     return context
+
+
+def platform_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the platform, with our own certificate where there is one; None without TLS.
+
+    Raises `StartError`.
+    """
+    platform = settings.platform
+    context = client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    if context is not None and platform.client_cert_file is not None:
+        files = platform.client_cert_file, platform.client_key_file
+        _load_identity(context, "platform.client_cert_file", *files)
+    return context
+
+
+def sso_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the SSO, None without. Raises `StartError`."""
+    sso = settings.sso
+    return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
+
+
+def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
+    """A verifying context for an https URL, with our own trust roots or the system's."""
+    if urlsplit(url).scheme != "https":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load_identity(
+    context: ssl.SSLContext, key: str, cert_file: Path, key_file: Path | None
+) -> None:
+    """Take a certificate and its key; `key` is the setting that names the former."""
+    _require_readable(key, cert_file)
+    _require_readable(key.replace("cert_file", "key_file"), key_file)
+    encrypted = False
+
+    def password() -> bytes:
+        # Without an answer OpenSSL would ask on the terminal.
+        nonlocal encrypted
+        encrypted = True
+        return b""
+
+    try:
+        context.load_cert_chain(cert_file, key_file, password=password)
+    except (OSError, ssl.SSLError) as error:
+        trouble = _ENCRYPTED if encrypted else _pem_trouble(error)
+        raise StartError(f"{key}: {cert_file} with key {key_file}: {trouble}") from None
 
 
 def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
@@ -59,6 +110,4 @@ def _pem_trouble(error: OSError) -> str:
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":
         return "the key does not belong to the certificate"
-    if reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
-        return "the key is encrypted; store it without a passphrase, readable for the gateway only"
     return "not a PEM certificate chain and its private key"

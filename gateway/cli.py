@@ -263,6 +263,8 @@ def token(
     from gateway.wiring import StartError
 
     try:
+        for line in command.assertion(settings, credential):
+            typer.echo(line)
         response = asyncio.run(command.request(settings, credential))
     except StartError as error:
         _fail(str(error), NO_START)

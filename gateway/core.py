@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway import wiring
+from gateway import certificates, wiring
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.oauth.grants import CredentialSource, EndpointSettings, TokenEndpoint
+from gateway.oauth.grants import CredentialSource, TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.rereading import RereadingSource
 from gateway.oauth.store import TokenStore
@@ -138,6 +138,9 @@ class Core:
         self._pool.open()
         self._metrics.declare(self._sources)
         kept = {} if before is None else self._kept_from(before)
+        if before is not None:
+            for name in self._shared_with(before):
+                self._sources[name].succeed(before._sources[name])
         await self.tokens.start(kept)
         if before is None:
             return
@@ -149,12 +152,14 @@ class Core:
 
     def _kept_from(self, before: Core) -> Mapping[str, Token]:
         """Tokens to go on with: same name, same client, same SSO, same platform."""
-        kept = {}
+        tokens = {name: before.tokens.current(name) for name in self._shared_with(before)}
+        return {name: token for name, token in tokens.items() if token is not None}
+
+    def _shared_with(self, before: Core) -> Iterator[str]:
+        """The credentials that are the same client of the same SSO there and here."""
         for name, source in self._sources.items():
-            token = before.tokens.current(name) if name in before._sources else None
-            if token is not None and source.identity == before._sources[name].identity:
-                kept[name] = token
-        return kept
+            if name in before._sources and source.identity == before._sources[name].identity:
+                yield name
 
     def tokens_valid(self) -> dict[str, bool]:
         """For every credential in use whether it has a valid token."""
@@ -264,15 +269,8 @@ class Cores:
 
 
 def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSource]:
-    sso = settings.sso
     endpoint = TokenEndpoint(
-        around.session,
-        EndpointSettings(
-            token_url=sso.token_url,
-            timeout=sso.timeout,
-            default_lifetime=sso.default_token_lifetime,
-            ssl=wiring.client_tls(sso.token_url, sso.ca_file, "sso.ca_file"),
-        ),
+        around.session, wiring.token_endpoint(settings, certificates.sso_tls(settings))
     )
     return {name: _source(settings, endpoint, name) for name in wiring.credentials_in_use(settings)}
 
@@ -296,7 +294,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Rereading
 def _pool(settings: Settings) -> UpstreamPool:
     platform = settings.platform
     url = urlsplit(platform.fhir_base_url)
-    tls = wiring.client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    tls = certificates.platform_tls(settings)
     return UpstreamPool(
         Origin(url.hostname or "", url.port or (80 if tls is None else 443), tls),
         timeouts=Timeouts(

@@ -95,9 +95,8 @@ def rehearse(settings: Settings) -> None:
     for name in wiring.credentials_in_use(settings):
         wiring.client_credentials(settings, name)
     wiring.callers(settings, time.monotonic)
-    wiring.client_tls(settings.sso.token_url, settings.sso.ca_file, "sso.ca_file")
-    platform = settings.platform
-    wiring.client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    certificates.sso_tls(settings)
+    certificates.platform_tls(settings)
     certificates.listen_tls(settings)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import __version__, reloading, sockets
+from gateway import __version__, reloading, sockets, wiring
 from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
 from gateway.app import serve_admin
@@ -177,7 +177,12 @@ class Supervisor:
         self._stack.callback(self._listening.remove_path)
         self._stack.callback(self._listening.close)
         admin = await sockets.listen("admin.address", settings.admin.address)
-        application = build_admin(metrics=self._merged, readiness=self, refresh=self._refresh)
+        application = build_admin(
+            metrics=self._merged,
+            readiness=self,
+            refresh=self._refresh,
+            public_keys=lambda: wiring.public_keys(self._settings),
+        )
         await serve_admin(self._stack, application, admin)
         numbers = range(1, settings.workers + 1)
         started = await asyncio.gather(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ipaddress
 import resource
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.config import (
@@ -18,7 +17,7 @@ from gateway.config import (
     SecretUnreadable,
     Settings,
 )
-from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.grants import ClientCredentials, EndpointSettings
 from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
 from gateway.oauth.signing_key import UnusableKey
 from gateway.proxy.accepting import Capacity
@@ -58,6 +57,16 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
         where = source.key if source.file is None else f"{source.key}_file: {source.file}"
         raise StartError(f"{where}: {error.why}") from None
     return replace(first, others=tuple(others))
+
+
+def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
+    """The JWKs of all keys that the credentials in use sign with, for the SSO's operator.
+
+    Raises `StartError` when a key cannot be read.
+    """
+    grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
+    keys = (each.public_key for grant in grants for each in (grant, *grant.others))
+    return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
 def _proofs(credential: CredentialSettings, source: SecretSource) -> tuple[Proof, ...]:
@@ -193,14 +202,13 @@ def capacity(settings: Settings) -> Capacity:
     )
 
 
-def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
-    """A verifying context for an https URL, with our own trust roots or the system's."""
-    if urlsplit(url).scheme != "https":
-        return None
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> EndpointSettings:
+    """Where and how the SSO is asked."""
+    sso = settings.sso
+    return EndpointSettings(
+        token_url=sso.token_url,
+        timeout=sso.timeout,
+        default_lifetime=sso.default_token_lifetime,
+        ssl=tls,
+        proxy_url=sso.proxy_url,
+    )

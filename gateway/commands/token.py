@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from urllib.parse import parse_qsl
 
 import aiohttp
+import orjson
 
 from gateway.certificates import sso_tls
 from gateway.config import Settings, SsoSettings
@@ -42,10 +45,33 @@ def describe(response: TokenResponse, *, show: bool) -> Iterator[str]:
         yield f"token: {response.access_token.reveal()}"
 
 
+def assertion(settings: Settings, credential: str) -> Iterator[str]:
+    """Lines with what the SSO sees of a credential with a key; none for others.
+
+    The assertion is one of its own kind, shown without its signature. Raises `StartError`.
+    """
+    grant = client_credentials(settings, credential)
+    if grant.public_key is None:
+        return
+    form = dict(parse_qsl(grant.authenticate(settings.sso.token_url, {}, "")))
+    header, claims, _ = form["client_assertion"].split(".")
+    yield f"assertion header: {_decoded(header)}"
+    yield f"assertion claims: {_decoded(claims)}"
+    yield f"public key: {orjson.dumps(grant.public_key).decode()}"
+
+
+def _decoded(part: str) -> str:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
+
+
 _REFUSALS: Final = {
-    "invalid_client": "check client_id and client secret of credentials.{name}",
+    "invalid_client": (
+        "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
+    ),
     "invalid_scope": "set credentials.{name}.scope to null, or to a scope you were given",
-    "unauthorized_client": "the client may not use client_credentials; ask the SSO's operator",
+    "unauthorized_client": (
+        "check the secret; or the client may not use client_credentials: ask the SSO's operator"
+    ),
     "unsupported_grant_type": "is sso.token_url the token endpoint?",
 }
 _CAUSES: Final = {

@@ -13,19 +13,11 @@ from gateway.config.settings import Settings
 
 # The key (`*`: any name), and which of its values are not available; empty: all but the default.
 UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("listen.tls.cert_file", ()),
-    ("listen.tls.key_file", ()),
-    ("listen.tls.client_ca_file", ()),
-    ("platform.client_cert_file", ()),
-    ("platform.client_key_file", ()),
     ("platform.proxy_url", ()),
-    ("sso.proxy_url", ()),
-    ("credentials.*.auth_method", ("private_key_jwt",)),
     ("store.url", ()),
     ("login.enabled", ()),
     ("outbox.enabled", ()),
     ("tracing.otlp_endpoint", ()),
-    ("workers", ()),
     ("audit.sink", ("file", "syslog")),
     ("audit.fhir_audit_events", ()),
 )

@@ -157,12 +157,14 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Operator first",
         (
             "The SSO answered the token request with 400, 401 or 403: a wrong or expired client "
-            "secret, an unknown `client_id`, a scope that it does not know."
+            "secret, an unknown `client_id`, a private key whose public half it does not know, a "
+            "scope that it does not know."
         ),
         (
             "Run `dhp-gateway token` and read what the SSO says. Check `client_id` and the client "
-            "secret with the SSO, and leave `scope` empty unless it was assigned. A changed "
-            "secret file is taken up at once, without a restart."
+            "secret with the SSO, or register the keys of `/.well-known/jwks.json` there, and "
+            "leave `scope` empty unless it was assigned. A changed secret or key file is taken up "
+            "at once, without a restart."
         ),
     ),
     "sso-unavailable": Guidance(

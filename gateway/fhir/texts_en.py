@@ -73,9 +73,9 @@ TEXTS: Final[dict[str, str]] = {
         "send it again."
     ),
     "token-refused": (
-        "The sign-in service (SSO) did not accept the gateway's client_id and client secret, so "
-        "nothing was sent to the platform. Sending again does not help. The gateway's operator "
-        "must check the client_id and the client secret with the SSO."
+        "The sign-in service (SSO) did not accept the gateway's client_id and client secret (or "
+        "key), so nothing was sent to the platform. Sending again does not help. The gateway's "
+        "operator must check the client_id and the client secret (or key) with the SSO."
     ),
     "sso-unavailable": (
         "The sign-in service (SSO) cannot be used at the moment, so nothing was sent to the "

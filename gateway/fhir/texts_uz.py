@@ -78,10 +78,10 @@ TEXTS: Final[dict[str, str]] = {
         "ko‘rsatilgan bo‘lsa, shuncha kuting va uni yana yuboring."
     ),
     "token-refused": (
-        "Kirish xizmati (SSO) shlyuzning client_id va client secret qiymatlarini qabul qilmadi, "
-        "shuning uchun platformaga hech narsa yuborilmadi. Qayta yuborish yordam bermaydi. "
-        "Shlyuz administratori client_id va client secret qiymatlarini SSO bergan qiymatlar "
-        "bilan solishtirishi kerak."
+        "Kirish xizmati (SSO) shlyuzning client_id va client secret (yoki kalit) qiymatlarini "
+        "qabul qilmadi, shuning uchun platformaga hech narsa yuborilmadi. Qayta yuborish yordam "
+        "bermaydi. Shlyuz administratori client_id va client secret (yoki kalit) qiymatlarini SSO "
+        "bergan qiymatlar bilan solishtirishi kerak."
     ),
     "sso-unavailable": (
         "Hozir kirish xizmatidan (SSO) foydalanib bo‘lmayapti, shuning uchun platformaga hech "

@@ -177,12 +177,6 @@ class CredentialSource:
         return self._candidates[0]
 
     @property
-    def public_keys(self) -> tuple[Mapping[str, Any], ...]:
-        """The JWKs of all keys that may be presented."""
-        keys = (candidate.public_key for candidate in self._candidates)
-        return tuple(key for key in keys if key is not None)
-
-    @property
     def store_key(self) -> StoreKey:
         """Names issuer, client, secret and what is asked for, so that no token is mistaken."""
         grant = self.grant

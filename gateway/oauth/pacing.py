@@ -10,6 +10,15 @@ from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 
 _LONGEST_EXPONENT = 16
+_ANY = "client_id, client secret or private key, sso.token_url"
+# By the code of RFC 6749 section 5.2. Some servers say unauthorized_client to a wrong secret.
+_TO_CHECK = {
+    "invalid_client": "client_id, auth_method, client secret or private key",
+    "unauthorized_client": "client secret; whether the client may use client_credentials",
+    "invalid_scope": "scope",
+    "unsupported_grant_type": "sso.token_url",
+    "invalid_request": "extra_params, auth_method, sso.token_url",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,9 @@ class Failure:
         if error.oauth_error is not None:
             reported += f", error {error.oauth_error}"
         if error.kind == "refused":
-            return GatewayError(TOKEN_REFUSED, detail=str(error), hint=f"SSO: {reported}")
+            check = _TO_CHECK.get(error.oauth_error or "", _ANY)
+            hint = f"SSO: {reported}; to check: {check}"
+            return GatewayError(TOKEN_REFUSED, detail=str(error), hint=hint)
         return GatewayError(
             SSO_UNAVAILABLE,
             detail=str(error),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from gateway.oauth.grants import ClientCredentials, CredentialSource
 from gateway.oauth.store import StoreKey
@@ -28,11 +27,6 @@ class RereadingSource:
         self.identity = identity
         self._source = source
         self._reread = reread
-
-    @property
-    def public_keys(self) -> tuple[Mapping[str, Any], ...]:
-        """The JWKs of all keys that may be presented."""
-        return self._source.public_keys
 
     def succeed(self, before: RereadingSource) -> None:
         """Take over what another object of the same identity knows of its secrets."""

@@ -1,0 +1,66 @@
+"""`dhp-gateway token` for a client that signs, and keys that cannot."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.doubles import sso as answers
+from tests.doubles.sso import Sso
+from tests.test_cli import custom, dhp, write
+
+
+def key_file(path: Path, curve: ec.EllipticCurve) -> Path:
+    """A file with a new private key."""
+    key = ec.generate_private_key(curve)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(key.private_bytes(*form))
+    return path
+
+
+def signing(sso: Sso, file: Path) -> dict[str, Any]:
+    """Settings with a client that signs."""
+    credential = {"client_id": "a", "auth_method": "private_key_jwt", "private_key_file": str(file)}
+    return {**custom(sso), "credentials": {"default": credential}}
+
+
+@pytest.mark.parametrize("answer", [None, answers.refusal("invalid_client", 401)])
+async def test_what_the_sso_sees_of_a_key(tmp_path: Path, answer: answers.Answer | None) -> None:
+    """Header, claims and public key are printed, with or without a token; no signature is."""
+    file = key_file(tmp_path / "key.pem", ec.SECP384R1())
+    async with Sso() as sso:
+        sso.answer(answer)
+        result = await dhp("token", "--config", write(tmp_path, signing(sso, file)))
+        sent = sso.requests[0].form["client_assertion"].split(".")
+        token_url = sso.token_url
+    facts = dict(line.split(": ", 1) for line in result.out.splitlines())
+    header, claims, key = (
+        json.loads(facts[name]) for name in ("assertion header", "assertion claims", "public key")
+    )
+    assert result.code == (0 if answer is None else 1)
+    assert header == {"alg": "ES384", "typ": "JWT", "kid": key["kid"]}
+    assert (claims["iss"], claims["sub"], claims["aud"]) == ("a", "a", token_url)
+    assert claims["exp"] - claims["iat"] <= 300
+    assert set(key) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
+    assert json.loads(base64.urlsafe_b64decode(sent[0] + "==")) == header
+    assert sent[2] not in result.out + result.err
+
+
+@pytest.mark.parametrize("command", ["run", "token"])
+async def test_a_key_that_cannot_sign(tmp_path: Path, command: str) -> None:
+    """It is one line that names the setting, the file and what is wrong, and code 3."""
+    file = key_file(tmp_path / "key.pem", ec.SECP256R1())
+    async with Sso() as sso:
+        settings = signing(sso, file)
+        settings["listen"] = settings["admin"] = {"address": "127.0.0.1:0"}
+        result = await dhp(command, "--config", write(tmp_path, settings))
+        assert sso.requests == []
+    assert result.code == 3
+    last = result.err.splitlines()[-1]
+    assert f"credentials.default.private_key_file: {file}: is an EC key of the curve" in last
