@@ -32,7 +32,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Frames and colours are for people; logs and scripts get plain lines.
-    rich_markup_mode="rich" if sys.stderr.isatty() else None,
+    rich_markup_mode="rich" if sys.stderr and sys.stderr.isatty() else None,
 )
 
 ConfigOption = Annotated[

@@ -193,9 +193,10 @@ def authority(base_url: str) -> bytes:
 def capacity(settings: Settings) -> Capacity:
     """How many callers may be connected: what open files allow, less what the rest needs."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserved = min(settings.platform.max_connections + _OWN_FILES, allowed // 2)
+    room = allowed - _OWN_FILES
     return Capacity(
-        connections=max(1, allowed - reserved),
+        # No caller needs more than one connection to the platform at a time.
+        connections=max(1, room // 2, room - settings.platform.max_connections),
         # Other processes that wait at the same socket get their share.
         at_a_time=64 if settings.workers == 1 else 1,
         handshake=settings.limits.header_timeout,

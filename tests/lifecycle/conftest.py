@@ -39,7 +39,10 @@ class Service:
 
     @property
     def address(self) -> Address:
-        """Where callers reach it, as it says in its log."""
+        """Where callers reach it: as the settings say or, for port 0, the log."""
+        told = address(self.settings["listen"]["address"])
+        if told.path is not None or told.port:
+            return told
         found = re.search(r"serving (\S+) for callers", self.process.stderr)
         if found is None:
             raise self.process.failure("does not say where it serves")
@@ -160,7 +163,7 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
     services: list[Service] = []
 
     def start_one(*prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
-        environment = sections.pop("environment", {})
+        environment = sections.pop("process_environment", {})
         directory = tmp_path / f"service-{len(services)}"
         directory.mkdir()
         settings: dict[str, Any] = {
