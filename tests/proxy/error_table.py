@@ -78,6 +78,9 @@ CONTRACT: Final[dict[str, Row]] = {
     "upstream-non-fhir": Row(
         404, "not-found", seen=(1,), asked=(1,), attempts=(1,), upstream_status=404
     ),
+    "search-parameter-ignored": Row(
+        400, "not-supported", seen=(1,), asked=(1,), attempts=(1,), upstream_status=200
+    ),
     "circuit-open": Row(503, "transient", retry_after=True, asked=(1,)),
     "audit-unavailable": Row(503, "no-store"),
     "shutting-down": Row(503, "transient", closed=True, asked=(1,)),

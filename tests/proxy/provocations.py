@@ -15,7 +15,7 @@ from gateway.exchange import Exchange
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.listener import CallerServer
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, http, page, silence, then_close, unauthorized
+from tests.doubles.platform import Platform, fhir, http, page, silence, then_close, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.sso import refusal, status
 from tests.doubles.wire import get
@@ -182,6 +182,15 @@ async def upstream_non_fhir(stage: Stage) -> Evidence:
     return await stage.evidence(await stage.start(), stage.get())
 
 
+async def search_parameter_ignored(stage: Stage) -> Evidence:
+    """A page of a search whose self link lacks a parameter that was asked for."""
+    link = f'{{"relation":"self","url":"{stage.platform.url}/Patient?name=a"}}'
+    bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
+    stage.platform.answer(fhir(bundle.encode()))
+    gateway = await stage.start(fhir={**stage.fhir, "search_guard": "block"})
+    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
+
+
 async def circuit_open(stage: Stage) -> Evidence:
     """A platform that has just failed."""
     gateway = await stage.start(circuit_breaker={"min_requests": 1})
@@ -288,6 +297,7 @@ PROVOKED: Final[dict[str, Provoke]] = {
     "upstream-timeout": upstream_timeout,
     "upstream-redirect": upstream_redirect,
     "upstream-non-fhir": upstream_non_fhir,
+    "search-parameter-ignored": search_parameter_ignored,
     "circuit-open": circuit_open,
     "audit-unavailable": audit_unavailable,
     "shutting-down": shutting_down,

@@ -9,8 +9,8 @@ from tests.proxy.error_table import CONTRACT, judge
 from tests.proxy.provocations import PROVOKED, header_timeout, unknown_path
 from tests.proxy.stage import Stage
 
-# Their features do not exist yet.
-MISSING = {"search-parameter-ignored", "outbox-full"}
+# Its feature does not exist yet.
+MISSING = {"outbox-full"}
 
 
 def test_every_reason_is_provoked() -> None:
