@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.proxy.connection import Broken, UpstreamConnection
+from tests.doubles.reference import Bad, read_answer
 
 End = Literal["eof", "reset", "open"]
 
@@ -102,3 +103,25 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
     except Broken as broken:
         return broken.kind
     return answer.status, body
+
+
+async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> None:
+    """Hold what the connection gives, in pieces and at once, against the reference's reading."""
+    seen = await exchange(pieces, end, head=head)
+    whole = await exchange([stream], end, head=head)
+    assert seen.result == whole.result
+    try:
+        expected = read_answer(stream, head=head, ended=end == "eof")
+    except Bad:
+        expected = None
+    if expected is None:
+        assert isinstance(seen.result, str), "accepted what is not valid"
+        assert not seen.reusable
+        return
+    if not isinstance(seen.result, str):
+        assert seen.result == (expected.status, expected.body)
+    if seen.reusable:
+        assert expected.bounded
+        assert expected.rest.strip(b"\r\n") == b""
+    # Stray line ends in the answer's own segment are skipped, later ones end the connection's use.
+    assert seen.reusable == whole.reusable or expected.rest.strip(b"\r\n") == b""

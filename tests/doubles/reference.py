@@ -1,4 +1,4 @@
-"""The one meaning of a response stream, read as RFC 9112 has it: slow, strict, all at once.
+"""The one meaning of a stream of bytes, read as RFC 9112 has it: slow, strict, all at once.
 
 Independent of the gateway, so that both can be held against each other.
 """
@@ -46,6 +46,35 @@ def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
     if not ended:
         raise Bad("no end")
     return Complete(status, stream[at:], b"", False)
+
+
+_REQUEST_LINE = re.compile(rb"([A-Z]+) (/[\x21-\x7e]*) HTTP/1\.([01])\r\n")
+
+
+class Asked(NamedTuple):
+    """A request that is whole up to its header at least; `body` is None while it is not whole."""
+
+    method: bytes
+    target: bytes
+    fields: Fields
+    body: bytes | None
+
+
+def read_request(stream: bytes) -> Asked:
+    """The first request of a stream. Raises `Bad`."""
+    at = 0
+    while stream[at : at + 1] in (b"\r", b"\n"):
+        at += 1
+    line = _REQUEST_LINE.match(stream, at)
+    if line is None:
+        raise Bad("request line")
+    fields, at = _read_fields(stream, line.end())
+    length, chunked = _read_framing(line[3], fields)
+    try:
+        body = _read_chunks(stream, at)[0] if chunked else stream[at : at + (length or 0)]
+    except Bad:
+        return Asked(line[1], line[2], fields, None)
+    return Asked(line[1], line[2], fields, body if chunked or len(body) == (length or 0) else None)
 
 
 def _read_final_head(stream: bytes) -> tuple[bytes, int, Fields, int]:

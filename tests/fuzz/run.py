@@ -1,0 +1,128 @@
+"""Fuzzes all targets at once for some time.
+
+python tests/fuzz/run.py --seconds 3600
+
+Inputs that break a promise, take too long or too much memory are left as files in
+`tests/fuzz/found/`, one a problem, and the exit code is 1. To keep one as a test, mend its cause
+and move it to `tests/fuzz/corpus/TARGET/`. What a run learns is kept in `tests/fuzz/.work/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parents[1]
+LOCK: Final = HERE / "requirements.lock"
+ENVIRONMENT: Final = HERE / f".venv-atheris-{sys.version_info.major}.{sys.version_info.minor}"
+# One input may take so many seconds, and all of it so many MiB.
+_LONGEST_INPUT: Final = 10
+_MEMORY: Final = 2048
+_MAX_LENGTH: Final = 2048
+
+
+class Unavailable(Exception):  # noqa: N818 - a state
+    """Atheris cannot be had here; the text says what was tried."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one target's run ended."""
+
+    target: str
+    exit_code: int
+    output: str
+    found: tuple[Path, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it found something, or could not run."""
+        return self.exit_code != 0 or bool(self.found)
+
+
+def environment() -> Path:
+    """The interpreter of the fuzzer's own environment, made from its lock. Raises `Unavailable`."""
+    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".installed"
+    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return python
+    make = [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)]
+    for command in (make, install):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Unavailable(f"{' '.join(command)}\n{done.stderr[-500:]}")
+    stamp.write_text(digest)
+    return python
+
+
+def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Popen[str]:
+    """Begin to fuzz one target; its inputs are learned in a directory of their own."""
+    learned = HERE / ".work" / target
+    learned.mkdir(parents=True, exist_ok=True)
+    found.mkdir(parents=True, exist_ok=True)
+    options = [
+        f"-max_total_time={seconds}",
+        f"-timeout={_LONGEST_INPUT}",
+        f"-rss_limit_mb={_MEMORY}",
+        f"-max_len={_MAX_LENGTH}",
+        f"-dict={HERE / 'http.dict'}",
+        f"-artifact_prefix={found}/{target}-",
+        "-print_final_stats=1",
+    ]
+    # The gateway's own packages are those of the interpreter that runs this file.
+    paths = (str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return subprocess.Popen(
+        [python, HERE / "fuzz.py", target, *options, learned, HERE / "corpus" / target],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=ROOT,
+    )
+
+
+def run(targets: list[str], seconds: int, found: Path) -> list[Ended]:
+    """Fuzz the targets side by side. Raises `Unavailable`."""
+    python = environment()
+    running = {target: start(python, target, seconds, found) for target in targets}
+    ended = []
+    for target, process in running.items():
+        output, _ = process.communicate()
+        files = tuple(sorted(found.glob(f"{target}-*")))
+        ended.append(Ended(target, process.returncode, output, files))
+    return ended
+
+
+def main() -> int:
+    """Fuzz, and tell what was found."""
+    targets = sorted(path.name for path in (HERE / "corpus").iterdir())
+    parser = argparse.ArgumentParser(description="Fuzzes the gateway's readers of foreign bytes.")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target, side by side")
+    parser.add_argument("--target", choices=targets, action="append", help="only this one")
+    arguments = parser.parse_args()
+    try:
+        ended = run(arguments.target or targets, arguments.seconds, HERE / "found")
+    except Unavailable as error:
+        sys.stdout.write(f"atheris cannot be installed: {error}\n")
+        return 3
+    for each in ended:
+        done = [line for line in each.output.splitlines() if line.startswith("stat::number_of")]
+        state = "FAILED" if each.failed else "fine"
+        sys.stdout.write(f"{each.target}: {state} {' '.join(done)}\n")
+        if each.failed:
+            sys.stdout.write("\n".join((each.output[-4000:], *map(str, each.found), "")))
+    return int(any(each.failed for each in ended))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

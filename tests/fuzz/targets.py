@@ -1,0 +1,210 @@
+"""What is fuzzed: each target takes any bytes, and fails when a promise is broken.
+
+No target opens anything or waits for anything. Where there are variants the first bytes choose one,
+so that an input is a case; `tests/fuzz/corpus/NAME` holds those that every test run replays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+from urllib.parse import unquote
+from xml.parsers import expat
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser
+from aiohttp.web_protocol import RequestPayloadError
+
+from gateway.errors import GatewayError
+from gateway.fhir.interaction import classify, query_names
+from gateway.fhir.links import (
+    LinkMap,
+    rewrite_header,
+    rewrite_query,
+    rewrite_request_header,
+    rewriter_for,
+)
+from gateway.proxy import strict
+from gateway.proxy.headers import passed_through_us, read_request, to_caller
+from gateway.proxy.target import resolve
+from tests.doubles import reference
+from tests.doubles.fed_connection import End, judge
+
+_LOOP: Final = asyncio.new_event_loop()
+_ENDS: Final[tuple[End, ...]] = ("eof", "reset", "open")
+_PLATFORM: Final = "https://platform.example/r5"
+_GATEWAY: Final = "http://gateway:8080/fhir"
+_LINKS: Final = LinkMap(_PLATFORM, _GATEWAY, ())
+_TYPES: Final = (
+    *("application/fhir+json", "application/fhir+xml", "application/fhir+ndjson"),
+    *("application/json-patch+json", "application/x-www-form-urlencoded"),
+)
+
+
+def response(data: bytes) -> None:
+    """The platform's side: any bytes as an answer, cut anywhere, ended in any way."""
+    if len(data) < 2:
+        return
+    variant, size, stream = data[0], data[1] % 32 + 1, data[2:]
+    pieces = _cut(stream, size)
+    head = bool(variant & 1)
+    _run(judge(stream, pieces, _ENDS[(variant >> 1) % 3], head=head))
+
+
+def rewriting(data: bytes) -> None:
+    """Bodies of any type, in any pieces: the same result; what names no base is not touched."""
+    if len(data) < 2:
+        return
+    kind, size, body = data[0], data[1] % 32 + 1, data[2:]
+    media_type = _TYPES[kind % len(_TYPES)]
+    direction = "to-gateway" if kind & 64 else "to-platform"
+    if rewriter_for(media_type, _LINKS, direction) is None:
+        return
+    whole = _rewritten(media_type, direction, [body])
+    assert _rewritten(media_type, direction, _cut(body, size)) == whole, "pieces matter"
+    if b"platform" not in body and b"gateway" not in body and b"%" not in body:
+        escaped = b"\\" in body or b"&" in body
+        assert escaped or whole == body, "changed without a base in it"
+    if "json" in media_type and "nd" not in media_type:
+        _still_json(body, whole)
+    elif "xml" in media_type:
+        _still_xml(body, whole)
+
+
+def fields(data: bytes) -> None:
+    """Header values and queries with links in them."""
+    text = data.decode("utf-8", "surrogateescape")
+    for name in ("Location", "Content-Location", "Link"):
+        rewrite_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
+    for name in ("If-None-Exist", "X-Provenance"):
+        rewrite_request_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
+    query = rewrite_query(text, _LINKS)
+    if "gateway" not in text.lower() and "%" not in text:
+        assert query == text
+
+
+def request(data: bytes) -> None:
+    """The callers' side: any bytes as a request; what passes all checks has one meaning only."""
+    protocol = BaseProtocol(_LOOP)
+    protocol.connection_made(asyncio.Transport())
+    parser = HttpRequestParser(
+        protocol,
+        _LOOP,
+        2**16,
+        max_line_size=8192,
+        max_field_size=16384,
+        max_headers=200,
+        payload_exception=RequestPayloadError,
+        auto_decompress=False,
+    )
+    try:
+        messages = parser.feed_data(data)[0]
+    except HttpProcessingError:
+        return
+    for number, (message, payload) in enumerate(messages):
+        header = read_request(message.raw_headers)
+        _check_lines(header.lines)
+        assert to_caller(message.raw_headers, header.request_id)
+        try:
+            strict.check(message, header, max_header_bytes=65536)
+            target = resolve(message.path, "/fhir")
+        except GatewayError:
+            return
+        _check_target(message.path, "/fhir" + target.suffix)
+        classify(message.method, target.path.rstrip("?"), target.query)
+        query_names(target.query)
+        if number == 0:
+            _check_meaning(data, message, payload)
+
+
+def _check_meaning(data: bytes, message: Any, payload: Any) -> None:
+    """What was accepted as the first request is what the reference reads."""
+    try:
+        expected = reference.read_request(data)
+    except reference.Bad as bad:
+        raise AssertionError(f"accepted what is not valid: {bad}") from bad
+    assert message.method.encode() == expected.method
+    assert message.path.encode("utf-8", "surrogateescape") == expected.target
+    if payload.is_eof() and payload.exception() is None:
+        assert expected.body is not None
+        assert payload.read_nowait(-1) == expected.body
+
+
+def _check_lines(lines: list[bytes]) -> None:
+    """Nothing that identifies the caller or frames the message is forwarded."""
+    for line in lines:
+        name = line.partition(b":")[0].lower().replace(b"_", b"-")
+        assert name not in {
+            *(b"authorization", b"cookie", b"connection", b"host", b"content-length"),
+            *(b"transfer-encoding", b"upgrade", b"te", b"x-api-key", b"forwarded", b"expect"),
+        }
+        assert not name.startswith(b"x-forwarded-")
+        assert line.endswith(b"\r\n")
+
+
+def _check_target(raw: str, forwarded: str) -> None:
+    """The target is forwarded as it came, and stays below the base path however it is decoded."""
+    assert forwarded == raw
+    path = raw.partition("?")[0]
+    for _ in range(4):
+        assert "/../" not in f"{path}/"
+        assert "\\" not in path
+        assert "//" not in path
+        path = unquote(path, errors="replace")
+
+
+def via(data: bytes) -> None:
+    """Reading Via neither fails nor takes long, whatever it holds."""
+    passed_through_us(data)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    _LOOP.run_until_complete(work)
+
+
+def _cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[at : at + size] for at in range(0, len(stream), size)]
+
+
+def _rewritten(media_type: str, direction: Any, pieces: list[bytes]) -> bytes:
+    rewriter = rewriter_for(media_type, _LINKS, direction)
+    assert rewriter is not None
+    return b"".join(map(rewriter.feed, pieces)) + rewriter.finish()
+
+
+def _still_json(before: bytes, after: bytes) -> None:
+    """Valid JSON stays valid, with the same members, numbers and all."""
+    with contextlib.suppress(ValueError, RecursionError):
+        shape = _shape(json.loads(before, parse_float=str))
+        assert _shape(json.loads(after, parse_float=str)) == shape, "no longer the same JSON"
+
+
+def _shape(value: Any) -> Any:
+    """A value without the texts of its strings."""
+    if isinstance(value, dict):
+        return {name: _shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shape(each) for each in value]
+    return "" if isinstance(value, str) else value
+
+
+def _still_xml(before: bytes, after: bytes) -> None:
+    """Well-formed XML stays well-formed."""
+    try:
+        expat.ParserCreate().Parse(before, True)
+    except (expat.ExpatError, ValueError, LookupError):
+        return
+    expat.ParserCreate().Parse(after, True)
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "response": response,
+    "rewriting": rewriting,
+    "request": request,
+    "fields": fields,
+    "via": via,
+}
