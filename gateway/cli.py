@@ -229,9 +229,15 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
 
 @cli.command()
 def healthcheck(config: ConfigOption = None) -> None:
-    """Exit with 0 when the running gateway says that it is ready."""
-    address = _load(config).admin.address
+    """Exit with 0 when the running gateway says that it is ready.
+
+    Of the settings only admin.address is looked at: one that runs may well be healthy while the
+    settings on disk are broken.
+    """
     from gateway.commands.healthcheck import get_readiness
+    from gateway.config import load_admin_address
+
+    address = load_admin_address(config, os.environ)
 
     try:
         status, body = get_readiness(address)

@@ -373,6 +373,17 @@ async def test_healthcheck_over_a_unix_socket(tmp_path: Path) -> None:
     assert gone.code == 1
 
 
+async def test_healthcheck_needs_no_valid_settings(tmp_path: Path) -> None:
+    """A broken file on disk and a shell without credentials leave a running gateway healthy."""
+    file = tmp_path / "broken.yaml"
+    async with operators(200, {"ready": True}) as port:
+        file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
+        broken = await dhp("healthcheck", "--config", file)
+        environ = {"DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{port}"}
+        bare = await dhp("healthcheck", environ=environ)
+    assert broken == bare == Result(0, "ready\n", "")
+
+
 async def test_healthcheck_says_what_fails(tmp_path: Path) -> None:
     """A gateway that is not ready is code 1 with its own reasons."""
     async with operators(503, {"ready": False, "failing": ["token:default", "circuit"]}) as port:

@@ -4,6 +4,7 @@
 the gateway reads the environment.
 """
 
+from gateway.config.admin_address import load_admin_address
 from gateway.config.inbound import (
     AdminSettings,
     AllowSettings,
@@ -68,4 +69,5 @@ __all__ = [
     "StoreSettings",
     "TracingSettings",
     "load",
+    "load_admin_address",
 ]

@@ -1,0 +1,47 @@
+"""The one setting that a health check needs, read past all problems with the others.
+
+A gateway goes on with its old settings while the file on disk is broken, and a shell beside it has
+not always the variables that it was started with: neither makes it unhealthy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.config.environment import read_environment
+from gateway.config.inbound import AdminSettings
+from gateway.config.values import Address, Invalid, parse_address
+from gateway.config.yaml_file import MAX_FILE_BYTES, parse_yaml
+
+# The group `admin` alone, for files that are broken elsewhere.
+_GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
+
+
+def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> Address:
+    """`admin.address`: of the environment, else of the file, else the default. Never raises."""
+    for values in _sources(path, environ):
+        group = values.get("admin")
+        try:
+            return parse_address(group.get("address") if isinstance(group, dict) else None)
+        except Invalid:
+            continue
+    return AdminSettings().address
+
+
+def _sources(path: Path | None, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    yield read_environment(environ, {}).values
+    text = _text(path) if path is not None else ""
+    yield parse_yaml(text, "settings").values
+    if group := _GROUP.search(text):
+        yield parse_yaml(group[0], "settings").values
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
