@@ -39,9 +39,9 @@ image: ## Build the container image with docker, podman or buildah
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra sandbox pyproject.toml --output-file requirements.lock
+		--extra redis --extra sandbox pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra sandbox --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+		--extra redis --extra sandbox --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
