@@ -103,12 +103,19 @@ def sandbox(  # noqa: PLR0913 - one for each option
         bool, typer.Option("--platform-only", help="Run no gateway in front of the platform.")
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The platform's port; 0: any.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
-    listen: Annotated[str, typer.Option(help="The gateway's address.")] = "127.0.0.1:8080",
-    admin: Annotated[str, typer.Option(help="The operators' address.")] = "127.0.0.1:9090",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The gateway's address.")
+    ] = "127.0.0.1:8080",
+    admin: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The operators' address.")
+    ] = "127.0.0.1:9090",
     fail: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE=HOW", help=f"{_SIDES}=STATUS, html or reset.")
+        list[str] | None,
+        typer.Option(
+            metavar="SIDE=HOW", help=f"{_SIDES}=STATUS, html or reset. STATUS: 400 to 599."
+        ),
     ] = None,
     slow: Annotated[
         list[str] | None, typer.Option(metavar="SIDE=TIME", help=f"{_SIDES}=2s or 500ms.")

@@ -97,8 +97,21 @@ def _announce_platform(demo: Demo, platform: Sandbox, say: Say) -> None:
     say(f"Client              {demo.platform.client_id} / {demo.platform.client_secret}")
     if not demo.gateway:
         say("")
-        say("A gateway in front of it: dhp-gateway run --config config/sandbox.yaml")
+        say("A gateway in front of it, from another terminal:")
+        say(f"  {_gateway_command(platform)}")
         say("Ctrl-C ends it.")
+
+
+def _gateway_command(platform: Sandbox) -> str:
+    """What starts a gateway in front of this platform; the file leads to the default port."""
+    command = "dhp-gateway run --config config/sandbox.yaml"
+    ready_made = SandboxOptions()
+    if platform.fhir_base_url == f"{ready_made.origin(ready_made.port)}/fhir":
+        return command
+    return (
+        f"DHP_GATEWAY_PLATFORM__FHIR_BASE_URL={platform.fhir_base_url} "
+        f"DHP_GATEWAY_SSO__TOKEN_URL={platform.token_url} {command}"
+    )
 
 
 def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:

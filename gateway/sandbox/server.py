@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -18,14 +16,13 @@ from joserfc.jwk import RSAKey
 from gateway.sandbox import data, fhir_server, sso
 from gateway.sandbox.capability import capability_statement
 from gateway.sandbox.clients import Clients
-from gateway.sandbox.codec import render
 from gateway.sandbox.events import EVENT, Counters, Event, line
-from gateway.sandbox.faults import Failure, Side
+from gateway.sandbox.failing import failed
+from gateway.sandbox.faults import Side
 from gateway.sandbox.grants import Grants
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions
 from gateway.sandbox.options import SandboxOptions
-from gateway.sandbox.outcomes import Issue, operation_outcome
 from gateway.sandbox.store import Store
 from gateway.sandbox.tokens import TokenAuthority, new_key
 from gateway.sandbox.transactions import Transactions
@@ -33,11 +30,6 @@ from gateway.sandbox.validation import Validator
 
 _MAX_BODY: Final = 64 * 1024 * 1024
 _STOP_TIMEOUT: Final = 1.0
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_ERROR_PAGE: Final = (
-    "<!doctype html><html><head><title>502 Bad Gateway</title></head>"
-    "<body><h1>502 Bad Gateway</h1></body></html>"
-)
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -193,7 +185,7 @@ class Sandbox:
             return await handler(request)
         self._counters.faults += 1
         request[EVENT].note = "failed on purpose"
-        return _failed(request, side, failure)
+        return failed(request, side, failure)
 
     def _count(self, request: web.Request, side: Side, status: str) -> None:
         if side == "platform":
@@ -208,33 +200,6 @@ def _side(request: web.Request) -> Side:
     return (
         "platform" if path == fhir_server.PATH or path.startswith(f"{fhir_server.PATH}/") else "sso"
     )
-
-
-def _failed(request: web.Request, side: Side, failure: Failure) -> web.Response:
-    if failure == "reset":
-        _reset(request)
-        return web.Response(status=502)
-    if failure == "html":
-        return web.Response(text=_ERROR_PAGE, status=502, content_type="text/html")
-    if side == "sso":
-        error = "server_error" if failure >= 500 else "invalid_request"
-        return web.json_response({"error": error}, status=failure)
-    issue = Issue("transient" if failure >= 500 else "processing", "failed on purpose")
-    body = render(operation_outcome(issue))
-    return web.Response(body=body, status=failure, content_type="application/fhir+json")
-
-
-def _reset(request: web.Request) -> None:
-    """Close the connection with RST instead of FIN, so that the peer sees an error."""
-    transport = request.transport
-    request[EVENT].result = "connection reset"
-    if transport is None:
-        return
-    # uvloop's sockets have no setsockopt; a duplicate shares the option with the original.
-    descriptor = os.dup(transport.get_extra_info("socket").fileno())
-    with socket.socket(fileno=descriptor) as duplicate:
-        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
 
 
 def _listener(options: SandboxOptions) -> socket.socket:

@@ -78,6 +78,26 @@ async def test_the_platform_can_run_alone(tmp_path: Path) -> None:
     assert "curl" not in process.stdout
 
 
+async def test_the_printed_command_leads_a_gateway_to_the_port(tmp_path: Path) -> None:
+    """With --platform-only on another port, the line for a gateway names that port."""
+    async with sandbox(tmp_path, "--platform-only") as process:
+        line = next(line for line in process.stdout.splitlines() if "dhp-gateway run" in line)
+        *variables, _, _, _, file = shlex.split(line)
+        settings = load(REPOSITORY / file, dict(each.split("=", 1) for each in variables))
+        assert settings.platform.fhir_base_url == said(process, "Platform")
+        assert settings.sso.token_url == said(process, "SSO token endpoint")
+
+
+async def test_the_help_names_the_forms(tmp_path: Path) -> None:
+    """--help says what an option takes, not only that it is a text."""
+    process = start([GATEWAY_COMMAND, "sandbox", "--help"], tmp_path)
+    assert await asyncio.to_thread(process.popen.wait, 20) == 0
+    words = " ".join(process.stdout.split())
+    assert "--port PORT" in words
+    assert "--listen HOST:PORT" in words
+    assert "STATUS: 400 to 599" in words
+
+
 async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
     """With --fail the platform's faults can be tried through the gateway."""
     async with sandbox(tmp_path, "--fail", "platform=html") as process:

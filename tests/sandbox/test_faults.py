@@ -67,6 +67,24 @@ async def test_the_platform_fails_with_a_status() -> None:
     assert (answer.status, answer.issue["code"]) == (503, "transient")
 
 
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "processing"), (403, "forbidden"), (404, "not-found")]
+)
+async def test_the_issue_code_goes_with_the_status(status: int, code: str) -> None:
+    """A status asked for comes with the code that a FHIR server gives it."""
+    async with trial(options(fail=[f"platform={status}"])) as given:
+        answer = await given.fhir("GET", "/metadata")
+    assert (answer.status, answer.issue["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, "invalid_request"), (401, "invalid_client")])
+async def test_the_oauth_error_goes_with_the_status(status: int, error: str) -> None:
+    """`sso=401` looks like a wrong client secret."""
+    async with trial(options(fail=[f"sso={status}"])) as given:
+        answer = await given.ask_token(CREDENTIALS)
+    assert (answer.status, answer.json) == (status, {"error": error})
+
+
 async def test_the_platform_fails_with_a_page() -> None:
     """`platform=html` gives what a proxy in front of a broken platform gives."""
     async with trial(options(fail=["platform=html"])) as given:
@@ -119,6 +137,6 @@ async def test_a_failing_platform_counts_its_faults() -> None:
     async with trial(options(fail=["platform=429"])) as given:
         answer = await given.fhir("GET", "/metadata")
         counters = given.sandbox.counters
-    assert json.loads(answer.body)["issue"][0]["code"] == "processing"
+    assert json.loads(answer.body)["issue"][0]["code"] == "throttled"
     assert (counters.token_requests, counters.tokens_issued) == (1, 1)
     assert (counters.fhir_requests, counters.faults) == (1, 1)

@@ -1,0 +1,66 @@
+"""The answers of a request that fails on purpose, as a platform or an SSO in trouble gives them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import Final
+
+from aiohttp import web
+
+from gateway.sandbox.codec import render
+from gateway.sandbox.events import EVENT
+from gateway.sandbox.faults import Failure, Side
+from gateway.sandbox.outcomes import Issue, operation_outcome
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_ERROR_PAGE: Final = (
+    "<!doctype html><html><head><title>502 Bad Gateway</title></head>"
+    "<body><h1>502 Bad Gateway</h1></body></html>"
+)
+# The codes of FHIR's issue-type that go with statuses; 5xx are `transient`, others `processing`.
+_ISSUE_CODES: Final = {
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    409: "conflict",
+    410: "deleted",
+    412: "conflict",
+    413: "too-long",
+    429: "throttled",
+}
+
+
+def failed(request: web.Request, side: Side, failure: Failure) -> web.Response:
+    """The answer; for a reset one that nobody gets any more."""
+    if failure == "reset":
+        _reset(request)
+        return web.Response(status=502)
+    if failure == "html":
+        return web.Response(text=_ERROR_PAGE, status=502, content_type="text/html")
+    if side == "sso":
+        return web.json_response({"error": _oauth_error(failure)}, status=failure)
+    code = _ISSUE_CODES.get(failure, "transient" if failure >= 500 else "processing")
+    body = render(operation_outcome(Issue(code, "failed on purpose")))
+    return web.Response(body=body, status=failure, content_type="application/fhir+json")
+
+
+def _oauth_error(status: int) -> str:
+    """RFC 6749 section 5.2: 401 is for a client that could not be authenticated."""
+    if status >= 500:
+        return "server_error"
+    return "invalid_client" if status == 401 else "invalid_request"
+
+
+def _reset(request: web.Request) -> None:
+    """Close the connection with RST instead of FIN, so that the peer sees an error."""
+    transport = request.transport
+    request[EVENT].result = "connection reset"
+    if transport is None:
+        return
+    # uvloop's sockets have no setsockopt; a duplicate shares the option with the original.
+    descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    with socket.socket(fileno=descriptor) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
