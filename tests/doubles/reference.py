@@ -48,7 +48,7 @@ def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
     return Complete(status, stream[at:], b"", False)
 
 
-_REQUEST_LINE = re.compile(rb"([A-Z]+) (/[\x21-\x7e]*) HTTP/1\.([01])\r\n")
+_REQUEST_LINE = re.compile(rb"([A-Z]+) +(/[\x21-\x7e]*) +HTTP/1\.([01])\r\n")
 
 
 class Asked(NamedTuple):

@@ -66,9 +66,10 @@ def rewriting(data: bytes) -> None:
         return
     whole = _rewritten(media_type, direction, [body])
     assert _rewritten(media_type, direction, _cut(body, size)) == whole, "pieces matter"
-    if b"platform" not in body and b"gateway" not in body and b"%" not in body:
-        escaped = b"\\" in body or b"&" in body
-        assert escaped or whole == body, "changed without a base in it"
+    # A host has no case, and JSON, XML and forms can spell its letters in other ways.
+    plain = not any(mark in body for mark in (b"\\", b"&", b"%"))
+    if plain and b"platform" not in body.lower() and b"gateway" not in body.lower():
+        assert whole == body, "changed without a base in it"
     if "json" in media_type and "nd" not in media_type:
         _still_json(body, whole)
     elif "xml" in media_type:
