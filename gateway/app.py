@@ -16,12 +16,11 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import http_parser, web
 
-from gateway import __version__, certificates, reloading, sockets, wiring
+from gateway import __version__, certificates, reloading, shared_store, sockets, wiring
 from gateway.admin.health import Readiness
 from gateway.admin.server import build as build_admin
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
-from gateway.oauth.store import MemoryStore
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
 from gateway.proxy.listener import CallerServer
@@ -158,16 +157,32 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
-        self._around = Surroundings(session, MemoryStore(), self.metrics, self.audit)
+        store = shared_store.open_store(self.settings, self._stack)
+        self._around = Surroundings(session, store, self.metrics, self.audit)
         tls = certificates.listen_tls(self.settings)
         core = Core(self.settings, self._around)
         self._cores = Cores(core)
         self._stack.push_async_callback(self._cores.close)
+        # Nobody is asked for a token in the name of a gateway that cannot start.
+        await self._bind()
         await core.start()
         self._watch()
         if self._shared is None:
             await self._open_admin()
-        await self._open_listener(tls)
+        self._open_listener(tls)
+
+    async def _bind(self) -> None:
+        if self._shared is not None:
+            self._listening = self._shared.listening
+            self._stack.callback(self._listening.close)
+            return
+        settings = self.settings
+        self._listening, self._admin_listening = await sockets.listen(
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
+        )
+        for listening in (self._listening, self._admin_listening):
+            self._stack.callback(listening.remove_path)
+            self._stack.callback(listening.close)
 
     def _open_audit(self) -> AuditTrail:
         if self.settings.audit.sink == "off":
@@ -199,17 +214,10 @@ class Gateway:
             readiness=self.readiness,
             public_keys=lambda: wiring.public_keys(self.settings),
         )
-        listening = await sockets.listen("admin.address", self.settings.admin.address)
-        self.admin_address = listening.address
-        await serve_admin(self._stack, application, listening)
+        self.admin_address = self._admin_listening.address
+        await serve_admin(self._stack, application, self._admin_listening)
 
-    async def _open_listener(self, tls: Any) -> None:
-        if self._shared is None:
-            self._listening = await sockets.listen("listen.address", self.settings.listen.address)
-            self._stack.callback(self._listening.remove_path)
-        else:
-            self._listening = self._shared.listening
-        self._stack.callback(self._listening.close)
+    def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address
         self._server = CallerServer(self._cores.door, wiring.listen_limits(self.settings))
         self._stack.push_async_callback(self._close_server)

@@ -18,7 +18,7 @@ import typer
 from gateway import __version__
 
 if TYPE_CHECKING:
-    from gateway.config import Problem, Settings
+    from gateway.config import Address, Problem, Settings
 
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -80,7 +80,7 @@ def run(config: ConfigOption = None) -> None:
     try:
         code = serve(settings, SettingsSource(config, os.environ))
     except StartError as error:
-        _fail(f"could not start: {error}", NO_START)
+        _fail_to_start(error)
     raise typer.Exit(code)
 
 
@@ -128,16 +128,13 @@ def sandbox(  # noqa: PLR0913 - one for each option
     ] = 0.0,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
-    from gateway.config.values import Invalid, parse_address
     from gateway.sandbox import Faults, SandboxOptions
 
     try:
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
-        addresses = parse_address(listen), parse_address(admin)
-    except Invalid as error:
-        _fail(f"--listen or --admin {error.message}; {error.hint}", WRONG_USAGE)
     except ValueError as error:
         _fail(str(error), WRONG_USAGE)
+    addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands import sandbox as command
     from gateway.wiring import StartError
 
@@ -145,7 +142,16 @@ def sandbox(  # noqa: PLR0913 - one for each option
     try:
         command.run(command.Demo(platform, *addresses, gateway=not platform_only), typer.echo)
     except StartError as error:
-        _fail(f"could not start: {error}", NO_START)
+        _fail_to_start(error)
+
+
+def _address(option: str, text: str) -> Address:
+    from gateway.config.values import Invalid, parse_address
+
+    try:
+        return parse_address(text)
+    except Invalid as error:
+        _fail(f"{option} {error.message}; {error.hint}", WRONG_USAGE)
 
 
 @cli.command()
@@ -209,6 +215,14 @@ def _load(config: Path | None) -> Settings:
 def _fail(message: str, code: int) -> NoReturn:
     typer.secho(f"dhp-gateway: {message}", err=True, fg="red")
     raise typer.Exit(code)
+
+
+def _fail_to_start(error: Exception) -> NoReturn:
+    """A line for each reason."""
+    *others, last = str(error).splitlines()
+    for line in others:
+        typer.secho(f"dhp-gateway: could not start: {line}", err=True, fg="red")
+    _fail(f"could not start: {last}", NO_START)
 
 
 def _gist(settings: Settings) -> str:

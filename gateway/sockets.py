@@ -6,12 +6,13 @@ import asyncio
 import errno
 import socket
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gateway.config import Address
+from gateway.config.environment import variable_name
 from gateway.wiring import StartError
 
 BACKLOG: Final = 1024
@@ -47,12 +48,54 @@ class Listening:
             path.unlink(missing_ok=True)
 
 
-async def listen(key: str, address: Address) -> Listening:
-    """Listen on an address of the settings. Raises `StartError` that names `key`."""
-    with _explained(key, address):
-        if address.path is not None:
-            return Listening(address, [_listen_unix(Path(address.path))])
-        return Listening(address, await _listen_tcp(address))
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An address that cannot be had, the setting that names it, and why."""
+
+    key: str
+    address: Address
+    why: str
+
+    def __str__(self) -> str:
+        variable = variable_name(tuple(self.key.split(".")))
+        return (
+            f"{self.key}: cannot listen on {self.address}: {self.why}; set {self.key} or {variable}"
+        )
+
+
+class CannotListen(StartError):  # noqa: N818 - a state, like Broken
+    """All addresses that cannot be had: one line each."""
+
+    def __init__(self, refused: Iterable[Refused]) -> None:
+        self.refused = tuple(refused)
+        super().__init__("\n".join(map(str, self.refused)))
+
+
+async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
+    """Listen on addresses of the settings, by key, in their order.
+
+    Raises `CannotListen` that names every one that cannot be had; nothing listens then.
+    """
+    found: list[Listening] = []
+    refused: list[Refused] = []
+    for key, address in addresses.items():
+        try:
+            found.append(await _listen(address))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            refused.append(Refused(key, address, why))
+    if refused:
+        for listening in found:
+            listening.close()
+            listening.remove_path()
+        raise CannotListen(refused)
+    return found
+
+
+async def _listen(address: Address) -> Listening:
+    if address.path is not None:
+        return Listening(address, [_listen_unix(Path(address.path))])
+    return Listening(address, await _listen_tcp(address))
 
 
 def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
@@ -152,12 +195,3 @@ def _bound(address: Address, sockets: Sequence[socket.socket]) -> Address:
     if address.path is not None or address.port:
         return address
     return Address(host=address.host, port=int(sockets[0].getsockname()[1]))
-
-
-@contextmanager
-def _explained(key: str, address: Address) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StartError(f"{key}: cannot listen on {address}: {reason}") from None

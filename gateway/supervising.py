@@ -173,10 +173,11 @@ class Supervisor:
         self._turn = os.memfd_create("turns")
         self._stack.callback(os.close, self._turn)
         self._audit = self._open_audit()
-        self._listening = await sockets.listen("listen.address", settings.listen.address)
+        self._listening, admin = await sockets.listen(
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
+        )
         self._stack.callback(self._listening.remove_path)
         self._stack.callback(self._listening.close)
-        admin = await sockets.listen("admin.address", settings.admin.address)
         application = build_admin(
             metrics=self._merged,
             readiness=self,

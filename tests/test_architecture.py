@@ -11,13 +11,14 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # What each part may import, besides itself and `gateway` (the version).
-_GROUND = {"errors", "secret"}
+_GROUND = {"errors", "secret", "retry_after"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
 _PROCESS = {"wiring", "certificates", "sockets", "systemd", "core", "reloading"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "secret": set(),
+    "retry_after": set(),
     "exchange": _GROUND,
     "config": _GROUND,
     "fhir": _RECORD,
@@ -38,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"config", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
     "supervising": {"config", "telemetry", "admin", "app", "channel", "worker"} | _PROCESS,
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
-    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sandbox"},
+    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sockets", "sandbox"},
     "cli": _RECORD
     | _KNOWLEDGE
     | {"running", "worker", "reloading", "wiring", "sandbox", "commands"},

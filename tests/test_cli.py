@@ -91,7 +91,6 @@ async def test_the_package_can_be_run_as_a_module() -> None:
         ("bogus",),
         ("run", "--confg", "x"),
         ("check", "extra"),
-        ("doctor",),
         ("sandbox", "--port", "99999"),
     ],
 )
@@ -198,6 +197,7 @@ async def test_run_says_that_a_port_is_taken(tmp_path: Path, listener: str) -> N
     async with Sso() as sso:
         settings = custom(sso, **{**free, listener: {"address": address}})
         result = await dhp("run", "--config", write(tmp_path, settings))
+        assert sso.requests == []
     taken.close()
     await taken.wait_closed()
     assert result.code == 3
@@ -205,6 +205,24 @@ async def test_run_says_that_a_port_is_taken(tmp_path: Path, listener: str) -> N
     assert last.startswith("dhp-gateway: could not start: ")
     assert f"{listener}.address" in last
     assert address in last
+    assert f"DHP_GATEWAY_{listener.upper()}__ADDRESS" in last
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_run_names_all_ports_that_are_taken(tmp_path: Path, workers: int) -> None:
+    """Who has two addresses to change learns it at the first attempt."""
+    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    more = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    one, other = (f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in (taken, more))
+    settings = {"listen": {"address": one}, "admin": {"address": other}, "workers": workers}
+    result = await dhp("run", "--config", write(tmp_path, settings))
+    for each in (taken, more):
+        each.close()
+        await each.wait_closed()
+    assert result.code == 3
+    for key, address in (("listen.address", one), ("admin.address", other)):
+        line = f"dhp-gateway: could not start: {key}: cannot listen on {address}: "
+        assert result.err.count(line) == 1
 
 
 async def test_run_says_that_a_secret_cannot_be_read(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ the two the way an operator would: by URLs and a credential.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway import sockets
 from gateway.app import Gateway, new_event_loop
 from gateway.config import Address, Settings
 from gateway.sandbox import Sandbox, SandboxOptions
@@ -43,15 +43,32 @@ async def _serve(demo: Demo, say: Say) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await _require_free(demo)
     platform = Sandbox(demo.platform, log=say)
-    try:
-        await platform.start()
-    except OSError as error:
-        raise StartError(_taken(demo.platform, error)) from None
+    await platform.start()
     try:
         await _serve_gateway(demo, platform, say, stop)
     finally:
         await platform.stop()
+
+
+async def _require_free(demo: Demo) -> None:
+    """Raises `StartError` with a line for every address that cannot be had."""
+    platform = Address(demo.platform.host, demo.platform.port)
+    addresses = {"--port": platform}
+    if demo.gateway:
+        addresses |= {"--listen": demo.listen, "--admin": demo.admin}
+    try:
+        listening = await sockets.listen(addresses)
+    except sockets.CannotListen as error:
+        lines = (
+            f"cannot listen on {each.address}: {each.why}; choose another with {each.key}"
+            for each in error.refused
+        )
+        raise StartError("\n".join(lines)) from None
+    for each in listening:
+        each.close()
+        each.remove_path()
 
 
 async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.Event) -> None:
@@ -130,8 +147,3 @@ def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
 
 def _url(address: Address) -> str:
     return str(address) if address.path is not None else f"http://{address}"
-
-
-def _taken(options: SandboxOptions, error: OSError) -> str:
-    why = os.strerror(error.errno).lower() if error.errno else str(error)
-    return f"the platform cannot listen on {options.host}:{options.port}: {why}; choose with --port"

@@ -114,7 +114,8 @@ async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
         (("--slow", "sso=soon"), "give a duration"),
         (("--token-lifetime", "0"), "at least 1"),
         (("--reject-tokens", "2"), "from 0 to 1"),
-        (("--listen", "8080"), "host:port"),
+        (("--listen", "8080"), "--listen is not an address; write host:port"),
+        (("--admin", "8080"), "--admin is not an address; write host:port"),
     ],
 )
 async def test_a_wrong_option_ends_with_2(
@@ -141,6 +142,24 @@ async def test_a_taken_port_ends_with_3(tmp_path: Path, option: str) -> None:
     last = process.stderr.splitlines()[-1]
     assert f"127.0.0.1:{port}" in last
     assert "address already in use" in last
+    assert option in last
+
+
+async def test_all_taken_ports_are_named_at_once(tmp_path: Path) -> None:
+    """Platform, gateway and operators' pages: a line for each, with the option that changes it."""
+    taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    options = ("--port", str(port), "--listen", address, "--admin", address)
+    process = start([GATEWAY_COMMAND, "sandbox", *options], tmp_path)
+    code = await asyncio.to_thread(process.popen.wait, 20)
+    taken.close()
+    await taken.wait_closed()
+    assert code == 3
+    lines = process.stderr.splitlines()
+    assert len(lines) == 3
+    for option, line in zip(options[::2], lines, strict=True):
+        assert line.endswith(f"choose another with {option}")
 
 
 def test_the_ready_made_settings_fit_the_sandbox() -> None:
