@@ -17,9 +17,9 @@ from gateway.config import (
     SecretUnreadable,
     Settings,
 )
+from gateway.oauth.client_auth import UnusableKey
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
 from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
-from gateway.oauth.signing_key import UnusableKey
 from gateway.proxy.accepting import Capacity
 from gateway.proxy.body import BodyLimits
 from gateway.proxy.callers import Caller, Callers, Identification, Permissions

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 _GROUND = {"errors", "secret", "retry_after"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
-_PROCESS = {"wiring", "certificates", "sockets", "systemd", "core", "reloading"}
+_PROCESS = {"wiring", "certificates", "shared_store", "sockets", "systemd", "core", "reloading"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "secret": set(),
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "sandbox": set(),
     "wiring": _RECORD | _KNOWLEDGE | {"proxy"},
     "certificates": {"config", "wiring"},
+    "shared_store": {"config", "oauth", "secret", "wiring"},
     "sockets": {"config", "wiring"},
     "systemd": set(),
     "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},

@@ -37,6 +37,7 @@ from gateway.config.outbound import (
 from gateway.config.problems import Problem, SettingsError
 from gateway.config.secret_files import SecretSource, SecretUnreadable
 from gateway.config.settings import Settings
+from gateway.config.store_url import StoreLocation
 from gateway.config.values import Address
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "SettingsError",
     "ShutdownSettings",
     "SsoSettings",
+    "StoreLocation",
     "StoreSettings",
     "TracingSettings",
     "load",

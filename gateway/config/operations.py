@@ -6,8 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
-from gateway.config.urls import BaseUrl, DatabaseUrl, EndpointUrl, Origin, StoreUrl, SyslogUrl
+from gateway.config.store_url import StoreLocation, StoreUrl
+from gateway.config.urls import BaseUrl, DatabaseUrl, EndpointUrl, Origin, SyslogUrl
 from gateway.config.values import (
     GIB,
     MIB,
@@ -66,10 +68,30 @@ class StoreSettings(Section):
     """Where tokens and sessions are kept."""
 
     url: StoreUrl = Field(
-        default="memory://",
-        description="`memory://`: in each process; `redis://…`: shared by replicas, sessions "
-        "outlive a restart.",
+        default=StoreLocation(),
+        description="`memory://`: in each process; `redis://[user:password@]host[:port][/db]`, "
+        "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share; tokens are "
+        "encrypted there. While it is away every replica goes on by itself.",
     )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the store's certificate may come from; null: those "
+        "of the operating system.",
+    )
+    encryption_key: SecretText | None = Field(
+        default=None,
+        description="Key that encrypts what is stored: 32 bytes, base64url; better as "
+        "`encryption_key_file`. Without it a key is derived from each client's secret or private "
+        "key, which takes a secret that cannot be guessed.",
+    )
+    encryption_key_file: FilePath | None = Field(
+        default=None, description="File that holds the encryption key."
+    )
+
+    def encryption_key_source(self) -> SecretSource:
+        """Where the encryption key comes from, if there is one."""
+        setting = ("store", "encryption_key")
+        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
 
 
 class LoginSettings(Section):

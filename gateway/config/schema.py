@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.config.settings import Settings
+from gateway.config.store_url import StoreLocation
 from gateway.config.values import Address
 
 # Filled in by `environment`, so that the file need not give them.
@@ -43,5 +44,9 @@ def _without_implied(definition: dict[str, Any], implied: tuple[str, ...]) -> No
 
 def _write_out_address(field: dict[str, Any]) -> None:
     # Pydantic gives the default of a dataclass as an object; the file has the text.
-    if isinstance(default := field.get("default"), dict) and "port" in default:
+    if not isinstance(default := field.get("default"), dict):
+        return
+    if "kind" in default:
+        field["default"] = str(StoreLocation(**default))
+    elif "port" in default:
         field["default"] = str(Address(**default))

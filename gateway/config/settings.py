@@ -134,6 +134,7 @@ class Settings(Section):
         login, outbox = self.login, self.outbox
         found = [credential.secret_source(name) for name, credential in self.credentials.items()]
         found += [
+            self.store.encryption_key_source(),
             SecretSource(("login", "client_secret"), login.client_secret, login.client_secret_file),
             SecretSource(
                 ("outbox", "encryption_key"), outbox.encryption_key, outbox.encryption_key_file

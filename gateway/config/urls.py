@@ -97,11 +97,6 @@ def _scheme(value: str, schemes: Collection[str]) -> str:
     return value
 
 
-def parse_store_url(value: str) -> str:
-    """`memory://` or a Redis URL; raises `Invalid`."""
-    return _scheme(value, ("memory", "redis", "rediss"))
-
-
 def parse_database_url(value: str) -> str:
     """A SQLite or PostgreSQL URL; raises `Invalid`."""
     return _scheme(value, ("sqlite", "postgresql"))
@@ -135,6 +130,5 @@ EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
 ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
 Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
 SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]
-StoreUrl = Annotated[str, *_URL, AfterValidator(parse_store_url)]
 DatabaseUrl = Annotated[str, *_URL, AfterValidator(parse_database_url)]
 BasePath = Annotated[str, Strict(), AfterValidator(parse_base_path)]

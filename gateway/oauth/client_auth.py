@@ -1,17 +1,24 @@
-"""How a client proves to the SSO who it is: one small function for each method (RFC 6749 2.3)."""
+"""How a client proves to the SSO who it is: one small function for each method (RFC 6749 2.3).
+
+Exception
+ └─ ValueError
+     └─ UnusableKey     a text holds no secret or key that can be used
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.auth import ClientAuth
 
-from gateway.oauth.signing_key import SigningKey
 from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from gateway.oauth.signing_key import SigningKey
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # SMART allows 300 s. Half of it leaves as much room for an SSO whose clock is behind ours, which
@@ -21,6 +28,14 @@ ASSERTION_LIFETIME: Final = 150
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
 """Authenticates a token request: gets its URL, headers and form body; may add to the headers, and
 gives the body to send."""
+
+
+class UnusableKey(ValueError):  # noqa: N818 - named after the state
+    """No secret or key that can be used; `why` says so in plain words and shows none of it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:

@@ -66,3 +66,12 @@ class TimeSource:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     call_later: Callable[[float, Callable[[], object]], TimerHandle] = _call_later
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when `seconds` have passed."""
+        over = asyncio.Event()
+        timer = self.call_later(seconds, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
 
 from gateway.oauth.collaborators import TimeSource, TokenObserver, TokenSource
 from gateway.oauth.pacing import Pacing
-from gateway.oauth.store import TokenStore
+from gateway.oauth.store import Lease, StoreKey, TokenStore
+from gateway.oauth.store_access import StoreAccess
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 
-_log = logging.getLogger(__name__)
-_T = TypeVar("_T")
+# How often to look, in seconds, whether the replica that asks the SSO has got a token.
+_LOOK_AGAIN: Final = 0.05
 
 InUse = Callable[[], tuple[Token | None, Token | None]]
 """The token in use and the one that the platform rejected: neither is to be had from the store."""
@@ -26,7 +26,7 @@ class Fetcher:
     def __init__(
         self, store: TokenStore, observer: TokenObserver, pacing: Pacing, times: TimeSource
     ) -> None:
-        self._store = store
+        self._store = StoreAccess(store, pacing.policy.store_timeout, times.clock)
         self._observer = observer
         self._pacing = pacing
         self._times = times
@@ -36,26 +36,42 @@ class Fetcher:
         key = source.store_key
         rejected = in_use()[1]
         if rejected is not None:
-            await self._guarded(self._store.drop(key, rejected))
-        stored = await self._guarded(self._store.get(key))
-        if stored is not None and stored not in in_use() and self._is_fresh(stored):
-            return stored
-        token = await self._ask(credential, source)
-        # The key is read again: the source may have found a changed secret.
-        await self._guarded(self._store.put(source.store_key, token))
-        return token
+            await self._store.drop(key, rejected)
+        async with self._turn(key, in_use) as stored:
+            if stored is not None:
+                return stored
+            token = await self._ask(credential, source)
+            # The key is read again: the source may have found a changed secret.
+            await self._store.put(source.store_key, token)
+            return token
 
-    def _is_fresh(self, stored: Token) -> bool:
-        return not self._pacing.is_due(stored, self._times.clock())
+    @asynccontextmanager
+    async def _turn(self, key: StoreKey, in_use: InUse) -> AsyncIterator[Token | None]:
+        """A token from the store, or None when it is our turn to ask the SSO.
 
-    async def _guarded(self, access: Awaitable[_T]) -> _T | None:
-        """The store helps; it must not stand in the way."""
+        While another replica asks, its token is waited for; not for ever, though.
+        """
+        patience = self._times.clock() + self._pacing.policy.replica_patience
+        lease: Lease | None = None
         try:
-            async with asyncio.timeout(self._pacing.policy.store_timeout):
-                return await access
-        except Exception as error:
-            _log.warning("token store: %s", type(error).__name__)
+            stored = await self._take(key, in_use)
+            while stored is None and lease is None and self._times.clock() < patience:
+                lease = await self._store.claim(key)
+                if lease is None:
+                    await self._times.sleep(_LOOK_AGAIN)
+                # Once more: the one before us may have put it between our look and our claim.
+                stored = await self._take(key, in_use)
+            yield stored
+        finally:
+            if lease is not None:
+                await self._store.release(lease)
+
+    async def _take(self, key: StoreKey, in_use: InUse) -> Token | None:
+        """The token of the store, if it is another than ours and not itself due for renewal."""
+        stored = await self._store.get(key)
+        if stored is None or stored in in_use():
             return None
+        return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
     async def _ask(self, credential: str, source: TokenSource) -> Token:
         started = self._times.clock()

@@ -42,6 +42,11 @@ class TokenPolicy:
     max_rejection_pause: float = 30.0
     store_timeout: float = 0.25
 
+    @property
+    def replica_patience(self) -> float:
+        """How long to wait for a replica that asks the SSO, and have time to ask ourselves."""
+        return self.wait_timeout / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

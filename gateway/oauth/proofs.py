@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from gateway.oauth.client_auth import (
     ClientAuthentication,
+    UnusableKey,
     client_secret_basic,
     client_secret_post,
     private_key_jwt,
 )
-from gateway.oauth.signing_key import UnusableKey, read_keys
 from gateway.secret import Secret
 
 _MOST: Final = 2
@@ -57,6 +57,8 @@ def key_proofs(
 
     `wall_clock` gives Unix time for the assertions.
     """
+    from gateway.oauth.signing_key import read_keys  # slow to import, and few need it
+
     found = read_keys(text.reveal())
     if len(found) > _MOST:
         raise UnusableKey("holds more than two private keys: one, or two for the overlap")

@@ -1,10 +1,7 @@
 """The private keys of `private_key_jwt`: read, judged, and their public halves shown.
 
-SMART Backend Services asks for RS384 or ES384; which of them is decided by the key.
-
-    Exception
-     └─ ValueError
-         └─ UnusableKey     the text holds no key that can sign
+SMART Backend Services asks for RS384 or ES384; which of them is decided by the key. Only who signs
+imports this module: it takes a while.
 """
 
 from __future__ import annotations
@@ -27,19 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
+from gateway.oauth.client_auth import UnusableKey
 from gateway.secret import Secret
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _KINDS: Final = "give an RSA key of at least 2048 bits, or an EC key of the curve P-384"
-
-
-class UnusableKey(ValueError):  # noqa: N818 - named after the state
-    """The text holds no key that can sign; `why` says so in plain words and shows none of it."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,22 @@ class StoreKey:
     material: Secret
 
 
+class Lease(Protocol):
+    """The right to ask for the tokens of one key, which one replica has at a time."""
+
+    async def release(self) -> None:
+        """Let others have it."""
+        ...
+
+
+class _AlwaysFree:
+    async def release(self) -> None:
+        """Nobody waits for it."""
+
+
+ALWAYS_FREE: Final[Lease] = _AlwaysFree()
+
+
 class TokenStore(Protocol):
     """Keeps tokens for as long as they live.
 
@@ -46,6 +62,10 @@ class TokenStore(Protocol):
 
     async def drop(self, key: StoreKey, token: Token) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
+        ...
+
+    async def claim(self, key: StoreKey) -> Lease | None:
+        """The right to ask for a token in the others' place; None: another has it now."""
         ...
 
 
@@ -72,3 +92,7 @@ class MemoryStore:
         """Forget `token`, unless another one has taken its place meanwhile."""
         if self._cache.get(key) == token:
             self._cache.pop(key, None)
+
+    async def claim(self, key: StoreKey) -> Lease:
+        """Nobody else keeps tokens here."""
+        return ALWAYS_FREE

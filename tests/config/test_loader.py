@@ -233,7 +233,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
         f"credentials: {SECRET}",
         f"{CREDENTIALS}platform: {{fhir_base_url: 'https://u:{SECRET}@host'}}",
         f"{CREDENTIALS}log: {{level: {SECRET}}}",
-        f"{CREDENTIALS}store: {{url: 'redis://:{SECRET}@host'}}",
+        f"{CREDENTIALS}store: {{url: 'redis://:{SECRET}@host/{SECRET}'}}",
     ],
 )
 def test_no_problem_repeats_a_value(tmp_path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.oauth.client_auth import UnusableKey
 from gateway.oauth.grants import (
     ClientCredentials,
     CredentialSource,
@@ -16,7 +17,6 @@ from gateway.oauth.grants import (
 )
 from gateway.oauth.proofs import key_proofs, secret_proofs
 from gateway.oauth.rereading import RereadingSource
-from gateway.oauth.signing_key import UnusableKey
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token

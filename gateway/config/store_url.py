@@ -1,0 +1,130 @@
+"""The URL of the shared store, taken apart, so that its password is never shown by accident."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from gateway.config.values import Invalid, Unit, is_host
+from gateway.secret import MASK, Secret
+
+_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
+_DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
+_HINT: Final = (
+    "write memory://, redis://[user:password@]host[:port][/database], the same with rediss:// for "
+    "TLS, or unix://[user:password@]/path/of/socket[?db=database]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """Where tokens and sessions are kept.
+
+    `kind` memory means this process; redis and rediss have `host` and `port`, unix has `path`.
+    `str` gives the URL with the password masked.
+    """
+
+    kind: Literal["memory", "redis", "rediss", "unix"] = "memory"
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+    database: int = 0
+    username: str | None = None
+    password: Secret | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "memory":
+            return "memory://"
+        user = quote(self.username or "", safe="")
+        if self.password is not None:
+            user += f":{MASK}"
+        at = f"{self.kind}://{user}@" if user else f"{self.kind}://"
+        if self.kind == "unix":
+            return at + quote(self.path) + (f"?db={self.database}" if self.database else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{at}{host}:{self.port}/{self.database}"
+
+
+def parse_store_url(value: object) -> StoreLocation:
+    """Takes `memory://` or the URL of a Redis or Valkey apart; raises `Invalid`."""
+    if isinstance(value, StoreLocation):
+        return value
+    if not isinstance(value, str):
+        raise Invalid("must be text", "put it in quotes")
+    if value == "memory://":
+        return StoreLocation()
+    parts = _split(value)
+    if parts.scheme == "unix":
+        return _socket(parts)
+    if not parts.hostname or not is_host(parts.hostname):
+        raise Invalid("names no valid host", _HINT)
+    if parts.query:
+        raise Invalid("must not hold a query", _HINT)
+    return StoreLocation(
+        kind="rediss" if parts.scheme == "rediss" else "redis",
+        host=parts.hostname,
+        port=parts.port or 6379,
+        database=_database(parts.path.removeprefix("/")),
+        username=_decoded(parts.username),
+        password=_password(parts),
+    )
+
+
+def _split(value: str) -> SplitResult:
+    if value.partition("://")[0] not in ("redis", "rediss", "unix") or "://" not in value:
+        raise Invalid("is not a known kind of store", _HINT)
+    if _UNCLEAN.search(value):
+        raise Invalid("holds a character that no URL may hold", "percent-encode it")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise Invalid(
+            "is not a URL: host or port cannot be read",
+            "percent-encode what the password holds of : / ? # [ ] @",
+        ) from None
+    if parts.fragment:
+        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
+    return parts
+
+
+def _socket(parts: SplitResult) -> StoreLocation:
+    if parts.hostname or not parts.path.startswith("/"):
+        raise Invalid("needs an absolute path", _HINT)
+    name, _, database = parts.query.partition("=")
+    if parts.query and name != "db":
+        raise Invalid("may hold no other query than ?db=", _HINT)
+    return StoreLocation(
+        kind="unix",
+        path=unquote(parts.path),
+        database=_database(database),
+        username=_decoded(parts.username),
+        password=_password(parts),
+    )
+
+
+def _database(text: str) -> int:
+    if text and not _DATABASE.fullmatch(text):
+        raise Invalid("names a database that is no number", _HINT)
+    return int(text or 0)
+
+
+def _decoded(text: str | None) -> str | None:
+    return unquote(text) if text else None
+
+
+def _password(parts: SplitResult) -> Secret | None:
+    return Secret(unquote(parts.password)) if parts.password else None
+
+
+StoreUrl = Annotated[
+    StoreLocation,
+    PlainValidator(parse_store_url),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+    Unit("URL"),
+]

@@ -1,0 +1,161 @@
+"""Tokens in a Redis or Valkey that replicas share.
+
+A token is kept as a hash of its ciphertext and its mark, and lives as long as the server's own
+clock says: replicas' clocks need not agree. What cannot be understood is a miss. Every failure of
+the server is an exception, soon; `gateway.oauth.store_access` decides what to do about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.sealing import Content, Seal
+from gateway.oauth.store import StoreKey
+from gateway.oauth.token import Token
+from gateway.secret import Secret
+
+_PREFIX: Final = "dhp-gateway:1"
+_LEASE: Final = 3.0
+_RENEW_EVERY: Final = 1.0
+
+# Compare and act in one step: between two, another replica could have put another token.
+_DROP: Final = """
+if redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HGET', KEYS[1], 'mark') == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+_RENEW: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+"""
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class RedisStore:
+    """Keeps tokens in a server that others use too. The client is its maker's to close.
+
+    `encryption_key`, if given, takes the place of the clients' secrets in deriving keys. `lease` is
+    how long, in seconds, a replica that died keeps others from asking the SSO.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        encryption_key: Secret | None = None,
+        times: TimeSource | None = None,
+        lease: float = _LEASE,
+    ) -> None:
+        self._client = client
+        self._encryption_key = encryption_key
+        self._times = times or TimeSource()
+        self._lease = lease
+
+    async def get(self, key: StoreKey) -> Token | None:
+        """The token kept under `key`, if it has not expired."""
+        place = _place(key, "token")
+        asked = self._times.clock()
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.hget(place, "sealed")
+            commands.pttl(place)
+            sealed, remaining = await commands.execute(raise_on_error=False)
+        if not isinstance(sealed, bytes) or not isinstance(remaining, int) or remaining <= 0:
+            return None
+        content = self._seal(key).open(sealed)
+        return None if content is None else self._token(content, asked, remaining / 1000)
+
+    def _token(self, content: Content, asked: float, remaining: float) -> Token | None:
+        if not remaining <= content.lifetime:
+            return None
+        return Token(
+            content.value,
+            received_at=asked + remaining - content.lifetime,
+            lifetime=content.lifetime,
+            wall_expiry=self._times.wall_clock() + remaining,
+            scope=content.scope,
+        )
+
+    async def put(self, key: StoreKey, token: Token) -> None:
+        """Keep `token` until it expires, in place of any other."""
+        place = _place(key, "token")
+        remaining = token.expires_at - self._times.clock()
+        sealed = self._seal(key).close(Content(token.reveal(), token.lifetime, token.scope))
+        # The end is told by the server's clock: a command that it runs late changes nothing then.
+        seconds, microseconds = await self._client.time()
+        end = int((seconds + remaining) * 1000 + microseconds / 1000)
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.delete(place)
+            commands.hset(place, mapping={"sealed": sealed.ciphertext, "mark": sealed.mark})
+            commands.pexpireat(place, end)
+            await commands.execute()
+
+    async def drop(self, key: StoreKey, token: Token) -> None:
+        """Forget `token`, unless another one has taken its place meanwhile."""
+        mark = self._seal(key).mark(token.reveal())
+        await _evaluate(self._client, _DROP, _place(key, "token"), mark)
+
+    async def claim(self, key: StoreKey) -> RedisLease | None:
+        """The right to ask for a token, kept until it is released; None: another has it."""
+        lease = RedisLease(self._client, _place(key, "lease"), self._lease)
+        return lease if await lease.take() else None
+
+    def _seal(self, key: StoreKey) -> Seal:
+        return Seal(self._encryption_key or key.material, key.name)
+
+
+class RedisLease:
+    """A right that ends by itself soon after its holder does; renewed while it is held."""
+
+    def __init__(self, client: Redis, place: str, seconds: float) -> None:
+        self._client = client
+        self._place = place
+        self._seconds = seconds
+        self._holder = secrets.token_bytes(16)
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def take(self) -> bool:
+        """Whether nobody else has it; it is kept then."""
+        milliseconds = int(self._seconds * 1000)
+        taken = await self._client.set(self._place, self._holder, nx=True, px=milliseconds)
+        if taken:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return bool(taken)
+
+    async def release(self) -> None:
+        """Let others have it."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        await _evaluate(self._client, _RELEASE, self._place, self._holder)
+
+    async def _renew(self) -> None:
+        milliseconds = str(int(self._seconds * 1000))
+        while True:
+            await asyncio.sleep(self._seconds * _RENEW_EVERY / _LEASE)
+            # While the server is away there is nothing to be kept.
+            with contextlib.suppress(RedisError, OSError):
+                await _evaluate(self._client, _RENEW, self._place, self._holder, milliseconds)
+
+
+def _place(key: StoreKey, what: str) -> str:
+    # The braces keep both places of a key on one node of a cluster.
+    return f"{_PREFIX}:{{{key.name}}}:{what}"
+
+
+async def _evaluate(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
+    return await client.eval(script, 1, place, *arguments)

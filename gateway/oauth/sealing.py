@@ -1,0 +1,80 @@
+"""Tokens outside of this process are sealed: encrypted, and bound to the place they are kept in."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gateway.secret import Secret
+
+# Part of what keys are derived from: tokens of another schema are as good as none.
+_SCHEMA: Final = 1
+_NONCE: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What is kept of a token: its ciphertext, and a mark that tells it from other tokens."""
+
+    ciphertext: bytes
+    mark: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is sealed; `lifetime` is in seconds from the moment the token was asked for."""
+
+    value: str
+    lifetime: float
+    scope: str | None = None
+
+    def __repr__(self) -> str:
+        return "Content(…)"
+
+
+class Seal:
+    """Seals and opens for one place with keys derived from `material` (HKDF, RFC 5869).
+
+    AES-256-GCM encrypts; an HMAC-SHA256 of the token serves as its mark, so that who compares marks
+    need not know the token.
+    """
+
+    def __init__(self, material: Secret, place: str) -> None:
+        self._place = place.encode()
+        info = f"dhp-gateway token store {_SCHEMA} {place}".encode()
+        derived = HKDF(SHA256(), length=64, salt=None, info=info)
+        keys = derived.derive(material.reveal().encode())
+        self._cipher = AESGCM(keys[:32])
+        self._mark_key = keys[32:]
+
+    def close(self, content: Content) -> Sealed:
+        """Seal a token; twice the same token gives different ciphertexts and one mark."""
+        plain = {"value": content.value, "lifetime": content.lifetime, "scope": content.scope}
+        nonce = os.urandom(_NONCE)
+        encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._place)
+        return Sealed(nonce + encrypted, self.mark(content.value))
+
+    def open(self, ciphertext: bytes) -> Content | None:
+        """The token, or None when this is not what was sealed here with the same secret."""
+        try:
+            plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
+            return _content(json.loads(plain))
+        except (InvalidTag, ValueError, KeyError, TypeError):
+            return None
+
+    def mark(self, value: str) -> bytes:
+        """The mark of a token."""
+        return hmac.digest(self._mark_key, value.encode(), hashlib.sha256)
+
+
+def _content(plain: Any) -> Content:
+    return Content(str(plain["value"]), float(plain["lifetime"]), plain["scope"])

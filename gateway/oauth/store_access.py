@@ -1,0 +1,77 @@
+"""The store behind a time limit and a breaker: it helps, but must never stand in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from gateway.oauth.store import ALWAYS_FREE, Lease, StoreKey, TokenStore
+from gateway.oauth.token import Token
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 10.0
+
+
+class StoreAccess:
+    """Gives what the store gives; nothing, and no exception, while it cannot be used.
+
+    Each access takes at most `timeout` seconds. After a failure the store is left alone for a
+    while; that it is away and that it is back is logged once each.
+    """
+
+    def __init__(self, store: TokenStore, timeout: float, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._timeout = timeout
+        self._clock = clock
+        self._pause = 0.0
+        self._away_until = 0.0
+
+    async def get(self, key: StoreKey) -> Token | None:
+        """The token kept under `key`."""
+        return await self._guarded(lambda: self._store.get(key), None)
+
+    async def put(self, key: StoreKey, token: Token) -> None:
+        """Keep `token`."""
+        await self._guarded(lambda: self._store.put(key, token), None)
+
+    async def drop(self, key: StoreKey, token: Token) -> None:
+        """Forget `token`."""
+        await self._guarded(lambda: self._store.drop(key, token), None)
+
+    async def claim(self, key: StoreKey) -> Lease | None:
+        """The right to ask the SSO, which everybody has while the store is away."""
+        return await self._guarded(lambda: self._store.claim(key), ALWAYS_FREE)
+
+    async def release(self, lease: Lease) -> None:
+        """Give that right back, tried in any case, so that nothing goes on renewing it."""
+        await self._tried(lease.release, None)
+
+    async def _guarded(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+        if self._pause and self._clock() < self._away_until:
+            return instead
+        return await self._tried(access, instead)
+
+    async def _tried(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                given = await access()
+        except Exception as error:
+            self._failed(error)
+            return instead
+        if self._pause:
+            self._pause = 0.0
+            _log.info("token store: back; tokens are shared again")
+        return given
+
+    def _failed(self, error: Exception) -> None:
+        if not self._pause:
+            _log.warning(
+                "token store: %s; tokens are not shared until it is back", type(error).__name__
+            )
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._away_until = self._clock() + self._pause
