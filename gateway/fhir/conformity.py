@@ -23,24 +23,27 @@ def is_fhir_type(kind: str) -> bool:
     return kind.endswith(("json", "xml")) and kind not in _HTML
 
 
-def is_error_page(kind: str, body: bytes) -> bool:
-    """Whether the body of an error answer is something else than FHIR.
+def is_error_page(kind: str, body: bytes, accept: str | None) -> bool:
+    """Whether the body of an error answer is neither FHIR nor of a type that was asked for.
 
     `body` is what has arrived of it, at least its beginning; "" counts as an error page too.
     """
     if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
-        return True
+        return not (body and _is_asked_for(kind, accept))
     if kind.endswith("json"):
         return b'"resourceType"' not in body
     return _FHIR_XML not in body
 
 
-def is_foreign_page(kind: str, body: bytes, accept: str | None) -> bool:
-    """Whether a successful answer is a page, such as a sign-in form, that nobody asked for."""
-    wanted = accept or ""
-    if kind in _HTML or (not is_fhir_type(kind) and _LOOKS_LIKE_HTML.match(body)):
-        return "html" not in wanted
-    if kind and not is_fhir_type(kind) and body:
-        # A caller that takes nothing but FHIR gets nothing but FHIR.
-        return bool(wanted) and "*/*" not in wanted and kind not in wanted.lower()
-    return is_fhir_type(kind) and _LOOKS_LIKE_HTML.match(body) is not None
+def is_page(kind: str, body: bytes, accept: str | None) -> bool:
+    """Whether a successful answer is a web page, such as a sign-in form, nobody asked for."""
+    is_html = kind in _HTML or _LOOKS_LIKE_HTML.match(body) is not None
+    return is_html and not _is_asked_for(kind, accept)
+
+
+def _is_asked_for(kind: str, accept: str | None) -> bool:
+    """Whether Accept names the type or its family; `*/*` asks for nothing in particular."""
+    if not kind or not accept:
+        return False
+    ranges = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
+    return kind in ranges or f"{kind.partition('/')[0]}/*" in ranges

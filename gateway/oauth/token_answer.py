@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
 
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of, parse_object
+from gateway.retry_after import parse_retry_after
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
@@ -50,25 +49,8 @@ def failure(answer: Answer, wall_now: float) -> TokenRequestError:
         "redirect" if 300 <= status < 400 else "throttled" if status == 429 else "error status",
         oauth_error=oauth_error,
         status=status,
-        retry_after=parse_retry_after(answer.retry_after, wall_now),
+        retry_after=parse_retry_after(answer.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
     )
-
-
-def parse_retry_after(value: str | None, wall_now: float) -> float | None:
-    """Seconds from a Retry-After field (RFC 9110 section 10.2.3), between 0 and 300."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text), _MAX_RETRY_AFTER)
-    try:
-        when = parsedate_to_datetime(text)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        seconds = when.timestamp() - wall_now
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
 def cause(error: Exception) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.proxy.connection import AnswerHead, Broken, Framing, UpstreamConnection
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.framing import AnswerHead
 from gateway.proxy.headers import RawHeaders, find
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
@@ -88,6 +89,3 @@ class Answer:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._on_done(connection)
-
-
-__all__ = ["PREFETCH", "Answer", "Broken", "Framing"]

@@ -112,8 +112,10 @@ class RequestBody:
     async def prefix(self, size: int) -> bytes:
         """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
         pieces: list[bytes] = []
-        while sum(map(len, pieces)) < size and (data := await self.next()):
+        seen = 0
+        while seen < size and (data := await self.next()):
             pieces.append(data)
+            seen += len(data)
         if self.replayable:
             self.rewind()
         else:
@@ -124,7 +126,9 @@ class RequestBody:
     async def _receive(self) -> bytes:
         payload = self._payload
         if payload.is_eof() or payload.total_bytes > self.received:
-            return await self._read()
+            data = await self._read()
+            self._in_window += len(data)
+            return data
         if self._before_wait is not None:
             self._before_wait()
             self._before_wait = None

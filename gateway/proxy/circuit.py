@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NewType
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -17,6 +17,10 @@ from gateway.errors import GatewayError
 # The window moves in tenths of its length.
 _SLICES: Final = 10
 _PROBE_RETRY_AFTER: Final = 1.0
+
+
+Ticket = NewType("Ticket", int)
+"""Names the state of the circuit in which a request was admitted."""
 
 
 class CircuitState(IntEnum):
@@ -45,6 +49,7 @@ class Circuit:
         self._clock = clock
         self._opened_at: float | None = None
         self._probing = False
+        self._ticket = Ticket(0)
         self._slice = 0
         # Requests and failures by slice of the window; the oldest is overwritten.
         self._counts = [[0, 0] for _ in range(_SLICES)]
@@ -57,28 +62,37 @@ class Circuit:
         waited = self._clock() - self._opened_at
         return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
 
-    def admit(self) -> None:
-        """Let a request pass. Raises `GatewayError` circuit-open."""
+    def admit(self) -> Ticket:
+        """Let a request pass, with a ticket to give back. Raises `GatewayError` circuit-open."""
         if self._opened_at is None:
-            return
+            return self._ticket
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probing:
             raise GatewayError(errors.CIRCUIT_OPEN, retry_after=max(remaining, _PROBE_RETRY_AFTER))
         self._probing = True
+        return self._ticket
 
-    def record(self, *, failed: bool) -> None:
+    def record(self, ticket: Ticket, *, failed: bool) -> None:
         """Note how the platform fared with an admitted request."""
-        if self._probing:
-            self._probing = False
-            self._opened_at = self._clock() if failed else None
-            self._clear()
+        if ticket != self._ticket:
+            # It began before the circuit changed, and tells of a time that is over.
             return
         if self._opened_at is None:
             self._count(failed)
+            return
+        self._turn(self._clock() if failed else None)
 
-    def skip(self) -> None:
+    def skip(self, ticket: Ticket) -> None:
         """An admitted request ended without telling anything about the platform."""
+        if ticket == self._ticket:
+            self._probing = False
+
+    def _turn(self, opened_at: float | None) -> None:
+        """Open or close; what began before has no say any more."""
+        self._opened_at = opened_at
         self._probing = False
+        self._ticket = Ticket(self._ticket + 1)
+        self._counts = [[0, 0] for _ in range(_SLICES)]
 
     def _count(self, failed: bool) -> None:
         self._advance()
@@ -91,13 +105,10 @@ class Circuit:
         failures = sum(count[1] for count in self._counts)
         policy = self._policy
         if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
-            self._opened_at = self._clock()
+            self._turn(self._clock())
 
     def _advance(self) -> None:
         now = int(self._clock() * _SLICES / self._policy.window)
         for number in range(max(self._slice + 1, now - _SLICES + 1), now + 1):
             self._counts[number % _SLICES] = [0, 0]
         self._slice = now
-
-    def _clear(self) -> None:
-        self._counts = [[0, 0] for _ in range(_SLICES)]

@@ -56,7 +56,12 @@ class InsideGzip:
         return b"".join(packed)
 
     def finish(self) -> bytes:
-        """Raises `BrokenCoding` when the last member is not complete."""
-        if self._inside or not self._members:
+        """The rest; an empty body has none, whatever its coding.
+
+        Raises `BrokenCoding` when the last member is not complete.
+        """
+        if self._inside:
             raise BrokenCoding
+        if not self._members:
+            return b""
         return self._pack.compress(self._inner.finish()) + self._pack.flush()

@@ -55,6 +55,6 @@ def _is_ndjson(body: bytes) -> bool:
 def _is_xml(body: bytes) -> bool:
     try:
         expat.ParserCreate().Parse(body, True)
-    except expat.ExpatError:
+    except (expat.ExpatError, LookupError, ValueError):
         return False
     return True

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from enum import Enum
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, cast
 
 import httptools
+
+from gateway.proxy.framing import Ambiguous, AnswerHead, Framing, frame
 
 # Bytes in a row that are none of a body: a header, trailers, extensions of chunks.
 _MAX_OVERHEAD: Final = 256 * 1024
@@ -37,24 +38,6 @@ class Broken(Exception):  # noqa: N818 - a state, not a mistake
         super().__init__(kind)
         self.kind: FailureKind = kind
         self.reused = reused
-
-
-class Framing(Enum):
-    """How the end of an answer's body is known (RFC 9112 section 6.3)."""
-
-    NONE = "none"
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"
-
-
-class AnswerHead(NamedTuple):
-    """Status line and header of an answer; `content_length` as announced, also for HEAD."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    framing: Framing
-    content_length: int | None
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -301,8 +284,10 @@ class UpstreamConnection(asyncio.Protocol):
         if version not in ("1.1", "1.0") or not 200 <= status <= 599:
             self._violate()
             return
-        framing, length = self._framing(status, version)
-        if self.failure is not None:
+        try:
+            framing, length = frame(status, version, self._fields, expect_body=self._expect_body)
+        except Ambiguous:
+            self._violate()
             return
         self._keep_alive = self._parser.should_keep_alive()
         self.answer = AnswerHead(status, self._fields, framing, length)
@@ -342,24 +327,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_interim = True
         if status == 101 or self._interim > _MAX_INTERIM_ANSWERS:
             self._violate()
-
-    def _framing(self, status: int, version: str) -> tuple[Framing, int | None]:
-        length: int | None = None
-        coding: bytes | None = None
-        for name, value in self._fields:
-            key = name.lower()
-            if key == b"content-length":
-                length = int(value)  # llhttp let digits only pass, and only once
-            elif key == b"transfer-encoding":
-                # A second line would be a second coding, which nobody here undoes.
-                coding = value.strip().lower() if coding is None else b""
-        if coding is not None and (coding != b"chunked" or version == "1.0" or length is not None):
-            self._violate()
-        if not self._expect_body or status in (204, 304):
-            return Framing.NONE, length
-        if coding is not None:
-            return Framing.CHUNKED, None
-        return (Framing.LENGTH, length) if length is not None else (Framing.CLOSE, None)
 
     def _ended_cleanly(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""

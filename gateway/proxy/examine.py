@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.conformity import is_error_page, is_foreign_page, media_type
+from gateway.fhir.conformity import is_error_page, is_page, media_type
 from gateway.fhir.interaction import Interaction
 from gateway.proxy.answer import Answer
-from gateway.proxy.connection import Framing
-from gateway.proxy.retrying import retry_after
+from gateway.proxy.framing import Framing
+from gateway.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
@@ -26,7 +27,7 @@ def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
             errors.UPSTREAM_NON_FHIR,
             "not FHIR",
             upstream_status=status,
-            retry_after=retry_after(answer.header(b"retry-after")),
+            retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
         )
 
 
@@ -34,10 +35,10 @@ def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
     kind = media_type(answer.header(b"content-type"))
     if answer.head.framing is Framing.NONE:
         # Nothing but the type tells what a GET would have got.
-        return kind == "text/html" and "html" not in (accept or "")
+        return is_page(kind, b"", accept)
     if answer.header(b"content-encoding") not in (None, "identity"):
-        return kind == "text/html" and "html" not in (accept or "")
+        return is_page(kind, b"", accept)
     body = answer.prefetched
     if status >= 400:
-        return is_error_page(kind, body)
-    return is_foreign_page(kind, body, accept)
+        return is_error_page(kind, body, accept)
+    return is_page(kind, body, accept)

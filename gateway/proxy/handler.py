@@ -134,7 +134,7 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
-            return self._conclude(exchange, side, header, _query(message.path), error)
+            return await self._conclude(exchange, side, header, _query(message.path), error)
         finally:
             request.connection.notify_lost(None)
             if admitted is not None:
@@ -147,7 +147,7 @@ class Handler:
         exchange = self._begin(request, header)
         side = self._side(request)
         try:
-            return self._conclude(exchange, side, header, "", error)
+            return await self._conclude(exchange, side, header, "", error)
         finally:
             self._end(exchange, None)
 
@@ -186,7 +186,7 @@ class Handler:
             return None
         return await self._guard.judge(answer, what, search_parameters(target, header, body))
 
-    def _conclude(
+    async def _conclude(
         self,
         exchange: Exchange,
         side: CallerSide,
@@ -206,7 +206,7 @@ class Handler:
         language = choose_language(accept_language, self._rules.default_language)
         xml = wants_xml(query, header.text(b"accept"))
         try:
-            return explain(side, exchange, failure, language=language, xml=xml)
+            return await explain(side, exchange, failure, language=language, xml=xml)
         except CallerGone:
             return _abort(exchange, side)
 

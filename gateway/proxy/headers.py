@@ -39,6 +39,18 @@ _CALLER_ONLY: Final = frozenset(
         b"forwarded",
         b"host",
         b"x-request-id",
+        # Some servers take these for the method, the target or the person behind a request.
+        b"x-http-method-override",
+        b"x-http-method",
+        b"x-method-override",
+        b"x-original-method",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-real-ip",
+        b"x-client-ip",
+        b"true-client-ip",
+        b"x-remote-user",
+        b"remote-user",
         b"content-length",  # the framing is ours, written from what was parsed
         b"expect",  # answered by the gateway itself (RFC 9110 section 10.1.1)
     )
@@ -47,6 +59,13 @@ _NOT_FORWARDED: Final = _HOP_BY_HOP | _CALLER_ONLY
 _NOT_RETURNED: Final = _HOP_BY_HOP | frozenset(
     (
         b"set-cookie",
+        b"set-cookie2",
+        b"clear-site-data",
+        b"authentication-info",
+        b"proxy-authentication-info",
+        # The gateway's own voice.
+        b"x-gateway-error",
+        b"x-gateway-warning",
         b"www-authenticate",
         b"server",
         b"strict-transport-security",
@@ -176,22 +195,19 @@ def to_caller(
     Transfer-Encoding are left to the relay, which knows the framing.
     """
     lines: list[bytes] = []
-    cached = False
     connection: bytes | None = None
     for name, value in raw:
-        key = name.lower()
-        if key in _NOT_RETURNED:
+        key = name.lower().replace(b"_", b"-")
+        if key in _NOT_RETURNED or key.startswith(b"access-control-"):
             if key == b"connection":
                 connection = value if connection is None else connection + b"," + value
             continue
-        if key == b"cache-control":
-            cached = True
         if translate is not None:
             value = translate(key, value)
         lines.append(b"%s: %s\r\n" % (name, value))
     if connection is not None:
         lines = _without(lines, connection)
-    if not cached:
+    if not any(line[:14].lower() == b"cache-control:" for line in lines):
         # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
         lines.append(b"Cache-Control: no-store\r\n")
     lines.append(b"X-Request-Id: %s\r\n" % request_id.encode("ascii"))

@@ -57,7 +57,8 @@ class IncomingRequest:
 
     def _cancel(self, exc: BaseException) -> None:
         """aiohttp tells that the connection is lost: whoever reads the body learns it."""
-        if self.has_body:
+        # A body that arrived in full is not lost with the connection: a write takes its course.
+        if not self.payload.is_eof():
             self.payload.set_exception(exc)
 
 

@@ -7,7 +7,7 @@ plain text is answered by the gateway instead. Nothing here decides where a requ
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.proxy import strict
+from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, certificate_names
 from gateway.proxy.incoming import Answered, IncomingRequest
 
@@ -32,10 +31,6 @@ _KEEP_ALIVE: Final = 75.0
 _LINGER: Final = 1.0
 # At the end, how long a connection that was let in may take to say what it wants.
 _FIRST_REQUEST: Final = 1.0
-# The beginning of a request line, which may be cut off in its target.
-_REQUEST_LINE = re.compile(
-    rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +107,20 @@ class CallerConnection(RequestHandler):
         """Parse, and note since when a header is incomplete."""
         if self._discarding:
             return
+        # These may be the rest of a body, which has its own clock.
+        in_body = not self.payload.is_eof()
         # Only a refused message looks at these bytes again.
         self._head_bytes = data[:64] if self._header_since is None else self._head_bytes
         super().data_received(data)
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._break_body()
-        if self.busy or self._messages:
+        if in_body or self.busy or self._messages:
             self._header_since = None
         elif data and self._header_since is None:
             self._header_since = self._loop.time()
 
     def eof_received(self) -> None:
-        """The caller sends no more."""
+        """The caller sends no more; one that left and one that half-closed look the same here."""
         if self._peer_done is not None:
             self._peer_done.set()
         super().eof_received()
@@ -212,18 +209,27 @@ class CallerConnection(RequestHandler):
             self._broken_body.feed_eof()
         self._resume_transport_reading()
         self._peer_done = asyncio.Event()
-        if transport.can_write_eof():
-            transport.write_eof()
-        try:
+        # The caller may have reset the connection a moment ago.
+        with contextlib.suppress(OSError):
+            if transport.can_write_eof():
+                transport.write_eof()
             async with asyncio.timeout(_LINGER):
                 await self._peer_done.wait()
-        except TimeoutError:
-            pass
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be taken by the caller."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long."""
         since = self._header_since
         return since is not None and not self.busy and now - since > header_timeout
+
+    def silent(self, now: float, header_timeout: float) -> bool:
+        """Whether nothing at all has come since the connection was made, for too long."""
+        began = self.kept or self.busy or self._messages or self._header_since is not None
+        return not began and now - self.opened_at > header_timeout
 
     def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""
@@ -253,28 +259,12 @@ class CallerConnection(RequestHandler):
 
     def _make_error_handler(self, err_info: Any) -> Callable[[Any], Awaitable[Any]]:
         """Answer what the parser refused, without echoing any of it."""
-        error = self._translate(err_info.exc)
+        error = refusals.translate(err_info.exc, self._head_bytes)
 
         async def refuse(request: IncomingRequest) -> Answered:
             return await self._sink.refuse(request, error)
 
         return refuse
-
-    def _translate(self, exc: BaseException) -> GatewayError:
-        text = str(exc)
-        if isinstance(exc, LineTooLong):
-            reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
-            return GatewayError(reason, "line over the limit", close=True)
-        if "Too many headers" in text:
-            return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close=True)
-        if "Invalid method" in text and self._begins_with_unknown_method():
-            return strict.unknown_method()
-        return GatewayError(errors.BAD_REQUEST, type(exc).__name__, hint="HTTP message", close=True)
-
-    def _begins_with_unknown_method(self) -> bool:
-        """Whether the method is to blame, not what follows a request that was good so far."""
-        line = _REQUEST_LINE.match(self._head_bytes)
-        return line is not None and line[1].decode("ascii") not in strict.METHODS
 
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:
@@ -283,12 +273,6 @@ def _peer(transport: asyncio.BaseTransport) -> Peer:
     tls = transport.get_extra_info("ssl_object")
     certificate = tls.getpeercert() if tls is not None else None
     return Peer(address, certificate_names(certificate) if certificate else frozenset())
-
-
-def _is_target(exc: LineTooLong) -> bool:
-    """Whether the overlong line is the request target; aiohttp says so only in its first byte."""
-    line = exc.args[0] if exc.args else b""
-    return bytes(line[:1]) == b"/"
 
 
 class CallerServer(web.Server):
@@ -368,9 +352,12 @@ class CallerServer(web.Server):
 
     def _sweep(self) -> None:
         now = self._loop.time()
+        timeout = self.limits.header_timeout
         for connection in self.connections:
-            if isinstance(connection, CallerConnection) and connection.overdue(
-                now, self.limits.header_timeout
-            ):
+            if not isinstance(connection, CallerConnection):
+                continue
+            if connection.overdue(now, timeout):
                 connection.refuse_header()
+            elif connection.silent(now, timeout):
+                connection.force_close()
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from gateway.proxy.answer import Answer
-from gateway.proxy.connection import AnswerHead, Framing
+from gateway.proxy.framing import AnswerHead, Framing
 from gateway.proxy.strict import METHODS
 
 # More hops than this are as good as no limit; a longer number is left as it is.

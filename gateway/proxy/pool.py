@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from aiohappyeyeballs import start_connection
+
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
@@ -23,6 +25,8 @@ _SWEEP_INTERVAL: Final = 0.2
 _MAX_IDLE: Final = 15.0
 # A bounded life lets a changed DNS entry be noticed.
 _MAX_AGE: Final = 120.0
+# After so many seconds without a connection the next address of the platform is tried beside.
+_NEXT_ADDRESS: Final = 0.25
 _RETRY_AFTER: Final = 5.0
 
 
@@ -93,15 +97,15 @@ class UpstreamPool:
             "connecting": self._connecting,
         }
 
-    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
-        """A connection that nobody else uses, a kept one unless `fresh`.
+    async def acquire(self, *, new: bool = False) -> UpstreamConnection:
+        """A connection that nobody else uses, a kept one unless it shall be `new`.
 
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
-        connection = None if fresh else self._take_idle()
-        if connection is None and self._room() <= 0:
-            connection = await self._wait_for_one(fresh=fresh)
+        connection = None if new else self._take_idle()
+        if connection is None and not self._make_room(new=new):
+            connection = await self._wait_for_one(new=new)
         if connection is None:
             connection = await self._connect()
         self._active.add(connection)
@@ -132,17 +136,20 @@ class UpstreamPool:
     def _room(self) -> int:
         return self._max_connections - len(self._active) - len(self._idle) - self._connecting
 
-    async def _wait_for_one(self, *, fresh: bool) -> UpstreamConnection | None:
-        """Wait until a kept connection is free (returned) or a new one may be made (None)."""
-        if fresh and self._idle:
+    def _make_room(self, *, new: bool) -> bool:
+        """Whether a new connection may be made; where it must be new a kept one gives way."""
+        if new and self._room() <= 0 and self._idle:
             self._idle.popleft().close()
-            return None
+        return self._room() > 0
+
+    async def _wait_for_one(self, *, new: bool) -> UpstreamConnection | None:
+        """Wait until a kept connection is free (returned) or a new one may be made (None)."""
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 while True:
                     await self._next_release()
-                    connection = None if fresh else self._take_idle()
-                    if connection is not None or self._room() > 0:
+                    connection = None if new else self._take_idle()
+                    if connection is not None or self._make_room(new=new):
                         return connection
         except TimeoutError:
             raise GatewayError(
@@ -189,13 +196,20 @@ class UpstreamPool:
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
-        _, connection = await asyncio.get_running_loop().create_connection(
-            self._make_protocol,
-            origin.host,
-            origin.port,
-            ssl=origin.tls,
-            server_hostname=origin.host if origin.tls is not None else None,
-        )
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        # One dead address must not cost the whole time-out (RFC 8305).
+        raw = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
+        try:
+            _, connection = await loop.create_connection(
+                self._make_protocol,
+                sock=raw,
+                ssl=origin.tls,
+                server_hostname=origin.host if origin.tls is not None else None,
+            )
+        except BaseException:
+            raw.close()
+            raise
         return connection
 
     def _make_protocol(self) -> UpstreamConnection:

@@ -22,7 +22,7 @@ from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone
 from gateway.proxy.coding import Transform
-from gateway.proxy.connection import Framing
+from gateway.proxy.framing import Framing
 from gateway.proxy.headers import to_caller, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
 
@@ -54,8 +54,8 @@ UNCHANGED: Final = Passage()
 class CallerSide:
     """One caller's connection for the time of one exchange, and how to speak to it.
 
-    `stall` is how long, in seconds, a slow caller may take nothing at all. `closing` tells whether
-    the gateway is about to end; it is asked when the answer's header is written.
+    `stall` is how long, in seconds, a caller may take nothing at all of what waits. `closing` tells
+    whether the gateway is about to end; it is asked when the answer's header is written.
     """
 
     __slots__ = ("_closing", "_keep_alive", "_request", "_stall", "head_only", "http10", "started")
@@ -97,20 +97,26 @@ class CallerSide:
 
     async def drained(self) -> None:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
-        if not self._request.connection.writing_paused:
-            return
-        try:
-            async with asyncio.timeout(self._stall):
-                await self._request.connection.drained()
-        except (TimeoutError, ConnectionError):
-            self.abort()
-            raise CallerGone from None
+        connection = self._request.connection
+        while connection.writing_paused:
+            waiting = connection.unsent
+            try:
+                async with asyncio.timeout(self._stall):
+                    await connection.drained()
+            except ConnectionError:
+                raise CallerGone from None
+            except TimeoutError:
+                # Slow is allowed, on a bad line as well; only who takes nothing is given up.
+                if connection.unsent >= waiting:
+                    self.abort()
+                    raise CallerGone from None
 
     def persistence(self) -> bytes:
         """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
         # A body that was not read would be taken for the next request. At the end of the gateway
         # requests that were sent ahead are still answered.
-        closing = self._closing() and not self._request.connection.queued
+        connection = self._request.connection
+        closing = self._closing() and not connection.queued
         if closing or not self._request.payload.is_eof():
             self._keep_alive = False
         if not self._keep_alive:
@@ -133,16 +139,16 @@ async def pass_on(
     if passage.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
     transform = passage.transform
-    exchange.status = answer.status
     if side.head_only or answer.head.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
+        exchange.status = answer.status
     elif answer.complete:
         body = answer.prefetched
         if transform is not None:
             rewritten = transform.feed(body) + transform.finish()
             if rewritten != body:
                 lines, body = without_digests(lines), rewritten
-        _send_whole(side, exchange, lines, body)
+        _send_whole(side, exchange, answer.status, lines, body)
     else:
         await _stream(side, exchange, answer, lines, transform)
     await side.drained()
@@ -159,10 +165,13 @@ def _send_bodiless(
     side.write(_head(side, answer.status, lines))
 
 
-def _send_whole(side: CallerSide, exchange: Exchange, lines: list[bytes], body: bytes) -> None:
+def _send_whole(
+    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], body: bytes
+) -> None:
     lines.append(b"Content-Length: %d\r\n" % len(body))
+    side.write(_head(side, status, lines) + body)
+    exchange.status = status
     exchange.response_bytes = len(body)
-    side.write(_head(side, exchange.status, lines) + body)
 
 
 async def _stream(
@@ -176,7 +185,7 @@ async def _stream(
     if transform is not None:
         lines, length = without_digests(lines), None
     if length is None and side.http10:
-        _send_whole(side, exchange, lines, await _collect(answer, transform))
+        _send_whole(side, exchange, answer.status, lines, await _collect(answer, transform))
         return
     chunked = length is None
     if length is None:
@@ -184,6 +193,7 @@ async def _stream(
     else:
         lines.append(b"Content-Length: %d\r\n" % length)
     side.write(_head(side, answer.status, lines))
+    exchange.status = answer.status
     while data := await answer.read():
         await _send_piece(side, exchange, transform.feed(data) if transform else data, chunked)
     if transform is not None:
@@ -195,8 +205,8 @@ async def _stream(
 async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, chunked: bool) -> None:
     if not data:
         return
-    exchange.response_bytes += len(data)
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+    exchange.response_bytes += len(data)
     await side.drained()
 
 
@@ -220,11 +230,10 @@ def _head(side: CallerSide, status: int, lines: Iterable[bytes]) -> bytes:
     return b"".join((line, *lines, side.persistence(), b"\r\n"))
 
 
-def explain(
+async def explain(
     side: CallerSide, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
 ) -> Answered:
     """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
-    exchange.status = error.status
     exchange.reason = error.reason.code
     if error.close:
         side.close_after()
@@ -247,6 +256,9 @@ def explain(
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    exchange.response_bytes = 0 if side.head_only else len(body)
     side.write(_head(side, error.status, lines) + (b"" if side.head_only else body))
+    exchange.status = error.status
+    exchange.response_bytes = 0 if side.head_only else len(body)
+    # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
+    await side.drained()
     return side.done()

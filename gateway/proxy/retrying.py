@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 # Attempts that the budget grants in any case, a second.
@@ -56,19 +54,3 @@ class RetryBudget:
             self._floor -= 1
             return True
         return False
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After value, a number or an HTTP date (RFC 9110 section 10.2.3)."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

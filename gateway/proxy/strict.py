@@ -6,6 +6,7 @@ coding, bare CR or LF, NUL, folded lines and white space before a colon (RFC 911
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from aiohttp.http_parser import RawRequestMessage
@@ -16,6 +17,9 @@ from gateway.errors import GatewayError
 from gateway.proxy.headers import RequestHeader, passed_through_us
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
+# The longest name that DNS knows, and a port.
+_LONGEST_HOST: Final = 253 + 6
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -35,6 +39,8 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         raise GatewayError(
             errors.BAD_REQUEST, "repeated field or upgrade", hint="header", close=True
         )
+    if not _is_host(values.get(b"host")):
+        raise GatewayError(errors.BAD_REQUEST, "Host", hint="Host is not valid", close=True)
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
         raise GatewayError(
@@ -42,6 +48,16 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         )
     if passed_through_us(values.get(b"via")):
         raise GatewayError(errors.LOOP, "own Via")
+
+
+def _is_host(value: bytes | None) -> bool:
+    """Whether a Host field names a host and perhaps a port (RFC 9112 section 3.2).
+
+    Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
+    """
+    if value is None:
+        return True
+    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value) is not None
 
 
 def unknown_method() -> GatewayError:

@@ -9,6 +9,7 @@ not get three times the load.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,12 +21,16 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.body import RequestBody
 from gateway.proxy.circuit import Circuit
 from gateway.proxy.complete import is_complete
-from gateway.proxy.connection import Broken, Framing, UpstreamConnection
+from gateway.proxy.connection import Broken, UpstreamConnection
+from gateway.proxy.framing import Framing
 from gateway.proxy.headers import PSEUDONYM
-from gateway.proxy.retrying import RetryBudget, RetryPolicy, retry_after
+from gateway.proxy.retrying import RetryBudget, RetryPolicy
+from gateway.retry_after import parse_retry_after
 
 _HELD_BACK: Final = 16 * 1024 * 1024
 _REPEATED_STATUSES: Final = frozenset((502, 503, 504))
+# Those that count against the platform; 501 only says that it lacks what was asked for.
+_TROUBLED_STATUSES: Final = frozenset((500, 502, 503, 504))
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
@@ -58,7 +63,7 @@ class Restraint:
 class Connections(Protocol):
     """What is needed of the pool."""
 
-    async def acquire(self, *, fresh: bool = False) -> UpstreamConnection:
+    async def acquire(self, *, new: bool = False) -> UpstreamConnection:
         """A connection for one exchange."""
         ...
 
@@ -94,12 +99,14 @@ class Upstream:
         (upstream-*, circuit-open), and what reading the caller's body raises.
         """
         self._budget.deposit()
-        fresh = False
+        new = False
         while True:
             try:
-                answer = await self._guarded(exchange, outgoing, authorization, fresh=fresh)
+                answer = await self._guarded(exchange, outgoing, authorization, new=new)
             except (Broken, GatewayError) as failure:
                 error, cause = _understand(failure, safe=outgoing.safe)
+                # A kept connection that broke is rarely alone; a fresh one tells more.
+                new = isinstance(failure, Broken)
                 if not error.repeatable or not self._may_repeat(exchange, outgoing):
                     raise error from None
                 pause = self._policy.pause(exchange.attempts)
@@ -112,7 +119,6 @@ class Upstream:
                 cause, pause = "status", asked
             self._on_retry(cause)
             await self._sleep(pause)
-            fresh = True
 
     def _may_repeat(self, exchange: Exchange, outgoing: Outgoing) -> bool:
         """Whether attempts, body and budget allow one more; takes it out of the budget."""
@@ -131,31 +137,31 @@ class Upstream:
         """How long to wait before asking again, None where the answer stands."""
         if not outgoing.safe or answer.status not in _REPEATED_STATUSES:
             return None
-        asked = retry_after(answer.header(b"retry-after"))
+        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
         if asked is None:
             return self._policy.pause(attempt)
         return asked if asked <= self._policy.longest_pause else None
 
     async def _guarded(
-        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, fresh: bool
+        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
     ) -> Answer:
         """One attempt, with the circuit before and its outcome after it."""
-        self._circuit.admit()
+        admission = self._circuit.admit()
         exchange.attempts += 1
         exchange.upstream_status = None
         try:
-            answer = await self._attempt(outgoing, authorization, fresh=fresh)
+            answer = await self._attempt(outgoing, authorization, new=new)
         except BaseException as failure:
             if _blames_platform(failure):
-                self._circuit.record(failed=True)
+                self._circuit.record(admission, failed=True)
             else:
-                self._circuit.skip()
+                self._circuit.skip(admission)
             raise
-        self._circuit.record(failed=answer.status >= 500)
+        self._circuit.record(admission, failed=answer.status in _TROUBLED_STATUSES)
         return answer
 
-    async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, fresh: bool) -> Answer:
-        connection = await self._connections.acquire(fresh=fresh)
+    async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, new: bool) -> Answer:
+        connection = await self._connections.acquire(new=new)
         try:
             connection.begin(expect_body=outgoing.method != "HEAD")
             await self._transmit(connection, outgoing, authorization)

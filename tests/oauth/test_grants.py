@@ -21,8 +21,8 @@ from gateway.oauth.grants import (
     EndpointSettings,
     TokenEndpoint,
 )
-from gateway.oauth.token_answer import parse_retry_after
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
+from gateway.retry_after import parse_retry_after
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import (
@@ -500,4 +500,4 @@ class TestLifetime:
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     """Retry-After is read as seconds or as a date, within bounds; anything else is nothing."""
-    assert parse_retry_after(value, 40.0) == seconds
+    assert parse_retry_after(value, 40.0, longest=300.0) == seconds

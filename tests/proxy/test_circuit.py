@@ -16,8 +16,7 @@ POLICY = CircuitPolicy(failure_ratio=0.5, min_requests=4, window=10, open_for=15
 def feed(circuit: Circuit, *failures: bool) -> None:
     """Admit and record one request each."""
     for failed in failures:
-        circuit.admit()
-        circuit.record(failed=failed)
+        circuit.record(circuit.admit(), failed=failed)
 
 
 @pytest.fixture
@@ -63,10 +62,10 @@ def test_one_request_probes(circuit: Circuit, clock: FakeClock) -> None:
     feed(circuit, True, True, True, True)
     clock.now += 15
     assert circuit.state is CircuitState.HALF_OPEN
-    circuit.admit()
+    probe = circuit.admit()
     with pytest.raises(GatewayError):
         circuit.admit()
-    circuit.record(failed=False)
+    circuit.record(probe, failed=False)
     assert circuit.state is CircuitState.CLOSED
 
 
@@ -82,9 +81,21 @@ def test_probe_that_tells_nothing_lets_another_try(circuit: Circuit, clock: Fake
     """A probe that was given up by its caller does not keep others from trying."""
     feed(circuit, True, True, True, True)
     clock.now += 16
+    circuit.skip(circuit.admit())
     circuit.admit()
-    circuit.skip()
+
+
+def test_late_news_has_no_say(circuit: Circuit, clock: FakeClock) -> None:
+    """A request from before the opening neither closes the circuit nor frees the probe's place."""
+    late, later = circuit.admit(), circuit.admit()
+    feed(circuit, True, True, True, True)
+    clock.now += 16
     circuit.admit()
+    circuit.skip(late)
+    circuit.record(later, failed=False)
+    assert circuit.state is not CircuitState.CLOSED
+    with pytest.raises(GatewayError):
+        circuit.admit()
 
 
 async def test_failing_platform_is_left_alone(start_gateway, platform: Platform) -> None:

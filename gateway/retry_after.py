@@ -1,0 +1,31 @@
+"""The field Retry-After (RFC 9110 section 10.2.3), as the SSO and the platform send it."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+# Nobody means more; a longer number is a mistake or an attack on our arithmetic.
+_LONGEST: Final = 7 * 86400.0
+_DIGITS: Final = 9
+
+
+def parse_retry_after(
+    value: str | None, wall_now: float, *, longest: float = _LONGEST
+) -> float | None:
+    """Seconds to wait, 0 to `longest`, from a number or an HTTP date; None for anything else.
+
+    `wall_now` is Unix time.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), longest) if len(text) <= _DIGITS else longest
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - wall_now
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return min(max(seconds, 0.0), longest)
