@@ -112,10 +112,6 @@ class Gateway:
         self._event("stop", version=__version__)
         await self._stack.aclose()
 
-    def own_listening(self) -> None:
-        """A worker's listener ends with it: nobody else comes after."""
-        self._listening.owns_path = True
-
     def hurry(self) -> None:
         """Do not wait any longer for requests in flight."""
         self._hurry.set()

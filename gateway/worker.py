@@ -130,8 +130,6 @@ class _Worker:
         return [] if self._gateway is None else snapshot(self._gateway.metrics.registry)
 
     async def _end(self, _: Any) -> None:
-        if self._gateway is not None:
-            self._gateway.own_listening()
         self._stop.set()
 
     async def _hurry(self, _: Any) -> None:

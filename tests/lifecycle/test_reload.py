@@ -88,15 +88,20 @@ async def test_the_old_platform_is_left_after_its_last_answer(
     gate = Gate()
     service = start_service()
     await service.until_ready()
-    assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
-    platform.answer(gate)
     async with Platform() as other, await Wire.open(service.address) as wire:
+        platform.script(after(0.1, fhir()), after(0.1, fhir()))
+        await asyncio.gather(*(ask(service.address, get("/fhir/Patient/1")) for _ in "12"))
+        assert platform.open_connections == 2
+        platform.answer(gate)
         await wire.send(get("/fhir/Patient/2"))
-        await platform.until_seen(2)
+        await platform.until_seen(3)
         service.change(platform={"fhir_base_url": other.url})
         service.send(signal.SIGHUP)
         await until_reloaded(service, 1)
         assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
+        # Sooner than idle lines are closed in any case.
+        async with asyncio.timeout(8):
+            await service.until(lambda: platform.open_connections == 1, "the idle line's end")
         gate.open()
         assert (await wire.reply()).status == 200
         await service.until(lambda: not platform.open_connections, "the old lines' end")
