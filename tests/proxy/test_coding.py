@@ -37,7 +37,7 @@ def test_members_follow_each_other(size: int) -> None:
     assert gzip.decompress(recode(MEMBERS, size)) == PLAIN * 2
 
 
-@pytest.mark.parametrize("length", range(len(MEMBERS)))
+@pytest.mark.parametrize("length", range(1, len(MEMBERS)))
 def test_cut_anywhere_is_broken(length: int) -> None:
     """A body that ends inside a member is broken; one that ends with a member is whole."""
     if length == len(MEMBERS) // 2:
@@ -45,6 +45,11 @@ def test_cut_anywhere_is_broken(length: int) -> None:
         return
     with pytest.raises(BrokenCoding):
         recode(MEMBERS[:length], 10)
+
+
+def test_empty_body_is_whole() -> None:
+    """A body of no bytes has nothing to unpack."""
+    assert recode(b"", 10) == b""
 
 
 def test_bytes_after_the_last_member_are_broken() -> None:

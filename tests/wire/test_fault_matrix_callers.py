@@ -61,7 +61,7 @@ async def test_leaves_while_a_read_waits(gateway: Running, platform: Platform) -
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_leaves_while_a_write_waits(
-    gateway: Running, platform: Platform, method: str
+    gateway: Running, platform: Platform, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A write takes its course, and the audit tells what the platform said to it."""
     proceed = asyncio.Event()
@@ -76,7 +76,9 @@ async def test_leaves_while_a_write_waits(
         await wire.send(post("/fhir/Patient/1", b"{}", method=method))
         await platform.until_seen(1)
     proceed.set()
-    await check(gateway, platform, None, Expected(201, outcome="aborted", upstream_status=201))
+    # 0: no answer was sent to anybody.
+    await check(gateway, platform, None, Expected(0, outcome="aborted", upstream_status=201))
+    assert errors_in(caplog) == []
 
 
 async def test_leaves_while_receiving(gateway: Running, platform: Platform) -> None:
@@ -304,3 +306,23 @@ async def test_more_requests_than_may_be_in_flight(
         assert len(platform.seen) == 4
         await until_metric(gateway, "dhp_gateway_inflight_requests", 0)
         assert await gateway.metric("dhp_gateway_requests_total", reason="overloaded") == 4
+
+
+async def test_resets_while_it_is_refused(
+    gateway: Running, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller that resets its connection at once is nothing to log an error about."""
+    count = 40
+    for _ in range(count):
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(get("http://evil.example/fhir/Patient/1"))
+            reset(wire)
+    await gateway.audit(count)
+    await until_metric(gateway, "dhp_gateway_inflight_requests", 0)
+    assert errors_in(caplog) == []
+    assert platform.seen == []
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as an error: nothing that a caller does is one."""
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
