@@ -1,8 +1,8 @@
 """The duties of an HTTP intermediary (RFC 9110, 9112), one by one, over raw sockets.
 
-The numbers are those of the list of duties that the project keeps. The gateway is a gateway in the sense
-of RFC 9110 section 3.7: an origin server for its callers, a user agent for the platform. Where a
-duty has many spellings, `test_strictness.py` and `test_platform_strictness.py` go through them.
+The numbers are those of the project's own list of duties. The gateway is a gateway in the sense of
+RFC 9110 section 3.7: an origin server for its callers, a user agent for the platform. Where a duty
+has many spellings, `test_strictness.py` and `test_platform_strictness.py` go through them.
 """
 
 from __future__ import annotations
