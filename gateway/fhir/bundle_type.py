@@ -1,98 +1,177 @@
 """Finds Bundle.type in the first bytes of a body, without parsing the rest.
 
-Incremental on purpose: a transaction may be large, and its type nearly always stands in front.
+It decides what a caller may do, so the platform must not read the body differently: whatever is not
+plainly one `type` in a plain body has none. Who is more lenient than RFC 8259 and XML 1.0
+(comments, single quotes, the last of two members counts, no namespaces) finds no other type in it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import Final, Protocol
 
 # Only reads names and attributes; declarations of a document type, and with them all entities,
 # end the parsing before they are looked at.
 from xml.parsers import expat
 
+from gateway.fhir.json_text import masked
 
-def bundle_type(prefix: bytes, content_type: str) -> str | None:
-    """The value of `type` in the outermost JSON object or XML element; None if it is not there.
-
-    `content_type` decides between the two; where it names neither, the first byte does.
-    """
-    media_type = content_type.lower()
-    if "xml" in media_type or ("json" not in media_type and prefix.lstrip()[:1] == b"<"):
-        return _in_xml(prefix)
-    return _in_json(prefix)
-
-
-# Strings (with the colon that makes one a key) and brackets. A string that the prefix cuts off
-# reaches to its end. Possessive, so that the time is linear in the length.
-_TOKEN: Final = re.compile(
-    rb'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))(\s*+:)?|[{}\[\]]',
-    re.DOTALL,
+_FHIR: Final = "http://hl7.org/fhir"
+# One media type, in a charset that contains ASCII; a list of two fits neither.
+_CONTENT_TYPE: Final = re.compile(
+    r"\s*+([^\s;,]*+)\s*+"
+    r"(?:;\s*+(?:charset\s*+=\s*+\"?(?:utf-?8|us-ascii)\"?\s*+|(?!charset)[^;,]*+))*+",
+    re.IGNORECASE,
 )
-_OPENING: Final = frozenset({b"{", b"["})
 
 
-def _in_json(prefix: bytes) -> str | None:
-    depth = 0
-    wanted = False
-    for token in _TOKEN.finditer(prefix):
-        text, colon = token.groups()
-        if text is None:
-            bracket = token.group()
-            if wanted or (depth == 0 and bracket != b"{"):
-                return None
-            depth += 1 if bracket in _OPENING else -1
-            if depth == 0:
-                return None
-        elif wanted:
-            return None if colon else _unquoted(text)
-        elif depth == 1 and colon:
-            wanted = _unquoted(text) == "type"
-    return None
+class UnclearBundleError(Exception):
+    """There is a second `type`, or something that some readers take for something else."""
 
 
-def _unquoted(string: bytes) -> str | None:
+class BundleWatch(Protocol):
+    """Reads a Bundle as it streams by; `kind` is the value of its `type` as far as it came."""
+
+    kind: str | None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece. Raises `UnclearBundleError`."""
+
+
+def bundle_watch(content_type: str, start: bytes) -> BundleWatch:
+    """A watch for a body that begins with `start`, none of which it has read yet.
+
+    `content_type` decides between JSON and XML; where it names neither, the first byte does.
+    Raises `UnclearBundleError` for a charset other than UTF-8, and for two media types.
+    """
+    match = _CONTENT_TYPE.fullmatch(content_type)
+    if match is None:
+        raise UnclearBundleError
+    media_type = match[1].lower()
+    if "xml" in media_type or ("json" not in media_type and start.lstrip()[:1] == b"<"):
+        return _XmlWatch()
+    return _JsonWatch()
+
+
+_BOM: Final = b"\xef\xbb\xbf"
+_BRACKET: Final = re.compile(rb"[{}\[\]]")
+_SPACE: Final = b" \t\r\n"
+# All that JSON has outside strings. Names and comments of more lenient dialects are not made of it.
+_PLAIN: Final = _SPACE + b",:{}[]0123456789+-.eEtrufalsn"
+_KEY: Final = b"type"
+_LONG: Final = 256  # bytes; neither `type` nor its values are that long, however escaped
+
+
+class _JsonWatch:
+    def __init__(self) -> None:
+        self.kind: str | None = None
+        self._rest = b""  # a string whose end has not come
+        self._is_fresh = True
+        self._depth = 0
+        self._is_over = False  # the outermost object is closed
+        self._last = b""  # the last character outside strings but for white space
+        self._is_known = False  # there was a `type`
+        self._is_due = False  # its value comes next
+
+    def feed(self, data: bytes) -> None:
+        text = self._rest + data
+        if self._is_fresh:
+            if len(text) < len(_BOM) and _BOM.startswith(text):
+                self._rest = text
+                return
+            self._is_fresh, text = False, text.removeprefix(_BOM)
+        parts = masked(text).split(b'"')  # every other one is a string
+        self._rest = b"" if len(parts) % 2 else _shortened(text, parts.pop())
+        done = 0
+        for index in self._strings_of_note(parts):
+            self._between(b"".join(parts[done:index:2]))
+            self._string(parts[index])
+            done = index + 1
+        self._between(b"".join(parts[done::2]))
+
+    def _strings_of_note(self, parts: list[bytes]) -> list[int]:
+        """Those that may be the key or its value: the key itself, and what follows it."""
+        strings = range(1, len(parts), 2)
+        found = {i for i in strings if len(parts[i]) == len(_KEY) or b"\\" in parts[i]}
+        found |= {index + 2 for index in found if index + 2 < len(parts)}
+        if self._is_due and len(parts) > 1:
+            found.add(1)
+        return sorted(found)
+
+    def _between(self, text: bytes) -> None:
+        """What stands between two strings, or all of that between several boring ones."""
+        plain = text.translate(None, _SPACE)
+        if plain.translate(None, _PLAIN) or (self._is_due and plain not in (b"", b":")):
+            raise UnclearBundleError
+        for bracket in _BRACKET.findall(plain):
+            if self._is_over or (self._depth == 0 and bracket != b"{"):
+                raise UnclearBundleError
+            self._depth += 1 if bracket in b"{[" else -1
+            self._is_over = self._depth == 0
+        self._last = plain[-1:] or self._last
+
+    def _string(self, raw: bytes) -> None:
+        if self._is_due:
+            if self._last != b":":
+                raise UnclearBundleError
+            self._is_due, self.kind = False, _unquoted(raw)
+        elif self._depth == 1 and self._last in (b"{", b","):
+            key = _unquoted(raw)
+            if key.lower() == "type":
+                if self._is_known or key != "type":  # some readers know no case
+                    raise UnclearBundleError
+                self._is_known = self._is_due = True
+
+
+def _shortened(text: bytes, last: bytes) -> bytes:
+    """The string at the end of `text`, masked `last`; of a long one only a half escape matters."""
+    if len(last) <= _LONG:
+        return text[-len(last) - 1 :]
+    return b'"shortened' + b"\\" * last.endswith(b"\\")
+
+
+def _unquoted(raw: bytes) -> str:
     try:
-        value = json.loads(string)
+        return str(json.loads(b'"' + raw + b'"'))
     except ValueError:
-        return None
-    return value if isinstance(value, str) else None
+        raise UnclearBundleError from None
 
 
-class _FoundError(Exception):
-    """Leaves the XML parser early; carries what was found."""
+class _XmlWatch:
+    def __init__(self) -> None:
+        self.kind: str | None = None
+        self._depth = 0
+        self._is_known = False
+        self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.StartDoctypeDeclHandler = _refuse
 
-    def __init__(self, value: str | None) -> None:
-        super().__init__()
-        self.value = value
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.Parse(data, False)
+        except (expat.ExpatError, ValueError, LookupError):
+            raise UnclearBundleError from None
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        namespace, _, local = name.rpartition(" ")
+        if self._depth == 1 and namespace != _FHIR:
+            raise UnclearBundleError
+        if self._depth != 2 or local.lower() != "type":
+            return
+        if self._is_known or name != f"{_FHIR} type":
+            raise UnclearBundleError
+        self._is_known = True
+        values = [each for each in attributes if each.rpartition(" ")[2].lower() == "value"]
+        if values != ["value"]:
+            raise UnclearBundleError
+        self.kind = attributes["value"]
+
+    def _end(self, name: str) -> None:
+        self._depth -= 1
 
 
-def _in_xml(prefix: bytes) -> str | None:
-    depth = 0
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth == 2 and name.rpartition(" ")[2] == "type":
-            raise _FoundError(attributes.get("value"))
-
-    def end(name: str) -> None:
-        nonlocal depth
-        depth -= 1
-
-    def refuse(*declaration: object) -> None:
-        raise _FoundError(None)
-
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(prefix, False)
-    except _FoundError as found:
-        return found.value
-    except (expat.ExpatError, ValueError, LookupError):
-        return None
-    return None
+def _refuse(*declaration: object) -> None:
+    raise UnclearBundleError

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from gateway.fhir.address import address, valid_id
-from gateway.fhir.bundle_type import bundle_type
+from gateway.fhir.bundle_type import UnclearBundleError, bundle_watch
 from gateway.fhir.labels import INTERACTIONS, OPERATION_LABELS, RESOURCE_LABELS
 
 __all__ = [
@@ -70,18 +70,32 @@ def classify(method: str, path: str, query: str) -> Interaction:
     return Interaction(code, where.resource, where.resource_id, where.operation, safe)
 
 
-def refine_bundle(what: Interaction, prefix: bytes, content_type: str) -> Interaction:
-    """Tells `batch` from `transaction` by the start of the body, which is not compressed.
+def refine_bundle(
+    what: Interaction, prefix: bytes, content_type: str, *, encoded: bool = False
+) -> Interaction:
+    """Tells `batch` from `transaction` by the start of the body; `encoded`: by Content-Encoding.
 
-    The first 64 KiB are looked at. A Bundle of another type, and one whose type does not stand in
-    there, is `other`: which of the two it is then stays unknown, so that a caller restricted to
-    some interactions is refused rather than given the wrong one. Other interactions are returned
-    as they are. Never raises.
+    The type must stand in the first 64 KiB, and no second one in what was given. A Bundle of
+    another type, an encoded one, and one that could be read in two ways is `other`: which of the
+    two it is then stays unknown, so that a caller restricted to some interactions is refused rather
+    than given the wrong one. Other interactions are returned as they are. Never raises.
     """
     if what.code != "transaction":
         return what
-    kind = bundle_type(prefix[:_MAX_PREFIX], content_type)
+    kind = None if encoded else _bundle_type(prefix, content_type)
     return what._replace(code=kind if kind in ("batch", "transaction") else "other")
+
+
+def _bundle_type(prefix: bytes, content_type: str) -> str | None:
+    try:
+        watch = bundle_watch(content_type, prefix)
+        watch.feed(prefix[:_MAX_PREFIX])
+        kind = watch.kind
+        if kind is not None:
+            watch.feed(prefix[_MAX_PREFIX:])
+    except UnclearBundleError:
+        return None
+    return kind
 
 
 def query_names(query: str) -> tuple[str, ...]:

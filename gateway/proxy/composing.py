@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import Interaction, refine_bundle
+from gateway.fhir.interaction import Interaction, query_names, refine_bundle
 from gateway.fhir.links import LinkMap
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
+from gateway.proxy.callers import Caller
 from gateway.proxy.guarding import SearchGuard
-from gateway.proxy.headers import RequestHeader
+from gateway.proxy.headers import RequestHeader, without_digests
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
 from gateway.proxy.relay import CallerSide
@@ -85,7 +86,12 @@ class Composer:
             return what
         # Only the Bundle itself tells a batch from a transaction.
         prefix = await body.prefix(_BUNDLE_PREFIX)
-        return refine_bundle(what, prefix, header.text(b"content-type") or "")
+        return refine_bundle(
+            what,
+            prefix,
+            header.text(b"content-type") or "",
+            encoded=b"content-encoding" in header.values,
+        )
 
     async def compose(
         self,
@@ -100,6 +106,8 @@ class Composer:
         if links is not None:
             target = Target(target.path, query_for_platform(target.query, links))
             lines = lines_for_platform(header, links)
+        if body is not None and body.changed:
+            lines = without_digests(lines)
         added = await self._added_lines(exchange, target, header, what)
         lines, goes_on = count_down(exchange.method, lines)
         path = self._platform_path + target.suffix
@@ -132,6 +140,19 @@ def _updates_blindly(exchange: Exchange, header: RequestHeader, what: Interactio
         and what.resource_id is not None
         and not header.values.keys() & {b"if-match", b"if-none-match"}
     )
+
+
+def form_parameters(
+    caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody | None
+) -> tuple[str, ...]:
+    """The names in a search's form, for a caller that must not ask for everything.
+
+    A form that is not at hand counts as one of unknown names ("?").
+    """
+    if body is None or not (what.is_search and caller.permissions.limits_types):
+        return ()
+    form = body.whole() if (header.text(b"content-type") or "").startswith(_FORM) else None
+    return ("?",) if form is None else query_names(form.decode("ascii", "replace"))
 
 
 def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:
