@@ -240,7 +240,7 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
         try:
             source.read()
         except SecretUnreadable as error:
-            found.append(Problem(error.key, f"{error.path}: {error.why}", hint))
+            found.append(Problem(error.key, f"{error.path}: {error.why}", error.hint))
     roots = {"platform.ca_file": settings.platform.ca_file, "sso.ca_file": settings.sso.ca_file}
     for key, path in roots.items():
         if path is not None and not os.access(path, os.R_OK):

@@ -96,8 +96,8 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
             source.read()
             mode = source.file.stat().st_mode
         except SecretUnreadable as error:
-            hint = "Check the path, and that the gateway's user may read the file"
-            yield Finding(check, "failed", f"{error.path} {error.why}", hint)
+            hint = f"{error.hint[0].upper()}{error.hint[1:]}"
+            yield Finding(check, "failed", f"{error.path}: {error.why}", hint)
         except OSError as error:
             yield Finding(check, "failed", f"{source.file} {error.strerror}", "Check the path")
         else:

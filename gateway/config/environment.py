@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import Problem, Setting
+from gateway.config.problems import SIMILAR, Problem, Setting
 from gateway.config.settings import Settings
 
 PREFIX: Final = "DHP_GATEWAY_"
@@ -122,8 +122,10 @@ def _nearest(name: str) -> str:
     parts = name.split("__")
     free = parts[1] if len(parts) > 2 else "DEFAULT"
     spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
-    near = difflib.get_close_matches(name, [*spelled, CONFIG_VARIABLE], n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "see docs/settings.md for the names"
+    # The prefix that all have would make all of them alike.
+    ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), ends, n=1, cutoff=SIMILAR)
+    return f"did you mean {PREFIX}{near[0]}?" if near else "see docs/settings.md for the names"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class _Check:
             if setting in found or _any_below(looked_at, settled):
                 continue
             found.add(setting)
+            if finding.settles:
+                settled.append(setting)
             source = self._source(setting)
             self._problems.append(Problem(dotted(setting), finding.message, finding.hint, source))
 
@@ -106,7 +108,8 @@ class _Check:
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
         source = self._source(setting)
-        message, hint = plain_words(entry)
+        by_variable = source.startswith("DHP_")
+        message, hint = plain_words(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = shape.fields_of(shape.at(setting[:-1]))
             message = "is not a known key"
@@ -114,8 +117,9 @@ class _Check:
         elif kind == "missing" and setting[0] in ("platform", "sso"):
             message, hint = "is missing", "environment: custom fills in no URLs; add it"
         elif kind == "literal_error":
-            hint = "choose one of them; in YAML without quotes"
-        elif source.startswith("DHP_") and kind in ("tuple_type", "dict_type", "model_type"):
+            near = nearest(str(entry["input"]), shape.choices(shape.at(setting)))
+            hint = f"did you mean {near}?" if near is not None else "choose one of them"
+        elif by_variable and kind in ("tuple_type", "dict_type", "model_type"):
             hint = "in an environment variable, write it as JSON"
         return Problem(dotted(setting), message, hint, source)
 

@@ -6,9 +6,13 @@ A problem never repeats a value: it may be a secret, also one that landed under 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+# How much alike two words must be, from 0 to 1, for one to be a slip of the other.
+SIMILAR: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
 Setting = tuple[str | int, ...]
@@ -34,9 +38,13 @@ class Problem:
         )
 
 
+# A word of ours at the beginning; keys and URLs stay as they are written.
+_WORD: Final = re.compile(r"[a-z]+(?=[ ,;?.!]|$)(?!\.\w)")
+
+
 def _sentence(text: str) -> str:
     ended = text if text.endswith(("?", ".", "!", "…")) else f"{text}."
-    return ended[0].upper() + ended[1:]
+    return ended[0].upper() + ended[1:] if _WORD.match(ended) else ended
 
 
 class SettingsError(Exception):
@@ -62,7 +70,7 @@ def dotted(setting: Setting) -> str:
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
     """The known word that looks most like the wrong one, if any does."""
     folded = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(wrong.lower(), folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wrong.lower(), folded, n=1, cutoff=SIMILAR)
     return folded[near[0]] if near else None
 
 
@@ -77,7 +85,8 @@ def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] =
     return f"known here: {', '.join(choices)}" if choices else ""
 
 
-_PLAIN_WORDS = {
+_IN_YAML: Final = frozenset({"int_type", "float_type", "string_type"})
+_PLAIN_WORDS: Final = {
     "missing": ("is missing", "add it"),
     "bool_type": ("must be true or false", ""),
     "int_type": ("must be a whole number", "write it without quotes and fraction"),
@@ -97,13 +106,15 @@ _PLAIN_WORDS = {
 }
 
 
-def plain_words(error: Any) -> tuple[str, str]:
-    """Message and hint for one entry of pydantic's `errors()`."""
+def plain_words(error: Any, *, in_yaml: bool) -> tuple[str, str]:
+    """Message and hint for one entry of pydantic's `errors()`.
+
+    `in_yaml` says that the value stands in the file: how YAML writes it is then worth a word.
+    """
     context = error.get("ctx", {})
     refused = context.get("error")
     if hasattr(refused, "hint"):
         return refused.message, refused.hint
     message, hint = _PLAIN_WORDS.get(error["type"], ("cannot be used", "see docs/settings.md"))
-    return message.format_map(
-        {"gt": "", "ge": "", "le": "", "lt": "", "expected": "", **context}
-    ), hint
+    words = {"gt": "", "ge": "", "le": "", "lt": "", "expected": "", **context}
+    return message.format_map(words), hint if in_yaml or error["type"] not in _IN_YAML else ""

@@ -20,12 +20,16 @@ from gateway.config.values import Address
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken rule: at which key, what is wrong, what to do."""
+    """A broken rule: at which key, what is wrong, what to do.
+
+    With `settles` nothing else is said about what depends on that key.
+    """
 
     setting: Setting
     message: str
     hint: str
     concerns: tuple[Setting, ...] = ()
+    settles: bool = False
 
 
 def find(settings: Settings) -> Iterator[Finding]:
@@ -187,7 +191,7 @@ def _callers(settings: Settings) -> Iterator[Finding]:
             hint = f"callers[{first}] has the same name; give each its own"
             yield Finding((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
         if caller.credential not in settings.credentials:
-            hint = f"known: {', '.join(settings.credentials) or 'none'}"
+            hint = f"known here: {', '.join(settings.credentials) or 'none'}"
             concerns: tuple[Setting, ...] = (("credentials",),)
             yield Finding((*path, "credential"), "names no credential", hint, concerns)
         basic = caller.basic_auth
@@ -233,7 +237,8 @@ def _login(settings: Settings) -> Iterator[Finding]:
 
 def _availability(settings: Settings) -> Iterator[Finding]:
     for path in unavailable(settings):
-        yield Finding(path, "is not available in this version", "leave it at its default")
+        hint = "leave it at its default"
+        yield Finding(path, "is not available in this version", hint, settles=True)
 
 
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (

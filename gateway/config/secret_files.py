@@ -16,14 +16,28 @@ from gateway.secret import Secret
 MAX_SECRET_BYTES: Final = 64 * 1024
 
 
+_HINT: Final = "check that it is the right file"
+_WRITE: Final = "umask 077; printf %s 'SECRET' > {path}"
+_HINTS: Final = {
+    "is empty": f"write the secret into it: {_WRITE}",
+    "no such file or directory": f"check the path, or write the file: {_WRITE}",
+    "permission denied": "let the gateway's user, and nobody else, read it",
+    "is a directory": "name the file in it",
+}
+
+
 class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like Invalid
-    """A secret's file gives no secret: `key` names the setting, `why` the reason in plain words."""
+    """A secret's file gives no secret.
+
+    `key` names the setting, `why` the reason in plain words, `hint` what to do.
+    """
 
     def __init__(self, key: str, path: Path, why: str) -> None:
-        super().__init__(f"{key}: {path}: {why}")
         self.key = key
         self.path = path
         self.why = why
+        self.hint = _HINTS.get(why, _HINT).format(path=path)
+        super().__init__(f"{key}: {path}: {why}; {self.hint}")
 
 
 @dataclass(frozen=True, slots=True)

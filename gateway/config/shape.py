@@ -31,6 +31,15 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The words that a value must be one of; empty where it is free."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return choices(get_args(annotation)[0])
+    return ()
+
+
 def is_text(annotation: Any) -> bool:
     """Whether the value is written as text."""
     return any(plain in _TEXTS for plain in alternatives(annotation))

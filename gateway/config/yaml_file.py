@@ -69,7 +69,7 @@ def parse_yaml(text: str, name: str) -> Document:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        document.problems.append(_syntax_problem(name, error))
+        document.problems.append(_syntax_problem(name, text, error))
         return document
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
         return document
@@ -83,14 +83,28 @@ def _unusable(path: Path, message: str, hint: str) -> Document:
     return Document(problems=[Problem(str(path), message, hint)])
 
 
-def _syntax_problem(name: str, error: yaml.YAMLError) -> Problem:
+def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    what = getattr(error, "problem", None) or "not readable"
-    # Some of PyYAML's texts quote a name from the file, which may be part of a secret.
-    what = re.sub(r"(['\"]).{2,}\1", "…", what)
-    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    hint = "check indentation, colons and quotes there"
+    if mark is None:
+        return Problem(name, "is not valid YAML", "save it as plain text")
+    lines = text.splitlines()
+    if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
+        hint = "indent with spaces; YAML takes no tabs there"
+        return Problem(
+            name, "is not valid YAML: a tab stands before the key", hint, f"line {mark.line + 1}"
+        )
+    what = _QUOTED.sub(_hide, getattr(error, "problem", None) or "not readable")
+    where = f"line {mark.line + 1}, column {mark.column + 1}"
+    hint = "check indentation, colons and quotes there, and whether a bracket was left open above"
     return Problem(name, f"is not valid YAML: {what}", hint, where)
+
+
+_QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
+
+
+def _hide(quoted: re.Match[str]) -> str:
+    """Some of PyYAML's texts quote a name from the file, which may be part of a secret."""
+    return quoted[0] if len(quoted[2]) == 1 else "…"
 
 
 class _Reader:

@@ -1,0 +1,105 @@
+"""What `check` says to the person who corrects the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Problem, SecretUnreadable
+from gateway.config.secret_files import read_secret_file
+from tests.config.test_loader import CREDENTIALS, problems
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("listen on 127.0.0.1", "Listen on 127.0.0.1."),
+        ("did you mean address?", "Did you mean address?"),
+        ("shorten it", "Shorten it."),
+        ("http:// is for loopback hosts only", "http:// is for loopback hosts only."),
+        ("audit.sink: file writes there", "audit.sink: file writes there."),
+        ("environment: custom fills in no URLs", "environment: custom fills in no URLs."),
+        ("callers[0] has the same name", "callers[0] has the same name."),
+        ("auth_method private_key_jwt needs it", "auth_method private_key_jwt needs it."),
+    ],
+)
+def test_keys_and_urls_keep_their_case(hint: str, shown: str) -> None:
+    """A sentence begins with a capital, but nothing that could be copied is changed."""
+    assert str(Problem("key", "is wrong", hint)) == f"key: is wrong. {shown}"
+
+
+@pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "a: 1\n\tb: 2\n", "a:\n  \tb: {\n"])
+def test_a_tab_is_called_a_tab(tmp_path: Path, text: str) -> None:
+    """Nobody sees the difference between a tab and spaces on the screen."""
+    (problem,) = problems(tmp_path, text).values()
+    assert problem.message == "is not valid YAML: a tab stands before the key"
+    assert "spaces" in problem.hint
+    assert problem.source.startswith("line 2") or text.endswith("{\n")
+
+
+def test_what_yaml_expected_is_told_in_full(tmp_path: Path) -> None:
+    """Brackets and commas are shown; they are signs, not words of the file."""
+    (problem,) = problems(tmp_path, "a: [1, 2\nb: 3\n").values()
+    assert problem.message == "is not valid YAML: did not find expected ',' or ']'"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("environment: playgrund\n", "environment", "did you mean playground?"),
+        ("environment: test\n", "environment", "choose one of them"),
+        ("log: {level: warn}\n", "log.level", "did you mean warning?"),
+        ("bogus: 1\n", "bogus", "known here: "),
+        ("listen: {port: 8080}\n", "listen.port", "known here: "),
+    ],
+)
+def test_only_what_is_alike_is_suggested(tmp_path: Path, text: str, key: str, hint: str) -> None:
+    """A slip gets the right word, anything else the list of what there is."""
+    assert problems(tmp_path, CREDENTIALS + text)[key].hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("DHP_GATEWAY_FOO", "see docs/settings.md"),
+        ("DHP_GATEWAY_PORT", "see docs/settings.md"),
+        ("DHP_GATEWAY_LISTEN__ADRESS", "did you mean DHP_GATEWAY_LISTEN__ADDRESS?"),
+    ],
+)
+def test_the_common_prefix_makes_no_variables_alike(tmp_path: Path, name: str, hint: str) -> None:
+    """All variables begin alike; only what follows is compared."""
+    assert problems(tmp_path, CREDENTIALS, {name: "1"})[name].hint.startswith(hint)
+
+
+def test_a_variable_gets_no_advice_about_yaml(tmp_path: Path) -> None:
+    """Quotes are the file's business; the same mistake in the file gets the advice."""
+    variable = {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "many"}
+    found = problems(tmp_path, CREDENTIALS, variable)["limits.max_headers"]
+    assert (found.message, found.hint) == ("must be a whole number", "")
+    found = problems(tmp_path, f"{CREDENTIALS}limits: {{max_headers: many}}")["limits.max_headers"]
+    assert "quotes" in found.hint
+
+
+def test_what_is_not_available_is_not_also_incomplete(tmp_path: Path) -> None:
+    """Who turns on a feature that is not there yet is not asked for its further settings."""
+    text = f"{CREDENTIALS}login: {{enabled: true}}\nenvironment: custom\n"
+    found = problems(tmp_path, text)
+    assert found["login.enabled"].message == "is not available in this version"
+    assert not [key for key in found if key.startswith("login.") and key != "login.enabled"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "write the secret into it: umask 077; printf"), (b"x" * 70000, "the right file")],
+)
+def test_a_secret_file_without_a_secret_comes_with_the_remedy(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    """An empty file is not a matter of rights."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    with pytest.raises(SecretUnreadable) as caught:
+        read_secret_file("credentials.default.client_secret_file", file)
+    assert words in caught.value.hint
+    assert caught.value.hint in str(caught.value)
