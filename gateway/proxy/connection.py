@@ -274,7 +274,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""
-        if self.answer is not None or self._parser is None:
+        if self.answer is not None or self._parser is None or self.failure is not None:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
@@ -300,6 +300,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.complete:
             self._surplus = True
             return
+        if self.answer is None:
+            # Some interim answers may have a body for llhttp; RFC 9110 section 15.2: none has.
+            self._violate()
+            return
         self._overhead = 0
         self._chunks.append(data)
         self._buffered += len(data)
@@ -308,9 +312,11 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_chunk_header(self) -> None:
-        """A chunk after an answer that has no body is in excess."""
+        """A chunk where no body can be: after an answer without one, or in an interim one."""
         if self.complete:
             self._surplus = True
+        elif self.answer is None:
+            self._violate()
 
     def on_message_complete(self) -> None:
         """The message ended as its framing announced."""

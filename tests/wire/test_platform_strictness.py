@@ -83,6 +83,9 @@ REFUSED = {
     "many interim answers": b"HTTP/1.1 102 Processing\r\n\r\n" * 30 + with_field(b"X: 1"),
     "switching protocols": b"HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
     "plain 101": b"HTTP/1.1 101 S\r\n\r\n" + with_field(b"X: 1"),
+    "interim answer with a body": b"HTTP/1.1 199 X\r\n" + _LENGTH + b"\r\n[]" + with_field(b"X: 1"),
+    "interim answer in chunks": b"HTTP/1.1 199 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    + with_field(b"X: 1"),
     "interim only": b"HTTP/1.1 100 Continue\r\n\r\n",
     "status 099": with_field(b"X: 1").replace(b"200", b"099"),
     "status 600": with_field(b"X: 1").replace(b"200", b"600"),
