@@ -96,9 +96,12 @@ class SearchGuard:
         self._on_ignored = on_ignored
 
     def lines(self, header: RequestHeader) -> list[bytes]:
-        """Fields to add to a search: it shall be handled strictly unless the caller chose."""
+        """Fields to add to a search: one that may be blocked is also to be handled strictly.
+
+        Unless the caller chose. A guard that only warns changes nothing of what was asked.
+        """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
-        return [] if chosen else [_STRICT]
+        return [_STRICT] if self._block and not chosen else []
 
     async def judge(self, answer: Answer, what: Interaction, asked: str) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.

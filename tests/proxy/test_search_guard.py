@@ -116,17 +116,26 @@ async def test_off_asks_nothing(start_gateway, platform: Platform) -> None:
     assert seen.header("prefer") is None
 
 
-async def test_strict_handling_is_asked_for(gateway: Running, platform: Platform) -> None:
-    """A search asks for strict handling unless its caller chose; other requests do not."""
-    answer_searches(platform, "")
-    await ask(gateway.address, get("/fhir/Immunization?status=x"))
-    await ask(gateway.address, get("/fhir/Immunization?status=x", "Prefer: handling=lenient"))
-    await ask(gateway.address, get("/fhir/Immunization/1"))
+async def test_block_asks_for_strict_handling(start_gateway, platform: Platform) -> None:
+    """With `block` a search asks for it unless its caller chose; other requests do not."""
+    async with start_gateway(fhir={"search_guard": "block"}) as gateway:
+        answer_searches(platform, "")
+        await ask(gateway.address, get("/fhir/Immunization?status=x"))
+        await ask(gateway.address, get("/fhir/Immunization?status=x", "Prefer: handling=lenient"))
+        await ask(gateway.address, get("/fhir/Immunization/1"))
     assert [seen.header("prefer") for seen in searches(platform)] == [
         "handling=strict",
         "handling=lenient",
         None,
     ]
+
+
+async def test_warn_asks_for_nothing(gateway: Running, platform: Platform) -> None:
+    """With `warn` a search reaches the platform as its caller sent it."""
+    answer_searches(platform, "")
+    await ask(gateway.address, get("/fhir/Immunization?status=x"))
+    (seen,) = searches(platform)
+    assert seen.header("prefer") is None
 
 
 async def test_broken_statement_is_no_trouble(start_gateway, platform: Platform) -> None:
