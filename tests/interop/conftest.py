@@ -35,6 +35,7 @@ from tests.interop.stages import (
     Begin,
     FhirKit,
     GuardedStage,
+    KeyFiles,
     SetStage,
     Sso,
     Stage,
@@ -73,8 +74,18 @@ def node() -> str:
 @pytest.fixture(scope="session")
 def fhirstarter_python() -> Path:
     """The interpreter of fhirstarter's own environment, made from its lock and then kept."""
-    lock = HERE / "fhirstarter.lock"
-    environment = HERE / f".venv-fhirstarter-{sys.version_info.major}.{sys.version_info.minor}"
+    return _environment("fhirstarter")
+
+
+@pytest.fixture(scope="session")
+def clients_python() -> Path:
+    """The interpreter of an environment with the Python clients whose needs clash with ours."""
+    return _environment("clients")
+
+
+def _environment(name: str) -> Path:
+    lock = HERE / f"{name}.lock"
+    environment = HERE / f".venv-{name}-{sys.version_info.major}.{sys.version_info.minor}"
     python, stamp = environment / "bin" / "python", environment / ".installed"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
@@ -84,9 +95,7 @@ def fhirstarter_python() -> Path:
     for command in (make, install):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            pytest.skip(
-                f"fhirstarter cannot be installed: {' '.join(command)}\n{done.stderr[-500:]}"
-            )
+            pytest.skip(f"{name} cannot be installed: {' '.join(command)}\n{done.stderr[-500:]}")
     stamp.write_text(digest)
     return python
 
@@ -122,8 +131,11 @@ def start_sso(
     node: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[int], Sso]]:
     """Starts oidc-provider with the given token lifetime in seconds."""
+    keys = KeyFiles(tmp_path_factory.mktemp("client-keys"))
     clients = [
-        {"id": name, "secret": SECRETS[name], "authMethod": METHODS[name]} for name in SECRETS
+        {"id": name, "authMethod": METHODS[name]}
+        | ({"secret": SECRETS[name]} if name in SECRETS else {"jwks": keys.registered(name)})
+        for name in METHODS
     ]
     with contextlib.ExitStack() as running:
 
@@ -134,7 +146,7 @@ def start_sso(
             process = start([node, script, json.dumps(settings)], directory)
             running.enter_context(_ended(process))
             told = json.loads(process.first_line())
-            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"])
+            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"], keys)
 
         yield begin
 
@@ -170,15 +182,10 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
             RecordingProxy(fhirstarter, guard).running() as platform,
             RecordingProxy(sso.issuer).running() as token_endpoint,
         ):
-            credential = {
-                "client_id": client_id,
-                "client_secret": SECRETS[client_id],
-                "auth_method": METHODS[client_id],
-            }
             settings = {
                 "platform": {"fhir_base_url": platform.url},
                 "sso": {"token_url": token_endpoint.url + token_path},
-                "credentials": {"default": credential},
+                "credentials": {"default": sso.credential(client_id)},
             }
             yield GuardedStage(platform, token_endpoint, settings, begin_gateway, guard)
 

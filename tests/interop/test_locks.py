@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -18,9 +20,10 @@ def test_npm_lock_pins_every_package_without_an_address() -> None:
     assert not [package for package in fetched if "resolved" in package]
 
 
-def test_python_lock_has_a_hash_for_every_package_and_no_address() -> None:
-    """Each requirement of fhirstarter's lock carries hashes, and there is no index in it."""
-    lock = (HERE / "fhirstarter.lock").read_text()
+@pytest.mark.parametrize("name", ["clients", "fhirstarter"])
+def test_python_lock_has_a_hash_for_every_package_and_no_address(name: str) -> None:
+    """Each requirement of a lock carries hashes, and there is no index in it."""
+    lock = (HERE / f"{name}.lock").read_text()
     requirements = [block for block in lock.replace("\\\n", " ").splitlines() if block.strip()]
 
     assert len(requirements) > 10

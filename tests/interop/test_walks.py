@@ -1,0 +1,131 @@
+"""Six third-party clients walk through a platform by way of the gateway, and not without it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.doubles.recording_proxy import Seen
+from tests.interop.stages import GuardedStage, Stage
+
+HERE = Path(__file__).parent
+PYTHON_CLIENTS = ("fhirclient", "fhir-pyrate")
+DRIVEN_BY_PYTHON = ("fhirpy", *PYTHON_CLIENTS)
+CLIENTS = (*DRIVEN_BY_PYTHON, "fhir-kit-client", "@medplum/core", "fhirclient.js")
+COUNT = 3
+NO_VERSION = 'W/"from-elsewhere"'
+
+
+class Walk(Protocol):
+    """Lets a client create Patients, page through them, follow a Location and update."""
+
+    async def __call__(
+        self, client: str, base_url: str, family: str, etag: str | None = None
+    ) -> dict[str, Any]:
+        """What the client found, or at which step it failed; `etag` for a silent platform."""
+
+
+@pytest.fixture
+def walk(node: str, clients_python: Path) -> Walk:
+    """Each client as a program of its own."""
+
+    async def call(
+        client: str, base_url: str, family: str, etag: str | None = None
+    ) -> dict[str, Any]:
+        program, script = (node, "walk.mjs")
+        if client in DRIVEN_BY_PYTHON:
+            script = "walk.py"
+            program = str(clients_python) if client in PYTHON_CLIENTS else sys.executable
+        order = {"client": client, "baseUrl": base_url, "family": family}
+        order |= {"count": COUNT, "etag": etag}
+        process = await asyncio.create_subprocess_exec(
+            program,
+            str(HERE / script),
+            json.dumps(order),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate()
+        assert process.returncode == 0, stderr.decode()
+        result: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+        return result
+
+    return call
+
+
+@pytest.fixture
+def family() -> str:
+    """A family name that no other test uses."""
+    return f"Rahimova{uuid.uuid4().hex}"
+
+
+def ids(told: dict[str, Any]) -> list[str]:
+    """The ids in the Locations of what was created."""
+    return [location.split("/Patient/")[1].partition("/")[0] for location in told["created"]]
+
+
+def direct(seen: list[Seen]) -> list[Seen]:
+    """The requests that did not come through the gateway."""
+    return [one for one in seen if "Via" not in one.headers]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_client_walks_through_the_sandbox(
+    sandbox_stage: Stage, walk: Walk, family: str, client: str
+) -> None:
+    """Pages, the Location and the versioned update all lead through the gateway."""
+    gateway = await sandbox_stage.gateway()
+
+    told = await walk(client, gateway.url, family)
+
+    assert "error" not in told
+    assert all(location.startswith(f"{gateway.url}/Patient/") for location in told["created"])
+    assert sum(len(page) for page in told["pages"]) == len(told["pages"]) == COUNT
+    assert {one for page in told["pages"] for one in page} == set(ids(told))
+    assert told["followed"] == ids(told)[-1]
+    assert (told["updated"]["gender"], told["updated"]["meta"]["versionId"]) == ("female", "2")
+    [update] = [one for one in sandbox_stage.platform.seen if one.method == "PUT"]
+    assert (update.headers["If-Match"], update.status) == ('W/"1"', 200)
+    assert not direct(sandbox_stage.platform.seen)
+    sandbox_stage.assert_one_token_served_all()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_client_walks_through_fhirstarter(
+    stage: GuardedStage, walk: Walk, family: str, client: str
+) -> None:
+    """fhirstarter has neither pages nor versions; its root-relative Location is followed."""
+    gateway = await stage.gateway()
+
+    told = await walk(client, gateway.url, family, NO_VERSION)
+
+    assert "error" not in told
+    assert all(location.startswith(f"{gateway.url}/Patient/") for location in told["created"])
+    assert {one for page in told["pages"] for one in page} == set(ids(told))
+    assert len(set(ids(told))) == COUNT
+    assert told["followed"] == ids(told)[-1]
+    assert told["updated"]["gender"] == "female"
+    [update] = [one for one in stage.platform.seen if one.method == "PUT"]
+    assert (update.headers["If-Match"], update.status) == (NO_VERSION, 200)
+    stage.assert_one_token_served_all()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_client_fails_without_rewriting(
+    sandbox_stage: Stage, walk: Walk, family: str, client: str
+) -> None:
+    """With the platform's own links a client goes past the gateway, without a token, or refuses."""
+    gateway = await sandbox_stage.gateway(rewrite={"enabled": False})
+
+    told = await walk(client, gateway.url, family)
+
+    passed_by = direct(sandbox_stage.platform.seen)
+    assert told["error"]["step"] in {"create", "search", "follow"}
+    assert all(one.status == 401 for one in passed_by)
+    assert passed_by or sandbox_stage.platform.url in told["error"]["message"]
