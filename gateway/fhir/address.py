@@ -1,7 +1,8 @@
 """The shape of a path below the FHIR base, whatever the method.
 
 A path that could be read in two ways (dot segments, empty segments, an encoded slash, a backslash,
-matrix parameters) is `unclear`, with the resource `other`.
+matrix parameters) or has no meaning in FHIR is `unclear`, with the resource `other`: servers may
+answer `Patient/1/Observation/2` with an Observation.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ def _below_type(resource: str, segments: list[str]) -> Address:
     if len(segments) == 2:
         if second.startswith("$"):
             return Address("operation", resource, operation=_operation_label(second))
-        kind = {"_history": "type-history", "_search": "type-search"}.get(second, "unclear")
-        return Address(kind, resource)
+        kind = {"_history": "type-history", "_search": "type-search"}.get(second)
+        return _UNCLEAR if kind is None else Address(kind, resource)
     if not _ID(second):
-        return Address("unclear", resource)
+        return _UNCLEAR
     return _below_instance(resource, second, segments[2:])
 
 
@@ -120,7 +121,7 @@ def _below_instance(resource: str, resource_id: str, rest: list[str]) -> Address
         return _compartment("type-search", rest[0] if len(rest) == 2 else "*")
     if len(rest) == 1:
         return _compartment("compartment", rest[0])
-    return Address("unclear", resource, resource_id)
+    return _UNCLEAR
 
 
 def _compartment(kind: str, searched: str) -> Address:
