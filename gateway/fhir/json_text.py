@@ -14,6 +14,8 @@ from gateway.fhir.link_map import Swap
 from gateway.fhir.link_text import Needles, raw_length
 
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
 # Escapes of characters that a host name may hold: such a string is looked at like one with a host.
 _ESCAPED_HOST: Final = re.compile(rb"\\u00(?:2[de]|3[0-9a]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
@@ -85,8 +87,27 @@ def replace_front(raw: bytes, length: int, target: str) -> bytes:
 
 
 def escape_like(raw: bytes, text: str) -> bytes:
-    """A JSON string for `text`, escaped like `raw`."""
+    """A JSON string for `text`, escaped like `raw`, out of which it was made.
+
+    `raw` itself where it holds both broken UTF-8 and escaped surrogates: in `text` they are alike.
+    """
     escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
+    if _SURROGATE.search(escaped):
+        if not _is_utf8(raw):
+            return raw if _ESCAPED_SURROGATE.search(raw) else _encoded(escaped, raw)
+        escaped = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
+    return _encoded(escaped, raw)
+
+
+def _encoded(escaped: str, raw: bytes) -> bytes:
     if b"\\/" in raw:
         escaped = escaped.replace("/", "\\/")
     return escaped.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

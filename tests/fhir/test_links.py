@@ -213,6 +213,14 @@ def test_request_headers_with_urls_are_mapped():
     assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
 
 
+def test_a_provenance_with_half_a_character_goes_on():
+    """A lone surrogate in X-Provenance is no reason to fail."""
+    text = (
+        '{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?x=\\ud800é"}}]}'
+    )
+    assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
+
+
 @pytest.mark.parametrize(
     "content_type",
     [

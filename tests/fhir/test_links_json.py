@@ -420,6 +420,34 @@ def test_a_query_in_a_request_is_escaped_as_it_was():
             assert run(raw.encode(), direction="to-platform")[0] == expected.encode()
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\\ud800\xd0\x96",
+        b"\\uDC80\xd0\x96",
+        b"\\ud83d\\ude00\\ud83d\xd0\x96",
+        b"\xd0\x96\xff\x80",
+        b"\\ud800",
+    ],
+)
+def test_a_query_with_half_a_character_goes_on(rest):
+    """Lone surrogates and bytes that are no UTF-8 mean the same behind the new base."""
+    body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
+    text, rewritten, _ = run(body % (GATEWAY.encode(), rest), direction="to-platform")
+    expected = body % (PLATFORM.encode(), rest)
+    assert json.loads(text.decode("utf-8", "surrogateescape")) == json.loads(
+        expected.decode("utf-8", "surrogateescape")
+    )
+    assert rewritten == 1
+
+
+def test_a_query_that_cannot_be_escaped_again_stays():
+    """Broken UTF-8 beside an escaped surrogate could not be told apart."""
+    body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
+    body %= (GATEWAY.encode(), b"\xff\\udcff")
+    assert run(body, direction="to-platform")[0] == body
+
+
 def test_a_json_patch_is_mapped_by_its_path():
     """`value` is what `path` names, whichever comes first."""
     url = f"{GATEWAY}/Patient/1"
