@@ -41,7 +41,6 @@ class Base:
         return len(self.text) - len(self.path)
 
 
-@lru_cache(maxsize=1024)
 def parse_base(url: str) -> Base:
     """Take a base URL apart. Raises ValueError unless it is plain http(s) without a query."""
     text = url.rstrip("/")
@@ -50,6 +49,10 @@ def parse_base(url: str) -> Base:
         raise ValueError("not an absolute http or https base URL")
     host, port = _origin(match)
     return Base(text, host, port, text[match.end() :])
+
+
+# Not for the gateway's own bases: those are made of what callers send.
+_platform_base: Final = lru_cache(maxsize=64)(parse_base)
 
 
 def _origin(match: re.Match[str]) -> tuple[str, int | None]:
@@ -120,9 +123,9 @@ class LinkMap:
     __slots__ = ("_sources", "answers", "gateway", "platform", "requests")
 
     def __init__(self, platform: str, gateway: str, aliases: tuple[str, ...] = ()) -> None:
-        self.platform = parse_base(platform)
+        self.platform = _platform_base(platform)
         self.gateway = parse_base(gateway)
-        self._sources = (self.platform, *map(parse_base, aliases))
+        self._sources = (self.platform, *map(_platform_base, aliases))
         self.answers = Swap(self._sources, self.gateway, is_request=False)
         self.requests = Swap((self.gateway,), self.platform, is_request=True)
 

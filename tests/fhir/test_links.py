@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from gateway.fhir.links import (
@@ -11,6 +13,7 @@ from gateway.fhir.links import (
     rewrite_request_header,
     rewriter_for,
 )
+from tests.doubles.growth import FACTOR, growth
 
 PLATFORM = "https://playground.dhp.uz/fhir"
 GATEWAY = "http://127.0.0.1:8080/fhir"
@@ -153,6 +156,29 @@ def test_link_headers_are_parsed():
         f'<{GATEWAY}/Patient?_page=2,3>; rel="next"; title="see <{PLATFORM}/x>, \\"<{PLATFORM}>",'
         f' <https://dhp.uz/fhir>;rel=help;anchor="{GATEWAY}/Patient/1", </fhir/a>; rel=self'
     )
+
+
+@pytest.mark.parametrize("unit", ['\\"', '"\\', ';anchor="', "<", '<">', "; ", ";anchor"])
+def test_the_work_for_a_link_header_grows_with_its_length(unit):
+    """Not with the square of it, whatever the value is made of."""
+    assert growth(lambda size: rewrite_header("Link", unit * size, LINKS), 1000) < 3 * FACTOR
+
+
+def test_an_open_quote_in_a_link_header_reaches_to_its_end():
+    """What follows it is text."""
+    value = f'<{PLATFORM}/a>; title="see <{PLATFORM}/x>'
+    assert rewrite_header("Link", value, LINKS) == f'<{GATEWAY}/a>; title="see <{PLATFORM}/x>'
+
+
+def test_bases_made_of_what_callers_send_are_not_kept():
+    """A caller that sends ever new hosts does not make the memory grow."""
+    LinkMap(PLATFORM, GATEWAY)
+    tracemalloc.start()
+    for number in range(300):
+        LINKS.seen_as(f"http://{number:05}{'h' * 5000}/fhir")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000
 
 
 def test_other_headers_are_left_alone():
