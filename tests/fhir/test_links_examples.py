@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 
 from gateway.fhir.links import LinkMap, rewriter_for
+from tests.fhir.examples import CHANGES, FILES, PLATFORM, strings
 
-DATA = Path(__file__).parents[2] / "gateway" / "sandbox" / "data"
-FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])
-PLATFORM = "https://playground.dhp.uz/fhir"
 GATEWAY = "https://gw.clinic.uz/dhp"
 LINKS = LinkMap(PLATFORM, GATEWAY)
-
-# Every place that changes; in all other files, and everywhere else in these, nothing does.
-CHANGES = {
-    "bundle-searchset-page2": {
-        "link/0/url",
-        "link/1/url",
-        "link/2/url",
-        "entry/0/fullUrl",
-        "entry/1/fullUrl",
-        "entry/2/fullUrl",
-    },
-    "bundle-transaction": {"entry/4/fullUrl"},
-    "diagnosticreport-cbc": {"subject/reference", "presentedForm/0/url"},
-    "documentreference-report": {"content/0/attachment/url"},
-}
 
 
 def run(path, body, sizes=(), direction="to-gateway"):
@@ -42,18 +24,6 @@ def run(path, body, sizes=(), direction="to-gateway"):
         at += size
     pieces += [rewriter.feed(body[at:]), rewriter.finish()]
     return b"".join(pieces), rewriter.rewritten, rewriter.unrewritten
-
-
-def strings(value, place=""):
-    """Every string of a JSON value by its place."""
-    if isinstance(value, str):
-        return {place: value}
-    members = value.items() if isinstance(value, dict) else enumerate(value)
-    found = {}
-    for key, item in members if isinstance(value, dict | list) else ():
-        if isinstance(item, str | dict | list):
-            found |= strings(item, f"{place}/{key}".lstrip("/"))
-    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -1,0 +1,37 @@
+"""The example data with its traps, and exactly which places of it are links."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).parents[2] / "gateway" / "sandbox" / "data"
+FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])
+PLATFORM = "https://playground.dhp.uz/fhir"
+
+# Every place that changes; in all other files, and everywhere else in these, nothing does.
+CHANGES: dict[str, set[str]] = {
+    "bundle-searchset-page2": {
+        "link/0/url",
+        "link/1/url",
+        "link/2/url",
+        "entry/0/fullUrl",
+        "entry/1/fullUrl",
+        "entry/2/fullUrl",
+    },
+    "bundle-transaction": {"entry/4/fullUrl"},
+    "diagnosticreport-cbc": {"subject/reference", "presentedForm/0/url"},
+    "documentreference-report": {"content/0/attachment/url"},
+}
+
+
+def strings(value: Any, place: str = "") -> dict[str, str]:
+    """Every string of a JSON value by its place."""
+    if isinstance(value, str):
+        return {place: value}
+    members = value.items() if isinstance(value, dict) else enumerate(value)
+    found = {}
+    for key, item in members if isinstance(value, dict | list) else ():
+        if isinstance(item, str | dict | list):
+            found |= strings(item, f"{place}/{key}".lstrip("/"))
+    return found

@@ -1,0 +1,42 @@
+"""FHIR's own models, in XML too, accept whatever outcome the gateway can make."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from gateway.errors import REASONS, GatewayError
+from gateway.fhir.outcome import render
+from gateway.fhir.texts import LANGUAGES
+
+# Run where lxml is; the models' XML reader needs it. Gives what it read, as JSON.
+READER = """
+import json, pathlib, sys
+from fhir.resources.operationoutcome import OperationOutcome
+read = {}
+for file in pathlib.Path(sys.argv[1]).glob("*.xml"):
+    outcome = OperationOutcome.model_validate_xml(file.read_bytes())
+    read[file.stem] = json.loads(outcome.model_dump_json())
+print(json.dumps(read))
+"""
+
+
+def test_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_path: Path) -> None:
+    """Every reason in every language is an OperationOutcome in XML, with the elements of JSON."""
+    expected = {}
+    for reason in REASONS.values():
+        for language in LANGUAGES:
+            error = GatewayError(reason, hint='a <b> & "c"', upstream_status=502, retry_after=1)
+            name = f"{reason.code}.{language}"
+            forms = [
+                render(error, request_id="a-1", language=language, xml=xml, attempts=2)[0]
+                for xml in (False, True)
+            ]
+            expected[name] = json.loads(forms[0])
+            (tmp_path / f"{name}.xml").write_bytes(forms[1])
+    command = [str(fhirstarter_python), "-c", READER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+    assert len(expected) == len(REASONS) * len(LANGUAGES) > 75
