@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import resource
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from gateway.config import Settings
 from gateway.telemetry import logs
@@ -73,13 +71,6 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _Nowhere(io.StringIO):
-    def write(self, text: str) -> int:
-        """Keep nothing."""
-        return len(text)
-
-
 def configure_logs(settings: Settings) -> None:
     """Send the logs to standard error, if the process was started with one."""
-    stream: TextIO | None = sys.stderr
-    logs.configure(settings.log.level, settings.log.format, stream or _Nowhere())
+    logs.configure(settings.log.level, settings.log.format)

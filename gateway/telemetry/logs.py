@@ -3,15 +3,18 @@
 Records of structlog and of the standard library (aiohttp, asyncio) take the same way: a handler of
 the root logger renders and masks them. Nothing of structlog's own configuration is touched, so a
 logger works before `configure`, and a test that configures can undo it.
+
+Lines are rendered where they are logged and written by a thread of their own: a pipe that nobody
+reads must not stop the loop.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
@@ -19,39 +22,62 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
+from gateway.telemetry.log_lines import LineWriter
 from gateway.telemetry.masking import mask_field
+from gateway.telemetry.repetition import RateLimit
 
 Format = Literal["json", "console"]
 
-# The access log prints whole request targets; the audit takes its place.
-_SILENCED: Final = frozenset({"aiohttp.access"})
-# Loggers that outside events make repeat themselves: at the limit of open files asyncio logs every
-# failed `accept`, hundreds in a second.
-_RATE_LIMITED: Final = ("asyncio", "aiohttp")
+# At the end of the process, how long it waits for its last lines to be taken, in seconds.
+_LAST_WORDS: Final = 2.0
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable[[], None]:
-    """Send all logs from `level` (a name such as `info`) on to `stream`, by default stderr.
+    """Send all logs from `level` (a name such as `info`) on to stderr, without waiting for it.
 
-    Called again, it replaces what it did before. Returns a function that undoes it. Raises
-    ValueError for an unknown level.
+    To a `stream` each line is written at once. Called again, it replaces what it did before.
+    Returns a function that undoes it. Raises ValueError for an unknown level.
     """
     root = logging.getLogger()
-    handler = _Handler(sys.stderr if stream is None else stream)
-    handler.setFormatter(_formatter(fmt, handler.stream))
-    handler.addFilter(RateLimit())
     before = root.level
     root.setLevel(level.upper())
-    for previous in [each for each in root.handlers if isinstance(each, _Handler)]:
-        root.removeHandler(previous)
+    present = [each for each in root.handlers if isinstance(each, _Direct | _Background)]
+    handler = _handler(stream, present)
+    handler.setFormatter(_formatter(fmt, sys.stderr if stream is None else stream))
+    for previous in present:
+        if previous is not handler:
+            root.removeHandler(previous)
+            previous.close()
     root.addHandler(handler)
 
     def undo() -> None:
         root.removeHandler(handler)
         root.setLevel(before)
+        handler.close()
 
     return undo
+
+
+def _handler(stream: TextIO | None, present: Iterable[logging.Handler]) -> logging.Handler:
+    if stream is not None:
+        return _Direct(stream)
+    fd = _descriptor(sys.stderr)
+    if fd is None:
+        return _Direct(sys.stderr or _Nowhere())
+    for each in present:
+        # The same thread goes on, so that no line overtakes another.
+        if isinstance(each, _Background) and each.fd == fd:
+            return each
+    return _Background(fd)
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    """The stream's file descriptor; None when there is no stream or it has none."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -67,48 +93,78 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-class RateLimit(logging.Filter):
-    """Lets `burst` equal messages of a chatty logger through in `period` seconds.
-
-    The first one of the next period says in `suppressed` how many were left out.
-    """
-
-    _MAX_MESSAGES = 256
-
-    def __init__(
-        self, *, burst: int = 5, period: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__()
-        self._burst = burst
-        self._period = period
-        self._clock = clock
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes out."""
-        if record.name in _SILENCED:
-            return False
-        if record.name.partition(".")[0] not in _RATE_LIMITED:
-            return True
-        # Only the first line is constant: the others describe tasks and sockets.
-        key = (record.name, str(record.msg).partition("\n")[0])
-        now = self._clock()
-        since, count = self._seen.get(key, (now, 0))
-        if now - since >= self._period:
-            record.suppressed = max(0, count - self._burst)
-            since, count = now, 0
-        if len(self._seen) >= self._MAX_MESSAGES and key not in self._seen:
-            self._seen.clear()
-        self._seen[key] = (since, count + 1)
-        return count < self._burst
+class _Nowhere(io.StringIO):
+    def write(self, text: str) -> int:
+        """Keep nothing."""
+        return len(text)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Direct(logging.StreamHandler[TextIO]):
+    """Writes where it is called."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.addFilter(RateLimit())
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing: the standard library would print the record, unmasked."""
 
 
-def _formatter(fmt: Format, stream: TextIO) -> logging.Formatter:
+class _Background(logging.Handler):
+    """Writes in a thread of its own."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.fd = fd
+        self._limit = RateLimit()
+        self.addFilter(self._limit)
+        self._writer = LineWriter(fd, self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Render the record; it is written soon."""
+        line = self._line(record)
+        if line is not None:
+            self._writer.put(line)
+
+    def flush(self) -> None:
+        """Have everything written, for a bounded time. The interpreter calls it at its end."""
+        for record in self._limit.summaries(at_end=True):
+            self.emit(record)
+        self._writer.flush(_LAST_WORDS)
+
+    def close(self) -> None:
+        """End the thread; what was logged is still written."""
+        self._writer.close()
+        super().close()
+
+    # What the writer's thread asks: see `gateway.telemetry.log_lines.Notices`.
+
+    def dropped(self, count: int) -> list[bytes]:
+        """The line that tells how many were dropped."""
+        text, level = "%d log lines were dropped: nobody read them", logging.WARNING
+        record = logging.LogRecord(__name__, level, "", 0, text, (count,), None)
+        return self._lines([record])
+
+    def due(self) -> list[bytes]:
+        """What is to be said of messages that were left out."""
+        return self._lines(self._limit.summaries())
+
+    def expecting(self) -> bool:
+        """Whether messages are being counted."""
+        return self._limit.counting
+
+    def _lines(self, records: Iterable[logging.LogRecord]) -> list[bytes]:
+        return [line for record in records if (line := self._line(record)) is not None]
+
+    def _line(self, record: logging.LogRecord) -> bytes | None:
+        try:
+            return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        except Exception:
+            # An unprintable argument. The standard library would show it, unmasked.
+            return None
+
+
+def _formatter(fmt: Format, stream: TextIO | None) -> logging.Formatter:
     shared: list[Processor] = [
         _head,
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -118,7 +174,8 @@ def _formatter(fmt: Format, stream: TextIO) -> logging.Formatter:
     if fmt == "json":
         return structlog.stdlib.ProcessorFormatter(processors=[*shared, _json])
     console = structlog.dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=stream is not None and stream.isatty(),
+        exception_formatter=structlog.dev.plain_traceback,
     )
     return structlog.stdlib.ProcessorFormatter(processors=[*shared, _printable, console])
 

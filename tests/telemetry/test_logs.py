@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.secret import Secret
-from gateway.telemetry.logs import RateLimit, configure, get_logger
+from gateway.telemetry.logs import configure, get_logger
+
+ROOT = Path(__file__).parents[2]
 
 
 class Terminal(io.StringIO):
@@ -196,35 +201,10 @@ def test_a_logger_works_before_configuration(capsys, caplog):
     assert len(caplog.records) == 1
 
 
-def _record(name: str, message: str) -> logging.LogRecord:
-    return logging.LogRecord(name, logging.ERROR, "file", 1, message, None, None)
-
-
-def test_equal_messages_of_asyncio_are_limited():
-    """A burst passes, the rest of the period is counted, and the next period says how many."""
-    now = [100.0]
-    limit = RateLimit(burst=2, period=10, clock=lambda: now[0])
-    passed = [limit.filter(_record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
-    assert passed == [True, True, False, False, False]
-    now[0] = 110.0
-    record = _record("asyncio", "accept failed\nsocket 6")
-    assert limit.filter(record)
-    assert record.suppressed == 3  # type: ignore[attr-defined]
-
-
-def test_other_messages_and_other_loggers_are_not_limited():
-    """The limit is for each message of the chatty loggers; the gateway's own always pass."""
-    limit = RateLimit(burst=1, period=10, clock=lambda: 0.0)
-    assert limit.filter(_record("asyncio", "a"))
-    assert limit.filter(_record("asyncio", "b"))
-    assert not limit.filter(_record("asyncio", "a"))
-    assert all(limit.filter(_record("gateway.x", "a")) for _ in range(3))
-
-
 def test_the_number_of_left_out_lines_is_written(logs):
     """A line that stands for others says so."""
     logs.configure()
-    record = _record("asyncio", "accept failed")
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 1, "accept failed", None, None)
     record.suppressed = 12
     logging.getLogger("asyncio").handle(record)
     assert logs.lines[0]["suppressed"] == 12
@@ -236,3 +216,36 @@ def test_repetition_is_limited_in_the_configured_logs(logs):
     for _ in range(50):
         logging.getLogger("asyncio").error("accept failed")
     assert 1 <= len(logs.lines) < 50
+
+
+PROGRAM = """
+import logging, sys
+from gateway.telemetry.logs import configure
+configure("info", "json")
+for number in range(2000):
+    logging.getLogger("gateway.x").info("line %d", number)
+for number in range(15):
+    logging.getLogger("gateway.proxy.x").info("again")
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise ValueError", "1 / 0"])
+def test_all_is_written_before_the_process_ends(end):
+    """However a program ends, the lines it has logged and what it has left out are there."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{PROGRAM}\n{end}"], stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    lines = [json.loads(line) for line in ended.stderr.splitlines() if line.startswith(b"{")]
+    events = [line["event"] for line in lines]
+    assert events[:2000] == [f"line {number}" for number in range(2000)]
+    assert events[2000:] == 10 * ["again"] + ["left out: again"]
+    assert lines[-1]["suppressed"] == 5
+
+
+def test_a_process_ends_though_nobody_reads_its_log(pipe):
+    """A full pipe holds up neither who logs nor the end of the process."""
+    pipe.fill()
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], stderr=pipe.writer, cwd=ROOT, check=False
+    )
+    assert ended.returncode == 0

@@ -1,0 +1,179 @@
+"""The thread that writes log lines: whoever logs never waits for whoever reads the log.
+
+Standard error may be a pipe that nobody empties. Between it and the program stands a backlog,
+bounded in lines and bytes; what does not fit is dropped, counted, and told of when there is room.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+# Seconds between two looks at what is due without a line that would wake the thread.
+_LOOK: Final = 1.0
+# A busy loop does not let go of the interpreter for long enough to wake another thread: see
+# `gateway.telemetry.sink`.
+_HANDOFF_AFTER: Final = 0.05
+_HANDOFF: Final = 0.00005
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much may wait to be written."""
+
+    lines: int = 10_000
+    bytes: int = 4 * 1024 * 1024
+
+
+class Notices(Protocol):
+    """What the thread has to say beside the lines that it is given. All are called in it."""
+
+    def dropped(self, count: int) -> Iterable[bytes]:
+        """The lines that tell how many were dropped."""
+        ...
+
+    def due(self) -> Iterable[bytes]:
+        """Lines that need no occasion."""
+        ...
+
+    def expecting(self) -> bool:
+        """Whether something will be due before long."""
+        ...
+
+
+class LineWriter:
+    """Writes lines to a file descriptor; its methods may be called in any thread.
+
+    The first line starts the thread. It is a daemon: nothing wakes it from a write to a pipe that
+    nobody reads.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        notices: Notices,
+        *,
+        room: Room | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fd = fd
+        self._notices = notices
+        self._room = room or Room()
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queue: list[bytes] = []
+        self._lines = 0  # accepted and not written, the same in bytes
+        self._bytes = 0
+        self._dropped = 0
+        self._untold = 0  # lost to a failing descriptor: there is nobody to tell yet
+        self._writing = False
+        self._closing = False
+        self._progress = 0.0
+        self._handed_off = 0.0
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: bytes) -> None:
+        """Have a line written, its newline included, or drop it. Never waits for the reader."""
+        with self._changed:
+            if self._lines >= self._room.lines or self._bytes + len(line) > self._room.bytes:
+                self._dropped += 1
+            else:
+                if not self._lines:
+                    self._progress = self._clock()
+                self._queue.append(line)
+                self._lines += 1
+                self._bytes += len(line)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+        self._hand_off()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is written, at most `timeout` seconds; whether it was."""
+        with self._changed:
+            return self._changed.wait_for(self._is_idle, timeout)
+
+    def close(self) -> None:
+        """End the thread once it has written what it has; does not wait for that."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return not (self._queue or self._dropped or self._writing)
+
+    def _hand_off(self) -> None:
+        now = self._clock()
+        if now - max(self._progress, self._handed_off) > _HANDOFF_AFTER:
+            self._handed_off = now
+            time.sleep(_HANDOFF)
+
+    def _run(self) -> None:
+        while True:
+            lines = self._next()
+            lost = sum(not self._write(line) for line in lines)
+            lost += self._tell_dropped(bool(lines))
+            for line in self._notices.due():
+                self._write(line)
+            with self._changed:
+                self._done(lines, lost)
+                if self._closing and self._is_idle():
+                    return
+
+    def _next(self) -> list[bytes]:
+        """The lines that wait; none when something is to be said without."""
+        with self._changed:
+            while self._is_idle() and not self._closing:
+                if not self._changed.wait(_LOOK if self._notices.expecting() else None):
+                    break
+            lines, self._queue = self._queue, []
+            self._writing = True
+            return lines
+
+    def _tell_dropped(self, occasion: bool) -> int:
+        """Tell what was dropped behind the lines just written; how many are still to be told.
+
+        The room of these lines is not free yet, so that the notice stands where the gap is.
+        """
+        with self._changed:
+            dropped, self._dropped = self._dropped, 0
+            if dropped or occasion:
+                dropped, self._untold = dropped + self._untold, 0
+        if dropped and not all(map(self._write, self._notices.dropped(dropped))):
+            return dropped
+        return 0
+
+    def _done(self, lines: list[bytes], lost: int) -> None:
+        self._lines -= len(lines)
+        self._bytes -= sum(map(len, lines))
+        self._untold += lost
+        self._writing = False
+        self._progress = self._clock()
+        self._changed.notify_all()
+
+    def _write(self, line: bytes) -> bool:
+        """Write one line, blocking; false when that failed.
+
+        One at a time: up to PIPE_BUF bytes no other process's line can come in between.
+        """
+        rest = memoryview(line)
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except BlockingIOError:
+                # Another process made the description non-blocking: that is no failure.
+                self._wait_writable()
+            except OSError:
+                return False
+        return True
+
+    def _wait_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        poll.poll(1000)

@@ -1,0 +1,75 @@
+"""A standard error that nobody reads must not stop anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.doubles.processes import free_port
+from tests.doubles.wire import Wire, ask, get
+from tests.lifecycle.conftest import Service, StartService
+from tests.telemetry.conftest import Pipe
+
+BROKEN = b"GET /fhir/Patient/1 HTTP/1.1\r\nHost gateway\r\n\r\n"
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A fresh pipe."""
+    ends = Pipe(*os.pipe())
+    yield ends
+    for fd in (ends.reader, ends.writer):
+        if fd >= 0:
+            os.close(fd)
+
+
+def start_into(pipe: Pipe, start_service: StartService, **sections: object) -> Service:
+    """A gateway whose standard error is the pipe; its address is known without the log."""
+    prefix = ("sh", "-c", f'exec "$@" 2>/dev/fd/{pipe.writer}', "sh")
+    listen = {"address": f"127.0.0.1:{free_port()}"}
+    return start_service(*prefix, pass_fds=(pipe.writer,), listen=listen, **sections)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe, workers: int) -> None:
+    """With a full pipe for its log a gateway starts, answers, says it lives, and ends."""
+    pipe.fill()
+    service = start_into(pipe, start_service, workers=workers)
+    await service.until_ready()
+    async with asyncio.timeout(30):
+        for _ in range(300):
+            assert (await ask(service.address, BROKEN)).status == 400
+            assert (await ask(service.address, get("/nowhere"))).status == 404
+        assert (await service.operators("/livez"))[0] == 200
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+
+
+async def test_callers_cannot_fill_the_log(start_service: StartService, pipe: Pipe) -> None:
+    """Of a thousand broken requests ten are shown and the others counted, at the latest at the end.
+
+    A reader that comes late still gets everything.
+    """
+    filling = pipe.fill()
+    service = start_into(pipe, start_service)
+    await service.until_ready()
+    for _ in range(1000):
+        assert (await ask(service.address, BROKEN)).status == 400
+    async with await Wire.open(service.address) as wire:
+        assert (await wire.ask(get("/nowhere"))).status == 404
+    reading = asyncio.ensure_future(asyncio.to_thread(pipe.read_to_end))
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+    lines = [json.loads(line) for line in (await reading)[filling:].splitlines()]
+    refused = [line for line in lines if "bad-request" in line["event"]]
+    shown = [line for line in refused if not line["event"].startswith("left out")]
+    periods = 1 + sum("suppressed" in line for line in shown)
+    assert len(shown) <= 10 * periods
+    assert len(shown) + sum(line.get("suppressed", 0) for line in refused) == 1000
+    assert sum("unknown-path" in line["event"] for line in lines) == 1
+    assert any("serving" in line["event"] for line in lines)

@@ -1,0 +1,95 @@
+"""Equal messages of those that callers and the system can make repeat themselves."""
+
+from __future__ import annotations
+
+import logging
+
+from gateway import errors
+from gateway.errors import GatewayError, Reason
+from gateway.telemetry.repetition import RateLimit
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def record(name: str, message: str, *args: object) -> logging.LogRecord:
+    """A record as a logger makes it."""
+    return logging.LogRecord(name, logging.ERROR, "file", 1, message, args, None)
+
+
+def refusal(reason: Reason, number: int) -> logging.LogRecord:
+    """What the request path logs of a request that failed."""
+    error = GatewayError(reason, f"detail {number}")
+    return record("gateway.proxy.handler", "%s (request %s)", error, f"id-{number}")
+
+
+def test_equal_messages_of_asyncio_are_limited():
+    """A burst passes, the rest of the period is counted, and the next period says how many."""
+    clock = Clock()
+    limit = RateLimit(burst=2, period=10, clock=clock)
+    passed = [limit.filter(record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
+    assert passed == [True, True, False, False, False]
+    clock.now += 10
+    first = record("asyncio", "accept failed\nsocket 6")
+    assert limit.filter(first)
+    assert first.suppressed == 3  # type: ignore[attr-defined]
+    assert limit.summaries(at_end=True) == []
+
+
+def test_other_messages_and_other_loggers_are_not_limited():
+    """The limit is for each message of the chatty loggers; the gateway's own always pass."""
+    limit = RateLimit(burst=1, period=10, clock=lambda: 0.0)
+    assert limit.filter(record("asyncio", "a"))
+    assert limit.filter(record("asyncio", "b"))
+    assert not limit.filter(record("asyncio", "a"))
+    for name in ("gateway.x", "gateway.proxyish", "gateway"):
+        assert all(limit.filter(record(name, "a")) for _ in range(3))
+
+
+def test_failed_requests_are_limited_by_reason():
+    """Requests that fail for one reason do not hide those that fail for another."""
+    limit = RateLimit(clock=lambda: 0.0)
+    refused = [limit.filter(refusal(errors.BAD_REQUEST, n)) for n in range(300)]
+    assert refused == 10 * [True] + 290 * [False]
+    assert limit.filter(refusal(errors.URL_TOO_LONG, 1))
+
+
+def test_left_out_lines_are_told_though_none_comes_after_them():
+    """When the period is over, a line says how many were left out of it, and only once."""
+    clock = Clock()
+    limit = RateLimit(clock=clock)
+    for number in range(300):
+        limit.filter(refusal(errors.BAD_REQUEST, number))
+    limit.filter(refusal(errors.URL_TOO_LONG, 1))
+    clock.now += 9.9
+    assert limit.summaries() == []
+    clock.now += 0.1
+    [summary] = limit.summaries()
+    assert summary.getMessage() == "left out: bad-request"
+    assert (summary.suppressed, summary.levelno) == (290, logging.ERROR)  # type: ignore[attr-defined]
+    assert limit.summaries() == []
+    assert not limit.counting
+
+
+def test_the_end_does_not_wait_for_the_period():
+    """At the end of the process all that was left out is told."""
+    limit = RateLimit(clock=lambda: 0.0)
+    for number in range(11):
+        limit.filter(refusal(errors.BAD_REQUEST, number))
+    assert limit.counting
+    assert len(limit.summaries(at_end=True)) == 1
+
+
+def test_invented_messages_take_no_memory():
+    """However many different messages there are, only so many are remembered."""
+    limit = RateLimit(clock=lambda: 0.0)
+    assert all(limit.filter(record("asyncio", str(number))) for number in range(5000))
+    assert len(limit._seen) <= 256
