@@ -1,6 +1,7 @@
 // Runs oidc-provider (OpenID-certified) as the platform's SSO on a free loopback port.
 //
-// Argument: JSON {clients: [{id, secret, authMethod}], audience, lifetime}, lifetime in seconds.
+// Argument: JSON {clients: [{id, authMethod, secret or jwks}], audience, lifetime}, the lifetime in
+// seconds.
 // Prints one line of JSON, {issuer, tokenUrl, jwksUrl}, as soon as it answers. Ends with SIGTERM.
 //
 // Like the national SSO it takes no `scope` and no `resource`: every client gets a JWT for the one
@@ -19,10 +20,11 @@ const signingKey = () => ({
   use: 'sig',
 });
 
-const client = ({ id, secret, authMethod }) => ({
+const client = ({ id, secret, jwks, authMethod }) => ({
   client_id: id,
-  client_secret: secret,
+  ...(jwks ? { jwks } : { client_secret: secret }),
   token_endpoint_auth_method: authMethod,
+  scope: 'openid',
   grant_types: ['client_credentials'],
   redirect_uris: [],
   response_types: [],
@@ -30,9 +32,12 @@ const client = ({ id, secret, authMethod }) => ({
 
 const configuration = {
   clients: settings.clients.map(client),
+  // What there is but a client may not have is `invalid_scope`.
+  scopes: ['openid', 'system/*.rs'],
   jwks: { keys: [signingKey()] },
   routes: { token: TOKEN_PATH },
-  clientAuthMethods: ['client_secret_post', 'client_secret_basic'],
+  clientAuthMethods: ['client_secret_post', 'client_secret_basic', 'private_key_jwt'],
+  enabledJWA: { clientAuthSigningAlgValues: ['RS384', 'ES384'] },
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },

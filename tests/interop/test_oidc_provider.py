@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import aiohttp
@@ -13,7 +15,7 @@ import pytest
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome
 
-from tests.interop.stages import SECRETS, FhirKit, GuardedStage, SetStage, Sso
+from tests.interop.stages import SECRETS, FhirKit, GuardedStage, SetStage, Sso, ec_key
 
 METADATA = "/metadata"
 
@@ -74,6 +76,88 @@ async def test_client_secret_basic_sends_the_credentials_in_the_header(
         assert request.headers.getall("Authorization") == [f"Basic {pair}"]
         assert parse_qs(request.body.decode()) == {"grant_type": ["client_credentials"]}
         assert stage.guard.clients == ["lab-basic"]
+
+
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "jwk"])
+@pytest.mark.parametrize(("client_id", "algorithm"), [("lab-rsa", "RS384"), ("lab-ec", "ES384")])
+async def test_private_key_jwt_signs_for_a_token(
+    set_stage: SetStage, sso: Sso, client_id: str, algorithm: str, form: str
+) -> None:
+    """With `private_key_jwt` the form holds a signed assertion that the SSO takes."""
+    async with set_stage(sso, client_id) as stage:
+        credential = {
+            **sso.credential(client_id),
+            "private_key_file": str(sso.keys.path(client_id, form)),
+        }
+        gateway = await stage.gateway(credentials={"default": credential})
+
+        assert await statuses(gateway.url + METADATA, 1) == [200]
+
+        [request] = stage.token_endpoint.seen
+        fields = parse_qs(request.body.decode())
+        assert set(fields) == {"grant_type", "client_assertion_type", "client_assertion"}
+        assert "Authorization" not in request.headers
+        head = fields["client_assertion"][0].partition(".")[0]
+        assert json.loads(base64.urlsafe_b64decode(head + "=="))["alg"] == algorithm
+        assert stage.guard.clients == [client_id]
+
+
+async def test_every_token_has_an_assertion_of_its_own(
+    set_stage: SetStage, start_sso: Callable[[int], Sso]
+) -> None:
+    """The SSO, which takes no assertion twice, gives a second and a third token."""
+    async with set_stage(start_sso(3), "lab-ec") as stage:
+        gateway = await stage.gateway()
+        deadline = time.monotonic() + 30
+        while len(set(stage.guard.tokens)) < 3 and time.monotonic() < deadline:
+            assert await statuses(gateway.url + METADATA, 1) == [200]
+            await asyncio.sleep(0.1)
+
+        assert len(set(stage.guard.tokens)) == 3
+        assert {one.status for one in stage.token_endpoint.seen} == {200}
+
+
+REFUSALS = {
+    "wrong secret": ("lab-post", {"client_secret": "wrong"}, "invalid_client", "client secret"),
+    "unknown client": ("lab-post", {"client_id": "nobody"}, "invalid_client", "client_id"),
+    "wrong method": (
+        "lab-ec",
+        {"auth_method": "client_secret_post", "client_secret": "a", "private_key_file": None},
+        "invalid_client",
+        "auth_method",
+    ),
+    "foreign key": ("lab-ec", {}, "invalid_client", "private key"),
+    "key of another kind": ("lab-rsa", {}, "invalid_client", "private key"),
+    "scope": ("lab-post", {"scope": "system/*.rs"}, "invalid_scope", "to check: scope"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+async def test_a_refusal_names_what_to_check(
+    set_stage: SetStage, sso: Sso, tmp_path: Path, case: str
+) -> None:
+    """What the SSO refuses is 502 `token-refused`, with its code and what to look at."""
+    client_id, changes, code, words = REFUSALS[case]
+    if not changes:
+        file = tmp_path / "foreign.jwk"
+        file.write_text(json.dumps(ec_key().as_dict(private=True)))
+        changes = {"private_key_file": str(file)}
+    async with set_stage(sso, client_id) as stage:
+        credential = {**sso.credential(client_id), **changes}
+        gateway = await stage.gateway(ready=False, credentials={"default": credential})
+
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(gateway.url + METADATA) as answer,
+        ):
+            assert (answer.status, answer.headers["X-Gateway-Error"]) == (502, "token-refused")
+            outcome = await answer.json(content_type="application/fhir+json")
+
+        diagnostics = outcome["issue"][0]["diagnostics"]
+        assert f"error {code}" in diagnostics
+        assert words in diagnostics
+        assert len(stage.token_endpoint.seen) == 1
+        assert stage.platform.seen == []
 
 
 async def test_fifty_simultaneous_first_requests_cause_one_token_request(
