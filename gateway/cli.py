@@ -296,6 +296,6 @@ def token(
     except StartError as error:
         _fail(str(error), NO_START)
     except TokenRequestError as error:
-        _fail(f"no token: {command.reason(error, settings.sso, credential)}", CHECK_FAILED)
+        _fail(f"no token: {command.reason(error, settings, credential)}", CHECK_FAILED)
     for line in command.describe(response, show=show):
         typer.echo(line)

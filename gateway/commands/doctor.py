@@ -174,7 +174,7 @@ async def _ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenR
     except StartError as error:
         return Finding(check, "failed", str(error), "Mend the secret or key first"), None
     except TokenRequestError as error:
-        reason = token_command.reason(error, settings.sso, name)
+        reason = token_command.reason(error, settings, name)
         hint = (
             "The SSO's operator can tell what is registered for this client"
             if error.kind == "refused"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
 from urllib.parse import parse_qsl
 
 import aiohttp
 import orjson
 
 from gateway.certificates import sso_tls
-from gateway.config import Settings, SsoSettings
+from gateway.config import SecretUnreadable, Settings
+from gateway.oauth.explaining import explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.wiring import client_credentials, token_endpoint
@@ -64,39 +65,22 @@ def _decoded(part: str) -> str:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
 
 
-_REFUSALS: Final = {
-    "invalid_client": (
-        "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
-    ),
-    "invalid_scope": "set credentials.{name}.scope to null, or to a scope you were given",
-    "unauthorized_client": (
-        "check the secret; or the client may not use client_credentials: ask the SSO's operator"
-    ),
-    "unsupported_grant_type": "is sso.token_url the token endpoint?",
-}
-_CAUSES: Final = {
-    "time-out": "{url} did not answer within {timeout:g} s",
-    "name not found": "the host name in {url} cannot be resolved",
-    "no connection": "no connection to {url}: nothing listens there, or a firewall is between",
-    "certificate": "the certificate of {url} is not trusted; its CA goes into sso.ca_file",
-    "TLS": "no secure connection to {url}: TLS failed",
-    "connection broken": "the connection to {url} broke before the answer was complete",
-    "not HTTP": "{url} answered something that is not HTTP",
-    "redirect": "{url} answered with a redirect, which is never followed; correct sso.token_url",
-}
-
-
-def reason(error: TokenRequestError, sso: SsoSettings, name: str) -> str:
+def reason(error: TokenRequestError, settings: Settings, name: str) -> str:
     """Why there is no token, in plain words; never text of the SSO."""
-    if error.kind == "refused":
-        hint = _REFUSALS.get(error.oauth_error or "", "check credentials.{name} and sso.token_url")
-        code = f", {error.oauth_error}" if error.oauth_error else ""
-        return f"the SSO refused (status {error.status}{code}): {hint.format(name=name)}"
-    if error.kind == "throttled":
-        wait = f"; try again in {error.retry_after:.0f} s" if error.retry_after else ""
-        return f"the SSO has had too many requests{wait}"
-    known = _CAUSES.get(error.cause)
-    if known is not None:
-        return known.format(url=sso.token_url, timeout=sso.timeout)
-    status = f" (status {error.status})" if error.status else ""
-    return f"{sso.token_url} gave no token{status}: {error.cause}"
+    note = _blank(settings, name) if error.kind == "refused" else ""
+    sso = settings.sso
+    return explain(error, name, timeout=sso.timeout, url=sso.token_url) + note
+
+
+def _blank(settings: Settings, name: str) -> str:
+    """Tells of what nobody sees: blanks around the secret."""
+    credential = settings.credentials[name]
+    if credential.auth_method == "private_key_jwt":
+        return ""
+    source = credential.secret_source(name)
+    with contextlib.suppress(SecretUnreadable):
+        secret = source.read()
+        lines = [] if secret is None else secret.reveal().splitlines()
+        if any(line != line.strip() for line in lines if line.strip()):
+            return f" ({source.key} begins or ends with a blank: is that meant?)"
+    return ""

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
+from gateway.oauth.explaining import UNKNOWN_CODE
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 
@@ -56,19 +57,23 @@ class Failure:
     until: float
     count: int
 
-    def gateway_error(self, now: float) -> GatewayError:
-        """What a request gets that needed the token; a new object for each."""
+    def gateway_error(self, now: float, detail: str) -> GatewayError:
+        """What a request gets that needed the token; a new object each time.
+
+        `detail` is what the log says of it.
+        """
         error = self.error
         reported = error.cause if error.status is None else f"status {error.status}"
         if error.oauth_error is not None:
-            reported += f", error {error.oauth_error}"
+            known = error.oauth_error != "other"
+            reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
         if error.kind == "refused":
             check = _TO_CHECK.get(error.oauth_error or "", _ANY)
             hint = f"SSO: {reported}; to check: {check}"
-            return GatewayError(TOKEN_REFUSED, detail=str(error), hint=hint)
+            return GatewayError(TOKEN_REFUSED, detail=detail, hint=hint)
         return GatewayError(
             SSO_UNAVAILABLE,
-            detail=str(error),
+            detail=detail,
             hint=f"SSO: {reported}",
             retry_after=max(1.0, self.until - now),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,15 +58,33 @@ def cause(error: Exception) -> str:
     """A fixed word for an exception. The order matters: aiohttp's classes overlap."""
     for kinds, word in _CAUSES:
         if isinstance(error, kinds):
-            return word
+            return word if isinstance(word, str) else word(error)
     return f"unexpected {type(error).__name__}"
 
 
-_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
+def _certificate(error: Exception) -> str:
+    """What is wrong with it, by OpenSSL's number (X509_V_ERR_…)."""
+    code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
+    return {9: "certificate time", 10: "certificate time", 62: _NAME, 64: _NAME}.get(
+        code, "certificate"
+    )
+
+
+def _tls(error: Exception) -> str:
+    """Plain HTTP where TLS was expected is told from other failures, by OpenSSL's words."""
+    reason = getattr(getattr(error, "os_error", error), "reason", None)
+    return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
+
+
+_NAME: Final = "certificate name"
+
+
+_Word = str | Callable[[Exception], str]
+_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
     ((TimeoutError,), "time-out"),
     ((aiohttp.ClientConnectorDNSError,), "name not found"),
-    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), "certificate"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "TLS"),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _certificate),
+    ((aiohttp.ClientSSLError, ssl.SSLError), _tls),
     ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
     ((aiohttp.ClientConnectorError,), "no connection"),
     ((aiohttp.ClientResponseError,), "not HTTP"),

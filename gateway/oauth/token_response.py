@@ -65,10 +65,10 @@ class TokenRequestError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        parts = [self.cause]
+        parts = [] if self.cause == self.kind else [self.cause]
         if self.status is not None:
             parts.append(f"status {self.status}")
-        if self.oauth_error is not None:
+        if self.oauth_error not in (None, "other"):
             parts.append(f"error {self.oauth_error}")
         return f"token request {self.kind}: {', '.join(parts)}"
 

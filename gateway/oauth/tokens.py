@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from gateway.errors import SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.oauth.collaborators import TimerHandle, TimeSource, TokenObserver, TokenSource
+from gateway.oauth.explaining import explain
 from gateway.oauth.fetching import Fetcher
 from gateway.oauth.pacing import Failure, Pacing, Rejections, TokenPolicy
 from gateway.oauth.store import TokenStore
@@ -170,10 +171,10 @@ class Tokens:
         slot = self._slots[credential]
         self._give_up(slot, rejected)
         if slot.rejections.paused(self._clock()):
-            raise GatewayError(TOKEN_REJECTED, detail="forced token fetches pause")
+            raise _rejected("fresh tokens were refused before; none is fetched for a moment")
         token = self.current(credential) or await self._join(slot)
         if token == rejected:
-            raise GatewayError(TOKEN_REJECTED, detail="the SSO gave the rejected token again")
+            raise _rejected("the SSO gave the token again that the platform refuses")
         return token
 
     def rejected_again(self, credential: str, token: Token) -> None:
@@ -241,7 +242,7 @@ class Tokens:
     async def _join(self, slot: _Slot) -> Token:
         """Wait for the flight under way, or for a new one; a leaving waiter does not end it."""
         if slot.flight is None and slot.failure is not None and self._failing(slot):
-            raise slot.failure.gateway_error(self._clock())
+            raise self._failed(slot, slot.failure)
         flight = self._launch(slot)
         self._count_waiter(slot, 1)
         try:
@@ -249,16 +250,24 @@ class Tokens:
         finally:
             self._count_waiter(slot, -1)
         if not flight.done():
-            raise GatewayError(SSO_UNAVAILABLE, detail="no token in time", retry_after=1.0)
+            waited = f"no token within {self._policy.wait_timeout:g} s"
+            raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
         if flight.cancelled():
             raise GatewayError(SHUTTING_DOWN, close=True)
         outcome = flight.result()
         now = self._clock()
         if isinstance(outcome, Failure):
-            raise outcome.gateway_error(now)
+            raise self._failed(slot, outcome)
         if now >= outcome.usable_until:
-            raise GatewayError(SSO_UNAVAILABLE, detail="expired while waiting", retry_after=1.0)
+            expired = "the token expired while the request waited for it"
+            raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
         return outcome
+
+    def _failed(self, slot: _Slot, failure: Failure) -> GatewayError:
+        return failure.gateway_error(self._clock(), self._explain(slot, failure.error))
+
+    def _explain(self, slot: _Slot, error: TokenRequestError) -> str:
+        return explain(error, slot.credential, timeout=self._policy.wait_timeout)
 
     def _count_waiter(self, slot: _Slot, change: int) -> None:
         slot.waiters += change
@@ -303,7 +312,8 @@ class Tokens:
             pause, slot.retry_at_once = 0.0, False
         slot.failure = Failure(outcome, now + pause, count)
         self._schedule(slot, pause)
-        _log.warning("credential %s: %s; again in %.1f s", slot.credential, outcome, pause)
+        why = self._explain(slot, outcome)
+        _log.warning("credential %s: %s; asking again in %.0f s", slot.credential, why, pause)
         return slot.failure
 
     def _install(self, slot: _Slot, token: Token, now: float) -> None:
@@ -322,3 +332,8 @@ class Tokens:
             return
         slot.next_attempt = self._clock() + delay
         slot.timer = self._times.call_later(delay, lambda: self._launch(slot))
+
+
+def _rejected(detail: str) -> GatewayError:
+    # Nothing was sent now, but it is the platform's 401 that stands in the way.
+    return GatewayError(TOKEN_REJECTED, detail=detail, upstream_status=401)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.doubles import sso as answers
 from tests.doubles.sso import Sso
-from tests.test_cli import custom, dhp, write
+from tests.test_cli import custom, dhp, operators, write
 
 
 def key_file(path: Path, curve: ec.EllipticCurve) -> Path:
@@ -64,3 +67,61 @@ async def test_a_key_that_cannot_sign(tmp_path: Path, command: str) -> None:
     assert result.code == 3
     last = result.err.splitlines()[-1]
     assert f"credentials.default.private_key_file: {file}: is an EC key of the curve" in last
+
+
+def behind_tls(*names: str, **options: Any) -> tuple[Sso, trustme.CA]:
+    """An SSO with a certificate of a private CA for these names."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names, **options).configure_cert(server)
+    return Sso(server), authority
+
+
+async def why(folder: Path, settings: dict[str, Any]) -> str:
+    """What the command says when there is no token."""
+    result = await dhp("token", "--config", write(folder, settings))
+    assert (result.code, result.out) == (1, "")
+    return result.err
+
+
+async def test_certificates_that_fail_are_told_apart(tmp_path: Path) -> None:
+    """An unknown CA, another host's name and a date that has passed need different people."""
+    unknown, _ = behind_tls("127.0.0.1")
+    async with unknown:
+        assert "is not trusted; its CA goes into sso.ca_file" in await why(
+            tmp_path, custom(unknown)
+        )
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    for names, options, words in (
+        (("other.example",), {}, "belongs to another host name"),
+        (("127.0.0.1",), {"not_after": past}, "is not valid at this time"),
+    ):
+        sso, authority = behind_tls(*names, **options)
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        async with sso:
+            settings = custom(sso)
+            settings["sso"]["ca_file"] = str(tmp_path / "ca.pem")
+            assert words in await why(tmp_path, settings)
+
+
+async def test_https_to_a_plain_port(tmp_path: Path) -> None:
+    """A port that speaks plain HTTP is not mistaken for a broken TLS."""
+    async with operators(200, {}) as port, Sso() as sso:
+        settings = custom(sso)
+        settings["sso"]["token_url"] = f"https://127.0.0.1:{port}/oauth/token"
+        assert "does not speak TLS; check port and https:// in sso.token_url" in await why(
+            tmp_path, settings
+        )
+
+
+@pytest.mark.parametrize(("secret", "told"), [(b"s3cret ", True), (b"s3cret", False)])
+async def test_a_blank_behind_the_secret(tmp_path: Path, secret: bytes, told: bool) -> None:
+    """What nobody sees in an editor is told where the SSO refuses; the secret is not shown."""
+    file = tmp_path / "secret"
+    file.write_bytes(secret)
+    async with Sso() as sso:
+        sso.answer(answers.refusal("invalid_client", 401))
+        credential = {"client_id": "a", "client_secret_file": str(file)}
+        text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
+    assert ("client_secret begins or ends with a blank" in text) is told
+    assert "s3cret" not in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gateway.errors import GatewayError
 from gateway.oauth.token import Token
 from tests.doubles import sso as answers
@@ -80,6 +82,9 @@ async def test_second_rejection_pauses(given: Bench) -> None:
     for _ in range(20):
         assert given.current == "token-2"
         assert await replaced(given, fresh) == "token-rejected"
+    with pytest.raises(GatewayError) as caught:
+        await given.tokens.replace("default", fresh)
+    assert caught.value.upstream_status == 401
     await given.clock.advance(0.9)
     assert await replaced(given, fresh) == "token-rejected"
     assert asked(given) == 2
