@@ -93,10 +93,10 @@ class RedisStore:
     async def put(self, key: StoreKey, token: Token) -> None:
         """Keep `token` until it expires, in place of any other."""
         place = _place(key, "token")
-        remaining = token.expires_at - self._times.clock()
         sealed = self._seal(key).close(Content(token.reveal(), token.lifetime, token.scope))
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
+        remaining = token.expires_at - self._times.clock()
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
         async with self._client.pipeline(transaction=True) as commands:
             commands.delete(place)
