@@ -59,6 +59,22 @@ async def test_the_printed_curl_line_reads_a_patient(tmp_path: Path) -> None:
     assert refused == 401
 
 
+async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:
+    """A search parameter that nobody knows is ignored, and the gateway warns of it."""
+    async with sandbox(tmp_path) as process, aiohttp.ClientSession() as session:
+        base = f"{said(process, 'Gateway')}/Patient"
+        async with session.get(f"{base}?bogus=1") as answer:
+            warning, bundle = answer.headers.get("X-Gateway-Warning"), await answer.json()
+        async with session.get(base) as answer:
+            everything, plain = await answer.json(), answer.headers.get("X-Gateway-Warning")
+        strict = {"Prefer": "handling=strict"}
+        async with session.get(f"{base}?bogus=1", headers=strict) as answer:
+            refused = answer.status
+    assert warning == 'search-parameter-ignored; names="bogus"'
+    assert bundle["total"] == everything["total"]
+    assert (plain, refused) == (None, 400)
+
+
 async def test_the_gateway_of_the_sandbox_becomes_ready(tmp_path: Path) -> None:
     """The operators' address that is printed answers."""
     async with sandbox(tmp_path) as process:
