@@ -10,9 +10,10 @@ export PYTHON
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  PYTHON=python3.12 behind any of them names another interpreter (3.11 or newer)'
 
-demo: venv ## Set up, then run the gateway on the embedded sandbox platform (Ctrl-C ends it)
-	@exec $(BIN)/dhp-gateway sandbox
+demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends it (ARGS="--port 8091" etc.)
+	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
 	@$(BIN)/python -m pytest $(TESTS)

@@ -1,0 +1,65 @@
+"""What stands around the gateway for those who set it up: the make targets and `.ci/venv`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Says who it is, and can make no environment.
+INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit 1 ;; esac\n'
+
+
+def make(*arguments: str) -> str:
+    """What make prints."""
+    done = subprocess.run(["make", *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_takes_options() -> None:
+    """ARGS go to the sandbox: its ports may be taken on this machine."""
+    assert "dhp-gateway sandbox --port 8091" in make("-n", "demo", "ARGS=--port 8091")
+
+
+def test_the_help_names_what_can_be_chosen() -> None:
+    """Ports and interpreter can be chosen, and `make help` is where one looks first."""
+    shown = make("help")
+    assert "ARGS=" in shown
+    assert "PYTHON=" in shown
+
+
+@pytest.mark.parametrize(
+    ("made_by", "lock", "why"),
+    [
+        ("Python 3.11.7", "4294967295 0", "made by Python 3.11.7 and this is Python 3.12.9"),
+        ("Python 3.12.9", "1 1", "lock has changed"),
+        ("Python 3.12.9", "4294967295 0", ""),
+    ],
+    ids=["another interpreter", "another lock file", "the same"],
+)
+def test_an_environment_that_is_made_anew_says_why(
+    tmp_path: Path, made_by: str, lock: str, why: str
+) -> None:
+    """Nobody waits a minute for an environment that seemed to be there without being told why."""
+    for tool in ("cat", "cksum", "rm", "sh"):
+        found = shutil.which(tool)
+        assert found is not None
+        (tmp_path / tool).symlink_to(found)
+    (tmp_path / "python").write_text(INTERPRETER)
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "lock").touch()
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / ".installed").write_text(f"{made_by} {lock}")
+    done = subprocess.run(
+        [ROOT / ".ci" / "venv", tmp_path / "venv", tmp_path / "lock"],
+        env={"PATH": str(tmp_path), "PYTHON": "python"},
+        capture_output=True,
+        text=True,
+    )
+    assert why in done.stderr
+    assert (done.returncode == 0) is (not why)
+    assert ("anew" in done.stderr) is bool(why)
