@@ -17,8 +17,11 @@ _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
-# Escapes of characters that a host name may hold: such a string is looked at like one with a host.
-_ESCAPED_HOST: Final = re.compile(rb"\\u00(?:2[de]|3[0-9a]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
+# Within strings of queries a URL may be percent-encoded.
+_SCHEME: Final = re.compile(
+    rb"(?:h|\\u00[46]8)(?:t|\\u00[57]4){2}(?:p|\\u00[57]0)(?:s|\\u00[57]3)?"
+    rb"(?::|%3a|\\u003a)(?:\\?/|%2f|\\u002f){2}"
+)
 
 _STRING: Final = rb'"[^"]*+"'
 _FILL: Final = rb'[^"{}\[\]]*+'
@@ -34,12 +37,12 @@ def _balanced(depth: int) -> bytes:
     return pattern
 
 
-_CONTAINER: Final = _balanced(12)
-_VALUE: Final = rb"(?:" + _STRING + rb"|" + _CONTAINER + rb'|[^"{}\[\]\s:,])'
+CONTAINER: Final = _balanced(12)
+_VALUE: Final = rb"(?:" + _STRING + rb"|" + CONTAINER + rb'|[^"{}\[\]\s:,])'
 GAP: Final = re.compile(_FILL)
 TEXT_MEMBER: Final = re.compile(rb'"([^"\\]*+)"\s*+:\s*+"[^"]*+"')
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
-ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + _CONTAINER + rb"))*+")
+ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*+")
 MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
 # In a resource's own members the watched ones are stopped at; and `entry`, too long to try whole.
 WATCHED: Final = re.compile(
@@ -53,7 +56,7 @@ WATCHED: Final = re.compile(
 
 def needles(swap: Swap) -> Needles:
     """The places in JSON that may belong to a URL under the bases."""
-    return Needles(swap.hosts, b"\\u00", _ESCAPED_HOST)
+    return Needles(swap.hosts, _SCHEME, b"\\u00")
 
 
 def masked(text: bytes) -> bytes:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 END: Final = 1 << 62
 """Beyond every position."""
+
+
+# Bytes: more than "https://" takes in references to characters, each with leading zeros.
+_LONGEST_SCHEME: Final = 128
 
 
 class Rewriter(Protocol):
@@ -31,40 +36,39 @@ class Rewriter(Protocol):
 
 
 class Needles:
-    """The places where a host name occurs, in any case, or may be hidden by an escape.
+    """The places where an absolute URL with one of the hosts begins, however it is spelled.
 
-    `escape` starts every escape of the format; `hidden` matches those of a host's characters.
+    `scheme` matches all spellings of "http://" and "https://" in text of lower case; `escape`
+    starts every escape of the format, which may hide the host behind it. To be looked at again:
+    a place may turn out to be none.
     """
 
-    __slots__ = ("_escape", "_hidden", "_hosts", "_overlap")
+    __slots__ = ("_escape", "_hosts", "_overlap", "_reach", "_scheme")
 
-    def __init__(self, hosts: tuple[bytes, ...], escape: bytes, hidden: re.Pattern[bytes]) -> None:
+    def __init__(self, hosts: tuple[bytes, ...], scheme: re.Pattern[bytes], escape: bytes) -> None:
         self._hosts = hosts
+        self._scheme = scheme
         self._escape = escape
-        self._hidden = hidden
-        self._overlap = max(16, *(len(host) for host in hosts))
+        self._reach = max(map(len, hosts)) + len(escape)
+        self._overlap = self._reach + _LONGEST_SCHEME
 
     def occur(self, data: bytes, known: int) -> bool:
         """Whether there is one in `data`, whose first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :].lower()
-        if any(host in tail for host in self._hosts):
-            return True
-        return self._escape in tail and self._hidden.search(tail) is not None
+        return next(self._found(tail), None) is not None
 
     def positions(self, data: bytes) -> list[int]:
         """All of them, in order, then END."""
-        lower = data.lower()
-        found = []
-        for host in self._hosts:
-            at = lower.find(host)
-            while at >= 0:
-                found.append(at)
-                at = lower.find(host, at + 1)
-        if self._escape in lower:
-            found.extend(match.start() for match in self._hidden.finditer(lower))
-        found.sort()
-        found.append(END)
-        return found
+        return [*self._found(data.lower()), END]
+
+    def _found(self, lower: bytes) -> Iterator[int]:
+        escape, hosts, reach = self._escape, self._hosts, self._reach
+        if escape not in lower and not any(host in lower for host in hosts):
+            return
+        for match in self._scheme.finditer(lower):
+            at = match.end()
+            if lower.startswith(hosts, at) or lower.find(escape, at, at + reach) >= 0:
+                yield match.start()
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str]) -> int:

@@ -16,7 +16,18 @@ from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
 from gateway.fhir.link_text import Needles, match_end, raw_length
 
-_HIDDEN: Final = re.compile(rb"&#(?:[0-9]+|x[0-9a-f]+);", re.IGNORECASE)
+
+def _spelled(char: str) -> str:
+    """Matches a character, and references to it in either case (all text in lower case)."""
+    codes = sorted({ord(char), ord(char.upper())})
+    decimal = "|".join(str(code) for code in codes)
+    hexadecimal = "|".join(f"{code:x}" for code in codes)
+    return f"(?:{char}|&#(?:0{{0,5}}(?:{decimal})|x0{{0,4}}(?:{hexadecimal}));)"
+
+
+_SCHEME: Final = re.compile(
+    ("".join(map(_spelled, "http")) + _spelled("s") + "?" + "".join(map(_spelled, "://"))).encode()
+)
 _UNIT: Final = re.compile(r"&[^;&]*;|.", re.DOTALL)
 _REFERENCE: Final = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|(amp|lt|gt|quot|apos));")
 _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
@@ -63,7 +74,7 @@ class XmlRewriter(StreamRewriter):
     _boundary = b"<"
 
     def __init__(self, swap: Swap, *, hold_limit: int = HOLD_LIMIT) -> None:
-        super().__init__(swap, Needles(swap.hosts, b"&#", _HIDDEN), hold_limit)
+        super().__init__(swap, Needles(swap.hosts, _SCHEME, b"&#"), hold_limit)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._given_up = False
