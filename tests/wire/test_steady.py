@@ -200,16 +200,14 @@ async def test_slow_reader_holds_back_the_platform(start: Start) -> None:
         raw.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(raw, get("/fhir/Binary/1"))
-        for _ in range(25):
+        quiet = 0
+        while quiet < 15:
+            held_at = written
             assert await loop.sock_recv(raw, 1000)
             await asyncio.sleep(0.1)
-        held_at = written
+            quiet = quiet + 1 if written == held_at else 0
         assert (await ask_other(stage)).status == 200
-        for _ in range(5):
-            assert await loop.sock_recv(raw, 1000)
-            await asyncio.sleep(0.1)
-        assert written <= held_at + MIB
-    assert PIECE < held_at < _machine_buffers() + 4 * MIB < SIZE
+    assert PIECE < written < _machine_buffers() + 4 * MIB < SIZE
     assert stage.memory("VmHWM") - before < ALLOWED
     # The caller is gone now, and with it the platform's connection.
     await stopped.wait()
