@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.doubles.processes import Process, free_port, start
 
@@ -44,6 +45,11 @@ class RedisServer:
         command += ["--rdbcompression", "no", "--enable-debug-command", "yes"]
         self.process = start(command, self.directory, name="redis")
         self.process.until_listening(self.port)
+
+    async def save(self) -> None:
+        """Write the dump."""
+        async with Redis(host="127.0.0.1", port=self.port, protocol=2) as client:
+            await client.save()
 
     def kill(self) -> None:
         """End it at once; nothing is saved."""

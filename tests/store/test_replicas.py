@@ -1,0 +1,202 @@
+"""Several gateways as processes of their own that share a redis-server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections import Counter
+
+import aiohttp
+
+from tests.doubles.load import Load
+from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
+from tests.doubles.sso import Answer, SeenRequest, Sso, token
+from tests.lifecycle.conftest import SECRET, Service, StartService
+from tests.store.redis_server import RedisServer
+
+REPLICAS = 8
+REQUESTS = 200
+AWAY = "tokens are not shared until it is back"
+BACK = "tokens are shared again"
+
+
+async def statuses(services: list[Service], requests: int) -> Counter[int]:
+    """The answers to so many requests to each gateway, all at the same moment."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one(url: str) -> int:
+            async with session.get(url) as answer:
+                await answer.read()
+                return answer.status
+
+        urls = [f"http://{service.address}/fhir/Patient/1" for service in services]
+        return Counter(await asyncio.gather(*(one(url) for url in urls * requests)))
+
+
+async def served(service: Service) -> Service:
+    """A gateway once it listens."""
+    await service.until(lambda: bool(service.logged("serving")), "a listener")
+    return service
+
+
+class NumberedSso(Sso):
+    """Issues numbered tokens of a lifetime."""
+
+    def __init__(self, lifetime: float) -> None:
+        super().__init__()
+        self.lifetime = lifetime
+        self.numbers = itertools.count(1)
+
+    def answer_to(self, request: SeenRequest) -> Answer:
+        """The next token."""
+        return token(f"planted-token-{next(self.numbers)}", expires_in=self.lifetime)
+
+
+async def test_one_token_request_in_all(
+    start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
+) -> None:
+    """Eight gateways with 200 waiting requests each ask for one token, and all are served by it."""
+    sso.hold()
+    services = [
+        start_service(
+            store={"url": server.url},
+            sso={"token_url": sso.token_url, "timeout": 50},
+            platform={"fhir_base_url": platform.url, "max_connections": 16, "connect_timeout": 40},
+        )
+        for _ in range(REPLICAS)
+    ]
+    for service in services:
+        await served(service)
+    answers = asyncio.ensure_future(statuses(services, REQUESTS))
+    for service in services:
+        await service.until_metric(REQUESTS, "dhp_gateway_token_waiters")
+    sso.release()
+    assert await answers == {200: REPLICAS * REQUESTS}
+    assert len(sso.requests) == 1
+    assert {seen.header("authorization") for seen in platform.seen} == {"Bearer token-1"}
+
+
+async def test_redis_dies_and_comes_back_under_load(
+    start_service: StartService, platform: Platform, server: RedisServer
+) -> None:
+    """While it is away every gateway goes on by itself and says so once; no request fails."""
+    async with NumberedSso(lifetime=2) as sso:
+        services = [
+            start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
+            for _ in range(3)
+        ]
+        for service in services:
+            await service.until_ready()
+        loads = [Load(service.address, callers=3) for service in services]
+        for load in loads:
+            load.start()
+        await sso.seen(3)
+        server.kill()
+        for service in services:
+            await service.until(lambda service=service: bool(service.logged(AWAY)), "a warning")
+        server.start()
+        for service in services:
+            await service.until(lambda service=service: bool(service.logged(BACK)), "its return")
+        await sso.seen(len(sso.requests) + 2)
+        for load in loads:
+            await load.finish()
+    assert [load.failures for load in loads] == [{}] * 3
+    assert all(load.served > 50 for load in loads)
+    assert [len(service.logged(AWAY)) for service in services] == [1] * 3
+    assert [len(service.logged(BACK)) for service in services] == [1] * 3
+
+
+async def test_redis_hangs_under_load(
+    start_service: StartService, platform: Platform, server: RedisServer
+) -> None:
+    """A server that takes connections and says nothing costs no request either."""
+    async with NumberedSso(lifetime=2) as sso:
+        service = start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
+        await service.until_ready()
+        load = Load(service.address, callers=3)
+        load.start()
+        await sso.seen(2)
+        server.freeze()
+        await service.until(lambda: bool(service.logged(AWAY)), "a warning")
+        await sso.seen(len(sso.requests) + 2)
+        server.thaw()
+        await service.until(lambda: bool(service.logged(BACK)), "its return")
+        await load.finish()
+    assert load.failures == {}
+
+
+async def test_start_without_redis(
+    start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
+) -> None:
+    """A gateway starts, is ready and serves while there is no server."""
+    server.kill()
+    service = start_service(store={"url": server.url})
+    await service.until_ready()
+    assert await statuses([service], 3) == {200: 3}
+    assert len(service.logged(AWAY)) == 1
+
+
+async def test_rejected_token_is_replaced_for_all(
+    start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
+) -> None:
+    """When the platform no longer takes the token, the gateways together fetch one new one."""
+
+    async def judge(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        good = line.seen.header("authorization") != "Bearer token-1"
+        line.writer.write(fhir() if good else unauthorized())
+        await line.writer.drain()
+
+    services = [start_service(store={"url": server.url}) for _ in range(3)]
+    for service in services:
+        await service.until_ready()
+    assert len(sso.requests) == 1
+    platform.answer(judge)
+    assert await statuses(services, 20) == {200: 60}
+    assert len(sso.requests) == 2
+
+
+async def test_a_gateway_dies_while_it_asks(
+    start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
+) -> None:
+    """The others wait no longer than its lease lasts, then one of them asks."""
+    sso.hold()
+    first = start_service(store={"url": server.url})
+    await sso.seen(1)
+    others = [start_service(store={"url": server.url}) for _ in range(2)]
+    for service in others:
+        await served(service)
+    assert len(sso.requests) == 1
+    first.send(signal.SIGKILL)
+    sso.release()
+    for service in others:
+        await service.until_ready()
+    assert await statuses(others, 5) == {200: 10}
+    assert len(sso.requests) == 2
+
+
+async def test_a_stolen_dump_holds_no_token(
+    start_service: StartService, platform: Platform, server: RedisServer
+) -> None:
+    """Neither the server's dump nor what it sent and got holds a token or the client's secret."""
+    async with NumberedSso(lifetime=300) as sso:
+        service = start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
+        await service.until_ready()
+        await server.save()
+    dump = server.dump.read_bytes()
+    assert b"dhp-gateway:1:" in dump
+    assert b"planted-token" not in dump
+    assert SECRET.encode() not in dump
+
+
+async def test_the_password_is_never_shown(
+    start_service: StartService, platform: Platform, sso: Sso, server: RedisServer
+) -> None:
+    """Neither log nor audit holds the store's password, also when the server refuses it."""
+    url = server.url.replace("//", "//user:planted-password@")
+    service = start_service(store={"url": url}, log={"level": "debug"})
+    await service.until_ready()
+    await service.until(lambda: bool(service.logged(AWAY)), "a warning")
+    assert "planted-password" not in service.process.stderr + service.process.stdout
