@@ -34,6 +34,7 @@ from gateway.proxy.forward import Forwarder
 from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.upstream import Restraint, Upstream
@@ -95,6 +96,9 @@ class Core:
                 RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
                 RetryBudget(settings.retries.budget_ratio, time.monotonic),
                 self.circuit,
+            ),
+            uploads=UploadRoom(
+                settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
             on_retry=around.metrics.retry,
         )

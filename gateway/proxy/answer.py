@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,6 +14,8 @@ from gateway.proxy.headers import RawHeaders, find
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
 PREFETCH: Final = 64 * 1024
+# An answer that only trickles goes on after so many seconds as it comes.
+_TRICKLE: Final = 2.0
 
 
 class Answer:
@@ -58,13 +62,20 @@ class Answer:
         return self._pieces[0]
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
-        """Wait for the whole body or its first `limit` bytes. Raises `Broken`."""
+        """Wait for the whole body or its first `limit` bytes. Raises `Broken`.
+
+        Up to `PREFETCH` bytes a body that trickles is not waited for longer than a moment.
+        """
         size = sum(map(len, self._pieces))
+        patience = _TRICKLE if limit <= PREFETCH else math.inf
+        given_up = time.monotonic() + patience
         while self._connection is not None and size < limit:
             data = await self._receive(self._connection)
             size += len(data)
             if data:
                 self._pieces.append(data)
+                if time.monotonic() >= given_up:
+                    return
 
     async def read(self) -> bytes:
         """The next piece of the body, b"" at the end. Raises `Broken`."""

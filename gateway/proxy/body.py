@@ -74,6 +74,11 @@ class RequestBody:
         self._transform = transform
         self.length = None
 
+    @property
+    def changed(self) -> bool:
+        """Whether what is read may differ from what the caller sent."""
+        return self._transform is not None
+
     def whole(self) -> bytes | None:
         """All of the body if it is here already, else None. Does not wait.
 

@@ -27,6 +27,11 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ANYTHING: Final = frozenset(("*",))
 # About the server itself, not about any resource: allowed whatever the resource types are.
 _OF_NO_RESOURCE: Final = frozenset(("capabilities",))
+# What returns resources of other types than the address names, or asks about them.
+_OVERREACHING_OPERATIONS: Final = frozenset(("everything", "graphql", "export", "other"))
+_OVERREACHING_PARAMETERS: Final = frozenset(
+    ("_include", "_revinclude", "_has", "_type", "_list", "_contained", "_getpages", "_method", "?")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +41,27 @@ class Permissions:
     interactions: frozenset[str] = _ANYTHING
     resources: frozenset[str] = _ANYTHING
 
-    def require(self, what: Interaction) -> None:
-        """Raises `GatewayError` caller-forbidden.
+    def require(self, what: Interaction, parameters: Iterable[str] = ()) -> None:
+        """Raises `GatewayError` caller-forbidden. `parameters` are the names of a search's.
 
         A request about resources of any type (a transaction, a search over the whole system) is
-        forbidden to a caller that is limited to some types.
+        forbidden to a caller that is limited to some types, and so is what brings resources of
+        other types along.
         """
         if "*" not in self.interactions and what.code not in self.interactions:
             raise GatewayError(errors.CALLER_FORBIDDEN, "interaction", hint="interaction")
-        if "*" in self.resources or what.resource in self.resources:
+        if "*" in self.resources or what.code in _OF_NO_RESOURCE:
             return
-        if what.code not in _OF_NO_RESOURCE:
+        if what.resource not in self.resources or what.operation in _OVERREACHING_OPERATIONS:
             raise GatewayError(errors.CALLER_FORBIDDEN, "resource type", hint="resource type")
+        for name in parameters:
+            if name.partition(":")[0] in _OVERREACHING_PARAMETERS:
+                raise GatewayError(errors.CALLER_FORBIDDEN, "parameter", hint="search parameter")
+
+    @property
+    def limits_types(self) -> bool:
+        """Whether only some resource types are allowed."""
+        return "*" not in self.resources
 
 
 EVERYTHING: Final = Permissions()
@@ -110,6 +124,7 @@ class Callers:
     def identify(self, peer: Peer, header: RequestHeader) -> Caller:
         """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
         if not self._known:
+            _refuse_foreign_pages(header)
             return ANONYMOUS
         shown = self._shown(header)
         if shown is None:
@@ -142,6 +157,24 @@ class Callers:
                 errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
             )
         raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+
+
+def _refuse_foreign_pages(header: RequestHeader) -> None:
+    """Where anybody may call, a web page from elsewhere in a browser of this machine may not.
+
+    Old systems are no browsers: they send neither field (Fetch standard, Fetch Metadata).
+    Raises `GatewayError` caller-forbidden.
+    """
+    values = header.values
+    foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
+    origin = values.get(b"origin")
+    if (
+        origin is not None
+        and origin.partition(b"://")[2].lower() != values.get(b"host", b"").lower()
+    ):
+        foreign = True
+    if foreign:
+        raise GatewayError(errors.CALLER_FORBIDDEN, "web page of another origin", hint="Origin")
 
 
 def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:

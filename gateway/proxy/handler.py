@@ -22,7 +22,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import Caller, Callers
 from gateway.proxy.coding import BrokenCoding
-from gateway.proxy.composing import Composer, search_parameters
+from gateway.proxy.composing import Composer, form_parameters, search_parameters
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Forwarder, TokenSource
@@ -105,15 +105,15 @@ class Handler:
             exchange.caller, exchange.credential = caller.name, caller.credential
             what = _classify(exchange, target)
             if what.code != "transaction":
-                caller.permissions.require(what)
+                caller.permissions.require(what, exchange.query_params)
             await self._admission.admit(caller, fresh=request.fresh)
             admitted = caller
             links = self._rewriting.links(header, request.scheme)
             body = self._composer.body(request, header, side)
             if body is not None:
                 what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
-            # Of a Bundle only the body tells what it is.
-            caller.permissions.require(what)
+            # Of a Bundle, and of a search by POST, only the body tells what it is.
+            caller.permissions.require(what, form_parameters(caller, what, header, body))
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())

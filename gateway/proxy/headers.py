@@ -87,6 +87,8 @@ _READ: Final = frozenset(
         b"content-type",
         b"expect",
         b"host",
+        b"origin",
+        b"sec-fetch-site",
         b"if-match",
         b"if-none-exist",
         b"if-none-match",

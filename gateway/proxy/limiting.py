@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from gateway import errors
@@ -85,6 +86,31 @@ class Slots:
         elif turn.done() and not turn.cancelled():
             # The slot was handed over at the very moment in which the wait ended.
             self.leave()
+
+
+class UploadRoom(AbstractAsyncContextManager[None]):
+    """Room for bodies that stream in: slow callers must not hold every connection there is.
+
+    Waits at most `longest_wait` seconds. Raises `GatewayError` upstream-busy.
+    """
+
+    def __init__(self, size: int, longest_wait: float) -> None:
+        self._free = asyncio.Semaphore(max(1, size))
+        self._longest_wait = longest_wait
+
+    async def __aenter__(self) -> None:
+        """Take a place."""
+        try:
+            async with asyncio.timeout(self._longest_wait):
+                await self._free.acquire()
+        except TimeoutError:
+            raise GatewayError(
+                errors.UPSTREAM_BUSY, "too many uploads", retry_after=_RETRY_AFTER
+            ) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give the place back."""
+        self._free.release()
 
 
 def _overloaded() -> GatewayError:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -71,6 +74,7 @@ class CallerConnection(RequestHandler):
         "_on_lost",
         "_peer_done",
         "_sink",
+        "_writable",
         "kept",
         "opened_at",
         "payload",
@@ -86,6 +90,7 @@ class CallerConnection(RequestHandler):
         self._discarding = False
         self._broken_body: StreamReader | None = None
         self._peer_done: asyncio.Event | None = None
+        self._writable: asyncio.Future[None] | None = None
         self._on_lost: Callable[[], None] | None = None
         self.peer = Peer("")
         self.secure = False
@@ -130,6 +135,7 @@ class CallerConnection(RequestHandler):
         if self._peer_done is not None:
             self._peer_done.set()
         super().connection_lost(exc)
+        self._wake_writer()
         if self._on_lost is not None:
             self._on_lost()
 
@@ -195,8 +201,22 @@ class CallerConnection(RequestHandler):
         transport.abort()
 
     async def drained(self) -> None:
-        """Wait until the transport takes more. Raises ConnectionError when it is lost."""
-        await self._drain_helper()
+        """Wait until the transport takes more or is lost.
+
+        aiohttp's own way to wait cannot be tried again after a time-out.
+        """
+        self._writable = self._loop.create_future()
+        if self._paused and self.transport is not None:
+            await self._writable
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        super().resume_writing()
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
 
     async def linger(self) -> None:
         """Half-close and discard what still comes, for a moment."""
@@ -218,8 +238,11 @@ class CallerConnection(RequestHandler):
 
     @property
     def unsent(self) -> int:
-        """How many bytes wait to be taken by the caller."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        """How many bytes wait to be taken by the caller, those in the kernel included."""
+        transport = self.transport
+        if transport is None:
+            return 0
+        return transport.get_write_buffer_size() + _queued(transport.get_extra_info("socket"))
 
     def overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long."""
@@ -265,6 +288,17 @@ class CallerConnection(RequestHandler):
             return await self._sink.refuse(request, error)
 
         return refuse
+
+
+def _queued(raw: Any) -> int:
+    """Bytes that the kernel has not delivered yet, where it tells."""
+    if raw is None:
+        return 0
+    try:
+        answer = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except (OSError, ValueError):
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _peer(transport: asyncio.BaseTransport) -> Peer:

@@ -99,12 +99,12 @@ class CallerSide:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
         connection = self._request.connection
         while connection.writing_paused:
+            if connection.transport is None:
+                raise CallerGone
             waiting = connection.unsent
             try:
                 async with asyncio.timeout(self._stall):
                     await connection.drained()
-            except ConnectionError:
-                raise CallerGone from None
             except TimeoutError:
                 # Slow is allowed, on a bad line as well; only who takes nothing is given up.
                 if connection.unsent >= waiting:

@@ -9,8 +9,10 @@ not get three times the load.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -81,6 +83,7 @@ class Upstream:
         *,
         authority: bytes,
         restraint: Restraint,
+        uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -89,6 +92,7 @@ class Upstream:
         self._policy = restraint.policy
         self._budget = restraint.budget
         self._circuit = restraint.circuit
+        self._uploads = uploads
         self._on_retry = on_retry
         self._sleep = sleep
 
@@ -161,10 +165,8 @@ class Upstream:
         return answer
 
     async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, new: bool) -> Answer:
-        connection = await self._connections.acquire(new=new)
+        connection = await self._deliver(outgoing, authorization, new=new)
         try:
-            connection.begin(expect_body=outgoing.method != "HEAD")
-            await self._transmit(connection, outgoing, authorization)
             answer = Answer(await connection.head(), connection, self._connections.release)
             await answer.prefetch()
             if answer.head.framing is Framing.CLOSE:
@@ -175,15 +177,34 @@ class Upstream:
             raise
         return answer
 
+    async def _deliver(
+        self, outgoing: Outgoing, authorization: bytes, *, new: bool
+    ) -> UpstreamConnection:
+        """Send the request on a connection; a body that streams in needs room for uploads."""
+        whole = b"" if outgoing.body is None else outgoing.body.whole()
+        async with self._uploads if whole is None else contextlib.nullcontext():
+            connection = await self._connections.acquire(new=new)
+            try:
+                connection.begin(expect_body=outgoing.method != "HEAD")
+                await self._transmit(connection, outgoing, authorization, whole)
+            except BaseException:
+                connection.abort()
+                self._connections.release(connection)
+                raise
+        return connection
+
     async def _transmit(
-        self, connection: UpstreamConnection, outgoing: Outgoing, authorization: bytes
+        self,
+        connection: UpstreamConnection,
+        outgoing: Outgoing,
+        authorization: bytes,
+        whole: bytes | None,
     ) -> None:
         body = outgoing.body
         head = self._head(outgoing, authorization)
         if body is None:
             connection.write(head + b"\r\n")
             return
-        whole = body.whole()
         if whole is not None:
             connection.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole))
         elif body.length is not None:

@@ -1,0 +1,308 @@
+"""Odd answers, odd callers and bad luck: each was once a way to harm the gateway or its callers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from typing import Any
+
+import pytest
+
+from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
+from tests.doubles.gateway import Running
+from tests.doubles.platform import (
+    PATIENT,
+    Line,
+    Platform,
+    fhir,
+    http,
+    outcome,
+    read_body,
+    silence,
+)
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Wire, ask, get, post
+
+FAR_AWAY = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+
+
+async def test_absurd_retry_after_costs_no_connection(start_gateway, platform: Platform) -> None:
+    """A date beyond all calendars is no date, and the connection it came on is not lost."""
+    async with start_gateway(
+        platform={"max_connections": 1, "connect_timeout": 1}, retries={"max_attempts": 1}
+    ) as gateway:
+        platform.script(
+            outcome(503, ("Retry-After", FAR_AWAY)),
+            http(503, b"<html>", ("Content-Type", "text/html"), ("Retry-After", FAR_AWAY)),
+        )
+        statuses = [(await ask(gateway.address, get("/fhir/Patient/1"))).status for _ in range(3)]
+        assert statuses == [503, 503, 200]
+        assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 0
+
+
+async def test_who_wants_a_new_connection_does_not_starve(platform: Platform) -> None:
+    """A kept connection gives way to one that must be new, and the next in line has its turn."""
+    pool = UpstreamPool(
+        Origin("127.0.0.1", platform.port, None),
+        timeouts=Timeouts(5, 5, 5),
+        max_connections=1,
+        clock=asyncio.get_running_loop().time,
+    )
+    pool.open()
+    first = await pool.acquire()
+    first.begin(expect_body=True)
+    first.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await first.head()
+    await first.read()
+    new = asyncio.ensure_future(pool.acquire(new=True))
+    behind = asyncio.ensure_future(pool.acquire())
+    await asyncio.sleep(0)
+    pool.release(first)
+    second = await new
+    assert second is not first
+    pool.release(second)
+    pool.release(await behind)
+    pool.close()
+
+
+async def test_empty_gzip_answer_of_a_write_is_no_failure(
+    gateway: Running, platform: Platform
+) -> None:
+    """A create answered with no body passes, whatever its Content-Encoding."""
+    platform.answer(fhir(b"", 201, ("Content-Encoding", "gzip"), ("Location", "Patient/1")))
+    reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+    assert (reply.status, reply.header("location")) == (201, "Patient/1")
+
+
+async def test_slow_reader_is_served(start_gateway, platform: Platform) -> None:
+    """A caller on a bad line gets its whole answer, however long that takes it."""
+    body = b'{"resourceType":"Binary","data":"' + b"A" * 6_000_000 + b'"}'
+    platform.answer(fhir(body))
+    async with start_gateway(limits={"header_timeout": 0.3}) as gateway:
+        wire = await slow_wire(gateway)
+        async with wire:
+            await wire.send(get("/fhir/Binary/1"))
+            received = b""
+            while len(received) < len(body):
+                piece = await wire.reader.read(200_000)
+                assert piece, "the gateway gave up"
+                received += piece
+                await asyncio.sleep(0.1)
+        assert received.endswith(body[-100:])
+
+
+async def slow_wire(gateway: Running) -> Wire:
+    """A connection whose caller takes little at a time."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, (gateway.address.host, gateway.address.port))
+    return Wire(*await asyncio.open_connection(sock=raw, limit=16_384))
+
+
+async def test_errors_wait_for_their_reader(start_gateway) -> None:
+    """A caller that reads no errors is not answered for ever: what waits for it is bounded."""
+    async with start_gateway(limits={"header_timeout": 5}) as gateway:
+        wire = await slow_wire(gateway)
+        async with wire:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ask_without_end(wire, get("/nowhere") * 100), 2)
+        records = await gateway.audit()
+        # Without back-pressure tens of thousands are answered in that time.
+        assert len(records) < 20_000
+
+
+async def ask_without_end(wire: Wire, requests: bytes) -> None:
+    """Send and never read."""
+    while True:
+        await wire.send(requests)
+
+
+async def test_write_that_was_sent_in_full_takes_its_course(
+    start_gateway, platform: Platform, sso: Sso
+) -> None:
+    """A caller that leaves while the token is awaited has still sent its whole write."""
+    sso.hold()
+    body = b'{"resourceType":"Patient"}'
+    async with start_gateway() as gateway:
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(post("/fhir/Patient", body))
+            await sso.seen(1)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        sso.release()
+        await platform.until_seen(1)
+        (record,) = await gateway.audit()
+        assert record["upstream_status"] == 200
+    assert platform.seen[0].body == body
+
+
+async def test_dead_address_is_passed_over(monkeypatch, start_gateway, platform: Platform) -> None:
+    """When one of the platform's addresses is dead the next one serves."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as deaf:
+        # Bound, but nobody listens: refused at once.
+        deaf.bind(("127.0.0.2", 0))
+        dead = deaf.getsockname()
+
+        async def resolve(host: str, port: int, **_: Any) -> list[Any]:
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+            return [(*kind, dead), (*kind, ("127.0.0.1", platform.port))]
+
+        async with start_gateway() as gateway:
+            monkeypatch.setattr(loop, "getaddrinfo", resolve)
+            assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+
+
+async def test_unsupported_operation_does_not_open_the_circuit(
+    start_gateway, platform: Platform
+) -> None:
+    """A platform that answers 501 works."""
+    async with start_gateway(circuit_breaker={"min_requests": 2}) as gateway:
+        platform.answer(outcome(501))
+        for _ in range(5):
+            assert (await ask(gateway.address, post("/fhir/$odd", b"{}"))).status == 501
+
+
+async def test_platform_cannot_speak_for_the_gateway(gateway: Running, platform: Platform) -> None:
+    """The gateway's own fields and those of browsers' security come from nobody else."""
+    platform.answer(
+        fhir(
+            PATIENT,
+            200,
+            ("X-Gateway-Error", "internal"),
+            ("X_Gateway_Warning", "x"),
+            ("Set_Cookie", "a=b"),
+            ("Clear-Site-Data", "*"),
+            ("Access-Control-Allow-Origin", "*"),
+            ("Connection", "cache-control"),
+            ("Cache-Control", "public"),
+        )
+    )
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    names = {name.lower() for name, _ in reply.headers}
+    assert names == {"content-type", "content-length", "cache-control", "x-request-id"}
+    assert reply.header("cache-control") == "no-store"
+
+
+async def test_two_content_types_are_none(gateway: Running, platform: Platform) -> None:
+    """An answer of two types is refused: a caller might believe the one nobody judged."""
+    platform.answer(fhir(PATIENT, 200, ("Content-Type", "text/html")))
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.status, reply.reason) == (502, "upstream-failed")
+
+
+async def test_digest_of_a_changed_request_is_dropped(gateway: Running, platform: Platform) -> None:
+    """A digest of the caller's body does not go out with a body that may have changed."""
+    body = b'{"subject":{"reference":"http://gateway/fhir/Patient/1"}}'
+    await ask(gateway.address, post("/fhir/Observation", body, "Content-MD5: x", "X-Kept: 1"))
+    seen = platform.seen[0]
+    assert (seen.header("content-md5"), seen.header("x-kept")) == (None, "1")
+
+
+async def test_requests_cannot_disguise_themselves(gateway: Running, platform: Platform) -> None:
+    """Fields that some servers take for the method, the target or the person are removed."""
+    fields = (
+        *("X-HTTP-Method-Override: DELETE", "X_Http_Method: DELETE", "X-Original-URL: /admin"),
+        *("X-Rewrite-URL: /admin", "X-Real-IP: 1.2.3.4", "X-Remote-User: admin"),
+    )
+    await ask(gateway.address, get("/fhir/Patient/1", *fields))
+    names = {name.lower() for name, _ in platform.seen[0].headers}
+    assert names == {"host", "authorization", "via", "x-request-id"}
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a/b", "a@b", "[::1", "h" * 300, "a:b"])
+async def test_invalid_host_is_refused(gateway: Running, platform: Platform, host: str) -> None:
+    """A Host that names no host is an error: links in answers are made of it."""
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(f"GET /fhir/Patient/1 HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (reply.status, reply.reason) == (400, "bad-request")
+        assert await wire.at_end()
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize(
+    "field", ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"]
+)
+async def test_foreign_web_pages_are_refused(
+    gateway: Running, platform: Platform, field: str
+) -> None:
+    """Where anybody on this machine may call, a web page from elsewhere may not."""
+    reply = await ask(gateway.address, post("/fhir/Patient", b"{}", field))
+    assert (reply.status, reply.reason) == (403, "caller-forbidden")
+    assert platform.seen == []
+
+
+async def test_page_of_the_gateways_own_origin_is_served(gateway: Running) -> None:
+    """A page that the gateway's own address served may call."""
+    reply = await ask(gateway.address, get("/fhir/Patient/1", "Origin: http://gateway"))
+    assert reply.status == 200
+
+
+async def test_many_comments_are_read_once(gateway: Running, platform: Platform) -> None:
+    """A body of many comments costs no more than its length."""
+    body = b"<!---->" * 5000 + b'<Patient xmlns="http://hl7.org/fhir"/>'
+    platform.answer(http(200, body, ("Content-Type", "application/fhir+xml")))
+    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == body
+
+
+async def test_uploads_leave_room_for_others(start_gateway, platform: Platform) -> None:
+    """Slow uploads hold at most half of the platform's connections."""
+
+    async def upload(line: Line) -> None:
+        await (silence(line) if line.seen.method == "PUT" else answer_plainly(line))
+
+    platform.answer(upload)
+    async with (
+        start_gateway(platform={"max_connections": 4, "connect_timeout": 0.5}) as gateway,
+        asyncio.TaskGroup() as group,
+    ):
+        wires = [await Wire.open(gateway.address) for _ in range(4)]
+        head = get("/fhir/Binary/1", "Content-Length: 5000000", method="PUT")
+        for wire in wires:
+            await wire.send(head + b"x" * 100)
+        await platform.until_seen(2)
+        replies = [group.create_task(wires[n].reply()) for n in (2, 3)]
+        assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+        assert {(await reply).reason for reply in replies} == {"upstream-busy"}
+        for wire in wires:
+            wire.writer.transport.abort()
+
+
+async def answer_plainly(line: Line) -> None:
+    """A Patient."""
+    await read_body(line.reader, line.seen)
+    line.writer.write(fhir())
+
+
+async def test_trickling_answer_is_not_held_back(gateway: Running, platform: Platform) -> None:
+    """An answer that comes slowly reaches its caller as it comes, after a moment."""
+    go_on = asyncio.Event()
+
+    async def trickle(line: Line) -> None:
+        line.writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: 40\r\n\r\n"
+        )
+        for _ in range(30):
+            line.writer.write(b" ")
+            await asyncio.sleep(0.1)
+        await go_on.wait()
+        line.writer.write(b" " * 8 + b"{}")
+
+    platform.answer(trickle)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/fhir/Patient/1"))
+        assert b"200 OK" in await wire.reader.readuntil(b"\r\n\r\n")
+        go_on.set()
+        assert len(await wire.reader.readexactly(40)) == 40
+
+
+async def test_gzip_of_the_platform_reaches_who_wants_it(
+    gateway: Running, platform: Platform
+) -> None:
+    """The plain case beside all these: a compressed Patient stays one."""
+    platform.answer(fhir(gzip.compress(PATIENT), 200, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Patient/1", "Accept-Encoding: gzip"))
+    assert gzip.decompress(reply.body) == PATIENT
