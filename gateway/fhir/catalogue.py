@@ -41,7 +41,8 @@ that a caller can always tell whose answer it is. Caches do not store such answe
 _READING: Final = """\
 * `details.coding.code` is the reason, the same as in `X-Gateway-Error`. Programs decide by it.
 * `details.text` is for people, in English, Russian or Uzbek: by `Accept-Language`, else by
-  `fhir.default_language`.
+  `fhir.default_language`. Uzbek is written in Latin script, for `uz-Cyrl` too. Some reasons have a
+  text for writes and one for reads.
 * `diagnostics` is for support: the request id (also in `X-Request-Id`, the log and the audit), how
   often the platform was asked, and its status (`none`: it gave no answer). Never patient data.
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id
@@ -105,9 +106,17 @@ def _issue_codes_by_status() -> str:
     return f"**Issue code.** By the platform's status: {named}, any other `processing`."
 
 
+def _texts(reason: str, language: str) -> list[str]:
+    name = _LANGUAGE_NAMES[language]
+    write, read = (text(reason, language, write=write) for write in (True, False))
+    if write == read:
+        return [f"* {name}: {write}"]
+    return [f"* {name}, for a write: {write}", f"* {name}, for a read: {read}"]
+
+
 def _section(reason: Reason) -> str:
     guidance = GUIDANCE[reason.code]
-    texts = (f"* {name}: {text(reason.code, code)}" for code, name in _LANGUAGE_NAMES.items())
+    texts = (line for code in _LANGUAGE_NAMES for line in _texts(reason.code, code))
     return "\n".join(
         (
             f"### {reason.code}",

@@ -17,9 +17,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "bad-request": Guidance(
         "Correct it first",
         (
-            "The caller's HTTP is broken or ambiguous: both Content-Length and Transfer-Encoding, "
-            "a bad chunk, an illegal character in a header or the URL, a path that leaves the "
-            "base path."
+            "The request is broken, ambiguous or unsafe: both Content-Length and "
+            "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an empty "
+            "or dot segment in the path (`//`, `..`), an upgrade to another protocol, TLS sent to "
+            "a plain HTTP port."
         ),
         (
             "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
@@ -34,8 +35,9 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "enabled."
         ),
         (
-            "Compare the caller's base URL with `listen.base_path`. A missing or doubled `/fhir` "
-            "is the usual cause."
+            "Compare the caller's base URL with `listen.base_path`, which the diagnostics name. "
+            "The usual causes: it is missing, it is there twice (`/fhir/fhir/Patient`), or it is "
+            "written in capitals (`/FHIR`)."
         ),
     ),
     "loop": Guidance(
@@ -51,10 +53,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     ),
     "method-not-allowed": Guidance(
         "Correct it first",
-        (
-            "`CONNECT`, `TRACE`, an upgrade to another protocol, or a method that the address "
-            "does not have."
-        ),
+        "`CONNECT`, `TRACE`, or another method that FHIR does not use.",
         "Nothing on the gateway. The caller's vendor uses a method from `Allow`.",
     ),
     "caller-unauthenticated": Guidance(
@@ -310,8 +309,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "been out of reach for long."
         ),
         (
-            "Mend the line first. See `dhp-gateway outbox list`; raise the limits if there is "
-            "disk space."
+            "Mend the line first; raise the limits if there is disk space. The outbox is not "
+            "available in this version."
         ),
     ),
     "shutting-down": Guidance(

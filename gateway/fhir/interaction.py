@@ -66,8 +66,14 @@ def classify(method: str, path: str, query: str) -> Interaction:
     where = address(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")
-    safe = verb == "GET" or (verb == "POST" and code in _SEARCHES)
-    return Interaction(code, where.resource, where.resource_id, where.operation, safe)
+    return Interaction(
+        code, where.resource, where.resource_id, where.operation, is_safe(method, code)
+    )
+
+
+def is_safe(method: str, code: str) -> bool:
+    """Whether an interaction only reads (RFC 9110 section 9.2.1; FHIR's `_search` by POST too)."""
+    return method in ("GET", "HEAD") or (method == "POST" and code in _SEARCHES)
 
 
 def refine_bundle(

@@ -25,9 +25,17 @@ _UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\
 
 
 def render(
-    error: GatewayError, *, request_id: str, language: str, xml: bool, attempts: int = 0
+    error: GatewayError,
+    *,
+    request_id: str,
+    language: str,
+    xml: bool,
+    attempts: int = 0,
+    write: bool = True,
 ) -> tuple[bytes, bytes]:
     """The body and its Content-Type. `language` is one of en, ru, uz; any other gives English.
+
+    `write` says that the request may have changed something.
 
     The outcome's id is the request id as it is, although FHIR ids know no `_` and `:` and end at 64
     characters: that both are equal is what a caller relies on, and an id that is not FHIR's is the
@@ -41,7 +49,7 @@ def render(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": text(reason.code, language),
+            "text": text(reason.code, language, write=write),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

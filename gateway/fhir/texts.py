@@ -1,7 +1,8 @@
 """What a reason says to the person in front of the calling system, in three languages.
 
-Each text says what happened, whether data may have arrived, and who does what next. It is the same
-for reads and writes, as one outcome is often shown far from the request that led to it.
+Each text says what happened, whether data may have arrived, and who does what next. Where it makes
+a difference there is one for writes and one for reads: one outcome is often shown far from the
+request that led to it, to somebody who does not know which it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "uz": texts_uz.TEXTS,
 }
 
+READS: Final[dict[str, dict[str, str]]] = {
+    "en": texts_en.READS,
+    "ru": texts_ru.READS,
+    "uz": texts_uz.READS,
+}
 
-def text(reason: str, language: str) -> str:
-    """The text of a reason's code; English where the language is not one of `LANGUAGES`."""
-    return TEXTS.get(language, texts_en.TEXTS)[reason]
+
+def text(reason: str, language: str, *, write: bool = True) -> str:
+    """The text of a reason's code; English where the language is not one of `LANGUAGES`.
+
+    `write` says that the request may have changed something; so does one of which nothing is known.
+    """
+    if language not in LANGUAGES:
+        language = "en"
+    if not write and reason in READS[language]:
+        return READS[language][reason]
+    return TEXTS[language][reason]

@@ -6,9 +6,9 @@ from typing import Final
 
 TEXTS: Final[dict[str, str]] = {
     "bad-request": (
-        "The gateway could not understand this request and did not deliver it to the platform. "
-        "The address, a header or the body is not valid HTTP. The vendor of your system must "
-        "correct it before it is sent again."
+        "The gateway refused this request and did not deliver it to the platform. The address, "
+        "a header or the body breaks a rule that the diagnostics name. The vendor of your "
+        "system must correct it before it is sent again."
     ),
     "unknown-path": (
         "There is nothing at this address of the gateway, so nothing was sent to the platform. "
@@ -93,9 +93,8 @@ TEXTS: Final[dict[str, str]] = {
         "must check the line to the platform."
     ),
     "upstream-failed": (
-        "The connection to the platform broke before its answer was complete. If this request "
-        "was a write, it is not known whether the data was saved: find and read the record "
-        "before you send it again. A read can simply be sent again."
+        "The connection to the platform broke before its answer was complete. It is not known "
+        "whether the data was saved: find and read the record before you send it again."
     ),
     "upstream-busy": (
         "All connections of the gateway to the platform are in use. Nothing was delivered. Send "
@@ -107,25 +106,23 @@ TEXTS: Final[dict[str, str]] = {
         "certificate, the trusted certificates and the gateway's clock."
     ),
     "upstream-timeout": (
-        "The platform did not answer in time. If this request was a write, it is not known "
-        "whether the data was saved: find and read the record before you send it again. A read "
-        "can simply be sent again later."
+        "The platform did not answer in time. It is not known whether the data was saved: find "
+        "and read the record before you send it again."
     ),
     "upstream-redirect": (
         "The platform sent the gateway to another address, which the gateway does not follow. "
-        "Sending again does not help. If this request was a write, the data was probably not "
-        "saved: find and read the record to be sure. The gateway's operator must check the "
-        "platform's address in its settings."
+        "Sending again does not help. The data was probably not saved: find and read the record "
+        "to be sure. The gateway's operator must check the platform's address in its settings."
     ),
     "upstream-non-fhir": (
         "The platform's answer is not in the FHIR format, and the gateway did not pass it on. "
-        "If this request was a write, it is not certain whether the data was saved: find and "
-        "read the record before you send it again. If this lasts, tell the gateway's operator."
+        "It is not certain whether the data was saved: find and read the record before you send "
+        "it again. If this lasts, tell the gateway's operator."
     ),
     "circuit-open": (
         "The platform has been failing, so the gateway is giving it a short pause. Nothing was "
         "delivered. Send the request again later, after the number of seconds in the "
-        "Retry-After header."
+        "Retry-After header. If this lasts longer than 15 minutes, tell the gateway's operator."
     ),
     "audit-unavailable": (
         "The gateway cannot write its audit record, and without one it sends nothing to the "
@@ -147,8 +144,34 @@ TEXTS: Final[dict[str, str]] = {
         "Send it again in one minute."
     ),
     "internal": (
-        "Something went wrong inside the gateway. If this request was a write, it is not known "
-        "whether the data was saved: find and read the record before you send it again. Give "
-        "the request id to the gateway's operator."
+        "Something went wrong inside the gateway. It is not known whether the data was saved: "
+        "find and read the record before you send it again. Give the request id to the "
+        "gateway's operator."
+    ),
+}
+
+# For requests that only read, where `TEXTS` tells of a write whose outcome is unknown.
+READS: Final[dict[str, str]] = {
+    "upstream-failed": (
+        "The connection to the platform broke before its answer was complete. This request only "
+        "reads, so it can be sent again at once. If this happens often, tell the gateway's "
+        "operator."
+    ),
+    "upstream-timeout": (
+        "The platform did not answer in time. This request only reads, so it can be sent again "
+        "later. If this lasts longer than 15 minutes, tell the gateway's operator."
+    ),
+    "upstream-redirect": (
+        "The platform sent the gateway to another address, which the gateway does not follow. "
+        "Sending again does not help. The gateway's operator must check the platform's address "
+        "in its settings."
+    ),
+    "upstream-non-fhir": (
+        "The platform's answer is not in the FHIR format, and the gateway did not pass it on. "
+        "Send the request again later. If this lasts, tell the gateway's operator."
+    ),
+    "internal": (
+        "Something went wrong inside the gateway. This request only reads, so it can be sent "
+        "again at once. Give the request id to the gateway's operator."
     ),
 }

@@ -9,9 +9,9 @@ from typing import Final
 
 TEXTS: Final[dict[str, str]] = {
     "bad-request": (
-        "Shlyuz bu so‘rovni tushuna olmadi va uni platformaga yetkazmadi. So‘rovning manzili, "
-        "sarlavhasi yoki mazmuni HTTP qoidalariga mos emas. So‘rov qayta yuborilishidan oldin "
-        "uni tizimingiz ishlab chiquvchisi tuzatishi kerak."
+        "Shlyuz bu so‘rovni rad etdi va uni platformaga yetkazmadi. So‘rovning manzili, "
+        "sarlavhasi yoki mazmuni diagnostics maydonida ko‘rsatilgan qoidani buzadi. So‘rov "
+        "qayta yuborilishidan oldin uni tizimingiz ishlab chiquvchisi tuzatishi kerak."
     ),
     "unknown-path": (
         "Shlyuzda bunday manzil yo‘q, shuning uchun platformaga hech narsa yuborilmadi. "
@@ -28,9 +28,9 @@ TEXTS: Final[dict[str, str]] = {
         "usullardan birini ishlatishi kerak."
     ),
     "caller-unauthenticated": (
-        "Shlyuz kim murojaat qilayotganini bilmaydi, shuning uchun platformaga hech narsa "
-        "yuborilmadi. Tizimingizda shlyuz uchun API kalitini yoki foydalanuvchi nomi va parolni "
-        "kiriting yoxud brauzerda qayta kiring. So‘ng so‘rovni yana yuboring."
+        "Shlyuz o‘ziga kim murojaat qilayotganini bilmaydi, shuning uchun platformaga hech "
+        "narsa yuborilmadi. Tizimingizda shlyuz uchun API kalitini yoki foydalanuvchi nomi va "
+        "parolni kiriting yoxud brauzerda qayta kiring. So‘ng so‘rovni yana yuboring."
     ),
     "caller-unknown": (
         "Shlyuz bu API kalitini yoki parolni qabul qilmadi, shuning uchun platformaga hech "
@@ -100,10 +100,9 @@ TEXTS: Final[dict[str, str]] = {
         "u platforma bilan aloqani tekshirishi kerak."
     ),
     "upstream-failed": (
-        "Platformaning javobi to‘liq kelmasidan oldin u bilan aloqa uzildi. Agar bu yozish "
-        "so‘rovi bo‘lsa, ma’lumotlar saqlangan-saqlanmagani noma’lum: so‘rovni qayta "
-        "yuborishdan oldin yozuvni topib, o‘qib ko‘ring. O‘qish so‘rovini shunchaki takrorlash "
-        "mumkin."
+        "Platformaning javobi to‘liq kelmasidan oldin u bilan aloqa uzildi. Ma’lumotlar "
+        "saqlangan-saqlanmagani noma’lum: so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib "
+        "ko‘ring."
     ),
     "upstream-busy": (
         "Shlyuzning platforma bilan barcha ulanishlari band. Hech narsa yetkazilmadi. So‘rovni "
@@ -116,27 +115,25 @@ TEXTS: Final[dict[str, str]] = {
         "kerak."
     ),
     "upstream-timeout": (
-        "Platforma o‘z vaqtida javob bermadi. Agar bu yozish so‘rovi bo‘lsa, ma’lumotlar "
-        "saqlangan-saqlanmagani noma’lum: so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib "
-        "ko‘ring. O‘qish so‘rovini keyinroq shunchaki takrorlash mumkin."
+        "Platforma o‘z vaqtida javob bermadi. Ma’lumotlar saqlangan-saqlanmagani noma’lum: "
+        "so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib ko‘ring."
     ),
     "upstream-redirect": (
         "Platforma shlyuzni boshqa manzilga yo‘naltirdi, shlyuz esa bunday yo‘naltirishlarga "
-        "ergashmaydi. Qayta yuborish yordam bermaydi. Agar bu yozish so‘rovi bo‘lsa, "
-        "ma’lumotlar katta ehtimol bilan saqlanmagan: ishonch hosil qilish uchun yozuvni topib, "
-        "o‘qib ko‘ring. Shlyuz administratori sozlamalardagi platforma manzilini tekshirishi "
-        "kerak."
+        "ergashmaydi. Qayta yuborish yordam bermaydi. Ma’lumotlar katta ehtimol bilan "
+        "saqlanmagan: ishonch hosil qilish uchun yozuvni topib, o‘qib ko‘ring. Shlyuz "
+        "administratori sozlamalardagi platforma manzilini tekshirishi kerak."
     ),
     "upstream-non-fhir": (
-        "Platformaning javobi FHIR formatida emas, shu sababli shlyuz uni uzatmadi. Agar bu "
-        "yozish so‘rovi bo‘lsa, ma’lumotlar saqlangan-saqlanmagani aniq emas: so‘rovni qayta "
-        "yuborishdan oldin yozuvni topib, o‘qib ko‘ring. Bu holat davom etsa, shlyuz "
-        "administratoriga xabar bering."
+        "Platformaning javobi FHIR formatida emas, shu sababli shlyuz uni uzatmadi. Ma’lumotlar "
+        "saqlangan-saqlanmagani aniq emas: so‘rovni qayta yuborishdan oldin yozuvni topib, "
+        "o‘qib ko‘ring. Bu holat davom etsa, shlyuz administratoriga xabar bering."
     ),
     "circuit-open": (
         "Platformada uzilishlar bo‘lmoqda, shuning uchun shlyuz unga murojaat qilishni qisqa "
         "vaqtga to‘xtatdi. Hech narsa yetkazilmadi. So‘rovni keyinroq, Retry-After sarlavhasida "
-        "ko‘rsatilgan soniyalar o‘tgach, yana yuboring."
+        "ko‘rsatilgan soniyalar o‘tgach, yana yuboring. Bu holat 15 daqiqadan uzoq davom etsa, "
+        "shlyuz administratoriga xabar bering."
     ),
     "audit-unavailable": (
         "Shlyuz audit yozuvini saqlay olmayapti, busiz esa platformaga hech narsa yubormaydi. "
@@ -160,8 +157,36 @@ TEXTS: Final[dict[str, str]] = {
         "yubormadi. Uni bir daqiqadan so‘ng yana yuboring."
     ),
     "internal": (
-        "Shlyuzning ichida xato yuz berdi. Agar bu yozish so‘rovi bo‘lsa, ma’lumotlar "
-        "saqlangan-saqlanmagani noma’lum: so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib "
-        "ko‘ring. Shlyuz administratoriga so‘rov identifikatorini (request-id) ayting."
+        "Shlyuzning ichida xato yuz berdi. Ma’lumotlar saqlangan-saqlanmagani noma’lum: "
+        "so‘rovni qayta yuborishdan oldin yozuvni topib, o‘qib ko‘ring. Shlyuz administratoriga "
+        "so‘rov identifikatorini (request-id) ayting."
+    ),
+}
+
+# For requests that only read, where `TEXTS` tells of a write whose outcome is unknown.
+READS: Final[dict[str, str]] = {
+    "upstream-failed": (
+        "Platformaning javobi to‘liq kelmasidan oldin u bilan aloqa uzildi. Bu so‘rov "
+        "ma’lumotlarni faqat o‘qiydi, uni darhol yana yuborish mumkin. Bu tez-tez takrorlansa, "
+        "shlyuz administratoriga xabar bering."
+    ),
+    "upstream-timeout": (
+        "Platforma o‘z vaqtida javob bermadi. Bu so‘rov ma’lumotlarni faqat o‘qiydi, uni "
+        "keyinroq yana yuborish mumkin. Bu holat 15 daqiqadan uzoq davom etsa, shlyuz "
+        "administratoriga xabar bering."
+    ),
+    "upstream-redirect": (
+        "Platforma shlyuzni boshqa manzilga yo‘naltirdi, shlyuz esa bunday yo‘naltirishlarga "
+        "ergashmaydi. Qayta yuborish yordam bermaydi. Shlyuz administratori sozlamalardagi "
+        "platforma manzilini tekshirishi kerak."
+    ),
+    "upstream-non-fhir": (
+        "Platformaning javobi FHIR formatida emas, shu sababli shlyuz uni uzatmadi. So‘rovni "
+        "keyinroq yana yuboring. Bu holat davom etsa, shlyuz administratoriga xabar bering."
+    ),
+    "internal": (
+        "Shlyuzning ichida xato yuz berdi. Bu so‘rov ma’lumotlarni faqat o‘qiydi, uni darhol "
+        "yana yuborish mumkin. Shlyuz administratoriga so‘rov identifikatorini (request-id) "
+        "ayting."
     ),
 }

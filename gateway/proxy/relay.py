@@ -18,12 +18,13 @@ from aiohttp.http_writer import HttpVersion11
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone
 from gateway.proxy.coding import Transform
 from gateway.proxy.framing import Framing
-from gateway.proxy.headers import to_caller, without_digests
+from gateway.proxy.headers import to_caller, without_coding, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
@@ -40,12 +41,13 @@ class Passage:
     """How an answer changes on its way: the values of its fields, its body, a warning.
 
     `translate` gives the value for a lower-case field name and a value; None changes nothing.
-    `warning` is the value of X-Gateway-Warning.
+    `warning` is the value of X-Gateway-Warning. `opened`: the transform undoes the content coding.
     """
 
     translate: Callable[[bytes, bytes], bytes] | None = None
     transform: Transform | None = None
     warning: bytes | None = None
+    opened: bool = False
 
 
 UNCHANGED: Final = Passage()
@@ -136,6 +138,8 @@ async def pass_on(
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
     lines = to_caller(answer.headers, exchange.request_id, passage.translate)
+    if passage.opened:
+        lines = without_coding(lines)
     if passage.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
     transform = passage.transform
@@ -243,6 +247,7 @@ async def explain(
         language=language,
         xml=xml,
         attempts=exchange.attempts,
+        write=not is_safe(exchange.method, exchange.interaction),
     )
     lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),

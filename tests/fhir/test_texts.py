@@ -9,29 +9,37 @@ import pytest
 from gateway.errors import REASONS
 from gateway.fhir.catalogue import markdown
 from gateway.fhir.guidance import GUIDANCE
-from gateway.fhir.texts import LANGUAGES, TEXTS, text
+from gateway.fhir.texts import LANGUAGES, READS, TEXTS, text
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
+FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[language]]
+ALL = [(*pair, True) for pair in EVERY] + [(*pair, False) for pair in FOR_READS]
 NOTHING_DELIVERED = ["upstream-unreachable", "upstream-busy", "circuit-open"]
 OUTCOME_UNKNOWN = ["upstream-failed", "upstream-timeout", "internal"]
+
+
+def both(reason, language):
+    """The text for writes and the one for reads, one after the other."""
+    return f"{text(reason, language)} {text(reason, language, write=False)}"
 
 
 def test_every_reason_has_a_text_in_every_language():
     """The tables have exactly the reasons of the error table, in its order."""
     for language in LANGUAGES:
         assert list(TEXTS[language]) == list(REASONS)
+        assert list(READS[language]) == list(READS["en"])
     assert list(GUIDANCE) == list(REASONS)
 
 
 def test_no_text_is_used_twice():
     """A text that stands at two reasons, or in two languages, was copied and not translated."""
-    assert len({text(*pair) for pair in EVERY}) == len(EVERY)
+    assert len({text(reason, language, write=write) for reason, language, write in ALL}) == len(ALL)
 
 
-@pytest.mark.parametrize(("reason", "language"), EVERY)
-def test_a_text_is_two_to_four_short_sentences(reason, language):
+@pytest.mark.parametrize(("reason", "language", "write"), ALL)
+def test_a_text_is_two_to_four_short_sentences(reason, language, write):
     """Short enough for a message box, complete, and without a placeholder."""
-    value = text(reason, language)
+    value = text(reason, language, write=write)
     assert 80 <= len(value) <= 400
     assert 2 <= len(re.findall(r"[.;:](?= |$)", value)) <= 6
     assert max(len(sentence) for sentence in re.split(r"[.;:] ", value)) <= 190
@@ -46,19 +54,20 @@ def test_each_language_is_written_in_its_script(reason):
     """English and Uzbek are Latin, Russian is Cyrillic apart from technical names."""
     cyrillic = re.compile("[Ѐ-ӿ]")
     latin_word = re.compile("[A-Za-z][A-Za-z_-]+")
-    assert not cyrillic.search(text(reason, "en"))
-    assert not cyrillic.search(text(reason, "uz"))
-    assert text(reason, "en").isascii()
-    assert len(cyrillic.findall(text(reason, "ru"))) > 60
+    english, russian, uzbek = (both(reason, language) for language in LANGUAGES)
+    assert not cyrillic.search(english)
+    assert not cyrillic.search(uzbek)
+    assert english.isascii()
+    assert len(cyrillic.findall(russian)) > 60
     names = {"HTTP", "API", "SSO", "FHIR", "POST", "Allow", "Retry-After", "_search", "search"}
-    names |= {"client_id", "client", "secret", "request-id"}
-    assert set(latin_word.findall(text(reason, "ru"))) <= names
+    names |= {"client_id", "client", "secret", "request-id", "diagnostics"}
+    assert set(latin_word.findall(russian)) <= names
 
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_uzbek_letters_are_written_with_one_sign(reason):
     """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
-    value = text(reason, "uz")
+    value = both(reason, "uz")
     assert not re.search(r"['`ʻʼ´]", value)
     assert all(match in "oOgG" for match in re.findall("(.)‘", value))
     assert all(match not in "oOgG" for match in re.findall("(.)’", value))
@@ -68,12 +77,28 @@ def test_uzbek_letters_are_written_with_one_sign(reason):
 def test_an_unclear_write_is_read_before_it_is_repeated(reason):
     """Whoever reads only the text still does not store the data twice."""
     english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
-    assert "a write, it is not known whether the data was saved" in english
+    assert "It is not known whether the data was saved" in english
     assert "read the record before you send it again" in english
-    assert "запрос на запись, неизвестно, сохранены ли данные" in russian
+    assert "Неизвестно, сохранены ли данные" in russian
     assert "прочитайте запись, прежде чем отправлять запрос снова" in russian
     assert "saqlangan-saqlanmagani noma’lum" in uzbek
     assert "qayta yuborishdan oldin yozuvni topib, o‘qib ko‘ring" in uzbek
+
+
+@pytest.mark.parametrize("reason", [*OUTCOME_UNKNOWN, "upstream-redirect", "upstream-non-fhir"])
+def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
+    """Who only read need not look for a record; the two texts differ."""
+    english, russian, uzbek = (text(reason, language, write=False) for language in LANGUAGES)
+    assert "saved" not in english
+    assert "сохранен" not in russian
+    assert "saqlan" not in uzbek
+    assert text(reason, "en") != english
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_long_pause_is_for_the_operator(language):
+    """The text of the open circuit says from when on somebody must be told."""
+    assert "15" in text("circuit-open", language)
 
 
 @pytest.mark.parametrize("reason", NOTHING_DELIVERED)

@@ -21,7 +21,8 @@ class Row:
     """What one kind of failure looks like from every side.
 
     `seen` and `asked` are the numbers of requests that the platform and the SSO may have got;
-    `closed` None leaves it to the gateway; `parsed` False: no language or form could be known.
+    `closed` None leaves it to the gateway; `parsed` False: no language or form could be known;
+    `write` says that the request was none that only reads.
     """
 
     status: int
@@ -36,6 +37,7 @@ class Row:
     asked: tuple[int, ...] = PERHAPS
     attempts: tuple[int, ...] = (0,)
     upstream_status: int | None = None
+    write: bool = False
 
     def but(self, **changes: Any) -> Row:
         """The same with some changes; one number stands for itself."""
@@ -117,7 +119,7 @@ def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: b
         "code": row.issue_code,
         "system": "urn:dhp-gateway:error",
         "reason": reason,
-        "text": text(reason, language),
+        "text": text(reason, language, write=row.write),
     }
     attempts = re.search(r"attempts=(\d+)", diagnostics)
     assert attempts is not None
