@@ -65,6 +65,11 @@ class JsonRewriter(StreamRewriter):
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._in_string = False  # in a string longer than MAX_TOKEN
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all that was fed is sent on and closed, so that another value may follow."""
+        return len(self._frames) == 1 and not (self._in_string or self._deep or self._is_pending)
+
     def _masked(self, text: bytes) -> bytes:
         return masked(text)
 

@@ -82,7 +82,7 @@ def replace_front(raw: bytes, length: int, target: str) -> bytes:
     if b"\\" not in raw:
         return target.encode() + raw[length:]
     text = raw.decode("latin-1")
-    cut = raw_length(text, length, _ESCAPE_UNIT)
+    cut = raw_length(text, length, _ESCAPE_UNIT, "\\")
     slash = _ESCAPED_SLASH.search(text, 0, cut)
     if slash is not None:
         target = target.replace("/", slash.group())

@@ -11,11 +11,14 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.fhir.link_map import Swap
-from gateway.fhir.link_text import raw_length
+from gateway.fhir.link_text import END, Needles, raw_length
 
 _MAX_PAIR: Final = 64 * 1024  # bytes of a form field that are waited for
 _UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _COMMA: Final = re.compile(r"(,|%2[Cc])")
+_SCHEME: Final = re.compile(
+    rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
+)
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
 
 
@@ -44,7 +47,7 @@ def _swap_part(raw: str, swap: Swap) -> str:
     length = swap.prefix_length(text)
     if length is None or "|" in text:
         return raw
-    cut = raw_length(raw, length, _UNIT)
+    cut = raw_length(raw, length, _UNIT, "%")
     target = swap.target.text
     for char, encoded in _ENCODED.items():
         match = encoded.search(raw, 0, cut)
@@ -54,34 +57,61 @@ def _swap_part(raw: str, swap: Swap) -> str:
 
 
 class FormRewriter:
-    """The same for the body of a `_search` form, field by field as it streams by."""
+    """The same for the body of a `_search` form, field by field as it streams by.
 
-    __slots__ = ("_buffer", "_passing", "_swap", "rewritten", "unrewritten")
+    Fields without a URL of the known hosts pass together, however many there are.
+    """
+
+    __slots__ = ("_buffer", "_needles", "_passing", "_swap", "rewritten", "unrewritten")
 
     def __init__(self, swap: Swap) -> None:
         self._swap = swap
-        self._buffer = b""
+        self._needles = Needles(swap.hosts, _SCHEME, b"%")
+        self._buffer = b""  # the beginning of a field
         self._passing = False  # in a field longer than _MAX_PAIR
         self.rewritten = 0
         self.unrewritten = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
-        *fields, self._buffer = (self._buffer + chunk).split(b"&")
-        ready = b"".join(self._field(field) + b"&" for field in fields)
-        if self._passing or len(self._buffer) > _MAX_PAIR:
+        start = 0
+        if self._passing:
+            start = chunk.find(b"&") + 1
+            if not start:
+                return chunk
+        self._passing = False
+        data = self._buffer + chunk[start:]
+        cut = data.rfind(b"&") + 1
+        ready, self._buffer = chunk[:start] + self._fields(data[:cut]), data[cut:]
+        if len(self._buffer) > _MAX_PAIR:
             self._passing = True
             ready, self._buffer = ready + self._buffer, b""
         return ready
 
     def finish(self) -> bytes:
         """The body ended; give the rest."""
-        rest, self._buffer = self._field(self._buffer), b""
+        rest, self._buffer = self._fields(self._buffer), b""
         return rest
 
+    def _fields(self, data: bytes) -> bytes:
+        """Whole fields, of which only those with a needle are read."""
+        ready: list[bytes] = []
+        done = 0
+        for needle in self._needles.positions(data):
+            if needle < done:
+                continue  # in a field that was just read
+            if needle == END:
+                break
+            start = data.rfind(b"&", done, needle) + 1 or done
+            end = data.find(b"&", needle)
+            end = len(data) if end < 0 else end
+            ready += (data[done:start], self._field(data[start:end]))
+            done = end
+        ready.append(data[done:])
+        return b"".join(ready)
+
     def _field(self, field: bytes) -> bytes:
-        passing, self._passing = self._passing, False
-        if passing or len(field) > _MAX_PAIR:
+        if len(field) > _MAX_PAIR:
             return field
         text = field.decode("latin-1")
         swapped = swap_query(text, self._swap)

@@ -53,6 +53,11 @@ class StreamRewriter(ABC):
         """How many values with a URL under the bases were left alone."""
         return self._output.unrewritten
 
+    @property
+    def _is_pending(self) -> bool:
+        """Whether something fed was not scanned or waits to be sent."""
+        return bool(self._buffer) or self._output.is_waiting
+
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
         known = len(self._buffer)

@@ -71,8 +71,13 @@ class Needles:
                 yield match.start()
 
 
-def raw_length(raw: str, length: int, unit: re.Pattern[str]) -> int:
-    """How much of `raw` stands for the first `length` characters; `unit` matches one of them."""
+def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
+    """How much of `raw` stands for the first `length` characters.
+
+    `unit` matches what stands for one of them; `escape` begins those that are longer than one.
+    """
+    if raw.find(escape, 0, length) < 0:
+        return length
     at = 0
     for _ in range(length):
         match = unit.match(raw, at)

@@ -1,10 +1,15 @@
-"""Rewrites URLs in newline-delimited JSON (bulk data): every line is a resource of its own."""
+"""Rewrites URLs in newline-delimited JSON (bulk data): every line is a resource of its own.
+
+Lines without a URL of the known hosts pass together, however many there are; only the others are
+looked at one by one.
+"""
 
 from __future__ import annotations
 
 from gateway.fhir.json_links import JsonRewriter
 from gateway.fhir.json_text import needles
 from gateway.fhir.link_map import Swap
+from gateway.fhir.link_text import END
 
 
 class NdjsonRewriter:
@@ -33,16 +38,36 @@ class NdjsonRewriter:
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
         cut = chunk.rfind(b"\n") + 1
-        if self._is_fresh and cut and not self._needles.occur(chunk[:cut], 0):
-            return chunk[:cut] + self._piece(chunk[cut:])
-        *lines, rest = chunk.split(b"\n")
-        ready = [self._piece(line) + self._end_line() + b"\n" for line in lines]
-        ready.append(self._piece(rest))
+        if not cut:
+            return self._piece(chunk)
+        ready: list[bytes] = []
+        start = 0
+        if not self._is_fresh:
+            start = chunk.index(b"\n")
+            ready += (self._piece(chunk[:start]), self._end_line())
+        ready += self._lines(chunk[start:cut])
+        ready.append(self._piece(chunk[cut:]))
         return b"".join(ready)
 
     def finish(self) -> bytes:
         """The body ended; give the rest."""
         return self._end_line()
+
+    def _lines(self, lines: bytes) -> list[bytes]:
+        """Whole lines, of which only those with a needle are rewritten."""
+        ready: list[bytes] = []
+        done = 0
+        for needle in self._needles.positions(lines):
+            if needle < done:
+                continue  # in a line that was just rewritten
+            if needle == END:
+                break
+            start = lines.rfind(b"\n", done, needle) + 1 or done
+            end = lines.index(b"\n", needle)
+            ready += (lines[done:start], self._piece(lines[start:end]), self._end_line())
+            done = end
+        ready.append(lines[done:])
+        return ready
 
     def _piece(self, piece: bytes) -> bytes:
         if not piece:
@@ -51,11 +76,14 @@ class NdjsonRewriter:
         return self._line.feed(piece)
 
     def _end_line(self) -> bytes:
+        """The rest of the line at hand; its rewriter goes on unless something was left open."""
         if self._is_fresh:
+            return b""
+        self._is_fresh = True
+        if self._line.is_at_rest:
             return b""
         rest = self._line.finish()
         self._rewritten += self._line.rewritten
         self._unrewritten += self._line.unrewritten
         self._line = JsonRewriter(self._swap)
-        self._is_fresh = True
         return rest

@@ -218,7 +218,7 @@ class XmlRewriter(StreamRewriter):
         length = self._swap.prefix_length(value)
         if length is None:
             return None
-        cut = raw_length(raw.decode("latin-1"), length, _UNIT)
+        cut = raw_length(raw.decode("latin-1"), length, _UNIT, "&")
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
         replaced = target.encode() + raw[cut:]
         return Edit(self._offset + start, raw, replaced, scope, path, value[length:])

@@ -1,9 +1,12 @@
-"""How the work for an input grows with its length."""
+"""How much work an input makes, and how it grows with its length."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 FACTOR = 8
 
@@ -23,3 +26,19 @@ def _least(work: Callable[[int], object], size: int) -> float:
         work(size)
         times.append(time.process_time() - started)
     return min(times)
+
+
+def operations(work: Callable[[], object]) -> int:
+    """How many functions are called, built-in ones included."""
+    count = 0
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count

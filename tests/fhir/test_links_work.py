@@ -1,0 +1,68 @@
+"""How much work bodies make that were written to make as much as possible."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.fhir.links import LinkMap, Rewriter, rewriter_for
+from tests.doubles.growth import operations
+
+GATEWAY = "http://127.0.0.1:8080/fhir"
+PLATFORM = "https://playground.dhp.uz/fhir"
+LINKS = LinkMap(PLATFORM, GATEWAY)
+SHORT = LinkMap(PLATFORM, "http://e/fhir")
+URL = GATEWAY.encode()
+SIZE = 64 * 1024
+
+JSON, XML = "application/fhir+json", "application/fhir+xml"
+NDJSON, FORM = "application/fhir+ndjson", "application/x-www-form-urlencoded"
+
+
+def rewriter(kind: str, links: LinkMap = LINKS) -> Rewriter:
+    """A rewriter of requests."""
+    found = rewriter_for(kind, links, "to-platform")
+    assert found is not None
+    return found
+
+
+def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:
+    """The body behind a rewriter, fed as it comes from a socket."""
+    subject = rewriter(kind, links)
+    pieces = [subject.feed(body[at : at + SIZE]) for at in range(0, len(body), SIZE)]
+    return b"".join((*pieces, subject.finish()))
+
+
+DULL = {
+    "a line for each number": (NDJSON, b"1\n" * SIZE + b'"%s"\n' % URL),
+    "empty lines": (NDJSON, b"\n" * 2 * SIZE + b'"%s"\n' % URL),
+    "empty fields": (FORM, b"&" * 2 * SIZE + b"a=%s&" % URL),
+    "fields with an escape": (FORM, b"%41&" * SIZE),
+    "escapes": (JSON, b"[" + b'"\\u0061",' * SIZE),
+    "hosts": (JSON, b"[" + b'"127.0.0.1",' * SIZE),
+    "references to characters": (XML, b"<a>" + b'<a b="&#97;"/>' * SIZE),
+    "hosts in tags": (XML, b"<a>" + b"<127.0.0.1/>" * SIZE),
+}
+
+
+@pytest.mark.parametrize(("kind", "body"), DULL.values(), ids=DULL.keys())
+def test_what_holds_no_url_is_not_looked_at(kind: str, body: bytes) -> None:
+    """Pieces without a URL of the base cost some steps each, whatever they are made of."""
+    pieces = len(body) // SIZE + 1
+    assert operations(lambda: passed(kind, body)) < 300 * pieces
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b'"e",' * SIZE, b'["' + b"e" * SIZE, b"[" + b'"//e",' * SIZE]
+)
+def test_a_short_host_does_not_make_every_byte_a_candidate(body: bytes) -> None:
+    """A caller chooses its Host; a letter of it is no URL."""
+    assert operations(lambda: passed(JSON, body, SHORT)) < 300 * (len(body) // SIZE + 1)
+
+
+def test_lines_of_a_search_form_and_of_bulk_data_are_found_among_others() -> None:
+    """Those with a URL are rewritten, wherever they stand."""
+    line = b'{"resourceType":"Basic","subject":{"reference":"%s/Patient/1"}}\n' % URL
+    body = b"1\n" * 100 + line + b"2\n" + line + line + b'{"x":"' + b"a" * 99 + b'"}\n' + line[:-1]
+    assert passed(NDJSON, body) == body.replace(URL, PLATFORM.encode())
+    body = b"a=1&&" * 100 + b"a=%s/x&" % URL + b"b=&" + b"c=%s&c=%s" % (URL, URL)
+    assert passed(FORM, body) == body.replace(URL, PLATFORM.encode())
