@@ -70,7 +70,7 @@ CONTRACT: Final[dict[str, Row]] = {
         502, "security", seen=(2,), asked=(2,), attempts=(2,), upstream_status=401
     ),
     "upstream-unreachable": Row(503, "transient", retry_after=True, asked=(1,), attempts=(3,)),
-    "upstream-failed": Row(502, "incomplete", seen=(1,), asked=(1,), attempts=(1,)),
+    "upstream-failed": Row(502, "incomplete", seen=(1,), asked=(1,), attempts=(1,), write=True),
     "upstream-busy": Row(503, "throttled", retry_after=True, asked=(1,), attempts=(1,)),
     "upstream-tls": Row(502, "security", "fatal", asked=(1,), attempts=(1,)),
     "upstream-timeout": Row(504, "timeout", seen=(1,), asked=(1,), attempts=(1,)),
