@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.coding import Transform
 
 _RATE_WINDOW: Final = 30.0
+_BROKEN: Final = "body: broken framing, such as a bad chunk"
 
 
 class CallerGone(Exception):  # noqa: N818 - a state, not a mistake
@@ -160,9 +161,7 @@ class RequestBody:
         try:
             return await self._payload.readany()
         except (RequestPayloadError, HttpProcessingError):
-            raise GatewayError(
-                errors.BAD_REQUEST, "broken body", hint="body framing", close=True
-            ) from None
+            raise GatewayError(errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close=True) from None
         except (ConnectionError, EOFError):
             raise CallerGone from None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -13,6 +14,27 @@ from gateway.proxy import strict
 # The beginning of a request line, which may be cut off in its target.
 _REQUEST_LINE = re.compile(
     rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
+)
+
+# What follows it in a parser's text is the message itself.
+_QUOTE: Final = ":\n\n"
+# By words of llhttp and aiohttp.
+_RULES: Final = (
+    ("HTTPS traffic", "TLS sent to a plain HTTP port: use http://"),
+    ("Expected HTTP/", "request line: a space in the target, or no HTTP version at the end"),
+    ("Expected CRLF", "line ends: CR LF is needed"),
+    ("after response line", "line ends: CR LF is needed"),
+    ("Missing 'Host'", "header: Host is missing"),
+    ("Duplicate 'Host'", "header: Host is there twice"),
+    ("Duplicate Content-Length", "header: Content-Length is there twice"),
+    ("can't be present with", "header: both Content-Length and Transfer-Encoding"),
+    ("in Content-Length", "header: Content-Length is no number"),
+    ("Invalid header token", "header: a field's name is not valid"),
+    ("Invalid header value", "header: a character in a field's value is not valid"),
+    ("whitespace after header value", "header: a folded line"),
+    ("chunk", "body: a chunk is broken"),
+    ("Pause on PRI", "HTTP/2 is not supported: use HTTP/1.1"),
+    ("Invalid method", "request line: not valid HTTP"),
 )
 
 
@@ -26,7 +48,16 @@ def translate(exc: BaseException, head: bytes) -> GatewayError:
         return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close=True)
     if "Invalid method" in text and _begins_with_unknown_method(head):
         return strict.unknown_method()
-    return GatewayError(errors.BAD_REQUEST, type(exc).__name__, hint="HTTP message", close=True)
+    rule = _rule(exc)
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+
+
+def _rule(exc: BaseException) -> str:
+    """What was broken, in words of ours; the parser's own text shows what was sent."""
+    if isinstance(exc, InvalidURLError):
+        return "target: not in origin form"
+    told = str(exc).partition(_QUOTE)[0]
+    return next((rule for phrase, rule in _RULES if phrase in told), "HTTP: not valid")
 
 
 def _begins_with_unknown_method(head: bytes) -> bool:

@@ -20,6 +20,8 @@ METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 # The longest name that DNS knows, and a port.
 _LONGEST_HOST: Final = 253 + 6
+# Java's client asks for HTTP/2 in every first request unless it is told not to.
+_UPGRADE: Final = "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -35,17 +37,15 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
     if message.method not in METHODS:
         raise unknown_method()
     values = header.values
-    if header.ambiguous or b"upgrade" in values:
-        raise GatewayError(
-            errors.BAD_REQUEST, "repeated field or upgrade", hint="header", close=True
-        )
+    if header.ambiguous:
+        raise _refused("header: a field that must stand alone is there twice")
+    if b"upgrade" in values:
+        raise _refused(_UPGRADE)
     if not _is_host(values.get(b"host")):
-        raise GatewayError(errors.BAD_REQUEST, "Host", hint="Host is not valid", close=True)
+        raise _refused("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
-        raise GatewayError(
-            errors.BAD_REQUEST, "transfer coding", hint="Transfer-Encoding", close=True
-        )
+        raise _refused("header: Transfer-Encoding is other than chunked")
     if passed_through_us(values.get(b"via")):
         raise GatewayError(errors.LOOP, "own Via")
 
@@ -60,6 +60,10 @@ def _is_host(value: bytes | None) -> bool:
     return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value) is not None
 
 
+def _refused(rule: str) -> GatewayError:
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+
+
 def unknown_method() -> GatewayError:
     """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
     return GatewayError(errors.METHOD_NOT_ALLOWED, "method", headers=_ALLOW, close=True)
@@ -67,11 +71,9 @@ def unknown_method() -> GatewayError:
 
 def _check_version_10(message: RawRequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
-        raise GatewayError(errors.BAD_REQUEST, "HTTP version", hint="HTTP version", close=True)
+        raise _refused("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
         # RFC 9112 section 6.1: its framing is faulty, whatever it says.
-        raise GatewayError(
-            errors.BAD_REQUEST, "transfer coding in HTTP/1.0", hint="Transfer-Encoding", close=True
-        )
+        raise _refused("header: Transfer-Encoding in HTTP/1.0")
     # RFC 9110 section 7.8: an Upgrade in HTTP/1.0 is ignored.
     header.values.pop(b"upgrade", None)

@@ -41,30 +41,28 @@ def resolve(raw: str, base_path: str) -> Target:
     once decoded, unknown-path for one outside it.
     """
     if not raw.startswith("/"):
-        raise GatewayError(
-            errors.BAD_REQUEST, "request target not in origin-form", hint="target", close=True
-        )
+        raise _refused("target: not in origin form")
     if "#" in raw:
-        raise GatewayError(errors.BAD_REQUEST, "fragment in target", hint="target", close=True)
+        raise _refused("target: fragment")
     path, mark, query = raw.partition("?")
     if _SUSPECT.search(path):
         _refuse_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
-        raise GatewayError(errors.UNKNOWN_PATH)
+        raise GatewayError(errors.UNKNOWN_PATH, hint=f"base-path={base_path or '/'}")
     # An empty query ("/Patient?") is kept by carrying its question mark in the path.
     return Target(path[len(base_path) :] + (mark if mark and not query else ""), query)
 
 
 def _refuse_escape(path: str) -> None:
     if _BAD_ESCAPE.search(path):
-        raise GatewayError(errors.BAD_REQUEST, "broken percent escape", hint="path", close=True)
+        raise _refused("path: broken percent escape")
     decoded = path
     for _ in range(_DECODINGS):
-        if _leaves(decoded):
-            raise GatewayError(errors.BAD_REQUEST, "path traversal", hint="path", close=True)
+        _refuse_fault(decoded)
         decoded = _decode(decoded)
-    if decoded.count("/") != path.count("/") or _leaves(decoded):
-        raise GatewayError(errors.BAD_REQUEST, "encoded slash in path", hint="path", close=True)
+    _refuse_fault(decoded)
+    if decoded.count("/") != path.count("/"):
+        raise _refused("path: encoded slash")
 
 
 def _decode(path: str) -> str:
@@ -72,11 +70,21 @@ def _decode(path: str) -> str:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
         # Lenient readers take an overlong form such as %c0%ae for a dot (RFC 3629 section 10).
-        raise GatewayError(errors.BAD_REQUEST, "not UTF-8", hint="path", close=True) from None
+        raise _refused("path: not UTF-8") from None
 
 
-def _leaves(path: str) -> bool:
-    if "\\" in path or "//" in path or _CONTROL.search(path):
-        return True
+def _refuse_fault(path: str) -> None:
+    """Raises for what a reader could take for another path."""
+    if "\\" in path:
+        raise _refused("path: backslash")
+    if "//" in path:
+        raise _refused("path: empty segment")
+    if _CONTROL.search(path):
+        raise _refused("path: control character")
     segments = (segment.partition(";")[0] for segment in path.split("/"))
-    return any(segment in (".", "..") for segment in segments)
+    if any(segment in (".", "..") for segment in segments):
+        raise _refused("path: dot segment")
+
+
+def _refused(rule: str) -> GatewayError:
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)

@@ -10,7 +10,7 @@ from tests.doubles import sso as answers
 from tests.doubles.platform import fhir, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.wire import get, post
-from tests.proxy.error_table import CONTRACT, judge
+from tests.proxy.error_table import CONTRACT, judge, read_json
 from tests.proxy.stage import Evidence, Provoke, Stage
 
 
@@ -35,6 +35,37 @@ BAD = {
 async def test_bad_request(stage: Stage, name: str) -> None:
     """Broken HTTP, a broken URL or header is a bad request and ends the connection."""
     await judge(await sending(stage, BAD[name]), "bad-request", CONTRACT["bad-request"])
+
+
+RULES = {
+    "path: empty segment": get("/fhir//Patient"),
+    "path: dot segment": get("/fhir/%2e%2e/admin"),
+    "path: encoded slash": get("/fhir/Patient%2F1"),
+    "path: backslash": get("/fhir/Patient%5C1"),
+    "path: broken percent escape": get("/fhir/Patient/%zz"),
+    "target: not in origin form": get("http://platform.invalid/fhir/Patient/1"),
+    "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)": get(
+        "/fhir/Patient/1", "Connection: Upgrade", "Upgrade: h2c"
+    ),
+    "TLS sent to a plain HTTP port: use http://": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "request line: a space in the target": get("/fhir/Patient?name=a b"),
+    "header: Host is missing": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",
+    "header: Host is there twice": get("/fhir/Patient/1", "Host: other"),
+    "header: a field's name is not valid": get("/fhir/Patient/1", "X Y: z"),
+    "header: Content-Length is no number": get(
+        "/fhir/Patient", "Content-Length: abc", method="POST"
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_the_diagnostics_name_the_rule(stage: Stage, rule: str) -> None:
+    """The vendor of the calling system learns what to correct, and none of it is repeated."""
+    evidence = await sending(stage, RULES[rule])
+    await judge(evidence, "bad-request", CONTRACT["bad-request"])
+    diagnostics = read_json(evidence.reply)["diagnostics"]
+    assert rule in diagnostics
+    assert "Patient" not in diagnostics
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "FOO", "PROPFIND", "get", "PURGE"])
@@ -62,6 +93,7 @@ async def test_unknown_path(stage: Stage, base: str) -> None:
     gateway = await stage.start()
     evidence = await stage.evidence(gateway, get(base))
     await judge(evidence, "unknown-path", CONTRACT["unknown-path"])
+    assert read_json(evidence.reply)["diagnostics"].endswith("; base-path=/fhir")
 
 
 async def second_header(stage: Stage) -> Evidence:
