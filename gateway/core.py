@@ -35,6 +35,7 @@ from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.limiting import UploadRoom
+from gateway.proxy.packing import Packing
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.upstream import Restraint, Upstream
@@ -105,14 +106,15 @@ class Core:
         forwarder = Forwarder(upstream, self.tokens, around.metrics.retry)
         asking = Asking(forwarder, self.tokens, wiring.platform_path(settings))
         guard = self._guard(asking, around)
+        packs = settings.platform.compression == "both"
         return Handler(
             wiring.rules(settings),
             Collaborators(
                 admission=self.admission,
                 callers=wiring.callers(settings, time.monotonic),
                 tokens=self.tokens,
-                forwarder=forwarder,
-                rewriting=wiring.rewriting(settings),
+                forwarder=Packing(forwarder) if packs else forwarder,
+                rewriting=wiring.rewriting(settings, around.metrics.links),
                 composer=Composer(
                     asking.platform_path,
                     limits=wiring.body_limits(settings),

@@ -27,7 +27,7 @@ from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.limiting import Slots, TokenBucket
 from gateway.proxy.listener import ListenLimits
-from gateway.proxy.rewriting import Rewriting
+from gateway.proxy.rewriting import Bases, Rewriting
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
@@ -174,14 +174,18 @@ def circuit_policy(settings: Settings) -> CircuitPolicy:
     )
 
 
-def rewriting(settings: Settings) -> Rewriting:
-    """Which URLs change on their way."""
+def rewriting(settings: Settings, on_links: Callable[[int, int], None]) -> Rewriting:
+    """Which URLs change on their way, and in which coding answers come."""
     return Rewriting(
-        settings.platform.fhir_base_url,
+        Bases(
+            settings.platform.fhir_base_url,
+            aliases=settings.rewrite.aliases,
+            base_path=settings.listen.base_path,
+            public_url=settings.listen.public_url,
+        ),
         enabled=settings.rewrite.enabled,
-        aliases=settings.rewrite.aliases,
-        public_url=settings.listen.public_url,
-        base_path=settings.listen.base_path,
+        compressed=settings.platform.compression != "off",
+        on_links=on_links,
     )
 
 

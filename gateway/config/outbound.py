@@ -85,6 +85,13 @@ class PlatformSettings(Section):
     max_connections: Count = Field(
         default=256, description="Connections to the platform at the same time, per process."
     )
+    compression: Literal["off", "answers", "both"] = Field(
+        default="off",
+        description="For slow lines. `off`: the caller's `Accept-Encoding` decides. `answers`: the "
+        "platform is always asked for gzip, and answers are opened for callers that do not accept "
+        "it. `both`: request bodies from 1 KiB on also go out in gzip, once the platform has shown "
+        "that it accepts that.",
+    )
 
 
 class SsoSettings(Section):

@@ -1,4 +1,7 @@
-"""A transform inside gzip: what the platform compressed is opened, changed and compressed again."""
+"""Bodies in gzip: opened and changed on their way, compressed again only for who accepts that.
+
+Only gzip is spoken towards the platform: it is what every server has.
+"""
 
 from __future__ import annotations
 
@@ -27,24 +30,22 @@ class Transform(Protocol):
         ...
 
 
-class InsideGzip:
-    """Applies a transform to the content of a gzip body (RFC 1952), member after member."""
+class Gunzip:
+    """Opens a gzip body (RFC 1952), member after member; its content passes through a transform."""
 
-    def __init__(self, inner: Transform) -> None:
+    def __init__(self, inner: Transform | None = None) -> None:
         self._inner = inner
         self._unpack = zlib.decompressobj(_GZIP)
-        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._members = 0
         self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Raises `BrokenCoding`."""
-        packed = []
+        ready = []
         try:
             while chunk:
                 self._inside = True
-                plain = self._unpack.decompress(chunk, _PIECE)
-                packed.append(self._pack.compress(self._inner.feed(plain)))
+                ready.append(self._changed(self._unpack.decompress(chunk, _PIECE)))
                 chunk = self._unpack.unconsumed_tail
                 if self._unpack.eof:
                     chunk = self._unpack.unused_data
@@ -53,7 +54,7 @@ class InsideGzip:
                     self._unpack = zlib.decompressobj(_GZIP)
         except zlib.error:
             raise BrokenCoding from None
-        return b"".join(packed)
+        return b"".join(ready)
 
     def finish(self) -> bytes:
         """The rest; an empty body has none, whatever its coding.
@@ -62,6 +63,73 @@ class InsideGzip:
         """
         if self._inside:
             raise BrokenCoding
-        if not self._members:
-            return b""
-        return self._pack.compress(self._inner.finish()) + self._pack.flush()
+        return self._rest() if self._members else b""
+
+    def _rest(self) -> bytes:
+        return b"" if self._inner is None else self._inner.finish()
+
+    def _changed(self, plain: bytes) -> bytes:
+        return plain if self._inner is None else self._inner.feed(plain)
+
+
+class InsideGzip(Gunzip):
+    """Applies a transform to the content of a gzip body and compresses the result again."""
+
+    def __init__(self, inner: Transform) -> None:
+        super().__init__(inner)
+        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+
+    def _rest(self) -> bytes:
+        return self._pack.compress(super()._rest()) + self._pack.flush()
+
+    def _changed(self, plain: bytes) -> bytes:
+        return self._pack.compress(super()._changed(plain))
+
+
+def pack(body: bytes) -> bytes:
+    """The body in gzip, without a timestamp: the same bytes each time."""
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    return packer.compress(body) + packer.flush()
+
+
+def is_gzip(coding: str | None) -> bool:
+    """Whether a Content-Encoding is gzip alone."""
+    return (coding or "").strip().lower() in ("gzip", "x-gzip")
+
+
+def accepts_gzip(field: bytes | None) -> bool:
+    """Whether an Accept-Encoding asks for gzip (RFC 9110 section 12.5.3); not by its absence.
+
+    Without the field any coding would do, but who says nothing rarely can open one.
+    """
+    weights = dict(_weighted(each) for each in (field or b"").lower().split(b","))
+    for name in (b"gzip", b"x-gzip", b"*"):
+        if name in weights:
+            return weights[name]
+    return False
+
+
+def _weighted(element: bytes) -> tuple[bytes, bool]:
+    name, _, parameter = element.partition(b";")
+    weight = parameter.strip().removeprefix(b"q=").strip()
+    return name.strip(), weight.strip(b"0.") != b"" or not weight
+
+
+def opened(data: bytes, largest: int) -> bytes:
+    """The content of a whole gzip body; b"" when it is not whole or longer than `largest`."""
+    unpack = zlib.decompressobj(_GZIP)
+    try:
+        plain = unpack.decompress(data, largest)
+    except zlib.error:
+        return b""
+    return plain if unpack.eof and not unpack.unused_data else b""
+
+
+def beginning(data: bytes, coding: str | None, size: int) -> bytes:
+    """What has arrived of a body, opened up to `size` bytes if it is gzip, as far as that goes."""
+    if not is_gzip(coding):
+        return data
+    try:
+        return zlib.decompressobj(_GZIP).decompress(data, size)
+    except zlib.error:
+        return b""

@@ -13,13 +13,19 @@ from xml.parsers import expat
 
 import orjson
 
+from gateway.proxy.coding import is_gzip, opened
+
 # Checking more than this at once would hold up the event loop.
 _INLINE: Final = 256 * 1024
+# What a compressed body may become.
+_LARGEST: Final = 64 * 1024 * 1024
 
 
 async def is_complete(content_type: str | None, content_encoding: str | None, body: bytes) -> bool:
     """Whether `body` is one complete document of its type; False where that cannot be told."""
-    if content_encoding not in (None, "", "identity"):
+    if is_gzip(content_encoding):
+        body = await asyncio.to_thread(opened, body, _LARGEST)
+    elif content_encoding not in (None, "", "identity"):
         return False
     check = _checker((content_type or "").partition(";")[0].strip().lower())
     if check is None:

@@ -11,7 +11,6 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, query_names, refine_bundle
-from gateway.fhir.links import LinkMap
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
 from gateway.proxy.callers import Caller
@@ -20,11 +19,7 @@ from gateway.proxy.headers import RequestHeader, without_digests
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
 from gateway.proxy.relay import CallerSide
-from gateway.proxy.rewriting import (
-    lines_for_platform,
-    query_for_platform,
-    transform_for_platform,
-)
+from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Outgoing
 
@@ -74,10 +69,10 @@ class Composer:
         )
 
     async def read_ahead(
-        self, header: RequestHeader, body: RequestBody, what: Interaction, links: LinkMap | None
+        self, header: RequestHeader, body: RequestBody, what: Interaction, links: Translation
     ) -> Interaction:
         """Read so much of the body as has to be known before it goes on; gives what it is."""
-        transform = transform_for_platform(header, what, links)
+        transform = links.of_request(header, what)
         if transform is not None:
             # Up to here a body that changes still goes out with its length.
             body.change_by(transform)
@@ -96,16 +91,14 @@ class Composer:
     async def compose(
         self,
         exchange: Exchange,
-        addressed: tuple[Target, RequestHeader, LinkMap | None],
+        addressed: tuple[Target, RequestHeader, Translation],
         body: RequestBody | None,
         what: Interaction,
     ) -> Outgoing:
         """The request as the platform gets it. Raises `GatewayError` when it has to be asked."""
         target, header, links = addressed
-        lines = header.lines
-        if links is not None:
-            target = Target(target.path, query_for_platform(target.query, links))
-            lines = lines_for_platform(header, links)
+        target = Target(target.path, links.query(target.query))
+        lines = links.lines(header)
         if body is not None and body.changed:
             lines = without_digests(lines)
         added = await self._added_lines(exchange, target, header, what)

@@ -10,11 +10,14 @@ from gateway.errors import GatewayError
 from gateway.fhir.conformity import is_error_page, is_page, media_type
 from gateway.fhir.interaction import Interaction
 from gateway.proxy.answer import Answer
+from gateway.proxy.coding import beginning, is_gzip
 from gateway.proxy.framing import Framing
 from gateway.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
+
+_LOOKED_AT: Final = 64 * 1024
 
 
 def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
@@ -36,9 +39,10 @@ def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
     if answer.head.framing is Framing.NONE:
         # Nothing but the type tells what a GET would have got.
         return is_page(kind, b"", accept)
-    if answer.header(b"content-encoding") not in (None, "identity"):
+    coding = answer.header(b"content-encoding")
+    if coding not in (None, "identity") and not is_gzip(coding):
         return is_page(kind, b"", accept)
-    body = answer.prefetched
+    body = beginning(answer.prefetched, coding, _LOOKED_AT)
     if status >= 400:
         return is_error_page(kind, body, accept)
     return is_page(kind, body, accept)

@@ -46,6 +46,16 @@ class TokenSource(Protocol):
         ...
 
 
+class Sender(Protocol):
+    """Brings requests to the platform."""
+
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+    ) -> Answer:
+        """The platform's answer, never a 401. Raises `GatewayError`."""
+        ...
+
+
 class Forwarder:
     """Sends with the credential's token, and once more with a new one after a 401."""
 

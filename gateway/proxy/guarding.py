@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -20,6 +19,7 @@ from gateway.fhir.interaction import Interaction, query_names
 from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
+from gateway.proxy.coding import beginning
 from gateway.proxy.connection import Broken
 from gateway.proxy.headers import RequestHeader
 
@@ -146,10 +146,4 @@ class SearchGuard:
 
 
 def _plain(answer: Answer) -> bytes:
-    """What has arrived of the body, unpacked if it is gzip and as far as that goes."""
-    if (answer.header(b"content-encoding") or "identity").lower() != "gzip":
-        return answer.prefetched
-    try:
-        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(answer.prefetched, _PREFIX)
-    except zlib.error:
-        return b""
+    return beginning(answer.prefetched, answer.header(b"content-encoding"), _PREFIX)

@@ -25,13 +25,13 @@ from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
-from gateway.proxy.forward import Forwarder, TokenSource
+from gateway.proxy.forward import Sender, TokenSource
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader, read_request
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.relay import CallerSide, explain, pass_on
-from gateway.proxy.rewriting import Rewriting, passage
+from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import broken
 
@@ -66,7 +66,7 @@ class Collaborators:
     admission: Admission
     callers: Callers
     tokens: TokenSource
-    forwarder: Forwarder
+    forwarder: Sender
     rewriting: Rewriting
     composer: Composer
     guard: SearchGuard | None
@@ -108,7 +108,7 @@ class Handler:
                 caller.permissions.require(what, exchange.query_params)
             await self._admission.admit(caller, fresh=request.fresh)
             admitted = caller
-            links = self._rewriting.links(header, request.scheme)
+            links = self._rewriting.translation(header, request.scheme)
             body = self._composer.body(request, header, side)
             if body is not None:
                 what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
@@ -118,15 +118,15 @@ class Handler:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
             token = self._tokens.current(caller.credential)
-            if token is None:
-                token = await self._tokens.obtain(caller.credential)
+            token = token or await self._tokens.obtain(caller.credential)
             outgoing = await self._composer.compose(exchange, (target, header, links), body, what)
             with _Stopwatch(exchange, self._monotonic):
                 answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
             try:
                 examine(answer, what, header.text(b"accept"))
                 warning = await self._judge(answer, what, target, header, body)
-                return await pass_on(side, exchange, answer, passage(answer, what, links, warning))
+                passage = links.of_answer(answer, what, header, warning)
+                return await pass_on(side, exchange, answer, passage)
             finally:
                 answer.close()
         except asyncio.CancelledError:

@@ -221,6 +221,11 @@ def without_digests(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if not line.lower().startswith(_DIGESTS)]
 
 
+def without_coding(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer whose content coding was undone."""
+    return [line for line in lines if not line.lower().startswith(b"content-encoding:")]
+
+
 def find(raw: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     """The first value of a field, `name` in lower case, or None."""
     for key, value in raw:

@@ -9,80 +9,171 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.links import (
+    Direction,
     LinkMap,
+    Rewriter,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
 )
+from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.proxy.answer import Answer
-from gateway.proxy.coding import InsideGzip, Transform
+from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
 from gateway.proxy.headers import RequestHeader
-from gateway.proxy.relay import UNCHANGED, Passage
+from gateway.proxy.relay import Passage
 
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _LINK_FIELDS: Final = frozenset((b"location", b"content-location", b"link"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
+_CHANGED_FIELDS: Final = _QUERY_FIELDS | {b"accept-encoding"}
+# A part is one of the body in its coding: it could not be opened.
+_PART_ASKED: Final = b"range:"
+_WITHOUT_BODY: Final = frozenset((204, 206, 304))
+
+OnLinks = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """The platform's base URL with its other names; the gateway's path, or its whole `public_url`.
+
+    Without `public_url` the gateway's base is made of the Host that callers send.
+    """
+
+    platform: str
+    aliases: tuple[str, ...]
+    base_path: str
+    public_url: str | None = None
 
 
 class Rewriting:
-    """Knows the platform's bases, and how callers know the gateway.
+    """Knows the bases, and makes of them what translates for one caller.
 
-    `enabled` False: URLs pass unchanged. `public_url` is the callers' URL of `base_path`, or None:
-    then it is made of the Host they send.
+    `enabled` False: URLs pass unchanged. `compressed`: answers are asked for in gzip, whatever the
+    caller accepts. `on_links` is told of each body how many URLs were replaced and how many left.
     """
 
-    def __init__(
-        self,
-        platform: str,
-        *,
-        enabled: bool,
-        aliases: tuple[str, ...],
-        public_url: str | None,
-        base_path: str,
-    ) -> None:
+    def __init__(self, bases: Bases, *, enabled: bool, compressed: bool, on_links: OnLinks) -> None:
+        self._bases = bases
         self._enabled = enabled
-        self._platform = platform
-        self._aliases = aliases
-        self._base_path = base_path
-        self._fixed = None if public_url is None else self._links(public_url)
+        self._compressed = compressed
+        self._on_links = on_links
+        self._fixed = self._translation(bases.public_url)
         # Callers send few different hosts; one that sends many only makes us compute.
-        self._by_host = lru_cache(maxsize=64)(self._links_by_host)
+        self._by_host = lru_cache(maxsize=64)(self._for_host)
 
-    def links(self, header: RequestHeader, scheme: str = "http") -> LinkMap | None:
-        """The bases for a caller who came by `scheme`; None where its URLs pass unchanged."""
-        if not self._enabled:
-            return None
-        if self._fixed is not None:
+    def translation(self, header: RequestHeader, scheme: str = "http") -> Translation:
+        """What translates for a caller who came by `scheme`."""
+        if not self._enabled or self._bases.public_url is not None:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
-    def _links_by_host(self, host: str, scheme: str) -> LinkMap | None:
+    def _for_host(self, host: str, scheme: str) -> Translation:
         if _AUTHORITY.fullmatch(host) is None:
+            return self._translation(None)
+        return self._translation(f"{scheme}://{host}{self._bases.base_path}")
+
+    def _translation(self, gateway: str | None) -> Translation:
+        links = None
+        if self._enabled and gateway is not None:
+            links = LinkMap(self._bases.platform, gateway, self._bases.aliases)
+        return Translation(links, compressed=self._compressed, on_links=self._on_links)
+
+
+class Translation:
+    """Changes messages between a caller and the platform; without `links` no URL changes."""
+
+    __slots__ = ("_compressed", "_on_links", "links")
+
+    def __init__(self, links: LinkMap | None, *, compressed: bool, on_links: OnLinks) -> None:
+        self.links = links
+        self._compressed = compressed
+        self._on_links = on_links
+
+    def query(self, query: str) -> str:
+        """The query with absolute gateway URLs among its values made platform URLs."""
+        if self.links is None or "http" not in query.lower():
+            return query
+        return rewrite_query(query, self.links)
+
+    def lines(self, header: RequestHeader) -> list[bytes]:
+        """The caller's fields with platform URLs, and codings for the answer that can be opened."""
+        lines = header.lines
+        if self.links is not None and header.values.keys() & _CHANGED_FIELDS:
+            links = self.links
+            lines = [_line_for_platform(line, links) for line in lines]
+        if self._compressed and not accepts_gzip(header.values.get(b"accept-encoding")):
+            lines = _asking_for_gzip(lines)
+        return lines
+
+    def of_request(self, header: RequestHeader, what: Interaction) -> Transform | None:
+        """The transform of a request's body, or None."""
+        if what.resource == "Binary" or b"content-encoding" in header.values:
             return None
-        return self._links(f"{scheme}://{host}{self._base_path}")
+        return self._counted(header.text(b"content-type"), "to-platform", what)
 
-    def _links(self, gateway: str) -> LinkMap:
-        return LinkMap(self._platform, gateway, self._aliases)
+    def of_answer(
+        self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
+    ) -> Passage:
+        """How an answer changes on its way to the caller, whose request had that header."""
+        coding = answer.header(b"content-encoding")
+        opened = (
+            self._compressed
+            and is_gzip(coding)
+            and answer.status not in _WITHOUT_BODY
+            and not accepts_gzip(header.values.get(b"accept-encoding"))
+        )
+        transform = self._content(answer, what)
+        if opened:
+            transform = Gunzip(transform)
+        elif is_gzip(coding):
+            transform = None if transform is None else InsideGzip(transform)
+        elif (coding or "identity").strip().lower() != "identity":
+            transform = None
+        translate = None if self.links is None else _translator(self.links)
+        return Passage(translate, transform, warning, opened=opened)
+
+    def _content(self, answer: Answer, what: Interaction) -> Transform | None:
+        """The transform of the answer's content, whatever its coding."""
+        if what.resource == "Binary" or answer.status in _WITHOUT_BODY:
+            return None
+        return self._counted(answer.header(b"content-type"), "to-gateway", what)
+
+    def _counted(
+        self, content_type: str | None, direction: Direction, what: Interaction
+    ) -> Transform | None:
+        rewriter = None
+        if self.links is not None:
+            rewriter = rewriter_for(content_type or "", self.links, direction)
+        if rewriter is None:
+            return None
+        if what.code == "capabilities" and direction == "to-gateway":
+            rewriter = StatementRewriter(rewriter, xml="xml" in (content_type or "").lower())
+        return _Counted(rewriter, self._on_links)
 
 
-def query_for_platform(query: str, links: LinkMap) -> str:
-    """The query with absolute gateway URLs among its values made platform URLs."""
-    return rewrite_query(query, links) if "http" in query.lower() else query
+class _Counted:
+    """A rewriter that tells at the end of its body what it did."""
 
+    __slots__ = ("_on_links", "_rewriter", "feed")
 
-def lines_for_platform(header: RequestHeader, links: LinkMap) -> list[bytes]:
-    """The caller's fields, with gateway URLs made platform URLs and codings that can be opened."""
-    values = header.values
-    if not (values.keys() & _QUERY_FIELDS or b"accept-encoding" in values):
-        return header.lines
-    return [_line_for_platform(line, links) for line in header.lines]
+    def __init__(self, rewriter: Rewriter, on_links: OnLinks) -> None:
+        self._rewriter = rewriter
+        self._on_links = on_links
+        self.feed = rewriter.feed
+
+    def finish(self) -> bytes:
+        rest = self._rewriter.finish()
+        self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
+        return rest
 
 
 def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
@@ -110,32 +201,12 @@ def _codings(accepted: bytes) -> bytes:
     return b", ".join(known) or b"identity"
 
 
-def transform_for_platform(
-    header: RequestHeader, what: Interaction, links: LinkMap | None
-) -> Transform | None:
-    """The transform of a request's body, or None."""
-    if links is None or what.resource == "Binary" or b"content-encoding" in header.values:
-        return None
-    return rewriter_for(header.text(b"content-type") or "", links, "to-platform")
-
-
-def passage(
-    answer: Answer, what: Interaction, links: LinkMap | None, warning: bytes | None = None
-) -> Passage:
-    """How an answer changes on its way to the caller."""
-    if links is None:
-        return UNCHANGED if warning is None else Passage(warning=warning)
-    return Passage(_translator(links), _transform_for_caller(answer, what, links), warning)
-
-
-def _transform_for_caller(answer: Answer, what: Interaction, links: LinkMap) -> Transform | None:
-    if what.resource == "Binary" or answer.status in (204, 206, 304):
-        return None
-    rewriter = rewriter_for(answer.header(b"content-type") or "", links, "to-gateway")
-    coding = (answer.header(b"content-encoding") or "identity").strip().lower()
-    if rewriter is None or coding == "identity":
-        return rewriter
-    return InsideGzip(rewriter) if coding in ("gzip", "x-gzip") else None
+def _asking_for_gzip(lines: list[bytes]) -> list[bytes]:
+    names = [line.partition(b" ")[0].lower() for line in lines]
+    if _PART_ASKED in names:
+        return lines
+    others = [line for line, name in zip(lines, names, strict=True) if name != b"accept-encoding:"]
+    return [*others, b"Accept-Encoding: gzip\r\n"]
 
 
 def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:

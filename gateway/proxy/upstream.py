@@ -20,7 +20,6 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
-from gateway.proxy.body import RequestBody
 from gateway.proxy.circuit import Circuit
 from gateway.proxy.complete import is_complete
 from gateway.proxy.connection import Broken, UpstreamConnection
@@ -36,6 +35,32 @@ _TROUBLED_STATUSES: Final = frozenset((500, 502, 503, 504))
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
+class OutgoingBody(Protocol):
+    """What is needed of a request's body; `gateway.proxy.body.RequestBody` says what each means."""
+
+    @property
+    def length(self) -> int | None:
+        """The announced length."""
+        ...
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent again."""
+        ...
+
+    def whole(self) -> bytes | None:
+        """All of it if it is at hand."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again."""
+        ...
+
+    async def next(self) -> bytes:
+        """The next piece."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request as the platform gets it, but for the token.
@@ -48,7 +73,7 @@ class Outgoing:
     target: bytes
     lines: list[bytes]
     request_id: str
-    body: RequestBody | None
+    body: OutgoingBody | None
     safe: bool
     ends_here: bool = False
 
@@ -234,7 +259,7 @@ class Upstream:
         )
 
     async def _upload(
-        self, connection: UpstreamConnection, body: RequestBody, *, chunked: bool
+        self, connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool
     ) -> None:
         """Stream the body until it ends or the platform answers before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
@@ -259,7 +284,7 @@ class Upstream:
             raise Broken("truncated", reused=False)
 
 
-async def _pump(connection: UpstreamConnection, body: RequestBody, *, chunked: bool) -> None:
+async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool) -> None:
     while True:
         connection.hold_deadline()
         data = await body.next()

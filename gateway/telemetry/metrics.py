@@ -38,6 +38,7 @@ DURATION_BUCKETS: Final = (
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
+LINK_OUTCOMES: Final = ("rewritten", "unrewritten")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
 
@@ -124,6 +125,12 @@ class Metrics:
     def search_parameters_ignored(self, n: int) -> None:
         """Count search parameters that the platform ignored, as the search guard saw."""
         self._ignored_parameters.inc(n)
+
+    def links(self, rewritten: int, unrewritten: int) -> None:
+        """Count the URLs under the other side's base that one body held, by what became of them."""
+        for children, n in zip(self._links_by, (rewritten, unrewritten), strict=True):
+            if n:
+                children.inc(n)
 
     def config_reload(self, outcome: str) -> None:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
@@ -227,6 +234,13 @@ class Metrics:
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
         )
+        links = self._counter(
+            "dhp_gateway_links",
+            "URLs of the platform in answers and of the gateway in requests: links that were "
+            "rewritten, and what was left alone at other places, such as text and identities.",
+            ("outcome",),
+        )
+        self._links_by = [links.labels(outcome) for outcome in LINK_OUTCOMES]
         for outcome in AUDIT_OUTCOMES:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:

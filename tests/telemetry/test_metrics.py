@@ -69,6 +69,8 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
         ("dhp_gateway_token_waiters", "gauge", frozenset({"credential"})),
         ("dhp_gateway_token_request_duration_seconds", "histogram", frozenset({"credential"})),
         ("dhp_gateway_circuit_state", "gauge", frozenset()),
+        ("dhp_gateway_links", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
         ("dhp_gateway_build_info", "gauge", frozenset({"version", "python"})),
