@@ -53,7 +53,6 @@ def _client(store: StoreSettings) -> Redis:
         socket_connect_timeout=_TIMEOUT,
         # Once: a kept connection may be dead since the server was restarted.
         retry=Retry(NoBackoff(), 1),
-        client_name="dhp-gateway",
         # Every server of the last ten years speaks it.
         protocol=2,
     )

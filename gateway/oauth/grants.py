@@ -200,19 +200,21 @@ class CredentialSource:
     def succeed(self, before: CredentialSource) -> None:
         """Take over what another object for the same client knows.
 
-        The secret that the SSO took last stays the first if it is still offered; else it is kept
-        until one that is offered was taken.
+        Of secrets that are offered here as there, the one that the SSO took last stays the first.
+        New ones are tried first, and that one is kept until one that is offered was taken.
         """
         proved = before.grant
-        if proved.fingerprint in self._offered:
+        if self._offered.keys() <= before._offered.keys() and proved.fingerprint in self._offered:
             self._prefer(proved.fingerprint)
-        else:
+        elif proved.fingerprint not in self._offered:
             self._candidates = (*self._candidates, proved)
 
     async def request(self) -> TokenResponse:
         """Ask for a new token; raises `TokenRequestError`, that of the first secret."""
         refusal: TokenRequestError | None = None
-        for candidate in self._candidates:
+        # The SSO may change over between two attempts: of several, the first gets a second one.
+        again = self._candidates[:1] if len(self._candidates) > 1 else ()
+        for candidate in (*self._candidates, *again):
             try:
                 response = await self._endpoint.request(candidate)
             except TokenRequestError as error:

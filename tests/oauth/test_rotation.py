@@ -123,12 +123,21 @@ class TestTwoSecrets:
         assert sso.shown == ["new"]
 
     async def test_the_sso_knows_neither(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """Each is tried once, and the refusal is that of the first."""
+        """Each is tried, the first once more, and the refusal is that of the first."""
         sso.takes = set()
         source = CredentialSource(endpoint, grant("new\nold"))
         sso.script(refusal("unauthorized_client", 401), refusal("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
-        assert sso.shown == ["new", "old"]
+        assert sso.shown == ["new", "old", "new"]
+
+    async def test_the_sso_changes_over_between_two_attempts(
+        self, sso: StrictSso, endpoint: TokenEndpoint
+    ) -> None:
+        """The new one, refused a moment ago, is tried again when the old one is refused too."""
+        sso.takes = {"new"}
+        sso.script(refusal("invalid_client", 401))
+        assert await value(CredentialSource(endpoint, grant("new\nold"))) == "for-new"
+        assert sso.shown == ["new", "old", "new"]
 
     @pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
     async def test_not_a_matter_of_the_secret(
@@ -213,6 +222,15 @@ class TestSuccessor:
         sso.takes = {"new"}
         assert await value(after) == "for-new"
         assert sso.shown == ["old", "new", "old", "old", "old", "new"]
+
+    async def test_second_secret_is_new(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
+        """Of two secrets the new one is tried, though the other one works."""
+        before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new\nold"))
+        await value(before)
+        after.succeed(before)
+        sso.takes = {"new", "old"}
+        assert await value(after) == "for-new"
+        assert sso.shown == ["old", "new"]
 
     async def test_unchanged(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """Of two secrets the one that works is still tried first."""

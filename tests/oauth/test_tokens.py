@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
-from gateway.oauth.store import MemoryStore
+from gateway.oauth.store import Lease, MemoryStore, StoreKey
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.tokens import Tokens
@@ -444,14 +444,17 @@ class TestStore:
         """A store that breaks or hangs costs a moment, not the token."""
 
         class Down:
-            async def get(self, key: str) -> Token | None:
+            async def get(self, key: StoreKey) -> Token | None:
                 return await self.fail()
 
-            async def put(self, key: str, token: Token) -> None:
+            async def put(self, key: StoreKey, token: Token) -> None:
                 await self.fail()
 
-            async def drop(self, key: str, token: Token) -> None:
+            async def drop(self, key: StoreKey, token: Token) -> None:
                 await self.fail()
+
+            async def claim(self, key: StoreKey) -> Lease | None:
+                return await self.fail()
 
             async def fail(self) -> None:
                 if hangs:

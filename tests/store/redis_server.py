@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -21,6 +22,7 @@ class RedisServer:
     """May be killed, stopped and started again on the same port."""
 
     directory: Path
+    tls: Mapping[str, Path] | None = None
     port: int = field(default_factory=free_port)
     process: Process = field(init=False)
 
@@ -39,17 +41,32 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty but for what was saved."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
+        port = ["--port", str(self.port)] if self.tls is None else ["--port", "0"]
+        command = ["redis-server", *port, "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.directory)]
+        command += ["--unixsocket", str(self.socket)]
+        if self.tls is not None:
+            command += ["--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            for kind, option in (("cert", "cert"), ("key", "key"), ("ca", "ca-cert")):
+                command += [f"--tls-{option}-file", str(self.tls[kind])]
         # What is in the dump shall be readable as it is.
         command += ["--rdbcompression", "no", "--enable-debug-command", "yes"]
         self.process = start(command, self.directory, name="redis")
         self.process.until_listening(self.port)
 
+    @property
+    def socket(self) -> Path:
+        """Its unix socket."""
+        return self.directory / "redis.sock"
+
     async def save(self) -> None:
         """Write the dump."""
-        async with Redis(host="127.0.0.1", port=self.port, protocol=2) as client:
-            await client.save()
+        await self.command("SAVE")
+
+    async def command(self, *words: str) -> Any:
+        """What the server answers to a command."""
+        async with Redis(unix_socket_path=str(self.socket), protocol=2) as client:
+            return await client.execute_command(*words)
 
     def kill(self) -> None:
         """End it at once; nothing is saved."""
@@ -65,11 +82,11 @@ class RedisServer:
         self.process.popen.send_signal(signal.SIGCONT)
 
 
-def redis_server(directory: Path) -> Iterator[RedisServer]:
+def redis_server(directory: Path, tls: Mapping[str, Path] | None = None) -> Iterator[RedisServer]:
     """A running server, ended at the end; skips without the program."""
     if shutil.which("redis-server") is None:
         pytest.skip(MISSING)
-    server = RedisServer(directory)
+    server = RedisServer(directory, tls)
     try:
         yield server
     finally:

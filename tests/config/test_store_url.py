@@ -1,0 +1,89 @@
+"""The URL of the shared store: what it may be, and that its password never shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config import Settings, StoreLocation
+from gateway.config.store_url import parse_store_url
+from gateway.config.values import Invalid
+from gateway.secret import MASK, Secret
+
+PASSWORD = "hunter2:/?#@"
+QUOTED = "hunter2%3A%2F%3F%23%40"
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "shown"),
+    [
+        ("memory://", StoreLocation(), "memory://"),
+        ("redis://h", StoreLocation("redis", "h"), "redis://h:6379/0"),
+        ("redis://H:1/2", StoreLocation("redis", "h", 1, database=2), "redis://h:1/2"),
+        ("rediss://[::1]:1/", StoreLocation("rediss", "::1", 1), "rediss://[::1]:1/0"),
+        (
+            f"redis://:{QUOTED}@h",
+            StoreLocation("redis", "h", password=Secret(PASSWORD)),
+            f"redis://:{MASK}@h:6379/0",
+        ),
+        (
+            f"redis://u%40:{QUOTED}@h",
+            StoreLocation("redis", "h", username="u@", password=Secret(PASSWORD)),
+            f"redis://u%40:{MASK}@h:6379/0",
+        ),
+        ("unix:///run/r.sock", StoreLocation("unix", path="/run/r.sock"), "unix:///run/r.sock"),
+        (
+            f"unix://u:{QUOTED}@/run/r.sock?db=3",
+            StoreLocation(
+                "unix", path="/run/r.sock", database=3, username="u", password=Secret(PASSWORD)
+            ),
+            f"unix://u:{MASK}@/run/r.sock?db=3",
+        ),
+    ],
+)
+def test_what_it_may_be(text: str, location: StoreLocation, shown: str) -> None:
+    """Every part arrives decoded; shown again, the password is masked."""
+    parsed = parse_store_url(text)
+    assert parsed == location
+    assert str(parsed) == shown
+    assert "hunter2" not in repr(parsed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "redis:",
+        "http://h",
+        "valkey://h",
+        "redis://",
+        "redis://:hunter2@",
+        "redis://h:hunter2",
+        "redis://h:99999",
+        "redis://h/hunter2",
+        "redis://h/1/2",
+        "redis://h?password=hunter2",
+        "redis://h#hunter2",
+        "redis://u:hunter2@h h",
+        "redis://[hunter2",
+        "unix://host/path",
+        "unix://relative",
+        "unix:///p?hunter2",
+        "unix:///p?db=hunter2",
+        7,
+        None,
+    ],
+)
+def test_what_it_may_not_be(text: object) -> None:
+    """Each mistake is explained without a word of the URL."""
+    with pytest.raises(Invalid) as caught:
+        parse_store_url(text)
+    assert "hunter2" not in caught.value.message + caught.value.hint
+    assert caught.value.message
+
+
+def test_no_text_of_the_settings_shows_the_password() -> None:
+    """repr, str and JSON of the settings mask it."""
+    settings = Settings.model_validate({"store": {"url": "redis://:hunter2@h"}})
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hunter2" not in shown
+    assert f"redis://:{MASK}@h:6379/0" in shown

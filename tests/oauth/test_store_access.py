@@ -1,0 +1,141 @@
+"""A store that breaks, hangs or comes back, as the token fetches see it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from gateway.oauth.store import ALWAYS_FREE, Lease, MemoryStore, StoreKey
+from gateway.oauth.store_access import StoreAccess
+from gateway.oauth.token import Token
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock
+
+KEY = StoreKey("key", Secret("s"))
+TOKEN = Token("planted", received_at=1000, lifetime=300, wall_expiry=0)
+
+
+class BreakableStore(MemoryStore):
+    """Breaks or hangs when told to; counts what it is asked."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.broken = False
+        self.hangs = False
+        self.asked = 0
+
+    async def _trouble(self) -> None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.broken:
+            raise ConnectionError("planted text")
+
+    async def get(self, key: StoreKey) -> Token | None:
+        """Look it up."""
+        await self._trouble()
+        return await super().get(key)
+
+    async def put(self, key: StoreKey, token: Token) -> None:
+        """Keep it."""
+        await self._trouble()
+        await super().put(key, token)
+
+    async def drop(self, key: StoreKey, token: Token) -> None:
+        """Forget it."""
+        await self._trouble()
+        await super().drop(key, token)
+
+    async def claim(self, key: StoreKey) -> Lease:
+        """Always free."""
+        await self._trouble()
+        return await super().claim(key)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time as the test wants it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def store(clock: FakeClock) -> BreakableStore:
+    """A store that works."""
+    return BreakableStore(clock)
+
+
+@pytest.fixture
+def access(store: BreakableStore, clock: FakeClock) -> StoreAccess:
+    """The way to it."""
+    return StoreAccess(store, 0.02, clock)
+
+
+async def test_works(access: StoreAccess) -> None:
+    """What the store gives comes through."""
+    await access.put(KEY, TOKEN)
+    assert await access.get(KEY) == TOKEN
+    await access.drop(KEY, TOKEN)
+    assert await access.get(KEY) is None
+
+
+@pytest.mark.parametrize("trouble", ["broken", "hangs"])
+async def test_away(access: StoreAccess, store: BreakableStore, trouble: str) -> None:
+    """Nothing is raised, nothing is found, and everybody may ask the SSO."""
+    setattr(store, trouble, True)
+    await access.put(KEY, TOKEN)
+    assert await access.get(KEY) is None
+    await access.drop(KEY, TOKEN)
+    assert await access.claim(KEY) is ALWAYS_FREE
+
+
+async def test_left_alone(access: StoreAccess, store: BreakableStore, clock: FakeClock) -> None:
+    """After a failure it is not asked for a while, which grows to ten seconds."""
+    store.broken = True
+    pauses = []
+    for _ in range(8):
+        before, asked = clock.now, store.asked
+        while store.asked == asked:
+            clock.now += 0.125
+            await access.get(KEY)
+        pauses.append(clock.now - before)
+    assert pauses[1:] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+async def test_said_once(
+    access: StoreAccess,
+    store: BreakableStore,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That it is away is said once, that it is back too, and no text of an error."""
+    caplog.set_level(logging.INFO)
+    store.broken = True
+    for _ in range(20):
+        await access.get(KEY)
+        clock.now += 1
+    store.broken = False
+    clock.now += 10
+    for _ in range(5):
+        await access.get(KEY)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "ConnectionError" in caplog.text
+    assert "planted" not in caplog.text
+
+
+async def test_release_in_any_case(access: StoreAccess, store: BreakableStore) -> None:
+    """A right is given back even while the store is left alone: its renewing must end."""
+
+    class Right:
+        released = 0
+
+        async def release(self) -> None:
+            self.released += 1
+            raise ConnectionError
+
+    store.broken = True
+    await access.get(KEY)
+    right = Right()
+    await access.release(right)
+    assert right.released == 1

@@ -1,0 +1,143 @@
+"""What of `store` a gateway refuses to start with, and the ways to a server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from gateway.config import Settings
+from gateway.oauth.redis_store import RedisStore
+from gateway.oauth.store import MemoryStore, StoreKey, TokenStore
+from gateway.oauth.token import Token
+from gateway.secret import Secret
+from gateway.shared_store import open_store
+from gateway.wiring import StartError
+from tests.store.redis_server import RedisServer, redis_server
+
+KEY = StoreKey("a" * 64, Secret("s"))
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """Closes what was opened."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+def settings(**store: Any) -> Settings:
+    """Settings with this store."""
+    return Settings.model_validate({"store": store})
+
+
+async def works(store: TokenStore) -> bool:
+    """Whether a token can be put and got."""
+    token = Token("t", received_at=0, lifetime=1e9, wall_expiry=0)
+    await store.put(KEY, token)
+    return await store.get(KEY) == token
+
+
+def test_memory(closing: contextlib.AsyncExitStack) -> None:
+    """Without a URL tokens stay in the process."""
+    assert isinstance(open_store(settings(), closing), MemoryStore)
+
+
+async def test_with_a_password(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
+    """User and password of the URL are those of the server."""
+    await server.command("ACL", "SETUSER", "gw", "on", ">p@ss", "~dhp-gateway:*", "+@all")
+    await server.command("ACL", "SETUSER", "default", "off")
+    url = server.url.replace("//", "//gw:p%40ss@")
+    assert await works(open_store(settings(url=url), closing))
+
+
+async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
+    """A user that may do only what the manual lists can share tokens."""
+    rights = "+multi +exec +hget +hset +pttl +pexpireat +pexpire +del +type +get +set +time +eval"
+    await server.command(
+        "ACL", "SETUSER", "gw", "on", ">p", "~dhp-gateway:*", "-@all", *rights.split()
+    )
+    store = open_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
+    assert isinstance(store, RedisStore)
+    assert await works(store)
+    lease = await store.claim(KEY)
+    assert lease is not None
+    await lease.release()
+    await store.drop(KEY, Token("t", received_at=0, lifetime=1, wall_expiry=0))
+    assert await store.get(KEY) is None
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[tuple[RedisServer, Path]]:
+    """A server that speaks TLS only, and the file with its CA."""
+    ca, directory = trustme.CA(), tmp_path / "tls"
+    directory.mkdir()
+    certificate = ca.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    ca.cert_pem.write_to_path(directory / "ca.pem")
+    files = {name: directory / f"{name}.pem" for name in ("cert", "key", "ca")}
+    for server in redis_server(tmp_path, tls=files):
+        yield server, files["ca"]
+
+
+async def test_tls(
+    closing: contextlib.AsyncExitStack, tls_server: tuple[RedisServer, Path]
+) -> None:
+    """rediss:// speaks TLS with the CAs of store.ca_file, and with no others."""
+    server, ca_file = tls_server
+    url = server.url.replace("redis://", "rediss://")
+    assert await works(open_store(settings(url=url, ca_file=str(ca_file)), closing))
+    with pytest.raises(Exception, match=r"(?i)certificate"):
+        await works(open_store(settings(url=url), closing))
+
+
+async def test_unix_socket(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
+    """unix:// leads to a server on this machine, in a database of one's own."""
+    url = f"unix://{server.socket}?db=3"
+    assert await works(open_store(settings(url=url), closing))
+    assert await server.command("DBSIZE") == 0
+
+
+KEYS = {
+    "short": base64.urlsafe_b64encode(os.urandom(31)).decode(),
+    "no base64": "!" * 43,
+    "text": "correct horse battery staple",
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+@pytest.mark.parametrize("url", ["memory://", "redis://127.0.0.1:1"])
+def test_wrong_encryption_key(closing: contextlib.AsyncExitStack, case: str, url: str) -> None:
+    """A key of another form is refused by its name, and not shown."""
+    with pytest.raises(StartError, match=r"store\.encryption_key") as caught:
+        open_store(settings(url=url, encryption_key=KEYS[case]), closing)
+    assert KEYS[case] not in str(caught.value)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+async def test_encryption_key_file(
+    closing: contextlib.AsyncExitStack, server: RedisServer, tmp_path: Path, padded: bool
+) -> None:
+    """A key of 32 bytes in base64url is taken from its file, with padding or without."""
+    file = tmp_path / "key"
+    text = base64.urlsafe_b64encode(bytes(range(224, 256))).decode()
+    file.write_text((text if padded else text.rstrip("=")) + "\n")
+    store = open_store(settings(url=server.url, encryption_key_file=str(file)), closing)
+    assert await works(store)
+    given = open_store(settings(url=server.url, encryption_key=text), closing)
+    assert await given.get(StoreKey(KEY.name, Secret("of another client"))) is not None
+
+
+def test_missing_files(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
+    """Files that are not there are named."""
+    gone = str(tmp_path / "none")
+    with pytest.raises(StartError, match=f"store.encryption_key_file: {gone}: no such file"):
+        open_store(settings(encryption_key_file=gone), closing)
+    with pytest.raises(StartError, match=f"store.ca_file: {gone}: "):
+        open_store(settings(url="rediss://h", ca_file=gone), closing)
