@@ -19,6 +19,7 @@ from aiohappyeyeballs import start_connection
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.reaching import RETRY_AFTER, unreached
 
 _SWEEP_INTERVAL: Final = 0.2
 # Below what load balancers grant, so that a request seldom meets a connection being closed.
@@ -27,7 +28,6 @@ _MAX_IDLE: Final = 15.0
 _MAX_AGE: Final = 120.0
 # After so many seconds without a connection the next address of the platform is tried beside.
 _NEXT_ADDRESS: Final = 0.25
-_RETRY_AFTER: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,11 @@ class UpstreamPool:
                     if connection is not None or self._make_room(new=new):
                         return connection
         except TimeoutError:
-            raise GatewayError(
-                errors.UPSTREAM_BUSY, "no free connection", retry_after=_RETRY_AFTER
-            ) from None
+            busy = (
+                f"all {self._max_connections} connections to the platform stayed in use "
+                f"for {self._timeouts.connect:g} s"
+            )
+            raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
 
     async def _next_release(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -181,15 +183,8 @@ class UpstreamPool:
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 return await self._open_connection()
-        except ssl.SSLError as error:
-            raise GatewayError(errors.UPSTREAM_TLS, _tls_reason(error)) from None
-        except TimeoutError:
-            # A time-out is never followed by another attempt (contract section 3).
-            raise _unreachable("connect time-out", repeatable=False) from None
-        except socket.gaierror as error:
-            raise _unreachable(f"DNS: {error.strerror}") from None
         except OSError as error:
-            raise _unreachable(f"connect: {type(error).__name__}") from None
+            raise unreached(error, self._origin, self._timeouts.connect) from None
         finally:
             self._connecting -= 1
             self._wake_waiter()
@@ -234,14 +229,3 @@ class UpstreamPool:
             self._idle.popleft().close()
             self._wake_waiter()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)
-
-
-def _unreachable(detail: str, *, repeatable: bool = True) -> GatewayError:
-    return GatewayError(
-        errors.UPSTREAM_UNREACHABLE, detail, retry_after=_RETRY_AFTER, repeatable=repeatable
-    )
-
-
-def _tls_reason(error: ssl.SSLError) -> str:
-    """What failed, without the certificate's own texts."""
-    return getattr(error, "verify_message", None) or error.reason or type(error).__name__
