@@ -27,7 +27,8 @@ from gateway.proxy.listener import CallerServer
 from gateway.sockets import Listening
 from gateway.telemetry.audit import Audit, AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sink import Sink, StdoutSink, Writer
+from gateway.telemetry.sink import Sink, StdoutSink
+from gateway.telemetry.writer import Writer
 from gateway.wiring import StartError
 
 _log = logging.getLogger(__name__)

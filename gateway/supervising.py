@@ -29,8 +29,9 @@ from gateway.sockets import Listening
 from gateway.systemd import VARIABLES
 from gateway.telemetry.audit import Audit, AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sink import StdoutSink, Writer
+from gateway.telemetry.sink import StdoutSink
 from gateway.telemetry.turns import TakingTurns
+from gateway.telemetry.writer import Writer
 from gateway.wiring import StartError
 from gateway.worker import Inheritance, load_text
 

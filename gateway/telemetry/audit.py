@@ -22,7 +22,7 @@ import orjson
 
 from gateway.exchange import Exchange
 from gateway.telemetry.masking import MASK, mask_field
-from gateway.telemetry.sink import Writer
+from gateway.telemetry.writer import Writer
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload"]
 Record = Exchange | dict[str, Any]

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.secret import Secret
 from gateway.telemetry.audit import Audit, NullAudit
-from gateway.telemetry.sink import Limits, OnFailure, StdoutSink, Writer
+from gateway.telemetry.sink import StdoutSink
+from gateway.telemetry.writer import Limits, OnFailure, Writer
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.telemetry.sink import Limits, OnFailure, StdoutSink, Writer
+from gateway.telemetry.sink import StdoutSink
+from gateway.telemetry.writer import Limits, OnFailure, Writer
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
