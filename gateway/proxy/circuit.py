@@ -6,6 +6,7 @@ seconds. Half-open: one request tries; its outcome closes the circuit or opens i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -13,6 +14,8 @@ from typing import Final, NewType
 
 from gateway import errors
 from gateway.errors import GatewayError
+
+_log = logging.getLogger(__name__)
 
 # The window moves in tenths of its length.
 _SLICES: Final = 10
@@ -72,14 +75,18 @@ class Circuit:
         self._probing = True
         return self._ticket
 
-    def record(self, ticket: Ticket, *, failed: bool) -> None:
-        """Note how the platform fared with an admitted request."""
+    def record(self, ticket: Ticket, *, failed: bool, cause: str = "") -> None:
+        """Note how the platform fared with an admitted request; `cause` is for the log."""
         if ticket != self._ticket:
             # It began before the circuit changed, and tells of a time that is over.
             return
         if self._opened_at is None:
-            self._count(failed)
+            self._count(failed, cause)
             return
+        if failed:
+            _log.info("circuit stays open: %s", cause)
+        else:
+            _log.warning("circuit closed: the platform answers again")
         self._turn(self._clock() if failed else None)
 
     def skip(self, ticket: Ticket) -> None:
@@ -94,7 +101,7 @@ class Circuit:
         self._ticket = Ticket(self._ticket + 1)
         self._counts = [[0, 0] for _ in range(_SLICES)]
 
-    def _count(self, failed: bool) -> None:
+    def _count(self, failed: bool, cause: str) -> None:
         self._advance()
         current = self._counts[self._slice % _SLICES]
         current[0] += 1
@@ -105,6 +112,10 @@ class Circuit:
         failures = sum(count[1] for count in self._counts)
         policy = self._policy
         if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
+            _log.warning(
+                "circuit opened for %g s: %d of %d requests failed, last cause: %s",
+                *(policy.open_for, failures, requests, cause),
+            )
             self._turn(self._clock())
 
     def _advance(self) -> None:

@@ -24,11 +24,12 @@ def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
     """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on."""
     status = answer.status
     if status in _REDIRECTS:
-        raise GatewayError(errors.UPSTREAM_REDIRECT, "redirect", upstream_status=status)
+        detail = f"the platform answered with a redirect (status {status})"
+        raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
     if what.resource != "Binary" and _is_foreign(answer, status, accept):
         raise GatewayError(
             errors.UPSTREAM_NON_FHIR,
-            "not FHIR",
+            f"the platform's answer is not FHIR (status {status})",
             upstream_status=status,
             retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
         )

@@ -80,7 +80,7 @@ class Forwarder:
         if answer.status == 401:
             answer.close()
             self._tokens.rejected_again(credential, token)
-            raise _rejected("a fresh token")
+            raise _rejected("the platform refused a fresh token")
         if answer.status < 500:
             self._tokens.accepted(credential, token)
         return answer
@@ -93,7 +93,7 @@ class Forwarder:
         if body is not None:
             if not body.replayable:
                 self._tokens.drop(credential, token)
-                raise _rejected("the body is no longer at hand")
+                raise _rejected("the platform refused the token, and the body cannot be sent again")
             body.rewind()
         return await self._tokens.replace(credential, token)
 

@@ -69,7 +69,8 @@ class Statement:
             self._parameters = capabilities(await self._fetch())
             self._due = self._clock() + _STATEMENT_LIFETIME
         except (GatewayError, Broken, ValueError) as error:
-            _log.warning("no CapabilityStatement for the search guard: %s", type(error).__name__)
+            why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
+            _log.warning("no CapabilityStatement for the search guard: %s", why)
             self._due = self._clock() + _STATEMENT_RETRY
         finally:
             self._task = None

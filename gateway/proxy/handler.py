@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from gateway import errors
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Reason
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
@@ -199,7 +200,7 @@ class Handler:
             return _abort(exchange, side)
         failure = _as_gateway_error(error)
         exchange.reason = failure.reason.code
-        _log.info("%s (request %s)", failure, exchange.request_id)
+        _log.log(_level(failure.reason), "%s (request %s)", failure, exchange.request_id)
         if side.started:
             return _abort(exchange, side)
         accept_language = header.text(b"accept-language")
@@ -247,6 +248,19 @@ def _note(exchange: Exchange, what: Interaction) -> Interaction:
     return what
 
 
+def _level(reason: Reason) -> int:
+    """How loud the log is: callers' mistakes are theirs, outages are the operator's business."""
+    if reason in _OPERATORS:
+        return logging.ERROR
+    return logging.WARNING if reason.status >= 500 else logging.INFO
+
+
+# Nothing helps against these but somebody who acts.
+_OPERATORS: Final = frozenset(
+    (errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.UPSTREAM_TLS, errors.UPSTREAM_REDIRECT)
+)
+
+
 def _query(raw_target: str) -> str:
     return raw_target.partition("?")[2]
 
@@ -273,7 +287,8 @@ def _as_gateway_error(error: Exception) -> GatewayError:
     if isinstance(error, Broken):
         return broken(error)
     if isinstance(error, BrokenCoding):
-        return GatewayError(errors.UPSTREAM_FAILED, "broken Content-Encoding")
+        what = "the platform's answer is not in the Content-Encoding that it names"
+        return GatewayError(errors.UPSTREAM_FAILED, what)
     # The one place that turns a bug into an answer. The message stays out: it could quote data.
     _log.error("internal error", exc_info=error)
     return GatewayError(errors.INTERNAL, type(error).__name__, close=True)

@@ -22,6 +22,7 @@ _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,
 _LONGEST_HOST: Final = 253 + 6
 # Java's client asks for HTTP/2 in every first request unless it is told not to.
 _UPGRADE: Final = "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)"
+_ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -33,7 +34,7 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
     if message.version is not HttpVersion11 and message.version != HttpVersion11:
         _check_version_10(message, header)
     if header.total_bytes > max_header_bytes:
-        raise GatewayError(errors.HEADER_TOO_LARGE, "all fields together", close=True)
+        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close=True)
     if message.method not in METHODS:
         raise unknown_method()
     values = header.values
@@ -47,7 +48,8 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
     if coding is not None and coding.lower() != b"chunked":
         raise _refused("header: Transfer-Encoding is other than chunked")
     if passed_through_us(values.get(b"via")):
-        raise GatewayError(errors.LOOP, "own Via")
+        detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
+        raise GatewayError(errors.LOOP, detail)
 
 
 def _is_host(value: bytes | None) -> bool:
@@ -66,7 +68,7 @@ def _refused(rule: str) -> GatewayError:
 
 def unknown_method() -> GatewayError:
     """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
-    return GatewayError(errors.METHOD_NOT_ALLOWED, "method", headers=_ALLOW, close=True)
+    return GatewayError(errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close=True)
 
 
 def _check_version_10(message: RawRequestMessage, header: RequestHeader) -> None:

@@ -180,13 +180,15 @@ class Upstream:
         exchange.upstream_status = None
         try:
             answer = await self._attempt(outgoing, authorization, new=new)
-        except BaseException as failure:
-            if _blames_platform(failure):
-                self._circuit.record(admission, failed=True)
+        except BaseException as error:
+            if _blames_platform(error):
+                self._circuit.record(admission, failed=True, cause=_cause(error))
             else:
                 self._circuit.skip(admission)
             raise
-        self._circuit.record(admission, failed=answer.status in _TROUBLED_STATUSES)
+        troubled = answer.status in _TROUBLED_STATUSES
+        cause = f"the platform answered with status {answer.status}" if troubled else ""
+        self._circuit.record(admission, failed=troubled, cause=cause)
         return answer
 
     async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, new: bool) -> Answer:
@@ -301,6 +303,11 @@ def _blames_platform(failure: BaseException) -> bool:
     return isinstance(failure, Broken)
 
 
+def _cause(failure: BaseException) -> str:
+    error = broken(failure) if isinstance(failure, Broken) else failure
+    return error.detail if isinstance(error, GatewayError) else ""
+
+
 def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayError, str]:
     """The outcome of a failed attempt, and the cause under which a repetition is counted."""
     if isinstance(failure, GatewayError):
@@ -316,5 +323,15 @@ def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
     """
     hint = "outcome unknown" if safe is False else ""
     if failure.kind == "timeout":
-        return GatewayError(errors.UPSTREAM_TIMEOUT, "no answer in time", hint=hint)
-    return GatewayError(errors.UPSTREAM_FAILED, failure.kind, hint=hint, repeatable=bool(safe))
+        return GatewayError(errors.UPSTREAM_TIMEOUT, _SENTENCES[failure.kind], hint=hint)
+    return GatewayError(
+        errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, repeatable=bool(safe)
+    )
+
+
+_SENTENCES: Final = {
+    "closed": "the platform closed the connection before it answered",
+    "truncated": "the platform's answer ended before it was complete",
+    "protocol": "the platform's answer is not valid HTTP",
+    "timeout": "the platform did not answer in time",
+}
