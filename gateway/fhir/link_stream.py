@@ -23,6 +23,12 @@ MAX_DEPTH: Final = 128
 BACKLOG: Final = 256 * 1024
 """Bytes without a host name, already sent, that wait to be scanned."""
 
+_PATIENCE: Final = 4096
+"""Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
+at again. Otherwise every small packet would have all of it read once more."""
+
+_LONGEST_RUN: Final = 64  # backslashes that are counted back
+
 
 class StreamRewriter(ABC):
     """Replaces URLs in a body as it streams by; the result does not depend on the chunks.
@@ -30,7 +36,10 @@ class StreamRewriter(ABC):
     Broken text is passed on as it came.
     """
 
-    __slots__ = ("_alert", "_buffer", "_mark", "_needles", "_offset", "_output", "_swap")
+    __slots__ = (
+        *("_alert", "_arrived", "_buffer", "_due", "_mark"),
+        *("_needles", "_offset", "_output", "_swap"),
+    )
 
     _boundary: ClassVar[bytes]  # what begins every token that may be replaced
 
@@ -39,6 +48,8 @@ class StreamRewriter(ABC):
         self._needles = needles
         self._output = HeldOutput(hold_limit)
         self._buffer = b""  # not yet scanned; begins at a token
+        self._arrived: list[bytes] = []  # behind the buffer
+        self._due = 0  # bytes that have to arrive before it is worth looking at an open token again
         self._offset = 0  # of the buffer in the body
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
@@ -56,13 +67,15 @@ class StreamRewriter(ABC):
     @property
     def _is_pending(self) -> bool:
         """Whether something fed was not scanned or waits to be sent."""
-        return bool(self._buffer) or self._output.is_waiting
+        return bool(self._buffer or self._arrived) or self._output.is_waiting
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
-        known = len(self._buffer)
-        self._buffer += chunk
-        self._alert = self._alert or self._needles.occur(self._buffer, known)
+        self._arrived.append(chunk)
+        self._due -= len(chunk)
+        if self._due > 0:
+            return b""
+        self._gather()
         if self._alert or self._output.is_waiting or len(self._buffer) > BACKLOG:
             self._scan()
         else:
@@ -71,11 +84,18 @@ class StreamRewriter(ABC):
 
     def finish(self) -> bytes:
         """The body ended; give the rest."""
+        self._gather()
         if self._alert or self._output.is_waiting:
             self._scan()
             self._output.abandon()
         self._copy(len(self._buffer))
         return self._output.take()
+
+    def _gather(self) -> None:
+        known = len(self._buffer)
+        self._buffer = b"".join((self._buffer, *self._arrived))
+        self._arrived.clear()
+        self._alert = self._alert or self._needles.occur(self._buffer, known)
 
     @abstractmethod
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
@@ -92,8 +112,20 @@ class StreamRewriter(ABC):
         """Send unscanned text, but for a token at its end that may yet turn out to be a URL."""
         size = len(self._buffer)
         start = max(self._mark, size - MAX_TOKEN)
-        cut = self._masked(self._buffer).rfind(self._boundary, start)
-        self._copy(size if cut < 0 else cut)
+        begin = self._unescaped(start)
+        cut = self._masked(self._buffer[begin:]).rfind(self._boundary, start - begin)
+        self._copy(size if cut < 0 else begin + cut)
+        self._await_more(size - self._mark)
+
+    def _unescaped(self, pos: int) -> int:
+        """The last position up to `pos` that is surely not behind half an escape."""
+        before = self._buffer[max(0, pos - _LONGEST_RUN) : pos]
+        run = len(before) - len(before.rstrip(b"\\"))
+        return 0 if run == _LONGEST_RUN else pos - run
+
+    def _await_more(self, length: int) -> None:
+        """The last `length` bytes of the buffer are a token whose end has not come."""
+        self._due = min(_PATIENCE, length // 4)
 
     def _scan(self) -> None:
         text = self._masked(self._buffer)
@@ -110,6 +142,7 @@ class StreamRewriter(ABC):
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
         self._offset += done
+        self._await_more(size - done)
         self._output.expire(self._offset)
 
     def _replace(self, edit: Edit) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.fhir.links import LinkMap, Rewriter, rewriter_for
-from tests.doubles.growth import operations
+from tests.doubles.growth import FACTOR, growth, operations
 
 GATEWAY = "http://127.0.0.1:8080/fhir"
 PLATFORM = "https://playground.dhp.uz/fhir"
@@ -33,9 +33,9 @@ def passed(kind: str, body: bytes, links: LinkMap = LINKS) -> bytes:
 
 
 DULL = {
-    "a line for each number": (NDJSON, b"1\n" * SIZE + b'"%s"\n' % URL),
-    "empty lines": (NDJSON, b"\n" * 2 * SIZE + b'"%s"\n' % URL),
-    "empty fields": (FORM, b"&" * 2 * SIZE + b"a=%s&" % URL),
+    "a line for each number": (NDJSON, (b"1\n" * (SIZE // 3) + b'"%s"\n' % URL) * 4),
+    "empty lines": (NDJSON, (b"\n" * (SIZE // 2) + b'"%s"\n' % URL) * 4),
+    "empty fields": (FORM, (b"&" * (SIZE // 2) + b"a=%s&" % URL) * 4),
     "fields with an escape": (FORM, b"%41&" * SIZE),
     "escapes": (JSON, b"[" + b'"\\u0061",' * SIZE),
     "hosts": (JSON, b"[" + b'"127.0.0.1",' * SIZE),
@@ -66,3 +66,32 @@ def test_lines_of_a_search_form_and_of_bulk_data_are_found_among_others() -> Non
     assert passed(NDJSON, body) == body.replace(URL, PLATFORM.encode())
     body = b"a=1&&" * 100 + b"a=%s/x&" % URL + b"b=&" + b"c=%s&c=%s" % (URL, URL)
     assert passed(FORM, body) == body.replace(URL, PLATFORM.encode())
+
+
+TRICKLES = {
+    "a string with a URL": (JSON, b'["%s' % URL, b"c"),
+    "escaped quotes": (JSON, b'["%s' % URL, b'\\"'),
+    "one string of URLs": (JSON, b'["', URL),
+    "a tag with a URL": (XML, b'<a><a b="%s' % URL, b"c"),
+    "many attributes": (XML, b'<a><a b="%s"' % URL, b' c=""'),
+    "an instruction": (XML, b'<a b="%s"/><?x ' % URL, b"c"),
+    "a field": (FORM, b"a=%s" % URL, b"c"),
+    "a field of URLs": (FORM, b"a=", b"," + URL),
+    "a line": (NDJSON, b'"%s' % URL, b"c"),
+}
+
+
+@pytest.mark.parametrize(("kind", "start", "packet"), TRICKLES.values(), ids=TRICKLES.keys())
+def test_an_open_token_is_not_read_again_for_each_packet(
+    kind: str, start: bytes, packet: bytes
+) -> None:
+    """A packet costs the same, however long the token has become meanwhile."""
+
+    def trickle(number: int) -> None:
+        subject = rewriter(kind)
+        subject.feed(start)
+        for _ in range(number):
+            subject.feed(packet)
+
+    most = 60_000 // len(packet)
+    assert growth(trickle, most // FACTOR) < 3 * FACTOR
