@@ -72,10 +72,11 @@ async def test_searches_and_histories_lead_to_the_gateway(
 async def test_the_statement_names_the_gateway(
     sandbox_stage: Stage, session: aiohttp.ClientSession
 ) -> None:
-    """`implementation.url` is where the caller reached the platform."""
+    """`implementation.url` is where the caller reached the platform; no sign-in is offered."""
     gateway = await sandbox_stage.gateway()
     statement = json.loads(await body(session, f"{gateway.url}/metadata"))
     assert statement["implementation"]["url"] == gateway.url
+    assert [sorted(rest) for rest in statement["rest"]] == [["interaction", "mode", "resource"]]
 
 
 async def test_transaction_reaches_the_platform_in_its_own_terms(

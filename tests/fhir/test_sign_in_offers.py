@@ -1,0 +1,75 @@
+"""The platform's sign-in offers are cut out of its CapabilityStatement, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.sign_in_offers import StatementRewriter, without_sign_in
+
+SECURITY = (
+    '"security" : {"cors":true,"service":[{"coding":[{"code":"SMART-on-FHIR"}]}],"extension":[{'
+    '"url":"http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",'
+    '"extension":[{"url":"token","valueUri":"https://sso.dhp.uz/oauth/token"}]}],'
+    '"description":"Ask the \\"SSO\\" for a token }]"}'
+)
+REST = [
+    ('{"mode":"server",%s,"resource":[]}', '{"mode":"server","resource":[]}'),
+    ('{%s, "mode":"server"}', '{"mode":"server"}'),
+    ('{"mode":"server" , %s }', '{"mode":"server" }'),
+    ("{ %s }", "{ }"),
+    ('{"documentation":"\\"security\\":{}","mode":"server",\n  %s\n}', None),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), REST)
+def test_security_is_cut_out_of_json(given: str, expected: str | None) -> None:
+    """Wherever it stands, what is left is JSON without it, each number as it was."""
+    frame = '{"resourceType":"CapabilityStatement","x":1.10,"rest":[%s,%s]}'
+    body = (frame % (given % SECURITY, given % SECURITY)).encode()
+    cut = without_sign_in(body, xml=False)
+    rests = json.loads(cut)["rest"]
+    assert len(rests) == 2
+    assert all("security" not in rest for rest in rests)
+    assert b"sso.dhp.uz" not in cut
+    assert b'"x":1.10' in cut
+    if expected is None:
+        assert all(rest["documentation"] == '"security":{}' for rest in rests)
+    else:
+        assert "".join(expected.split()) in "".join(cut.decode().split())
+
+
+def test_statement_without_offers_stays() -> None:
+    """Not a byte changes where there is nothing to cut."""
+    body = b'{"resourceType":"CapabilityStatement","rest":[ {"documentation":"security"} ]}'
+    assert without_sign_in(body, xml=False) == body
+
+
+@pytest.mark.parametrize("tag", ["security", "f:security"])
+def test_security_is_cut_out_of_xml(tag: str) -> None:
+    """The element goes with all in it, also under a prefix."""
+    before, after = "<rest><mode value='server'/>", "<resource/></rest>"
+    inside = '<extension url="oauth-uris"/><service/>'
+    body = f'{before}<{tag} id="a">{inside}</{tag}>{after}'.encode()
+    assert without_sign_in(body, xml=True) == (before + after).encode()
+    assert without_sign_in(f"{before}<{tag}/>{after}".encode(), xml=True).startswith(b"<rest>")
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_any_chunking_gives_the_same(size: int) -> None:
+    """The statement is collected; its links are rewritten as always."""
+    links = LinkMap("https://fhir.dhp.uz", "http://gateway/fhir")
+    body = (
+        '{"resourceType":"CapabilityStatement","implementation":{"url":"https://fhir.dhp.uz"},'
+        f'"rest":[{{"mode":"server",{SECURITY}}}]}}'
+    ).encode()
+    rewriter = rewriter_for("application/json", links, "to-gateway")
+    assert rewriter is not None
+    statement = StatementRewriter(rewriter, xml=False)
+    pieces = [statement.feed(body[at : at + size]) for at in range(0, len(body), size)]
+    result = json.loads(b"".join([*pieces, statement.finish()]))
+    assert result["implementation"] == {"url": "http://gateway/fhir"}
+    assert result["rest"] == [{"mode": "server"}]
+    assert statement.rewritten == 1
