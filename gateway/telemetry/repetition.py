@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Reason
 
 # The access log prints whole request targets; the audit takes its place.
 _SILENCED: Final = frozenset({"aiohttp.access"})
@@ -22,18 +22,24 @@ _Key = tuple[str, str]
 
 
 class _Seen:
-    """How often a message came since `since`, and the level of those that were left out."""
+    """How often a message came since `since`, and the level of those that were left out.
 
-    __slots__ = ("count", "level", "since")
+    The first `burst` of them go out.
+    """
 
-    def __init__(self, since: float) -> None:
+    __slots__ = ("burst", "count", "level", "since")
+
+    def __init__(self, since: float, burst: int) -> None:
         self.since = since
+        self.burst = burst
         self.count = 0
         self.level: int | None = None
 
 
 class RateLimit(logging.Filter):
     """Lets `burst` equal messages of a chatty logger through in `period` seconds.
+
+    Of an outage, which fails every request for the same reason, it is one line.
 
     The first one of the next period says in `suppressed` how many were left out; where none comes,
     `summaries` does. Its methods may be called in any thread.
@@ -56,7 +62,7 @@ class RateLimit(logging.Filter):
         if not any(record.name == name or record.name.startswith(name + ".") for name in _LIMITED):
             return True
         with self._lock:
-            return self._count(_key(record), record)
+            return self._count(record)
 
     @property
     def counting(self) -> bool:
@@ -74,34 +80,36 @@ class RateLimit(logging.Filter):
             ]
             ended = [(key, self._seen.pop(key)) for key in over]
         return [
-            _summary(key, seen.level, seen.count - self._burst)
+            _summary(key, seen.level, seen.count - seen.burst)
             for key, seen in ended
             if seen.level is not None
         ]
 
-    def _count(self, key: _Key, record: logging.LogRecord) -> bool:
+    def _count(self, record: logging.LogRecord) -> bool:
         now = self._clock()
+        reason = _reason(record)
+        # Of all others only the first line is constant: they describe tasks and sockets.
+        text = str(record.msg).partition("\n")[0] if reason is None else reason.code
+        key = record.name, text
         seen = self._seen.get(key)
         if seen is None or now - seen.since >= self._period:
             if seen is not None:
-                record.suppressed = max(0, seen.count - self._burst)
+                record.suppressed = max(0, seen.count - seen.burst)
             elif len(self._seen) >= _MAX_MESSAGES:
                 self._seen.clear()
-            seen = self._seen[key] = _Seen(now)
+            outage = reason is not None and reason.status >= 500
+            seen = self._seen[key] = _Seen(now, 1 if outage else self._burst)
         seen.count += 1
-        if seen.count <= self._burst:
+        if seen.count <= seen.burst:
             return True
         seen.level = record.levelno
         return False
 
 
-def _key(record: logging.LogRecord) -> _Key:
+def _reason(record: logging.LogRecord) -> Reason | None:
+    """The reason of the failure that a record tells of."""
     arguments = record.args if isinstance(record.args, tuple) else ()
-    for argument in arguments:
-        if isinstance(argument, GatewayError):
-            return record.name, argument.reason.code
-    # Only the first line is constant: the others describe tasks and sockets.
-    return record.name, str(record.msg).partition("\n")[0]
+    return next((each.reason for each in arguments if isinstance(each, GatewayError)), None)
 
 
 def _summary(key: _Key, level: int, count: int) -> logging.LogRecord:

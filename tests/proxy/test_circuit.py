@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from gateway.errors import GatewayError
@@ -29,6 +31,23 @@ def clock() -> FakeClock:
 def circuit(clock: FakeClock) -> Circuit:
     """A closed circuit."""
     return Circuit(POLICY, clock)
+
+
+async def test_opening_and_closing_are_told_once(
+    circuit: Circuit, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator reads when, why and for how long, and when it is over; a failed try is quiet."""
+    caplog.set_level(logging.WARNING)
+    for _ in range(4):
+        circuit.record(circuit.admit(), failed=True, cause="nothing listens there")
+    await clock.advance(15)
+    feed(circuit, True)
+    await clock.advance(15)
+    feed(circuit, False, False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "circuit opened for 15 s: 4 of 4 requests failed, last cause: nothing listens there",
+        "circuit closed: the platform answers again",
+    ]
 
 
 def test_opens_at_the_ratio(circuit: Circuit) -> None:

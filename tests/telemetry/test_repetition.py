@@ -62,6 +62,17 @@ def test_failed_requests_are_limited_by_reason():
     assert limit.filter(refusal(errors.URL_TOO_LONG, 1))
 
 
+def test_an_outage_is_one_line():
+    """What fails every request is said once in a period, with how many more there were."""
+    clock = Clock()
+    limit = RateLimit(clock=clock)
+    passed = [limit.filter(refusal(errors.UPSTREAM_UNREACHABLE, n)) for n in range(300)]
+    assert passed == [True] + 299 * [False]
+    clock.now += 10
+    [summary] = limit.summaries()
+    assert summary.suppressed == 299  # type: ignore[attr-defined]
+
+
 def test_left_out_lines_are_told_though_none_comes_after_them():
     """When the period is over, a line says how many were left out of it, and only once."""
     clock = Clock()
