@@ -6,8 +6,8 @@ passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6; contract sectio
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -110,6 +110,49 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
 
 
+class _Verdicts(dict[bytes, tuple[bytes, bool]]):
+    """What was decided about field names, by their spelling: few are ever sent.
+
+    A verdict is the name in lower case, b"" where nobody reads the field here, and whether the
+    field passes. Bounded, for callers and servers can make up any number of names.
+    """
+
+    _MOST = 512
+    _LONGEST = 64
+
+    def __init__(self, judge: Callable[[bytes], tuple[bytes, bool]]) -> None:
+        self._judge = judge
+
+    def __missing__(self, name: bytes) -> tuple[bytes, bool]:
+        verdict = self._judge(name)
+        if len(self) < self._MOST and len(name) <= self._LONGEST:
+            self[name] = verdict
+        return verdict
+
+
+def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
+    key = name.lower()
+    stays = key in _NOT_FORWARDED or key.startswith(b"x-forwarded-") or _shadows(key)
+    return (key if key in _READ else b""), not stays
+
+
+def _judge_answer_field(name: bytes) -> tuple[bytes, bool]:
+    key = name.lower().replace(b"_", b"-")
+    return key, not (key in _NOT_RETURNED or key.startswith(b"access-control-"))
+
+
+def _shadows(key: bytes) -> bool:
+    """Whether a name with underscores is read by some servers as one that we set or remove."""
+    if b"_" not in key:
+        return False
+    dashed = key.replace(b"_", b"-")
+    return dashed in _NOT_FORWARDED or dashed in (b"via",) or dashed.startswith(b"x-forwarded-")
+
+
+_REQUEST_FIELDS: Final = _Verdicts(_judge_request_field)
+_ANSWER_FIELDS: Final = _Verdicts(_judge_answer_field)
+
+
 @dataclass(slots=True)
 class RequestHeader:
     """The header section of a request, read once.
@@ -139,26 +182,17 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     ambiguous = False
     for name, value in raw:
         total += len(name) + len(value)
-        key = name.lower()
-        if key in _READ:
+        key, passes = _REQUEST_FIELDS[name]
+        if key:
             earlier = values.get(key)
             values[key] = value if earlier is None else earlier + b", " + value
             ambiguous |= earlier is not None and key in _ONCE
-        if key in _NOT_FORWARDED or key.startswith(b"x-forwarded-") or _shadows(key):
-            continue
-        lines.append(b"%s: %s\r\n" % (name, value))
+        if passes:
+            lines.append(b"%s: %s\r\n" % (name, value))
     connection = values.get(b"connection")
     if connection is not None:
         lines = _without(lines, connection)
     return RequestHeader(lines, values, _request_id(values.get(b"x-request-id")), total, ambiguous)
-
-
-def _shadows(key: bytes) -> bool:
-    """Whether a name with underscores is read by some servers as one that we set or remove."""
-    if b"_" not in key:
-        return False
-    dashed = key.replace(b"_", b"-")
-    return dashed in _NOT_FORWARDED or dashed in (b"via",) or dashed.startswith(b"x-forwarded-")
 
 
 def _without(lines: list[bytes], connection: bytes) -> list[bytes]:
@@ -173,7 +207,10 @@ def _without(lines: list[bytes], connection: bytes) -> list[bytes]:
 def _request_id(value: bytes | None) -> str:
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value.decode("ascii")
-    return str(uuid.uuid4())
+    digits = os.urandom(16).hex()
+    # A version 4 UUID (RFC 9562), made without the object that `uuid` makes of it.
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def passed_through_us(via: bytes | None) -> bool:
@@ -198,18 +235,20 @@ def to_caller(
     """
     lines: list[bytes] = []
     connection: bytes | None = None
+    cached = False
     for name, value in raw:
-        key = name.lower().replace(b"_", b"-")
-        if key in _NOT_RETURNED or key.startswith(b"access-control-"):
-            if key == b"connection":
-                connection = value if connection is None else connection + b"," + value
-            continue
-        if translate is not None:
-            value = translate(key, value)
-        lines.append(b"%s: %s\r\n" % (name, value))
+        key, passes = _ANSWER_FIELDS[name]
+        if passes:
+            cached = cached or key == b"cache-control"
+            if translate is not None:
+                value = translate(key, value)
+            lines.append(b"%s: %s\r\n" % (name, value))
+        elif key == b"connection":
+            connection = value if connection is None else connection + b"," + value
     if connection is not None:
         lines = _without(lines, connection)
-    if not any(line[:14].lower() == b"cache-control:" for line in lines):
+        cached = any(line[:14].lower() == b"cache-control:" for line in lines)
+    if not cached:
         # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
         lines.append(b"Cache-Control: no-store\r\n")
     lines.append(b"X-Request-Id: %s\r\n" % request_id.encode("ascii"))
@@ -227,8 +266,8 @@ def without_coding(lines: list[bytes]) -> list[bytes]:
 
 
 def find(raw: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of a field, `name` in lower case, or None."""
+    """The first value of an answer's field, `name` in lower case with dashes, or None."""
     for key, value in raw:
-        if key.lower() == name:
+        if _ANSWER_FIELDS[key][0] == name:
             return value
     return None
