@@ -1,0 +1,149 @@
+"""The way to the SSO: trust roots of one's own, an outgoing proxy, and both."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+from gateway.certificates import sso_tls
+from gateway.config import Settings
+from gateway.oauth.client_auth import client_secret_post
+from gateway.oauth.grants import ClientCredentials, TokenEndpoint
+from gateway.oauth.token_response import TokenRequestError
+from gateway.secret import Secret
+from gateway.wiring import token_endpoint
+from tests.doubles.connect_proxy import ConnectProxy
+from tests.doubles.sso import Sso
+
+SECRET = "planted-secret"
+NAME = "sso.hospital.test"
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    """A hospital's own CA, whose certificate is in a file."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return made
+
+
+@pytest.fixture
+async def sso(ca: trustme.CA) -> AsyncIterator[Sso]:
+    """An SSO with a certificate of that CA for a name that only the proxy knows."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert(NAME).configure_cert(context)
+    async with Sso(tls=context) as running:
+        yield running
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[ConnectProxy]:
+    """A proxy that knows the name."""
+    async with ConnectProxy(hosts={NAME: "127.0.0.1"}) as running:
+        yield running
+
+
+async def ask(token_url: str, **sso: Any) -> str:
+    """The token that a gateway with these settings gets, or the cause why there is none."""
+    settings = Settings.model_validate({"sso": {"token_url": token_url, "timeout": 5, **sso}})
+    grant = ClientCredentials("id", client_secret_post("id", Secret(SECRET)))
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        endpoint = TokenEndpoint(session, token_endpoint(settings, sso_tls(settings)))
+        try:
+            return (await endpoint.request(grant)).access_token.reveal()
+        except TokenRequestError as error:
+            return error.cause if error.kind == "transient" else error.kind
+
+
+def url(sso: Sso) -> str:
+    """The SSO by its name."""
+    return f"https://{NAME}:{sso.port}/oauth/token"
+
+
+async def test_tunnel(sso: Sso, proxy: ConnectProxy, tmp_path: Path, ca: trustme.CA) -> None:
+    """An https SSO is reached by CONNECT; the proxy sees its name and no secret."""
+    assert await ask(url(sso), ca_file=tmp_path / "ca.pem", proxy_url=proxy.url) == "token-1"
+    assert proxy.targets == [f"CONNECT {NAME}:{sso.port}"]
+    assert len(sso.requests) == 1
+    (request,) = sso.requests
+    assert request.form["client_secret"] == SECRET
+    assert request.headers["Host"] == f"{NAME}:{sso.port}"
+    assert not [name for name in request.headers if name.lower().startswith("proxy")]
+    assert SECRET.encode() not in proxy.relayed + b"".join(proxy.heads)
+    assert b"token-1" not in proxy.relayed
+
+
+async def test_plain(proxy: ConnectProxy) -> None:
+    """An http SSO, which is on loopback or allowed on purpose, is asked through the proxy too."""
+    async with Sso() as sso:
+        assert await ask(sso.token_url, proxy_url=proxy.url) == "token-1"
+        assert len(sso.requests) == 1
+    assert len(proxy.targets) == 1
+    assert "/oauth/token" in proxy.targets[0] or proxy.targets[0].startswith("CONNECT")
+
+
+async def test_without_the_ca(sso: Sso, proxy: ConnectProxy, ca: trustme.CA) -> None:
+    """Through a tunnel a certificate is judged like without one."""
+    assert await ask(url(sso), proxy_url=proxy.url) == "certificate"
+    assert sso.requests == []
+
+
+async def test_certificate_of_another_host(
+    sso: Sso, proxy: ConnectProxy, ca: trustme.CA, tmp_path: Path
+) -> None:
+    """The certificate must be for the SSO's own name, not the proxy's or any other."""
+    proxy.hosts["other.test"] = "127.0.0.1"
+    other = f"https://other.test:{sso.port}/oauth/token"
+    cause = await ask(other, ca_file=tmp_path / "ca.pem", proxy_url=proxy.url)
+    assert cause == "certificate name"
+    assert sso.requests == []
+
+
+async def test_ca_without_proxy(ca: trustme.CA, tmp_path: Path) -> None:
+    """sso.ca_file holds the only roots that are trusted."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    async with Sso(tls=context) as sso:
+        here = f"https://localhost:{sso.port}/oauth/token"
+        assert await ask(here, ca_file=tmp_path / "ca.pem") == "token-1"
+        trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+        assert await ask(here, ca_file=tmp_path / "other.pem") == "certificate"
+        assert await ask(here) == "certificate"
+        assert len(sso.requests) == 1
+
+
+@pytest.mark.parametrize("code", [403, 407, 502, 302])
+async def test_proxy_refuses(sso: Sso, proxy: ConnectProxy, code: int) -> None:
+    """A proxy that gives no tunnel is transient, whatever it says: it is not the SSO that spoke."""
+    proxy.answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % code
+    assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
+    assert sso.requests == []
+
+
+async def test_no_proxy_there(sso: Sso) -> None:
+    """A proxy that is down is not taken for the SSO."""
+    async with ConnectProxy() as proxy:
+        pass
+    assert await ask(url(sso), proxy_url=proxy.url) == "proxy"
+
+
+async def test_silent_proxy(sso: Sso, proxy: ConnectProxy) -> None:
+    """A proxy that says nothing is given up after sso.timeout."""
+    proxy.silent = True
+    assert await ask(url(sso), proxy_url=proxy.url, timeout=0.2) == "time-out"
+
+
+async def test_the_environment_does_not_matter(
+    sso: Sso, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies are taken from the settings only."""
+    monkeypatch.setenv("https_proxy", proxy.url)
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    assert await ask(url(sso)) == "name not found"
+    assert proxy.heads == []
