@@ -9,7 +9,7 @@ import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import hdrs, web
@@ -86,11 +86,25 @@ def build(
 
     application = web.Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
+    application.router.add_get("/", _index)
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
     return application
+
+
+_LINKS: Final = {
+    "/livez": "whether the process answers at all",
+    "/readyz": "whether it should get requests, and if not, why",
+    "/metrics": "for Prometheus",
+    "/.well-known/jwks.json": "the public keys by which the SSO is to know the gateway",
+}
+
+
+async def _index(request: web.Request) -> web.Response:
+    """What there is, for those who come with a browser."""
+    return _json(HTTPStatus.OK, {"links": _LINKS})
 
 
 @web.middleware

@@ -122,7 +122,17 @@ async def test_head_is_get_without_a_body(client, path):
     assert await answer.read() == b""
 
 
-@pytest.mark.parametrize("path", ["/", "/fhir/Patient", "/metrics/"])
+async def test_the_root_lists_every_page(client):
+    """Whoever comes with a browser finds what there is, and all of it answers."""
+    async with client.get("/") as answer:
+        links = (await answer.json())["links"]
+    assert set(links) == {"/livez", "/readyz", "/metrics", "/.well-known/jwks.json"}
+    for path in links:
+        async with client.get(path) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/status", "/fhir/Patient", "/metrics/"])
 async def test_other_paths_are_404_in_json(client, path):
     """An unknown path is a JSON 404."""
     answer = await client.get(path)
