@@ -76,7 +76,8 @@ class Gateway:
             await self._stack.aclose()
             raise
         self._event("start", version=__version__)
-        _log.info("serving %s for callers", self.address)
+        listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
+        _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 
     async def reload(self, settings: Settings) -> None:
         """Serve new requests by other settings; those in flight keep theirs.

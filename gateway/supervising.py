@@ -128,7 +128,9 @@ class Supervisor:
             await self._stack.aclose()
             raise
         self._audit.event("start", version=__version__, workers=self._settings.workers)
-        _log.info("serving %s for callers", self._listening.address)
+        listen, platform = self._settings.listen, self._settings.platform.fhir_base_url
+        address = self._listening.address
+        _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)
 
     async def reload(self, settings: Settings) -> None:
         """Have all workers serve by other settings. Raises `StartError`; then none does."""

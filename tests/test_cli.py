@@ -256,6 +256,7 @@ async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
         process.popen.send_signal(signal.SIGTERM)
         code = await asyncio.to_thread(process.popen.wait, 20)
     assert (code, result.out) == (0, "ready\n")
+    assert "/fhir leads to http://127.0.0.1:1/fhir; serving" in process.stderr
     assert all(json.loads(line)["event"] for line in process.stdout.splitlines())
     assert SECRET not in process.stdout + process.stderr
 
