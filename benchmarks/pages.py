@@ -1,0 +1,76 @@
+"""Searchset pages made of the example resources: what the benchmark of rewriting works on.
+
+Run as a program it serves them over HTTP/1.1: `pages.py PORT BASE SIZE…` at `/fhir/page/SIZE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).resolve().parent.parent / "gateway" / "sandbox" / "data"
+EXAMPLE_BASE = "https://playground.dhp.uz/fhir"
+NAMES = (
+    *("patient-uz", "patient-ru", "observation-cbc", "diagnosticreport-cbc"),
+    *("condition-hypertension", "encounter-visit"),
+)
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def searchset(size: int, base: str) -> bytes:
+    """A page of at least `size` bytes whose links are under `base`."""
+    resources = [json.loads((DATA / f"{name}.json").read_text()) for name in NAMES]
+    entries: list[bytes] = []
+    length = 0
+    while length < size:
+        resource = {**resources[len(entries) % len(resources)], "id": f"id-{len(entries)}"}
+        url = f"{EXAMPLE_BASE}/{resource['resourceType']}/{resource['id']}"
+        entry = {"fullUrl": url, "resource": resource, "search": {"mode": "match"}}
+        entries.append(_compact(entry))
+        length += len(entries[-1]) + 1
+    links = [
+        {"relation": relation, "url": f"{EXAMPLE_BASE}/Patient?_page={page}"}
+        for relation, page in (("self", 2), ("next", 3), ("previous", 1))
+    ]
+    head = {"resourceType": "Bundle", "type": "searchset", "total": 10**6, "link": links}
+    page = b'%s,"entry":[%s]}' % (_compact(head)[:-1], b",".join(entries))
+    return page.replace(EXAMPLE_BASE.encode(), base.encode())
+
+
+class _Server(asyncio.Protocol):
+    """Answers every GET with the page that its path names, as fast as it is read."""
+
+    def __init__(self, pages: dict[bytes, bytes]) -> None:
+        self._pages = pages
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection's transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each request whose header has come."""
+        *requests, self._received = (self._received + data).split(b"\r\n\r\n")
+        for request in requests:
+            page = self._pages[request.split(b" ", 2)[1].rpartition(b"/")[2]]
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: %d"
+            assert isinstance(self._transport, asyncio.Transport)
+            self._transport.write(head % len(page) + b"\r\n\r\n")
+            self._transport.write(page)
+
+
+async def _serve(port: int, base: str, sizes: list[str]) -> None:
+    pages = {size.encode(): searchset(int(size), base) for size in sizes}
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Server(pages), "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
