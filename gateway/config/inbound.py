@@ -127,7 +127,7 @@ class ListenSettings(Section):
 
 
 class AdminSettings(Section):
-    """The operators' listener: `/livez /readyz /metrics /status /status.json`."""
+    """The operators' listener: `/livez`, `/readyz`, `/metrics`, `/.well-known/jwks.json`."""
 
     address: AddressText = Field(
         default=Address("127.0.0.1", 9090),
