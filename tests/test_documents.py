@@ -1,12 +1,28 @@
-"""The documents that are made from code are up to date."""
+"""The documents: those made from code are up to date, and none promises what is not there."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+import typer
+
+from gateway.admin.health import Readiness
+from gateway.admin.server import build
+from gateway.cli import cli
+from gateway.exchange import Exchange
+from gateway.fhir.guidance import GUIDANCE
+from gateway.fhir.texts import READS, TEXTS
+from gateway.telemetry.audit import exchange_record
+from gateway.telemetry.metrics import Metrics
+
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LATER = "not available in this version"
 
 
 def test_generated_documents_are_up_to_date() -> None:
@@ -34,3 +50,76 @@ def test_a_stale_document_is_noticed(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=ROOT)
     mended = subprocess.run([*command, "--check"], capture_output=True, timeout=60, cwd=ROOT)
     assert mended.returncode == 0
+
+
+def paragraphs(path: Path) -> list[str]:
+    """A document's lines; a paragraph is written on one line or wrapped by hand."""
+    return re.split(r"\n(?=\n|[|*#])", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(path: Path) -> None:
+    """The files that a document links to exist, and so do the sections in them."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        name, _, section = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        if section:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert section in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings}
+
+
+def promised(texts: Iterable[str]) -> set[str]:
+    """The commands that texts name, but for those which they call not available yet."""
+    named = (re.findall(r"dhp-gateway ([a-z]+)", text) for text in texts if LATER not in text)
+    return {command for commands in named for command in commands}
+
+
+def test_only_commands_that_there_are_get_named() -> None:
+    """Nobody is sent to a command of a later version, by documents, settings files or texts."""
+    commands = set(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
+    written = [text for path in DOCUMENTS for text in paragraphs(path)]
+    written += [path.read_text(encoding="utf-8") for path in (ROOT / "config").glob("*.yaml")]
+    written += [field for guidance in GUIDANCE.values() for field in guidance]
+    for tables in (TEXTS, READS):
+        written += [text for table in tables.values() for text in table.values()]
+    found = promised(written)
+    assert {"run", "doctor", "token", "check", "sandbox"} <= found
+    assert found <= commands
+
+
+def test_every_page_for_operators_that_is_named_answers() -> None:
+    """settings.md and operations.md name pages that are there, or say that they are not yet."""
+    nothing = Readiness(tokens=dict, circuit_open=bool, draining=bool)
+    application = build(metrics=Metrics(), readiness=nothing)
+    pages = {resource.canonical for resource in application.router.resources()}
+    named = set()
+    for name in ("docs/settings.md", "docs/operations.md", "README.md"):
+        for text in paragraphs(ROOT / name):
+            if LATER not in text.lower():
+                named |= set(
+                    re.findall(r"/(?:livez|readyz|metrics|status[.\w]*|\.well-known/\S+json)", text)
+                )
+    assert {"/livez", "/readyz", "/metrics"} <= named
+    assert named <= pages
+
+
+def test_every_metric_is_explained() -> None:
+    """The table of operations.md has exactly the metrics that the gateway has."""
+    metrics = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in Metrics().registry.collect()
+        if family.name.startswith("dhp_gateway_")
+    }
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = "".join(re.findall(r"^\| `dhp_gateway_.*$", page, re.MULTILINE))
+    assert set(re.findall(r"dhp_gateway_\w+", table)) == metrics
+
+
+def test_every_field_of_the_audit_is_explained() -> None:
+    """The table of operations.md has exactly the fields of a record, in their order."""
+    record = exchange_record(Exchange("id", 0.0, 0.0), "")
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Audit\n")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    assert re.findall(r"`(\w+)`", "".join(rows)) == list(record)
