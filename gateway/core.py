@@ -302,7 +302,12 @@ def _pool(settings: Settings) -> UpstreamPool:
     url = urlsplit(platform.fhir_base_url)
     tls = certificates.platform_tls(settings)
     return UpstreamPool(
-        Origin(url.hostname or "", url.port or (80 if tls is None else 443), tls),
+        Origin(
+            url.hostname or "",
+            url.port or (80 if tls is None else 443),
+            tls,
+            wiring.platform_proxy(settings),
+        ),
         timeouts=Timeouts(
             platform.connect_timeout, platform.response_timeout, platform.idle_timeout
         ),

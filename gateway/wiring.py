@@ -27,6 +27,7 @@ from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.limiting import Slots, TokenBucket
 from gateway.proxy.listener import ListenLimits
+from gateway.proxy.pool import Proxy
 from gateway.proxy.rewriting import Bases, Rewriting
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
@@ -217,3 +218,11 @@ def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> EndpointSe
         ssl=tls,
         proxy_url=sso.proxy_url,
     )
+
+
+def platform_proxy(settings: Settings) -> Proxy | None:
+    """The outgoing proxy that leads to the platform, if there is one."""
+    if settings.platform.proxy_url is None:
+        return None
+    url = urlsplit(settings.platform.proxy_url)
+    return Proxy(url.hostname or "", url.port or 80)

@@ -20,6 +20,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.reaching import RETRY_AFTER, unreached
+from gateway.proxy.tunnel import open_tunnel
 
 _SWEEP_INTERVAL: Final = 0.2
 # Below what load balancers grant, so that a request seldom meets a connection being closed.
@@ -31,12 +32,21 @@ _NEXT_ADDRESS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where an outgoing HTTP proxy listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the platform listens. `tls` is None for plain HTTP."""
+    """Where the platform listens. `tls` is None for plain HTTP, `proxy` None for the direct way."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +194,8 @@ class UpstreamPool:
             async with asyncio.timeout(self._timeouts.connect):
                 return await self._open_connection()
         except OSError as error:
-            raise unreached(error, self._origin, self._timeouts.connect) from None
+            origin = self._origin
+            raise unreached(error, origin, self._timeouts.connect, origin.proxy) from None
         finally:
             self._connecting -= 1
             self._wake_waiter()
@@ -192,10 +203,13 @@ class UpstreamPool:
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        first = origin.proxy or origin
+        found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
         # One dead address must not cost the whole time-out (RFC 8305).
         raw = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
         try:
+            if origin.proxy is not None:
+                await open_tunnel(raw, origin.host, origin.port)
             _, connection = await loop.create_connection(
                 self._make_protocol,
                 sock=raw,

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.proxy.tunnel import NoTunnel
 
 RETRY_AFTER: Final = 5.0
 
@@ -36,8 +37,13 @@ class Place(Protocol):
         ...
 
 
-def unreached(error: OSError, place: Place, timeout: float) -> GatewayError:
-    """The outcome of a failed attempt to connect within `timeout` seconds; nothing was sent."""
+def unreached(
+    error: OSError, place: Place, timeout: float, proxy: Place | None = None
+) -> GatewayError:
+    """The outcome of a failed attempt to connect within `timeout` seconds; nothing was sent.
+
+    `proxy` is what should have led there, if anything.
+    """
     where = f"{place.host} port {place.port}"
     if isinstance(error, ssl.SSLError):
         return GatewayError(errors.UPSTREAM_TLS, _tls(error, place.host, where))
@@ -45,10 +51,20 @@ def unreached(error: OSError, place: Place, timeout: float) -> GatewayError:
     repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,
-        _connection(error, place.host, where, timeout),
+        _no_way(error, place, timeout, proxy),
         retry_after=RETRY_AFTER,
         repeatable=repeatable,
     )
+
+
+def _no_way(error: OSError, place: Place, timeout: float, proxy: Place | None) -> str:
+    where = f"{place.host} port {place.port}"
+    if proxy is None:
+        return _connection(error, place.host, where, timeout)
+    by = f"the proxy {proxy.host} port {proxy.port}"
+    if isinstance(error, NoTunnel):
+        return f"{by} gave no tunnel to {where}: {error.why}"
+    return f"{_connection(error, proxy.host, by, timeout)}; {where} is behind it"
 
 
 def _connection(error: OSError, host: str, where: str, timeout: float) -> str:

@@ -1,0 +1,56 @@
+"""Asks an outgoing HTTP proxy for a tunnel to the platform: CONNECT (RFC 9110 section 9.3.6).
+
+The proxy learns where we want to go, and then only passes on: with TLS, whose certificate is the
+platform's own, it can read nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from typing import Final
+
+_MAX_HEADER: Final = 16 * 1024
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+
+
+class NoTunnel(ConnectionError):  # noqa: N818 - named after what happened
+    """The proxy was reached but gave no tunnel; `why` is free of what it said."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
+    """Turn a connection to a proxy into one to `host`; bounded by its caller.
+
+    Raises `NoTunnel`, or OSError when the connection breaks.
+    """
+    loop = asyncio.get_running_loop()
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = (f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "User-Agent: dhp-gateway")
+    await loop.sock_sendall(proxy, "\r\n".join((*lines, "", "")).encode("ascii"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = await loop.sock_recv(proxy, _MAX_HEADER)
+        answer += data
+        if not data:
+            raise NoTunnel("it closed the connection")
+        if len(answer) > _MAX_HEADER:
+            raise NoTunnel("its answer has no end")
+    found = _STATUS.match(answer)
+    if found is None:
+        raise NoTunnel("its answer is no HTTP")
+    if not found[1].startswith(b"2"):
+        raise NoTunnel(_refusal(int(found[1])))
+    # Behind a tunnel we speak first; whoever spoke before us is not who we asked for.
+    if not answer.endswith(b"\r\n\r\n"):
+        raise NoTunnel("it sent more than an answer")
+
+
+def _refusal(status: int) -> str:
+    if status == 407:
+        return "it wants a user and password (status 407), which are not supported"
+    return f"it refused (status {status}); is the platform's host allowed there?"
