@@ -43,7 +43,7 @@ class Service:
         told = address(self.settings["listen"]["address"])
         if told.path is not None or told.port:
             return told
-        found = re.search(r"serving (\S+) for callers", self.process.stderr)
+        found = re.search(r'"([^"/]+:\d+)[^"\s]* leads to \S+; serving', self.process.stderr)
         if found is None:
             raise self.process.failure("does not say where it serves")
         return address(found[1])
