@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -116,24 +117,23 @@ class Pacing:
 
 
 class Rejections:
-    """Keeps a platform that refuses every token from driving requests to the SSO.
+    """Keeps 401s from driving requests to the SSO, and from taking everybody's token away.
 
     `suspect` is a token that was fetched because its predecessor was rejected, and that the
-    platform has not accepted yet. If it is rejected too, forced fetches pause.
+    platform has not accepted yet. If it is rejected too, forced fetches pause. What the platform
+    accepts ends a pause, but forced fetches keep their distance all the same: a caller whose
+    request is answered with 401 whatever the token would otherwise cause one for each request.
     """
 
-    __slots__ = ("_pause", "_policy", "_until", "suspect")
+    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect")
 
     def __init__(self, policy: TokenPolicy) -> None:
         self._policy = policy
         self._pause = 0.0
         self._until = 0.0
+        self._forced_at = -math.inf
+        self._accepted_at = -math.inf
         self.suspect: Token | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether there is anything that an accepted request would end."""
-        return self._pause > 0 or self.suspect is not None
 
     def paused(self, now: float) -> bool:
         """Whether forced fetches pause at the monotonic time `now`."""
@@ -149,7 +149,27 @@ class Rejections:
         self._until = now + self._pause
         self.suspect = None
 
-    def clear(self) -> None:
-        """The platform accepted the token."""
+    def accepted(self, now: float) -> None:
+        """The platform took the token in use: no pause any longer."""
         self._pause = 0.0
         self.suspect = None
+        self._accepted_at = now
+
+    def forced(self, now: float) -> None:
+        """A forced fetch begins."""
+        self._forced_at = now
+
+    def replaced(self) -> None:
+        """Another token is in use, of which nothing is known yet."""
+        self._accepted_at = -math.inf
+
+    def wait(self, now: float) -> float:
+        """Seconds until another forced fetch may begin; 0 for at once."""
+        return max(0.0, self._forced_at + self._policy.rejection_pause - now)
+
+    def accepted_lately(self, now: float) -> bool:
+        """Whether the token in use was good a moment ago, so that a 401 may be about the request.
+
+        Then others go on with it until its successor is there.
+        """
+        return now < self._accepted_at + self._policy.rejection_pause

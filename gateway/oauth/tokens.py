@@ -75,7 +75,8 @@ class _Slot:
         self.credential = credential
         self.source = source
         self.token: Token | None = None
-        self.discarded: Token | None = None  # rejected by the platform, not replaced yet
+        # Rejected by the platform and not replaced yet; may be in use until it is.
+        self.discarded: Token | None = None
         self.failure: Failure | None = None
         self.rejections = Rejections(policy)
         self.flight: asyncio.Task[Token | Failure] | None = None
@@ -169,10 +170,12 @@ class Tokens:
         `obtain` raises.
         """
         slot = self._slots[credential]
-        self._give_up(slot, rejected)
+        self._give_up(slot, rejected, spare=True)
         if slot.rejections.paused(self._clock()):
             raise _rejected("fresh tokens were refused before; none is fetched for a moment")
-        token = self.current(credential) or await self._join(slot)
+        token = self.current(credential)
+        if token is None or token == rejected:
+            token = await self._join(slot)
         if token == rejected:
             raise _rejected("the SSO gave the token again that the platform refuses")
         return token
@@ -184,19 +187,20 @@ class Tokens:
         _log.warning("credential %s: the platform refused a fresh token", credential)
 
     def accepted(self, credential: str, token: Token) -> None:
-        """The platform took `token`; nearly free unless one was rejected before."""
+        """The platform took `token`."""
         slot = self._slots[credential]
-        if slot.rejections.active and token == slot.token:
-            slot.rejections.clear()
+        if token == slot.token:
+            slot.rejections.accepted(self._clock())
 
     def drop(self, credential: str, token: Token) -> None:
         """The platform refused `token` and the request cannot be repeated: the next gets another.
 
-        Counts as a forced fetch: nothing is dropped while these pause.
+        Counts as a forced fetch: nothing is dropped while these pause or keep their distance.
         """
         slot = self._slots[credential]
-        self._give_up(slot, token)
-        if slot.token is None and not self._closed and not self._failing(slot):
+        self._give_up(slot, token, spare=False)
+        given_up = slot.token is None or slot.token == slot.discarded
+        if given_up and not self._closed and not self._failing(slot):
             self._launch(slot)
 
     def retry(self, credential: str) -> None:
@@ -221,19 +225,27 @@ class Tokens:
             failure=failure.kind if failure is not None else None,
             cause=str(failure) if failure is not None else None,
             next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
-            fetching=slot.flight is not None,
+            fetching=slot.flight is not None and slot.next_attempt is None,
             rejected=slot.rejections.paused(now),
         )
 
-    def _give_up(self, slot: _Slot, rejected: Token) -> None:
-        """Drop `rejected` if it is the token in use, unless fetching another is no use now."""
+    def _give_up(self, slot: _Slot, rejected: Token, *, spare: bool) -> None:
+        """Discard `rejected` if it is the token in use, unless fetching another is no use now.
+
+        It stays in use until its successor is there where that takes time, and with `spare` also
+        where the platform has just accepted it from others.
+        """
         now = self._clock()
-        if slot.token != rejected or slot.rejections.paused(now):
+        rejections = slot.rejections
+        if slot.token != rejected or rejections.paused(now):
             return
-        if slot.rejections.suspect == rejected:
+        if rejections.suspect == rejected:
             self.rejected_again(slot.credential, rejected)
             return
-        slot.token, slot.discarded = None, rejected
+        slot.discarded = rejected
+        if rejections.wait(now) or (spare and rejections.accepted_lately(now)):
+            return
+        slot.token = None
         self._observer.token_expires(slot.credential, 0.0)
 
     def _failing(self, slot: _Slot) -> bool:
@@ -244,9 +256,10 @@ class Tokens:
         if slot.flight is None and slot.failure is not None and self._failing(slot):
             raise self._failed(slot, slot.failure)
         flight = self._launch(slot)
+        begins_in = max(0.0, (slot.next_attempt or 0.0) - self._clock())
         self._count_waiter(slot, 1)
         try:
-            await asyncio.wait({flight}, timeout=self._policy.wait_timeout)
+            await asyncio.wait({flight}, timeout=begins_in + self._policy.wait_timeout)
         finally:
             self._count_waiter(slot, -1)
         if not flight.done():
@@ -280,13 +293,22 @@ class Tokens:
         if slot.flight is None:
             if slot.timer is not None:
                 slot.timer.cancel()
-            slot.timer = slot.next_attempt = None
-            slot.flight = asyncio.get_running_loop().create_task(self._fly(slot))
+            now = self._clock()
+            # Where there is no token any more, nothing is forced: one is needed.
+            forced = slot.token is not None and slot.token == slot.discarded
+            wait = slot.rejections.wait(now) if forced else 0.0
+            slot.timer, slot.next_attempt = None, now + wait if wait else None
+            slot.flight = asyncio.get_running_loop().create_task(self._fly(slot, wait))
         return slot.flight
 
-    async def _fly(self, slot: _Slot) -> Token | Failure:
+    async def _fly(self, slot: _Slot, wait: float) -> Token | Failure:
         outcome: Token | TokenRequestError
         try:
+            if wait:
+                await self._times.sleep(wait)
+                slot.next_attempt = None
+            if slot.discarded is not None:
+                slot.rejections.forced(self._clock())
             outcome = await self._fetcher.fetch(
                 slot.credential, slot.source, lambda: (slot.token, slot.discarded)
             )
@@ -317,6 +339,8 @@ class Tokens:
         return slot.failure
 
     def _install(self, slot: _Slot, token: Token, now: float) -> None:
+        if token != slot.token:
+            slot.rejections.replaced()
         slot.token, slot.failure, slot.retry_at_once = token, None, False
         if slot.discarded is not None:
             if token == slot.discarded:

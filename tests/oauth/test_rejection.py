@@ -112,6 +112,7 @@ async def test_accepted_ends_the_pause(given: Bench) -> None:
     fresh = await reject_twice(given, fresh)
     given.tokens.accepted("default", fresh)
     assert not given.state.rejected
+    await given.clock.advance(1.1)
     fresh = await reject_twice(given, fresh)
     assert given.state.rejected
     await given.clock.advance(1.1)
@@ -236,3 +237,124 @@ async def test_expiry_is_taken_back(given: Bench) -> None:
     await replaced(given, token)
     assert given.observer.expiries[-1] == ("default", 0.0)
     assert not given.state.valid
+
+
+async def test_forced_fetches_keep_their_distance(given: Bench) -> None:
+    """A 401 just after a forced fetch gets its new token too, but not before a second is over."""
+    fresh = await given.tokens.replace("default", await given.obtain())
+    given.tokens.accepted("default", fresh)
+    replacing = asyncio.ensure_future(given.tokens.replace("default", fresh))
+    await given.clock.advance(0.9)
+    assert not replacing.done()
+    assert asked(given) == 2
+    await given.clock.advance(0.2)
+    assert (await replacing).reveal() == "token-3"
+
+
+async def test_others_go_on_meanwhile(given: Bench) -> None:
+    """While a forced fetch keeps its distance nobody else waits; when it will be is known."""
+    fresh = await given.tokens.replace("default", await given.obtain())
+    given.tokens.accepted("default", fresh)
+    replacing = asyncio.ensure_future(given.tokens.replace("default", fresh))
+    await given.clock.advance(0.5)
+    assert given.current == "token-2"
+    assert (given.state.fetching, given.state.next_attempt_in) == (False, 0.5)
+    await given.clock.advance(0.6)
+    await replacing
+    assert given.current == "token-3"
+
+
+async def test_a_caller_that_is_always_refused(given: Bench) -> None:
+    """Refusals of one request that alternate with accepted ones cause one fetch a second."""
+    token = await given.obtain()
+    refused = 0
+    for _ in range(100):
+        given.tokens.accepted("default", token)
+        replacing = asyncio.ensure_future(given.tokens.replace("default", token))
+        await given.clock.advance(0.05)
+        await given.settled()
+        assert given.current is not None
+        if replacing.done():
+            token = replacing.result()
+            given.tokens.rejected_again("default", token)
+            refused += 1
+        else:
+            replacing.cancel()
+    assert refused > 3
+    # At first at once, then in each of five seconds.
+    assert asked(given) <= 1 + 1 + 5
+
+
+async def test_accepted_a_moment_ago(given: Bench) -> None:
+    """A token that the platform has just taken is not withdrawn from others by one 401."""
+    token = await given.obtain()
+    given.tokens.accepted("default", token)
+    await given.clock.advance(0.9)
+    given.sso.hold()
+    replacing = asyncio.ensure_future(given.tokens.replace("default", token))
+    await given.sso.seen(2)
+    assert given.current == "token-1"
+    given.sso.release()
+    assert (await replacing).reveal() == "token-2"
+    assert given.current == "token-2"
+
+
+async def test_accepted_long_ago(given: Bench) -> None:
+    """That a token was good more than a second ago does not save it."""
+    token = await given.obtain()
+    given.tokens.accepted("default", token)
+    await given.clock.advance(1.0)
+    given.sso.hold()
+    replacing = asyncio.ensure_future(given.tokens.replace("default", token))
+    await given.sso.seen(2)
+    assert given.current is None
+    given.sso.release()
+    await replacing
+
+
+async def test_what_another_token_was_is_nothing(given: Bench) -> None:
+    """A new token does not profit from its predecessor's having been accepted."""
+    token = await given.obtain()
+    given.tokens.accepted("default", token)
+    fresh = await given.tokens.replace("default", token)
+    await given.clock.advance(0.5)
+    assert await replaced(given, fresh) == "token-rejected"
+    assert given.state.rejected
+
+
+async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
+    """With the SSO down, one caller's 401 does not take from others what works for them."""
+    token = await given.obtain()
+    given.tokens.accepted("default", token)
+    given.sso.answer(answers.status(503))
+    assert await replaced(given, token) == "sso-unavailable"
+    assert given.current == "token-1"
+    given.tokens.accepted("default", token)
+    assert await replaced(given, token) == "sso-unavailable"
+    assert asked(given) == 2
+    assert given.state.next_attempt_in is not None
+
+
+async def test_upload_refused_in_that_time(given: Bench) -> None:
+    """A refused upload withdraws even a token that was just taken: the next request has another."""
+    token = await given.obtain()
+    given.tokens.accepted("default", token)
+    given.tokens.drop("default", token)
+    assert given.current is None
+    fresh = await given.obtain()
+    assert fresh.reveal() == "token-2"
+    given.tokens.accepted("default", fresh)
+    given.tokens.drop("default", fresh)
+    assert given.current == "token-2"
+    await given.pass_time(1.1)
+    assert given.current == "token-3"
+
+
+async def test_closing_ends_the_wait(given: Bench) -> None:
+    """A request that waits for its turn gets shutting-down."""
+    fresh = await given.tokens.replace("default", await given.obtain())
+    given.tokens.accepted("default", fresh)
+    replacing = asyncio.ensure_future(replaced(given, fresh))
+    await given.clock.advance(0.1)
+    await given.tokens.close()
+    assert await replacing == "shutting-down"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Coroutine
 
@@ -34,12 +35,22 @@ class ManualSource:
         self.clock = clock
         self.pending: asyncio.Future[tuple[str, float] | BaseException] | None = None
         self.not_before = 0.0
+        # Since the machine's last step: a request that neither of these explains is forced.
+        self.due = -math.inf
+        self.needed = True
+        self.forced_at = -math.inf
+        self.mistakes: list[str] = []
 
     async def request(self) -> TokenResponse:
-        """One request; overlapping another, or too early, is an error."""
-        assert self.pending is None, "two token requests at once"
-        assert self.clock() >= self.not_before, "asked again too early"
+        """One request; overlapping another, or too early, is a mistake."""
+        # Raised here they would be taken for the SSO's.
+        if self.pending is not None:
+            self.mistakes.append("two token requests at once")
+        if self.clock() < self.not_before:
+            self.mistakes.append("asked again too early")
         asked = self.clock()
+        if not self.needed and asked < self.due - 1e-6:
+            self._force(asked)
         self.pending = asyncio.get_running_loop().create_future()
         try:
             result = await self.pending
@@ -49,6 +60,11 @@ class ManualSource:
             raise result
         value, lifetime = result
         return TokenResponse(Secret(value), lifetime, "expires_in", asked)
+
+    def _force(self, now: float) -> None:
+        if now - self.forced_at < 1 - 1e-6:
+            self.mistakes.append("forced fetches too close together")
+        self.forced_at = now
 
 
 class TokenMachine(RuleBasedStateMachine):
@@ -71,6 +87,7 @@ class TokenMachine(RuleBasedStateMachine):
         self.waiting: list[asyncio.Task[None]] = []
         self.values = 0
         self.closing = False
+        self.secret_changed = False  # while the SSO was asked, or was about to be
         self._run(self.tokens.start())
 
     def _run(self, work: Coroutine[object, object, object]) -> None:
@@ -120,6 +137,7 @@ class TokenMachine(RuleBasedStateMachine):
     @rule(lifetime=st.sampled_from([0.2, 3.0, 60.0, 300.0, 86_400.0]), same=st.booleans())
     def sso_answers(self, lifetime: float, same: bool) -> None:
         """The SSO issues a token: a new one, or the one it issued before."""
+        self.secret_changed = False
         self.values += not same or not self.values
         self._answer((f"token-{self.values}", lifetime))
 
@@ -128,7 +146,9 @@ class TokenMachine(RuleBasedStateMachine):
     def sso_fails(self, kind: str) -> None:
         """The SSO does not issue one; a refusal and a Retry-After must be respected."""
         pauses = {"refused": 60.0, "throttled": 20.0}
-        self.source.not_before = self.clock() + pauses.get(kind, 0.0)
+        pause = 0.0 if self.secret_changed else pauses.get(kind, 0.0)
+        self.source.not_before = self.clock() + pause
+        self.secret_changed = False
         if kind == "bug":
             self._answer(ZeroDivisionError())
         else:
@@ -152,15 +172,27 @@ class TokenMachine(RuleBasedStateMachine):
 
         self._run(tell())
 
+    @precondition(lambda self: self.tokens.current("default") is not None)
+    @rule()
+    def one_is_rejected_others_are_not(self) -> None:
+        """The platform takes the token in use, and answers one request with 401 all the same."""
+        token = self.tokens.current("default")
+        assert token is not None
+        self.tokens.accepted("default", token)
+        self._ask(self.tokens.replace("default", token), rejected=token)
+
     @rule()
     def secret_changes(self) -> None:
         """A changed secret ends all pauses."""
 
         async def change() -> None:
             self.source.not_before = 0.0
+            self.source.needed = True
             self.tokens.retry("default")
 
+        before = self.source.pending
         self._run(change())
+        self.secret_changed = self.source.pending is before
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -173,6 +205,11 @@ class TokenMachine(RuleBasedStateMachine):
     def wall_clock_jumps(self, seconds: float) -> None:
         """Somebody sets the machine's clock."""
         self.clock.jump_wall(seconds)
+
+    @invariant()
+    def the_sso_is_asked_in_measure(self) -> None:
+        """One request at a time, none in a pause, and forced ones at a distance."""
+        assert self.source.mistakes == []
 
     @invariant()
     def token_in_use_is_alive(self) -> None:
@@ -195,8 +232,20 @@ class TokenMachine(RuleBasedStateMachine):
             self.waiting.remove(task)
             if not task.cancelled():
                 task.result()
-        assert not self.waiting or self.source.pending is not None
+        # A forced fetch may keep a distance of a second from the one before.
+        soon = self.tokens.states()["default"].next_attempt_in
+        assert not self.waiting or self.source.pending is not None or (soon or 9) <= 1
         assert not self.observer.waiters or self.observer.waiters[-1][1] == len(self.waiting)
+
+    @invariant()
+    def what_explains_the_next_request(self) -> None:
+        """Is noted: that there is no token, or that a timer is due."""
+        state = self.tokens.states()["default"]
+        self.source.needed = not state.valid
+        # A timer that was set at the last step; a fetch that waits for its turn is a forced one.
+        waits_its_turn = bool(self.waiting) and not state.fetching
+        soon = state.next_attempt_in
+        self.source.due = math.inf if soon is None or waits_its_turn else self.clock() + soon
 
     def teardown(self) -> None:
         """Closing leaves nothing behind."""
