@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from gateway.retry_after import parse_retry_after
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
+_ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
 _REFUSED: Final = frozenset({400, 401, 403})
 
 
@@ -36,7 +38,24 @@ async def read(response: aiohttp.ClientResponse) -> Answer:
         body = None  # the status still says what kind of failure it is
     if body is None:
         response.close()
+    else:
+        body = _unpacked(body, response.headers.get("Content-Encoding", ""))
     return Answer(response.status, body, response.headers.get("Retry-After"))
+
+
+def _unpacked(body: bytes, coding: str) -> bytes | None:
+    """The body without the coding that we did not ask for; None if it is none of the usual."""
+    coding = coding.strip().lower()
+    if coding in ("", "identity") or not body:
+        return body
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    unpacking = zlib.decompressobj(_ZLIB_OR_GZIP)
+    try:
+        plain = unpacking.decompress(body, _MAX_BODY)
+    except zlib.error:
+        return None
+    return plain if unpacking.eof else None
 
 
 def failure(answer: Answer, wall_now: float) -> TokenRequestError:
