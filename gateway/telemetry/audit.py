@@ -22,6 +22,7 @@ import orjson
 
 from gateway.exchange import Exchange
 from gateway.telemetry.masking import MASK, mask_field
+from gateway.telemetry.timestamp import Timestamp
 from gateway.telemetry.writer import Writer
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload"]
@@ -63,7 +64,7 @@ class Audit:
     def __init__(self, writer: Writer, *, clock: Callable[[], float] = time.time) -> None:
         self._writer = writer
         self._clock = clock
-        self._iso = _Timestamps().iso
+        self._iso = Timestamp().iso
         self._pending: list[Record] = []
 
     @property
@@ -195,19 +196,3 @@ def _encodable(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_encodable(item) for item in value]
     return str(value).encode("utf-8", "backslashreplace").decode()
-
-
-class _Timestamps:
-    """ISO 8601 in UTC with milliseconds; the part that changes once a second is kept."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
-
-    def iso(self, seconds: float) -> str:
-        """`2026-03-01T08:30:00.125Z` for seconds since 1970."""
-        second, milliseconds = divmod(round(seconds * 1000), 1000)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{milliseconds:03d}Z"

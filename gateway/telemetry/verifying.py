@@ -1,0 +1,171 @@
+"""Verifies the chain of audit files, and says what is wrong with the first bad line.
+
+The files are taken in the order of their records, whatever order they are given in. A chain may
+begin with a later record than the first: older files are deleted one day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from gateway.telemetry import chain
+from gateway.telemetry.chain import Bound, Link
+
+Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
+
+# Time in which a gateway that runs ends the line that it has begun, in seconds.
+_PATIENCE: Final = 0.2
+
+
+class Line(NamedTuple):
+    """A line of a file, without its line feed."""
+
+    file: Path
+    number: int
+    text: bytes
+    ended: bool  # by a line feed
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`."""
+        return f"{self.file}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """The first line with which something is wrong."""
+
+    file: Path
+    line: int
+    fault: Fault
+    detail: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found. `first` is None, and `last` the chain's beginning, without any record."""
+
+    files: tuple[Path, ...]
+    records: int = 0
+    first: int | None = None
+    last: Link = field(default_factory=Link)
+    torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
+    bad: Bad | None = None
+
+
+def verify(files: Iterable[Path], pause: Callable[[float], None] = time.sleep) -> Verdict:
+    """Verify the chain over these files. Raises OSError for one that cannot be read."""
+    ordered = sorted(files, key=_first_record)
+    verdict = Verdict(tuple(ordered))
+    with closing(_lines(ordered, pause)) as lines:
+        for line in lines:
+            verdict.bad = _judge(verdict, line, lines)
+            if verdict.bad is not None:
+                break
+    return verdict
+
+
+def _first_record(file: Path) -> int:
+    with file.open("rb") as lines:
+        for line in lines:
+            if (found := chain.read(line.rstrip(b"\n"))) is not None:
+                return found.seq
+    return 0
+
+
+def _lines(files: Sequence[Path], pause: Callable[[float], None]) -> Generator[Line, None, None]:
+    for path in files:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                if not text.endswith(b"\n"):
+                    pause(_PATIENCE)
+                    text += file.readline()
+                yield Line(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
+
+
+def _judge(verdict: Verdict, line: Line, rest: Iterator[Line]) -> Bad | None:
+    """Take one line, and with a torn one the record that reports it."""
+    found = chain.read(line.text)
+    if found is None:
+        report = next(rest, None)
+        if report is None or not _reports(report, line.text):
+            return _not_a_record(line)
+        verdict.torn.append(line.place)
+        line, found = report, chain.read(report.text)
+    if found is None or not found.intact:
+        return _bad(line, "changed", "its content does not match its hash")
+    bad = _first(verdict, line, found) if verdict.first is None else None
+    bad = bad or _next(verdict, line, found, rest)
+    if bad is None:
+        verdict.records += 1
+        verdict.last = found.link
+    return bad
+
+
+def _not_a_record(line: Line) -> Bad:
+    if not line.ended:
+        detail = "half a line at the end: the gateway was cut off; its next start reports it"
+        return _bad(line, "torn", detail)
+    return _bad(line, "changed", "it is no record of a chain")
+
+
+def _reports(report: Line, torn: bytes) -> bool:
+    """Whether a record is the gateway's word for having found this half line."""
+    record = _parsed(report.text)
+    return (
+        record.get("event") == chain.TORN
+        and record.get("sha256") == hashlib.sha256(torn).hexdigest()
+    )
+
+
+def _first(verdict: Verdict, line: Line, found: Bound) -> Bad | None:
+    """Where a chain may begin: with record 1, or where a file does."""
+    begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
+    if found.seq > 1 and not begins:
+        return _bad(line, "removed", f"it is record {found.seq}; those before it are missing")
+    verdict.first = found.seq
+    verdict.last = Link(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
+    return None
+
+
+def _next(verdict: Verdict, line: Line, found: Bound, rest: Iterator[Line]) -> Bad | None:
+    awaited = verdict.last.seq + 1
+    if found.seq == awaited:
+        if found.prev == verdict.last.hash:
+            return None
+        detail = f"record {found.seq} does not follow the record before it: one was exchanged"
+        return _bad(line, "changed", detail)
+    here = f"it is record {found.seq} where record {awaited} belongs"
+    if found.seq < awaited:
+        return _bad(line, "swapped", f"{here}, which has been before")
+    where = next((each for each in rest if _is_record(each, awaited)), None)
+    if where is not None:
+        return _bad(line, "swapped", f"{here}, which is at {where.place}")
+    missing = f"{awaited} is" if found.seq == awaited + 1 else f"{awaited} to {found.seq - 1} are"
+    fault: Fault = "gap" if line.number == 1 else "removed"
+    return _bad(line, fault, f"record {missing} missing before it")
+
+
+def _is_record(line: Line, seq: int) -> bool:
+    found = chain.read(line.text)
+    return found is not None and found.seq == seq
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        record = orjson.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _bad(line: Line, fault: Fault, detail: str) -> Bad:
+    return Bad(line.file, line.number, fault, detail)
