@@ -18,14 +18,20 @@ from gateway.fhir.json_text import (
     TEXT_MEMBER,
     WATCHED,
     escape_like,
+    front,
     masked,
     needles,
-    replace_front,
     unescape,
 )
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_query import swap_query, swap_url_query
-from gateway.fhir.link_rules import LISTED_KEYS, Path, opens_resource
+from gateway.fhir.link_rules import (
+    LISTED_KEYS,
+    LONGEST_NAME,
+    Path,
+    names_resource,
+    opens_resource,
+)
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, PatchScope, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
 from gateway.fhir.link_text import match_end
@@ -150,7 +156,7 @@ class JsonRewriter(StreamRewriter):
         return reach + (end >= 0)
 
     def _key(self, frame: _Frame, key: str, pos: int) -> None:
-        frame.key = key
+        frame.key = key if len(key) <= LONGEST_NAME else "?"
         if key == "signature" and frame.is_resource:
             self._learn(frame, key, "", pos)
 
@@ -185,10 +191,12 @@ class JsonRewriter(StreamRewriter):
         if self._swap.is_request and path[-2:-1] == ("request",):
             swapped = (swap_url_query if key == "url" else swap_query)(value, self._swap)
             if swapped != value:
-                return Edit(position, raw, escape_like(raw, swapped), frame.scope, path, None)
+                head = escape_like(raw, swapped)
+                return Edit(position, len(raw), head, len(raw), frame.scope, path, None)
             return None
         length = self._swap.prefix_length(value)
         if length is None:
             return None
-        replaced = replace_front(raw, length, self._swap.target.text)
-        return Edit(position, raw, replaced, frame.scope, path, value[length:])
+        head, cut = front(raw, length, self._swap.target.text)
+        is_name = names_resource(value[length:])
+        return Edit(position, len(raw), head, cut, frame.scope, path, is_name)

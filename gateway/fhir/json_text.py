@@ -77,16 +77,19 @@ def unescape(raw: bytes) -> str:
         return text
 
 
-def replace_front(raw: bytes, length: int, target: str) -> bytes:
-    """Replace the first `length` characters, escaping slashes as they were in them."""
+def front(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
+    """What replaces the first `length` characters, and the bytes they take.
+
+    Slashes are escaped as they were in them.
+    """
     if b"\\" not in raw:
-        return target.encode() + raw[length:]
+        return target.encode(), length
     text = raw.decode("latin-1")
     cut = raw_length(text, length, _ESCAPE_UNIT, "\\")
     slash = _ESCAPED_SLASH.search(text, 0, cut)
     if slash is not None:
         target = target.replace("/", slash.group())
-    return target.encode() + raw[cut:]
+    return target.encode(), cut
 
 
 def escape_like(raw: bytes, text: str) -> bytes:

@@ -55,6 +55,9 @@ _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
 )
 # Query strings, or relative URLs with one, whose values may be absolute (requests only).
 _QUERIES: Final = frozenset({("entry", "request", "url"), ("entry", "request", "ifNoneExist")})
+_DEEPEST: Final = 16
+LONGEST_NAME: Final = 64
+"""Characters; no element of FHIR has a longer name."""
 _PARAMETER_VALUES: Final = frozenset({"valueUrl", "valueUri"})
 _REFERENCE_FORM: Final = re.compile(
     r"/[A-Z][A-Za-z]+(?:/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?|\?.*)\Z"
@@ -74,15 +77,19 @@ class Form(Enum):
     REFERENCE = "reference"
 
 
-def is_listed(resource: str | None, path: Path, rest: str) -> bool:
-    """Whether the URL at `path` is rewritten; `rest` is what follows the base in it."""
-    form = _form(resource, path)
-    if form is Form.REFERENCE:
-        return _REFERENCE_FORM.match(rest) is not None
-    return form is Form.URL
+def is_listed(resource: str | None, path: Path, *, names_resource: bool) -> bool:
+    """Whether the URL at `path` is rewritten."""
+    # Long paths are the sender's own making; they are not kept.
+    find = _known_form if len(path) <= _DEEPEST else _form
+    form = find(resource, path)
+    return form is Form.URL or (form is Form.REFERENCE and names_resource)
 
 
-@lru_cache(maxsize=4096)
+def names_resource(rest: str) -> bool:
+    """Whether what follows the base in a URL names a resource, as in a Reference."""
+    return _REFERENCE_FORM.match(rest) is not None
+
+
 def _form(resource: str | None, path: Path) -> Form | None:
     if not path or any(_SIGNATURE.match(name) for name in path):
         return None
@@ -94,6 +101,9 @@ def _form(resource: str | None, path: Path) -> Form | None:
     if resource == "Parameters" and _is_parameter(path[:-1]):
         return _parameter_form(path)
     return None
+
+
+_known_form: Final = lru_cache(maxsize=1024)(_form)
 
 
 def is_query(resource: str | None, path: Path) -> bool:

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from gateway.fhir.link_rules import Path, is_listed, is_query
 
 # Bytes. An edit undecided for longer is dropped, with all others of the resources around it: the
 # links of such a resource stay as the platform sent them, which is safe if it was signed. Met only
-# by unsigned collections and messages of more than 16 MiB.
+# by unsigned collections and messages of more than 16 MiB, or with more than some 20,000 links.
 HOLD_LIMIT: Final = 16 * 1024 * 1024
+EDITS_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of memory that undecided edits may take beside the text: about 20,000 of them."""
+
+# Estimates of that memory: an edit with its scope, a name in a path.
+_EDIT_WEIGHT: Final = 200
+_NAME_WEIGHT: Final = 80
+_LONGEST_POINTER: Final = 1024  # characters of a JSON Pointer into a resource
 
 # Made by a server for one answer, or by a caller for one request, and never signed: decided by
 # their type alone, so that search results stream.
@@ -25,6 +32,8 @@ _TRANSIENT_BUNDLES: Final = frozenset(
     {"searchset", "history", "subscription-notification"}
     | {"transaction", "transaction-response", "batch", "batch-response"}
 )
+
+_Shared = TypeVar("_Shared", Path, bytes)
 
 
 class Scope:
@@ -105,9 +114,9 @@ class PatchScope(Scope):
     def learn(self, member: str, value: str) -> None:
         """Take note of the operation's path."""
         if member == "path" and self.verdict is None:
-            names = value.split("/")[1:]
+            names = value[:_LONGEST_POINTER].split("/")[1:]
             self.pointer = tuple(name for name in names if not name.isdigit() and name != "-")
-            self.verdict = True
+            self.verdict = len(value) <= _LONGEST_POINTER
 
     def close(self) -> None:
         """An operation without a path: nothing is known of its value."""
@@ -120,24 +129,26 @@ class PatchScope(Scope):
 
 @dataclass(slots=True, eq=False)
 class Edit:
-    """A URL that may be replaced, `position` bytes from the start of the body.
+    """A URL that may be replaced: `length` bytes, `position` bytes from the start of the body.
 
-    `rest` is what follows the base in it; None when only values of its query are replaced.
+    `head` replaces its first `cut` bytes. `names_resource` says whether what follows the base does;
+    None when only values of its query are replaced.
     """
 
     position: int
-    original: bytes
-    replacement: bytes
+    length: int
+    head: bytes
+    cut: int
     scope: Scope
     path: Path
-    rest: str | None
+    names_resource: bool | None
 
     def is_wanted(self) -> bool:
         """Whether the element is a listed one; asked once the scope is settled."""
         resource, path = self.scope.resource, self.scope.element(self.path)
-        if self.rest is None:
+        if self.names_resource is None:
             return is_query(resource, path)
-        return is_listed(resource, path, self.rest)
+        return is_listed(resource, path, names_resource=self.names_resource)
 
 
 class HeldOutput:
@@ -146,53 +157,79 @@ class HeldOutput:
     `rewritten` counts the URLs replaced, `unrewritten` those of the same bases left as they were.
     """
 
-    __slots__ = ("_held", "_limit", "_ready", "rewritten", "unrewritten")
+    __slots__ = (
+        *("_edits", "_edits_limit", "_held", "_limit", "_ready", "_shared", "_start", "_weight"),
+        *("rewritten", "unrewritten"),
+    )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, edits_limit: int = EDITS_LIMIT) -> None:
         self._ready: list[bytes] = []
-        self._held: deque[bytes | Edit] = deque()
+        self._edits: deque[Edit] = deque()  # undecided, or behind one that is
+        self._held = bytearray()  # the text from the first of them on, `_start` in the body
+        self._start = 0
+        self._shared: dict[Path | bytes, Path | bytes] = {}  # of the edits: most are alike
+        self._weight = 0
         self._limit = limit
+        self._edits_limit = edits_limit
         self.rewritten = 0
         self.unrewritten = 0
 
     @property
     def is_waiting(self) -> bool:
         """Whether an edit is undecided."""
-        return bool(self._held)
+        return bool(self._edits)
 
     def text(self, piece: bytes) -> None:
         """Add text that stays as it is."""
-        (self._held if self._held else self._ready).append(piece)
+        if self._edits:
+            self._held += piece
+        else:
+            self._ready.append(piece)
 
-    def edit(self, edit: Edit) -> None:
+    def edit(self, edit: Edit, original: bytes) -> None:
         """Add text that may be replaced."""
         verdict = edit.scope.settled()
-        if verdict is None or self._held:
-            self._held.append(edit)
-        else:
-            self._apply(edit, verdict)
+        if verdict is not None and not self._edits:
+            self._apply(edit, original, verdict)
+            return
+        if not self._edits:
+            self._start = edit.position
+        self._held += original
+        self._weight += _EDIT_WEIGHT
+        edit.head = self._share(edit.head, len(edit.head))
+        edit.path = self._share(edit.path, _NAME_WEIGHT * len(edit.path))
+        self._edits.append(edit)
 
     def settle(self) -> None:
         """Let go what has been decided."""
-        while self._held:
-            item = self._held[0]
-            if isinstance(item, Edit):
-                verdict = item.scope.settled()
-                if verdict is None:
-                    return
-                self._apply(item, verdict)
-            else:
-                self._ready.append(item)
-            self._held.popleft()
+        done = 0
+        while self._edits:
+            edit = self._edits[0]
+            at = edit.position - self._start
+            self._let_go(done, at)
+            done = at
+            verdict = edit.scope.settled()
+            if verdict is None:
+                break
+            self._edits.popleft()
+            self._weight -= _EDIT_WEIGHT
+            done += edit.length
+            self._apply(edit, bytes(self._held[at:done]), verdict)
+        else:
+            self._let_go(done, len(self._held))
+            done = len(self._held)
+            self._shared.clear()
+            self._weight = 0
+        del self._held[:done]
+        self._start += done
 
     def expire(self, position: int) -> None:
-        """Give up the edits that have waited for more than the limit at `position`."""
-        while self._held:
-            first = self._held[0]
-            if isinstance(first, Edit):
-                if position - first.position <= self._limit:
-                    return
-                _give_up(first.scope)
+        """Give up the edits that have waited too long at `position`, or are too many."""
+        while self._edits:
+            first = self._edits[0]
+            if position - first.position <= self._limit and self._weight <= self._edits_limit:
+                return
+            _give_up(first.scope)
             self.settle()
 
     def abandon(self) -> None:
@@ -205,13 +242,24 @@ class HeldOutput:
         self._ready.clear()
         return ready
 
-    def _apply(self, edit: Edit, verdict: bool) -> None:
+    def _let_go(self, start: int, end: int) -> None:
+        if end > start:
+            self._ready.append(bytes(self._held[start:end]))
+
+    def _share(self, value: _Shared, weight: int) -> _Shared:
+        """The same value, kept once."""
+        known = self._shared.setdefault(value, value)
+        if known is value:
+            self._weight += weight
+        return cast(_Shared, known)
+
+    def _apply(self, edit: Edit, original: bytes, verdict: bool) -> None:
         if verdict and edit.is_wanted():
             self.rewritten += 1
-            self._ready.append(edit.replacement)
+            self._ready.append(edit.head + original[edit.cut :])
         else:
             self.unrewritten += 1
-            self._ready.append(edit.original)
+            self._ready.append(original)
 
 
 def _give_up(scope: Scope | None) -> None:

@@ -149,8 +149,9 @@ class StreamRewriter(ABC):
         """Hand over the text before the edit, and the edit."""
         start = edit.position - self._offset
         self._copy(start)
-        self._output.edit(edit)
-        self._mark = start + len(edit.original)
+        end = start + edit.length
+        self._output.edit(edit, self._buffer[start:end])
+        self._mark = end
 
     def _copy(self, upto: int) -> None:
         """Hand over the buffer up to a position as it is."""

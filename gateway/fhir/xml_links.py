@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from gateway.fhir.link_map import Swap
-from gateway.fhir.link_rules import LISTED_KEYS, Path, opens_resource
+from gateway.fhir.link_rules import LISTED_KEYS, LONGEST_NAME, Path, names_resource, opens_resource
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
 from gateway.fhir.link_text import Needles, match_end, raw_length
@@ -167,6 +167,7 @@ class XmlRewriter(StreamRewriter):
         return end + 1
 
     def _open(self, name: str, pos: int) -> None:
+        name = name if len(name) <= LONGEST_NAME else "?"
         parent = self._elements[-1]
         if len(self._elements) > MAX_DEPTH:
             self._deep += 1
@@ -220,8 +221,8 @@ class XmlRewriter(StreamRewriter):
             return None
         cut = raw_length(raw.decode("latin-1"), length, _UNIT, "&")
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
-        replaced = target.encode() + raw[cut:]
-        return Edit(self._offset + start, raw, replaced, scope, path, value[length:])
+        position, is_name = self._offset + start, names_resource(value[length:])
+        return Edit(position, len(raw), target.encode(), cut, scope, path, is_name)
 
 
 def _unescape(raw: bytes) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
+from gateway.fhir.link_scopes import EDITS_LIMIT
 from gateway.fhir.links import LinkMap, Rewriter, rewriter_for
 from tests.doubles.growth import FACTOR, growth, operations
 
@@ -95,3 +98,54 @@ def test_an_open_token_is_not_read_again_for_each_packet(
 
     most = 60_000 // len(packet)
     assert growth(trickle, most // FACTOR) < 3 * FACTOR
+
+
+COLLECTION = b'{"resourceType":"Bundle","type":"collection","entry":['
+ENTRY = b'{"fullUrl":"%s"},' % URL
+HOLDS = {
+    "links": ENTRY,
+    "resources": b'{"resource":{"a":{"reference":"%s/Patient/1"}}},' % URL,
+}
+
+
+@pytest.mark.parametrize("unit", HOLDS.values(), ids=HOLDS.keys())
+def test_links_that_wait_take_little_memory(unit: bytes) -> None:
+    """A body made of links that wait for the end of their Bundle has a bound on its memory."""
+    body = COLLECTION + unit * (2 * 1024 * 1024 // len(unit))
+    subject = rewriter(JSON)
+    tracemalloc.start()
+    for at in range(0, len(body), SIZE):
+        subject.feed(body[at : at + SIZE])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * EDITS_LIMIT + len(body)
+
+
+def test_names_of_elements_are_not_kept() -> None:
+    """Ever new and long ones in the paths of links leave nothing behind."""
+    name = b"n" * 5000
+    unit = b'{"%d' + name + b'":{"reference":"%s/Patient/1"}},' % URL
+    body = b'{"resourceType":"Basic","a":[' + b"".join(unit % number for number in range(500))
+    tracemalloc.start()
+    passed(JSON, body)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 500_000
+
+
+@pytest.mark.parametrize("size", [77, 1000, SIZE])
+def test_too_many_links_that_wait_stay(size: int) -> None:
+    """With more than the limit of them in one undecided Bundle all stay, however it arrives."""
+    body = COLLECTION + ENTRY * 30_000 + b'{}]},{"subject":{"reference":"%s/Patient/1"}}' % URL
+    subject = rewriter(JSON)
+    pieces = [subject.feed(body[at : at + size]) for at in range(0, len(body), size)]
+    assert b"".join((*pieces, subject.finish())) == body[: -len(URL) - 13] + (
+        b'%s/Patient/1"}}' % PLATFORM.encode()
+    )
+    assert (subject.rewritten, subject.unrewritten) == (1, 30_000)
+
+
+def test_many_links_that_wait_are_rewritten() -> None:
+    """Below the limit a collection is rewritten once its end shows that nobody signed it."""
+    body = COLLECTION + ENTRY * 15_000 + b"{}]}"
+    assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())
