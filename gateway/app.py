@@ -16,7 +16,15 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import http_parser, web
 
-from gateway import __version__, certificates, reloading, shared_store, sockets, wiring
+from gateway import (
+    __version__,
+    auditing,
+    certificates,
+    reloading,
+    shared_store,
+    sockets,
+    wiring,
+)
 from gateway.admin.health import Readiness
 from gateway.admin.server import build as build_admin
 from gateway.config import Settings
@@ -25,10 +33,8 @@ from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
 from gateway.proxy.listener import CallerServer
 from gateway.sockets import Listening
-from gateway.telemetry.audit import Audit, AuditTrail, NullAudit
+from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sink import Sink, StdoutSink
-from gateway.telemetry.writer import Writer
 from gateway.wiring import StartError
 
 _log = logging.getLogger(__name__)
@@ -40,13 +46,13 @@ _ABORT: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a worker gets from its supervisor: sockets that listen, and the audit's sink.
+    """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
 
     The operators' listener and the audit's events are then the supervisor's.
     """
 
     listening: Listening
-    sink: Sink
+    company: auditing.Company
 
 
 class Gateway:
@@ -183,20 +189,17 @@ class Gateway:
             self._stack.callback(listening.close)
 
     def _open_audit(self) -> AuditTrail:
-        if self.settings.audit.sink == "off":
-            return NullAudit()
-        sink = StdoutSink(self._audit_fd) if self._shared is None else self._shared.sink
-        writer = Writer(
-            sink,
-            on_failure=self.settings.audit.on_failure,
-            on_records=self.metrics.audit_record,
+        audit = auditing.open_trail(
+            self.settings,
+            self.metrics.audit_record,
+            company=None if self._shared is None else self._shared.company,
+            stdout=self._audit_fd,
         )
-        audit = Audit(writer)
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
     @staticmethod
-    async def _close_audit(audit: Audit) -> None:
+    async def _close_audit(audit: AuditTrail) -> None:
         lost = await audit.close(_AUDIT_FLUSH)
         if lost:
             _log.error("%d audit records could not be written", lost)

@@ -51,16 +51,31 @@ def sso_tls(settings: Settings) -> ssl.SSLContext | None:
     return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
 
 
+def syslog_tls(settings: Settings) -> ssl.SSLContext:
+    """TLS towards the audit's syslog server (RFC 5425). Raises `StartError`."""
+    audit = settings.audit
+    context = _verifying(audit.syslog_ca_file, "audit.syslog_ca_file")
+    if audit.syslog_client_cert_file is not None:
+        files = audit.syslog_client_cert_file, audit.syslog_client_key_file
+        _load_identity(context, "audit.syslog_client_cert_file", *files)
+    return context
+
+
 def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
     """A verifying context for an https URL, with our own trust roots or the system's."""
     if urlsplit(url).scheme != "https":
         return None
+    context = _verifying(ca_file, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

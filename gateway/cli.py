@@ -241,7 +241,11 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
             source.read()
         except SecretUnreadable as error:
             found.append(Problem(error.key, f"{error.path}: {error.why}", error.hint))
-    roots = {"platform.ca_file": settings.platform.ca_file, "sso.ca_file": settings.sso.ca_file}
+    roots = {
+        "platform.ca_file": settings.platform.ca_file,
+        "sso.ca_file": settings.sso.ca_file,
+        "audit.syslog_ca_file": settings.audit.syslog_ca_file,
+    }
     for key, path in roots.items():
         if path is not None and not os.access(path, os.R_OK):
             found.append(Problem(key, f"{path}: cannot be read", hint))
@@ -270,6 +274,31 @@ def healthcheck(config: ConfigOption = None) -> None:
         return
     failing = ", ".join(body.get("failing", ())) or f"/readyz answered {status}"
     _fail(f"not ready: {failing}", CHECK_FAILED)
+
+
+audit = typer.Typer(help="Look after audit files.", no_args_is_help=True)
+cli.add_typer(audit, name="audit")
+
+
+@audit.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Verify the hash chain of audit files, and name the first bad line."""
+    from gateway.commands import audit as command
+    from gateway.telemetry.verifying import verify as judge
+
+    try:
+        verdict = judge(files)
+    except OSError as error:
+        _fail(f"{error.filename}: {(error.strerror or 'cannot be read').lower()}", WRONG_USAGE)
+    if as_json:
+        typer.echo(json.dumps(command.as_document(verdict), indent=2, ensure_ascii=False))
+    else:
+        for line in command.describe(verdict):
+            typer.echo(line)
+    raise typer.Exit(0 if verdict.bad is None else CHECK_FAILED)
 
 
 @cli.command()

@@ -22,16 +22,14 @@ from gateway import __version__, reloading, sockets, wiring
 from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
 from gateway.app import serve_admin
+from gateway.auditing import Company, open_trail
 from gateway.channel import Asking, ChannelClosed
 from gateway.config import Settings, SettingsError
 from gateway.reloading import SettingsSource
 from gateway.sockets import Listening
 from gateway.systemd import VARIABLES
-from gateway.telemetry.audit import Audit, AuditTrail, NullAudit
+from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.sink import StdoutSink
-from gateway.telemetry.turns import TakingTurns
-from gateway.telemetry.writer import Writer
 from gateway.wiring import StartError
 from gateway.worker import Inheritance, load_text
 
@@ -199,16 +197,7 @@ class Supervisor:
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
 
     def _open_audit(self) -> AuditTrail:
-        if self._settings.audit.sink == "off":
-            return NullAudit()
-        sink = TakingTurns(StdoutSink(), self._turn)
-        audit = Audit(
-            Writer(
-                sink,
-                on_failure=self._settings.audit.on_failure,
-                on_records=self._metrics.audit_record,
-            )
-        )
+        audit = open_trail(self._settings, self._metrics.audit_record, company=Company(self._turn))
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
         return audit
 

@@ -18,12 +18,11 @@ from typing import Any
 
 from gateway.admin.merging import snapshot
 from gateway.app import Gateway, Shared, new_event_loop
+from gateway.auditing import Company
 from gateway.channel import Answering
 from gateway.config import Settings, SettingsError, load
 from gateway.process import background, configure_logs, raise_file_limit
 from gateway.sockets import inherited
-from gateway.telemetry.sink import StdoutSink
-from gateway.telemetry.turns import TakingTurns
 from gateway.wiring import StartError
 
 
@@ -102,7 +101,7 @@ class _Worker:
         configure_logs(settings)
         shared = Shared(
             inherited(settings.listen.address, self._inheritance.listening),
-            TakingTurns(StdoutSink(), self._inheritance.turn),
+            Company(self._inheritance.turn, joins=True),
         )
         gateway = Gateway(settings, shared=shared)
         try:

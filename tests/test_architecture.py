@@ -34,11 +34,13 @@ ALLOWED: dict[str, set[str]] = {
     "systemd": set(),
     "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},
     "reloading": {"config", "wiring", "certificates"},
-    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin"} | _PROCESS,
+    "auditing": {"config", "fhir", "telemetry", "wiring", "certificates"},
+    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing"} | _PROCESS,
     "channel": set(),
     "process": {"config", "telemetry", "wiring"},
-    "worker": {"config", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
-    "supervising": {"config", "telemetry", "admin", "app", "channel", "worker"} | _PROCESS,
+    "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
+    "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker"}
+    | _PROCESS,
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
     "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sockets", "sandbox"},
     "cli": _RECORD

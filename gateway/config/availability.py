@@ -16,8 +16,6 @@ UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("login.enabled", ()),
     ("outbox.enabled", ()),
     ("tracing.otlp_endpoint", ()),
-    ("audit.sink", ("file", "syslog")),
-    ("audit.fhir_audit_events", ()),
 )
 
 

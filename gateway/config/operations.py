@@ -33,15 +33,32 @@ class AuditSettings(Section):
     )
     path: FilePath | None = Field(
         default=None,
-        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated.",
+        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated; on a disk "
+        "of this machine, in a directory that the gateway may write to.",
     )
     rotate_bytes: PositiveSize = Field(
         default=64 * MIB, description="Size from which on a new audit file is begun."
+    )
+    fsync: Flag = Field(
+        default=True,
+        description="Whether a record in a file counts as written only when it is on the disk, so "
+        "that a power cut takes none; false: when the operating system has it.",
     )
     syslog_url: SyslogUrl | None = Field(
         default=None,
         description="The server for `sink: syslog`: `udp://host:514`, `tcp://host:514` or "
         "`tls://host:6514`.",
+    )
+    syslog_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the syslog server's certificate may come from; "
+        "null: those of the operating system.",
+    )
+    syslog_client_cert_file: FilePath | None = Field(
+        default=None, description="Our certificate chain (PEM) for the syslog server."
+    )
+    syslog_client_key_file: FilePath | None = Field(
+        default=None, description="The key of that certificate (PEM), without a passphrase."
     )
     on_failure: Literal["block", "drop"] = Field(
         default="block",
@@ -49,7 +66,7 @@ class AuditSettings(Section):
         "through and is counted (`drop`).",
     )
     fhir_audit_events: Flag = Field(
-        default=False, description="Whether FHIR R5 AuditEvents are written beside the records."
+        default=False, description="Whether each record is followed by a FHIR R5 AuditEvent."
     )
 
 

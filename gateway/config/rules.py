@@ -212,6 +212,11 @@ def _audit(settings: Settings) -> Iterator[Finding]:
     if audit.sink == "syslog" and audit.syslog_url is None:
         hint = "audit.sink: syslog sends there"
         yield Finding(("audit", "syslog_url"), "is missing", hint, sink)
+    pair = {
+        "syslog_client_cert_file": audit.syslog_client_cert_file,
+        "syslog_client_key_file": audit.syslog_client_key_file,
+    }
+    yield from _pair(("audit",), pair)
 
 
 def _login(settings: Settings) -> Iterator[Finding]:

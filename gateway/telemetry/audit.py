@@ -14,24 +14,32 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
 import orjson
 
 from gateway.exchange import Exchange
-from gateway.telemetry.masking import MASK, mask_field
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.masking import MASK, mask_field, mask_number
 from gateway.telemetry.timestamp import Timestamp
 from gateway.telemetry.writer import Writer
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload"]
 Record = Exchange | dict[str, Any]
+# Makes a resource of a record, or nothing.
+Translate = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
+# All registered methods look like this; a caller can write anything there.
+_METHOD: Final = re.compile(r"[A-Za-z-]{0,20}")
 # W3C Trace Context: a caller can write anything into it, so only its own form is kept.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
+
+
+_log = get_logger("gateway.audit")
 
 
 class AuditTrail(Protocol):
@@ -59,10 +67,18 @@ class Audit:
     """The audit trail in front of a writer; all methods belong to the loop's thread.
 
     `clock` gives seconds since 1970, for the events; an exchange brings the time it started.
+    What `translate` makes of a record follows it as a line of its own.
     """
 
-    def __init__(self, writer: Writer, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        translate: Translate | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._writer = writer
+        self._translate = translate
         self._clock = clock
         self._iso = Timestamp().iso
         self._pending: list[Record] = []
@@ -98,7 +114,7 @@ class Audit:
         if self._writer.full:
             pending = self._indispensable(pending)
         if pending:
-            self._writer.put([self._render(record) for record in pending])
+            self._writer.put([line for record in pending for line in self._lines(record)])
 
     def _indispensable(self, pending: list[Record]) -> list[Record]:
         """What is accepted beyond the backlog's limit: with `block`, what the platform has seen.
@@ -117,17 +133,21 @@ class Audit:
             self._writer.on_records("dropped", len(pending) - len(kept))
         return kept
 
-    def _render(self, record: Record) -> bytes:
+    def _lines(self, record: Record) -> Iterator[bytes]:
         if isinstance(record, Exchange):
             record = exchange_record(record, self._iso(record.started_at))
+        yield _render(record)
+        if self._translate is None:
+            return
         try:
-            return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
-        except TypeError:
-            # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
-            return orjson.dumps(
-                {key: _encodable(value) for key, value in record.items()},
-                option=orjson.OPT_APPEND_NEWLINE,
-            )
+            resource = self._translate(record)
+        except Exception as error:
+            # A bug must not cost the record itself. The message could quote it.
+            _log.error("no AuditEvent could be made", error=type(error).__name__)
+            return
+        if resource is not None:
+            head = {"event": "audit-event", "timestamp": record["timestamp"]}
+            yield _render({**head, "resource": resource})
 
 
 class NullAudit:
@@ -146,6 +166,14 @@ class NullAudit:
         return 0
 
 
+def _render(record: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
+        return orjson.dumps(_encodable(record), option=orjson.OPT_APPEND_NEWLINE)
+
+
 def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
     """The fields of an exchange's record, in their order; `timestamp` is when it started.
 
@@ -159,13 +187,13 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
     return {
         "event": "exchange",
         "timestamp": timestamp,
-        "request_id": exchange.request_id,
+        "request_id": mask_number(exchange.request_id),
         "traceparent": traceparent,
         "caller": exchange.caller,
         "remote": exchange.remote,
         "user": exchange.user,
         "credential": exchange.credential,
-        "method": exchange.method,
+        "method": exchange.method if _METHOD.fullmatch(exchange.method) else MASK,
         "interaction": exchange.interaction,
         "resource": exchange.resource,
         "resource_id": exchange.resource_id,
@@ -195,4 +223,6 @@ def _encodable(value: object) -> object:
         return value
     if isinstance(value, list | tuple):
         return [_encodable(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _encodable(item) for key, item in value.items()}
     return str(value).encode("utf-8", "backslashreplace").decode()

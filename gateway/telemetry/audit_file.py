@@ -102,6 +102,7 @@ class FileSink:
             os.close(self._fd)
         self._fd = -1
         self._companion.close()
+        self._turn.close()
 
     # The file
 

@@ -111,6 +111,20 @@ class Turn:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._is_own = False
+
+    @classmethod
+    def alone(cls) -> Turn:
+        """For a process that shares the chain with no other one."""
+        turn = cls(os.memfd_create("turns"))
+        turn._is_own = True
+        return turn
+
+    def close(self) -> None:
+        """Close the descriptor, unless others have it too."""
+        if self._is_own:
+            self._is_own = False
+            os.close(self._fd)
 
     @contextmanager
     def taken(self) -> Iterator[Link | None]:

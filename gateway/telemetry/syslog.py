@@ -36,6 +36,7 @@ _PRIORITY: Final[Mapping[str, int]] = {
 }
 _APP_NAME: Final = "dhp-gateway"
 _MAX_SEQUENCE: Final = 2**31 - 1  # RFC 5424 section 7.3.1
+Transport = Literal["udp", "tcp", "tls"]
 _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 _CONNECT_TIMEOUT: Final = 5.0
@@ -48,7 +49,7 @@ _LONGEST_PAUSE: Final = 10.0
 class SyslogServer:
     """Where records go. `tls` makes a verifying context, anew for each connection."""
 
-    transport: Literal["udp", "tcp", "tls"]
+    transport: Transport
     host: str
     port: int
     tls: Callable[[], ssl.SSLContext] | None = None
@@ -112,7 +113,7 @@ class SyslogSink:
             raise ConnectionError("the syslog server was lost a moment ago")
         try:
             self._send(self._connected())
-        except OSError:
+        except Exception:
             self._lose()
             raise
         self._messages = []
@@ -201,12 +202,18 @@ def _await_acknowledgement(connection: socket.socket) -> None:
     while _unacknowledged(connection):
         if time.monotonic() > deadline:
             raise TimeoutError("the syslog server does not acknowledge")
-        gone = select.poll()
-        gone.register(connection, 0)
-        if gone.poll(0):  # an error, or reset
-            raise ConnectionResetError("the syslog server hung up")
+        _require_sound(connection)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
+    # A reset empties the queue as well.
+    _require_sound(connection)
+
+
+def _require_sound(connection: socket.socket) -> None:
+    errors = select.poll()
+    errors.register(connection, 0)
+    if errors.poll(0):
+        raise ConnectionResetError("the syslog server hung up")
 
 
 def _unacknowledged(connection: socket.socket) -> int:

@@ -1,0 +1,103 @@
+"""Opens the audit trail that the settings ask for, in any of the gateway's processes."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+from gateway import certificates
+from gateway.config import Settings
+from gateway.fhir.audit_event import Parties, audit_event
+from gateway.telemetry.audit import Audit, AuditTrail, NullAudit, Translate
+from gateway.telemetry.audit_file import FileRules, FileSink
+from gateway.telemetry.chain_end import ForeignFile, Turn
+from gateway.telemetry.sink import Sink, StdoutSink
+from gateway.telemetry.syslog import Formatter, SyslogServer, SyslogSink, Transport
+from gateway.telemetry.turns import TakingTurns
+from gateway.telemetry.writer import Writer
+from gateway.wiring import StartError
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """That several processes of one gateway write: the descriptor by which they take turns.
+
+    `joins`: another one of them has opened the audit before.
+    """
+
+    turn: int
+    joins: bool = False
+
+
+def open_trail(
+    settings: Settings,
+    on_records: Callable[[str, int], None],
+    *,
+    company: Company | None = None,
+    stdout: int = 1,
+) -> AuditTrail:
+    """The audit trail; its `close` releases all. Raises `StartError`."""
+    if settings.audit.sink == "off":
+        return NullAudit()
+    writer = Writer(
+        _sink(settings, company, stdout),
+        on_failure=settings.audit.on_failure,
+        on_records=on_records,
+    )
+    return Audit(writer, translate=_translation(settings))
+
+
+def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
+    match settings.audit.sink:
+        case "file":
+            return _file(settings, company)
+        case "syslog":
+            return SyslogSink(_server(settings), Formatter())
+    sink = StdoutSink(stdout)
+    return sink if company is None else TakingTurns(sink, company.turn)
+
+
+def _file(settings: Settings, company: Company | None) -> Sink:
+    audit = settings.audit
+    if audit.path is None:
+        raise StartError("audit.path: is missing")
+    turn = Turn.alone() if company is None else Turn(company.turn)
+    sink = FileSink(audit.path, FileRules(audit.rotate_bytes, audit.fsync), turn)
+    try:
+        sink.open(joins=company is not None and company.joins)
+    except ForeignFile:
+        trouble = "is no audit file of this gateway; move it away, or give another path"
+    except BlockingIOError:
+        trouble = "another gateway writes there"
+    except OSError as error:
+        trouble = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+    else:
+        return sink
+    sink.close()
+    raise StartError(f"audit.path: {audit.path}: {trouble}")
+
+
+def _server(settings: Settings) -> SyslogServer:
+    url = urlsplit(settings.audit.syslog_url or "")
+    tls: Callable[[], ssl.SSLContext] | None = None
+    if url.scheme == "tls":
+        tls = functools.partial(certificates.syslog_tls, settings)
+        tls()  # what cannot be used is better known now
+    transport = cast(Transport, url.scheme)
+    return SyslogServer(transport, url.hostname or "", url.port or 0, tls)
+
+
+def _translation(settings: Settings) -> Translate | None:
+    if not settings.audit.fhir_audit_events:
+        return None
+    parties = Parties(
+        instance=socket.gethostname(),
+        platform_url=settings.platform.fhir_base_url,
+        sso_url=settings.sso.token_url,
+    )
+    return functools.partial(audit_event, parties=parties)

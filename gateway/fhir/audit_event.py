@@ -1,0 +1,238 @@
+"""Audit records as FHIR R5 AuditEvents: the base resource with the codes of IHE BALP.
+
+There is no R5 edition of BALP (https://profiles.ihe.net/ITI/BALP), so no profile is claimed. The
+platform's own profile (UZ Core) is not claimed either: it knows neither all interactions nor a
+machine as an agent. Pure functions; of patients' data nothing but `Type/id` is in the result.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+_DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
+_REST: Final = ("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest")
+_INTERACTION: Final = "http://hl7.org/fhir/restful-interaction"
+_SEVERITY: Final = "http://hl7.org/fhir/issue-severity"
+_ROLE: Final = "http://terminology.hl7.org/CodeSystem/object-role"
+_SOURCE_TYPE: Final = "http://terminology.hl7.org/CodeSystem/security-source-type"
+_CUSTODIAN: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
+_BALP_ENTITY: Final = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
+_URI: Final = "urn:ietf:rfc:3986"
+
+_NAMES: Final[Mapping[str, str]] = {
+    "rest": "RESTful Operation",
+    "110100": "Application Activity",
+    "110113": "Security Alert",
+    "110114": "User Authentication",
+    "110120": "Application Start",
+    "110121": "Application Stop",
+    "110122": "Login",
+    "110123": "Logout",
+    "110131": "Security Configuration",
+    "110150": "Application",
+    "110152": "Destination Role ID",
+    "110153": "Source Role ID",
+    "CST": "custodian",
+}
+_APPLICATION: Final = (_DCM, "110150")
+_DESTINATION: Final = (_DCM, "110152")
+_SOURCE: Final = (_DCM, "110153")
+
+# BALP's action of an interaction; C R U D, and E for queries and the rest.
+_ACTIONS: Final[Mapping[str, str]] = {
+    "create": "C",
+    "read": "R",
+    "vread": "R",
+    "history-instance": "R",
+    "history-type": "R",
+    "history-system": "R",
+    "capabilities": "R",
+    "update": "U",
+    "patch": "U",
+    "delete": "D",
+}
+# Codes of the value set; others are the gateway's own words for what it does not know.
+_CODES: Final = frozenset(_ACTIONS) | {
+    *("search-type", "search-system", "batch", "transaction", "operation"),
+}
+_OWN_CODES: Final = "urn:dhp-gateway:interaction"
+# Category and code of what is no exchange.
+_EVENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "token": ("110114", "110122"),
+    "login": ("110114", "110122"),
+    "logout": ("110114", "110123"),
+    "start": ("110100", "110120"),
+    "stop": ("110100", "110121"),
+    "reload": ("110113", "110131"),
+}
+_OUTCOMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("success", "ok"), "success"),
+    **dict.fromkeys(("client-error", "aborted", "throttled"), "error"),
+    **dict.fromkeys(("failure", "failed", "refused", "transient"), "fatal"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Whom the events name besides the caller: this gateway, the platform and the SSO."""
+
+    instance: str
+    platform_url: str
+    sso_url: str
+
+
+def audit_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
+    """The AuditEvent of an audit record (contract section 5); None for other records."""
+    if record["event"] == "exchange":
+        return _exchange(record, parties)
+    codes = _EVENTS.get(record["event"])
+    return None if codes is None else _notable(record, codes, parties)
+
+
+def _exchange(record: Mapping[str, Any], parties: Parties) -> Json:
+    interaction = record["interaction"]
+    start = record["timestamp"]
+    end = _later(start, record["duration_ms"])
+    event = _event(record, end, parties)
+    event["category"] = [_concept(*_REST)]
+    event["code"] = _concept(
+        _INTERACTION if interaction in _CODES else _OWN_CODES, interaction, interaction
+    )
+    event["action"] = _ACTIONS.get(interaction, "E")
+    event["occurredPeriod"] = {"start": start, "end": end}
+    if patient := _patient(record):
+        event["patient"] = {"reference": patient}
+    event["agent"] = _agents(record, parties)
+    event["entity"] = list(_entities(record))
+    return event
+
+
+def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: Parties) -> Json:
+    category, code = codes
+    event = _event(record, record["timestamp"], parties)
+    event["category"] = [_concept(_DCM, category)]
+    event["code"] = _concept(_DCM, code)
+    event["action"] = "E"
+    event["occurredDateTime"] = record["timestamp"]
+    agents = [_agent(_APPLICATION, _identified("instance", parties.instance), requestor=True)]
+    if user := record.get("user"):
+        agents = [_agent(None, _identified("user", str(user)), requestor=True)]
+    if record["event"] == "token":
+        agents.append(_server(_DESTINATION, parties.sso_url))
+        what = _identified("credential", str(record.get("credential")))
+        event["entity"] = [{"what": what, "role": _concept(_ROLE, "12", "Data Repository")}]
+    event["agent"] = agents
+    return event
+
+
+def _event(record: Mapping[str, Any], recorded: str, parties: Parties) -> Json:
+    """What all events have."""
+    outcome = _OUTCOMES.get(record.get("outcome", "success"), "error")
+    if record["event"] == "exchange" and not record["status"]:
+        outcome = "fatal"
+    return {
+        "resourceType": "AuditEvent",
+        "id": str(uuid.uuid4()),
+        "recorded": recorded,
+        "outcome": {"code": _coding(_SEVERITY, outcome), "detail": _details(record)},
+        "source": {
+            "observer": {
+                **_identified("instance", parties.instance),
+                "display": "DHP Gateway",
+            },
+            "type": [_concept(_SOURCE_TYPE, "3", "Web Server")],
+        },
+    }
+
+
+def _details(record: Mapping[str, Any]) -> list[Json]:
+    texts = []
+    if record["event"] == "exchange":
+        texts.append(f"HTTP {record['status']}")
+        texts += ["aborted"] if record["outcome"] == "aborted" else []
+    elif "outcome" in record:
+        texts.append(str(record["outcome"]))
+    if reason := record.get("reason"):
+        texts.append(str(reason))
+    return [{"text": text} for text in texts or ["success"]]
+
+
+def _agents(record: Mapping[str, Any], parties: Parties) -> list[Json]:
+    """The caller and the platform; which is source and which destination goes with the data."""
+    client, server = _SOURCE, _DESTINATION
+    if _ACTIONS.get(record["interaction"]) == "R":
+        client, server = _DESTINATION, _SOURCE
+    if record["interaction"] == "delete":
+        client, server = _APPLICATION, (_CUSTODIAN, "CST")
+    caller = _agent(client, _identified("client", record["caller"]), requestor=True)
+    if record["remote"]:
+        caller["networkString"] = record["remote"]
+    agents = [caller, _server(server, parties.platform_url)]
+    if record["user"]:
+        agents.append(_agent(None, _identified("user", record["user"]), requestor=True))
+    return agents
+
+
+def _server(role: tuple[str, str], url: str) -> Json:
+    who: Json = {"identifier": {"system": _URI, "value": url}}
+    return {**_agent(role, who, requestor=False), "networkUri": url}
+
+
+def _agent(role: tuple[str, str] | None, who: Json, *, requestor: bool) -> Json:
+    agent: Json = {} if role is None else {"type": _concept(*role)}
+    return {**agent, "who": who, "requestor": requestor}
+
+
+def _entities(record: Mapping[str, Any]) -> Sequence[Json]:
+    entities: list[Json] = []
+    if target := _target(record):
+        is_patient = record["resource"] == "Patient"
+        role = ("1", "Patient") if is_patient else ("4", "Domain Resource")
+        entities.append({"what": {"reference": target}, "role": _concept(_ROLE, *role)})
+    if record["query_params"]:
+        # Names only; BALP has the whole request here, the gateway keeps no value of a query.
+        query = "&".join(f"{name}=***" for name in record["query_params"])
+        text = f"{record['method']} {record['resource']}?{query}"
+        encoded = base64.b64encode(text.encode()).decode("ascii")
+        entities.append({"role": _concept(_ROLE, "24", "Query"), "query": encoded})
+    request_id = {
+        "type": {"coding": [_coding(_BALP_ENTITY, "XrequestId")]},
+        "value": record["request_id"],
+    }
+    return [*entities, {"what": {"identifier": request_id}}]
+
+
+def _target(record: Mapping[str, Any]) -> str | None:
+    """`Type/id`, where the address names one."""
+    resource, resource_id = record["resource"], record["resource_id"]
+    return f"{resource}/{resource_id}" if resource_id and resource not in ("", "other") else None
+
+
+def _patient(record: Mapping[str, Any]) -> str | None:
+    return _target(record) if record["resource"] == "Patient" else None
+
+
+def _identified(kind: str, value: str) -> Json:
+    return {"identifier": {"system": f"urn:dhp-gateway:{kind}", "value": value}}
+
+
+def _concept(system: str, code: str, display: str | None = None) -> Json:
+    return {"coding": [_coding(system, code, display)]}
+
+
+def _coding(system: str, code: str, display: str | None = None) -> Json:
+    name = display or _NAMES.get(code)
+    return {"system": system, "code": code, **({"display": name} if name else {})}
+
+
+def _later(start: str, milliseconds: float) -> str:
+    """An instant some time after another one."""
+    end = datetime.fromisoformat(start) + timedelta(milliseconds=milliseconds)
+    return end.isoformat(timespec="milliseconds").replace("+00:00", "Z")
