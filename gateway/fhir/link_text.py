@@ -12,6 +12,8 @@ END: Final = 1 << 62
 
 # Bytes: more than "https://" takes in references to characters, each with leading zeros.
 _LONGEST_SCHEME: Final = 128
+# How else than by "://" and escapes a scheme can end: escaped slashes, percent-encoding.
+_OTHER_SPELLINGS: Final = (b"\\/", b"%2f", b"%3a")
 
 
 class Rewriter(Protocol):
@@ -59,16 +61,32 @@ class Needles:
 
     def positions(self, data: bytes) -> list[int]:
         """All of them, in order, then END."""
-        return [*self._found(data.lower()), END]
+        return [*sorted(self._found(data.lower())), END]
 
     def _found(self, lower: bytes) -> Iterator[int]:
         escape, hosts, reach = self._escape, self._hosts, self._reach
-        if escape not in lower and not any(host in lower for host in hosts):
+        is_escaped = escape in lower
+        if not is_escaped and not any(host in lower for host in hosts):
+            return
+        if not is_escaped and not any(other in lower for other in _OTHER_SPELLINGS):
+            for host in hosts:
+                yield from _plain(lower, b"://" + host)
             return
         for match in self._scheme.finditer(lower):
             at = match.end()
             if lower.startswith(hosts, at) or lower.find(escape, at, at + reach) >= 0:
                 yield match.start()
+
+
+def _plain(lower: bytes, start: bytes) -> Iterator[int]:
+    """Where URLs whose scheme is followed by `start` begin: much faster than a pattern."""
+    at = lower.find(start)
+    while at >= 0:
+        for scheme in (b"https", b"http"):
+            if lower.endswith(scheme, 0, at):
+                yield at - len(scheme)
+                break
+        at = lower.find(start, at + len(start))
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
