@@ -8,14 +8,16 @@ is near a host name, and from one regular expression that skips all members with
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from gateway.fhir.json_text import (
     BEFORE_VALUE,
     ELEMENTS,
     GAP,
+    MEMBER,
     MEMBERS,
-    TEXT_MEMBER,
+    REFERENCE,
     WATCHED,
     escape_like,
     front,
@@ -85,6 +87,14 @@ class JsonRewriter(StreamRewriter):
             return self._leave_string(text, pos, size)
         if frame.key is None and not self._deep:
             pos = match_end(frame.skip, text, pos, needle)
+            if frame.is_object:
+                member = MEMBER.match(text, pos, size)
+                if member is not None and member.end() - pos <= MAX_TOKEN:
+                    return self._member(frame, text, member, needle)
+        return self._token(frame, text, pos, size, needle)
+
+    def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
+        """Whatever stands at `pos` that is no whole member."""
         after = match_end(GAP, text, pos, size)
         if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
             frame.key = None  # a number or literal was the value
@@ -92,12 +102,44 @@ class JsonRewriter(StreamRewriter):
             return after
         token = text[after]
         if token == _QUOTE:
-            return self._member(text, after, needle, size)
+            return self._string(text, after, needle, size)
         if token in _OPENING:
-            self._open(is_object=token == _OPENING[0])
-        else:
-            self._close(after)
+            return self._enter(text, after, needle)
+        self._close(after)
         return after + 1
+
+    def _member(self, frame: _Frame, text: bytes, member: re.Match[bytes], needle: int) -> int:
+        """A key, with its value if that is a string too, or with what opens its value."""
+        start, end = member.span(1)
+        self._key(frame, unescape(self._buffer[start:end]), start - 1)
+        end = member.end()
+        if member[3] is not None:
+            return self._enter(text, end - 1, needle)
+        if member[2] is not None:
+            key, frame.key = frame.key, None
+            self._value(frame, key, member.start(2), end - 1, has_needle=needle < end)
+        return end
+
+    def _enter(self, text: bytes, pos: int, needle: int) -> int:
+        """An object or array begins; a Reference with a URL, the usual case, is taken whole."""
+        frame = self._frames[-1]
+        whole = REFERENCE.match(text, pos)
+        if whole is None or not self._is_short(whole, needle) or frame.scope is None:
+            self._open(is_object=text[pos] == _OPENING[0])
+            return pos + 1
+        path = frame.path if frame.key is None else (*frame.path, frame.key)
+        if opens_resource(path):
+            self._open(is_object=True)
+            return pos + 1
+        frame.key = None
+        self._link(frame.scope, (*path, "reference"), *whole.span(1))
+        return whole.end()
+
+    def _is_short(self, reference: re.Match[bytes], needle: int) -> bool:
+        """Whether the Reference holds the needle, and neither is too long nor stands too deep."""
+        start, end = reference.span(1)
+        fits = reference.end() - reference.start() <= MAX_TOKEN
+        return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
 
     def _open(self, *, is_object: bool) -> None:
         parent = self._frames[-1]
@@ -129,16 +171,6 @@ class JsonRewriter(StreamRewriter):
         self._in_string = False
         return end + 1
 
-    def _member(self, text: bytes, pos: int, needle: int, size: int) -> int:
-        """A key, with its value if that is a string too; or some other string."""
-        frame = self._frames[-1]
-        if frame.is_object and frame.key is None and not self._deep:
-            match = TEXT_MEMBER.match(text, pos, size)
-            if match is not None and match.end() - pos <= MAX_TOKEN:
-                self._key(frame, unescape(self._buffer[slice(*match.span(1))]), pos)
-                pos = text.index(b'"', match.end(1) + 1)
-        return self._string(text, pos, needle, size)
-
     def _string(self, text: bytes, pos: int, needle: int, size: int) -> int:
         end = text.find(b'"', pos + 1, size)
         reach = size if end < 0 else end
@@ -168,12 +200,16 @@ class JsonRewriter(StreamRewriter):
             self._learn(frame, key, unescape(self._buffer[start:end]), start)
         if not has_needle:
             return
-        edit = None
-        if key in LISTED_KEYS and not self._deep:
-            edit = self._edit(frame, key, start, self._buffer[start:end])
+        path = (*frame.path, key) if key in LISTED_KEYS and not self._deep else ()
+        self._link(frame.scope, path, start, end)
+
+    def _link(self, scope: Scope | None, path: Path, start: int, end: int) -> None:
+        """A string with a needle stands at `path`, which is empty where nothing is listed."""
+        raw = self._buffer[start:end]
+        edit = self._edit(scope, path, start, raw) if path and scope is not None else None
         if edit is not None:
             self._replace(edit)
-        elif self._swap.mentioned_in(unescape(self._buffer[start:end])):
+        elif self._swap.mentioned_in(unescape(raw)):
             self._output.unrewritten += 1
 
     def _learn(self, frame: _Frame, member: str, value: str, pos: int) -> None:
@@ -182,21 +218,18 @@ class JsonRewriter(StreamRewriter):
             frame.scope.learn(member, value)
             self._output.settle()
 
-    def _edit(self, frame: _Frame, key: str, start: int, raw: bytes) -> Edit | None:
-        if frame.scope is None:
-            return None
-        path = (*frame.path, key)
+    def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = unescape(raw)
         position = self._offset + start
         if self._swap.is_request and path[-2:-1] == ("request",):
-            swapped = (swap_url_query if key == "url" else swap_query)(value, self._swap)
+            swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
             if swapped != value:
                 head = escape_like(raw, swapped)
-                return Edit(position, len(raw), head, len(raw), frame.scope, path, None)
+                return Edit(position, len(raw), head, len(raw), scope, path, None)
             return None
         length = self._swap.prefix_length(value)
         if length is None:
             return None
         head, cut = front(raw, length, self._swap.target.text)
         is_name = names_resource(value[length:])
-        return Edit(position, len(raw), head, cut, frame.scope, path, is_name)
+        return Edit(position, len(raw), head, cut, scope, path, is_name)

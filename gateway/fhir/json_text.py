@@ -40,7 +40,12 @@ def _balanced(depth: int) -> bytes:
 CONTAINER: Final = _balanced(12)
 _VALUE: Final = rb"(?:" + _STRING + rb"|" + CONTAINER + rb'|[^"{}\[\]\s:,])'
 GAP: Final = re.compile(_FILL)
-TEXT_MEMBER: Final = re.compile(rb'"([^"\\]*+)"\s*+:\s*+"[^"]*+"')
+MEMBER: Final = re.compile(_FILL + rb'"([^"\\]*+)"\s*+:\s*+(?:"([^"]*+)"|([{\[]))?+')
+# A whole Reference, whose other members hold no URL.
+REFERENCE: Final = re.compile(
+    rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
+    rb'(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*+\s*+\}'
+)
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
 ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*+")
 MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
