@@ -26,6 +26,7 @@ from gateway import (
     wiring,
 )
 from gateway.admin.health import Readiness
+from gateway.admin.listening import OperatorRunner
 from gateway.admin.server import build as build_admin
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
@@ -247,7 +248,7 @@ async def serve_admin(
 ) -> None:
     """Serve the operators' pages until the stack is closed."""
     stack.callback(listening.remove_path)
-    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    runner = OperatorRunner(application, listening.address)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for each in listening.sockets:
