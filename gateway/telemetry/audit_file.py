@@ -131,8 +131,9 @@ class FileSink:
             return
         self._companion.write(self._link)
         self._companion.sync()
-        last, target = self._link, _rotated(self._path, self._link, self._now())
+        last = self._link
         try:
+            target = _rotated(self._path, last, self._now())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)

@@ -63,7 +63,7 @@ class Companion:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(f".{path.name}.chain")
+        self._path = _companion(path)
         self._fd = -1
 
     def take(self, *, joins: bool) -> None:
@@ -79,8 +79,7 @@ class Companion:
 
     def read(self) -> Link:
         """The last link that was noted; the chain's beginning when there is none."""
-        found = _NOTE.match(os.pread(self._fd, 100, 0))
-        return Link() if found is None else Link(int(found[1]), found[2].decode())
+        return _link(os.pread(self._fd, 100, 0))
 
     def write(self, link: Link) -> None:
         """Note a link, in place, so that it takes no room; a failure does no harm."""
@@ -97,6 +96,23 @@ class Companion:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+def noted(path: Path) -> Link:
+    """What stands in the companion of an audit file; the chain's beginning when there is none."""
+    try:
+        return _link(_companion(path).read_bytes())
+    except OSError:
+        return Link()
+
+
+def _companion(path: Path) -> Path:
+    return path.with_name(f".{path.name}.chain")
+
+
+def _link(text: bytes) -> Link:
+    found = _NOTE.match(text)
+    return Link() if found is None else Link(int(found[1]), found[2].decode())
 
 
 _NOTE: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")

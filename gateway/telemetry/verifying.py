@@ -1,14 +1,15 @@
 """Verifies the chain of audit files, and says what is wrong with the first bad line.
 
 The files are taken in the order of their records, whatever order they are given in. A chain may
-begin with a later record than the first: older files are deleted one day.
+begin with a later record than the first: older files are deleted one day. That nothing was cut off
+at the end is known only where the file still stands beside its companion.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from gateway.telemetry import chain
+from gateway.telemetry import chain, chain_end
 from gateway.telemetry.chain import Bound, Link
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
@@ -65,12 +66,30 @@ def verify(files: Iterable[Path], pause: Callable[[float], None] = time.sleep) -
     """Verify the chain over these files. Raises OSError for one that cannot be read."""
     ordered = sorted(files, key=_first_record)
     verdict = Verdict(tuple(ordered))
+    # Before the records are read: a gateway that runs goes on writing.
+    noted = {file: chain_end.noted(file) for file in ordered}
     with closing(_lines(ordered, pause)) as lines:
         for line in lines:
             verdict.bad = _judge(verdict, line, lines)
             if verdict.bad is not None:
                 break
+    if verdict.bad is None:
+        verdict.bad = _cut_off(verdict, noted)
     return verdict
+
+
+def _cut_off(verdict: Verdict, noted: Mapping[Path, Link]) -> Bad | None:
+    """Whether the gateway has written more than is there."""
+    last = verdict.last.seq
+    for file, link in noted.items():
+        if link.seq > last:
+            with file.open("rb") as lines:
+                number = sum(1 for _ in lines) + 1
+            detail = (
+                f"the gateway has written records up to {link.seq}; those after {last} are gone"
+            )
+            return Bad(file, number, "removed", detail)
+    return None
 
 
 def _first_record(file: Path) -> int:
