@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 DATA = Path(__file__).resolve().parent.parent / "gateway" / "sandbox" / "data"
 EXAMPLE_BASE = "https://playground.dhp.uz/fhir"
 NAMES = (
-    *("patient-uz", "patient-ru", "observation-cbc", "diagnosticreport-cbc"),
-    *("condition-hypertension", "encounter-visit"),
+    *("patient-uz", "patient-ru", "patient-foreign", "observation-cbc", "encounter-visit"),
+    *("diagnosticreport-cbc", "condition-hypertension", "observation-blood-pressure"),
 )
 
 
@@ -23,8 +24,11 @@ def _compact(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def searchset(size: int, base: str) -> bytes:
-    """A page of at least `size` bytes whose links are under `base`."""
+def searchset(size: int, base: str, *, dense: bool = False) -> bytes:
+    """A page of at least `size` bytes whose links are under `base`.
+
+    In a `dense` one all references are absolute too, which few servers do.
+    """
     resources = [json.loads((DATA / f"{name}.json").read_text()) for name in NAMES]
     entries: list[bytes] = []
     length = 0
@@ -40,6 +44,8 @@ def searchset(size: int, base: str) -> bytes:
     ]
     head = {"resourceType": "Bundle", "type": "searchset", "total": 10**6, "link": links}
     page = b'%s,"entry":[%s]}' % (_compact(head)[:-1], b",".join(entries))
+    if dense:
+        page = re.sub(rb'("reference":")(?=[A-Z])', rb"\1%s/" % EXAMPLE_BASE.encode(), page)
     return page.replace(EXAMPLE_BASE.encode(), base.encode())
 
 

@@ -5,7 +5,8 @@
 Two measurements, on searchset pages of three sizes with about one URL in each kilobyte:
 
 * the rewriter alone, in this process, fed with 64 KiB at a time as they come from a socket, beside
-  `json.loads` + `json.dumps` (which would change decimals) of the same page;
+  `json.loads` + `json.dumps` (which would change decimals) of the same page; also where all
+  references are absolute;
 * two gateway processes before one platform, one of them with `rewrite.enabled: false`: the CPU time
   and the time that a page takes, the best of the rounds, and the process's largest memory.
 
@@ -66,8 +67,9 @@ def in_process(rounds: int) -> Iterator[str]:
     base = "https://playground.dhp.uz/fhir"
     links = LinkMap(base, "http://gateway.clinic.uz:8080/fhir")
     yield f"{'in one process':16}{'rewriting':>14}{'json':>14}{'json/rewriting':>16}"
-    for name, size in SIZES.items():
-        page = searchset(size, base)
+    pages = {name: searchset(size, base) for name, size in SIZES.items()}
+    pages["1 MiB, dense"] = searchset(MIB, base, dense=True)
+    for name, page in pages.items():
         repeats = max(1, min(rounds * 10, 20 * MIB * rounds // len(page) // 20))
         ours = best(lambda page=page: rewrite(page, links), repeats)  # type: ignore[misc]
         theirs = best(lambda page=page: reserialise(page), repeats)  # type: ignore[misc]
