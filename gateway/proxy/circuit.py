@@ -71,7 +71,9 @@ class Circuit:
             return self._ticket
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probing:
-            raise GatewayError(errors.CIRCUIT_OPEN, retry_after=max(remaining, _PROBE_RETRY_AFTER))
+            wait = max(remaining, _PROBE_RETRY_AFTER)
+            detail = f"the platform failed too often; it is tried again in {wait:.0f} s"
+            raise GatewayError(errors.CIRCUIT_OPEN, detail, retry_after=wait)
         self._probing = True
         return self._ticket
 

@@ -48,7 +48,8 @@ def resolve(raw: str, base_path: str) -> Target:
     if _SUSPECT.search(path):
         _refuse_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
-        raise GatewayError(errors.UNKNOWN_PATH, hint=f"base-path={base_path or '/'}")
+        rule = f"base-path={base_path or '/'}"
+        raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
     # An empty query ("/Patient?") is kept by carrying its question mark in the path.
     return Target(path[len(base_path) :] + (mark if mark and not query else ""), query)
 

@@ -11,7 +11,7 @@ from tests.proxy.stage import Stage
 
 SAID = {
     "bad-request": (logging.INFO, "path: dot segment"),
-    "unknown-path": (logging.INFO, ""),
+    "unknown-path": (logging.INFO, "the path is not below base-path=/fhir"),
     "token-refused": (logging.ERROR, "the SSO refused (status"),
     "token-rejected": (logging.ERROR, "the platform refused a fresh token"),
     "upstream-tls": (logging.ERROR, "its CA goes into platform.ca_file"),
@@ -20,7 +20,7 @@ SAID = {
     "upstream-timeout": (logging.WARNING, "the platform did not answer in time"),
     "upstream-non-fhir": (logging.WARNING, "the platform's answer is not FHIR (status 404)"),
     "sso-unavailable": (logging.WARNING, "the SSO"),
-    "circuit-open": (logging.WARNING, ""),
+    "circuit-open": (logging.WARNING, "it is tried again in"),
 }
 
 
