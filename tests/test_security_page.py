@@ -1,0 +1,38 @@
+"""The security model promises nothing that no test shows."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "security.md").read_text("utf-8")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])
+def test_every_test_that_the_page_names_exists(file: str, name: str) -> None:
+    """A test that is renamed or removed is noticed here."""
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    functions = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert name in functions
+
+
+def test_every_attack_has_a_test() -> None:
+    """Each row of the table of what holds names at least one."""
+    section = PAGE.partition("## What holds")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    assert [row for row in rows if "::test_" not in row] == []
+
+
+def test_the_page_is_linked() -> None:
+    """The README's table leads to it."""
+    assert "(docs/security.md)" in (ROOT / "README.md").read_text("utf-8")
