@@ -20,7 +20,7 @@ MAX_TOKEN: Final = 64 * 1024
 MAX_DEPTH: Final = 128
 """Open objects, arrays or elements; what lies deeper passes unchanged."""
 
-BACKLOG: Final = 256 * 1024
+BACKLOG: Final = 128 * 1024
 """Bytes without a host name, already sent, that wait to be scanned."""
 
 _PATIENCE: Final = 4096

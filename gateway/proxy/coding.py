@@ -6,11 +6,13 @@ Only gzip is spoken towards the platform: it is what every server has.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Final, Protocol
 
+STEP: Final = 64 * 1024
+"""Bytes of content that are changed at once: what takes longer would hold up the event loop."""
+
 _GZIP: Final = 16 + zlib.MAX_WBITS
-# So much is unpacked at once: a small body that unpacks to a huge one must not fill the memory.
-_PIECE: Final = 256 * 1024
 _LEVEL: Final = 4
 
 
@@ -30,6 +32,19 @@ class Transform(Protocol):
         ...
 
 
+def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
+    """Feed a chunk to a transform, in steps of bounded work between which others may have a turn.
+
+    However much a small chunk unpacks to: never more than a step of it is in memory. Raises
+    `BrokenCoding`.
+    """
+    if isinstance(transform, Gunzip):
+        yield from transform.steps(chunk)
+    else:
+        for at in range(0, len(chunk), STEP):
+            yield transform.feed(chunk[at : at + STEP])
+
+
 class Gunzip:
     """Opens a gzip body (RFC 1952), member after member; its content passes through a transform."""
 
@@ -40,21 +55,31 @@ class Gunzip:
         self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Raises `BrokenCoding`."""
-        ready = []
+        """What can go on. Raises `BrokenCoding`."""
+        return b"".join(self.steps(chunk))
+
+    def steps(self, chunk: bytes) -> Iterator[bytes]:
+        """The same, a bounded piece of the content at a time. Raises `BrokenCoding`."""
+        for at in range(0, len(chunk), STEP):
+            part = chunk[at : at + STEP]
+            while part:
+                plain, part = self._opened(part)
+                yield self._changed(plain)
+
+    def _opened(self, part: bytes) -> tuple[bytes, bytes]:
+        """A piece of content, and what is left of the part."""
+        self._inside = True
         try:
-            while chunk:
-                self._inside = True
-                ready.append(self._changed(self._unpack.decompress(chunk, _PIECE)))
-                chunk = self._unpack.unconsumed_tail
-                if self._unpack.eof:
-                    chunk = self._unpack.unused_data
-                    self._members += 1
-                    self._inside = False
-                    self._unpack = zlib.decompressobj(_GZIP)
+            plain = self._unpack.decompress(part, STEP)
         except zlib.error:
             raise BrokenCoding from None
-        return b"".join(ready)
+        if not self._unpack.eof:
+            return plain, self._unpack.unconsumed_tail
+        rest = self._unpack.unused_data
+        self._members += 1
+        self._inside = False
+        self._unpack = zlib.decompressobj(_GZIP)
+        return plain, rest
 
     def finish(self) -> bytes:
         """The rest; an empty body has none, whatever its coding.

@@ -7,10 +7,11 @@ what fails then aborts the connection, so that nothing cut ever looks complete (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import chain
 from typing import Final
 
 from aiohttp.http_writer import HttpVersion11
@@ -22,13 +23,17 @@ from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone
-from gateway.proxy.coding import Transform
+from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.headers import to_caller, without_coding, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
+# A changed body up to this size goes out whole; a longer one in chunks, while it is changed.
+_WHOLE: Final = 1024 * 1024
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
@@ -146,13 +151,10 @@ async def pass_on(
     if side.head_only or answer.head.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
-    elif answer.complete:
-        body = answer.prefetched
-        if transform is not None:
-            rewritten = transform.feed(body) + transform.finish()
-            if rewritten != body:
-                lines, body = without_digests(lines), rewritten
-        _send_whole(side, exchange, answer.status, lines, body)
+    elif answer.complete and transform is None:
+        _send_whole(side, exchange, answer.status, lines, answer.prefetched)
+    elif answer.complete and transform is not None:
+        await _send_changed(side, exchange, answer, lines, transform)
     else:
         await _stream(side, exchange, answer, lines, transform)
     await side.drained()
@@ -178,6 +180,42 @@ def _send_whole(
     exchange.response_bytes = len(body)
 
 
+async def _send_changed(
+    side: CallerSide,
+    exchange: Exchange,
+    answer: Answer,
+    lines: list[bytes],
+    transform: Transform,
+) -> None:
+    """Send an answer that is here already, in one write unless it becomes too long for that."""
+    body = answer.prefetched
+    rest = steps(transform, body)
+    limit = _COLLECTED if side.http10 else _WHOLE
+    pieces: list[bytes] = []
+    size = 0
+    for piece in rest:
+        if pieces:
+            await asyncio.sleep(0)
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            break
+    else:
+        pieces.append(transform.finish())
+        changed = b"".join(pieces)
+        lines = lines if changed == body else without_digests(lines)
+        _send_whole(side, exchange, answer.status, lines, changed)
+        return
+    if side.http10:
+        raise _too_long()
+    lines = [*without_digests(lines), _CHUNKED]
+    side.write(_head(side, answer.status, lines))
+    exchange.status = answer.status
+    await _send_pieces(side, exchange, chain(pieces, rest), chunked=True)
+    await _send_piece(side, exchange, transform.finish(), chunked=True)
+    side.write(_LAST_CHUNK)
+
+
 async def _stream(
     side: CallerSide,
     exchange: Exchange,
@@ -193,20 +231,31 @@ async def _stream(
         return
     chunked = length is None
     if length is None:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        lines.append(_CHUNKED)
     else:
         lines.append(b"Content-Length: %d\r\n" % length)
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     while data := await answer.read():
-        await _send_piece(side, exchange, transform.feed(data) if transform else data, chunked)
+        pieces = iter((data,)) if transform is None else steps(transform, data)
+        await _send_pieces(side, exchange, pieces, chunked=chunked)
     if transform is not None:
-        await _send_piece(side, exchange, transform.finish(), chunked)
+        await _send_piece(side, exchange, transform.finish(), chunked=chunked)
     if chunked:
-        side.write(b"0\r\n\r\n")
+        side.write(_LAST_CHUNK)
 
 
-async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, chunked: bool) -> None:
+async def _send_pieces(
+    side: CallerSide, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
+) -> None:
+    """Send what is made piece by piece; between two of them others have their turn."""
+    for number, piece in enumerate(pieces):
+        if number:
+            await asyncio.sleep(0)
+        await _send_piece(side, exchange, piece, chunked=chunked)
+
+
+async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chunked: bool) -> None:
     if not data:
         return
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
@@ -218,15 +267,21 @@ async def _collect(answer: Answer, transform: Transform | None) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while data := await answer.read():
-        pieces.append(transform.feed(data) if transform else data)
-        size += len(data)
-        if size > _COLLECTED:
-            raise GatewayError(
-                errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close=True
-            )
+        for piece in iter((data,)) if transform is None else steps(transform, data):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _COLLECTED:
+                raise _too_long()
+            await asyncio.sleep(0)
     if transform is not None:
         pieces.append(transform.finish())
     return b"".join(pieces)
+
+
+def _too_long() -> GatewayError:
+    return GatewayError(
+        errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close=True
+    )
 
 
 def _head(side: CallerSide, status: int, lines: Iterable[bytes]) -> bytes:

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from gateway.proxy.coding import BrokenCoding, InsideGzip
+from gateway.proxy.coding import STEP, BrokenCoding, Gunzip, InsideGzip, steps
 
 PLAIN = b'{"resourceType":"Patient"}' * 3
 MEMBERS = gzip.compress(PLAIN) + gzip.compress(PLAIN)
@@ -56,3 +56,30 @@ def test_bytes_after_the_last_member_are_broken() -> None:
     """Garbage behind the last member is not swallowed."""
     with pytest.raises(BrokenCoding):
         recode(MEMBERS + b"garbage", 1000)
+
+
+class Noting(Unchanged):
+    """Remembers how much it was fed at once."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The same."""
+        self.sizes.append(len(chunk))
+        return chunk
+
+
+@pytest.mark.parametrize("kind", [None, Gunzip, InsideGzip])
+def test_no_step_is_longer_than_allowed(kind: type[Gunzip] | None) -> None:
+    """However much a chunk unpacks to, it is changed in steps of bounded size, in order."""
+    plain = b"".join(b"%d," % number for number in range(500_000))
+    inner = Noting()
+    transform = inner if kind is None else kind(inner)
+    passing = steps(transform, plain if kind is None else gzip.compress(plain))
+    taken = [next(passing) for _ in range(3)]
+    assert len(inner.sizes) <= 3
+    out = b"".join((*taken, *passing)) + transform.finish()
+    assert (gzip.decompress(out) if kind is InsideGzip else out) == plain
+    assert max(inner.sizes) <= STEP
+    assert sum(inner.sizes) == len(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from urllib.parse import quote
@@ -186,3 +187,36 @@ async def test_truncated_rewritten_stream_is_cut(gateway: Running, platform: Pla
         received = await wire.reader.read()
     assert received.startswith(b"HTTP/1.1 200")
     assert not received.endswith(b"0\r\n\r\n")
+
+
+async def test_long_work_on_one_body_leaves_others_their_turn(
+    gateway: Running, platform: Platform
+) -> None:
+    """While a small compressed answer unpacks to a long one, another caller is served."""
+    text = b'["%s",' % platform.url.encode() + b'"%s/x",' % platform.url.encode() * 60_000 + b"0]"
+    packed = gzip.compress(text)
+    assert len(packed) < 64 * 1024
+    kind, coding = ("Content-Type", "application/fhir+json"), ("Content-Encoding", "gzip")
+    platform.script(http(200, packed, kind, coding), fhir(b"{}"))
+    long = asyncio.create_task(
+        ask(gateway.address, get("/fhir/Patient/1", "Accept-Encoding: gzip"))
+    )
+    await platform.until_seen(1)
+    assert (await ask(gateway.address, get("/fhir/Patient/2"))).status == 200
+    assert not long.done()
+    assert gzip.decompress((await long).body) == text
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_small_compressed_answer_that_becomes_long_arrives_whole(
+    start_gateway, platform: Platform, version: str
+) -> None:
+    """Opened for the caller it goes out in pieces, or with its length to who knows no chunks."""
+    text = b'{"subject":{"reference":"%s/Patient/1"},"x":"' % platform.url.encode()
+    text += b" " * 3_000_000 + b'"}'
+    kind, coding = ("Content-Type", "application/fhir+json"), ("Content-Encoding", "gzip")
+    platform.answer(http(200, gzip.compress(text), kind, coding))
+    async with start_gateway(platform={"compression": "answers"}) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Basic/1", version=version))
+    assert reply.body == text.replace(platform.url.encode(), b"http://gateway/fhir")
+    assert (reply.header("content-length") is None) == (version == "1.1")
