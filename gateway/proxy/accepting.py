@@ -21,6 +21,8 @@ from gateway.proxy.listener import CallerServer
 _log = logging.getLogger(__name__)
 
 _PAUSE: Final = 0.05
+# A descriptor is free only some turns of the loop after its connection was closed.
+_CLOSING: Final = 0.001
 _COMPLAINT_INTERVAL: Final = 10.0
 # How long a closing TLS connection waits for the other side's close_notify.
 _TLS_SHUTDOWN: Final = 2.0
@@ -102,8 +104,8 @@ class Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self._capacity.at_a_time):
-            if self._is_full() and not self._server.drop_idle():
-                self._wait()
+            if self._is_full():
+                self._make_room()
                 return
             if not self._take(listening):
                 return
@@ -154,15 +156,16 @@ class Acceptor:
             what = "out of file descriptors" if error.errno in _EXHAUSTED else "accept failed"
             _log.error("%s (%s): callers wait, %d refusals", what, name, self._refusals)
             self._complained, self._refusals = now, 0
-        self._server.drop_idle()
-        self._wait()
+        self._make_room()
 
-    def _wait(self) -> None:
+    def _make_room(self) -> None:
+        """Close an idle connection if there is one, and look again when it is gone."""
+        pause = _CLOSING if self._server.drop_idle() else _PAUSE
         if self._closed or self._pause is not None:
             return
         for listening in self._sockets:
             self._loop.remove_reader(listening.fileno())
-        self._pause = self._loop.call_later(_PAUSE, self._resume)
+        self._pause = self._loop.call_later(pause, self._resume)
 
     def _resume(self) -> None:
         self._pause = None

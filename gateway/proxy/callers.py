@@ -6,6 +6,7 @@ beginning nor its owner's place in the settings shows in the time. Nothing here 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -69,13 +70,17 @@ EVERYTHING: Final = Permissions()
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller: its name in metrics and audit, its credential, and what it may do."""
+    """A caller: its name in metrics and audit, its credential, and what it may do.
+
+    `user` is the person who is signed in.
+    """
 
     name: str
     credential: str = "default"
     permissions: Permissions = EVERYTHING
     rate: TokenBucket | None = None
     slots: Slots | None = None
+    user: str | None = None
 
 
 ANONYMOUS: Final = Caller("anonymous")
@@ -136,6 +141,15 @@ class Callers:
             raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
         raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
 
+    @property
+    def any_known(self) -> bool:
+        """Whether any caller is named."""
+        return bool(self._known)
+
+    def shows_secret(self, header: RequestHeader) -> bool:
+        """Whether a key or password is shown that some caller is known by, right or wrong."""
+        return self._shown(header) is not None
+
     def _shown(self, header: RequestHeader) -> list[Identification] | None:
         """Whom the key or password in the header belongs to; None when there is neither.
 
@@ -188,7 +202,19 @@ def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
 
 
-def _origin_fits(known: Identification, peer: Peer) -> bool:
+def peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """Who is at the other end of a caller's connection."""
+    name = transport.get_extra_info("peername")
+    address = name[0] if isinstance(name, tuple) and name else "unix"
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    return Peer(address, certificate_names(certificate) if certificate else frozenset())
+
+
+class CallerServer(web.Server):
+    """Makes connections and looks after those that keep their header to themselves."""
+
+    def _origin_fits(known: Identification, peer: Peer) -> bool:
     if known.networks and not _is_in(peer.address, known.networks):
         return False
     names = known.certificate_names

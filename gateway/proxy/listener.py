@@ -24,7 +24,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _Er
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
-from gateway.proxy.callers import Peer, certificate_names
+from gateway.proxy.callers import Peer, peer_of
 from gateway.proxy.incoming import Answered, IncomingRequest
 
 _SWEEP_INTERVAL: Final = 0.25
@@ -32,7 +32,8 @@ _KEEP_ALIVE: Final = 75.0
 # How long an answered connection stays open for what the caller is still sending: closing at once
 # would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
 _LINGER: Final = 1.0
-# At the end, how long a connection that was let in may take to say what it wants.
+# How long a connection that was let in may take to say what it wants, when others wait for its
+# place or for the end.
 _FIRST_REQUEST: Final = 1.0
 
 
@@ -103,7 +104,7 @@ class CallerConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
-        self.peer = _peer(transport)
+        self.peer = peer_of(transport)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self._loop.time()
         super().connection_made(transport)
@@ -163,10 +164,13 @@ class CallerConnection(RequestHandler):
         """Whether further requests were read already and wait for their turn."""
         return bool(self._messages)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way and nothing has begun to arrive."""
-        return self.kept and not (self.busy or self._messages or self._header_since is not None)
+    def idle(self, now: float) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        if self.busy or self._messages or self._header_since is not None:
+            return False
+        return self.kept or now - self.opened_at > _FIRST_REQUEST
 
     def unfinished(self, now: float) -> bool:
         """Whether the gateway owes something here.
@@ -301,18 +305,7 @@ def _queued(raw: Any) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def _peer(transport: asyncio.BaseTransport) -> Peer:
-    name = transport.get_extra_info("peername")
-    address = name[0] if isinstance(name, tuple) and name else "unix"
-    tls = transport.get_extra_info("ssl_object")
-    certificate = tls.getpeercert() if tls is not None else None
-    return Peer(address, certificate_names(certificate) if certificate else frozenset())
-
-
-class CallerServer(web.Server):
-    """Makes connections and looks after those that keep their header to themselves."""
-
-    def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
+def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
         super().__init__(
             sink.handle,  # type: ignore[arg-type]
             request_factory=IncomingRequest,  # type: ignore[arg-type]
@@ -355,8 +348,9 @@ class CallerServer(web.Server):
 
     def drop_idle(self) -> bool:
         """Close the longest open of the idle connections to make room; False if there is none."""
+        now = self._loop.time()
         for connection in self._connections:
-            if isinstance(connection, CallerConnection) and connection.idle:
+            if isinstance(connection, CallerConnection) and connection.idle(now):
                 connection.force_close()
                 return True
         return False

@@ -21,6 +21,7 @@ from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_workers import workers
 from tests.telemetry.chained import files, records, require_chain
+from tests.telemetry.test_syslog import Receiver
 
 READ = get("/fhir/Patient/1")
 MEMORY_DISK = "1m"
@@ -252,3 +253,25 @@ async def test_audit_events_stand_beside_the_records(
         AuditEvent.model_validate_json(json.dumps(event))
     assert b"planted-name" not in path.read_bytes()
     assert b"30101901234567" not in path.read_bytes()
+
+
+async def test_syslog_that_is_away_blocks_and_recovers(start_service: StartService) -> None:
+    """Without its syslog server a gateway refuses; once it is there all records arrive."""
+    away = Receiver()
+    away.close()
+    audit = {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{away.port}"}
+    service = start_service(audit=audit)
+    await service.until_ready()
+    refused = await ask(service.address, READ)
+    assert (refused.status, refused.reason) == (503, "audit-unavailable")
+    receiver = Receiver(port=away.port)
+    await until_status(service, 200)
+    await ended(service)
+    events = [message.record["event"] for message in receiver.received]
+    assert events[0] == "start"
+    assert events[-1] == "stop"
+    assert [message.sequence for message in receiver.received] == list(range(1, len(events) + 1))
+    statuses = [m.record["status"] for m in receiver.received if m.kind == "exchange"]
+    assert statuses[0] == 503
+    assert statuses[-1] == 200
+    receiver.close()
