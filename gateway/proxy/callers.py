@@ -211,10 +211,7 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     return Peer(address, certificate_names(certificate) if certificate else frozenset())
 
 
-class CallerServer(web.Server):
-    """Makes connections and looks after those that keep their header to themselves."""
-
-    def _origin_fits(known: Identification, peer: Peer) -> bool:
+def _origin_fits(known: Identification, peer: Peer) -> bool:
     if known.networks and not _is_in(peer.address, known.networks):
         return False
     names = known.certificate_names

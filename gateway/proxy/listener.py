@@ -305,7 +305,10 @@ def _queued(raw: Any) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
+class CallerServer(web.Server):
+    """Makes connections and looks after those that keep their header to themselves."""
+
+    def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
         super().__init__(
             sink.handle,  # type: ignore[arg-type]
             request_factory=IncomingRequest,  # type: ignore[arg-type]
