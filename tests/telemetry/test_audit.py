@@ -148,6 +148,61 @@ async def test_a_traceparent_of_another_form_is_left_out(open_audit, pipe, make_
     assert record["traceparent"] is None
 
 
+@pytest.mark.parametrize(
+    ("request_id", "written"),
+    [
+        ("31505901234567", "***"),
+        ("AA1234567", "***"),
+        ("20260301083000", "20260301083000"),
+        ("req-31505901234567", "req-31505901234567"),
+        ("7f1c", "7f1c"),
+    ],
+)
+async def test_a_request_id_that_is_a_patients_number_is_masked(
+    open_audit, pipe, make_exchange, request_id, written
+):
+    """A PINFL or passport number in the place of an id is masked; times and others are not."""
+    audit = open_audit()
+    audit.exchange(make_exchange(request_id=request_id))
+    [record] = await _written(audit, pipe)
+    assert record["request_id"] == written
+
+
+@pytest.mark.parametrize(
+    ("method", "written"),
+    [("GET", "GET"), ("VERSION-CONTROL", "VERSION-CONTROL"), ("AA1234567", "***")],
+)
+async def test_a_method_has_no_digits(open_audit, pipe, make_exchange, method, written):
+    """A caller cannot write a number into the audit as a method."""
+    audit = open_audit()
+    audit.exchange(make_exchange(method=method))
+    [record] = await _written(audit, pipe)
+    assert record["method"] == written
+
+
+async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exchange):
+    """A translation is a line of its own; one that fails costs nothing else."""
+
+    def translate(record: Any) -> Any:
+        if record["event"] == "stop":
+            raise ValueError
+        return {"of": record["request_id"]} if record["event"] == "exchange" else None
+
+    writer = Writer(
+        StdoutSink(pipe.writer),
+        on_failure="block",
+        on_records=lambda outcome, n: records.update({outcome: n}),
+    )
+    audit = Audit(writer, translate=translate, clock=lambda: 1767225661.007)
+    audit.exchange(make_exchange())
+    audit.event("start")
+    audit.event("stop")
+    written = await _written(audit, pipe)
+    assert [record["event"] for record in written] == ["exchange", "audit-event", "start", "stop"]
+    assert written[1]["resource"] == {"of": "r-1"}
+    assert written[1]["timestamp"] == written[0]["timestamp"]
+
+
 async def test_the_resource_id_stays_whole(open_audit, pipe, make_exchange):
     """The audit tells whose record was touched even when the id is a patient's number."""
     audit = open_audit()
