@@ -66,11 +66,11 @@ class LineWriter:
         self._room = room or Room()
         self._clock = clock
         self._changed = threading.Condition()
-        self._queue: list[bytes] = []
+        # Lines, and how many were dropped between them.
+        self._queue: list[bytes | int] = []
         self._lines = 0  # accepted and not written, the same in bytes
         self._bytes = 0
-        self._dropped = 0
-        self._untold = 0  # lost to a failing descriptor: there is nobody to tell yet
+        self._untold = 0  # dropped and lost ones that nobody could be told of yet
         self._writing = False
         self._closing = False
         self._progress = 0.0
@@ -81,7 +81,7 @@ class LineWriter:
         """Have a line written, its newline included, or drop it. Never waits for the reader."""
         with self._changed:
             if self._lines >= self._room.lines or self._bytes + len(line) > self._room.bytes:
-                self._dropped += 1
+                self._drop()
             else:
                 if not self._lines:
                     self._progress = self._clock()
@@ -106,7 +106,13 @@ class LineWriter:
             self._changed.notify_all()
 
     def _is_idle(self) -> bool:
-        return not (self._queue or self._dropped or self._writing)
+        return not (self._queue or self._writing)
+
+    def _drop(self) -> None:
+        if self._queue and isinstance(self._queue[-1], int):
+            self._queue[-1] += 1
+        else:
+            self._queue.append(1)
 
     def _hand_off(self) -> None:
         now = self._clock()
@@ -116,43 +122,48 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
-            lines = self._next()
-            lost = sum(not self._write(line) for line in lines)
-            lost += self._tell_dropped(bool(lines))
+            entries = self._next()
+            for entry in entries:
+                self._serve(entry)
             for line in self._notices.due():
                 self._write(line)
             with self._changed:
-                self._done(lines, lost)
+                self._done(entries)
                 if self._closing and self._is_idle():
                     return
 
-    def _next(self) -> list[bytes]:
-        """The lines that wait; none when something is to be said without."""
+    def _next(self) -> list[bytes | int]:
+        """What waits; nothing when something is due without."""
         with self._changed:
             while self._is_idle() and not self._closing:
                 if not self._changed.wait(_LOOK if self._notices.expecting() else None):
                     break
-            lines, self._queue = self._queue, []
+            entries, self._queue = self._queue, []
             self._writing = True
-            return lines
+            return entries
 
-    def _tell_dropped(self, occasion: bool) -> int:
-        """Tell what was dropped behind the lines just written; how many are still to be told.
+    def _serve(self, entry: bytes | int) -> None:
+        if isinstance(entry, int):
+            self._untold += entry + self._dropped_since()
+        elif not self._write(entry):
+            self._untold += 1
+            return
+        if self._untold and all(map(self._write, self._notices.dropped(self._untold))):
+            self._untold = 0
 
-        The room of these lines is not free yet, so that the notice stands where the gap is.
-        """
+    def _dropped_since(self) -> int:
+        """What was dropped in the same gap while the lines before it were written."""
         with self._changed:
-            dropped, self._dropped = self._dropped, 0
-            if dropped or occasion:
-                dropped, self._untold = dropped + self._untold, 0
-        if dropped and not all(map(self._write, self._notices.dropped(dropped))):
-            return dropped
-        return 0
+            first = self._queue[0] if self._queue else b""
+            if not isinstance(first, int):
+                return 0
+            del self._queue[0]
+            return first
 
-    def _done(self, lines: list[bytes], lost: int) -> None:
+    def _done(self, entries: list[bytes | int]) -> None:
+        lines = [entry for entry in entries if isinstance(entry, bytes)]
         self._lines -= len(lines)
         self._bytes -= sum(map(len, lines))
-        self._untold += lost
         self._writing = False
         self._progress = self._clock()
         self._changed.notify_all()
