@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,6 +23,7 @@ from gateway.exchange import Exchange
 from gateway.oauth.grants import CredentialSource, TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.rereading import RereadingSource
+from gateway.oauth.sessions import MemorySessions, SessionStore
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.tokens import Tokens
@@ -30,7 +31,7 @@ from gateway.proxy.admission import Admission, Phase
 from gateway.proxy.asking import Asking
 from gateway.proxy.circuit import Circuit, CircuitState
 from gateway.proxy.composing import Composer
-from gateway.proxy.forward import Forwarder
+from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.incoming import Answered, IncomingRequest
@@ -41,6 +42,9 @@ from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.upstream import Restraint, Upstream
 from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
+
+if TYPE_CHECKING:
+    from gateway.signing_in import SigningIn
 
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
@@ -53,6 +57,7 @@ class Surroundings:
     store: TokenStore
     metrics: Metrics
     audit: AuditTrail
+    sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
 
     def account(self, exchange: Exchange) -> None:
         """The end of every exchange: one update of the metrics and one audit record."""
@@ -86,9 +91,13 @@ class Core:
             max_concurrent=settings.limits.max_concurrent_requests,
             audit_available=lambda: around.audit.available,
         )
-        self.handler = self._handler(around)
+        self._callers = wiring.callers(settings, time.monotonic)
+        login = _signing_in(settings, around, self.tokens)
+        self._user_tokens = login.tokens if login is not None else None
+        handler = self._handler(around, self._user_tokens or self.tokens)
+        self.handler = handler if login is None else login.door(handler, self._callers)
 
-    def _handler(self, around: Surroundings) -> Handler:
+    def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
         upstream = Upstream(
             self._pool,
@@ -103,16 +112,16 @@ class Core:
             ),
             on_retry=around.metrics.retry,
         )
-        forwarder = Forwarder(upstream, self.tokens, around.metrics.retry)
-        asking = Asking(forwarder, self.tokens, wiring.platform_path(settings))
+        forwarder = Forwarder(upstream, tokens, around.metrics.retry)
+        asking = Asking(forwarder, tokens, wiring.platform_path(settings))
         guard = self._guard(asking, around)
         packs = settings.platform.compression == "both"
         return Handler(
             wiring.rules(settings),
             Collaborators(
                 admission=self.admission,
-                callers=wiring.callers(settings, time.monotonic),
-                tokens=self.tokens,
+                callers=self._callers,
+                tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,
                 rewriting=wiring.rewriting(settings, around.metrics.links),
                 composer=Composer(
@@ -192,12 +201,16 @@ class Core:
         self._pool.drain()
         if self.exchanges:
             await self._over.wait()
+        if self._user_tokens is not None:
+            await self._user_tokens.finish()
         await self.close()
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
         if self._statement is not None:
             await self._statement.close()
+        if self._user_tokens is not None:
+            await self._user_tokens.close()
         await self.tokens.close()
         self._pool.close()
 
@@ -295,6 +308,15 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Rereading
         ),
         reread=lambda: wiring.client_credentials(settings, name),
     )
+
+
+def _signing_in(settings: Settings, around: Surroundings, tokens: Tokens) -> SigningIn | None:
+    if not settings.login.enabled:
+        return None
+    # Takes time to import, and few need it.
+    from gateway.signing_in import SigningIn
+
+    return SigningIn(settings, around, tokens)
 
 
 def _pool(settings: Settings) -> UpstreamPool:

@@ -17,7 +17,12 @@ from gateway.config import (
     SecretUnreadable,
     Settings,
 )
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import (
+    ClientAuthentication,
+    UnusableKey,
+    client_secret_post,
+    public_client,
+)
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
 from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
 from gateway.proxy.accepting import Capacity
@@ -58,6 +63,19 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
         where = source.key if source.file is None else f"{source.key}_file: {source.file}"
         raise StartError(f"{where}: {error.why}") from None
     return replace(first, others=tuple(others))
+
+
+def login_authentication(settings: Settings) -> ClientAuthentication:
+    """How the client that people sign in for proves who it is; a public one does not.
+
+    Raises `StartError` when its secret cannot be read.
+    """
+    client_id = settings.login.client_id or ""
+    try:
+        secret = settings.login.secret_source().read()
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    return public_client(client_id) if secret is None else client_secret_post(client_id, secret)
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:

@@ -13,7 +13,6 @@ from gateway.config.settings import Settings
 
 # The key (`*`: any name), and which of its values are not available; empty: all but the default.
 UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("login.enabled", ()),
     ("outbox.enabled", ()),
     ("tracing.otlp_endpoint", ()),
 )

@@ -144,8 +144,15 @@ class LoginSettings(Section):
     )
     cors_origins: tuple[Origin, ...] = Field(
         default=(),
-        description="Origins whose pages may call the gateway with the session's cookie.",
+        description="Origins whose pages may call the gateway with the session's cookie; it is "
+        "sent only from pages of the same site, such as `https://his.clinic.uz` for a gateway at "
+        "`https://gateway.clinic.uz`.",
     )
+
+    def secret_source(self) -> SecretSource:
+        """Where the client's secret comes from, if it has one."""
+        setting = ("login", "client_secret")
+        return SecretSource(setting, self.client_secret, self.client_secret_file)
 
 
 class OutboxSettings(Section):

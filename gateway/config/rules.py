@@ -231,6 +231,19 @@ def _login(settings: Settings) -> Iterator[Finding]:
     for path, value in needed.items():
         if value is None:
             yield Finding(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
+    if login.redirect_uri is not None and is_plaintext_abroad(login.redirect_uri):
+        yield Finding(
+            ("login", "redirect_uri"),
+            "must begin with https://",
+            "browsers keep the session's cookie for https:// only; http:// is for loopback hosts",
+        )
+    if settings.workers > 1:
+        yield Finding(
+            ("workers",),
+            "must be 1 with login.enabled",
+            "who is signed in is known to one process only",
+            (("login", "enabled"),),
+        )
     if f"{settings.listen.base_path}/".startswith("/auth/"):
         yield Finding(
             ("listen", "base_path"),

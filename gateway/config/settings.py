@@ -135,7 +135,7 @@ class Settings(Section):
         found = [credential.secret_source(name) for name, credential in self.credentials.items()]
         found += [
             self.store.encryption_key_source(),
-            SecretSource(("login", "client_secret"), login.client_secret, login.client_secret_file),
+            login.secret_source(),
             SecretSource(
                 ("outbox", "encryption_key"), outbox.encryption_key, outbox.encryption_key_file
             ),

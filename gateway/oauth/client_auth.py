@@ -60,6 +60,15 @@ def client_secret_basic(client_id: str, secret: Secret) -> ClientAuthentication:
     return authenticate
 
 
+def public_client(client_id: str) -> ClientAuthentication:
+    """The client id alone (RFC 6749 section 3.2.1): PKCE has to tell that it is the same client."""
+
+    def authenticate(url: str, headers: dict[str, str], body: str) -> str:
+        return str(ClientAuth(client_id, None, "none").prepare("POST", url, headers, body)[2])
+
+    return authenticate
+
+
 def private_key_jwt(
     client_id: str, key: SigningKey, wall_clock: Callable[[], float]
 ) -> ClientAuthentication:

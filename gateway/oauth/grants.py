@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 from authlib.common.urls import add_params_to_qs
@@ -87,6 +87,19 @@ class ClientCredentials:
         return str(add_params_to_qs(body, self.extra_params)) if self.extra_params else body
 
 
+class Grant(Protocol):
+    """What a token is asked for with."""
+
+    @property
+    def authenticate(self) -> ClientAuthentication:
+        """How the client proves who it is."""
+        ...
+
+    def body(self) -> str:
+        """The form without the client's authentication."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
     """Where and how the SSO is asked. Times are in seconds; `ssl` None means the default roots."""
@@ -122,22 +135,27 @@ class TokenEndpoint:
         """The address that is asked."""
         return self._settings.token_url
 
-    async def request(self, grant: ClientCredentials) -> TokenResponse:
+    async def request(self, grant: Grant) -> TokenResponse:
         """Ask once; raises `TokenRequestError` on any failure, within `timeout` seconds."""
+        return (await self.redeem(grant))[0]
+
+    async def redeem(self, grant: Grant, cookie: str | None = None) -> tuple[TokenResponse, Answer]:
+        """As `request`, with the whole answer beside the token; `cookie` is sent to the SSO."""
         asked = Moment(self._clock(), self._wall_clock())
-        answer = await self._send(grant)
+        answer = await self._send(grant, cookie)
         if isinstance(answer, TokenRequestError):
             raise answer
         if not 200 <= answer.status < 300:
             raise failure(answer, asked.wall)
         if answer.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=answer.status)
-        return parse_token_response(answer.body, asked, self._settings.default_lifetime)
+        response = parse_token_response(answer.body, asked, self._settings.default_lifetime)
+        return response, answer
 
-    async def _send(self, grant: ClientCredentials) -> Answer | TokenRequestError:
+    async def _send(self, grant: Grant, cookie: str | None) -> Answer | TokenRequestError:
         """Errors are returned: raised here they would carry aiohttp's, which show the request."""
         settings = self._settings
-        headers = dict(_HEADERS)
+        headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
         try:
             body = grant.authenticate(settings.token_url, headers, grant.body())
             async with (

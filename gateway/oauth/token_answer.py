@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookies import Morsel
 from typing import Final
 
 import aiohttp
@@ -21,11 +22,15 @@ _REFUSED: Final = frozenset({400, 401, 403})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, body (None: too long or broken off) and the Retry-After field of an answer."""
+    """Status, body (None: too long or broken off) and the Retry-After field of an answer.
+
+    `cookies` are those it sets, "" for one that it removes; only a user's sign-in looks at them.
+    """
 
     status: int
-    body: bytes | None
+    body: bytes | None = field(repr=False)
     retry_after: str | None
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 async def read(response: aiohttp.ClientResponse) -> Answer:
@@ -40,7 +45,12 @@ async def read(response: aiohttp.ClientResponse) -> Answer:
         response.close()
     else:
         body = _unpacked(body, response.headers.get("Content-Encoding", ""))
-    return Answer(response.status, body, response.headers.get("Retry-After"))
+    cookies = {name: _value(morsel) for name, morsel in response.cookies.items()}
+    return Answer(response.status, body, response.headers.get("Retry-After"), cookies)
+
+
+def _value(cookie: Morsel[str]) -> str:
+    return "" if cookie["max-age"] == "0" else cookie.value
 
 
 def _unpacked(body: bytes, coding: str) -> bytes | None:

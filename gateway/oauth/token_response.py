@@ -167,7 +167,7 @@ def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
     With `iat` there is a lifetime that does not hang on our wall clock; the clock is believed
     only where it says that part of that lifetime has passed already (the SSO kept the token).
     """
-    claims = _jwt_claims(access_token)
+    claims = jwt_claims(access_token)
     exp, iat = _number(claims.get("exp")), _number(claims.get("iat"))
     if exp is None:
         return None
@@ -177,7 +177,8 @@ def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
     return remaining if 0 < remaining < exp - iat else exp - iat
 
 
-def _jwt_claims(access_token: str) -> dict[str, object]:
+def jwt_claims(access_token: str) -> dict[str, object]:
+    """The claims of a JWT whose signature is not checked; none where it is no JWT."""
     parts = access_token.split(".")
     if len(parts) != 3:
         return {}

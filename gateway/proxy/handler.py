@@ -21,17 +21,19 @@ from gateway.proxy import strict
 from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone, RequestBody
-from gateway.proxy.callers import Caller, Callers
+from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
 from gateway.proxy.guarding import SearchGuard
+from gateway.proxy.guests import Guest
 from gateway.proxy.headers import RequestHeader, read_request
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
-from gateway.proxy.relay import CallerSide, explain, pass_on
+from gateway.proxy.relay import CallerSide, explain, give, pass_on
+from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import broken
@@ -91,19 +93,19 @@ class Handler:
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
-    async def handle(self, request: IncomingRequest) -> Answered:
-        """Answer one request, and account for it."""
+    async def handle(self, request: IncomingRequest, guest: Guest | None = None) -> Answered:
+        """Answer one request, and account for it; a `guest` was asked for its name already."""
         message = request.message
         header = read_request(message.raw_headers)
         exchange = self._begin(request, header)
-        side = self._side(request)
+        side = self._side(request, b"" if guest is None else guest.lines)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
             target = resolve(message.path, self._rules.base_path)
-            caller = self._callers.identify(request.connection.peer, header)
-            exchange.caller, exchange.credential = caller.name, caller.credential
+            caller = (guest or self._callers).identify(request.connection.peer, header)
+            _name(exchange, caller)
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
@@ -142,6 +144,29 @@ class Handler:
                 self._admission.leave(admitted)
             self._end(exchange, body)
 
+    async def answer(self, request: IncomingRequest, own: Own) -> Answered:
+        """Answer a request that is none for the platform, and account for it."""
+        message = request.message
+        header = read_request(message.raw_headers)
+        exchange = self._begin(request, header)
+        side = self._side(request, own.lines)
+        admitted = False
+        try:
+            strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            await self._admission.admit(ANONYMOUS, fresh=request.fresh)
+            admitted = True
+            return await give(side, exchange, await own.respond(exchange))
+        except asyncio.CancelledError:
+            exchange.aborted = True
+            side.abort()
+            raise
+        except Exception as error:
+            return await self._conclude(exchange, side, header, "", error)
+        finally:
+            if admitted:
+                self._admission.leave(ANONYMOUS)
+            self._end(exchange, None)
+
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
         """Answer a message that could not be parsed, and account for it."""
         header = read_request(())
@@ -169,10 +194,12 @@ class Handler:
         exchange.request_bytes = 0 if body is None else body.received
         self._account(exchange)
 
-    def _side(self, request: IncomingRequest) -> CallerSide:
-        return CallerSide(
+    def _side(self, request: IncomingRequest, lines: bytes = b"") -> CallerSide:
+        side = CallerSide(
             request, stall=self._rules.reader_stall, closing=self._admission.is_draining
         )
+        side.lines = lines
+        return side
 
     async def _judge(
         self,
@@ -228,6 +255,11 @@ class _Stopwatch:
     def __exit__(self, *_: object) -> None:
         if self._exchange.attempts:
             self._exchange.upstream_duration = self._clock() - self._started
+
+
+def _name(exchange: Exchange, caller: Caller) -> None:
+    exchange.caller, exchange.credential = caller.name, caller.credential
+    exchange.user = caller.user
 
 
 def _classify(exchange: Exchange, target: Target) -> Interaction:

@@ -27,6 +27,7 @@ from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.headers import to_caller, without_coding, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.replies import Reply
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
@@ -63,9 +64,13 @@ class CallerSide:
 
     `stall` is how long, in seconds, a caller may take nothing at all of what waits. `closing` tells
     whether the gateway is about to end; it is asked when the answer's header is written.
+    `lines` are fields for every answer of the exchange.
     """
 
-    __slots__ = ("_closing", "_keep_alive", "_request", "_stall", "head_only", "http10", "started")
+    __slots__ = (
+        *("_closing", "_keep_alive", "_request", "_stall"),
+        *("head_only", "http10", "lines", "started"),
+    )
 
     def __init__(
         self, request: IncomingRequest, *, stall: float, closing: Callable[[], bool]
@@ -77,6 +82,7 @@ class CallerSide:
         self._keep_alive = not message.should_close
         self.http10 = message.version < HttpVersion11
         self.head_only = message.method == "HEAD"
+        self.lines = b""
         self.started = False
 
     def close_after(self) -> None:
@@ -286,7 +292,22 @@ def _too_long() -> GatewayError:
 
 def _head(side: CallerSide, status: int, lines: Iterable[bytes]) -> bytes:
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"".join((line, *lines, side.persistence(), b"\r\n"))
+    return b"".join((line, *lines, side.lines, side.persistence(), b"\r\n"))
+
+
+async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
+    """Answer with something of the gateway's own that is no outcome. Raises `CallerGone`."""
+    lines = [
+        b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
+        b"Content-Length: %d\r\n" % len(reply.body),
+        b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
+    ]
+    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
+    side.write(_head(side, reply.status, lines) + (b"" if side.head_only else reply.body))
+    exchange.status = reply.status
+    exchange.response_bytes = 0 if side.head_only else len(reply.body)
+    await side.drained()
+    return side.done()
 
 
 async def explain(

@@ -132,6 +132,11 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
         ({"login": {"enabled": True, "redirect_uri": "https://x/auth/callback"}},
          "login.client_id"),
         ({"login": {"enabled": True, "client_id": "a"}}, "login.redirect_uri"),
+        ({"login": {"enabled": True, "client_id": "a",
+                    "redirect_uri": "http://gateway.clinic.uz/auth/callback"}},
+         "login.redirect_uri"),
+        ({"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/auth/callback"},
+          "workers": 2}, "workers"),
         (
             {
                 "listen": {"base_path": "/auth/fhir"},
@@ -157,7 +162,6 @@ SWITCHED_ON: dict[str, Any] = {
     "sso.proxy_url": "http://proxy:3128",
     "credentials.default.auth_method": "private_key_jwt",
     "store.url": "redis://host",
-    "login.enabled": True,
     "outbox.enabled": True,
     "tracing.otlp_endpoint": "https://otel",
     "workers": 2,

@@ -83,10 +83,10 @@ def test_a_variable_gets_no_advice_about_yaml(tmp_path: Path) -> None:
 
 def test_what_is_not_available_is_not_also_incomplete(tmp_path: Path) -> None:
     """Who turns on a feature that is not there yet is not asked for its further settings."""
-    text = f"{CREDENTIALS}login: {{enabled: true}}\nenvironment: custom\n"
+    text = f"{CREDENTIALS}outbox: {{enabled: true}}\nenvironment: custom\n"
     found = problems(tmp_path, text)
-    assert found["login.enabled"].message == "is not available in this version"
-    assert not [key for key in found if key.startswith("login.") and key != "login.enabled"]
+    assert found["outbox.enabled"].message == "is not available in this version"
+    assert not [key for key in found if key.startswith("outbox.") and key != "outbox.enabled"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""In front of the request path when people can sign in with a browser.
+
+Answers `/auth/…` and what browsers ask before they let a page of another origin in; finds out who
+calls for everything else. Without the login there is no such door, and requests pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.proxy.guests import Guests
+from gateway.proxy.handler import Handler
+from gateway.proxy.headers import read_request
+from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.replies import Own, Reply
+from gateway.proxy.sign_in import SignInPages
+from gateway.proxy.visit import Visit, read_visit
+
+
+class Door:
+    """Serves requests as `Handler` does."""
+
+    def __init__(self, handler: Handler, pages: SignInPages, guests: Guests) -> None:
+        self._handler = handler
+        self._pages = pages
+        self._guests = guests
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request, and account for it."""
+        visit = read_visit(request)
+        own = self._own(visit)
+        if own is not None:
+            return await self._handler.answer(request, own)
+        guest = await self._guests.find(visit, read_request(request.message.raw_headers))
+        if isinstance(guest, Reply):
+            return await self._handler.answer(request, _fixed(guest))
+        return await self._handler.handle(request, guest)
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer a message that could not be parsed, and account for it."""
+        return await self._handler.refuse(request, error)
+
+    def _own(self, visit: Visit) -> Own | None:
+        lines = self._guests.lines(visit)
+        if visit.is_preflight:
+
+            async def preflight(_exchange: Exchange) -> Reply:
+                return self._guests.preflight(visit)
+
+            return Own(preflight, lines)
+        if visit.path == "/auth" or visit.path.startswith("/auth/"):
+
+            async def page(exchange: Exchange) -> Reply:
+                return await self._pages.respond(visit, exchange)
+
+            return Own(page, lines)
+        return None
+
+
+def _fixed(reply: Reply) -> Own:
+    async def respond(_exchange: Exchange) -> Reply:
+        return reply
+
+    return Own(respond)

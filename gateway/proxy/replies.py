@@ -1,0 +1,63 @@
+"""Answers of the gateway's own that are no outcomes: pages, redirects and facts for pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from gateway.exchange import Exchange
+
+# On every answer of the sign-in: nothing is kept, framed, guessed or told to the next page.
+SAFE_HEADERS: Final = (
+    ("Cache-Control", "no-store"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+_NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status, the fields beside the safe ones, and a body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    content_security: str = _NOTHING
+
+    @property
+    def all_headers(self) -> tuple[tuple[str, str], ...]:
+        """All fields but those of the connection and the body's length."""
+        return (*SAFE_HEADERS, ("Content-Security-Policy", self.content_security), *self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A request that the gateway answers itself: how, and the lines on its answer, errors too."""
+
+    respond: Callable[[Exchange], Awaitable[Reply]]
+    lines: bytes = b""
+
+
+def json_reply(value: Any, *headers: tuple[str, str]) -> Reply:
+    """Facts for a page."""
+    return Reply(200, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
+
+
+def redirect(location: str, *headers: tuple[str, str]) -> Reply:
+    """To another address, by GET whatever the method was."""
+    return Reply(302, (("Location", location), *headers))
+
+
+def html_reply(page: str, status: int, style_hash: str, *headers: tuple[str, str]) -> Reply:
+    """A page with one style, which the policy names by its hash, and no script."""
+    return Reply(
+        status,
+        (("Content-Type", "text/html; charset=utf-8"), *headers),
+        page.encode(),
+        f"{_NOTHING}; style-src '{style_hash}'",
+    )

@@ -1,0 +1,143 @@
+"""Makes the browser sign-in of one version of the settings, when it is enabled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway import certificates, wiring
+from gateway.config import Settings
+from gateway.config.values import is_loopback_host
+from gateway.oauth.grants import TokenEndpoint
+from gateway.oauth.login import Login, LoginClient
+from gateway.oauth.openid import Provider, ProviderSettings
+from gateway.oauth.sessions import Lifetimes, Session, Sessions, SessionStore, digest
+from gateway.oauth.tokens import Tokens
+from gateway.oauth.user_grants import UserEndpoint
+from gateway.oauth.user_tokens import RenewalManners, UserTokens
+from gateway.proxy.callers import Callers
+from gateway.proxy.door import Door
+from gateway.proxy.guests import BrowserRules, Guests
+from gateway.proxy.handler import Handler
+from gateway.proxy.sign_in import SignInPages, Surroundings
+from gateway.telemetry.audit import AuditTrail
+
+
+class Around(Protocol):
+    """What outlives the settings."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession:  # noqa: TID251 - received, not made
+        """For requests to the SSO."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Who is signed in."""
+        ...
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Who came and went."""
+        ...
+
+
+class SigningIn:
+    """The sign-in's parts. Raises `StartError` when the client's secret cannot be read.
+
+    `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`.
+    """
+
+    def __init__(self, settings: Settings, around: Around, credential_tokens: Tokens) -> None:
+        self._settings = settings
+        self._audit = around.audit
+        self._rules = browser_rules(settings)
+        login = settings.login
+        self._sessions = Sessions(
+            around.sessions,
+            Lifetimes(login.session_lifetime, login.idle_lifetime),
+            _identity(settings),
+            time.monotonic,
+        )
+        endpoint = UserEndpoint(
+            TokenEndpoint(
+                around.session, wiring.token_endpoint(settings, certificates.sso_tls(settings))
+            ),
+            wiring.login_authentication(settings),
+            time.monotonic,
+            time.time,
+        )
+        self.tokens = UserTokens(
+            credential_tokens,
+            endpoint,
+            self._sessions,
+            RenewalManners(settings.sso.timeout, self._rules.challenge, self._ended),
+            time.monotonic,
+        )
+        client = _client(settings)
+        self._login = Login(
+            client, endpoint, _provider(settings, around), around.sessions, self._sessions
+        )
+
+    def door(self, handler: Handler, callers: Callers) -> Door:
+        """What stands before the request path."""
+        guests = Guests(callers, self._sessions, self._rules)
+        events: Callable[..., None] = self._audit.event
+        pages = SignInPages(
+            self._rules,
+            self._settings.fhir.default_language,
+            Surroundings(self._login, self._sessions, guests, events, time.monotonic, time.time),
+        )
+        return Door(handler, pages, guests)
+
+    def _ended(self, session: Session, why: str) -> None:
+        self._audit.event("logout", user=session.user, outcome=why)
+
+
+def browser_rules(settings: Settings) -> BrowserRules:
+    """The browser's side of the settings."""
+    login = settings.login
+    uri = login.redirect_uri or ""
+    parts = urlsplit(uri)
+    on_this_machine = parts.scheme == "http" and is_loopback_host(parts.hostname or "")
+    return BrowserRules(
+        base_path=settings.listen.base_path,
+        redirect_uri=uri,
+        secure=not on_this_machine,
+        cors_origins=frozenset(login.cors_origins),
+        return_origins=frozenset(login.allowed_return_origins),
+    )
+
+
+def _client(settings: Settings) -> LoginClient:
+    login = settings.login
+    return LoginClient(
+        client_id=login.client_id or "",
+        redirect_uri=login.redirect_uri or "",
+        scope=login.scope,
+        authorize_url=settings.sso.authorize_url or "",
+    )
+
+
+def _provider(settings: Settings, around: Around) -> Provider:
+    sso = settings.sso
+    url = sso.authorize_url or ""
+    found = ProviderSettings(
+        authorize_url=url,
+        timeout=sso.timeout,
+        ssl=certificates.client_tls(url, sso.ca_file, "sso.ca_file"),
+        proxy_url=sso.proxy_url,
+    )
+    return Provider(around.session, found, time.monotonic, time.time)
+
+
+def _identity(settings: Settings) -> str:
+    """Of which client, SSO and platform tokens are: they are nobody else's business."""
+    sso, platform = settings.sso, settings.platform
+    facts = [sso.token_url, sso.authorize_url, platform.fhir_base_url, settings.login.client_id]
+    return digest(json.dumps(facts))
