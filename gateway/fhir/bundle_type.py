@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Final, Protocol
 
 # Only reads names and attributes; declarations of a document type, and with them all entities,
@@ -55,10 +56,11 @@ def bundle_watch(content_type: str, start: bytes) -> BundleWatch:
 
 
 _BOM: Final = b"\xef\xbb\xbf"
-_BRACKET: Final = re.compile(rb"[{}\[\]]")
+_STEP: Final = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
 _SPACE: Final = b" \t\r\n"
 # All that JSON has outside strings. Names and comments of more lenient dialects are not made of it.
 _PLAIN: Final = _SPACE + b",:{}[]0123456789+-.eEtrufalsn"
+_NO_BRACKETS: Final = bytes(set(_PLAIN) - set(_STEP))
 _KEY: Final = b"type"
 _LONG: Final = 256  # bytes; neither `type` nor its values are that long, however escaped
 
@@ -104,10 +106,14 @@ class _JsonWatch:
         plain = text.translate(None, _SPACE)
         if plain.translate(None, _PLAIN) or (self._is_due and plain not in (b"", b":")):
             raise UnclearBundleError
-        for bracket in _BRACKET.findall(plain):
-            if self._is_over or (self._depth == 0 and bracket != b"{"):
+        brackets = plain.translate(None, _NO_BRACKETS)
+        if brackets:
+            if self._is_over or (self._depth == 0 and brackets[:1] != b"{"):
                 raise UnclearBundleError
-            self._depth += 1 if bracket in b"{[" else -1
+            depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
+            if 0 in depths[1:-1]:
+                raise UnclearBundleError
+            self._depth = depths[-1]
             self._is_over = self._depth == 0
         self._last = plain[-1:] or self._last
 

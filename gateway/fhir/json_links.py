@@ -12,12 +12,16 @@ import re
 from typing import Final
 
 from gateway.fhir.json_text import (
+    ARRAYS,
     BEFORE_VALUE,
+    BLANKS,
     ELEMENTS,
     GAP,
     MEMBER,
     MEMBERS,
+    OPENINGS,
     REFERENCE,
+    STRINGS,
     WATCHED,
     escape_like,
     front,
@@ -40,18 +44,23 @@ from gateway.fhir.link_text import match_end
 
 _QUOTE: Final = 0x22
 _OPENING: Final = b"{["
+_CLOSING: Final = b"}]"
 
 
 class _Frame:
-    """An open object or array; `key` is the member whose value is due, None before a key."""
+    """An open object or array; `key` is the member whose value is due, None before a key.
 
-    __slots__ = ("is_object", "is_resource", "key", "path", "scope", "skip")
+    An array in an array is no frame of its own: `inner` counts those open in this one.
+    """
+
+    __slots__ = ("inner", "is_object", "is_resource", "key", "path", "scope", "skip")
 
     def __init__(self, path: Path, scope: Scope | None, *, is_object: bool) -> None:
         self.path = path
         self.scope = scope
         self.is_object = is_object
         self.is_resource = False
+        self.inner = 0
         self.key: str | None = None
         self.skip = MEMBERS if is_object else ELEMENTS
 
@@ -76,7 +85,8 @@ class JsonRewriter(StreamRewriter):
     @property
     def is_at_rest(self) -> bool:
         """Whether all that was fed is sent on and closed, so that another value may follow."""
-        return len(self._frames) == 1 and not (self._in_string or self._deep or self._is_pending)
+        is_open = len(self._frames) > 1 or self._frames[0].inner or self._deep
+        return not (is_open or self._in_string or self._is_pending)
 
     def _masked(self, text: bytes) -> bytes:
         return masked(text)
@@ -91,6 +101,8 @@ class JsonRewriter(StreamRewriter):
                 member = MEMBER.match(text, pos, size)
                 if member is not None and member.end() - pos <= MAX_TOKEN:
                     return self._member(frame, text, member, needle)
+        elif self._deep:
+            pos = match_end(STRINGS, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
@@ -105,8 +117,10 @@ class JsonRewriter(StreamRewriter):
             return self._string(text, after, needle, size)
         if token in _OPENING:
             return self._enter(text, after, needle)
-        self._close(after)
-        return after + 1
+        while after < size and text[after] in _CLOSING:
+            self._close(after)
+            after += 1
+        return after
 
     def _member(self, frame: _Frame, text: bytes, member: re.Match[bytes], needle: int) -> int:
         """A key, with its value if that is a string too, or with what opens its value."""
@@ -123,6 +137,11 @@ class JsonRewriter(StreamRewriter):
     def _enter(self, text: bytes, pos: int, needle: int) -> int:
         """An object or array begins; a Reference with a URL, the usual case, is taken whole."""
         frame = self._frames[-1]
+        if self._deep or len(self._frames) > MAX_DEPTH:
+            frame.key = None
+            return self._open_many(text, pos, OPENINGS)
+        if text[pos] == _OPENING[1] and not frame.is_object:
+            return self._open_many(text, pos, ARRAYS)
         whole = REFERENCE.match(text, pos)
         if whole is None or not self._is_short(whole, needle) or frame.scope is None:
             self._open(is_object=text[pos] == _OPENING[0])
@@ -141,11 +160,18 @@ class JsonRewriter(StreamRewriter):
         fits = reference.end() - reference.start() <= MAX_TOKEN
         return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
 
+    def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
+        """Nothing but their number matters of arrays in an array, and of all that is too deep."""
+        end = match_end(run, text, pos, len(text))
+        number = end - pos - sum(text.count(blank, pos, end) for blank in BLANKS)
+        if run is ARRAYS:
+            self._frames[-1].inner += number
+        else:
+            self._deep += number
+        return end
+
     def _open(self, *, is_object: bool) -> None:
         parent = self._frames[-1]
-        if len(self._frames) > MAX_DEPTH:
-            self._deep, parent.key = self._deep + 1, None
-            return
         path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
         frame = _Frame(path, parent.scope, is_object=is_object)
         if is_object and opens_resource(path):
@@ -157,6 +183,8 @@ class JsonRewriter(StreamRewriter):
     def _close(self, pos: int) -> None:
         if self._deep:
             self._deep -= 1
+        elif self._frames[-1].inner:
+            self._frames[-1].inner -= 1
         elif len(self._frames) > 1:
             frame = self._frames.pop()
             if frame.is_resource and frame.scope is not None:

@@ -49,6 +49,10 @@ REFERENCE: Final = re.compile(
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
 ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*+")
 MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
+STRINGS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb")*+")
+BLANKS: Final = (b" ", b"\t", b"\r", b"\n")
+ARRAYS: Final = re.compile(rb"[\[ \t\r\n]*+")
+OPENINGS: Final = re.compile(rb"[{\[ \t\r\n]*+")
 # In a resource's own members the watched ones are stopped at; and `entry`, too long to try whole.
 WATCHED: Final = re.compile(
     rb"(?:"

@@ -37,11 +37,12 @@ _WIDE: Final = re.compile(
 
 _REST: Final = rb"[^<>\"']*+(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*+"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
-# Elements without children; `type` and `signature` say what a Bundle is.
-_EMPTY: Final = re.compile(
-    rb"(?:[^<]*+<(?:[^\s<>\"'/:!?]+:)?(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
+# Elements without children, comments and instructions; `type` and `signature` say what a Bundle is.
+_DULL: Final = re.compile(
+    rb"(?:[^<]*+<(?:(?:[^\s<>\"'/:!?]++:)?+(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
     + _REST
-    + rb"(?<=/)>)*+"
+    + rb"(?:(?<=/)>|>[^<]*+</[^>]*+>)"
+    rb"|!--[^-]*+(?:-(?!->)[^-]*+)*+-->|\?(?!xml)[^?]*+(?:\?(?!>)[^?]*+)*+\?>))*+"
 )
 _VALUE: Final = re.compile(
     rb"<[^\s<>\"'/]+(?:\s+(?!value[\s=])[^\s<>\"'/=]+\s*=\s*(?:\"[^\"]*+\"|'[^']*+'))*+"
@@ -90,7 +91,7 @@ class XmlRewriter(StreamRewriter):
             return self._skip_to_end(text, pos, size)
         if self._long is not None:
             return self._inside_long_tag(text, pos, size)
-        match = _EMPTY.match(text, pos, needle)
+        match = _DULL.match(text, pos, needle)
         start = text.find(b"<", pos if match is None else match.end(), size)
         if start < 0:
             return size

@@ -334,6 +334,18 @@ def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
     assert run(body, size=1000)[0] == expected
 
 
+def test_arrays_in_arrays_are_counted():
+    """FHIR has none; what follows them is rewritten all the same, whatever their number."""
+    for opening, closing in ((b"[[ [", b"] ]]"), (b"[" * 500, b"]" * 500), (b"[[{", b"}]]")):
+        body = b'[%s"a":[[1],"b"]%s,{"subject":{"reference":"%s/Patient/1"}},[[' % (
+            opening,
+            closing,
+            PLATFORM.encode(),
+        )
+        for size in (None, 1, 7):
+            assert run(body, size=size)[0] == body.replace(PLATFORM.encode(), GATEWAY.encode())
+
+
 def test_memory_does_not_grow_with_the_body():
     """Neither for one endless string, nor for text without links, nor for a long search result."""
     entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Basic"}},' % PLATFORM.encode()

@@ -50,6 +50,8 @@ LISTED = {
     "unsigned collection": f'<Bundle {NS}><type value="collection"/><entry><fullUrl'
     f' value="{PLATFORM}/Patient/1"/></entry><!-- - -> --><?pi ? > ?>'
     """<a b="/>" c='>"' /><d></d ></Bundle>""",
+    "among dull ones": f"<Basic {NS}><a></a><b>text</b><!-- - -- ><a> --><?p ? <a> ?><contained>"
+    f"<Basic></Basic></contained><subject><a ></a >{REF}</subject></Basic>",
     "unsigned provenance": f"<Provenance {NS}><target>{REF}</target></Provenance>",
 }
 
@@ -67,6 +69,8 @@ NEVER = {
     f' value="{PLATFORM}/Patient/1"/></entry><signature><who>{REF}</who></signature></Bundle>',
     "signed provenance": f"<Provenance {NS}><target>{REF}</target><signature><who>{REF}</who>"
     "</signature></Provenance>",
+    "prefixed document": f'<f:Bundle xmlns:f="http://hl7.org/fhir"><f:type value="document"/>'
+    f'<f:entry><f:fullUrl value="{PLATFORM}/X/1"/></f:entry></f:Bundle>',
     "canonicals": f'<ValueSet {NS}><meta><profile value="{PLATFORM}/a"/></meta><extension'
     f' url="{PLATFORM}/b"/><url value="{PLATFORM}/c"/></ValueSet>',
     "narrative": f'<Patient {NS}><text><div xmlns="http://www.w3.org/1999/xhtml"><a'
