@@ -202,18 +202,12 @@ def _await_acknowledgement(connection: socket.socket) -> None:
     while _unacknowledged(connection):
         if time.monotonic() > deadline:
             raise TimeoutError("the syslog server does not acknowledge")
-        _require_sound(connection)
+        errors = select.poll()
+        errors.register(connection, 0)
+        if errors.poll(0):
+            raise ConnectionResetError("the syslog server hung up")
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-    # A reset empties the queue as well.
-    _require_sound(connection)
-
-
-def _require_sound(connection: socket.socket) -> None:
-    errors = select.poll()
-    errors.register(connection, 0)
-    if errors.poll(0):
-        raise ConnectionResetError("the syslog server hung up")
 
 
 def _unacknowledged(connection: socket.socket) -> int:
