@@ -18,6 +18,8 @@ from gateway.proxy.headers import RequestHeader, passed_through_us
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
+# Digits of the largest number that every recipient can hold.
+_LONGEST_LENGTH: Final = 19
 # The longest name that DNS knows, and a port.
 _LONGEST_HOST: Final = 253 + 6
 # Java's client asks for HTTP/2 in every first request unless it is told not to.
@@ -42,6 +44,8 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         raise _refused("header: a field that must stand alone is there twice")
     if b"upgrade" in values:
         raise _refused(_UPGRADE)
+    if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
+        raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
     if not _is_host(values.get(b"host")):
         raise _refused("header: Host is not valid")
     coding = values.get(b"transfer-encoding")

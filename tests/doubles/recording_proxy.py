@@ -47,6 +47,7 @@ def _open_gate() -> asyncio.Event:
 class RecordingProxy:
     """Forwards what its guard admits; what it refuses is answered 401, as a platform would.
 
+    `questions` are those that the gateway asks on its own account: for the capability statement.
     `Host` is passed on, so that a server that builds links from it names this proxy. Requests wait
     while `gate` is closed (`gate.clear()`).
     """
@@ -55,6 +56,7 @@ class RecordingProxy:
     guard: Guard = admit_all
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
+    questions: list[Seen] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=_open_gate)
     _session: aiohttp.ClientSession | None = None
@@ -68,9 +70,8 @@ class RecordingProxy:
             answer = web.json_response({"resourceType": "OperationOutcome"}, status=401)
         else:
             answer = await self._forward(request, body)
-        self.seen.append(
-            Seen(request.method, request.raw_path, request.headers, body, answer.status)
-        )
+        seen = Seen(request.method, request.raw_path, request.headers, body, answer.status)
+        (self.seen if _is_of_a_caller(seen) else self.questions).append(seen)
         return answer
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
@@ -102,6 +103,11 @@ class RecordingProxy:
                 yield self
             finally:
                 await runner.cleanup()
+
+
+def _is_of_a_caller(seen: Seen) -> bool:
+    """Real clients name themselves; the search guard, which wants the statement, does not."""
+    return "User-Agent" in seen.headers or not seen.path.endswith("/metadata")
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
