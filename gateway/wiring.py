@@ -39,6 +39,8 @@ from gateway.proxy.rewriting import Bases, Rewriting
 _STALL_FACTOR: Final = 3.0
 # Files that the gateway keeps open beside its connections, with some to spare.
 _OWN_FILES: Final = 32
+# Callers' connections for each request that may be served at once.
+_CONNECTIONS_FOR_EACH: Final = 16
 
 
 class StartError(Exception):
@@ -217,9 +219,11 @@ def capacity(settings: Settings) -> Capacity:
     """How many callers may be connected: what open files allow, less what the rest needs."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = allowed - _OWN_FILES
+    # Connections beyond a multiple of what is served at once only hold memory.
+    most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
     return Capacity(
         # No caller needs more than one connection to the platform at a time.
-        connections=max(1, room // 2, room - settings.platform.max_connections),
+        connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
         # Other processes that wait at the same socket get their share.
         at_a_time=64 if settings.workers == 1 else 1,
         handshake=settings.limits.header_timeout,
