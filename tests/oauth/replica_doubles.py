@@ -1,0 +1,226 @@
+"""An SSO and a shared store for many replicas, whose every move a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from gateway.oauth.client_auth import client_secret_post
+from gateway.oauth.grants import ClientCredentials, CredentialSource
+from gateway.oauth.proofs import secret_proofs
+from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock
+
+LEASE = 3.0
+PATIENCE = 5.0
+
+
+def _client(key: StoreKey) -> str:
+    """Whose key it is, as `FileSource` names it."""
+    return key.name.partition(":")[0]
+
+
+@dataclass
+class Pending:
+    """A token request that has not been answered."""
+
+    replica: str
+    client: str
+    secret: str
+    answer: asyncio.Future[TokenResponse]
+
+
+@dataclass
+class Held:
+    """A lease; `ends` is set once its holder has died."""
+
+    replica: str
+    ends: float | None = None
+
+
+class SharedStore:
+    """What the replicas share; `away` makes every access fail."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.away = False
+        self.tokens: dict[str, Token] = {}
+        self.leases: dict[str, Held] = {}
+
+    def holder(self, key: StoreKey) -> str | None:
+        """Who has the lease of a key now."""
+        held = self.leases.get(key.name)
+        if held is None or (held.ends is not None and self.clock() >= held.ends):
+            return None
+        return held.replica
+
+    def turn_of(self, replica: str, client: str) -> bool:
+        """Whether a replica has a lease for a client, whatever its secret."""
+        return any(
+            held.replica == replica and name.startswith(f"{client}:")
+            for name, held in self.leases.items()
+        )
+
+    def orphan(self, replica: str) -> None:
+        """A replica was killed: its leases end when they are no longer renewed."""
+        for held in self.leases.values():
+            if held.replica == replica:
+                held.ends = self.clock() + LEASE
+
+
+class StoreOfOne:
+    """The shared store as one replica sees it."""
+
+    def __init__(self, shared: SharedStore, replica: str) -> None:
+        self.shared = shared
+        self.replica = replica
+        self.killed = False
+        self.failed = False
+        # By client, when the present wait for another replica began, and the last look.
+        self.denied: dict[str, tuple[float, float]] = {}
+
+    def _reach(self) -> None:
+        self.failed = self.shared.away or self.killed
+        if self.failed:
+            raise ConnectionError
+
+    async def get(self, key: StoreKey) -> Token | None:
+        """What another replica may have put."""
+        self._reach()
+        kept = self.shared.tokens.get(key.name)
+        return kept if kept is not None and self.shared.clock() < kept.expires_at else None
+
+    async def put(self, key: StoreKey, token: Token) -> None:
+        """Replace."""
+        self._reach()
+        self.shared.tokens[key.name] = token
+
+    async def drop(self, key: StoreKey, token: Token) -> None:
+        """Compare and delete."""
+        self._reach()
+        if self.shared.tokens.get(key.name) == token:
+            del self.shared.tokens[key.name]
+
+    async def claim(self, key: StoreKey) -> Lease | None:
+        """One replica at a time; counts how long this one has been denied."""
+        self._reach()
+        if self.shared.holder(key) not in (None, self.replica):
+            now = self.shared.clock()
+            first, last = self.denied.get(_client(key), (now, now))
+            self.denied[_client(key)] = (first if now - last < 0.2 else now, now)
+            return None
+        assert self.shared.holder(key) is None, "claimed twice by one replica"
+        self.shared.leases[key.name] = Held(self.replica)
+        return _LeaseOfOne(self, key)
+
+
+class _LeaseOfOne:
+    def __init__(self, store: StoreOfOne, key: StoreKey) -> None:
+        self._store = store
+        self._key = key
+
+    async def release(self) -> None:
+        """Away or not, it is not renewed any longer."""
+        held = self._store.shared.leases.get(self._key.name)
+        if held is None or held.replica != self._store.replica:
+            return
+        if self._store.killed or self._store.shared.away:
+            held.ends = self._store.shared.clock() + LEASE
+        self._store._reach()
+        del self._store.shared.leases[self._key.name]
+
+
+@dataclass
+class PendingSso:
+    """Keeps every request until the test answers it; `takes` are the secrets that it knows.
+
+    `violations` are what must never happen; raised at the time they would count as a failed fetch.
+    """
+
+    clock: FakeClock
+    takes: set[str] = field(default_factory=lambda: {"s0"})
+    pending: list[Pending] = field(default_factory=list)
+    stores: dict[str, StoreOfOne] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+    def begin(self, replica: str, client: str) -> None:
+        """A fetch begins, of one request or several; noted where it may not."""
+        store = self.stores[replica]
+        first, last = store.denied.pop(client, (self.clock(), 0.0))
+        waited = last - first >= PATIENCE - 0.1 and self.clock() - last < 0.2
+        if not (store.shared.turn_of(replica, client) or store.failed or waited):
+            self.violations.append("asked out of turn")
+
+    async def ask(self, replica: str, client: str, secret: str) -> TokenResponse:
+        """One request; noted where there is another already."""
+        if any((each.replica, each.client) == (replica, client) for each in self.pending):
+            self.violations.append("two token requests of one replica at once")
+        one = Pending(replica, client, secret, asyncio.get_running_loop().create_future())
+        self.pending.append(one)
+        try:
+            return await one.answer
+        finally:
+            self.pending.remove(one)
+
+
+@dataclass
+class EndpointOfOne:
+    """The SSO as one replica sees it, in place of a `TokenEndpoint`."""
+
+    sso: PendingSso
+    replica: str
+    token_url: str = "https://sso.test/token"
+
+    async def request(self, grant: ClientCredentials) -> TokenResponse:
+        """Ask."""
+        return await self.sso.ask(self.replica, grant.client_id, grant.material.reveal())
+
+
+def grant(client: str, text: str) -> ClientCredentials:
+    """The grant of a client whose file holds this text."""
+    made = [
+        ClientCredentials(
+            client,
+            client_secret_post(client, proof.material),
+            proof.fingerprint,
+            material=proof.material,
+        )
+        for proof in secret_proofs(client, Secret(text), in_header=False)
+    ]
+    first = made[0]
+    return ClientCredentials(
+        client,
+        first.authenticate,
+        first.fingerprint,
+        material=first.material,
+        others=tuple(made[1:]),
+    )
+
+
+class FileSource(CredentialSource):
+    """A source that reads its file again when the SSO refuses, without another thread."""
+
+    def __init__(self, endpoint: EndpointOfOne, client: str, file: dict[str, str]) -> None:
+        super().__init__(endpoint, grant(client, file["text"]))  # type: ignore[arg-type] # a double
+        self.client = client
+        self.file = file
+        self.begin = lambda: endpoint.sso.begin(endpoint.replica, client)
+
+    @property
+    def store_key(self) -> StoreKey:
+        """The key with the client's name before it, for the checks."""
+        key = super().store_key
+        return StoreKey(f"{self.client}:{key.name}", key.material)
+
+    async def request(self) -> TokenResponse:
+        """Ask, a second time if the file has changed."""
+        self.begin()
+        try:
+            return await super().request()
+        except TokenRequestError as error:
+            if error.kind != "refused" or not self.offer(grant(self.client, self.file["text"])):
+                raise
+        return await super().request()
