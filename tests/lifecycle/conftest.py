@@ -40,13 +40,17 @@ class Service:
     @property
     def address(self) -> Address:
         """Where callers reach it: as the settings say or, for port 0, the log."""
-        told = address(self.settings["listen"]["address"])
-        if told.path is not None or told.port:
-            return told
-        found = re.search(r'"([^"/]+:\d+)[^"\s]* leads to \S+; serving', self.process.stderr)
+        found = self._told_address()
         if found is None:
             raise self.process.failure("does not say where it serves")
-        return address(found[1])
+        return found
+
+    def _told_address(self) -> Address | None:
+        given = address(self.settings["listen"]["address"])
+        if given.path is not None or given.port:
+            return given
+        found = re.search(r'"([^"/]+:\d+)[^"\s]* leads to \S+; serving', self.process.stderr)
+        return None if found is None else address(found[1])
 
     @property
     def admin(self) -> Address:
@@ -110,6 +114,8 @@ class Service:
             if self.process.ended or time.monotonic() > deadline:
                 raise self.process.failure(f"/readyz does not answer {status}")
             await asyncio.sleep(0.01)
+        # The log is written by another thread.
+        await self.until(lambda: self._told_address() is not None, "its address")
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""

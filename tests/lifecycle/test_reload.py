@@ -28,6 +28,8 @@ async def until_reloaded(service: Service, count: int, outcome: str = "ok") -> N
 async def refused(service: Service, number: int = 1) -> list[str]:
     """The problems in the log, once a reload was refused."""
     await until_reloaded(service, number, "failed")
+    # The log is written by another thread.
+    await service.until(lambda: bool(service.logged("reload refused")), "the log")
     return service.logged("reload refused")
 
 
