@@ -20,7 +20,8 @@ from gateway import certificates, wiring
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.oauth.grants import CredentialSource, TokenEndpoint
+from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.rereading import RereadingSource
 from gateway.oauth.sessions import MemorySessions, SessionStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.oauth.grants import ClientCredentials, CredentialSource
+from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 

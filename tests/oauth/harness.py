@@ -12,9 +12,9 @@ import aiohttp
 
 from gateway.oauth.client_auth import client_secret_post
 from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    CredentialSource,
     EndpointSettings,
     TokenEndpoint,
 )

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.grants import ClientCredentials, CredentialSource
+from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.proofs import secret_proofs
 from gateway.oauth.store import Lease, StoreKey
 from gateway.oauth.token import Token

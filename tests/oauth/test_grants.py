@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 from gateway.oauth.client_auth import client_secret_basic, client_secret_post
+from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    CredentialSource,
     EndpointSettings,
     TokenEndpoint,
 )

@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    CredentialSource,
     EndpointSettings,
     TokenEndpoint,
 )
