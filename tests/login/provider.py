@@ -1,0 +1,100 @@
+"""An SSO for people that says what a test tells it to: a certified one would refuse to misbehave.
+
+    async with Provider(openid=True) as sso:
+        sso.user_tokens(token("for-the-doctor", refresh_token="again"))
+
+The gateway's own credential gets numbered tokens as ever; `user_requests` are those of people.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+from urllib.parse import urlencode
+
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from tests.doubles.sso import Answer, SeenRequest, Sso, json_body, status, token
+from tests.login.stage import CLIENT_ID, Browser, Page
+
+_KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
+
+
+class Provider(Sso):
+    """An SSO; with `openid` it says so of itself and has keys."""
+
+    def __init__(self, *, openid: bool = False, names_issuer: bool = False) -> None:
+        super().__init__()
+        self.openid = openid
+        self.names_issuer = names_issuer
+        self.keys = [_KEY]
+        self.user_requests: list[SeenRequest] = []
+        self._for_users: deque[Answer] = deque()
+
+    @property
+    def issuer(self) -> str:
+        """Its own name."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def user_tokens(self, *answers: Answer) -> None:
+        """Give the next token requests of people these answers, one each."""
+        self._for_users.extend(answers)
+
+    def answer_to(self, request: SeenRequest) -> Answer:
+        """By path and grant type."""
+        if request.target.endswith("/.well-known/openid-configuration"):
+            at_root = request.target.count("/") == 2
+            return json_body(self._document()) if self.openid and at_root else status(404)
+        if request.target == "/jwks":
+            return json_body({"keys": [key.as_dict(private=False) for key in self.keys]})
+        if request.form.get("grant_type") == "client_credentials":
+            return super().answer_to(request)
+        self.user_requests.append(request)
+        return self._for_users.popleft() if self._for_users else token("for-a-person")
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/found/authorize",
+            "jwks_uri": f"{self.issuer}/jwks",
+            "end_session_endpoint": f"{self.issuer}/bye",
+            "authorization_response_iss_parameter_supported": self.names_issuer,
+        }
+
+    def id_token(
+        self,
+        nonce: str | None,
+        /,
+        key: RSAKey | None = None,
+        alg: str = "RS256",
+        **claims: Any,
+    ) -> str:
+        """A right ID token, but for the claims that a test changes; None leaves one out."""
+        plain = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "sub": "person-7",
+            "name": "Karimova D.",
+            "iat": int(time.time()),
+            "exp": int(time.time()) + 300,
+            "nonce": nonce,
+            **claims,
+        }
+        held = {name: value for name, value in plain.items() if value is not None}
+        chosen = key or self.keys[0]
+        header = {"alg": alg, "kid": chosen.kid} if chosen.kid else {"alg": alg}
+        return jwt.encode(header, held, chosen, algorithms=[alg])
+
+
+def back(begun: Page, **answer: str) -> str:
+    """Where the SSO would send the browser: with the state, a code and what a test adds."""
+    return "/auth/callback?" + urlencode(
+        {"code": "a-code", "state": begun.query["state"], **answer}
+    )
+
+
+async def signed_in(browser: Browser, return_to: str = "/fhir/Patient", **answer: str) -> Page:
+    """A sign-in at which the SSO's page is not asked for anything."""
+    return await browser.open(back(await browser.begin(return_to), **answer))

@@ -1,0 +1,295 @@
+"""The attacks of RFC 9700 and of the guidance for browser-based apps that concern the gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import quote, urlencode
+
+import pytest
+
+from gateway.oauth.sessions import MemorySessions, digest
+from tests.doubles.clock import FakeClock
+from tests.doubles.platform import Platform
+from tests.login.provider import Provider, back, signed_in
+from tests.login.stage import Browser, Stage, stage
+
+FOREIGN = "https://evil.example"
+
+
+@pytest.fixture
+async def victim(scene: Stage) -> Browser:
+    """The browser of somebody who means no harm."""
+    return await scene.browser()
+
+
+@pytest.fixture
+async def attacker(scene: Stage) -> Browser:
+    """Another browser."""
+    return await scene.browser()
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[tuple[Provider, Stage]]:
+    """An SSO that records what it is asked, and a gateway with a public name by https."""
+    async with Provider() as sso, Platform() as platform:
+        uri = "https://gateway.clinic.uz/auth/callback"
+        async with stage(
+            platform.url, sso.token_url, sso.issuer, login={"redirect_uri": uri}
+        ) as made:
+            yield sso, made
+
+
+async def test_login_csrf_by_a_foreign_answer(victim: Browser, attacker: Browser) -> None:
+    """The attacker's code and state, opened in the victim's browser, sign nobody in."""
+    link = await attacker.agree(await attacker.begin(), user="attacker")
+    assert (await victim.open(link)).status == 400
+    assert "dhp-session" not in victim.cookies()
+    # The victim's own sign-in under way does not help either.
+    await victim.begin()
+    assert (await victim.open(link)).status == 400
+
+
+async def test_a_state_that_was_used_is_worth_nothing(victim: Browser) -> None:
+    """The same answer a second time is refused, and the session that there is stays."""
+    begun = await victim.begin()
+    cookie = victim.cookies()
+    link = await victim.agree(begun)
+    assert (await victim.open(link)).status == 302
+    for name, value in cookie.items():
+        victim.set_cookie(name, value)
+    again = await victim.open(link)
+    assert again.status == 400
+    assert not [line for line in again.set_cookies if line.startswith("dhp-session")]
+    assert (await victim.get("/fhir/Patient")).status == 200
+
+
+async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> None:
+    """Without a state of ours no code is ever shown to the SSO."""
+    sso, scene = silent
+    browser = await scene.browser()
+    begun = await browser.begin()
+    for query in (
+        "",
+        "code=a-code",
+        "code=a-code&state=",
+        "code=a-code&state=made-up",
+        f"code=a-code&state={begun.query['state'][:-1]}",
+        f"code=a-code&code=another&state={begun.query['state']}",
+        f"code=a-code&state={begun.query['state']}&state=made-up",
+    ):
+        page = await browser.open(f"/auth/callback?{query}")
+        assert page.status in (400, 502)
+    assert sso.user_requests == []
+
+
+async def test_code_injection(victim: Browser, attacker: Browser) -> None:
+    """A stolen code in the attacker's own sign-in is refused: it belongs to another verifier."""
+    stolen = (await victim.agree(await victim.begin())).partition("code=")[2].partition("&")[0]
+    mine = await attacker.begin()
+    answer = urlencode({"code": stolen, "state": mine.query["state"]})
+    page = await attacker.open(f"/auth/callback?{answer}")
+    assert page.status == 502
+    assert "dhp-session" not in attacker.cookies()
+
+
+async def test_verifiers_and_states_are_new_each_time(victim: Browser) -> None:
+    """No two sign-ins share a challenge or a state."""
+    asked = [(await victim.begin()).query for _ in range(4)]
+    assert len({each["state"] for each in asked}) == 4
+    assert len({each["code_challenge"] for each in asked}) == 4
+
+
+async def test_session_fixation(victim: Browser, attacker: Browser) -> None:
+    """A session that was planted before the sign-in is not the one after it, and ends."""
+    await attacker.sign_in(user="attacker")
+    planted = attacker.cookies()["dhp-session"]
+    victim.set_cookie("dhp-session", planted)
+    await victim.sign_in()
+    assert victim.cookies()["dhp-session"] != planted
+    assert json.loads((await victim.get("/auth/session")).text)["user"] == "dr.karimova"
+    assert (await attacker.get("/fhir/Patient")).status == 401
+
+
+async def test_an_identifier_of_the_browsers_choice_begins_nothing(victim: Browser) -> None:
+    """Only identifiers that the gateway made are sessions."""
+    victim.set_cookie("dhp-session", "chosen-by-somebody")
+    assert (await victim.get("/fhir/Patient")).status == 401
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"Origin": "null", "X-Requested-With": "x"},
+        {"Origin": FOREIGN, "X-Requested-With": "x"},
+        {"Origin": "OWN"},
+        {"X-Requested-With": "x"},
+        {"Origin": "OWN.evil.example", "X-Requested-With": "x"},
+    ],
+)
+async def test_request_forgery(victim: Browser, method: str, fields: dict[str, str]) -> None:
+    """With a session, what may change something needs our header and our Origin, both."""
+    await victim.sign_in()
+    sent = {name: value.replace("OWN", victim.base) for name, value in fields.items()}
+    for path in ("/fhir/Patient/1", "/fhir/Patient/_search"):
+        answer = await victim.request(method, path, sent, data=b"{}")
+        assert (answer.status, answer.headers["X-Gateway-Error"]) == (403, "caller-forbidden")
+
+
+async def test_a_forged_sign_out(victim: Browser) -> None:
+    """Neither a form of another page nor a link signs anybody out, nor takes the cookie away."""
+    await victim.sign_in()
+    form = {"Origin": FOREIGN, "Content-Type": "application/x-www-form-urlencoded"}
+    assert (await victim.request("POST", "/auth/logout", form, data=b"a=b")).status == 403
+    assert (await victim.open("/auth/logout")).status == 405
+    cookies = victim.cookies()
+    victim.session.cookie_jar.clear()
+    # As a browser sends it from another site: without the cookie.
+    answer = await victim.request("POST", "/auth/logout", form, data=b"a=b")
+    assert (answer.status, answer.set_cookies) == (403, [])
+    victim.set_cookie("dhp-session", cookies["dhp-session"])
+    assert (await victim.get("/fhir/Patient")).status == 200
+
+
+async def test_a_page_of_another_origin_reads_nothing(victim: Browser) -> None:
+    """With a session a request that says it is another page's is refused, a read as well."""
+    await victim.sign_in()
+    answer = await victim.get("/fhir/Patient", Origin=FOREIGN)
+    assert answer.status == 403
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "return_to",
+    [
+        *("//evil.example", "/\\evil.example", "\\\\evil.example", "https:evil.example"),
+        *("https://evil.example", "http:/evil.example", "javascript:alert(1)", "data:text/html,x"),
+        *("/%2fevil.example", "/%5cevil.example", "/%252fevil.example", "///evil.example"),
+        *("/\t/evil.example", "\t//evil.example", " //evil.example", "/\r\nSet-Cookie: a=b"),
+        *("/a/..//evil.example", "/./evil", "/@evil.example", "evil.example", "?a", "#a", ""),
+        *("BASE.evil.example", "BASE@evil.example", "BASE:80@evil.example", "BASE//evil.example"),
+        *("http://his.localhost:1234.evil.example", "http://his.localhost:12345/", "/auth/login"),
+        *(
+            "/auth/callback?code=a",
+            "BASE/auth/login?return_to=/",
+            "/%61uth/login",
+            "/" + "a" * 5000,
+        ),
+    ],
+)
+async def test_open_redirects(scene: Stage, return_to: str) -> None:
+    """Nothing that leads elsewhere, for whichever reader, is accepted; no sign-in begins."""
+    browser = await scene.browser()
+    asked = quote(return_to.replace("BASE", scene.base), safe="")
+    page = await browser.open(f"/auth/login?return_to={asked}")
+    assert page.status == 400
+    assert "Location" not in page.headers
+    assert page.set_cookies == []
+    assert "evil" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("return_to", "location"),
+    [
+        ("/fhir/Patient?name=a%20b&_next=https://x", "/fhir/Patient?name=a%20b&_next=https://x"),
+        ("/app#/patients", "/app#/patients"),
+        ("/беморлар", "/%D0%B1%D0%B5%D0%BC%D0%BE%D1%80%D0%BB%D0%B0%D1%80"),
+        ("BASE/app", "/app"),
+        ("http://his.localhost:1234/app?a=b", "http://his.localhost:1234/app?a=b"),
+        ("http://his.localhost:1234", "http://his.localhost:1234"),
+    ],
+)
+async def test_what_may_be_returned_to(scene: Stage, return_to: str, location: str) -> None:
+    """Paths of the own origin and URLs of named ones are where the person lands."""
+    browser = await scene.browser()
+    landed = await browser.sign_in(return_to.replace("BASE", scene.base))
+    assert landed.location == location
+
+
+async def test_cookie_tossing(victim: Browser, attacker: Browser) -> None:
+    """Of two cookies of the name none is believed: nobody works in another's session unawares."""
+    await attacker.sign_in(user="attacker")
+    await victim.sign_in()
+    own, tossed = victim.cookies()["dhp-session"], attacker.cookies()["dhp-session"]
+    victim.session.cookie_jar.clear()
+    for cookie in (f"dhp-session={tossed}; dhp-session={own}", f"dhp-session={own}; x=1"):
+        answer = await victim.get("/fhir/Patient", Cookie=cookie)
+        assert answer.status == (401 if tossed in cookie else 200)
+
+
+async def test_what_the_store_holds_opens_nothing(victim: Browser, scene: Stage) -> None:
+    """A key read from the store is no identifier: only its origin is, which is not there."""
+    await victim.sign_in()
+    identifier = victim.cookies()["dhp-session"]
+    stolen = digest(identifier)
+    victim.set_cookie("dhp-session", stolen)
+    assert (await victim.get("/fhir/Patient")).status == 401
+    assert len(identifier) >= 43
+
+
+async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
+    """A sign-in under way ends with its first use, and by itself."""
+    clock = FakeClock()
+    store = MemorySessions(clock)
+    await store.keep("a", object())  # type: ignore[arg-type]
+    await store.keep("b", object())  # type: ignore[arg-type]
+    assert await store.take("a") is not None
+    assert await store.take("a") is None
+    clock.now += 601
+    assert await store.take("b") is None
+
+
+async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, Stage]) -> None:
+    """Where browsers come by https, cookies are Secure and carry the prefix that pins them."""
+    _, scene = silent
+    browser = await scene.browser()
+    begun = await browser.begin()
+    (line,) = begun.set_cookies
+    assert line.startswith("__Host-dhp-login-")
+    name_and_value = line.partition(";")[0]
+    landed = await browser.open(back(begun), Cookie=name_and_value)
+    assert landed.status == 302
+    for each in (*begun.set_cookies, *landed.set_cookies):
+        assert each.startswith("__Host-")
+        assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(each.split("; "))
+
+
+async def test_the_error_of_the_sso_is_never_reflected(scene: Stage) -> None:
+    """What stands in the callback's address appears on no page."""
+    browser = await scene.browser()
+    begun = await browser.begin("/fhir/Patient?a=%22%3E%3Cscript%3E")
+    planted = "<script>alert(1)</script>"
+    answer = {"state": begun.query["state"], "error": planted, "error_description": planted}
+    page = await browser.open(f"/auth/callback?{urlencode(answer)}", X_Request_Id='a"<b>')
+    assert page.status == 502
+    assert "<script" not in page.text
+    assert "alert" not in page.text
+
+
+async def test_every_answer_of_the_login_is_closed(silent: tuple[Provider, Stage]) -> None:
+    """Nothing is stored, framed, guessed or told to the next page."""
+    _, scene = silent
+    browser = await scene.browser()
+    pages = [await browser.begin(), await signed_in(browser), await browser.get("/auth/session")]
+    pages.append(await browser.open("/auth/callback?state=a"))
+    for page in pages:
+        assert page.headers["Cache-Control"] == "no-store"
+        assert page.headers["Referrer-Policy"] == "no-referrer"
+        assert page.headers["X-Content-Type-Options"] == "nosniff"
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+
+
+async def test_the_login_can_only_be_asked_so_often(scene: Stage) -> None:
+    """One address that asks without a pause gets 429 with Retry-After."""
+    browser = await scene.browser()
+    for _ in range(500):
+        answer = await browser.get("/auth/session")
+        if answer.status != 200:
+            break
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (429, "rate-limited")
+    assert int(answer.headers["Retry-After"]) >= 1

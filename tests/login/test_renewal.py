@@ -1,0 +1,231 @@
+"""The renewal of a person's token, with a clock that stands still and an SSO made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.oauth.sessions import Lifetimes, MemorySessions, Renewal, Session, Sessions
+from gateway.oauth.sessions import UserCredential as Credential
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.user_grants import UserToken
+from gateway.oauth.user_tokens import RenewalManners, UserTokens
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock, turn
+
+LIFETIME = 400.0
+
+
+class Endpoint:
+    """Answers refreshes by a script; counts them."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.script: deque[str | TokenRequestError] = deque()
+        self.asked: list[Renewal] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def refresh(self, renewal: Renewal) -> UserToken:
+        """The next of the script."""
+        self.asked.append(renewal)
+        await self.gate.wait()
+        answer = self.script.popleft()
+        if isinstance(answer, TokenRequestError):
+            raise answer
+        return UserToken(made(answer, self.clock), Renewal(Secret(f"{answer}-refresh")))
+
+
+class Nobody:
+    """The gateway's own credentials, which are not asked for here."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(name)
+
+
+def made(value: str, clock: FakeClock) -> Token:
+    """A token that has just come."""
+    return Token(value, received_at=clock(), lifetime=LIFETIME, wall_expiry=0.0)
+
+
+class Bench:
+    """A session of somebody, and what renews it."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.sso = Endpoint(self.clock)
+        self.ended: list[str] = []
+        self.store = MemorySessions(self.clock)
+        self.sessions = Sessions(self.store, Lifetimes(28800.0, 1800.0), "here", self.clock)
+        self.tokens = UserTokens(
+            Nobody(),  # type: ignore[arg-type]
+            self.sso,  # type: ignore[arg-type]
+            self.sessions,
+            RenewalManners(10.0, (), lambda _session, why: self.ended.append(why)),
+            self.clock,
+        )
+
+    async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
+        """Somebody signed in."""
+        renewal = Renewal(Secret("r0")) if renewable else Renewal()
+        _, session = await self.sessions.begin("dr", None, made("t0", self.clock), renewal)
+        return session, Credential(session)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    """A new one."""
+    return Bench()
+
+
+def refused(error: str) -> TokenRequestError:
+    """The SSO says no."""
+    return TokenRequestError("refused", "refused", oauth_error=error, status=400)
+
+
+AWAY = TokenRequestError("transient", "no connection")
+
+
+async def test_a_token_is_renewed_ahead_of_its_end(bench: Bench) -> None:
+    """Within the last minute a request goes out with the token that there is and renews it."""
+    _, credential = await bench.session()
+    bench.sso.script.append("t1")
+    assert bench.tokens.current(credential) == made("t0", bench.clock)
+    await turn()
+    assert bench.sso.asked == []
+    bench.clock.now += LIFETIME - 59
+    assert bench.tokens.current(credential) == made("t0", bench.clock)
+    await turn()
+    assert bench.tokens.current(credential) == made("t1", bench.clock)
+    assert len(bench.sso.asked) == 1
+
+
+async def test_one_renewal_at_a_time(bench: Bench) -> None:
+    """However many tabs wait, the SSO is asked once; one that leaves ends nothing."""
+    _, credential = await bench.session()
+    bench.sso.script.append("t1")
+    bench.sso.gate.clear()
+    bench.clock.now += LIFETIME
+    assert bench.tokens.current(credential) is None
+    waiters = [asyncio.ensure_future(bench.tokens.obtain(credential)) for _ in range(5)]
+    await turn()
+    waiters[0].cancel()
+    await turn()
+    bench.sso.gate.set()
+    assert set(await asyncio.gather(*waiters[1:])) == {made("t1", bench.clock)}
+    assert len(bench.sso.asked) == 1
+
+
+async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
+    """While the SSO is away the token is used for as long as it lives, and the SSO left alone."""
+    session, credential = await bench.session()
+    bench.sso.script.extend([AWAY, AWAY, "t1"])
+    bench.clock.now += LIFETIME - 30
+    for _ in range(3):
+        assert bench.tokens.current(credential) == made("t0", bench.clock)
+        await turn()
+    assert len(bench.sso.asked) == 1
+    bench.clock.now += 30
+    with pytest.raises(GatewayError, match="sso-unavailable"):
+        await bench.tokens.obtain(credential)
+    with pytest.raises(GatewayError, match="sso-unavailable"):
+        await bench.tokens.obtain(credential)
+    assert len(bench.sso.asked) == 2
+    bench.clock.now += 3
+    assert await bench.tokens.obtain(credential) == made("t1", bench.clock)
+    assert (session.ended, bench.ended) == (False, [])
+
+
+@pytest.mark.parametrize("error", ["invalid_grant", "other"])
+async def test_a_refusal_of_the_person_ends_the_session(bench: Bench, error: str) -> None:
+    """Even while the token lives: whoever revoked the sign-in meant it."""
+    session, credential = await bench.session()
+    bench.sso.script.append(refused(error))
+    bench.clock.now += LIFETIME - 30
+    bench.tokens.current(credential)
+    await turn()
+    assert (session.ended, bench.ended) == (True, ["refused"])
+    assert await bench.store.get(session.key) is None
+    with pytest.raises(GatewayError, match="caller-unauthenticated"):
+        await bench.tokens.obtain(credential)
+    assert len(bench.sso.asked) == 1
+
+
+async def test_a_refusal_of_the_client_waits_for_the_tokens_end(bench: Bench) -> None:
+    """A wrong secret of the gateway signs nobody out before the token does."""
+    session, credential = await bench.session()
+    bench.sso.script.extend([refused("invalid_client"), refused("invalid_client")])
+    bench.clock.now += LIFETIME - 30
+    bench.tokens.current(credential)
+    await turn()
+    assert bench.tokens.current(credential) is not None
+    assert not session.ended
+    bench.clock.now += 30
+    with pytest.raises(GatewayError, match="caller-unauthenticated"):
+        await bench.tokens.obtain(credential)
+
+
+async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
+    """A platform that refuses every token does not make the gateway storm the SSO."""
+    session, credential = await bench.session()
+    bench.sso.script.extend(["t1", "t2"])
+    fresh = await bench.tokens.replace(credential, session.token)
+    bench.tokens.rejected_again(credential, fresh)
+    with pytest.raises(GatewayError, match="token-rejected"):
+        await bench.tokens.replace(credential, fresh)
+    assert len(bench.sso.asked) == 1
+    bench.clock.now += 31
+    bench.tokens.accepted(credential, await bench.tokens.replace(credential, fresh))
+    assert len(bench.sso.asked) == 2
+
+
+async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(bench: Bench) -> None:
+    """Of several tabs with the old token only the first one renews."""
+    session, credential = await bench.session()
+    old = session.token
+    bench.sso.script.append("t1")
+    assert await bench.tokens.replace(credential, old) == made("t1", bench.clock)
+    assert await bench.tokens.replace(credential, old) == made("t1", bench.clock)
+    assert len(bench.sso.asked) == 1
+
+
+async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Bench) -> None:
+    """There is nothing to ask the SSO with."""
+    session, credential = await bench.session(renewable=False)
+    bench.clock.now += LIFETIME
+    with pytest.raises(GatewayError, match="caller-unauthenticated"):
+        await bench.tokens.obtain(credential)
+    assert session.ended
+
+
+async def test_a_session_ends_without_requests(bench: Bench) -> None:
+    """After `idle_lifetime`, which every request begins anew."""
+    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    for _ in range(3):
+        bench.clock.now += 29 * 60
+        assert await bench.sessions.find(identifier, touch=True) is not None
+    bench.clock.now += 31 * 60
+    assert await bench.sessions.find(identifier, touch=True) is None
+
+
+async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
+    """After `session_lifetime`, however busy the person is."""
+    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    for _ in range(8 * 3 - 1):
+        bench.clock.now += 20 * 60
+        assert await bench.sessions.find(identifier, touch=True) is not None
+    bench.clock.now += 20 * 60
+    assert await bench.sessions.find(identifier, touch=True) is None
+
+
+async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
+    """A page that polls who is signed in does not keep an absent person's session open."""
+    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    bench.clock.now += 20 * 60
+    assert await bench.sessions.find(identifier, touch=False) is not None
+    bench.clock.now += 11 * 60
+    assert await bench.sessions.find(identifier, touch=False) is None

@@ -1,0 +1,218 @@
+"""The token of the person who is signed in: what goes out, and what becomes of refusals."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.doubles.platform import Platform, unauthorized
+from tests.doubles.sso import json_body, refusal, status, token
+from tests.login.provider import Provider, back, signed_in
+from tests.login.stage import Browser, Stage, stage
+
+
+@dataclass
+class Cast:
+    """The doubles and the gateway between them."""
+
+    sso: Provider
+    platform: Platform
+    scene: Stage
+    browser: Browser
+
+
+@pytest.fixture
+async def cast() -> AsyncIterator[Cast]:
+    """Everything is up; nobody has signed in."""
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, f"{sso.issuer}/authorize") as scene,
+    ):
+        yield Cast(sso, platform, scene, await scene.browser())
+
+
+def cookie_token(value: str, cookie: str) -> object:
+    """A token with a refresh token in a cookie, as the national SSO gives it."""
+    body = {"access_token": value, "token_type": "bearer", "expires_in": 300}
+    return json_body(body, 200, ("Set-Cookie", f"RefreshToken={cookie}; HttpOnly; Path=/oauth"))
+
+
+def sent_tokens(platform: Platform) -> list[str | None]:
+    """The Authorization of every request that the platform saw."""
+    return [seen.header("authorization") for seen in platform.seen]
+
+
+async def test_the_persons_token_goes_out_and_no_cookie(cast: Cast) -> None:
+    """With a session a request carries its token in the place of the gateway's."""
+    cast.sso.user_tokens(token("for-the-doctor"))
+    await signed_in(cast.browser)
+    assert (await cast.browser.get("/fhir/Patient/1")).status == 200
+    assert sent_tokens(cast.platform) == ["Bearer for-the-doctor"]
+    assert cast.platform.seen[0].all("cookie") == []
+
+
+async def test_a_public_client_shows_its_verifier_and_no_secret(cast: Cast) -> None:
+    """The code is redeemed with client_id, redirect_uri and a verifier of 43 characters or more."""
+    await signed_in(cast.browser)
+    form = cast.sso.user_requests[0].form
+    assert form.pop("code_verifier") >= "A" * 43
+    assert form == {
+        "grant_type": "authorization_code",
+        "code": "a-code",
+        "client_id": "hospital-web",
+        "redirect_uri": f"{cast.scene.base}/auth/callback",
+    }
+
+
+async def test_a_confidential_client_shows_its_secret() -> None:
+    """With `client_secret` it goes into the form of the token request."""
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(
+            platform.url,
+            sso.token_url,
+            f"{sso.issuer}/authorize",
+            login={"client_secret": "s3cret", "scope": "patient/*.rs"},
+        ) as scene,
+    ):
+        browser = await scene.browser()
+        begun = await browser.begin()
+        assert begun.query["scope"] == "patient/*.rs"
+        await browser.open(back(begun))
+        assert sso.user_requests[0].form["client_secret"] == "s3cret"
+
+
+async def test_a_401_of_the_platform_is_answered_with_a_renewed_token(cast: Cast) -> None:
+    """One renewal and one repetition, with the refresh token of the SSO's cookie."""
+    cast.sso.user_tokens(cookie_token("first", "r1"), cookie_token("second", "r2"))  # type: ignore[arg-type]
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    answer = await cast.browser.post("/fhir/Patient", data=b"{}")
+    assert answer.status == 200
+    assert sent_tokens(cast.platform) == ["Bearer first", "Bearer second"]
+    asked = cast.sso.user_requests[1]
+    assert asked.headers["Cookie"] == "RefreshToken=r1"
+    assert asked.form == {"grant_type": "refresh_token", "client_id": "hospital-web"}
+
+
+async def test_a_replaced_refresh_token_is_used_the_next_time(cast: Cast) -> None:
+    """Refresh tokens that work once are followed from answer to answer."""
+    cast.sso.user_tokens(
+        token("first", refresh_token="r1"), token("second", refresh_token="r2"), token("third")
+    )
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    await cast.browser.get("/fhir/Patient/1")
+    cast.platform.script(unauthorized())
+    assert (await cast.browser.get("/fhir/Patient/1")).status == 200
+    shown = [each.form["refresh_token"] for each in cast.sso.user_requests[1:]]
+    assert shown == ["r1", "r2"]
+
+
+async def test_a_second_401_is_token_rejected(cast: Cast) -> None:
+    """Signing in again would only bring another fresh token: the platform's refusal is told."""
+    cast.sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized(), unauthorized())
+    answer = await cast.browser.get("/fhir/Patient/1")
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (502, "token-rejected")
+    assert len(cast.platform.seen) == 2
+    assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is True
+
+
+async def test_a_401_without_a_refresh_token_ends_the_session(cast: Cast) -> None:
+    """Only the person can bring a new token then."""
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    answer = await cast.browser.get("/fhir/Patient/1")
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
+    assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is False
+    (logout,) = await cast.scene.audit("logout")
+    assert (logout["user"], logout["outcome"]) == ("unknown", "expired")
+
+
+async def test_a_refused_renewal_ends_the_session(cast: Cast) -> None:
+    """`invalid_grant` is the end: 401 now and for what follows, and nothing goes out."""
+    cast.sso.user_tokens(token("first", refresh_token="r1"), refusal("invalid_grant"))
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    for _ in range(2):
+        answer = await cast.browser.get("/fhir/Patient/1")
+        assert (answer.status, answer.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
+    assert len(cast.platform.seen) == 1
+    assert len(cast.sso.user_requests) == 2
+
+
+async def test_an_sso_that_is_away_signs_nobody_out(cast: Cast) -> None:
+    """A renewal that fails for a moment is a 503; the session is there when the SSO is."""
+    cast.sso.user_tokens(token("first", refresh_token="r1"), status(503))
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    answer = await cast.browser.get("/fhir/Patient/1")
+    assert (answer.status, answer.headers["X-Gateway-Error"]) == (503, "sso-unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is True
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(refusal("invalid_grant"), 502), (status(503), 503), (json_body({"access_token": ""}), 503)],
+)
+async def test_a_code_that_brings_no_token_is_a_page(
+    cast: Cast, given: object, expected: int
+) -> None:
+    """The person reads what happened; text of the SSO is not shown."""
+    cast.sso.user_tokens(given)  # type: ignore[arg-type]
+    page = await signed_in(cast.browser)
+    assert page.status == expected
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "as the test wants it" not in page.text
+    assert "dhp-session" not in cast.browser.cookies()
+    (login,) = await cast.scene.audit("login")
+    assert (login["outcome"], login["user"]) == ("failure", None)
+
+
+async def test_sessions_outlive_a_reload(cast: Cast) -> None:
+    """New settings sign nobody out, unless the tokens are another client's."""
+    cast.sso.user_tokens(token("first"))
+    await signed_in(cast.browser)
+    gateway, settings = cast.scene.gateway.gateway, cast.scene.gateway.settings
+    await gateway.reload(settings)
+    assert (await cast.browser.get("/fhir/Patient/1")).status == 200
+    other = settings.login.model_copy(update={"client_id": "another"})
+    await gateway.reload(settings.model_copy(update={"login": other}))
+    assert (await cast.browser.get("/fhir/Patient/1")).status == 401
+
+
+async def test_nothing_secret_reaches_the_browser_or_a_log(
+    cast: Cast, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No token, refresh token or verifier stands in a URL, header, page, cookie, log or audit."""
+    caplog.set_level(logging.DEBUG)
+    cast.sso.user_tokens(
+        token("planted-first", refresh_token="planted-refresh"),
+        token("planted-second", refresh_token="planted-again"),
+        refusal("invalid_grant"),
+    )
+    await signed_in(cast.browser)
+    identifier = cast.browser.cookies()["dhp-session"]
+    for _ in range(2):
+        cast.platform.script(unauthorized())
+        await cast.browser.get("/fhir/Patient/1")
+    await cast.browser.get("/auth/session")
+    await cast.browser.post("/auth/logout")
+    verifier = cast.sso.user_requests[0].form["code_verifier"]
+    await cast.scene.audit("exchange", 6)
+    cast.scene.gateway.audit_file.seek(0)
+    places = [caplog.text, cast.scene.gateway.audit_file.read().decode()]
+    assert [place for place in places if identifier in place or "a-code" in place] == []
+    for page in cast.browser.pages:
+        places += [page.url, page.text, str(list(page.headers.items())), *page.set_cookies]
+    for planted in ("planted-", verifier):
+        assert [place for place in places if planted in place] == []
