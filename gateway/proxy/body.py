@@ -57,6 +57,7 @@ class RequestBody:
         self._clock = clock
         self._before_wait = before_wait
         self._transform: Transform | None = None
+        self._look: Callable[[bytes], None] | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._position = 0
@@ -74,6 +75,15 @@ class RequestBody:
         """Let what is read pass through a transform; its length is not known beforehand then."""
         self._transform = transform
         self.length = None
+
+    def show(self, look: Callable[[bytes], None]) -> None:
+        """Let `look` see all that goes on, once and in order, also what was read ahead already.
+
+        What it raises ends the request.
+        """
+        for piece in self._kept if self.replayable else self._ahead:
+            look(piece)
+        self._look = look
 
     @property
     def changed(self) -> bool:
@@ -184,6 +194,8 @@ class RequestBody:
         if self._transform is not None:
             data = self._transform.feed(data) if data else self._transform.finish()
         if data:
+            if self._look is not None:
+                self._look(data)
             self._keep(data)
         return data
 

@@ -28,6 +28,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ANYTHING: Final = frozenset(("*",))
 # About the server itself, not about any resource: allowed whatever the resource types are.
 _OF_NO_RESOURCE: Final = frozenset(("capabilities",))
+_BUNDLES: Final = frozenset(("batch", "transaction"))
 # What returns resources of other types than the address names, or asks about them.
 _OVERREACHING_OPERATIONS: Final = frozenset(("everything", "graphql", "export", "other"))
 _OVERREACHING_PARAMETERS: Final = frozenset(
@@ -41,6 +42,11 @@ class Permissions:
 
     interactions: frozenset[str] = _ANYTHING
     resources: frozenset[str] = _ANYTHING
+
+    @property
+    def tells_bundles_apart(self) -> bool:
+        """Whether the caller may send batches or transactions, but not both."""
+        return "*" not in self.interactions and len(self.interactions & _BUNDLES) == 1
 
     def require(self, what: Interaction, parameters: Iterable[str] = ()) -> None:
         """Raises `GatewayError` caller-forbidden. `parameters` are the names of a search's.

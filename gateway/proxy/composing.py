@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from gateway import errors
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import Interaction, query_names, refine_bundle
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
-from gateway.proxy.callers import Caller
+from gateway.proxy.callers import Caller, Permissions
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader, without_digests
 from gateway.proxy.incoming import IncomingRequest
@@ -24,6 +27,7 @@ from gateway.proxy.target import Target
 from gateway.proxy.upstream import Outgoing
 
 _BUNDLE_PREFIX: Final = 64 * 1024
+_BUNDLES: Final = frozenset(("batch", "transaction"))
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -124,6 +128,31 @@ class Composer:
         credential = exchange.credential or "default"
         etag = await current_version(self._asking, target.path, credential, exchange.request_id)
         return [] if etag is None else [b"If-Match: %s\r\n" % etag]
+
+
+def watch_bundle(
+    body: RequestBody | None, header: RequestHeader, what: Interaction, permissions: Permissions
+) -> None:
+    """See to it that a Bundle stays what it seemed to be, for a caller to whom that matters.
+
+    A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
+    `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
+    """
+    if body is None or what.code not in _BUNDLES or not permissions.tells_bundles_apart:
+        return
+    watch: BundleWatch | None = None
+
+    def look(data: bytes) -> None:
+        nonlocal watch
+        try:
+            watch = watch or bundle_watch(header.text(b"content-type") or "", data)
+            watch.feed(data)
+        except UnclearBundleError:
+            raise GatewayError(
+                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close=True
+            ) from None
+
+    body.show(look)
 
 
 def _updates_blindly(exchange: Exchange, header: RequestHeader, what: Interaction) -> bool:

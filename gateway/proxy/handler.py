@@ -23,7 +23,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
-from gateway.proxy.composing import Composer, form_parameters, search_parameters
+from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
 from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
@@ -117,6 +117,7 @@ class Handler:
                 what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
             # Of a Bundle, and of a search by POST, only the body tells what it is.
             caller.permissions.require(what, form_parameters(caller, what, header, body))
+            watch_bundle(body, header, what, caller.permissions)
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())

@@ -229,6 +229,23 @@ async def test_bundle_is_judged_by_its_type(start_gateway, platform: Platform) -
     assert len(platform.seen) == 1
 
 
+@pytest.mark.parametrize("pad", [1000, 100_000, 2_000_000])
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_bundle_stays_what_it_seemed_to_be(
+    start_gateway, platform: Platform, pad: int, enabled: bool
+) -> None:
+    """A second type is found however far behind the first it stands; a long batch passes."""
+    allow = {"interactions": ["batch"], "resources": ["*"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    long = b'{"resourceType":"Bundle","type":"batch","entry":[{"x":"%s"}]' % (b"a " * (pad // 2))
+    async with start_gateway(callers=[caller], rewrite={"enabled": enabled}) as gateway:
+        refused = await ask(gateway.address, post("/fhir", long + b',"type":"transaction"}'))
+        assert (refused.status, refused.reason) == (403, "caller-forbidden")
+        assert not [seen for seen in platform.seen if seen.body.endswith(b"}")]
+        assert (await ask(gateway.address, post("/fhir", long + b"}"))).status == 200
+    assert platform.seen[-1].body == long + b"}"
+
+
 async def test_each_caller_has_its_own_credential(
     start_gateway, platform: Platform, sso: Sso
 ) -> None:
