@@ -53,6 +53,8 @@ def test_a_url_under_the_platforms_base_becomes_the_gateways(url, expected):
         "https://dhp.uz/fhir/core/StructureDefinition/x",
         "https://terminology.dhp.uz/fhir/core/CodeSystem/x",
         "https://playground.dhp.uz.evil.example/fhir/Patient/1",
+        "https://playground.dhp.uz./fhir/Patient/1",
+        "https://pl%61yground.dhp.uz/fhir/Patient/1",
         "https://playground.dhp.uz:8443/fhir/Patient/1",
         "http://playground.dhp.uz:443/fhir/Patient/1",
         "https://user@playground.dhp.uz/fhir/Patient/1",
@@ -86,6 +88,14 @@ def test_a_base_without_a_path_is_mapped_by_base_and_not_by_host():
         "https://fhir.dhp.uz/Patient/1"
     )
     assert PRODUCTION.to_platform("http://gw.clinic.uz:8080/auth/login") is None
+
+
+def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
+    """It is mapped for those who use it, as is an internationalised one in its ASCII form."""
+    for host in ("gw.clinic.uz.", "xn--80apgojn8e.xn--j1amh"):
+        links = LINKS.seen_as(f"http://{host}/fhir")
+        assert links.to_platform(f"http://{host}/fhir/Patient/1") == f"{PLATFORM}/Patient/1"
+        assert links.to_platform("http://gw.clinic.uz/fhir/Patient/1") is None
 
 
 def test_an_alias_without_a_path_does_not_shadow_the_base():
