@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import orjson
 from gateway.telemetry import chain, chain_end
 from gateway.telemetry.chain import Link
 from gateway.telemetry.chain_end import Companion, Turn
+from gateway.telemetry.durable import DurableFile, sync_directory
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.timestamp import Timestamp
 
@@ -50,8 +50,7 @@ class FileSink:
         self._turn = turn
         self._companion = Companion(path)
         self._clock = clock
-        self._fd = -1
-        self._size = 0
+        self._file = DurableFile(sync=rules.sync)
         self._link = Link()
         self._known = True  # what stands after that link
         self._room = rules.rotate_bytes
@@ -67,11 +66,21 @@ class FileSink:
         self._companion.take(joins=joins)
         self._reopen()
         # Nothing is written yet: on a full disk a gateway starts, and refuses until there is room.
-        chain_end.tail(self._fd, os.fstat(self._fd).st_size)
+        chain_end.tail(self._file.fd, os.fstat(self._file.fd).st_size)
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write all lines; see `Sink.write`."""
         self._handed = len(lines)
+        self._file.sync()
+        if self._done < len(lines):
+            self._write(lines)
+            # Not in the turn: others write while this process waits for the disk.
+            self._file.sync()
+        # Last, so that a power cut leaves no note of a record that is not there.
+        self._companion.write(self._link)
+        self._done = 0
+
+    def _write(self, lines: Sequence[bytes]) -> None:
         with self._turn.taken() as known:
             self._known = False
             try:
@@ -83,24 +92,19 @@ class FileSink:
                     self._append(lines[self._done :])
             finally:
                 # Also of a failed write some lines may be there to stay.
-                self._hand_on()
-        self._done = 0
-
-    def _hand_on(self) -> None:
-        if self._known:
-            self._companion.write(self._link)
-            self._turn.leave(self._link)
+                if self._known:
+                    self._turn.leave(self._link)
 
     def abandon(self) -> int:
         """Give up what was not written; see `Sink.abandon`."""
-        lost, self._done = self._handed - self._done, 0
-        return lost
+        # What is not on the disk may be there or not; better to call too much lost.
+        written = self._done if self._file.give_up() else 0
+        self._done = 0
+        return self._handed - written
 
     def close(self) -> None:
         """Leave the file to others."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        self._file.close()
         self._companion.close()
         self._turn.close()
 
@@ -108,75 +112,64 @@ class FileSink:
 
     def _is_elsewhere(self) -> bool:
         """Whether the path means another file by now: it was moved away, or rotated."""
-        if self._fd < 0:
+        if self._file.fd < 0:
             return True
         try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._file.fd))
         except FileNotFoundError:
             return True
 
     def _reopen(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        # Without O_NONBLOCK a pipe under that name would wait for its reader.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        self._fd = os.open(self._path, flags, chain_end.MODE)
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+        self._file.open(self._path)
+        if not self._file.is_regular:
             raise chain_end.ForeignFile
 
     def _make_room(self) -> None:
         """Begin another file when this one is large enough."""
-        if self._size < self._room:
+        if self._file.size < self._room:
             return
-        self._companion.write(self._link)
-        self._companion.sync()
         last = self._link
+        self._file.sync()
+        self._companion.write(last)
+        self._companion.sync()
         try:
             target = _rotated(self._path, last, self._now())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
-            self._room = self._size + self._rules.rotate_bytes
+            self._room = self._file.size + self._rules.rotate_bytes
             return
         self._room = self._rules.rotate_bytes
         self._reopen()
-        self._sync_directory()
+        sync_directory(self._path.parent)
         self._catch_up(last)
         _log.info("audit file rotated", file=target.name, last_seq=last.seq, last_hash=last.hash)
-
-    def _sync_directory(self) -> None:
-        fd = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     # The chain
 
     def _catch_up(self, known: Link | None) -> None:
         """Find where the chain has come to, and leave the file ready for the next record."""
         self._known = False
-        self._size = os.fstat(self._fd).st_size
+        self._file.measure()
         rest = b""
         if known is None or not self._ends_in_line_feed():
-            found, rest = chain_end.tail(self._fd, self._size)
+            found, rest = chain_end.tail(self._file.fd, self._file.size)
             known = self._latest(found or Link()) if known is None else known
         self._link, self._known = known, True
         if rest:
             self._mend(rest)
-        if not self._size and self._link.seq:
+        if not self._file.size and self._link.seq:
             self._note(chain.ROTATION)
 
     def _ends_in_line_feed(self) -> bool:
-        return not self._size or os.pread(self._fd, 1, self._size - 1) == b"\n"
+        return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
 
     def _latest(self, found: Link) -> Link:
         """The end of the chain by the file and its companion."""
         noted = self._companion.read()
         if noted.seq < found.seq or noted == found:
             return found
-        if self._size:
+        if self._file.size:
             _log.error("the audit file lacks its last records", has=found.seq, should=noted.seq)
         return noted
 
@@ -202,7 +195,7 @@ class FileSink:
     def _append(self, lines: Sequence[bytes]) -> None:
         """Write lines until the file is large enough."""
         pieces: list[_Piece] = []
-        link, size, before = self._link, self._size, self._link.seq
+        link, size, before = self._link, self._file.size, self._link.seq
         for line in lines:
             bound, link = chain.bind(line, link)
             pieces.append((bound, link))
@@ -216,30 +209,13 @@ class FileSink:
 
     def _put(self, pieces: Sequence[_Piece]) -> None:
         """Write pieces at the end of the file; of a failed write only whole ones stay."""
-        data = memoryview(b"".join(piece for piece, _ in pieces))
-        done = 0
-        try:
-            while done < len(data):
-                done += os.pwrite(self._fd, data[done:], self._size + done)
-            if self._rules.sync:
-                os.fdatasync(self._fd)
-        except OSError:
-            # After a failed sync nobody knows what is on the disk (fsync(2)): write it all anew.
-            self._take_back(pieces, 0 if done == len(data) else done)
-            raise
-        self._size += len(data)
-        self._link = pieces[-1][1]
-
-    def _take_back(self, pieces: Sequence[_Piece], done: int) -> None:
-        for piece, link in pieces:
-            done -= len(piece)
-            if done < 0:
-                break
-            self._size += len(piece)
-            self._link = link
         self._known = False
-        os.ftruncate(self._fd, self._size)
-        self._known = True
+        try:
+            self._file.append([piece for piece, _ in pieces])
+        finally:
+            if kept := self._file.kept:
+                self._link = pieces[kept - 1][1]
+            self._known = self._file.sound
 
 
 def _rotated(path: Path, last: Link, now: str) -> Path:

@@ -19,9 +19,8 @@ from typing import Final, NamedTuple
 
 from gateway.telemetry import chain
 from gateway.telemetry.chain import Link
+from gateway.telemetry.durable import MODE
 
-# Readable for the gateway's user only.
-MODE: Final = 0o600
 # A record has some hundred bytes; what holds none in its last megabyte is another kind of file.
 _FIRST_LOOK: Final = 64 * 1024
 _LAST_LOOK: Final = 1024 * 1024
@@ -82,8 +81,13 @@ class Companion:
         return _link(os.pread(self._fd, 100, 0))
 
     def write(self, link: Link) -> None:
-        """Note a link, in place, so that it takes no room; a failure does no harm."""
+        """Note a link unless a later one is; in place, so that it takes no room.
+
+        A failure does no harm.
+        """
         with contextlib.suppress(OSError):
+            if self.read().seq > link.seq:
+                return
             os.pwrite(self._fd, b"%020d %b\n" % (link.seq, link.hash.encode()), 0)
 
     def sync(self) -> None:
