@@ -114,9 +114,9 @@ def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
 
 def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
-    return Callers(
-        [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
-    )
+    known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
+    trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
+    return Callers(known, tuple(trusted))
 
 
 def _identification(

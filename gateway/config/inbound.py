@@ -121,6 +121,11 @@ class ListenSettings(Section):
         description="Whether an address that other machines reach may be opened without `callers`. "
         "With false the gateway then refuses to start.",
     )
+    trusted_proxies: tuple[NetworkText, ...] = Field(
+        default=(),
+        description="IP addresses or networks of proxies before the gateway whose "
+        "`X-Forwarded-For` is believed, read from the right; empty: nobody's is.",
+    )
     tls: ListenTlsSettings = Field(
         default_factory=ListenTlsSettings, description="TLS towards the callers."
     )

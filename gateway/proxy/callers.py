@@ -118,10 +118,18 @@ class Peer:
 
 
 class Callers:
-    """Names the caller of a request; with no identifications everybody is `anonymous`."""
+    """Names the caller of a request; with no identifications everybody is `anonymous`.
 
-    def __init__(self, known: Sequence[Identification] = ()) -> None:
+    `trusted_proxies` are those whose X-Forwarded-For is believed.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[Identification] = (),
+        trusted_proxies: tuple[IPNetwork, ...] = (),
+    ) -> None:
         self._known = tuple(known)
+        self._trusted_proxies = trusted_proxies
         self._keys = [
             (_digest(each.api_key.reveal()), each) for each in known if each.api_key is not None
         ]
@@ -131,6 +139,23 @@ class Callers:
             if each.password is not None
         ]
         self._challenges = _challenges(bool(self._passwords), bool(self._keys))
+
+    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+        """Who is at the other end, seen through the proxies that are trusted.
+
+        X-Forwarded-For is read from the right: what stands left of the first address that is no
+        trusted proxy's was written by whoever that is, and proves nothing.
+        """
+        if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
+            return peer
+        for hop in reversed((header.text(b"x-forwarded-for") or "").split(",")):
+            address = hop.strip()
+            if not _is_address(address):
+                break
+            peer = Peer(address)
+            if not _is_in(address, self._trusted_proxies):
+                break
+        return peer
 
     def identify(self, peer: Peer, header: RequestHeader) -> Caller:
         """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
@@ -222,6 +247,14 @@ def _origin_fits(known: Identification, peer: Peer) -> bool:
         return False
     names = known.certificate_names
     return not names or not names.isdisjoint(peer.certificate_names)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:

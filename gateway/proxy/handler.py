@@ -104,8 +104,7 @@ class Handler:
         try:
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
             target = resolve(message.path, self._rules.base_path)
-            caller = (guest or self._callers).identify(request.connection.peer, header)
-            _name(exchange, caller)
+            caller = self._identify(exchange, request, header, guest)
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
@@ -177,6 +176,19 @@ class Handler:
             return await self._conclude(exchange, side, header, "", error)
         finally:
             self._end(exchange, None)
+
+    def _identify(
+        self,
+        exchange: Exchange,
+        request: IncomingRequest,
+        header: RequestHeader,
+        guest: Guest | None,
+    ) -> Caller:
+        peer = self._callers.origin(request.connection.peer, header)
+        exchange.remote = peer.address
+        caller = (guest or self._callers).identify(peer, header)
+        _name(exchange, caller)
+        return caller
 
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.inflight += 1

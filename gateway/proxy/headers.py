@@ -99,6 +99,7 @@ _READ: Final = frozenset(
         b"upgrade",
         b"via",
         b"x-api-key",
+        b"x-forwarded-for",
         b"x-provenance",
         b"x-request-id",
     )

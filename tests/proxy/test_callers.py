@@ -156,6 +156,45 @@ def test_settings_know_every_interaction() -> None:
     assert Interaction("read").code in INTERACTIONS
 
 
+PROXIES = (*network("10.0.0.0/8"), *network("192.0.2.9/32"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("203.0.113.7", b"10.30.0.1", "203.0.113.7"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", b"203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", b"10.30.0.1, 203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", b"203.0.113.7, 192.0.2.9", "203.0.113.7"),
+        ("10.0.0.1", b"203.0.113.7, garbage, 192.0.2.9", "192.0.2.9"),
+        ("10.0.0.1", b"10.1.1.1, 10.2.2.2", "10.1.1.1"),
+        ("10.0.0.1", b"", "10.0.0.1"),
+    ],
+)
+def test_forwarded_addresses_are_read_from_the_right(
+    peer: str, forwarded: bytes | None, expected: str
+) -> None:
+    """Only trusted proxies tell who is behind them, each about the one before it."""
+    fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
+    found = Callers((), PROXIES).origin(Peer(peer), read_request(fields))
+    assert found.address == expected
+
+
+async def test_forwarded_address_names_caller_and_remote(start_gateway, platform: Platform) -> None:
+    """Behind a trusted proxy the caller is known by its own network, which the audit shows."""
+    caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
+    for trusted, status in ((["127.0.0.1"], 200), ([], 403)):
+        async with start_gateway(callers=[caller], listen={"trusted_proxies": trusted}) as gateway:
+            field = "X-Forwarded-For: 10.30.0.5"
+            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
+            assert reply.status == status
+            (record,) = await gateway.audit()
+            assert record["remote"] == ("10.30.0.5" if trusted else "127.0.0.1")
+    (seen,) = platform.seen
+    assert seen.header("x-forwarded-for") is None
+
+
 def lab(**more: Any) -> dict[str, Any]:
     """The laboratory as an entry of the settings."""
     return {"name": "lab", "api_key": KEY, **more}
