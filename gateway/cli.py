@@ -102,6 +102,9 @@ def sandbox(  # noqa: PLR0913 - one for each option
     platform_only: Annotated[
         bool, typer.Option("--platform-only", help="Run no gateway in front of the platform.")
     ] = False,
+    login: Annotated[
+        bool, typer.Option("--login", help="People sign in with a browser; there is a page to try.")
+    ] = False,
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
@@ -140,7 +143,8 @@ def sandbox(  # noqa: PLR0913 - one for each option
 
     platform = SandboxOptions(port=port, faults=faults)
     try:
-        command.run(command.Demo(platform, *addresses, gateway=not platform_only), typer.echo)
+        demo = command.Demo(platform, *addresses, gateway=not platform_only, login=login)
+        command.run(demo, typer.echo)
     except StartError as error:
         _fail_to_start(error)
 

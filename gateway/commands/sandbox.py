@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway import sockets
 from gateway.app import Gateway, new_event_loop
@@ -23,12 +24,18 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What is run and where. Without `gateway`, the platform alone."""
+    """What is run and where. Without `gateway`, the platform alone; `login`: people sign in."""
 
     platform: SandboxOptions
     listen: Address
     admin: Address
     gateway: bool = True
+    login: bool = False
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's origin."""
+        return f"http://{self.listen.reachable}"
 
 
 def run(demo: Demo, say: Say) -> None:
@@ -43,7 +50,7 @@ async def _serve(demo: Demo, say: Say) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await _require_free(demo)
+    demo = await _with_free_addresses(demo)
     platform = Sandbox(demo.platform, log=say)
     await platform.start()
     try:
@@ -52,8 +59,11 @@ async def _serve(demo: Demo, say: Say) -> None:
         await platform.stop()
 
 
-async def _require_free(demo: Demo) -> None:
-    """Raises `StartError` with a line for every address that cannot be had."""
+async def _with_free_addresses(demo: Demo) -> Demo:
+    """With the sign-in the gateway's address has to be known before anything listens.
+
+    Raises `StartError` with a line for every address that cannot be had.
+    """
     platform = Address(demo.platform.host, demo.platform.port)
     addresses = {"--port": platform}
     if demo.gateway:
@@ -69,6 +79,12 @@ async def _require_free(demo: Demo) -> None:
     for each in listening:
         each.close()
         each.remove_path()
+    if not demo.login or not demo.gateway:
+        return demo
+    if demo.listen.path is not None:
+        raise StartError("--login: browsers need --listen HOST:PORT")
+    demo = replace(demo, listen=listening[1].address)
+    return replace(demo, platform=replace(demo.platform, gateway_url=demo.gateway_url))
 
 
 async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.Event) -> None:
@@ -76,17 +92,17 @@ async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.
         _announce_platform(demo, platform, say)
         await stop.wait()
         return
-    gateway = Gateway(settings(demo, platform.fhir_base_url, platform.token_url))
+    gateway = Gateway(settings(demo, platform))
     await gateway.start()
     try:
         _announce_platform(demo, platform, say)
-        _announce_gateway(gateway, platform, say)
+        (_announce_login if demo.login else _announce_gateway)(gateway, platform, say)
         await stop.wait()
     finally:
         await gateway.stop()
 
 
-def settings(demo: Demo, fhir_base_url: str, token_url: str) -> Settings:
+def settings(demo: Demo, platform: Sandbox) -> Settings:
     """The settings of a gateway in front of a sandbox."""
     credential = {
         "client_id": demo.platform.client_id,
@@ -97,15 +113,26 @@ def settings(demo: Demo, fhir_base_url: str, token_url: str) -> Settings:
             "environment": "custom",
             "listen": {"address": demo.listen, "allow_anonymous": True},
             "admin": {"address": demo.admin},
-            "platform": {"fhir_base_url": fhir_base_url},
-            "sso": {"token_url": token_url},
+            "platform": {"fhir_base_url": platform.fhir_base_url},
+            "sso": {"token_url": platform.token_url, "authorize_url": platform.authorize_url},
             "credentials": {"default": credential},
             # Its standard output is for the person who tries it.
             "audit": {"sink": "off"},
             "log": {"level": "warning", "format": "console"},
             "shutdown": {"delay": 0, "drain_timeout": 5},
+            "login": _login(demo, platform) if demo.login else {},
         }
     )
+
+
+def _login(demo: Demo, platform: Sandbox) -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "client_id": demo.platform.public_client_id,
+        "redirect_uri": f"{demo.gateway_url}/auth/callback",
+        "allowed_return_origins": [platform.origin],
+        "cors_origins": [platform.origin],
+    }
 
 
 def _announce_platform(demo: Demo, platform: Sandbox, say: Say) -> None:
@@ -141,6 +168,17 @@ def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
+    say("")
+    say("Ctrl-C ends it.")
+
+
+def _announce_login(gateway: Gateway, platform: Sandbox, say: Say) -> None:
+    address = gateway.address.reachable
+    say(f"Gateway             {_url(address)}/fhir")
+    say(f"Operators           {_url(gateway.admin_address.reachable)}/readyz")
+    say("")
+    say("Open it in a browser and sign in (any name will do):")
+    say(f"  {platform.example_url}")
     say("")
     say("Ctrl-C ends it.")
 

@@ -19,7 +19,8 @@ class SandboxOptions:
     `scopes` lists the only scopes that may be asked for. `redirect_uris` are compared literally;
     an empty tuple registers every http URL of a loopback host. The public client has no secret
     and may only use the authorization code grant, with PKCE. The refresh token of that grant comes
-    as a cookie; `refresh_token_in_body` adds it to the JSON, as RFC 6749 has it.
+    as a cookie; `refresh_token_in_body` adds it to the JSON, as RFC 6749 has it. `gateway_url` is
+    the origin of a gateway with a sign-in, for which there is then an example page.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +36,7 @@ class SandboxOptions:
     code_lifetime: int = 60
     refresh_lifetime: int = 8 * 3600
     refresh_token_in_body: bool = False
+    gateway_url: str | None = None
 
     @property
     def lifetime(self) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 from joserfc.jwk import RSAKey
 
-from gateway.sandbox import data, fhir_server, sso
+from gateway.sandbox import data, example_page, fhir_server, sso
 from gateway.sandbox.capability import capability_statement
 from gateway.sandbox.clients import Clients
 from gateway.sandbox.events import EVENT, Counters, Event, line
@@ -104,6 +104,16 @@ class Sandbox:
         return f"{self._origin}{sso.AUTHORIZE_PATH}"
 
     @property
+    def example_url(self) -> str:
+        """The example page, where there is one."""
+        return f"{self._origin}{example_page.PATH}"
+
+    @property
+    def origin(self) -> str:
+        """Where everything is reached, without a path."""
+        return self._origin
+
+    @property
     def jwks_url(self) -> str:
         """The SSO's public keys."""
         return f"{self._origin}{sso.JWKS_PATH}"
@@ -128,6 +138,9 @@ class Sandbox:
         )
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
         app.add_routes(self._sso(tokens).routes())
+        if self._options.gateway_url is not None:
+            page = example_page.ExamplePage(self._options.gateway_url)
+            app.router.add_get(example_page.PATH, page.show)
         app.router.add_route(
             "*", fhir_server.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle
         )

@@ -188,3 +188,22 @@ def test_the_ready_made_settings_fit_the_sandbox() -> None:
     assert credential.client_id == options.client_id
     assert credential.client_secret is not None
     assert credential.client_secret.reveal() == options.client_secret
+
+
+async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
+    """With `--login` a page is named whose origin may call a gateway that asks for a session."""
+    async with sandbox(tmp_path, "--login") as process:
+        page_url = next(line for line in process.stdout.splitlines() if "/example" in line).strip()
+        gateway_url = said(process, "Gateway").removesuffix("/fhir")
+        async with aiohttp.ClientSession() as session, session.get(page_url) as answer:
+            page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
+        origin = {"Origin": page_url.removesuffix("/example")}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{gateway_url}/auth/session", headers=origin) as answer,
+        ):
+            allowed = answer.headers["Access-Control-Allow-Origin"]
+        refused, _ = await get(f"{gateway_url}/fhir/Patient")
+    assert f'const gateway = "{gateway_url}"' in page
+    assert f"connect-src {gateway_url};" in policy
+    assert (allowed, refused) == (origin["Origin"], 401)
