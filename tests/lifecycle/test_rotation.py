@@ -24,6 +24,7 @@ class RotatingSso(Sso):
     def __init__(self) -> None:
         super().__init__()
         self.takes = {"old"}
+        self.newest = ""
         self._numbers = itertools.count(1)
 
     def answer_to(self, request: SeenRequest) -> Answer:
@@ -32,7 +33,8 @@ class RotatingSso(Sso):
         shown = form.get("client_secret") or Assertion.of(form["client_assertion"]).header["kid"]
         if shown not in self.takes:
             return refusal("invalid_client", 401)
-        return token(f"{shown}.{next(self._numbers)}", expires_in=LIFETIME)
+        self.newest = f"{shown}.{next(self._numbers)}"
+        return token(self.newest, expires_in=LIFETIME)
 
     def issued_for(self, shown: str) -> int:
         """How many requests showed this secret or key, refused ones included."""
@@ -88,6 +90,17 @@ async def until_used(service: Service, platform: Platform, shown: str) -> None:
     )
 
 
+async def until_newest_used(service: Service, platform: Platform, sso: RotatingSso) -> None:
+    """Return when the token that was issued last is in use: none is on its way.
+
+    One that the platform revokes on its way would be the second 401 for whom it was fetched.
+    """
+    await service.until(
+        lambda: platform.seen[-1].header("authorization") == f"Bearer {sso.newest}",
+        "the newest token",
+    )
+
+
 async def test_with_an_overlap(
     start_service: StartService, platform: Platform, sso: RotatingSso, tmp_path: Path
 ) -> None:
@@ -124,6 +137,7 @@ async def test_file_first(
     await service.until(lambda: bool(service.logged("refused the changed secret")), "a refusal")
     tokens = sso.issued_for("old")
     await service.until(lambda: sso.issued_for("old") > tokens, "another token for the old secret")
+    await until_newest_used(service, platform, sso)
     sso.takes = {"new"}
     refused = refuse_tokens_of(platform, "old")
     await until_used(service, platform, "new")
@@ -163,6 +177,9 @@ async def test_keys(
     load = await under_load(service)
     file.write_text(pem(RSA) + pem(EC))
     await service.until(lambda: sso.issued_for(new) > 0, "a try with the new key")
+    before = sso.issued_for(old)
+    await service.until(lambda: sso.issued_for(old) > before, "another one with the old key")
+    await until_newest_used(service, platform, sso)
     sso.takes = {new}
     refused = refuse_tokens_of(platform, old)
     await until_used(service, platform, new)
