@@ -249,10 +249,31 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
         "platform.ca_file": settings.platform.ca_file,
         "sso.ca_file": settings.sso.ca_file,
         "audit.syslog_ca_file": settings.audit.syslog_ca_file,
+        "store.ca_file": settings.store.ca_file,
     }
     for key, path in roots.items():
         if path is not None and not os.access(path, os.R_OK):
             found.append(Problem(key, f"{path}: cannot be read", hint))
+    return found + _unusable_secrets(settings)
+
+
+def _unusable_secrets(settings: Settings) -> list[Problem]:
+    """Secrets and keys that can be read but not used."""
+    from gateway.config import Problem, SecretUnreadable
+    from gateway.oauth.client_auth import UnusableKey
+    from gateway.wiring import proofs
+
+    found = []
+    for name, credential in settings.credentials.items():
+        source = credential.secret_source(name)
+        try:
+            proofs(credential, source)
+        except UnusableKey as error:
+            key = source.key if source.file is None else f"{source.key}_file"
+            where = "" if source.file is None else f"{source.file}: "
+            found.append(Problem(key, f"{where}{error.why}"))
+        except SecretUnreadable:
+            continue  # told already
     return found
 
 

@@ -58,7 +58,7 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
     credential = settings.credentials[name]
     source = credential.secret_source(name)
     try:
-        first, *others = [_grant(credential, proof) for proof in _proofs(credential, source)]
+        first, *others = [_grant(credential, proof) for proof in proofs(credential, source)]
     except SecretUnreadable as error:
         raise StartError(str(error)) from None
     except UnusableKey as error:
@@ -90,7 +90,8 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
-def _proofs(credential: CredentialSettings, source: SecretSource) -> tuple[Proof, ...]:
+def proofs(credential: CredentialSettings, source: SecretSource) -> tuple[Proof, ...]:
+    """A credential's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
     text = source.read()
     if text is None:
         raise UnusableKey("is missing")

@@ -125,3 +125,18 @@ async def test_a_blank_behind_the_secret(tmp_path: Path, secret: bytes, told: bo
         text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
     assert ("client_secret begins or ends with a blank" in text) is told
     assert "s3cret" not in text
+
+
+async def test_check_finds_a_key_that_cannot_sign(tmp_path: Path) -> None:
+    """`check` says the same of the key, with code 2; a good one is fine."""
+    bad, good = (
+        key_file(tmp_path / f"{curve.name}.pem", curve)
+        for curve in (ec.SECP256R1(), ec.SECP384R1())
+    )
+    async with Sso() as sso:
+        result = await dhp("check", "--config", write(tmp_path, signing(sso, bad)))
+        fine = await dhp("check", "--config", write(tmp_path, signing(sso, good)))
+        assert sso.requests == []
+    assert (result.code, result.out.count("\n")) == (2, 1)
+    assert f"credentials.default.private_key_file: {bad}: is an EC key of the curve" in result.out
+    assert fine.code == 0
