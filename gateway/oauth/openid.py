@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from gateway.oauth.token_response import jwt_claims, parse_object
 _log = logging.getLogger(__name__)
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
+_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 # Signatures by a public key only: "none" and those with a shared secret prove nothing here.
 _ALGORITHMS: Final = [
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -181,9 +183,10 @@ class Provider:
 def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:
     def url(name: str) -> str | None:
         value = document.get(name)
+        if not isinstance(value, str) or not _URL.fullmatch(value):
+            return None
         # Nothing that is protected by TLS leads to what is not.
-        ok = isinstance(value, str) and value.startswith(("https://", f"{scheme}://"))
-        return value if ok else None
+        return value if value.startswith(("https://", f"{scheme}://")) else None
 
     return Metadata(
         issuer=str(document["issuer"]),

@@ -32,7 +32,8 @@ def new_secret() -> str:
 
 def digest(*secret_parts: str) -> str:
     """What the store knows of a secret."""
-    return hashlib.sha256("\n".join(secret_parts).encode()).hexdigest()
+    # What a browser shows may be anything, even what no UTF-8 is made of.
+    return hashlib.sha256("\n".join(secret_parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

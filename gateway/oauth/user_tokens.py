@@ -121,8 +121,6 @@ class UserTokens:
             if self._clock() < session.pause_until:
                 raise _rejected("the platform refused this user's fresh tokens just before")
             await self._renewed(session)
-        if session.token == rejected:
-            raise _rejected("the SSO gave the token again that the platform refuses")
         return session.token
 
     def drop(self, credential: str, token: Token) -> None:
@@ -180,9 +178,12 @@ class UserTokens:
             raise GatewayError(SHUTTING_DOWN, close=True)
         if session.ended:
             raise self._sign_in_again()
-        if not self._usable(session, self._clock()) and session.failures:
-            wait = max(1.0, session.renew_from - self._clock())
-            raise _unavailable("the SSO gave no new token", wait)
+        if self._usable(session, self._clock()):
+            return
+        if session.token == session.rejected and not session.failures:
+            raise _rejected("the SSO gave the token again that the platform refuses")
+        wait = max(1.0, session.renew_from - self._clock())
+        raise _unavailable("the SSO gave no new token", wait)
 
     def _launch(self, session: Session) -> asyncio.Task[None] | None:
         """The renewal under way, or a new one; None where nothing can renew."""
@@ -202,6 +203,9 @@ class UserTokens:
             session.failures, session.renew_from = 0, 0.0
         except TokenRequestError as error:
             await self._failed(session, error)
+        except Exception as error:  # a bug must not let old tokens out; its text may hold anything
+            _log.error("a renewal broke: %s", type(error).__name__)
+            await self._failed(session, TokenRequestError("transient", "internal error"))
         finally:
             session.flight = None
 

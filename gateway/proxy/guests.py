@@ -87,7 +87,8 @@ class BrowserRules:
 
     def login_path(self, return_to: str) -> str:
         """Where the sign-in begins that leads back to `return_to`."""
-        return f"{self.prefix}/auth/login?return_to={quote(return_to, safe='/')}"
+        target = quote(return_to, safe="/", errors="surrogateescape")
+        return f"{self.prefix}/auth/login?return_to={target}"
 
 
 @dataclass(frozen=True, slots=True)

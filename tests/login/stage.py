@@ -147,8 +147,11 @@ class Stage:
 async def stage(
     fhir_base_url: str, token_url: str, authorize_url: str, /, **sections: Any
 ) -> AsyncIterator[Stage]:
-    """A gateway whose login is enabled; `login` in `sections` changes its settings."""
-    port = free_port()
+    """A gateway whose login is enabled; `login` in `sections` changes its settings.
+
+    `port` is where it listens, any free one without it.
+    """
+    port = sections.pop("port", None) or free_port()
     base = f"http://127.0.0.1:{port}"
     login = {
         "enabled": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote, urlencode
@@ -69,6 +70,7 @@ async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> No
     sso, scene = silent
     browser = await scene.browser()
     begun = await browser.begin()
+    own = begun.set_cookies[0].partition(";")[0]
     for query in (
         "",
         "code=a-code",
@@ -78,9 +80,26 @@ async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> No
         f"code=a-code&code=another&state={begun.query['state']}",
         f"code=a-code&state={begun.query['state']}&state=made-up",
     ):
-        page = await browser.open(f"/auth/callback?{query}")
+        page = await browser.open(f"/auth/callback?{query}", Cookie=own)
         assert page.status in (400, 502)
     assert sso.user_requests == []
+
+
+async def test_bytes_that_are_no_text(scene: Stage) -> None:
+    """Raw bytes in addresses and cookies are judged like any others; nothing breaks."""
+    for target in ("/fhir/Patient?name=\xff", "/auth/callback?code=\xff&state=\xff"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", scene.gateway.address.port)
+        lines = [
+            f"GET {target} HTTP/1.1",
+            "Host: a",
+            "Accept: text/html",
+            "Cookie: dhp-session=\xff",
+        ]
+        lines += ["Connection: close", "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1"))
+        status = int((await reader.read()).split()[1])
+        writer.close()
+        assert status in (302, 400)
 
 
 async def test_code_injection(victim: Browser, attacker: Browser) -> None:

@@ -193,6 +193,22 @@ async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(benc
     assert len(bench.sso.asked) == 1
 
 
+async def test_the_same_token_again_is_none(bench: Bench) -> None:
+    """An SSO that gives the refused token once more has given nothing."""
+    session, credential = await bench.session()
+    bench.sso.script.append("t0")
+    with pytest.raises(GatewayError, match="token-rejected"):
+        await bench.tokens.replace(credential, session.token)
+
+
+async def test_a_bug_lets_no_old_token_out(bench: Bench) -> None:
+    """Whatever breaks in a renewal, an expired token is never used."""
+    _, credential = await bench.session()
+    bench.clock.now += LIFETIME
+    with pytest.raises(GatewayError, match="sso-unavailable"):
+        await bench.tokens.obtain(credential)  # the script is empty, which breaks the endpoint
+
+
 async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Bench) -> None:
     """There is nothing to ask the SSO with."""
     session, credential = await bench.session(renewable=False)
