@@ -1,0 +1,123 @@
+"""A headless Chromium that tests tell what to do, and an OpenID-certified SSO."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+NPM_CI = f"npm ci --prefix {HERE.relative_to(HERE.parents[1])}"
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+# A browser takes its time on a busy machine, and fetching what is missing counts too.
+_TIMEOUT = 300
+_LONGEST_LINE = 64 * 1024 * 1024
+_PATIENCE = 60
+
+Sso = Callable[..., AbstractAsyncContextManager[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real programs have to be fetched and started: the tests here may take longer."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT))
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The node program, with the packages of package-lock.json beside the scripts."""
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        pytest.skip(f"node and npm are missing: apt-get install nodejs npm, then {NPM_CI}")
+    installed = HERE / "node_modules" / ".package-lock.json"
+    if (
+        not installed.exists()
+        or installed.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime
+    ):
+        done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"the packages cannot be installed: {NPM_CI}\n{done.stderr[-500:]}")
+        installed.touch()
+    return program
+
+
+class Person:
+    """Somebody at a browser. What it does is one line to `walk.mjs`, and so is what came of it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin, self._stdout = process.stdin, process.stdout
+
+    async def do(self, what: str, **told: Any) -> dict[str, Any]:
+        """Do it; an error of the browser is one of the test."""
+        self._stdin.write(json.dumps({"do": what, **told}).encode() + b"\n")
+        await self._stdin.drain()
+        async with asyncio.timeout(_PATIENCE):
+            answer: dict[str, Any] = json.loads(await self._stdout.readline())
+        assert "error" not in answer, f"{what} {told}: {answer['error']}"
+        return answer
+
+    async def run(self, script: str, **told: Any) -> Any:
+        """What a script of the page comes to."""
+        return (await self.do("run", script=script, **told)).get("value")
+
+
+@pytest.fixture
+async def person(node: str) -> AsyncIterator[Person]:
+    """A new browser with nothing in it."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium-headless-shell")
+    async with _process(node, str(HERE / "walk.mjs"), program) as process:
+        yield Person(process)
+
+
+@pytest.fixture
+def certified_sso(node: str) -> Sso:
+    """Starts oidc-provider; gives its issuer."""
+
+    @contextlib.asynccontextmanager
+    async def begin(**settings: Any) -> AsyncIterator[str]:
+        script = str(HERE / "oidc_provider.mjs")
+        async with _process(node, script, json.dumps(settings)) as process:
+            assert process.stdout is not None
+            issuer: str = json.loads(await process.stdout.readline())["issuer"]
+            yield issuer
+            process.terminate()
+
+    return begin
+
+
+@contextlib.asynccontextmanager
+async def _process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=HERE,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LONGEST_LINE,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        # Its end of input is where the browser is closed.
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,196 @@
+"""A real browser signs in: at the sandbox's SSO and at oidc-provider, and attacks fail in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from gateway.sandbox import Sandbox
+from tests.browser.conftest import Person, Sso
+from tests.doubles.gateway import CLIENT_SECRET
+from tests.doubles.platform import Platform
+from tests.login.stage import Stage, free_port, sandbox, stage
+
+READ = "fetch('/fhir/Patient/1').then(answer => answer.status)"
+SIGN_OUT = (
+    "fetch('/auth/logout', {method: 'POST', headers: {'X-Requested-With': 'test'}})"
+    ".then(answer => answer.status)"
+)
+
+
+@contextlib.asynccontextmanager
+async def demo() -> AsyncIterator[tuple[Sandbox, Stage]]:
+    """The embedded platform with its example page, and a gateway that it may call."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    async with sandbox(gateway_url=base) as platform:
+        login = {
+            "allowed_return_origins": [platform.origin],
+            "cors_origins": [platform.origin],
+        }
+        async with stage(
+            platform.fhir_base_url,
+            platform.token_url,
+            platform.authorize_url,
+            login=login,
+            port=port,
+        ) as scene:
+            yield platform, scene
+
+
+async def agree(person: Person, tab: int = 0) -> None:
+    """Sign in at the sandbox's page."""
+    await person.do("fill", tab=tab, selector="#username", value="dr.karimova")
+    await person.do("click", tab=tab, selector="button[value=allow]")
+
+
+async def test_the_example_page_lists_patients(person: Person) -> None:
+    """A page of another origin signs in, reads over the gateway, and signs out."""
+    async with demo() as (platform, _):
+        await person.do("open", url=platform.example_url)
+        await person.do("wait", selector="#who", text="Nobody")
+        await person.do("click", selector="#sign-in")
+        await agree(person)
+        listed = await person.do("wait", selector="#patients li")
+        assert "Signed in: dr.karimova" in listed["text"]
+        (cookie,) = (await person.do("cookies"))["cookies"]
+        assert cookie["name"] == "dhp-session"
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+        await person.do("click", selector="#sign-out")
+        await person.do("wait", selector="#who", text="Nobody")
+        assert (await person.do("cookies"))["cookies"] == []
+
+
+async def test_tabs_and_the_back_button(person: Person) -> None:
+    """Two tabs begin at once and both arrive; an old answer leads to a page that starts anew."""
+    async with demo() as (_, scene):
+        wanted = [f"{scene.base}/fhir/Patient?_count={n}" for n in (1, 2)]
+        for tab, url in enumerate(wanted):
+            await person.do("open", tab=tab, url=url)
+        for tab in (1, 0):
+            await agree(person, tab)
+            await person.do("arrive", tab=tab, url=wanted[tab])
+        await person.do("back", tab=0)
+        await agree(person)
+        again = await person.do("wait", selector="h1", text="You are not signed in")
+        assert again["url"].startswith(f"{scene.base}/auth/callback?")
+        await person.do("click", selector="a")
+        await agree(person)
+        await person.do("arrive", url=f"{scene.base}/auth/session")
+        assert await person.run("document.body.innerText.includes('dr.karimova')")
+
+
+async def test_a_certified_provider(person: Person, certified_sso: Sso) -> None:
+    """At oidc-provider: signed in, read, renewed with rotation, signed out; no token in sight."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    client = {"id": "hospital-17", "secret": CLIENT_SECRET}
+    redirect_uri = f"{base}/auth/callback"
+    async with (
+        certified_sso(redirectUri=redirect_uri, client=client, lifetime=2) as issuer,
+        Platform() as platform,
+        stage(
+            platform.url,
+            f"{issuer}/token",
+            issuer,
+            login={"scope": "openid"},
+            port=port,
+        ) as scene,
+    ):
+        await person.do("open", url=f"{base}/fhir/Patient/1")
+        await person.do("fill", selector="input[name=login]", value="dr.karimova")
+        await person.do("fill", selector="input[name=password]", value="any")
+        await person.do("click", selector="button[type=submit]")
+        await person.do("wait", selector="button", text="Continue")
+        await person.do("click", selector="button[type=submit]")
+        landed = await person.do("arrive", url=f"{base}/fhir/Patient/1")
+        assert '"resourceType":"Patient"' in landed["text"]
+        assert (await person.do("open", tab=1, url=f"{base}/fhir/Patient/2"))["status"] == 200
+        tokens: set[str | None] = set()
+        while len(tokens) < 3:
+            assert [await person.run(READ, tab=tab) for tab in (0, 1)] == [200, 200]
+            tokens = {seen.header("authorization") for seen in platform.seen}
+        assert await person.run(SIGN_OUT) == 200
+        assert [await person.run(READ, tab=tab) for tab in (0, 1)] == [401, 401]
+        (login,) = await scene.audit("login")
+        assert (login["user"], login["outcome"]) == ("dr.karimova", "success")
+        shown = str(await person.do("seen"))
+        assert "dr.karimova" in shown
+        assert [token for token in tokens if (token or "").removeprefix("Bearer ") in shown] == []
+
+
+EVIL = """<!doctype html><form id="form" method="post" target="frame"></form>
+<iframe name="frame"></iframe>"""
+
+
+@contextlib.asynccontextmanager
+async def evil_page() -> AsyncIterator[str]:
+    """A page of another site: for browsers, localhost is none of 127.0.0.1."""
+
+    async def show(_request: web.Request) -> web.Response:
+        return web.Response(text=EVIL, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", show)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://localhost:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_page_of_another_site_does_nothing(person: Person) -> None:
+    """Forms, fetches and frames of a foreign page neither write, read nor sign out."""
+    async with demo() as (platform, scene), evil_page() as evil:
+        await person.do("open", url=f"{scene.base}/fhir/Patient?_count=1")
+        await agree(person)
+        await person.do("arrive", url=f"{scene.base}/fhir/Patient")
+        before = platform.counters.fhir_requests
+        await person.do("open", tab=1, url=evil)
+        for path in ("/auth/logout", "/fhir/Patient"):
+            tried = await _attempts(person, scene.base + path)
+            assert tried == ["opaque", "failed", "failed"]
+        await person.run(
+            f"document.querySelector('iframe').src = '{scene.base}/auth/session'", tab=1
+        )
+        assert platform.counters.fhir_requests == before
+        # As a whole page, where the browser sends the cookie of a form at most for a GET.
+        whole = f"form.action = '{scene.base}/auth/logout', form.target = '_self', form.submit()"
+        await person.run(f"void ({whole})", tab=1)
+        # For each path a form and a fetch that needs no preflight, and the whole page.
+        assert set(await _statuses_of_posts(scene, 5)) == {401, 403}
+        assert await person.run("fetch('/auth/session').then(a => a.json()).then(a => a.signed_in)")
+
+
+async def _statuses_of_posts(scene: Stage, count: int) -> list[int]:
+    """What became of the POSTs, once there were so many."""
+    async with asyncio.timeout(30):
+        while True:
+            records = await scene.audit("exchange")
+            found = [each["status"] for each in records if each["method"] == "POST"]
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def _attempts(person: Person, url: str) -> list[Any]:
+    """What fetches of all modes come to, after a form has been sent."""
+    await person.run(f"void (form.action = '{url}', form.submit())", tab=1)
+    options = [
+        "{method: 'POST', mode: 'no-cors', credentials: 'include', body: '{}'}",
+        "{method: 'POST', credentials: 'include', headers: {'X-Requested-With': 'x'}}",
+        "{credentials: 'include'}",
+    ]
+    return [
+        await person.run(
+            f"fetch('{url}', {each}).then(answer => answer.type).catch(() => 'failed')", tab=1
+        )
+        for each in options
+    ]

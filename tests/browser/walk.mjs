@@ -1,0 +1,86 @@
+// A person at a headless Chromium, told what to do by lines of JSON on standard input.
+//
+// Each line is {do, ...}; each answer is one line of JSON, {ok} or {error}. The browser is Debian's
+// package; its path is the first argument. All that the pages sent, got and kept is remembered for
+// `seen`.
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const browser = await chromium.launch({
+  executablePath: process.argv[2],
+  args: ['--no-sandbox', '--disable-gpu'],
+});
+const context = await browser.newContext();
+const pages = [];
+const traffic = [];
+
+const watch = (page) => {
+  page.on('response', async (response) => {
+    const entry = {
+      url: response.url(),
+      status: response.status(),
+      sent: JSON.stringify(await response.request().allHeaders().catch(() => ({}))),
+      headers: JSON.stringify(await response.allHeaders().catch(() => ({}))),
+      body: await response.text().catch(() => ''),
+    };
+    traffic.push(entry);
+  });
+  page.on('console', (message) => traffic.push({ url: page.url(), body: message.text() }));
+};
+
+const page = (number) => pages[number ?? 0];
+
+const commands = {
+  open: async ({ tab, url }) => {
+    pages[tab ?? 0] ??= await context.newPage().then((made) => (watch(made), made));
+    const response = await page(tab).goto(url);
+    return { url: page(tab).url(), status: response?.status() ?? 0 };
+  },
+  click: async ({ tab, selector }) => {
+    await page(tab).click(selector);
+    return {};
+  },
+  fill: async ({ tab, selector, value }) => {
+    await page(tab).fill(selector, value);
+    return {};
+  },
+  wait: async ({ tab, selector, text }) => {
+    const found = page(tab).locator(selector, text === undefined ? {} : { hasText: text });
+    await found.first().waitFor({ state: 'visible' });
+    return { url: page(tab).url(), text: await page(tab).locator('body').innerText() };
+  },
+  arrive: async ({ tab, url }) => {
+    await page(tab).waitForURL((at) => at.href.startsWith(url));
+    return { url: page(tab).url(), text: await page(tab).locator('body').innerText() };
+  },
+  back: async ({ tab }) => {
+    await page(tab).goBack();
+    return { url: page(tab).url() };
+  },
+  run: async ({ tab, script }) => ({ value: await page(tab).evaluate(script) }),
+  cookies: async () => ({ cookies: await context.cookies() }),
+  seen: async () => {
+    const kept = [];
+    for (const each of pages) {
+      kept.push(await each.content());
+      kept.push(
+        await each.evaluate(
+          () => JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie,
+        ),
+      );
+    }
+    return { traffic, kept };
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const told = JSON.parse(line);
+  let answer;
+  try {
+    answer = await commands[told.do](told);
+  } catch (error) {
+    answer = { error: String(error) };
+  }
+  console.log(JSON.stringify(answer));
+}
+await browser.close();
