@@ -28,6 +28,8 @@ from gateway import (
 from gateway.admin.health import Readiness
 from gateway.admin.listening import OperatorRunner
 from gateway.admin.server import build as build_admin
+from gateway.admin.status import Sources, Status
+from gateway.admin.traffic import Traffic
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
 from gateway.proxy.accepting import Acceptor
@@ -70,6 +72,7 @@ class Gateway:
         self._stopping = False
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
+        self._traffic = Traffic(time.monotonic, time.time)
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -163,7 +166,9 @@ class Gateway:
         )
         self._stack.push_async_callback(session.close)
         store = shared_store.open_store(self.settings, self._stack)
-        self._around = Surroundings(session, store, self.metrics, self.audit)
+        self._around = Surroundings(
+            session, store, self.metrics, self.audit, note=self._traffic.note
+        )
         tls = certificates.listen_tls(self.settings)
         core = Core(self.settings, self._around)
         self._cores = Cores(core)
@@ -215,9 +220,24 @@ class Gateway:
             metrics=self.metrics,
             readiness=self.readiness,
             public_keys=lambda: wiring.public_keys(self.settings),
+            status=self._status(),
         )
         self.admin_address = self._admin_listening.address
         await serve_admin(self._stack, application, self._admin_listening)
+
+    def _status(self) -> Status:
+        return Status(
+            Sources(
+                settings=lambda: self.settings,
+                tokens=lambda: self._cores.current.tokens.states(),
+                circuit=lambda: self._cores.current.circuit.state,
+                connections=self._cores.connections,
+                inflight=lambda: self._cores.inflight,
+                audit_available=lambda: self.audit.available,
+                draining=lambda: self._stopping,
+            ),
+            self._traffic,
+        )
 
     def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
+def _unnoted(exchange: Exchange) -> None:
+    """Nobody else wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What outlives every version of the settings."""
@@ -59,11 +63,16 @@ class Surroundings:
     metrics: Metrics
     audit: AuditTrail
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
+    note: Callable[[Exchange], None] = _unnoted
 
     def account(self, exchange: Exchange) -> None:
-        """The end of every exchange: one update of the metrics and one audit record."""
+        """The end of every exchange: one update of the metrics and one audit record.
+
+        `note` is told too.
+        """
         self.metrics.exchange(exchange)
         self.audit.exchange(exchange)
+        self.note(exchange)
 
 
 class Core:

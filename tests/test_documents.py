@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -23,6 +24,18 @@ from gateway.telemetry.metrics import Metrics
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 LATER = "not available in this version"
+
+
+class NoStatus:
+    """A status that is not asked."""
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """As status."""
+        return "en"
+
+    def facts(self, language: str) -> dict[str, Any]:
+        """As status."""
+        return {}
 
 
 def test_generated_documents_are_up_to_date() -> None:
@@ -91,7 +104,7 @@ def test_only_commands_that_there_are_get_named() -> None:
 def test_every_page_for_operators_that_is_named_answers() -> None:
     """settings.md and operations.md name pages that are there, or say that they are not yet."""
     nothing = Readiness(tokens=dict, circuit_open=bool, draining=bool)
-    application = build(metrics=Metrics(), readiness=nothing)
+    application = build(metrics=Metrics(), readiness=nothing, status=NoStatus())
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
     for name in ("docs/settings.md", "docs/operations.md", "README.md"):

@@ -1,4 +1,4 @@
-"""The operators' listener as a plain aiohttp application: `/livez`, `/readyz`, `/metrics`, keys.
+"""The operators' listener as a plain aiohttp application: health, `/metrics`, `/status`, keys.
 
 It never shares a port with the callers, reads no request body and shows no patient data.
 """
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import orjson
 from aiohttp import hdrs, web
 
+from gateway.admin import status_page
 from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,6 +42,18 @@ class Report(Protocol):
         ...
 
 
+class StatusReport(Protocol):
+    """The facts behind `/status`."""
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """The language to answer in."""
+        ...
+
+    def facts(self, language: str) -> dict[str, Any]:
+        """The facts, with sentences in this language."""
+        ...
+
+
 async def _at_hand() -> None:
     """The facts are in this process."""
 
@@ -55,11 +68,13 @@ def build(
     readiness: Report,
     refresh: Callable[[], Awaitable[None]] = _at_hand,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
+    status: StatusReport | None = None,
 ) -> web.Application:
     """The application for `admin.address`.
 
     `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
     `public_keys` gives the JWKs that the SSO is to know us by; it may read files.
+    Without `status` there are no `/status` and `/status.json`.
     """
 
     async def livez(request: web.Request) -> web.Response:
@@ -86,12 +101,31 @@ def build(
 
     application = web.Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
-    application.router.add_get("/", _index)
+    links = _LINKS if status is None else {**_LINKS, **_STATUS_LINKS}
+    application.router.add_get("/", _index(links))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
+    if status is not None:
+        _add_status(application, status)
     return application
+
+
+def _add_status(application: web.Application, status: StatusReport) -> None:
+    def facts_for(request: web.Request) -> dict[str, Any]:
+        accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
+        return status.facts(status.language(request.query.get("lang"), accepted or None))
+
+    async def for_people(request: web.Request) -> web.Response:
+        text = status_page.page(facts_for(request))
+        return web.Response(text=text, content_type="text/html", headers=status_page.HEADERS)
+
+    async def for_programs(request: web.Request) -> web.Response:
+        return _json(HTTPStatus.OK, facts_for(request), {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
+
+    application.router.add_get("/status", for_people)
+    application.router.add_get("/status.json", for_programs)
 
 
 _LINKS: Final = {
@@ -100,11 +134,19 @@ _LINKS: Final = {
     "/metrics": "for Prometheus",
     "/.well-known/jwks.json": "the public keys by which the SSO is to know the gateway",
 }
+_STATUS_LINKS: Final = {
+    "/status": "for people: can care go on, and if not, what to do",
+    "/status.json": "the same facts for programs",
+}
 
 
-async def _index(request: web.Request) -> web.Response:
+def _index(links: Mapping[str, str]) -> Handler:
     """What there is, for those who come with a browser."""
-    return _json(HTTPStatus.OK, {"links": _LINKS})
+
+    async def index(request: web.Request) -> web.Response:
+        return _json(HTTPStatus.OK, {"links": links})
+
+    return index
 
 
 @web.middleware

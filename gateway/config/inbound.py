@@ -132,7 +132,7 @@ class ListenSettings(Section):
 
 
 class AdminSettings(Section):
-    """The operators' listener: `/livez`, `/readyz`, `/metrics`, `/.well-known/jwks.json`."""
+    """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/.well-known/jwks.json`."""
 
     address: AddressText = Field(
         default=Address("127.0.0.1", 9090),

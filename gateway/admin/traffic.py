@@ -1,0 +1,168 @@
+"""What happened to requests in the last hour, minute by minute: the charts of `/status`.
+
+Told of every exchange at its end, at a fixed cost and in a fixed amount of memory. Keeps nothing of
+an exchange but words from closed sets, numbers and times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from gateway.exchange import Exchange
+from gateway.telemetry.timestamp import Timestamp
+
+MINUTES: Final = 60
+_RECENT: Final = 5
+_SHOWN: Final = 10
+# Names come from the settings, which may be reloaded for ever.
+_MOST_CALLERS: Final = 500
+_OTHERS: Final = "(others)"
+# An error that the platform made, and the gateway passed on.
+PLATFORM_ERROR: Final = "platform-error"
+
+
+class _Minute:
+    __slots__ = ("errors", "number", "reasons", "requests", "slowest", "slowest_of")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.requests = 0
+        self.errors = 0
+        self.reasons: dict[str, int] = {}
+        self.slowest = -1.0
+        self.slowest_of: tuple[str, str, int, float] = ("", "", 0, 0.0)
+
+
+class _Tally:
+    __slots__ = ("errors", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+
+
+class Traffic:
+    """A ring of the last hour's minutes; `clock` is the one that exchanges are measured with.
+
+    An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up, and not
+    a refusal (4xx), which only shows among the reasons.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._minutes = [_Minute(-1) for _ in range(MINUTES)]
+        self._callers: dict[str, _Tally] = {}
+        # When each reason was last seen (Unix time), with which status, and how often in all.
+        self._last: dict[str, tuple[float, int, int]] = {}
+
+    def note(self, exchange: Exchange) -> None:
+        """Count an exchange that has ended."""
+        duration = exchange.duration
+        number = int((exchange.started + duration) // 60)
+        minute = self._minutes[number % MINUTES]
+        if minute.number != number:
+            minute = self._minutes[number % MINUTES] = _Minute(number)
+        minute.requests += 1
+        if duration > minute.slowest:
+            minute.slowest = duration
+            minute.slowest_of = (
+                *(exchange.interaction, exchange.resource, exchange.status),
+                exchange.started_at + duration,
+            )
+        tally = self._callers.get(exchange.caller)
+        if tally is None:
+            tally = self._meet(exchange.caller)
+        tally.requests += 1
+        if exchange.reason or exchange.status >= 500 or exchange.status == 0:
+            self._note_error(exchange, minute, tally)
+
+    def _meet(self, caller: str) -> _Tally:
+        name = caller if len(self._callers) < _MOST_CALLERS else _OTHERS
+        return self._callers.setdefault(name, _Tally())
+
+    def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:
+        if exchange.aborted and not exchange.reason:
+            return
+        if exchange.status >= 500 or exchange.status == 0 or exchange.aborted:
+            minute.errors += 1
+            tally.errors += 1
+        reason = exchange.reason or PLATFORM_ERROR
+        minute.reasons[reason] = minute.reasons.get(reason, 0) + 1
+        before = self._last.get(reason)
+        count = 1 if before is None else before[2] + 1
+        self._last[reason] = (exchange.started_at + exchange.duration, exchange.status, count)
+
+    def recent(self) -> tuple[int, int]:
+        """Requests and errors of the last five minutes."""
+        last = [minute for _, minute in self._hour()][-_RECENT:]
+        return sum(each.requests for each in last), sum(each.errors for each in last)
+
+    def facts(self) -> dict[str, Any]:
+        """For `/status.json`; times in UTC, counts of callers since the start."""
+        iso = Timestamp().iso
+        hour = list(self._hour())
+        return {
+            "last_hour": {
+                "requests": sum(minute.requests for _, minute in hour),
+                "errors": sum(minute.errors for _, minute in hour),
+                "minutes": [
+                    {"from": iso(begin), "requests": minute.requests, "errors": minute.errors}
+                    for begin, minute in hour
+                ],
+            },
+            "slowest": _slowest([minute for _, minute in hour]),
+            "errors": self._errors([minute for _, minute in hour]),
+            "callers": [
+                {"name": name, "requests": tally.requests, "errors": tally.errors}
+                for name, tally in sorted(self._callers.items())
+            ],
+        }
+
+    def _hour(self) -> Iterator[tuple[float, _Minute]]:
+        """Unix time of the beginning and counts of each minute, the newest last."""
+        now = self._clock()
+        newest = int(now // 60)
+        offset = self._wall_clock() - now
+        for number in range(newest - MINUTES + 1, newest + 1):
+            minute = self._minutes[number % MINUTES]
+            found = minute if minute.number == number else _Minute(number)
+            yield number * 60 + offset, found
+
+    def _errors(self, minutes: list[_Minute]) -> list[dict[str, Any]]:
+        iso = Timestamp().iso
+        newest_first = sorted(self._last.items(), key=lambda item: item[1][0], reverse=True)
+        return [
+            {
+                "reason": reason,
+                "last_at": iso(at),
+                "last_status": status,
+                "last_hour": sum(minute.reasons.get(reason, 0) for minute in minutes),
+                "since_start": count,
+            }
+            for reason, (at, status, count) in newest_first
+        ]
+
+
+def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:
+    iso = Timestamp().iso
+    used = sorted(
+        (minute for minute in minutes if minute.requests), key=lambda each: -each.slowest
+    )[:_SHOWN]
+    return [
+        {
+            "interaction": interaction,
+            "resource": resource,
+            "status": status,
+            "at": iso(at),
+            "duration_ms": round(minute.slowest * 1000, 1),
+        }
+        for minute in used
+        for interaction, resource, status, at in (minute.slowest_of,)
+    ]
