@@ -24,7 +24,7 @@ _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--soft:#f1f3f5;--line:#8a929b}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#15181c;--soft:#22272e;--line:#8a929b}}
 body{font:16px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);
-max-width:64rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
+max-width:64rem;margin:0 auto;padding:1rem;overflow-wrap:break-word}
 h1{font-size:1.1rem}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
 a{color:inherit}nav a{padding:.4rem}nav a[aria-current]{font-weight:bold}
 .care{border:3px solid var(--ink);border-radius:.5rem;padding:.6rem 1rem;background:var(--soft)}
