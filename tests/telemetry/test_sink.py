@@ -56,11 +56,19 @@ def open_writer(records: Records) -> Callable[..., Writer]:
 
 
 @pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Sets how large a file this process may write: the write that crosses it is cut short."""
+def file_size_limit() -> Iterator[Callable[[int | None], None]]:
+    """Sets how large a file this process may write: the write that crosses it is cut short.
+
+    To be lifted (None) within the test: before teardown pytest writes to its own, larger log.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def limit(size: int | None) -> None:
+        soft = before[0] if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    limit(None)
 
 
 def _lines(count: int, width: int = 100) -> list[bytes]:
@@ -182,7 +190,7 @@ async def test_a_short_write_is_continued_where_it_ended(
     writer.put(_lines(4))
     await until(lambda: not writer.available)
     assert path.stat().st_size == 150
-    file_size_limit(10_000)
+    file_size_limit(None)
     assert await writer.close(5) == 0
     os.close(fd)
     assert path.read_bytes() == b"".join(_lines(4))
@@ -200,7 +208,7 @@ async def test_a_line_given_up_half_written_does_not_spoil_the_next(
     await until(lambda: records.count.total() == 4)
     writer.put([b"{refused}\n"])
     await until(lambda: records.count.total() == 5)
-    file_size_limit(10_000)
+    file_size_limit(None)
     writer.put([b"{next}\n"])
     assert await writer.close(5) == 0
     os.close(fd)
