@@ -219,13 +219,6 @@ def passed_through_us(via: bytes | None) -> bool:
     return via is not None and _OUR_VIA.search(via) is not None
 
 
-def connection_tokens(value: bytes | None) -> frozenset[bytes]:
-    """The options of a Connection field, in lower case."""
-    if value is None:
-        return frozenset()
-    return frozenset(token.strip().lower() for token in value.split(b","))
-
-
 def to_caller(
     raw: RawHeaders, request_id: str, translate: Callable[[bytes, bytes], bytes] | None = None
 ) -> list[bytes]:

@@ -7,7 +7,6 @@ passes as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,12 +23,12 @@ from gateway.fhir.links import (
     rewriter_for,
 )
 from gateway.fhir.sign_in_offers import StatementRewriter
+from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.relay import Passage
 
-_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _LINK_FIELDS: Final = frozenset((b"location", b"content-location", b"link"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
@@ -77,7 +76,7 @@ class Rewriting:
         return self._by_host(header.text(b"host") or "", scheme)
 
     def _for_host(self, host: str, scheme: str) -> Translation:
-        if _AUTHORITY.fullmatch(host) is None:
+        if not strict.is_host(host.encode()):
             return self._translation(None)
         return self._translation(f"{scheme}://{host}{self._bases.base_path}")
 

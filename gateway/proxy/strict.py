@@ -46,7 +46,7 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         raise _refused(_UPGRADE)
     if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
         raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
-    if not _is_host(values.get(b"host")):
+    if not is_host(values.get(b"host")):
         raise _refused("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
@@ -56,7 +56,7 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         raise GatewayError(errors.LOOP, detail)
 
 
-def _is_host(value: bytes | None) -> bool:
+def is_host(value: bytes | None) -> bool:
     """Whether a Host field names a host and perhaps a port (RFC 9112 section 3.2).
 
     Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
