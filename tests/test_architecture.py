@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "oauth": _RECORD,
     "telemetry": _RECORD,
     "proxy": _RECORD | _KNOWLEDGE,
+    "outbox": _RECORD | {"fhir"},
     "admin": _RECORD | _KNOWLEDGE | {"proxy"},
     "sandbox": set(),
     "wiring": _RECORD | _KNOWLEDGE | {"proxy"},

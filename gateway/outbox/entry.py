@@ -1,0 +1,138 @@
+"""What the outbox keeps of one write.
+
+    waiting ──claim──▶ sending ──▶ delivered
+       ▲                 │ ├────▶ failed     refused by the platform, or too old
+       └──not delivered──┘ └────▶ unclear    it may have been done, and must not be done twice
+    failed, unclear ──retry──▶ waiting        (a person)
+    waiting, failed ──cancel─▶ cancelled      (the caller)
+    waiting, failed, unclear ──drop──▶ dropped (a person)
+
+An entry blocks what comes after it in its orders until it is delivered, cancelled or dropped.
+Times are seconds since 1970. `Entry` shows nothing of a patient; `Request` and `Response` are
+encrypted wherever they are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+RawLines = tuple[tuple[bytes, bytes], ...]
+
+
+class State(StrEnum):
+    """Where an entry is; the values of the metric label `state`."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNCLEAR = "unclear"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+
+
+# These stand in the way of later entries of the same order, and count towards the limits.
+BLOCKING: Final = frozenset({State.WAITING, State.SENDING, State.FAILED, State.UNCLEAR})
+# These get no further by themselves; the rest of BLOCKING does.
+NEEDS_A_PERSON: Final = frozenset({State.FAILED, State.UNCLEAR})
+
+
+class Recovery(StrEnum):
+    """What may be done after an attempt that may or may not have had its effect.
+
+    `repeat`: send it again, nothing is done twice. `ask`: the platform can be asked whether it has
+    it. `park`: neither; a person has to look.
+    """
+
+    REPEAT = "repeat"
+    ASK = "ask"
+    PARK = "park"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One write as everybody may see it.
+
+    `number` gives the order of arrival; `id` is random and part of the status URL. `due_at` is the
+    moment before which it is not tried again. `doubt`: an earlier attempt may have had its effect.
+    `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, "" for none.
+    `size` counts the bytes of the request, `attempts` how often it was sent.
+    """
+
+    number: int
+    id: str
+    caller: str
+    state: State
+    recovery: Recovery
+    doubt: bool
+    queued_at: float
+    due_at: float
+    finished_at: float | None
+    attempts: int
+    size: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The write itself, as the platform gets it but for the token.
+
+    `suffix` follows the platform's base URL: path and query, raw. `fields` are those that pass,
+    without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller knows the
+    gateway, for the links in the answer. `request_id` is that of the caller's request.
+    """
+
+    method: str
+    suffix: str
+    fields: RawLines
+    body: bytes
+    credential: str
+    interaction: str
+    resource: str
+    resource_id: str | None
+    request_id: str
+    gateway_base: str
+
+    def __repr__(self) -> str:
+        """Leaves out what may be about a patient."""
+        return f"Request({self.method} {self.interaction} {self.resource}, {len(self.body)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """How it ended: the platform's answer, or an outcome of the gateway's own.
+
+    With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: the status is
+    that of the reason and `note` says, without data of a patient, what is known. Otherwise
+    status, fields and body are the platform's, with its own URLs. `found`: the platform was asked
+    and had it; the answer is then to that question.
+    """
+
+    status: int
+    fields: RawLines = ()
+    body: bytes = b""
+    reason: str = ""
+    note: str = ""
+    found: bool = False
+
+    def __repr__(self) -> str:
+        """Leaves out what may be about a patient."""
+        return f"Response({self.status}, {self.reason!r}, {len(self.body)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is put into the outbox. `orders` are the keys of its orders, not yet hashed."""
+
+    caller: str
+    request: Request
+    orders: frozenset[str]
+    recovery: Recovery
+    doubt: bool = False
+    cause: str = ""
+
+    def __repr__(self) -> str:
+        """Leaves out what may be about a patient."""
+        return f"Draft({self.caller!r}, {self.request!r}, {self.recovery})"

@@ -1,0 +1,105 @@
+"""The outbox as the rest of the gateway sees it: put in, look, retry, cancel, drop.
+
+Delivery is the business of `gateway.outbox.delivery`, which works on the same store, in this or in
+another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from gateway.outbox.entry import Draft, Entry, Request, Response, State
+from gateway.outbox.events import Event, Observer, Step
+from gateway.outbox.store import Depth, Limits, Store
+
+
+class Outbox:
+    """Raises `OutboxUnavailable` wherever the store cannot be reached.
+
+    `observe` is told of what happens here; `wake` is called when there is something to deliver.
+    """
+
+    def __init__(
+        self, store: Store, limits: Limits, observe: Observer, wake: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._observe = observe
+        self._wake = wake
+
+    def surely_empty(self) -> bool:
+        """Whether nothing waits, as far as can be told without waiting; costs microseconds."""
+        return self._store.surely_empty()
+
+    async def blocked(self, caller: str, orders: Collection[str]) -> bool:
+        """Whether a write of these orders has to queue behind earlier ones."""
+        return not self._store.surely_empty() and await self._store.blocked(caller, orders)
+
+    async def put(self, draft: Draft) -> Entry:
+        """Keep a write; it is on the disk when this returns. Raises `OutboxFull`."""
+        entry = await self._store.put(draft, self._limits)
+        self._observe(Event(Step.QUEUED, entry, draft.cause))
+        self._wake()
+        return entry
+
+    async def entry(self, entry_id: str, caller: str | None = None) -> Entry | None:
+        """One entry, with `caller` only if it is that caller's."""
+        entry = await self._store.entry(entry_id)
+        return None if entry is None or caller not in (None, entry.caller) else entry
+
+    async def entries(
+        self,
+        *,
+        caller: str | None = None,
+        states: Collection[State] = (),
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        return await self._store.entries(caller=caller, states=states, after=after, limit=limit)
+
+    async def request(self, entry_id: str) -> Request | None:
+        """The write itself, in clear; None when it was delivered, cancelled or dropped."""
+        return await self._store.request(entry_id)
+
+    async def response(self, entry_id: str) -> Response | None:
+        """How it ended, in clear; None while it has not."""
+        return await self._store.response(entry_id)
+
+    async def cancel(self, entry_id: str, caller: str) -> Entry | None:
+        """The caller takes back what had no effect: what waits without doubt, or has failed.
+
+        None: the caller has no such entry. Raises `NotPossible`.
+        """
+        return await self._move(entry_id, State.CANCELLED, caller)
+
+    async def retry(self, entry_id: str) -> Entry | None:
+        """A person sends what has failed or is unclear once more, or at once what waits.
+
+        None: there is no such entry. Raises `NotPossible`.
+        """
+        return await self._move(entry_id, State.WAITING, None)
+
+    async def drop(self, entry_id: str) -> Entry | None:
+        """A person gives up what is not delivered. None: no such entry. Raises `NotPossible`."""
+        return await self._move(entry_id, State.DROPPED, None)
+
+    async def depth(self) -> Depth:
+        """How full it is."""
+        return await self._store.depth()
+
+    async def _move(self, entry_id: str, to: State, caller: str | None) -> Entry | None:
+        entry = await self._store.move(entry_id, to, caller=caller)
+        if entry is not None:
+            self._observe(Event(_STEPS[to], entry))
+            # What it blocked may go on.
+            self._wake()
+        return entry
+
+
+_STEPS: Final = {
+    State.WAITING: Step.RETRIED,
+    State.CANCELLED: Step.CANCELLED,
+    State.DROPPED: Step.DROPPED,
+}

@@ -1,0 +1,60 @@
+"""How the delivery sees the platform, and what an attempt can come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.outbox.entry import Entry, Request, Response
+
+
+class Effect(StrEnum):
+    """What an attempt without an answer may have done at the platform."""
+
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No answer. `cause` is a reason of `gateway.errors`, `retry_after` seconds.
+
+    `everybody`: other entries would fare the same, as the line is down or the SSO is.
+    """
+
+    effect: Effect
+    cause: str
+    retry_after: float | None = None
+    everybody: bool = True
+
+
+Result = Response | Failure
+
+
+class Found(StrEnum):
+    """The platform's answer to the question whether it has a resource."""
+
+    YES = "yes"
+    NO = "no"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`response` is what was found, for the caller; with several matches it is unclear."""
+
+    found: Found
+    response: Response | None = None
+
+
+class Sender(Protocol):
+    """Brings requests to the platform with the credential's token. Never raises but on cancel."""
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """One attempt; a status of 429 or 503 comes back as a `Failure` with no effect."""
+        ...
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """Whether the platform has what an earlier attempt may have written."""
+        ...

@@ -1,0 +1,150 @@
+"""What the outbox needs of a place to keep its entries; see `sql_store` for the one there is.
+
+Several processes may share a store. An entry that is being sent is leased to one of them; a lease
+that is not renewed ends, and the entry is then judged as after an unclear failure. Every method is
+atomic and, when it returns, on the disk. All raise `OutboxUnavailable` when the place is out of
+reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.outbox.entry import Draft, Entry, Request, Response, State
+
+
+class OutboxError(Exception):
+    """Base of what the outbox raises; texts hold nothing of a patient."""
+
+
+class OutboxUnusable(OutboxError):  # noqa: N818 - a state, not a mistake
+    """It cannot be opened: wrong key, newer schema, missing extra. An operator must act."""
+
+
+class OutboxUnavailable(OutboxError):  # noqa: N818 - a state, not a mistake
+    """It cannot be reached now, or its disk is full."""
+
+
+class OutboxFull(OutboxError):  # noqa: N818 - a state, not a mistake
+    """The entry would exceed `max_entries` or `max_bytes`; nothing was kept."""
+
+
+class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wrong
+    """The entry is in a state in which this cannot be done; `state` is that state."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(f"not possible while {state}")
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what blocks: number of entries, bytes of their requests."""
+
+    max_entries: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How full it is. `counts` by state; `size` in bytes and `oldest` are of what blocks."""
+
+    counts: dict[State, int] = field(default_factory=dict)
+    size: int = 0
+    oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An entry that the store itself moved on: its lease ended, or it grew too old."""
+
+    entry: Entry
+    why: str
+
+
+class Store(Protocol):
+    """Keeps entries. `owner` names one process; durations are seconds."""
+
+    def surely_empty(self) -> bool:
+        """Whether nothing blocks anything, as far as can be told at once and for sure."""
+        ...
+
+    async def put(self, draft: Draft, limits: Limits) -> Entry:
+        """Keep a write. Raises `OutboxFull`."""
+        ...
+
+    async def blocked(self, caller: str, orders: Collection[str]) -> bool:
+        """Whether anything of one of these orders is not delivered yet."""
+        ...
+
+    async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
+        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
+        ...
+
+    async def renew(self, owner: str, *, lease: float) -> None:
+        """Prolong all leases of this owner."""
+        ...
+
+    async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+        """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
+        ...
+
+    async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+        """Put back what may have been delivered. False: the lease was lost."""
+        ...
+
+    async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
+        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
+        ...
+
+    async def recover(self) -> Sequence[Changed]:
+        """Judge entries whose lease has ended, by their `recovery`."""
+        ...
+
+    async def expire(self, max_age: float) -> Sequence[Changed]:
+        """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
+        ...
+
+    async def purge(self, retention: float) -> int:
+        """Forget what was delivered, cancelled or dropped so long ago; how many."""
+        ...
+
+    async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
+        """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
+
+        Raises `NotPossible`. Cancelling and dropping erase the request.
+        """
+        ...
+
+    async def entry(self, entry_id: str) -> Entry | None:
+        """One entry."""
+        ...
+
+    async def entries(
+        self,
+        *,
+        caller: str | None = None,
+        states: Collection[State] = (),
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        ...
+
+    async def request(self, entry_id: str) -> Request | None:
+        """The write itself; None when it was erased."""
+        ...
+
+    async def response(self, entry_id: str) -> Response | None:
+        """How it ended; None while it has not."""
+        ...
+
+    async def depth(self) -> Depth:
+        """How full it is."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the place."""
+        ...
