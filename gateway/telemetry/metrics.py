@@ -1,7 +1,7 @@
 """Every Prometheus metric of the gateway, named here and nowhere else.
 
 Labels come from closed sets only: configured names, FHIR interactions and types, reasons, status
-codes. So the label children kept for the request path are bounded as well. What changes with every
+codes. What every request counts is `gateway.telemetry.tally`'s. What changes with every
 request but matters only to a scrape (requests in flight, connections, the circuit) is read then.
 
 The handler calls `exchange`, the platform's pool `retry`, the token cache the three `token_…`
@@ -24,23 +24,23 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.exchange import Exchange
-
-# Seconds. From a cached read on a local network to the longest `platform.response_timeout`.
-DURATION_BUCKETS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
-)
+from gateway.telemetry.tally import DURATION_BUCKETS, Tally
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
 LINK_OUTCOMES: Final = ("rewritten", "unrewritten")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
+
+# Whose end is told; `…-ca` are trust roots of one's own, `platform` is what the platform shows.
+CERTIFICATES: Final = (
+    *("listener", "caller-ca", "platform", "platform-ca", "platform-client"),
+    *("sso-ca", "syslog-ca", "syslog-client"),
+)
 
 # Why a request was sent once more:
 #   connect  no connection could be made, nothing was delivered
@@ -63,34 +63,10 @@ class Metrics:
         self._define_own_state()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        # The request path's label children, by what tells them apart.
-        self._requests_by: dict[tuple[str, str, str, int, str], Counter] = {}
-        self._bytes_by: dict[str, tuple[Counter, Counter]] = {}
-        self._durations_by: dict[str, tuple[Histogram, Histogram]] = {}
-
-    def exchange(self, exchange: Exchange) -> None:
-        """Count one finished request; `status` is `0` when the caller left before an answer."""
-        key = (
-            exchange.caller,
-            exchange.interaction,
-            exchange.resource,
-            exchange.status,
-            exchange.reason,
-        )
-        requests = self._requests_by.get(key)
-        if requests is None:
-            requests = self._requests_by[key] = self._requests.labels(*key)
-        requests.inc()
-        sizes = self._bytes_by.get(exchange.caller) or self._sizes_of(exchange.caller)
-        if exchange.request_bytes:
-            sizes[0].inc(exchange.request_bytes)
-        sizes[1].inc(exchange.response_bytes)
-        durations = self._durations_by.get(exchange.interaction) or self._durations_of(
-            exchange.interaction
-        )
-        durations[0].observe(exchange.duration)
-        if exchange.upstream_duration is not None:
-            durations[1].observe(exchange.upstream_duration)
+        # Of every exchange: one update of all that is counted of it.
+        self._tally = Tally()
+        self.exchange = self._tally.exchange
+        self.registry.register(self._tally)
 
     def retry(self, cause: str) -> None:
         """Count one more attempt to reach the platform; `cause` is one of `RETRY_CAUSES`."""
@@ -149,48 +125,18 @@ class Metrics:
         """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
+    def watch_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
+        """Ask `expiries` at every scrape when each of `CERTIFICATES` ends, in seconds since 1970."""
+        self._certificates.expiries = expiries
+
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
         return render(self.registry, accept)
 
-    def _sizes_of(self, caller: str) -> tuple[Counter, Counter]:
-        sizes = (self._request_bytes.labels(caller), self._response_bytes.labels(caller))
-        self._bytes_by[caller] = sizes
-        return sizes
-
-    def _durations_of(self, interaction: str) -> tuple[Histogram, Histogram]:
-        durations = (
-            self._durations.labels(interaction),
-            self._upstream_durations.labels(interaction),
-        )
-        self._durations_by[interaction] = durations
-        return durations
-
     def _define_requests(self) -> None:
-        self._requests = self._counter(
-            "dhp_gateway_requests",
-            "Requests answered, by what they were and how they ended.",
-            ("caller", "interaction", "resource", "status", "reason"),
-        )
-        self._durations = self._histogram(
-            "dhp_gateway_request_duration_seconds",
-            "From the request's header to the last byte of the answer.",
-            ("interaction",),
-        )
-        self._request_bytes = self._counter(
-            "dhp_gateway_request_bytes", "Bytes of request bodies.", ("caller",)
-        )
-        self._response_bytes = self._counter(
-            "dhp_gateway_response_bytes", "Bytes of answers' bodies.", ("caller",)
-        )
         self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
 
     def _define_upstream(self) -> None:
-        self._upstream_durations = self._histogram(
-            "dhp_gateway_upstream_duration_seconds",
-            "The platform's part of a request's duration, all attempts together.",
-            ("interaction",),
-        )
         self._connections = self._gauge(
             "dhp_gateway_upstream_connections", "Connections to the platform.", ("state",)
         )
@@ -245,6 +191,8 @@ class Metrics:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:
             self._config_reloads.labels(outcome)
+        self._certificates = _Certificates()
+        self.registry.register(self._certificates)
         build = self._gauge(
             "dhp_gateway_build_info", "What is running; always 1.", ("version", "python")
         )
@@ -271,6 +219,25 @@ def render(registry: CollectorRegistry, accept: str | None = None) -> tuple[str,
 
 def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
     return float(count().get(state, 0))
+
+
+class _Certificates(Collector):
+    """When certificates end. One that is in use no more has no series any more."""
+
+    def __init__(self) -> None:
+        self.expiries: Callable[[], Mapping[str, float]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dhp_gateway_certificate_expiry_timestamp_seconds",
+            "When a certificate or a trust root of one's own expires.",
+            labels=("certificate",),
+        )
+        found = self.expiries()
+        for certificate in CERTIFICATES:
+            if certificate in found:
+                family.add_metric((certificate,), found[certificate])
+        yield family
 
 
 class _WithoutStartTimes(Collector):
