@@ -72,6 +72,7 @@ class Gateway:
         self._stopping = False
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
+        self._expiries: dict[str, float] = {}
         self._traffic = Traffic(time.monotonic, time.time)
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
@@ -100,7 +101,9 @@ class Gateway:
             reloading.refuse_fixed_changes(self.settings, settings)
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._around)
+            expiries = await asyncio.to_thread(certificates.expiries, settings)
             await self._cores.replace(core)
+            self._expiries = expiries
             self._acceptor.tls = tls
             self._server.limits = wiring.listen_limits(settings)
             self.settings = settings
@@ -170,6 +173,7 @@ class Gateway:
             session, store, self.metrics, self.audit, note=self._traffic.note
         )
         tls = certificates.listen_tls(self.settings)
+        self._expiries = certificates.expiries(self.settings)
         core = Core(self.settings, self._around)
         self._cores = Cores(core)
         self._stack.push_async_callback(self._cores.close)
@@ -214,6 +218,7 @@ class Gateway:
         self.metrics.watch_circuit(lambda: self._cores.current.circuit.state)
         self.metrics.watch_connections(self._cores.connections)
         self.metrics.watch_inflight(lambda: self._cores.inflight)
+        self.metrics.watch_certificates(lambda: self._expiries)
 
     async def _open_admin(self) -> None:
         application = build_admin(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import Settings
 from gateway.wiring import StartError
+
+_log = logging.getLogger(__name__)
 
 _ENCRYPTED: Final = (
     "the key is encrypted; store it without a passphrase, readable for the gateway only"
@@ -68,6 +72,44 @@ def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | Non
     context = _verifying(ca_file, key)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def expiries(settings: Settings) -> dict[str, float]:
+    """When each certificate of the settings ends, in seconds since 1970, by what it is for.
+
+    Of a chain it is the first, of several CAs the one that lasts longest: the others may be there
+    for a change-over. One that cannot be read is left out; whoever uses it says so.
+    """
+    found = {}
+    for name, path in _certificate_files(settings):
+        if path is None:
+            continue
+        try:
+            ends = _ends_of(path)
+        except (OSError, ValueError):
+            _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
+            continue
+        found[name] = max(ends) if name.endswith("-ca") else ends[0]
+    return found
+
+
+def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
+    yield "listener", settings.listen.tls.cert_file
+    yield "caller-ca", settings.listen.tls.client_ca_file
+    yield "platform-ca", settings.platform.ca_file
+    yield "platform-client", settings.platform.client_cert_file
+    yield "sso-ca", settings.sso.ca_file
+    yield "syslog-ca", settings.audit.syslog_ca_file
+    yield "syslog-client", settings.audit.syslog_client_cert_file
+
+
+def _ends_of(path: Path) -> list[float]:
+    """When the certificates of a PEM file end; at least one. Raises OSError or ValueError."""
+    # Takes time to import, and most gateways have no certificate of their own.
+    from cryptography.x509 import load_pem_x509_certificates
+
+    certificates = load_pem_x509_certificates(path.read_bytes())
+    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
 
 
 def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:

@@ -23,6 +23,7 @@ _COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
     "process_start_time_seconds": min,
     # The token that ends first, or 0 where a worker has none.
     "dhp_gateway_token_expiry_timestamp_seconds": min,
+    "dhp_gateway_certificate_expiry_timestamp_seconds": min,
 }
 _ACCUMULATING: Final = frozenset(("counter", "histogram", "summary"))
 

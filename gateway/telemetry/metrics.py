@@ -126,7 +126,7 @@ class Metrics:
         self._circuit.set_function(lambda: float(state()))
 
     def watch_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `expiries` at every scrape when each of `CERTIFICATES` ends, in seconds since 1970."""
+        """Ask `expiries` at every scrape when which of `CERTIFICATES` ends (seconds since 1970)."""
         self._certificates.expiries = expiries
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:

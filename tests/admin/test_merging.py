@@ -56,15 +56,18 @@ def test_counters_histograms_and_gauges_add_up() -> None:
         ("dhp_gateway_circuit_state", 2),
         ("dhp_gateway_build_info", 1),
         ("dhp_gateway_token_expiry_timestamp_seconds", 0),
+        ("dhp_gateway_certificate_expiry_timestamp_seconds", 0),
     ],
 )
 def test_some_gauges_have_no_sum(name: str, expected: float) -> None:
-    """The worst circuit, the first token to end, and one build."""
+    """The worst circuit, the first token and certificate to end, and one build."""
     merged = MergedMetrics()
     for state in (0, 2, 1):
         metrics = Metrics()
         metrics.watch_circuit(lambda state=state: state)  # type: ignore[misc]
         metrics.token_expires("default", 1000.0 * state)
+        ends = {"listener": 1000.0 * state}
+        metrics.watch_certificates(lambda ends=ends: ends)  # type: ignore[misc]
         merged.update(state, snapshot(metrics.registry))
     assert value(merged, name) == expected
 

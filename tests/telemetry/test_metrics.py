@@ -51,6 +51,7 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
     """Every metric has the promised name, type and labels, and there are no others."""
     metrics.exchange(make_exchange())
     metrics.declare(["default"])
+    metrics.watch_certificates(lambda: {"listener": 0.0})
     assert set(_families(metrics)) == {
         (
             "dhp_gateway_requests",
@@ -73,6 +74,7 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_certificate_expiry_timestamp_seconds", "gauge", frozenset({"certificate"})),
         ("dhp_gateway_build_info", "gauge", frozenset({"version", "python"})),
     }
 
@@ -138,6 +140,16 @@ def test_gauges_are_read_at_the_scrape(metrics):
     assert _value(metrics, "dhp_gateway_upstream_connections", state="active") == 5
     assert _value(metrics, "dhp_gateway_upstream_connections", state="connecting") == 0
     assert _value(metrics, "dhp_gateway_circuit_state") == 2
+
+
+def test_certificates_come_and_go(metrics):
+    """A certificate that is used no more has no series, and none has a name of its own."""
+    name = "dhp_gateway_certificate_expiry_timestamp_seconds"
+    metrics.watch_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
+    assert _value(metrics, name, certificate="listener") == 1767225600
+    assert _value(metrics, name, certificate="of a stranger") is None
+    metrics.watch_certificates(dict)
+    assert _value(metrics, name, certificate="listener") is None
 
 
 def test_tokens_are_observed(metrics):
