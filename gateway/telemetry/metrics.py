@@ -73,8 +73,15 @@ class Metrics:
         self._retries.labels(cause if cause in RETRY_CAUSES else "other").inc()
 
     def declare(self, credentials: Iterable[str]) -> None:
-        """Make the series of these credentials appear before anything happened to them."""
-        for credential in credentials:
+        """Make the series of these credentials appear before anything happened to them.
+
+        Gauges of others go: a token that nobody uses any more must not look as if it were missed.
+        """
+        declared, self._declared = self._declared, set(credentials)
+        for credential in declared - self._declared:
+            self._token_expiry.remove(credential)
+            self._token_waiters.remove(credential)
+        for credential in self._declared:
             for outcome in TOKEN_OUTCOMES:
                 self._token_requests.labels(credential, outcome)
             self._token_durations.labels(credential)
@@ -152,6 +159,7 @@ class Metrics:
             self._retries.labels(cause)
 
     def _define_tokens(self) -> None:
+        self._declared: set[str] = set()
         self._token_requests = self._counter(
             "dhp_gateway_token_requests", "Token requests to the SSO.", ("credential", "outcome")
         )

@@ -142,6 +142,23 @@ def test_gauges_are_read_at_the_scrape(metrics):
     assert _value(metrics, "dhp_gateway_circuit_state") == 2
 
 
+def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
+    """After a reload nobody is told of a missing token that nothing needs; its counters stay."""
+    expiry, requests = (
+        "dhp_gateway_token_expiry_timestamp_seconds",
+        "dhp_gateway_token_requests_total",
+    )
+    metrics.declare(["default", "lab"])
+    metrics.token_requested("lab", "ok", 0.1)
+    metrics.declare(["default"])
+    assert _value(metrics, expiry, credential="lab") is None
+    assert _value(metrics, "dhp_gateway_token_waiters", credential="lab") is None
+    assert _value(metrics, requests, credential="lab", outcome="ok") == 1
+    assert _value(metrics, expiry, credential="default") == 0
+    metrics.declare(["default", "lab"])
+    assert _value(metrics, expiry, credential="lab") == 0
+
+
 def test_certificates_come_and_go(metrics):
     """A certificate that is used no more has no series, and none has a name of its own."""
     name = "dhp_gateway_certificate_expiry_timestamp_seconds"
