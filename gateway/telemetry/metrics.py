@@ -57,6 +57,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
+        self._declared: set[str] = set()
         self._define_requests()
         self._define_upstream()
         self._define_tokens()
@@ -77,11 +78,12 @@ class Metrics:
 
         Gauges of others go: a token that nobody uses any more must not look as if it were missed.
         """
-        declared, self._declared = self._declared, set(credentials)
-        for credential in declared - self._declared:
+        used = set(credentials)
+        for credential in self._declared - used:
             self._token_expiry.remove(credential)
             self._token_waiters.remove(credential)
-        for credential in self._declared:
+        self._declared = used
+        for credential in used:
             for outcome in TOKEN_OUTCOMES:
                 self._token_requests.labels(credential, outcome)
             self._token_durations.labels(credential)
@@ -159,7 +161,6 @@ class Metrics:
             self._retries.labels(cause)
 
     def _define_tokens(self) -> None:
-        self._declared: set[str] = set()
         self._token_requests = self._counter(
             "dhp_gateway_token_requests", "Token requests to the SSO.", ("credential", "outcome")
         )
