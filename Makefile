@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix docs bench image lock clean venv
+.PHONY: help demo test check fix docs site bench image dist audit licences sbom lock clean venv tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,20 +32,42 @@ fix: venv ## Format and mend what the linter can mend
 docs: venv ## Regenerate the documents that are made from code
 	@$(BIN)/python docs/generate.py
 
+site: venv ## Build the documentation as a site in site/; links and anchors are checked
+	@.ci/tools .venv-site docs/requirements.lock
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+
 bench: venv ## Measure the gateway beside other proxies on this machine
 	@$(BIN)/python benchmarks/bench.py
 
 image: ## Build the container image with docker, podman or buildah
 	@sh deploy/build-image.sh
 
+dist: venv ## Build the wheel and the source package in dist/
+	@$(BIN)/hatchling build
+
+audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
+	@.venv-tools/bin/python .ci/supply_chain.py audit
+
+licences: tools ## List the licences of what the gateway needs in dist/, and refuse those that are not permitted
+	@.venv-tools/bin/python .ci/supply_chain.py licences
+
+sbom: tools ## Write the bill of materials (CycloneDX) in dist/
+	@.venv-tools/bin/python .ci/supply_chain.py sbom
+
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--extra redis --extra sandbox pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--extra redis --extra sandbox --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	@for each in .ci/tools docs/requirements; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+			$$each.in --output-file $$each.lock || exit; done
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	@rm -rf $(VENV) .venv-site .venv-tools build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+
+tools: venv
+	@.ci/tools .venv-tools .ci/tools.lock
 
 venv:
 	@.ci/venv $(VENV) requirements-dev.lock

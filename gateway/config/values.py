@@ -96,7 +96,7 @@ class Address:
     @property
     def is_wildcard(self) -> bool:
         """Whether it stands for every address of this machine."""
-        return self.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        return self.host in ("0.0.0.0", "::")  # nosec B104 # noqa: S104 - compared, not bound
 
     @property
     def reachable(self) -> Address:

@@ -106,7 +106,7 @@ class Tokens:
         self._policy = policy or TokenPolicy()
         self._times = times or TimeSource()
         self._clock = self._times.clock
-        self._pacing = Pacing(self._policy, rng or random.Random())  # noqa: S311 - spreads load
+        self._pacing = Pacing(self._policy, rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
         self._observer = observer
         self._fetcher = Fetcher(store, observer, self._pacing, self._times)
         self._slots = {name: _Slot(name, source, self._policy) for name, source in sources.items()}

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.sandbox.faults import Faults
 
-_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - only recognised here
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 - only recognised here
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Sandbox:
     ) -> None:
         self._options = options or SandboxOptions()
         self._clock = clock
-        self._rng = rng or random.Random()  # noqa: S311 - chooses faults, not secrets
+        self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - chooses faults, not secrets
         self._log = log
         self._sleep = sleep
         self._runner: web.AppRunner | None = None
