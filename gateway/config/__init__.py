@@ -5,6 +5,7 @@ the gateway reads the environment.
 """
 
 from gateway.config.admin_address import load_admin_address
+from gateway.config.database_url import DatabaseLocation
 from gateway.config.inbound import (
     AdminSettings,
     AllowSettings,
@@ -49,6 +50,7 @@ __all__ = [
     "CallerSettings",
     "CircuitBreakerSettings",
     "CredentialSettings",
+    "DatabaseLocation",
     "FhirSettings",
     "LimitsSettings",
     "ListenSettings",

@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.database_url import DEFAULT_DATABASE, DatabaseUrl
 from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.store_url import StoreLocation, StoreUrl
-from gateway.config.urls import BaseUrl, DatabaseUrl, EndpointUrl, Origin, SyslogUrl
+from gateway.config.urls import BaseUrl, EndpointUrl, Origin, SyslogUrl
 from gateway.config.values import (
     GIB,
     MIB,
@@ -160,8 +161,10 @@ class OutboxSettings(Section):
 
     enabled: Flag = Field(default=False, description="Whether writes may be queued.")
     url: DatabaseUrl = Field(
-        default="sqlite:////var/lib/dhp-gateway/outbox.db",
-        description="The database of the queue; `postgresql://…` when several replicas share it.",
+        default=DEFAULT_DATABASE,
+        description="The database of the queue: `sqlite:////path/of/file`, on a disk of this "
+        "machine; `postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full]` when "
+        "several replicas share it.",
     )
     max_entries: Count = Field(
         default=10000, description="Undelivered writes that are kept; above it 503 `outbox-full`."
@@ -185,6 +188,11 @@ class OutboxSettings(Section):
     encryption_key_file: FilePath | None = Field(
         default=None, description="File that holds the encryption key."
     )
+
+    def encryption_key_source(self) -> SecretSource:
+        """Where the encryption key comes from."""
+        setting = ("outbox", "encryption_key")
+        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
 
 
 class TracingSettings(Section):

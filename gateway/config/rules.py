@@ -253,6 +253,23 @@ def _login(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _outbox(settings: Settings) -> Iterator[Finding]:
+    outbox = settings.outbox
+    enabled: tuple[Setting, ...] = (("outbox", "enabled"),)
+    if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
+        yield Finding(
+            ("outbox", "encryption_key"),
+            "is missing",
+            "give encryption_key_file: 32 bytes as base64url, which openssl rand -base64 32 | "
+            "tr '+/' '-_' makes; without it patient data would lie open on the disk",
+            enabled,
+        )
+    for index, caller in enumerate(settings.callers):
+        if caller.outbox == "always" and not outbox.enabled:
+            key: Setting = ("callers", index, "outbox")
+            yield Finding(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
+
+
 def _availability(settings: Settings) -> Iterator[Finding]:
     for path in unavailable(settings):
         hint = "leave it at its default"
@@ -270,4 +287,5 @@ RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _callers,
     _audit,
     _login,
+    _outbox,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.config.database_url import DatabaseLocation
 from gateway.config.settings import Settings
 from gateway.config.store_url import StoreLocation
 from gateway.config.values import Address
@@ -46,7 +47,9 @@ def _write_out_address(field: dict[str, Any]) -> None:
     # Pydantic gives the default of a dataclass as an object; the file has the text.
     if not isinstance(default := field.get("default"), dict):
         return
-    if "kind" in default:
+    if "ssl_mode" in default:
+        field["default"] = str(DatabaseLocation(**default))
+    elif "kind" in default:
         field["default"] = str(StoreLocation(**default))
     elif "port" in default:
         field["default"] = str(Address(**default))

@@ -131,14 +131,11 @@ class Settings(Section):
 
     def secret_sources(self) -> tuple[SecretSource, ...]:
         """Every secret that is given, with its key; for reading and for checking."""
-        login, outbox = self.login, self.outbox
         found = [credential.secret_source(name) for name, credential in self.credentials.items()]
         found += [
             self.store.encryption_key_source(),
-            login.secret_source(),
-            SecretSource(
-                ("outbox", "encryption_key"), outbox.encryption_key, outbox.encryption_key_file
-            ),
+            self.login.secret_source(),
+            self.outbox.encryption_key_source(),
         ]
         for index, caller in enumerate(self.callers):
             found += caller.secret_sources(index)

@@ -90,18 +90,6 @@ def parse_syslog_url(value: str) -> str:
     return _join(parts, "")
 
 
-def _scheme(value: str, schemes: Collection[str]) -> str:
-    if value.partition("://")[0] not in schemes or "://" not in value:
-        listed = ", ".join(f"{scheme}://" for scheme in schemes)
-        raise Invalid("is not a known kind of store", f"it begins with one of {listed}")
-    return value
-
-
-def parse_database_url(value: str) -> str:
-    """A SQLite or PostgreSQL URL; raises `Invalid`."""
-    return _scheme(value, ("sqlite", "postgresql"))
-
-
 def parse_base_path(value: str) -> str:
     """A clean absolute path without trailing slash; `/` becomes the empty text."""
     path = value.rstrip("/") if len(value.strip("/")) else value.replace("/", "", 1)
@@ -130,5 +118,4 @@ EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
 ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
 Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
 SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]
-DatabaseUrl = Annotated[str, *_URL, AfterValidator(parse_database_url)]
 BasePath = Annotated[str, Strict(), AfterValidator(parse_base_path)]

@@ -1,0 +1,155 @@
+"""The URL of the outbox's database, taken apart, so that its password is never shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from gateway.config.values import Invalid, Unit, is_host
+from gateway.secret import MASK, Secret
+
+_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<^>`{|}]")
+_HINT: Final = (
+    "write sqlite:////path/of/file.db (four slashes: the path is absolute), or "
+    "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
+    "for a Unix socket postgresql://user@/database?host=/run/postgresql"
+)
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+_SSL_MODES: Final[dict[str, SslMode]] = {
+    "disable": "disable",
+    "prefer": "prefer",
+    "require": "require",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLocation:
+    """Where the outbox is kept: a SQLite file (`path`), or a database of a PostgreSQL server.
+
+    `host` is a name, an address, or the directory of a Unix socket. `ssl_mode` means what libpq
+    means by it; `ssl_root_cert` holds the CAs for the two that verify. `str` gives the URL with the
+    password masked.
+    """
+
+    kind: Literal["sqlite", "postgresql"]
+    path: Path = Path()
+    host: str = ""
+    port: int = 5432
+    database: str = ""
+    username: str | None = None
+    password: Secret | None = None
+    ssl_mode: SslMode = "prefer"
+    ssl_root_cert: Path | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "sqlite":
+            return f"sqlite:///{quote(str(self.path))}"
+        user = quote(self.username or "", safe="")
+        if self.password is not None:
+            user += f":{MASK}"
+        options: dict[str, str] = {}
+        place = f"[{self.host}]" if ":" in self.host else self.host
+        if self.host.startswith("/"):
+            place, options["host"] = "", self.host
+        if self.port != 5432:
+            place += f":{self.port}"
+        if self.ssl_mode != "prefer":
+            options["sslmode"] = self.ssl_mode
+        if self.ssl_root_cert is not None:
+            options["sslrootcert"] = str(self.ssl_root_cert)
+        query = f"?{urlencode(options, safe='/')}" if options else ""
+        at = f"{user}@" if user else ""
+        return f"postgresql://{at}{place}/{quote(self.database, safe='')}{query}"
+
+
+DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/outbox.db"))
+
+
+def parse_database_url(value: object) -> DatabaseLocation:
+    """Takes a SQLite or PostgreSQL URL apart; raises `Invalid`."""
+    if isinstance(value, DatabaseLocation):
+        return value
+    if not isinstance(value, str):
+        raise Invalid("must be text", "put it in quotes")
+    parts = _split(value)
+    return _file(parts) if parts.scheme == "sqlite" else _server(parts)
+
+
+def _split(value: str) -> SplitResult:
+    if value.partition("://")[0] not in ("sqlite", "postgresql") or "://" not in value:
+        raise Invalid("is not a known kind of database", _HINT)
+    if _UNCLEAN.search(value):
+        raise Invalid("holds a character that no URL may hold", "percent-encode it")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise Invalid(
+            "is not a URL: host or port cannot be read",
+            "percent-encode what the password holds of : / ? # [ ] @",
+        ) from None
+    if parts.fragment:
+        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
+    return parts
+
+
+def _file(parts: SplitResult) -> DatabaseLocation:
+    # In the customary form the path follows a slash of its own: sqlite:/// + /absolute/path.
+    path = unquote(parts.path[1:])
+    if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
+        raise Invalid("names no file by an absolute path", _HINT)
+    return DatabaseLocation("sqlite", Path(path))
+
+
+def _server(parts: SplitResult) -> DatabaseLocation:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
+    if unknown:
+        raise Invalid("holds an unknown option", f"{_HINT}; known: host, sslmode, sslrootcert")
+    host = _host(parts, options)
+    mode = _SSL_MODES.get(options.get("sslmode", "prefer"))
+    if mode is None:
+        raise Invalid("has an unknown sslmode", f"one of {', '.join(_SSL_MODES)}")
+    root = options.get("sslrootcert")
+    if root is not None and not root.startswith("/"):
+        raise Invalid("has a sslrootcert that is no absolute path", _HINT)
+    database = unquote(parts.path[1:])
+    if not database or "/" in database:
+        raise Invalid("names no database", _HINT)
+    return DatabaseLocation(
+        "postgresql",
+        host=host,
+        port=parts.port or 5432,
+        database=database,
+        username=unquote(parts.username) if parts.username else None,
+        password=Secret(unquote(parts.password)) if parts.password else None,
+        ssl_mode=mode,
+        ssl_root_cert=None if root is None else Path(root),
+    )
+
+
+def _host(parts: SplitResult, options: dict[str, str]) -> str:
+    socket = options.get("host")
+    if socket is None:
+        if not parts.hostname or not is_host(parts.hostname):
+            raise Invalid("names no valid host", _HINT)
+        return parts.hostname
+    if parts.hostname or not socket.startswith("/"):
+        raise Invalid("names no directory of a Unix socket", _HINT)
+    return socket
+
+
+DatabaseUrl = Annotated[
+    DatabaseLocation,
+    PlainValidator(parse_database_url),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+    Unit("URL"),
+]
