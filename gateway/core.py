@@ -24,7 +24,7 @@ from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.rereading import RereadingSource
-from gateway.oauth.sessions import MemorySessions, SessionStore
+from gateway.oauth.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.tokens import Tokens

@@ -1,4 +1,4 @@
-"""Opens the store that `store.url` names; only a shared one needs the extra `redis`."""
+"""Opens the stores that `store.url` names; only a shared one needs the extra `redis`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import base64
 import binascii
 import contextlib
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import SecretUnreadable, Settings, StoreSettings
+from gateway.oauth.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryStore, TokenStore
 from gateway.secret import Secret
 from gateway.wiring import StartError
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _KEY_BYTES: Final = 32
-# An access as a whole is bounded elsewhere; this ends what would linger.
+# An access as a whole is bounded elsewhere; this ends what would linger. Nobody waits long for a
+# shared token; a session is to be found nowhere else.
 _TIMEOUT: Final = 0.25
+_SESSION_TIMEOUT: Final = 0.5
 
 
 def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
@@ -33,12 +37,27 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
         raise StartError(
             "store.url: needs the extra `redis`: pip install 'dhp-gateway[redis]'"
         ) from None
-    client = _client(store)
+    client = _client(store, _TIMEOUT)
     closing.push_async_callback(client.aclose)
     return RedisStore(client, encryption_key=encryption_key)
 
 
-def _client(store: StoreSettings) -> Redis:
+def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
+    """The store of sessions, not yet asked for anything; `closing` closes it.
+
+    Raises `StartError`. `open_store` comes first and says what is wrong.
+    """
+    store = settings.store
+    if store.url.kind == "memory":
+        return MemorySessions(time.monotonic)
+    from gateway.oauth.redis_sessions import RedisSessions
+
+    client = _client(store, _SESSION_TIMEOUT)
+    closing.push_async_callback(client.aclose)
+    return RedisSessions(client, encryption_key=_encryption_key(store))
+
+
+def _client(store: StoreSettings, timeout: float) -> Redis:
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -49,8 +68,8 @@ def _client(store: StoreSettings) -> Redis:
         db=url.database,
         username=url.username,
         password=None if url.password is None else url.password.reveal(),
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
         # Once: a kept connection may be dead since the server was restarted.
         retry=Retry(NoBackoff(), 1),
         # Every server of the last ten years speaks it.

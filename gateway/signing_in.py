@@ -16,7 +16,10 @@ from gateway.config.values import is_loopback_host
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.login import Login, LoginClient
 from gateway.oauth.openid import Provider, ProviderSettings
-from gateway.oauth.sessions import Lifetimes, Session, Sessions, SessionStore, digest
+from gateway.oauth.session import Session, digest
+from gateway.oauth.session_access import SessionAccess
+from gateway.oauth.session_store import SessionStore
+from gateway.oauth.sessions import Lifetimes, Sessions
 from gateway.oauth.tokens import Tokens
 from gateway.oauth.user_grants import UserEndpoint
 from gateway.oauth.user_tokens import RenewalManners, UserTokens
@@ -58,8 +61,9 @@ class SigningIn:
         self._audit = around.audit
         self._rules = browser_rules(settings)
         login = settings.login
+        store = SessionAccess(around.sessions, time.monotonic)
         self._sessions = Sessions(
-            around.sessions,
+            store,
             Lifetimes(login.session_lifetime, login.idle_lifetime),
             _identity(settings),
             time.monotonic,
@@ -76,13 +80,16 @@ class SigningIn:
             credential_tokens,
             endpoint,
             self._sessions,
-            RenewalManners(settings.sso.timeout, self._rules.challenge, self._ended),
+            RenewalManners(
+                settings.sso.timeout,
+                self._rules.challenge,
+                self._ended,
+                outlived=settings.store.url.kind != "memory",
+            ),
             time.monotonic,
         )
         client = _client(settings)
-        self._login = Login(
-            client, endpoint, _provider(settings, around), around.sessions, self._sessions
-        )
+        self._login = Login(client, endpoint, _provider(settings, around), store, self._sessions)
 
     def door(self, handler: Handler, callers: Callers) -> Door:
         """What stands before the request path."""

@@ -237,12 +237,13 @@ def _login(settings: Settings) -> Iterator[Finding]:
             "must begin with https://",
             "browsers keep the session's cookie for https:// only; http:// is for loopback hosts",
         )
-    if settings.workers > 1:
+    if settings.workers > 1 and settings.store.url.kind == "memory":
         yield Finding(
             ("workers",),
-            "must be 1 with login.enabled",
-            "who is signed in is known to one process only",
-            (("login", "enabled"),),
+            "must be 1 with login.enabled while store.url is memory://",
+            "each worker would know its own sessions only; name a Redis that they share in "
+            "store.url, e.g. redis://127.0.0.1:6379",
+            (("login", "enabled"), ("store", "url")),
         )
     if f"{settings.listen.base_path}/".startswith("/auth/"):
         yield Finding(

@@ -17,7 +17,9 @@ from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from gateway.oauth.openid import IdTokenError, Metadata, Provider
-from gateway.oauth.sessions import Session, Sessions, SessionStore, SignIn, digest, new_secret
+from gateway.oauth.session import Person, Session, SignIn, digest, new_secret, store_key
+from gateway.oauth.session_store import SessionStore
+from gateway.oauth.sessions import Sessions
 from gateway.oauth.token_response import TokenRequestError, jwt_claims
 from gateway.oauth.user_grants import UserEndpoint, UserToken
 from gateway.secret import Secret
@@ -113,7 +115,7 @@ class Login:
             code_challenge_method="S256",
         )
         sign_in = SignIn(Secret(verifier), nonce, return_to)
-        await self._store.keep(digest(state, binding), sign_in)
+        await self._store.keep(store_key(state, binding), sign_in)
         return Departure(str(location), state, Secret(binding))
 
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival:
@@ -121,7 +123,7 @@ class Login:
         state = answer.get("state", "")
         if not state or binding is None:
             raise SignInError("expired", "no state, or another browser")
-        sign_in = await self._store.take(digest(state, binding.reveal()))
+        sign_in = await self._store.take(store_key(state, binding.reveal()))
         if sign_in is None:
             raise SignInError("expired", "state is unknown, used or too old")
         try:
@@ -129,8 +131,8 @@ class Login:
         except SignInError as error:
             error.return_to = sign_in.return_to
             raise
-        user, name = _person(made, claims)
-        identifier, session = await self._sessions.begin(user, name, made.token, made.renewal)
+        person = _person(made, claims)
+        identifier, session = await self._sessions.begin(person, made.token, made.renewal)
         return Arrival(Secret(identifier), session, sign_in.return_to)
 
     async def end_session_url(self) -> str | None:
@@ -190,10 +192,20 @@ def _refused_by(error: str) -> SignInError:
     return SignInError("refused", "the SSO refused the request")
 
 
-def _person(made: UserToken, claims: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Subject and name: of the ID token, else the subject of an access token that is a JWT."""
+def _person(made: UserToken, claims: Mapping[str, Any]) -> Person:
+    """Who the ID token names, else the subject of an access token that is a JWT."""
     subject = _text(claims.get("sub")) or _text(jwt_claims(made.token.reveal()).get("sub"))
-    return subject or _UNKNOWN, _text(claims.get("name"))
+    marks = (mark(claims, name) for name in ("sub", "sid"))
+    found = tuple(each for each in marks if each is not None)
+    return Person(subject or _UNKNOWN, _text(claims.get("name")), found)
+
+
+def mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
+    """What sessions are found by when the SSO ends those of a subject, or one of its own."""
+    issuer, value = claims.get("iss"), claims.get(name)
+    if not isinstance(issuer, str) or not isinstance(value, str) or not value:
+        return None
+    return digest(issuer, name, value)
 
 
 def _text(value: object) -> str | None:

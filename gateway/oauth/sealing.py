@@ -1,4 +1,4 @@
-"""Tokens outside of this process are sealed: encrypted, and bound to the place they are kept in."""
+"""What is kept outside of this process is sealed: encrypted, and bound to its place there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,6 +40,37 @@ class Content:
 
     def __repr__(self) -> str:
         return "Content(…)"
+
+
+class Box:
+    """Seals what belongs to one person, by a secret that only that person's browser holds.
+
+    The key is derived from `material`, which has to be random (HKDF, RFC 5869), and, if given, from
+    the gateway's own `key` too, so that neither opens anything alone. AES-256-GCM encrypts.
+    """
+
+    def __init__(self, material: Secret, place: str, key: Secret | None = None) -> None:
+        self._place = place.encode()
+        salt = None if key is None else key.reveal().encode()
+        info = f"dhp-gateway session {_SCHEMA} {place}".encode()
+        derived = HKDF(SHA256(), length=32, salt=salt, info=info)
+        # What a browser shows may be anything, even what no UTF-8 is made of.
+        self._cipher = AESGCM(derived.derive(material.reveal().encode("utf-8", "surrogatepass")))
+
+    def close(self, plain: Mapping[str, Any]) -> bytes:
+        """Seal a JSON object."""
+        nonce = os.urandom(_NONCE)
+        text = json.dumps(plain).encode()
+        return nonce + self._cipher.encrypt(nonce, text, self._place)
+
+    def open(self, ciphertext: bytes) -> dict[str, Any] | None:
+        """The object, or None when this is not what was sealed here with the same secrets."""
+        try:
+            text = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
+            plain = json.loads(text)
+        except (InvalidTag, ValueError):
+            return None
+        return plain if isinstance(plain, dict) else None
 
 
 class Seal:

@@ -1,160 +1,26 @@
-"""Sessions of people who signed in with a browser, and sign-ins that are under way.
+"""Begins, finds and ends the sessions of people who signed in with a browser.
 
-The browser holds a random identifier of 256 bits; the store knows its SHA-256 only, so that what
-is read there opens nothing. Tokens stay on this side.
+How long they last is decided here, what is kept of them in `gateway.oauth.session_store`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
 
-from cachetools import TLRUCache
-
+from gateway.oauth.session import Person, Renewal, Session, new_secret, store_key
+from gateway.oauth.session_store import SessionStore
+from gateway.oauth.store import Lease
 from gateway.oauth.token import Token
-from gateway.secret import Secret
 
-_IDENTIFIER_BYTES: Final = 32
-_MOST_SESSIONS: Final = 100_000
-_MOST_SIGN_INS: Final = 20_000
-# Long enough to find the password, short enough that what is left behind is soon worthless.
-SIGN_IN_LIFETIME: Final = 600.0
-
-
-def new_secret() -> str:
-    """256 random bits as a text that may stand in a cookie and in a URL."""
-    return secrets.token_urlsafe(_IDENTIFIER_BYTES)
-
-
-def digest(*secret_parts: str) -> str:
-    """What the store knows of a secret."""
-    # What a browser shows may be anything, even what no UTF-8 is made of.
-    return hashlib.sha256("\n".join(secret_parts).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Renewal:
-    """What brings the next access token: a refresh token of the body, or cookies of the SSO."""
-
-    refresh_token: Secret | None = None
-    cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-
-    @property
-    def possible(self) -> bool:
-        """Whether there is anything to show to the SSO."""
-        return self.refresh_token is not None or bool(self.cookies)
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """A person who is signed in. Times are seconds of the monotonic clock.
-
-    `identity` tells of which client, SSO and platform the tokens are. `rejected` is a token that
-    the platform refused, `flight` the renewal under way; `renew_from` and `failures` pace what
-    failed, `pause_until` and `refusals` what the platform refused again.
-    """
-
-    key: str
-    identity: str
-    user: str
-    name: str | None
-    began: float
-    used: float
-    token: Token
-    renewal: Renewal
-    ended: bool = False
-    rejected: Token | None = None
-    flight: asyncio.Task[None] | None = None
-    renew_from: float = 0.0
-    failures: int = 0
-    pause_until: float = 0.0
-    refusals: int = 0
-
-    def __repr__(self) -> str:
-        return f"Session({self.key[:8]})"
-
-
-class UserCredential(str):
-    """Stands in the place of a credential's name, and brings the session along."""
-
-    session: Session
-
-    def __new__(cls, session: Session) -> UserCredential:
-        """`login` in records; no name of a session ever gets there."""
-        made = super().__new__(cls, "login")
-        made.session = session
-        return made
-
-
-@dataclass(frozen=True, slots=True)
-class SignIn:
-    """A sign-in under way: what the browser that began it must not be able to change."""
-
-    verifier: Secret
-    nonce: str | None
-    return_to: str
-
-
-class SessionStore(Protocol):
-    """Keeps sessions and sign-ins by digests. Durations are in seconds."""
-
-    async def get(self, key: str) -> Session | None:
-        """The session, unless its time is over."""
-        ...
-
-    async def put(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long, also one that is there already."""
-        ...
-
-    async def drop(self, key: str) -> None:
-        """Forget a session."""
-        ...
-
-    async def keep(self, key: str, sign_in: SignIn) -> None:
-        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
-        ...
-
-    async def take(self, key: str) -> SignIn | None:
-        """The sign-in, which nobody gets a second time."""
-        ...
-
-
-class MemorySessions:
-    """The sessions of one process; at its end everybody is signed out."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._sessions: TLRUCache[str, tuple[Session, float]] = TLRUCache(
-            _MOST_SESSIONS, ttu=lambda _key, kept, now: now + kept[1], timer=clock
-        )
-        self._sign_ins: TLRUCache[str, SignIn] = TLRUCache(
-            _MOST_SIGN_INS, ttu=lambda _key, _kept, now: now + SIGN_IN_LIFETIME, timer=clock
-        )
-
-    async def get(self, key: str) -> Session | None:
-        """The session, unless its time is over."""
-        kept = self._sessions.get(key)
-        return None if kept is None else kept[0]
-
-    async def put(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long, also one that is there already."""
-        self._sessions[session.key] = (session, lifetime)
-
-    async def drop(self, key: str) -> None:
-        """Forget a session."""
-        self._sessions.pop(key, None)
-
-    async def keep(self, key: str, sign_in: SignIn) -> None:
-        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
-        self._sign_ins[key] = sign_in
-
-    async def take(self, key: str) -> SignIn | None:
-        """The sign-in, which nobody gets a second time."""
-        found: SignIn | None = self._sign_ins.pop(key, None)
-        return found
+# A session in use is kept longer not at every request, but after so many seconds.
+_LONGEST_STEP: Final = 15.0
+_STEP_SHARE: Final = 0.05
+# How often to look, in seconds, whether another process's renewal has brought something.
+_LOOK_AGAIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +30,14 @@ class Lifetimes:
     absolute: float
     idle: float
 
+    @property
+    def step(self) -> float:
+        """How old the last use may be before another one is noted."""
+        return min(_LONGEST_STEP, _STEP_SHARE * self.idle)
+
 
 class Sessions:
-    """Begins, finds and ends sessions of one client of one SSO."""
+    """The sessions of one client of one SSO. What the store raises passes through."""
 
     def __init__(
         self,
@@ -180,35 +51,74 @@ class Sessions:
         self._identity = identity
         self._clock = clock
 
-    async def begin(
-        self, user: str, name: str | None, token: Token, renewal: Renewal
-    ) -> tuple[str, Session]:
-        """A new session and its identifier, which nothing else on this side knows."""
+    async def begin(self, person: Person, token: Token, renewal: Renewal) -> tuple[str, Session]:
+        """A new session and its identifier, which the browser alone will know."""
         identifier = new_secret()
         now = self._clock()
-        session = Session(digest(identifier), self._identity, user, name, now, now, token, renewal)
-        await self._store.put(session, self._left(session))
+        key = store_key(identifier)
+        session = Session(key, self._identity, person, now, now, token, renewal)
+        await self._store.add(session, self._left(session), self._lifetimes.absolute)
         return identifier, session
 
     async def find(self, identifier: str, *, touch: bool) -> Session | None:
         """The session of an identifier; with `touch` its idle time begins anew."""
-        session = await self._store.get(digest(identifier))
+        session = await self._store.get(store_key(identifier))
         if session is None or session.ended or session.identity != self._identity:
             return None
         now = self._clock()
-        left = self._left(session)
-        if left <= 0:
+        if self._left(session) <= 0:
             await self.end(session)
             return None
-        if touch:
+        if touch and now - session.used >= self._lifetimes.step:
             session.used = now
-            await self._store.put(session, self._left(session))
+            await self._store.touch(session, self._left(session))
         return session
+
+    @asynccontextmanager
+    async def turn(
+        self, session: Session, enough: Callable[[Session], bool]
+    ) -> AsyncIterator[Session | None]:
+        """The session as it is now, None when it has ended.
+
+        If that is not `enough`, it is our turn to renew its token; while another process has the
+        turn it is waited for.
+        """
+        lease: Lease | None = None
+        try:
+            while True:
+                lease = await self._store.claim(session)
+                # After the claim: whoever had the turn before may have brought one.
+                latest = await self._store.get(session.key)
+                if lease is not None or latest is None or enough(latest):
+                    break
+                await asyncio.sleep(_LOOK_AGAIN)
+            yield latest
+        finally:
+            if lease is not None:
+                await lease.release()
+
+    async def latest(self, session: Session) -> Session | None:
+        """The session as it is now; None when it has ended."""
+        return await self._store.get(session.key)
+
+    async def save(self, session: Session) -> bool:
+        """Keep its new tokens; False when it has ended meanwhile."""
+        kept = await self._store.save(session)
+        session.ended = session.ended or not kept
+        return kept
 
     async def end(self, session: Session) -> None:
         """Nobody can use it any more."""
+        await self._store.drop(session)
         session.ended = True
-        await self._store.drop(session.key)
+
+    async def end_marked(self, mark: str) -> int:
+        """End the sessions of a mark that a person has; how many there were."""
+        return await self._store.drop_marked(mark)
+
+    async def is_first(self, mark: str, lifetime: float) -> bool:
+        """Whether a message that may come once has not come before, within so many seconds."""
+        return await self._store.is_first(mark, lifetime)
 
     def expires_in(self, session: Session) -> float:
         """Seconds until the person has to sign in again if nothing is done meanwhile."""

@@ -10,7 +10,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.sessions import Renewal
+from gateway.oauth.session import Renewal
 from gateway.oauth.token import Token
 from gateway.oauth.token_answer import Answer
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.oauth.sessions import Session, Sessions, UserCredential
+from gateway.oauth.session import Session, UserCredential
+from gateway.oauth.sessions import Sessions
 from gateway.proxy.callers import Caller, Callers, Peer
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.replies import Reply
@@ -129,7 +130,10 @@ class Guests:
         lines = self.lines(visit)
         if self._callers.shows_secret(header):
             return self._by_callers(visit, header, lines)
-        session = await self.session(visit, touch=True)
+        try:
+            session = await self.session(visit, touch=True)
+        except GatewayError as error:  # the store is away: who it is cannot be told
+            return Guest(lines, refusal=error)
         if session is not None:
             return self._signed_in(visit, session, lines)
         found = self._by_callers(visit, header, lines) if self._callers.any_known else None

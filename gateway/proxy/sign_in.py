@@ -21,7 +21,8 @@ from gateway.exchange import Exchange
 from gateway.fhir.outcome import choose_language
 from gateway.oauth.login import Arrival, Departure, SignInError
 from gateway.oauth.returning import return_target
-from gateway.oauth.sessions import SIGN_IN_LIFETIME, Session, Sessions
+from gateway.oauth.session import SIGN_IN_LIFETIME, Session
+from gateway.oauth.sessions import Sessions
 from gateway.proxy.guests import BrowserRules, Guests
 from gateway.proxy.limiting import TokenBucket
 from gateway.proxy.pages import failure_page
@@ -98,7 +99,10 @@ class SignInPages:
             if allowed is None:
                 return self._failed("return", visit, exchange)
             target = allowed
-        departure = await self._around.login.begin(target)
+        try:
+            departure = await self._around.login.begin(target)
+        except GatewayError:  # the store is away
+            return self._failed("unavailable", visit, exchange, target)
         name = self._sign_in_cookie(departure.state)
         cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
         return redirect(departure.location, cookie)
@@ -118,6 +122,9 @@ class SignInPages:
         except SignInError as error:
             self._note("login", None, exchange, outcome="failure", reason=error.failure)
             return self._failed(error.failure, visit, exchange, error.return_to)
+        except GatewayError:  # the store is away
+            self._note("login", None, exchange, outcome="failure", reason="unavailable")
+            return self._failed("unavailable", visit, exchange)
         await self._end_former(visit, exchange)
         exchange.user = arrival.session.user
         self._note("login", arrival.session.user, exchange, outcome="success")

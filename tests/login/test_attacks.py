@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from gateway.oauth.sessions import MemorySessions, digest
+from gateway.oauth.session import digest, store_key
+from gateway.oauth.session_store import MemorySessions
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform
 from tests.login.provider import Provider, back, signed_in
@@ -252,12 +253,13 @@ async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
     """A sign-in under way ends with its first use, and by itself."""
     clock = FakeClock()
     store = MemorySessions(clock)
-    await store.keep("a", object())  # type: ignore[arg-type]
-    await store.keep("b", object())  # type: ignore[arg-type]
-    assert await store.take("a") is not None
-    assert await store.take("a") is None
+    first, second = store_key("a"), store_key("b")
+    await store.keep(first, object())  # type: ignore[arg-type]
+    await store.keep(second, object())  # type: ignore[arg-type]
+    assert await store.take(first) is not None
+    assert await store.take(first) is None
     clock.now += 601
-    assert await store.take("b") is None
+    assert await store.take(second) is None
 
 
 async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, Stage]) -> None:

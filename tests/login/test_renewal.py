@@ -8,8 +8,10 @@ from collections import deque
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.sessions import Lifetimes, MemorySessions, Renewal, Session, Sessions
-from gateway.oauth.sessions import UserCredential as Credential
+from gateway.oauth.session import Person, Renewal, Session
+from gateway.oauth.session import UserCredential as Credential
+from gateway.oauth.session_store import MemorySessions
+from gateway.oauth.sessions import Lifetimes, Sessions
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 from gateway.oauth.user_grants import UserToken
@@ -72,7 +74,7 @@ class Bench:
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
         """Somebody signed in."""
         renewal = Renewal(Secret("r0")) if renewable else Renewal()
-        _, session = await self.sessions.begin("dr", None, made("t0", self.clock), renewal)
+        _, session = await self.sessions.begin(Person("dr"), made("t0", self.clock), renewal)
         return session, Credential(session)
 
 
@@ -220,7 +222,7 @@ async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Be
 
 async def test_a_session_ends_without_requests(bench: Bench) -> None:
     """After `idle_lifetime`, which every request begins anew."""
-    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
     for _ in range(3):
         bench.clock.now += 29 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -230,7 +232,7 @@ async def test_a_session_ends_without_requests(bench: Bench) -> None:
 
 async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
     """After `session_lifetime`, however busy the person is."""
-    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
     for _ in range(8 * 3 - 1):
         bench.clock.now += 20 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -240,7 +242,7 @@ async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
 
 async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
     """A page that polls who is signed in does not keep an absent person's session open."""
-    identifier, _ = await bench.sessions.begin("dr", None, made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
     bench.clock.now += 20 * 60
     assert await bench.sessions.find(identifier, touch=False) is not None
     bench.clock.now += 11 * 60
