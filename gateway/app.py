@@ -169,15 +169,9 @@ class Gateway:
         )
         self._stack.push_async_callback(session.close)
         store = shared_store.open_store(self.settings, self._stack)
-        self._around = Surroundings(
         sessions = shared_store.open_sessions(self.settings, self._stack)
-            session,
-            store,
-            self.metrics,
-            self.audit,
-            sessions,
-            self._traffic.note,
-            tracing=open_tracing(self.settings, self._stack),
+        self._around = Surroundings(
+            session, store, self.metrics, self.audit, sessions, self._traffic.note
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
