@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
-from gateway.config import reference
+from gateway.config import reference, schema
 from gateway.fhir import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
 
 
 def documents() -> dict[Path, str]:
     """Every generated file with the content it should have."""
-    return {
+    chart = {CHART: chart_schema()} if CHART.exists() else {}
+    return chart | {
         ROOT / "docs" / "settings.md": reference.markdown(),
         ROOT / "docs" / "errors.md": catalogue.markdown(),
         ROOT / "config" / "reference.yaml": reference.reference_yaml(),
     }
+
+
+def chart_schema() -> str:
+    """The schema of the Helm chart's values: what stands there, with the settings of today."""
+    values = json.loads(CHART.read_text(encoding="utf-8"))
+    settings = schema.json_schema()
+    values["$defs"] = settings.pop("$defs")
+    del settings["$schema"]
+    values["properties"]["settings"] = settings
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:

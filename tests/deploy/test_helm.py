@@ -1,0 +1,207 @@
+"""The Helm chart, rendered by helm itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.config.schema import json_schema
+from tests.deploy import tools
+from tests.deploy.manifests import Manifests, peers, port_of
+
+CHART = tools.PROJECT / "deploy/helm/dhp-gateway"
+LEAST = CHART / "ci/playground-values.yaml"
+EVERYTHING: dict[str, Any] = {
+    "autoscaling": {"enabled": True},
+    "image": {"pullSecrets": [{"name": "registry"}]},
+    "env": [{"name": "DHP_GATEWAY_LOG__LEVEL", "value": "warning"}],
+    "podLabels": {"team": "integration"},
+    "podAnnotations": {"note": "x"},
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
+    "service": {"annotations": {"note": "x"}},
+    "networkPolicy": {"callers": [{"podSelector": {"matchLabels": {"app": "his"}}}]},
+}
+
+
+def command(verb: str, values: dict[str, Any], folder: Path) -> list[str | Path]:
+    """A helm command line with the least values and these on top."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    release = ["gw"] if verb == "template" else ["--strict"]
+    options = ["--namespace", "dhp", "--values", LEAST, "--values", file]
+    return [tools.from_layer("helm"), verb, *release, CHART, *options]
+
+
+def render(folder: Path, **values: Any) -> Manifests:
+    """What `helm install` would send, its test aside."""
+    line = [*command("template", values, folder), "--skip-tests"]
+    return Manifests(tools.output_of(line))
+
+
+def refusal(folder: Path, **values: Any) -> str:
+    """What helm says to values that it does not take."""
+    done = tools.run(command("template", values, folder))
+    assert done.returncode != 0
+    return done.stderr
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Manifests:
+    """The chart with the least that has to be said."""
+    return render(tmp_path)
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
+def test_the_chart_is_well_formed(values: dict[str, Any], tmp_path: Path) -> None:
+    """`helm lint` finds nothing, not even to warn of."""
+    tools.output_of(command("lint", values, tmp_path))
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["the least", "everything"])
+def test_kubernetes_knows_every_field(values: dict[str, Any], tmp_path: Path) -> None:
+    """What is rendered is valid by the schemas of the oldest and the newest Kubernetes."""
+    render(tmp_path, **values).assert_valid()
+
+
+def test_the_pods_are_restricted(chart: Manifests) -> None:
+    """The Pod Security Standard `restricted` holds, with a read-only root."""
+    chart.assert_restricted()
+
+
+def test_the_gateway_takes_the_settings(chart: Manifests, tmp_path: Path) -> None:
+    """The gateway finds no problem in what the chart makes of the values."""
+    assert [caller.name for caller in chart.settings(tmp_path).callers] == ["his"]
+
+
+def test_sizes_stay_whole_numbers(tmp_path: Path) -> None:
+    """A large number is not turned into one with an exponent, which the gateway would refuse."""
+    changed = render(tmp_path, settings={"limits": {"max_body_bytes": 67108864}})
+    assert changed.settings(tmp_path).limits.max_body_bytes == 67108864
+
+
+def test_killed_only_after_the_end(tmp_path: Path) -> None:
+    """The time to end grows with what the settings allow for it."""
+    patient = render(tmp_path, settings={"shutdown": {"delay": 10.5, "drain_timeout": 300}})
+    patient.assert_time_to_end(patient.settings(tmp_path))
+
+
+def test_changes_reach_a_running_gateway(chart: Manifests) -> None:
+    """Settings and secrets are folders, which the kubelet renews, readable for the gateway."""
+    chart.assert_renewed()
+
+
+def stamp(manifests: Manifests) -> str:
+    """The annotation whose change makes new pods."""
+    return str(manifests.pod["metadata"]["annotations"]["checksum/restart"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "restarts"),
+    [
+        ({"log": {"level": "debug"}}, False),
+        ({"callers": [{"name": "lab", "networks": ["10.0.0.0/8"]}]}, False),
+        ({"workers": 2}, True),
+        ({"audit": {"on_failure": "drop"}}, True),
+        ({"store": {"url": "redis://redis/0"}}, True),
+    ],
+)
+def test_new_pods_only_where_a_reload_is_not_enough(
+    settings: dict[str, Any], restarts: bool, chart: Manifests, tmp_path: Path
+) -> None:
+    """An upgrade replaces pods only for settings that a running gateway cannot take over."""
+    assert (stamp(render(tmp_path, settings=settings)) != stamp(chart)) is restarts
+
+
+def test_ports_follow_the_settings(tmp_path: Path) -> None:
+    """Another address in the settings is another port of container and probes; names stay."""
+    changed = render(tmp_path, settings={"admin": {"address": "[::]:9999"}})
+    assert port_of(changed.gateway, "admin") == 9999
+    assert port_of(changed.gateway, "http") == 8080
+    assert changed.gateway["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "admin"}
+
+
+def test_no_service_becomes_a_setting(chart: Manifests) -> None:
+    """A Service named dhp-gateway would set variables that the gateway refuses: they are off."""
+    assert chart.pod["spec"]["enableServiceLinks"] is False
+
+
+def test_callers_and_monitoring_are_let_in_apart(chart: Manifests) -> None:
+    """Labelled pods reach the callers' port; monitoring and helm's test the operators' port."""
+    policy = chart.the("NetworkPolicy")
+    assert peers(policy, "http") == [
+        {"podSelector": {"matchLabels": {"dhp-gateway-caller": "true"}}}
+    ]
+    assert len(peers(policy, "admin")) == 2
+
+
+def test_helms_own_test_asks_the_operators_service(tmp_path: Path) -> None:
+    """`helm test` runs the health check against the Service that is there, and is let in."""
+    everything = Manifests(tools.output_of(command("template", {}, tmp_path)))
+    pod = everything.the("Pod")
+    variables = {one["name"]: one["value"] for one in pod["spec"]["containers"][0]["env"]}
+    host, _, port = variables["DHP_GATEWAY_ADMIN__ADDRESS"].partition(":")
+    services = {
+        f"{one['metadata']['name']}.dhp.svc": one["spec"] for one in everything.of_kind("Service")
+    }
+    assert int(port) == services[host]["ports"][0]["port"]
+    labels = pod["metadata"]["labels"]
+    policy = everything.the("NetworkPolicy")
+    assert {"podSelector": {"matchLabels": labels}} in peers(policy, "admin")
+    assert not services[host]["selector"].items() <= labels.items()
+
+
+def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None:
+    """The ServiceMonitor selects one Service only, by a port that it has."""
+    chart = render(tmp_path, serviceMonitor={"enabled": True, "labels": {"release": "prometheus"}})
+    monitor = chart.the("ServiceMonitor")["spec"]
+    wanted = monitor["selector"]["matchLabels"].items()
+    (service,) = (
+        one for one in chart.of_kind("Service") if wanted <= one["metadata"]["labels"].items()
+    )
+    assert service["spec"]["ports"][0]["name"] == monitor["endpoints"][0]["port"]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"settings": {"bogus": 1}}, "bogus"),
+        ({"settings": {"environment": "moon"}}, "/settings/environment"),
+        ({"settings": {"credentials": {"default": {"client_id": None}}}}, "client_id"),
+        ({"replicas": 3}, "replicas"),
+        ({"service": {"port": 0}}, "/service/port"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(
+    values: dict[str, Any], names: str, tmp_path: Path
+) -> None:
+    """helm refuses wrong values, settings of the gateway included, and says where they are."""
+    assert names in refusal(tmp_path, **values)
+
+
+def test_somebody_must_be_allowed_to_call(tmp_path: Path) -> None:
+    """Without callers the gateway would not start: helm says so first, and what to do."""
+    assert "settings.callers" in refusal(tmp_path, settings={"callers": []})
+    for other in ({"listen": {"allow_anonymous": True}}, {"login": {"enabled": True}}):
+        render(tmp_path, settings={"callers": [], **other})
+
+
+def test_the_schema_has_the_gateways_settings() -> None:
+    """Every setting of today is in the chart's schema (`make docs` puts it there)."""
+    values, settings = json.loads((CHART / "values.schema.json").read_text()), json_schema()
+    assert values["properties"]["settings"]["properties"] == settings["properties"]
+    assert values["$defs"] == settings["$defs"]
+
+
+def test_the_chart_is_of_this_version() -> None:
+    """The image's tag is, unless values say otherwise, this version's."""
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
