@@ -36,8 +36,8 @@ site: venv ## Build the documentation as a site in site/; links and anchors are 
 	@.ci/tools .venv-site docs/requirements.lock
 	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
 
-bench: venv ## Measure the gateway beside other proxies on this machine
-	@$(BIN)/python benchmarks/bench.py
+bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="--workloads small-32 --contenders gateway,envoy")
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 image: ## Build the container image with docker, podman or buildah
 	@sh deploy/build-image.sh

@@ -8,40 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prerequisites import program, provide_envoy
-from processes import free_port
+from benchmarks.prerequisites import provide_envoy
+from benchmarks.processes import free_port
+from benchmarks.surroundings import Surroundings, Upstream, haproxy_command, nginx_command
 
 HERE = Path(__file__).parent
-GATEWAY = "dhp-gateway"
-# As long as a JWT of the national SSO; what it says does not matter here.
-TOKEN = "eyJhbGciOiJSUzI1NiJ9." + "x" * 480 + "." + "y" * 342
+GATEWAY = "gateway"
 
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Where the platform and the SSO listen, and a directory for configuration files."""
-
-    directory: Path
-    upstream_port: int
-    sso_port: int
-
-    def fill_in(self, template: str, port: int, name: str) -> Path:
-        """Writes a configuration file from one beside this module."""
-        text = (HERE / template).read_text()
-        for placeholder, value in {
-            "@DIRECTORY@": self.directory,
-            "@PORT@": port,
-            "@UPSTREAM_PORT@": self.upstream_port,
-            "@SSO_PORT@": self.sso_port,
-            "@TOKEN@": TOKEN,
-        }.items():
-            text = text.replace(placeholder, str(value))
-        file = self.directory / name
-        file.write_text(text)
-        return file
-
-
-Prepare = Callable[[Surroundings, int], Sequence[str | Path]]
+Command = Sequence[str | Path]
+Prepare = Callable[[Surroundings, int, Upstream], Command]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +29,89 @@ class Contender:
     port: int = field(default_factory=free_port)
 
 
-def nginx_command(configuration: Path, directory: Path) -> list[str | Path]:
-    """nginx in the foreground, as one process, with all its files in `directory`."""
-    return [program("nginx") or "nginx", "-p", directory, "-e", "stderr", "-c", configuration]
+def gateway(
+    *, program: Command = (), variant: str = GATEWAY, extra: dict[str, object] | None = None
+) -> Prepare:
+    """How the gateway is started: with its defaults but for `extra`; audit to standard output."""
+    program = program or (Path(sys.executable).with_name("dhp-gateway"),)
+
+    def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
+        platform: dict[str, object] = {"fhir_base_url": f"{upstream.origin}/fhir"}
+        if upstream.tls:
+            platform["ca_file"] = str(around.directory / "ca.pem")
+        settings = {
+            "environment": "custom",
+            "listen": {"address": f"127.0.0.1:{port}"},
+            "admin": {"address": f"127.0.0.1:{free_port()}"},
+            "platform": platform,
+            "sso": {"token_url": upstream.token_url},
+            "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
+            **(extra or {}),
+        }
+        file = around.directory / f"{variant}.yaml"
+        file.write_text(json.dumps(settings))  # JSON is YAML
+        return [*program, "run", "--config", file]
+
+    return prepare
 
 
-def _gateway(around: Surroundings, port: int) -> Sequence[str | Path]:
-    settings = {
-        "environment": "custom",
-        "listen": {"address": f"127.0.0.1:{port}"},
-        "admin": {"address": f"127.0.0.1:{free_port()}"},
-        "platform": {"fhir_base_url": f"http://127.0.0.1:{around.upstream_port}/fhir"},
-        "sso": {"token_url": f"http://127.0.0.1:{around.sso_port}/oauth/token"},
-        "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
-    }
-    file = around.directory / "gateway.yaml"
-    file.write_text(json.dumps(settings))  # JSON is YAML
-    return [Path(sys.executable).with_name("dhp-gateway"), "run", "--config", file]
+def _usual_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    authority = [around.directory / "ca.pem"] if upstream.tls else []
+    script = [sys.executable, HERE / "usual_proxy.py"]
+    return [*script, str(port), upstream.origin, upstream.token_url, *authority]
 
 
-def _usual_proxy(around: Surroundings, port: int) -> Sequence[str | Path]:
-    upstream = f"http://127.0.0.1:{around.upstream_port}"
-    token_url = f"http://127.0.0.1:{around.sso_port}/oauth/token"
-    return [sys.executable, HERE / "usual_proxy.py", str(port), upstream, token_url]
-
-
-def _envoy(around: Surroundings, port: int) -> Sequence[str | Path]:
-    configuration = around.fill_in("envoy.yaml", port, "envoy.yaml")
+def _envoy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    tls = (HERE / "envoy_tls.yaml").read_text() if upstream.tls else ""
+    configuration = around.fill_in(
+        "envoy.yaml",
+        "envoy.yaml",
+        envoy_tls=tls.replace("@DIRECTORY@", str(around.directory)),
+        port=port,
+        upstream_port=upstream.port,
+        token_path=upstream.token_path,
+    )
     quiet = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     return [provide_envoy(), "-c", configuration, *quiet]
 
 
-def _nginx(around: Surroundings, port: int) -> Sequence[str | Path]:
-    return nginx_command(around.fill_in("nginx_proxy.conf", port, "proxy.conf"), around.directory)
+def _nginx(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    configuration = around.fill_in(
+        "nginx_proxy.conf",
+        "proxy.conf",
+        port=port,
+        upstream_port=upstream.port,
+        scheme="https" if upstream.tls else "http",
+    )
+    return nginx_command(configuration, around.directory)
 
 
-def contenders(left_out: Sequence[str]) -> list[Contender]:
-    """All contenders but those named in `left_out`."""
-    every = [
-        Contender(GATEWAY, "this gateway, audit and metrics on", _gateway),
-        Contender(
-            "usual", "aiohttp application + ClientSession, cached token, log line", _usual_proxy
-        ),
-        Contender("envoy", "Envoy, credential_injector with OAuth2, JSON access log", _envoy),
+def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    authority = around.directory / "ca.pem"
+    tls = f"ssl verify required ca-file {authority} sni str(localhost) verifyhost localhost"
+    configuration = around.fill_in(
+        "haproxy_proxy.cfg",
+        "proxy.cfg",
+        port=port,
+        upstream_port=upstream.port,
+        haproxy_tls=tls if upstream.tls else "",
+    )
+    return haproxy_command(configuration)
+
+
+def every_contender(beside: Path | None = None) -> dict[str, Contender]:
+    """All contenders by name; `beside` is another checkout whose gateway takes part too."""
+    unaudited = gateway(variant="gateway-unaudited", extra={"audit": {"sink": "off"}})
+    known = [
+        Contender(GATEWAY, "this gateway, audit and metrics on", gateway()),
+        Contender("gateway-unaudited", "this gateway without audit", unaudited),
+        Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
         Contender("nginx", "nginx, fixed token, JSON access log", _nginx),
+        Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy),
+        Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
     ]
-    return [contender for contender in every if contender.name not in left_out]
+    if beside is not None:
+        program = ("env", f"PYTHONPATH={beside.resolve()}", sys.executable, "-P", "-m", "gateway")
+        other = gateway(program=program, variant="beside")
+        known.append(Contender("beside", f"the gateway of {beside}", other))
+    return {contender.name: contender for contender in known}

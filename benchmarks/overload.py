@@ -1,6 +1,6 @@
 """Ten times more callers than the gateway serves at once, for a minute: what happens to whom.
 
-    python benchmarks/overload.py --seconds 60
+    .venv/bin/python -m benchmarks.overload --seconds 60
 
 A platform that takes 50 ms for each answer stands behind a gateway that serves 32 requests at once.
 First 32 callers ask without pause, then 320, then 32 again. Printed are the answers by status, the
@@ -22,7 +22,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from processes import free_port
+from benchmarks.processes import free_port
 
 ANSWER = b'{"resourceType":"Patient","id":"example"}'
 SERVED_AT_ONCE = 32

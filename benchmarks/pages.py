@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,38 @@ def _compact(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def searchset(size: int, base: str, *, dense: bool = False) -> bytes:
-    """A page of at least `size` bytes whose links are under `base`.
+def _entries(size: int) -> Iterator[dict[str, Any]]:
+    """Resources with their fullUrl, until they take `size` bytes."""
+    resources = [json.loads((DATA / f"{name}.json").read_text()) for name in NAMES]
+    length = number = 0
+    while length < size:
+        resource = {**resources[number % len(resources)], "id": f"id-{number}"}
+        url = f"{EXAMPLE_BASE}/{resource['resourceType']}/{resource['id']}"
+        entry = {"fullUrl": url, "resource": resource}
+        yield entry
+        length += len(_compact(entry)) + 1
+        number += 1
+
+
+def transaction(size: int, base: str) -> bytes:
+    """A transaction Bundle of at least `size` bytes that updates resources under `base`."""
+    entries = []
+    for entry in _entries(size):
+        path = entry["fullUrl"].removeprefix(f"{EXAMPLE_BASE}/")
+        entries.append(_compact({**entry, "request": {"method": "PUT", "url": path}}))
+    bundle = b'{"resourceType":"Bundle","type":"transaction","entry":[%s]}' % b",".join(entries)
+    return bundle.replace(EXAMPLE_BASE.encode(), base.encode())
+
+
+def searchset(size: int, base: str, *, dense: bool = False, query: str = "Patient") -> bytes:
+    """A page of at least `size` bytes whose links are under `base`, found by `query`.
 
     In a `dense` one all references are absolute too, which few servers do.
     """
-    resources = [json.loads((DATA / f"{name}.json").read_text()) for name in NAMES]
-    entries: list[bytes] = []
-    length = 0
-    while length < size:
-        resource = {**resources[len(entries) % len(resources)], "id": f"id-{len(entries)}"}
-        url = f"{EXAMPLE_BASE}/{resource['resourceType']}/{resource['id']}"
-        entry = {"fullUrl": url, "resource": resource, "search": {"mode": "match"}}
-        entries.append(_compact(entry))
-        length += len(entries[-1]) + 1
+    entries = [_compact({**entry, "search": {"mode": "match"}}) for entry in _entries(size)]
+    joint = "&" if "?" in query else "?"
     links = [
-        {"relation": relation, "url": f"{EXAMPLE_BASE}/Patient?_page={page}"}
+        {"relation": relation, "url": f"{EXAMPLE_BASE}/{query}{joint}_page={page}"}
         for relation, page in (("self", 2), ("next", 3), ("previous", 1))
     ]
     head = {"resourceType": "Bundle", "type": "searchset", "total": 10**6, "link": links}
@@ -47,6 +64,16 @@ def searchset(size: int, base: str, *, dense: bool = False) -> bytes:
     if dense:
         page = re.sub(rb'("reference":")(?=[A-Z])', rb"\1%s/" % EXAMPLE_BASE.encode(), page)
     return page.replace(EXAMPLE_BASE.encode(), base.encode())
+
+
+def observation(size: int) -> bytes:
+    """A new Observation of at least `size` bytes, with as many components as that takes."""
+    resource = json.loads((DATA / "observation-blood-pressure.json").read_text())
+    del resource["id"]
+    components = list(resource["component"])
+    while len(body := _compact(resource)) < size:
+        resource["component"] += components[:1]
+    return body
 
 
 class _Server(asyncio.Protocol):

@@ -1,6 +1,6 @@
 """What URL rewriting costs, beside plain forwarding and beside parsing the JSON.
 
-    .venv/bin/python benchmarks/rewriting.py [--rounds 20]
+    .venv/bin/python -m benchmarks.rewriting [--rounds 20]
 
 Two measurements, on searchset pages of three sizes with about one URL in each kilobyte:
 
@@ -28,9 +28,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import searchset
-from processes import Pinned, free_port, running
-
+from benchmarks.pages import searchset
+from benchmarks.processes import Pinned, free_port, running
 from gateway.fhir.links import LinkMap, rewriter_for
 
 HERE = Path(__file__).parent

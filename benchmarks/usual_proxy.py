@@ -1,6 +1,6 @@
 """The usual proxy, for comparison: aiohttp application, `ClientSession`, cached token.
 
-    usual_proxy.py PORT UPSTREAM TOKEN_URL
+    usual_proxy.py PORT UPSTREAM TOKEN_URL [CA_FILE]
 
 Written with care, as one would on a good afternoon: connections kept alive, bodies streamed, the
 token fetched once for all and renewed before it expires, a log line for every request.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -27,13 +29,15 @@ FORM = {"grant_type": "client_credentials", "client_id": "bench", "client_secret
 class Proxy:
     """Forwards every request to the upstream with a bearer token."""
 
-    def __init__(self, upstream: str, token_url: str) -> None:
+    def __init__(self, upstream: str, token_url: str, authorities: list[str]) -> None:
         self.upstream, self.token_url = upstream, token_url
+        self.tls = ssl.create_default_context(cafile=authorities[0]) if authorities else True
         self.token, self.expiry, self.lock = "", 0.0, asyncio.Lock()
 
     async def session(self, app: web.Application) -> AsyncIterator[None]:
         """Opens the client session with the application and closes it with it."""
-        async with aiohttp.ClientSession(auto_decompress=False) as self.client:
+        connector = aiohttp.TCPConnector(limit=256, ssl=self.tls)
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.client:
             yield
 
     async def bearer(self) -> str:
@@ -54,7 +58,7 @@ class Proxy:
         body = request.content if request.can_read_body else None
         async with self.client.request(
             request.method,
-            self.upstream + request.raw_path,
+            URL(self.upstream + request.raw_path, encoded=True),
             headers=headers,
             data=body,
             allow_redirects=False,
@@ -72,8 +76,8 @@ class Proxy:
 
 def main() -> None:
     """Runs the proxy on a loopback port until it is ended."""
-    port, upstream, token_url = sys.argv[1:]
-    proxy = Proxy(upstream, token_url)
+    port, upstream, token_url, *authorities = sys.argv[1:]
+    proxy = Proxy(upstream, token_url, authorities)
     app = web.Application(client_max_size=1 << 26)
     app.cleanup_ctx.append(proxy.session)
     app.router.add_route("*", "/{path:.*}", proxy.handle)

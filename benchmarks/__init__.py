@@ -1,0 +1,1 @@
+"""The side-by-side benchmark; no part of the package that is installed."""

@@ -1,0 +1,141 @@
+"""What stands around the proxies: the platform in its several forms, the SSO, and their files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trustme
+
+from benchmarks.pages import searchset
+from benchmarks.prerequisites import program
+from benchmarks.processes import Pinned, free_port, running
+
+HERE = Path(__file__).parent
+KIB, MIB = 1024, 1024 * 1024
+# As long as a JWT of the national SSO; what it says does not matter here.
+TOKEN = "eyJhbGciOiJSUzI1NiJ9." + "x" * 480 + "." + "y" * 342
+
+READ = "/fhir/Patient/example"
+PAGE = "/fhir/Observation?code=http%3A%2F%2Floinc.org%7C58410-2"
+BUNDLE = "/fhir/Encounter?status=in-progress"
+BINARY = "/fhir/Binary/report"
+LARGE = 50 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The platform as a proxy is told of it; with `tls` its name is `localhost`.
+
+    `token_path` is where at the SSO tokens come from.
+    """
+
+    port: int
+    sso_port: int
+    tls: bool = False
+    token_path: str = "/oauth/token"
+
+    @property
+    def origin(self) -> str:
+        """Its scheme, host and port."""
+        return f"http{'s' * self.tls}://127.0.0.1:{self.port}"
+
+    @property
+    def token_url(self) -> str:
+        """Where tokens come from."""
+        return f"http://127.0.0.1:{self.sso_port}{self.token_path}"
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """Where everything listens, and a directory for files.
+
+    `files` answers reads, over TLS too; `creates` answers POST; `python` takes anything, checks how
+    long tokens live and is the SSO of all.
+    """
+
+    directory: Path
+    files: int = field(default_factory=free_port)
+    files_tls: int = field(default_factory=free_port)
+    creates: int = field(default_factory=free_port)
+    python: int = field(default_factory=free_port)
+
+    def upstream(self, name: str) -> Upstream:
+        """`files`, `tls`, `creates`, `python`, or `rollover`, whose tokens live two seconds."""
+        if name == "rollover":
+            return Upstream(self.python, self.python, token_path="/oauth/short-lived")
+        port = self.files_tls if name == "tls" else int(getattr(self, name))
+        return Upstream(port, self.python, tls=name == "tls")
+
+    def fill_in(self, template: str, name: str, **values: object) -> Path:
+        """Writes a configuration file from one beside this module."""
+        text = (HERE / template).read_text()
+        common = {"directory": self.directory, "sso_port": self.python, "token": TOKEN}
+        for placeholder, value in {**common, **values}.items():
+            text = text.replace(f"@{placeholder.upper()}@", str(value))
+        file = self.directory / name
+        file.write_text(text)
+        return file
+
+    def write_documents(self) -> None:
+        """What the platform of files holds, and the keys of the TLS one."""
+        fhir = self.directory / "documents" / "fhir"
+        base = f"{self.upstream('files').origin}/fhir"
+        for path, content in {
+            READ: (HERE / "patient.json").read_bytes(),
+            PAGE: searchset(60 * KIB, base, query=PAGE.removeprefix("/fhir/")),
+            BUNDLE: searchset(LARGE, base, query=BUNDLE.removeprefix("/fhir/")),
+            BINARY: os.urandom(LARGE),
+        }.items():
+            file = fhir / path.removeprefix("/fhir/").partition("?")[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "platform.pem"))
+
+    def commands(self) -> dict[str, list[str | Path]]:
+        """How the platform's programs are started."""
+        files = self.fill_in(
+            "nginx_upstream.conf", "upstream.conf", port=self.files, tls_port=self.files_tls
+        )
+        creates = self.fill_in(
+            "haproxy_upstream.cfg", "upstream.cfg", port=self.creates, created=HERE / "patient.json"
+        )
+        return {
+            "files": nginx_command(files, self.directory),
+            "creates": haproxy_command(creates),
+            "python": [sys.executable, HERE / "upstream.py", str(self.python), TOKEN],
+        }
+
+
+def nginx_command(configuration: Path, directory: Path) -> list[str | Path]:
+    """nginx in the foreground, as one process, with all its files in `directory`."""
+    return [program("nginx") or "nginx", "-p", directory, "-e", "stderr", "-c", configuration]
+
+
+def haproxy_command(configuration: Path) -> list[str | Path]:
+    """haproxy in the foreground, as one process."""
+    return [program("haproxy") or "haproxy", "-db", "-f", configuration]
+
+
+@contextlib.contextmanager
+def surroundings(core: int) -> Iterator[tuple[Surroundings, list[Pinned]]]:
+    """Runs the platform and the SSO on one core; gives their processes too."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, contextlib.ExitStack() as stack:
+        around = Surroundings(Path(name))
+        around.write_documents()
+        own = {
+            label: stack.enter_context(running(command, core, around.directory / f"{label}.err"))
+            for label, command in around.commands().items()
+        }
+        for label, process in own.items():
+            port = around.upstream(label).port
+            process.until_answering(port, READ, headers={"Authorization": f"Bearer {TOKEN}"})
+        yield around, list(own.values())

@@ -1,0 +1,152 @@
+"""The benchmark's SSO, and a platform that takes anything and looks at what tokens say.
+
+    upstream.py PORT TOKEN
+
+`POST /oauth/token` gives TOKEN for an hour, `POST /oauth/short-lived` one that ends by itself:
+`until-` and the moment (monotonic, milliseconds), after which it is answered with 401. Everything
+else gets a small Patient (201 for POST) once the body, chunked or not, is there. `GET /counts`
+tells how many tokens were given and how many requests had no valid one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+LIFETIME = 2.0
+PATIENT = (Path(__file__).parent / "patient.json").read_bytes()
+FHIR, JSON = b"application/fhir+json", b"application/json"
+
+
+class Memory:
+    """What all connections share."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.counts: Counter[str] = Counter(tokens=0, unauthorized=0)
+
+    def answer(self, method: bytes, target: bytes, head: bytes) -> bytes:
+        """The answer to a request whose body has come."""
+        if target.startswith(b"/oauth/"):
+            self.counts["tokens"] += 1
+            return _answer(b"200 OK", JSON, self._issue(target))
+        if target == b"/counts":
+            return _answer(b"200 OK", JSON, json.dumps(self.counts).encode())
+        bearer = head.lower().partition(b"\r\nauthorization: bearer ")[2].partition(b"\r\n")[0]
+        if not bearer or (bearer.startswith(b"until-") and _over(bearer)):
+            self.counts["unauthorized"] += 1
+            return _answer(b"401 Unauthorized", FHIR, b"")
+        return _answer(b"201 Created" if method == b"POST" else b"200 OK", FHIR, PATIENT)
+
+    def _issue(self, target: bytes) -> bytes:
+        token, lifetime = self.token, 3600.0
+        if target == b"/oauth/short-lived":
+            lifetime = LIFETIME
+            end = int((time.monotonic() + lifetime) * 1000)
+            token = f"until-{end}-{self.token[len(f'until-{end}-') :]}"
+        answer = {"access_token": token, "token_type": "Bearer", "expires_in": lifetime}
+        return json.dumps(answer).encode()
+
+
+def _over(bearer: bytes) -> bool:
+    return time.monotonic() * 1000 > int(bearer.split(b"-", 2)[1])
+
+
+def _answer(status: bytes, kind: bytes, body: bytes) -> bytes:
+    head = (
+        b"HTTP/1.1 %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nContent-Length: %d\r\n\r\n"
+    )
+    return head % (status, kind, len(body)) + body
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection; bodies are counted and thrown away where they were received."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._space = bytearray(256 * 1024)
+        self._text = b""  # Of a header or of chunk sizes, not complete yet.
+        self._head: bytes | None = None
+        self._left = 0  # Of the body or of the chunk.
+        self._chunked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where to put what comes."""
+        return self._space
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Skip what belongs to a body, read the rest."""
+        skipped = min(self._left, nbytes)
+        self._left -= skipped
+        if nbytes > skipped:
+            self._text += self._space[skipped:nbytes]
+        while self._left == 0 and self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Understand one more piece; false when more bytes are needed."""
+        if self._head is None:
+            return self._begin()
+        if self._chunked:
+            return self._next_chunk()
+        self._end()
+        return True
+
+    def _begin(self) -> bool:
+        head, found, rest = self._text.partition(b"\r\n\r\n")
+        if not found:
+            return False
+        fields = head.lower()
+        self._head, self._text = head + b"\r\n", rest
+        self._chunked = b"\r\ntransfer-encoding: chunked" in fields
+        length = fields.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+        self._skip(int(length or 0))
+        return True
+
+    def _next_chunk(self) -> bool:
+        text = self._text.removeprefix(b"\r\n")
+        size, found, rest = text.partition(b"\r\n")
+        if not found:
+            return False
+        if int(size, 16):
+            self._text = rest
+            self._skip(int(size, 16))
+            return True
+        if len(rest) < 2:
+            return False
+        self._text = rest[2:]
+        self._end()
+        return True
+
+    def _skip(self, length: int) -> None:
+        here = min(length, len(self._text))
+        self._text = self._text[here:]
+        self._left = length - here
+
+    def _end(self) -> None:
+        assert self._head is not None
+        method, target, _ = self._head.split(b" ", 2)
+        self._transport.write(self._memory.answer(method, target, self._head))
+        self._head = None
+
+
+async def _serve(port: int, token: str) -> None:
+    memory = Memory(token)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(memory), "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1]), sys.argv[2]))
