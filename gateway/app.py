@@ -38,6 +38,7 @@ from gateway.proxy.listener import CallerServer
 from gateway.sockets import Listening
 from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
+from gateway.tracing import open_tracing
 from gateway.wiring import StartError
 
 _log = logging.getLogger(__name__)
@@ -171,7 +172,13 @@ class Gateway:
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
         self._around = Surroundings(
-            session, store, self.metrics, self.audit, sessions, self._traffic.note
+            session,
+            store,
+            self.metrics,
+            self.audit,
+            sessions,
+            self._traffic.note,
+            tracing=open_tracing(self.settings, self._stack),
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)

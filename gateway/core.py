@@ -11,12 +11,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway import certificates, wiring
+from gateway import certificates, tracing, wiring
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -40,9 +41,11 @@ from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.packing import Packing
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
+from gateway.proxy.traced import TracedUpstream
 from gateway.proxy.upstream import Restraint, Upstream
 from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
+from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from gateway.signing_in import SigningIn
@@ -64,6 +67,7 @@ class Surroundings:
     audit: AuditTrail
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
     note: Callable[[Exchange], None] = _unnoted
+    tracing: Tracing | None = None
 
     def account(self, exchange: Exchange) -> None:
         """The end of every exchange: one update of the metrics and one audit record.
@@ -109,7 +113,13 @@ class Core:
 
     def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
-        upstream = Upstream(
+        # Without tracing nothing of it is in any request's way.
+        traced = around.tracing
+        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
+        account: Callable[[Exchange], None] = around.account
+        if traced is not None:
+            account = traced.accounting(tracing.peers(settings), account)
+        upstream = upstream_type(
             self._pool,
             authority=wiring.authority(settings.platform.fhir_base_url),
             restraint=Restraint(
@@ -142,7 +152,7 @@ class Core:
                     asking=asking if settings.fhir.auto_if_match else None,
                 ),
                 guard=guard,
-                account=around.account,
+                account=account,
                 clocks=Clocks(time.monotonic, time.time),
             ),
         )

@@ -39,6 +39,9 @@ class Exchange:
     duration: float = 0.0
     upstream_duration: float | None = None
     aborted: bool = False
+    # When it began and ceased to wait for a token, monotonic; None when one was at hand.
+    token_wait: tuple[float, float] | None = None
+    trace: object | None = None  # `gateway.telemetry.tracing`'s own, while tracing is on
 
     @property
     def outcome(self) -> Outcome:

@@ -12,10 +12,7 @@ from gateway.config.problems import Setting
 from gateway.config.settings import Settings
 
 # The key (`*`: any name), and which of its values are not available; empty: all but the default.
-UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("outbox.enabled", ()),
-    ("tracing.otlp_endpoint", ()),
-)
+UNAVAILABLE: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (("outbox.enabled", ()),)
 
 
 def unavailable(settings: Settings) -> Iterator[Setting]:

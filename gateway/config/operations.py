@@ -19,6 +19,7 @@ from gateway.config.values import (
     Flag,
     PositiveSeconds,
     PositiveSize,
+    Ratio,
     Seconds,
     SecretText,
     Text,
@@ -196,11 +197,39 @@ class OutboxSettings(Section):
 
 
 class TracingSettings(Section):
-    """Spans for OpenTelemetry."""
+    """Spans for OpenTelemetry; `traceparent` is passed on without them too."""
 
     otlp_endpoint: BaseUrl | None = Field(
-        default=None, description="The collector's OTLP/HTTP endpoint; null: no spans are made."
+        default=None,
+        description="The collector's OTLP/HTTP endpoint, e.g. `http://collector:4318`; "
+        "`/v1/traces` is added where it is missing. null: no spans are made.",
     )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the collector's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    authorization: SecretText | None = Field(
+        default=None,
+        description="The `Authorization` field for the collector, e.g. `Bearer …`; better as "
+        "`authorization_file`.",
+    )
+    authorization_file: FilePath | None = Field(
+        default=None, description="File that holds the `Authorization` field for the collector."
+    )
+    service_name: Text = Field(
+        default="dhp-gateway", description="The name of this gateway among the traced services."
+    )
+    sample_ratio: Ratio = Field(
+        default=1,
+        description="The share of requests without a `traceparent` that a trace is begun for; of "
+        "all others the caller's sampled flag decides.",
+    )
+
+    def secret_source(self) -> SecretSource:
+        """Where the `Authorization` field comes from, if there is one."""
+        setting = ("tracing", "authorization")
+        return SecretSource(setting, self.authorization, self.authorization_file)
 
 
 class ShutdownSettings(Section):

@@ -219,6 +219,18 @@ def _audit(settings: Settings) -> Iterator[Finding]:
     yield from _pair(("audit",), pair)
 
 
+def _tracing(settings: Settings) -> Iterator[Finding]:
+    tracing = settings.tracing
+    url = tracing.otlp_endpoint
+    if tracing.secret_source().is_given and url is not None and is_plaintext_abroad(url):
+        yield Finding(
+            ("tracing", "otlp_endpoint"),
+            "must begin with https://",
+            "tracing.authorization would travel unencrypted",
+            (("tracing", "authorization"), ("tracing", "authorization_file")),
+        )
+
+
 def _login(settings: Settings) -> Iterator[Finding]:
     login = settings.login
     if not login.enabled:
@@ -287,6 +299,7 @@ RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _secrets,
     _callers,
     _audit,
+    _tracing,
     _login,
     _outbox,
 )

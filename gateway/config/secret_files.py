@@ -53,6 +53,11 @@ class SecretSource:
         """The setting's name as people write it."""
         return dotted(self.setting)
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is one at all."""
+        return self.value is not None or self.file is not None
+
     def read(self) -> Secret | None:
         """The secret now; None when neither is given. Raises `SecretUnreadable`."""
         if self.file is None:

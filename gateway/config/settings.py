@@ -135,6 +135,7 @@ class Settings(Section):
         found += [
             self.store.encryption_key_source(),
             self.login.secret_source(),
+            self.tracing.secret_source(),
             self.outbox.encryption_key_source(),
         ]
         for index, caller in enumerate(self.callers):

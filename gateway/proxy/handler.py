@@ -17,6 +17,7 @@ from gateway.errors import GatewayError, Reason
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
+from gateway.oauth.token import Token
 from gateway.proxy import strict
 from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
@@ -121,7 +122,7 @@ class Handler:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
             token = self._tokens.current(caller.credential)
-            token = token or await self._tokens.obtain(caller.credential)
+            token = token or await self._obtain(exchange, caller.credential)
             outgoing = await self._composer.compose(exchange, (target, header, links), body, what)
             with _Stopwatch(exchange, self._monotonic):
                 answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
@@ -189,6 +190,13 @@ class Handler:
         caller = (guest or self._callers).identify(peer, header)
         _name(exchange, caller)
         return caller
+
+    async def _obtain(self, exchange: Exchange, credential: str) -> Token:
+        began = self._monotonic()
+        try:
+            return await self._tokens.obtain(credential)
+        finally:
+            exchange.token_wait = (began, self._monotonic())
 
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.inflight += 1

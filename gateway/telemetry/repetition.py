@@ -12,6 +12,8 @@ from gateway.errors import GatewayError, Reason
 
 # The access log prints whole request targets; the audit takes its place.
 _SILENCED: Final = frozenset({"aiohttp.access"})
+# What goes wrong in there is told by `gateway.telemetry.tracing_export`, once.
+_SILENCED_TREES: Final = ("opentelemetry.",)
 # Loggers that outside events make repeat themselves: every caller's mistake is a line, and at the
 # limit of open files asyncio logs every failed `accept`, hundreds in a second.
 _LIMITED: Final = ("asyncio", "aiohttp", "gateway.proxy")
@@ -57,7 +59,7 @@ class RateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record goes out."""
-        if record.name in _SILENCED:
+        if record.name in _SILENCED or record.name.startswith(_SILENCED_TREES):
             return False
         if not any(record.name == name or record.name.startswith(name + ".") for name in _LIMITED):
             return True

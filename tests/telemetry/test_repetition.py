@@ -104,3 +104,11 @@ def test_invented_messages_take_no_memory():
     limit = RateLimit(clock=lambda: 0.0)
     assert all(limit.filter(record("asyncio", str(number))) for number in range(5000))
     assert len(limit._seen) <= 256
+
+
+def test_what_is_told_in_other_words_is_silenced():
+    """The access log, and what OpenTelemetry says of a collector that is away, never go out."""
+    limit = RateLimit(clock=lambda: 0.0)
+    assert not limit.filter(record("aiohttp.access", "a"))
+    assert not limit.filter(record("opentelemetry.exporter.otlp", "a"))
+    assert limit.filter(record("opentelemetryish", "a"))

@@ -1,0 +1,170 @@
+"""Brings spans to a collector by OTLP/HTTP, in a thread of their own (extra `otel`).
+
+A collector that is away costs spans, never requests: what waits is bounded, and is dropped where
+there is no room. It is told once when it begins, then every minute, and when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import requests
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from gateway import __version__
+from gateway.secret import Secret
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.tracing_spans import Spans
+
+_log = get_logger("gateway.tracing")
+
+_TIMEOUT: Final = 5.0
+_MAX_QUEUE: Final = 8192
+_BATCH: Final = 512
+_DELAY_MS: Final = 1000.0
+_REMIND_AFTER: Final = 60.0
+_MOMENT: Final = 0.5
+_POLL: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Where spans go: a URL that gets them as they are, and how its server proves who it is.
+
+    `authorization` is the value of the field of that name.
+    """
+
+    url: str
+    service_name: str
+    ca_file: Path | None = None
+    authorization: Secret | None = None
+
+
+class Export:
+    """Makes spans and exports them; `close` ends it."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._exporter = _Patient(_otlp(collector))
+        processor = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=_MAX_QUEUE,
+            schedule_delay_millis=_DELAY_MS,
+            max_export_batch_size=_BATCH,
+            export_timeout_millis=_TIMEOUT * 1000,
+        )
+        self._spans = Spans(processor, _resource(collector.service_name))
+        self.record = self._spans.record
+
+    async def close(self, timeout: float) -> None:
+        """Export what is left, for at most `timeout` seconds; a moment where it fails anyway."""
+        # A daemon: the library may wait longer than we do.
+        ending = threading.Thread(target=self._spans.shutdown, name="tracing-end", daemon=True)
+        ending.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(
+                min(timeout, _MOMENT) if self._exporter.failing else timeout
+            ):
+                while ending.is_alive():  # noqa: ASYNC110 - a thread has no event to await
+                    await asyncio.sleep(_POLL)
+        self._exporter.give_up()
+
+
+class _Patient(SpanExporter):
+    """Another exporter, with its failures told rarely and in words of our own."""
+
+    def __init__(self, exporter: SpanExporter, clock: Callable[[], float] = time.monotonic) -> None:
+        self._exporter = exporter
+        self._clock = clock
+        self._lost = 0
+        self._remind_at: float | None = None
+        self._given_up = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export; called in the processor's thread only."""
+        if self._given_up:
+            return SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        except Exception:  # whatever the library raises, its text may hold anything
+            result = SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self._succeeded()
+        elif not self._given_up:
+            self._failed(len(spans))
+        return result
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last export failed."""
+        return self._remind_at is not None
+
+    def give_up(self) -> None:
+        """Export nothing more; may be called in any thread, any number of times."""
+        if not self._given_up:
+            self._given_up = True
+            self._exporter.shutdown()
+
+    def shutdown(self) -> None:
+        """See `give_up`."""
+        self.give_up()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def _failed(self, spans: int) -> None:
+        self._lost += spans
+        now = self._clock()
+        if self._remind_at is None or now >= self._remind_at:
+            _log.warning("spans cannot be exported; requests are not affected", lost=self._lost)
+            self._remind_at = now + _REMIND_AFTER
+
+    def _succeeded(self) -> None:
+        if self._remind_at is not None:
+            _log.info("spans can be exported again", lost=self._lost)
+            self._remind_at, self._lost = None, 0
+
+
+def _otlp(collector: Collector) -> OTLPSpanExporter:
+    # Of its own, without proxies and passwords of the environment.
+    session = requests.Session()
+    session.trust_env = False
+    headers = {}
+    if collector.authorization is not None:
+        headers["Authorization"] = collector.authorization.reveal()
+    return OTLPSpanExporter(
+        endpoint=collector.url,
+        # Without one the library would trust a list of its own instead of the system's.
+        certificate_file=str(collector.ca_file or ssl.get_default_verify_paths().cafile or "")
+        or None,
+        headers=headers,
+        timeout=_TIMEOUT,
+        compression=Compression.Gzip,
+        session=session,
+    )
+
+
+def _resource(service_name: str) -> Mapping[str, str]:
+    host = socket.gethostname()
+    return {
+        "service.name": service_name,
+        "service.version": __version__,
+        # Workers are told apart by their process.
+        "service.instance.id": f"{host}:{os.getpid()}",
+        "host.name": host,
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.language": "python",
+    }

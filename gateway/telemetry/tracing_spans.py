@@ -1,0 +1,228 @@
+"""Spans of finished exchanges, for OpenTelemetry's SDK (extra `otel`); imported only when used.
+
+One SERVER span for the caller's request; below it CLIENT spans: one for waiting for a token, where
+the request had to, and one for each time the platform was asked. Names and attributes follow the
+semantic conventions for HTTP, but for what would tell about patients: no `url.path`, `url.full`,
+`url.query`, `client.address` or `user_agent.original`. Interaction and resource type take their
+place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from random import getrandbits
+from typing import Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from gateway import __version__
+from gateway.exchange import Exchange
+from gateway.telemetry.trace_context import TraceContext
+from gateway.telemetry.tracing import Attempt, Peers, Trace
+
+Attributes = dict[str, str | int]
+
+_METHODS: Final = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+)
+# Reasons that a request ends with when it got no token.
+_TOKEN_REASONS: Final = frozenset(("token-refused", "sso-unavailable"))
+_UNAUTHORIZED: Final = 401
+
+
+class _Ids(IdGenerator):
+    """Gives out ids that are decided already: the platform knows them since it was asked."""
+
+    def __init__(self) -> None:
+        self.trace_id = 0
+        self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        """The id for the next trace."""
+        return self.trace_id
+
+    def generate_span_id(self) -> int:
+        """The id for the next span."""
+        return self.span_id
+
+
+class Spans:
+    """Makes spans and hands them to a processor. All calls belong to the loop's thread."""
+
+    def __init__(self, processor: SpanProcessor, resource: Mapping[str, str]) -> None:
+        self._ids = _Ids()
+        self._provider = TracerProvider(
+            # Whether a trace is recorded was decided when it began.
+            sampler=ALWAYS_ON,
+            resource=Resource(dict(resource)),
+            shutdown_on_exit=False,
+            id_generator=self._ids,
+            span_limits=SpanLimits(),
+        )
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("gateway", __version__)
+
+    def shutdown(self) -> None:
+        """Export what is left, blocking."""
+        self._provider.shutdown()
+
+    def record(self, exchange: Exchange, trace: Trace, peers: Peers) -> None:
+        """Make the spans of an exchange that is over."""
+        story = _Story(exchange, trace, peers)
+        above = None if trace.parent is None else _remote(trace.parent)
+        self._make(trace.context, above, story.server())
+        within = _local(trace.context)
+        for telling in story.token_waits():
+            self._make(None, within, telling)
+        for number, attempt in enumerate(trace.attempts):
+            self._make(attempt.context, within, story.attempt(number, attempt))
+
+    def _make(
+        self, context: TraceContext | None, above: SpanContext | None, telling: _Telling
+    ) -> None:
+        self._ids.span_id = getrandbits(64) if context is None else int(context.span_id, 16)
+        self._ids.trace_id = 0 if context is None else int(context.trace_id, 16)
+        # An empty context, where there is none above: what is current here is nobody's business.
+        parent = Context() if above is None else _below(above)
+        span = self._tracer.start_span(
+            telling.name,
+            context=parent,
+            kind=telling.kind,
+            attributes=telling.attributes,
+            start_time=telling.began,
+        )
+        if telling.failed:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(telling.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """A span to make; nanoseconds since 1970."""
+
+    name: str
+    kind: SpanKind
+    attributes: Attributes
+    began: int
+    ended: int
+    failed: bool = False
+
+
+class _Story:
+    """What an exchange tells."""
+
+    def __init__(self, exchange: Exchange, trace: Trace, peers: Peers) -> None:
+        self._exchange = exchange
+        self._trace = trace
+        self._peers = peers
+        known = exchange.method in _METHODS
+        self._method = exchange.method if known else "_OTHER"
+        self._verb = exchange.method if known else "HTTP"
+        self._end = exchange.started + exchange.duration
+
+    def server(self) -> _Telling:
+        """The caller's request."""
+        exchange = self._exchange
+        attributes: Attributes = {
+            "http.request.method": self._method,
+            "url.scheme": self._peers.scheme,
+            "http.request.body.size": exchange.request_bytes,
+            "http.response.body.size": exchange.response_bytes,
+            "dhp_gateway.caller": exchange.caller,
+            "dhp_gateway.interaction": exchange.interaction,
+            "dhp_gateway.resource": exchange.resource,
+            "dhp_gateway.outcome": exchange.outcome,
+            "dhp_gateway.attempts": exchange.attempts,
+        }
+        if exchange.status:
+            attributes["http.response.status_code"] = exchange.status
+        if exchange.reason:
+            attributes["dhp_gateway.reason"] = exchange.reason
+        # By the conventions a 4xx is no error of the server that answers it.
+        failed = exchange.status >= 500 or (exchange.aborted and bool(exchange.reason))
+        if failed:
+            attributes["error.type"] = exchange.reason or str(exchange.status)
+        name = " ".join(filter(None, (self._verb, exchange.interaction, exchange.resource)))
+        return _Telling(
+            name, SpanKind.SERVER, attributes, *self._times(exchange.started, self._end), failed
+        )
+
+    def token_waits(self) -> Iterator[_Telling]:
+        """The times in which the request waited for a token, also after a 401."""
+        refused = self._exchange.reason in _TOKEN_REASONS
+        if (wait := self._exchange.token_wait) is not None:
+            yield self._token_wait(*wait, failed=refused and not self._trace.attempts)
+        attempts = self._trace.attempts
+        for attempt, following in zip_longest(attempts, attempts[1:]):
+            if attempt.status == _UNAUTHORIZED and attempt.ended is not None:
+                if following is not None:
+                    yield self._token_wait(attempt.ended, following.began, failed=False)
+                elif refused:
+                    yield self._token_wait(attempt.ended, self._end, failed=True)
+
+    def attempt(self, number: int, attempt: Attempt) -> _Telling:
+        """One time that the platform was asked."""
+        attributes = self._client("dhp-platform", self._peers.platform)
+        attributes["http.request.method"] = self._method
+        if number:
+            attributes["http.request.resend_count"] = number
+        if attempt.status is not None:
+            attributes["http.response.status_code"] = attempt.status
+        failed = attempt.status is None or attempt.status >= 400
+        if failed:
+            attributes["error.type"] = attempt.error or str(attempt.status)
+        ended = self._end if attempt.ended is None else attempt.ended
+        times = self._times(attempt.began, ended)
+        return _Telling(self._verb, SpanKind.CLIENT, attributes, *times, failed)
+
+    def _token_wait(self, began: float, ended: float, *, failed: bool) -> _Telling:
+        attributes = self._client("dhp-sso", self._peers.sso)
+        if failed:
+            attributes["error.type"] = self._exchange.reason
+        times = self._times(began, ended)
+        return _Telling("token", SpanKind.CLIENT, attributes, *times, failed)
+
+    @staticmethod
+    def _client(service: str, server: tuple[str, int]) -> Attributes:
+        return {"peer.service": service, "server.address": server[0], "server.port": server[1]}
+
+    def _times(self, began: float, ended: float) -> tuple[int, int]:
+        """Monotonic seconds as nanoseconds since 1970."""
+        zero = self._exchange.started_at - self._exchange.started
+        return round((zero + began) * 1e9), round((zero + ended) * 1e9)
+
+
+def _remote(context: TraceContext) -> SpanContext:
+    return _span_context(context, is_remote=True)
+
+
+def _local(context: TraceContext) -> SpanContext:
+    return _span_context(context, is_remote=False)
+
+
+def _span_context(context: TraceContext, *, is_remote: bool) -> SpanContext:
+    return SpanContext(
+        int(context.trace_id, 16),
+        int(context.span_id, 16),
+        is_remote=is_remote,
+        trace_flags=TraceFlags(context.flags),
+    )
+
+
+def _below(above: SpanContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(above), Context())

@@ -1,0 +1,116 @@
+"""A collector that takes spans by OTLP/HTTP and keeps them, decoded and as they came.
+
+    async with Collector() as collector:
+        ... tracing={"otlp_endpoint": collector.url} ...
+        spans = await collector.until(lambda spans: len(spans) >= 2)
+
+Needs the extra `otel` for the messages' definitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it was received; ids in hexadecimal, times in nanoseconds since 1970."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    began: int
+    ended: int
+    failed: bool
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Collector:
+    """The server; an async context manager that listens on a port of its own."""
+
+    tls: ssl.SSLContext | None = None
+    status: int = 200
+    spans: list[Span] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    resources: list[dict[str, Any]] = field(default_factory=list)
+    raw: bytes = b""
+
+    async def __aenter__(self) -> Self:
+        self._news = asyncio.Condition()
+        application = web.Application(client_max_size=2**26)
+        application.router.add_post("/v1/traces", self._take)
+        self._runner = web.AppRunner(application)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
+        await site.start()
+        self.port: int = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """The endpoint, as it stands in settings."""
+        scheme, host = ("http", "127.0.0.1") if self.tls is None else ("https", "localhost")
+        return f"{scheme}://{host}:{self.port}"
+
+    async def until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
+        """All spans, once they are enough."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: enough(self.spans))
+        return self.spans
+
+    async def until_asked(self, times: int) -> None:
+        """Return when so many requests have come in."""
+        async with asyncio.timeout(20), self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= times)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        body = await request.read()  # aiohttp has opened its gzip
+        async with self._news:
+            self.requests.append({name.lower(): value for name, value in request.headers.items()})
+            if self.status == 200:
+                self._keep(body)
+            self._news.notify_all()
+        answer = ExportTraceServiceResponse().SerializeToString()
+        return web.Response(status=self.status, body=answer, content_type="application/x-protobuf")
+
+    def _keep(self, body: bytes) -> None:
+        self.raw += body
+        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.resources.append(_values(group.resource.attributes))
+            for scope in group.scope_spans:
+                self.spans += [_span(span) for span in scope.spans]
+
+
+def _span(span: Any) -> Span:
+    kinds = {2: "server", 3: "client"}
+    return Span(
+        name=span.name,
+        kind=kinds[span.kind],
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        began=span.start_time_unix_nano,
+        ended=span.end_time_unix_nano,
+        failed=span.status.code == 2,
+        attributes=_values(span.attributes),
+    )
+
+
+def _values(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}

@@ -1,0 +1,312 @@
+"""Spans as a real OTLP collector gets them, from a gateway between real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+pytest.importorskip("opentelemetry.sdk", reason="pip install 'dhp-gateway[otel]'")
+
+from tests.doubles.collector import Collector, Span
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthorized
+from tests.doubles.processes import free_port, start_gateway
+from tests.doubles.sso import Sso, status
+from tests.doubles.wire import ask, get, post
+from tests.wire.evidence import until_metric
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-01"
+UNSAMPLED = f"traceparent: 00-{TRACE}-{SPAN}-00"
+STATE = "tracestate: his=x1,other=y2"
+READ = "/fhir/Patient/1"
+PLANTED = ("30101901234567", "Plantedov", "planted", "Planted", "AB1234567", "token-1")
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives numbered tokens unless told otherwise."""
+    async with Sso() as double:
+        yield double
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    """A collector."""
+    async with Collector() as double:
+        yield double
+
+
+@contextlib.asynccontextmanager
+async def traced(
+    platform: Platform, sso: Sso, collector: Collector, **tracing: Any
+) -> AsyncIterator[Running]:
+    """A gateway that exports spans; all of them have arrived when the context has ended."""
+    tracing = {"otlp_endpoint": collector.url, **tracing}
+    retries = {"backoff": 0.01}
+    async with running(platform.url, sso.token_url, tracing=tracing, retries=retries) as gateway:
+        yield gateway
+
+
+def by_kind(spans: list[Span], trace_id: str | None = None) -> tuple[Span, list[Span]]:
+    """The one server span and the client spans of a trace, in their order."""
+    mine = [span for span in spans if trace_id in (None, span.trace_id)]
+    [server] = [span for span in mine if span.kind == "server"]
+    clients = [span for span in mine if span.kind == "client"]
+    return server, sorted(clients, key=lambda span: span.began)
+
+
+async def test_a_callers_trace_goes_on_through_the_gateway(platform, sso, collector) -> None:
+    """The spans continue the caller's trace, and the platform gets the last one as its parent."""
+    async with traced(platform, sso, collector) as gateway:
+        await asyncio.wait_for(sso.seen(1), 10)
+        assert (await ask(gateway.address, get(READ, SAMPLED, STATE))).status == 200
+        [record] = await gateway.audit()
+    server, clients = by_kind(collector.spans, TRACE)
+    upstream = clients[-1]
+    assert server.parent_id == SPAN
+    assert upstream.parent_id == server.span_id
+    sent = platform.seen[0].header("traceparent")
+    assert sent == f"00-{TRACE}-{upstream.span_id}-01" == record["traceparent"]
+    assert platform.seen[0].header("tracestate") == "his=x1,other=y2"
+    assert server.began <= upstream.began <= upstream.ended <= server.ended
+
+
+async def test_spans_say_what_was_asked_and_how_it_ended(platform, sso, collector) -> None:
+    """Names and attributes are those of the HTTP conventions, and the gateway's own words."""
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get(READ, SAMPLED))
+    server, clients = by_kind(collector.spans)
+    assert server.name == "GET read Patient"
+    assert not server.failed
+    assert server.attributes == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "http.request.body.size": 0,
+        "http.response.body.size": len(fhir().partition(b"\r\n\r\n")[2]),
+        "url.scheme": "http",
+        "dhp_gateway.caller": "anonymous",
+        "dhp_gateway.interaction": "read",
+        "dhp_gateway.resource": "Patient",
+        "dhp_gateway.outcome": "success",
+        "dhp_gateway.attempts": 1,
+    }
+    assert clients[-1].name == "GET"
+    assert clients[-1].attributes == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "peer.service": "dhp-platform",
+        "server.address": "127.0.0.1",
+        "server.port": platform.port,
+    }
+    assert collector.resources[0]["service.name"] == "dhp-gateway"
+
+
+async def test_every_attempt_is_a_span_of_its_own(platform, sso, collector) -> None:
+    """A repeated request is two spans, numbered, each known to the platform by its own id."""
+    platform.script(then_close(b""), outcome(503), fhir())
+    async with traced(platform, sso, collector) as gateway:
+        await asyncio.wait_for(sso.seen(1), 10)
+        assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
+    server, clients = by_kind(collector.spans)
+    tries = [span for span in clients if span.attributes["peer.service"] == "dhp-platform"]
+    assert [span.attributes.get("http.request.resend_count") for span in tries] == [None, 1, 2]
+    assert [span.attributes.get("error.type") for span in tries] == ["closed", "503", None]
+    assert [span.failed for span in tries] == [True, True, False]
+    parents = [seen.header("traceparent") for seen in platform.seen]
+    assert parents == [f"00-{TRACE}-{span.span_id}-01" for span in tries]
+    assert {span.parent_id for span in tries} == {server.span_id}
+
+
+async def test_waiting_for_a_token_is_a_span(platform, sso, collector) -> None:
+    """A request that finds no token shows how long it waited for one, before the platform."""
+    sso.hold()
+    async with traced(platform, sso, collector) as gateway:
+        answer = asyncio.ensure_future(ask(gateway.address, get(READ, SAMPLED)))
+        await asyncio.wait_for(sso.seen(1), 10)
+        await until_metric(gateway, "dhp_gateway_token_waiters", 1)
+        sso.release()
+        assert (await answer).status == 200
+    _, [token, upstream] = by_kind(collector.spans)
+    assert (token.name, token.attributes["peer.service"]) == ("token", "dhp-sso")
+    assert token.attributes["server.port"] == sso.port
+    assert token.ended <= upstream.began
+
+
+async def test_a_token_fetched_after_a_401_is_a_span(platform, sso, collector) -> None:
+    """Between the refused attempt and the next one stands the wait for another token."""
+    platform.script(unauthorized())
+    async with traced(platform, sso, collector) as gateway:
+        await until_metric(gateway, "dhp_gateway_token_requests_total", 1, outcome="ok")
+        assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
+    _, clients = by_kind(collector.spans)
+    assert [span.attributes["peer.service"] for span in clients] == [
+        *("dhp-platform", "dhp-sso", "dhp-platform")
+    ]
+    assert [span.attributes.get("error.type") for span in clients] == ["401", None, None]
+
+
+async def test_a_failure_names_its_reason(platform, sso, collector) -> None:
+    """Without a token there is no attempt, and both spans say why."""
+    sso.answer(status(503))
+    async with traced(platform, sso, collector) as gateway:
+        reply = await ask(gateway.address, get(READ, SAMPLED))
+    assert reply.reason == "sso-unavailable"
+    server, clients = by_kind(collector.spans)
+    assert server.failed
+    assert server.attributes["error.type"] == "sso-unavailable"
+    assert server.attributes["dhp_gateway.reason"] == "sso-unavailable"
+    assert {span.name for span in clients} <= {"token"}
+    assert all(span.failed for span in clients)
+
+
+async def test_what_the_caller_does_not_sample_is_not_exported(platform, sso, collector) -> None:
+    """The caller's flag is respected: the ids go on, the spans go nowhere."""
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get(READ, UNSAMPLED))
+        await ask(gateway.address, get("/fhir/Patient/2"))
+    sent = platform.seen[0].header("traceparent")
+    assert sent is not None
+    assert re.fullmatch(f"00-{TRACE}-(?!{SPAN})[0-9a-f]{{16}}-00", sent)
+    assert TRACE not in {span.trace_id for span in collector.spans}
+    assert len(by_kind(collector.spans)[1]) >= 1
+
+
+@pytest.mark.parametrize("field", [[], [f"traceparent: 00-{TRACE}-{'0' * 16}-01", STATE]])
+async def test_without_a_valid_field_a_new_trace_begins(
+    platform, sso, collector, field: list[str]
+) -> None:
+    """The server span is then the root, and a state that belonged to another trace is dropped."""
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get(READ, *field))
+    server, clients = by_kind(collector.spans)
+    assert server.parent_id == ""
+    assert server.trace_id != TRACE
+    sent = platform.seen[0].header("traceparent")
+    assert sent == f"00-{server.trace_id}-{clients[-1].span_id}-01"
+    assert platform.seen[0].header("tracestate") is None
+
+
+async def test_a_share_of_zero_begins_no_recorded_trace(platform, sso, collector) -> None:
+    """With `sample_ratio: 0` only what callers sample is exported."""
+    async with traced(platform, sso, collector, sample_ratio=0) as gateway:
+        await ask(gateway.address, get(READ))
+        await ask(gateway.address, get(READ, SAMPLED))
+    sent = platform.seen[0].header("traceparent")
+    assert sent is not None
+    assert sent.endswith("-00")
+    assert {span.trace_id for span in collector.spans} == {TRACE}
+
+
+async def test_refused_requests_have_spans_too(platform, sso, collector) -> None:
+    """What never reaches the platform is one failed or refused server span."""
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get("/nowhere", SAMPLED))
+        [record] = await gateway.audit()
+    server, clients = by_kind(collector.spans)
+    assert clients == []
+    assert server.attributes["dhp_gateway.reason"] == "unknown-path"
+    assert not server.failed
+    assert record["traceparent"] == f"00-{TRACE}-{server.span_id}-01"
+
+
+async def test_no_patients_data_is_exported(platform, sso, collector) -> None:
+    """Nothing of a path, a query, a body or a field stands in the bytes that the collector gets."""
+    fields = (
+        "tracestate: planted=Plantedov",
+        "baggage: patient=30101901234567",
+        "User-Agent: Plantedov",
+        "X-Request-Id: 30101901234567",
+    )
+    body = b'{"resourceType":"Patient","id":"planted","name":[{"family":"Plantedov"}]}'
+    target = "/fhir/Patient/planted-30101901234567?name=Plantedov&identifier=AB1234567"
+    async with traced(platform, sso, collector) as gateway:
+        for request in (
+            get(target, SAMPLED, *fields),
+            get("/fhir/Planted/$planted?Plantedov=1", *fields),
+            get(target, *fields, method="PLANTED"),
+            get("/planted", *fields),
+            post(target, body, *fields, method="PUT"),
+        ):
+            await ask(gateway.address, request)
+        platform.answer(fhir(body, 422))
+        await ask(gateway.address, post("/fhir/Patient", body, *fields))
+    assert len([span for span in collector.spans if span.kind == "server"]) == 6
+    assert b"GET read Patient" in collector.raw
+    assert [planted for planted in PLANTED if planted.encode() in collector.raw] == []
+
+
+async def test_a_collector_that_is_away_harms_nobody(platform, sso, caplog) -> None:
+    """Requests go on, the loss is told once, and the end does not wait for the collector."""
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    async with running(platform.url, sso.token_url, tracing={"otlp_endpoint": endpoint}) as gateway:
+        for _ in range(20):
+            assert (await ask(gateway.address, get(READ))).status == 200
+    told = [r.msg for r in caplog.records if r.name == "gateway.tracing"]
+    assert len(told) == 1
+    assert told[0]["lost"] >= 1
+    assert "cannot be exported" in told[0]["event"]
+
+
+async def test_a_collector_over_tls_gets_its_authorization(platform, sso, tmp_path: Path) -> None:
+    """The collector's certificate is verified by our own CA, and the secret goes along."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "secret").write_text("Bearer planted-secret")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with Collector(tls=context) as collector:
+        async with traced(
+            platform,
+            sso,
+            collector,
+            ca_file=str(tmp_path / "ca.pem"),
+            authorization_file=str(tmp_path / "secret"),
+            service_name="gateway-17",
+        ) as gateway:
+            await ask(gateway.address, get(READ))
+        assert collector.spans
+        assert collector.requests[0]["authorization"] == "Bearer planted-secret"
+        assert collector.resources[0]["service.name"] == "gateway-17"
+
+
+async def test_workers_export_each_on_its_own(platform, sso, collector, tmp_path: Path) -> None:
+    """With several workers every request is exported, and each worker says which one it is."""
+    settings = {
+        "platform": {"fhir_base_url": platform.url},
+        "sso": {"token_url": sso.token_url},
+        "credentials": {"default": {"client_id": "his", "client_secret": "x"}},
+        "tracing": {"otlp_endpoint": collector.url},
+        "shutdown": {"delay": 0},
+        "workers": 2,
+    }
+    gateway = start_gateway(settings, tmp_path)
+    try:
+        await gateway.until_status(200)
+        async with aiohttp.ClientSession() as session:
+            for number in range(6):
+                async with session.get(f"{gateway.url}/Patient/{number}") as response:
+                    assert response.status == 200
+    finally:
+        # In a thread: the collector must answer meanwhile.
+        assert await asyncio.to_thread(gateway.process.terminate) == 0
+    servers = [span for span in collector.spans if span.kind == "server"]
+    assert len(servers) == 6
+    assert {span.attributes["dhp_gateway.interaction"] for span in servers} == {"read"}
+    assert all(":" in resource["service.instance.id"] for resource in collector.resources)
