@@ -8,11 +8,14 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from gateway.telemetry.metrics import render
 
-# A family as plain data: name, text, type, and its samples as name, labels and value.
-Sample = tuple[str, dict[str, str], float]
+# A family as plain data: name, text, type, and its samples as name, labels, value and, with a
+# histogram's traced buckets, the exemplar's labels, value and time.
+Plain = Sequence[Any]
+Sample = tuple[str, dict[str, str], float, Plain | None]
 Family = tuple[str, str, str, list[Sample]]
 
 # Gauges whose sum over processes says nothing; of the others the sum is meant.
@@ -35,7 +38,10 @@ def snapshot(registry: CollectorRegistry) -> list[Family]:
             family.name,
             family.documentation,
             family.type,
-            [(sample.name, dict(sample.labels), sample.value) for sample in family.samples],
+            [
+                (sample.name, dict(sample.labels), sample.value, sample.exemplar)
+                for sample in family.samples
+            ],
         )
         for family in registry.collect()
     ]
@@ -67,8 +73,9 @@ class MergedMetrics(Collector):
         """The merged families (Collector)."""
         for name, text, kind, samples in merge([self._departed, *self._present.values()]):
             family = Metric(name, text, kind)
-            for sample, labels, value in samples:
-                family.add_sample(sample, labels, value)
+            for sample, labels, value, plain in samples:
+                exemplar = None if plain is None else Exemplar(*plain)
+                family.add_sample(sample, labels, value, exemplar=exemplar)
             yield family
 
     def describe(self) -> list[Metric]:
@@ -79,18 +86,22 @@ class MergedMetrics(Collector):
 def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
     """Families of the same name, sample by sample."""
     heads: dict[str, tuple[str, str]] = {}
-    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    merged: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], Sample]] = {}
     for families in sources:
         for name, text, kind, samples in families:
             heads.setdefault(name, (text, kind))
-            merged = values.setdefault(name, {})
-            for sample, labels, value in samples:
-                key = (sample, tuple(labels.items()))
-                merged[key] = _combine(name, sample, merged[key], value) if key in merged else value
-    return [
-        (name, *head, [(key[0], dict(key[1]), value) for key, value in values[name].items()])
-        for name, head in heads.items()
-    ]
+            known = merged.setdefault(name, {})
+            for sample in samples:
+                key = (sample[0], tuple(sample[1].items()))
+                known[key] = _together(name, known[key], sample) if key in known else sample
+    return [(name, *head, list(merged[name].values())) for name, head in heads.items()]
+
+
+def _together(family: str, one: Sample, other: Sample) -> Sample:
+    exemplars = [each for each in (one[3], other[3]) if each is not None]
+    # Of two exemplars the later one tells more of what is going on.
+    exemplar = max(exemplars, key=lambda each: float(each[2]), default=None)
+    return one[0], one[1], _combine(family, one[0], one[2], other[2]), exemplar
 
 
 def _combine(family: str, sample: str, one: float, other: float) -> float:

@@ -14,9 +14,11 @@ from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from gateway.exchange import Exchange
+from gateway.telemetry.trace_context import parse
 
 # Seconds. From a cached read on a local network to the longest `platform.response_timeout`.
 DURATION_BUCKETS: Final = (
@@ -30,14 +32,18 @@ Key = tuple[str, str, str, int, str]
 
 
 class _Durations:
-    """A histogram: a count for each bucket by itself, and the sum of what was observed."""
+    """A histogram: a count for each bucket by itself, and the sum of what was observed.
 
-    __slots__ = ("counts", "created", "total")
+    `exemplars` holds the last traced one of each bucket.
+    """
+
+    __slots__ = ("counts", "created", "exemplars", "total")
 
     def __init__(self, created: float) -> None:
         self.created = created
         self.counts = [0] * len(_BOUNDS)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
 
 class _Cell:
@@ -86,6 +92,8 @@ class Tally(Collector):
             durations = cell.upstream_durations
             durations.counts[bisect_left(DURATION_BUCKETS, upstream)] += 1
             durations.total += upstream
+        if exchange.traceparent is not None:
+            _exemplify(exchange, cell)
 
     def _begin(self, key: Key) -> _Cell:
         now = self._wall_clock()
@@ -142,11 +150,30 @@ class Tally(Collector):
         for interaction, both in self._durations.items():
             durations = both[which]
             below = 0
-            buckets = []
-            for bound, count in zip(_BOUNDS, durations.counts, strict=True):
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+            for index, (bound, count) in enumerate(zip(_BOUNDS, durations.counts, strict=True)):
                 below += count
-                buckets.append((bound, float(below)))
+                exemplar = durations.exemplars.get(index)
+                bucket = (bound, float(below))
+                buckets.append(bucket if exemplar is None else (*bucket, exemplar))
             family.add_metric([interaction], buckets, durations.total)
             labels = {"interaction": interaction}
             family.add_sample(f"{name}_created", labels, durations.created)
         return family
+
+
+def _exemplify(exchange: Exchange, cell: _Cell) -> None:
+    """Let the buckets that an exchange fell into name its trace, where somebody records it."""
+    context = parse(exchange.traceparent)
+    if context is None or not context.sampled:
+        return
+    labels = {"trace_id": context.trace_id, "span_id": context.span_id}
+    ended = exchange.started_at + exchange.duration
+    both = (
+        (cell.durations, exchange.duration),
+        (cell.upstream_durations, exchange.upstream_duration),
+    )
+    for durations, seconds in both:
+        if seconds is not None:
+            index = bisect_left(DURATION_BUCKETS, seconds)
+            durations.exemplars[index] = Exemplar(labels, seconds, ended)

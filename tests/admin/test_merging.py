@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -103,6 +105,30 @@ def test_a_scrape_is_valid_in_both_formats() -> None:
     assert set(headers) == {
         line for line in merged.render(None)[1].decode().splitlines() if line.startswith("#")
     }
+
+
+def test_the_latest_exemplar_of_all_workers_is_told() -> None:
+    """A bucket's trace comes over the channel, and of several workers' the newest stays."""
+    merged = MergedMetrics()
+    for number, started_at in ((1, 100.0), (2, 300.0), (3, 200.0)):
+        metrics = Metrics()
+        exchange = Exchange("id", started_at, 0.0, interaction="read", status=200, duration=0.02)
+        exchange.traceparent = f"00-{number:032x}-{number:016x}-01"
+        metrics.exchange(exchange)
+        families = json.loads(json.dumps(snapshot(metrics.registry)))
+        merged.update(number, families)
+    merged.forget(2)
+    _, text = merged.render("application/openmetrics-text; version=1.0.0")
+    found = [
+        (sample.value, sample.exemplar)
+        for family in parse_openmetrics(text.decode())
+        for sample in family.samples
+        if sample.exemplar is not None
+    ]
+    [(count, exemplar)] = found
+    assert count == 3
+    assert exemplar.labels["trace_id"] == f"{2:032x}"
+    assert (exemplar.value, float(exemplar.timestamp)) == (0.02, pytest.approx(300.02))
 
 
 def test_ready_is_who_has_only_ready_workers() -> None:

@@ -253,3 +253,52 @@ def test_two_instances_do_not_meet():
     first, second = Metrics(), Metrics()
     first.audit_record("written")
     assert _value(second, "dhp_gateway_audit_records_total", outcome="written") == 0
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def _exemplars(metrics: Metrics) -> dict[tuple[str, str], tuple[dict[str, str], float, float]]:
+    """The exemplars of the OpenMetrics format by sample and bucket."""
+    _type, body = metrics.render(OPENMETRICS)
+    return {
+        (sample.name, sample.labels["le"]): (
+            sample.exemplar.labels,
+            sample.exemplar.value,
+            float(sample.exemplar.timestamp),
+        )
+        for family in parse_openmetrics(body.decode())
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+def test_a_bucket_names_the_last_trace_that_fell_into_it(metrics, make_exchange):
+    """A slow request can be looked up: both durations carry the ids of a sampled trace."""
+    sampled = f"00-{TRACE}-{SPAN}-01"
+    for traceparent in (f"00-{'a' * 32}-{SPAN}-01", sampled):
+        metrics.exchange(
+            make_exchange(traceparent=traceparent, duration=0.02, upstream_duration=0.004)
+        )
+    ids, ended = {"trace_id": TRACE, "span_id": SPAN}, pytest.approx(1767225600.145)
+    assert _exemplars(metrics) == {
+        ("dhp_gateway_request_duration_seconds_bucket", "0.025"): (ids, 0.02, ended),
+        ("dhp_gateway_upstream_duration_seconds_bucket", "0.005"): (ids, 0.004, ended),
+    }
+
+
+@pytest.mark.parametrize(
+    "traceparent", [None, f"00-{TRACE}-{SPAN}-00", f"00-{TRACE}-{SPAN}-01 30101901234567", ""]
+)
+def test_no_trace_no_exemplar(metrics, make_exchange, traceparent):
+    """What is not recorded anywhere, and what is no trace, is not named."""
+    metrics.exchange(make_exchange(traceparent=traceparent))
+    assert _exemplars(metrics) == {}
+
+
+def test_the_text_format_has_no_exemplars(metrics, make_exchange):
+    """The classic format knows none, and stays readable."""
+    metrics.exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
+    _type, body = metrics.render(None)
+    assert TRACE.encode() not in body
+    assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
