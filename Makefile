@@ -9,7 +9,7 @@ export PYTHON
 .PHONY: help demo test check fix docs site bench image dist audit licences sbom lock clean venv tools
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  PYTHON=python3.12 behind any of them names another interpreter (3.11 or newer)'
 
 demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends it (ARGS="--port 8091" etc.)
@@ -53,6 +53,9 @@ licences: tools ## List the licences of what the gateway needs in dist/, and ref
 
 sbom: tools ## Write the bill of materials (CycloneDX) in dist/
 	@.venv-tools/bin/python .ci/supply_chain.py sbom
+
+wheelhouse: venv ## Pack an installation for machines without a network, into dist/
+	@PYTHON=$(BIN)/python sh deploy/offline/make-wheelhouse.sh
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -1,0 +1,80 @@
+#!/bin/sh
+# Installs the gateway from this folder; no network is used. Run it as root, in the unpacked archive that `make wheelhouse` made:
+#
+#   sh install.sh [--service] [--prefix DIRECTORY] [--python INTERPRETER]
+#
+#   --service   also sets up the systemd service: its user, /etc/dhp-gateway (nothing that is there is changed), the unit. Starts nothing.
+#   --prefix    where; /opt/dhp-gateway. Each version lies beside it (/opt/dhp-gateway-VERSION) and the prefix is a link to the one in use:
+#               an upgrade is this script and a restart, the way back is `ln -sfn dhp-gateway-OLD /opt/dhp-gateway` and a restart.
+#   --python    Python of the minor version in the archive's name; python3
+#
+# DESTDIR, as with make, puts everything below another root (for packagers and tests): then no user is made and systemd is not told.
+set -eu
+folder=$(cd "$(dirname "$0")" && pwd)
+cd "$folder"
+prefix=/opt/dhp-gateway
+python=python3
+service=
+destdir=${DESTDIR:-}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 3
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --service) service=yes ;;
+        --prefix) prefix=${2:?--prefix needs a directory} && shift ;;
+        --python) python=${2:?--python needs an interpreter} && shift ;;
+        *) fail "install.sh does not know $1; its head tells what it knows." ;;
+    esac
+    shift
+done
+
+# --- is it all there, unchanged, and for this machine? ---
+sha256sum --check --quiet --strict SHA256SUMS >&2 || fail "This folder is not what was packed. Fetch the archive again and compare its checksum."
+command -v "$python" >/dev/null || fail "No $python here: name an interpreter with --python."
+here=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
+[ "$here" = "$(cat KIND)" ] || fail "This archive is for $(cat KIND), and $python is $here. Name the right interpreter with --python, or pack for this one."
+
+# --- the version, beside the ones before ---
+version=$(cat VERSION)
+home=$prefix-$version
+[ -L "$destdir$prefix" ] || [ ! -e "$destdir$prefix" ] || fail "$prefix is there and no link to a version: move it away first."
+echo "Installing $version into $home…"
+rm -rf "$destdir$home"
+# Without pip: it is not needed any more afterwards, and less is better. Ours runs from this folder.
+"$python" -m venv --without-pip "$destdir$home"
+# --require-hashes: pip takes exactly what the lock names. What it finds elsewhere (a pip.conf, find-links) is not asked.
+PIP_CONFIG_FILE=/dev/null PYTHONDONTWRITEBYTECODE=1 "$destdir$home/bin/python" "$folder/pip" --isolated --no-cache-dir --disable-pip-version-check \
+    install --quiet --no-index --find-links "$folder/wheels" --no-deps --only-binary :all: --require-hashes --requirement requirements.lock
+mkdir -p "$destdir$home/share"
+cp -R config docs systemd LICENSE CHANGELOG.md "$destdir$home/share/"
+"$destdir$home/bin/dhp-gateway" --version >/dev/null
+# In one step: whoever starts meanwhile gets the old version or the new one.
+ln -sfn "$(basename "$home")" "$destdir$prefix.new"
+mv -T "$destdir$prefix.new" "$destdir$prefix"
+echo "Installed: $prefix/bin/dhp-gateway"
+[ -n "$service" ] || exit 0
+
+# --- the service ---
+etc=$destdir/etc/dhp-gateway
+install -d -m 0755 "$etc"
+install -d -m 0700 "$etc/secrets"
+[ -e "$etc/gateway.yaml" ] || install -m 0644 config/production.yaml "$etc/gateway.yaml"
+[ -e "$etc/secrets/dhp_client_secret" ] || install -m 0600 /dev/null "$etc/secrets/dhp_client_secret"
+install -D -m 0644 systemd/dhp-gateway.sysusers "$destdir/usr/lib/sysusers.d/dhp-gateway.conf"
+sed "s|/opt/dhp-gateway/|$prefix/|g" systemd/dhp-gateway.service >"$destdir$home/share/dhp-gateway.service"
+install -D -m 0644 "$destdir$home/share/dhp-gateway.service" "$destdir/etc/systemd/system/dhp-gateway.service"
+if [ -z "$destdir" ]; then
+    systemd-sysusers dhp-gateway.conf
+    systemctl daemon-reload || true
+fi
+cat <<END
+Next:
+  1. the client secret, alone, into /etc/dhp-gateway/secrets/dhp_client_secret   (root's, mode 0600; systemd hands it to the service)
+  2. environment and client_id into /etc/dhp-gateway/gateway.yaml
+  3. systemctl enable --now dhp-gateway
+  4. systemctl status dhp-gateway; $prefix/bin/dhp-gateway healthcheck --config /etc/dhp-gateway/gateway.yaml
+END

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Packs everything that an installation without a network needs into one file, on a machine that has one.
+#
+#   make wheelhouse                                          into dist/
+#   sh deploy/offline/make-wheelhouse.sh [DIRECTORY]         the same, by hand
+#
+#   PYTHON   the interpreter to pack for, with pip and hatchling (make: that of .venv). Target and this machine must have the same minor
+#            version of Python, the same processor, and the target no older C library.
+#
+# Packages come with the hashes of requirements.lock or not at all. The archive is told by its checksum, which goes to the hospital by
+# another way than the archive (by telephone, on paper): inside, SHA256SUMS and pip's hashes then vouch for every file.
+set -eu
+cd "$(dirname "$0")/../.."
+target=${1:-dist}
+python=${PYTHON:-python3}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 3
+}
+
+"$python" -c 'import pip, hatchling' 2>/dev/null || fail "$python has no pip or no hatchling: \`make wheelhouse\` sees to both."
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' gateway/__init__.py)
+[ -n "$version" ] || fail "gateway/__init__.py names no __version__."
+kind=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
+name=dhp-gateway-$version-$kind
+
+mkdir -p "$target"
+target=$(cd "$target" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+bundle=$work/$name
+mkdir -p "$bundle/wheels"
+
+echo "Fetching what requirements.lock names for $kind…" >&2
+"$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+    --requirement requirements.lock --dest "$bundle/wheels"
+SOURCE_DATE_EPOCH=315532800 "$python" -m pip wheel --quiet --disable-pip-version-check --no-index --no-build-isolation --no-deps --wheel-dir "$bundle/wheels" .
+
+# The gateway's own wheel gets its hash here, so that pip checks it like all others.
+wheel=$(cd "$bundle/wheels" && ls dhp_gateway-*.whl)
+cp requirements.lock "$bundle/requirements.lock"
+printf 'dhp-gateway==%s --hash=sha256:%s\n' "$version" "$(sha256sum "$bundle/wheels/$wheel" | cut -d ' ' -f 1)" >>"$bundle/requirements.lock"
+
+# pip itself comes along: Debian keeps it out of Python, in packages that a machine without a network may lack.
+cp -R "$("$python" -c 'import pip, pathlib; print(pathlib.Path(pip.__file__).parent)')" "$bundle/pip"
+find "$bundle/pip" -name __pycache__ -prune -exec rm -rf {} +
+
+mkdir "$bundle/docs"
+cp docs/*.md "$bundle/docs/"
+cp -R config deploy/systemd "$bundle/"
+cp LICENSE CHANGELOG.md deploy/offline/install.sh "$bundle/"
+printf '%s\n' "$version" >"$bundle/VERSION"
+printf '%s\n' "$kind" >"$bundle/KIND"
+(cd "$bundle" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
+
+# The same commit makes the same archive, whoever packs it: two people can compare.
+moment=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+chmod -R u=rwX,go=rX "$bundle"
+tar -C "$work" --sort=name --mtime="@$moment" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -n9 >"$target/$name.tar.gz"
+(cd "$target" && sha256sum "$name.tar.gz" | tee "$name.tar.gz.sha256")

@@ -1,0 +1,175 @@
+"""The installation without a network: packed from the lock, checked file by file, installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway import __version__
+from tests.deploy import tools
+
+Change = Callable[[Path], None]
+PREFIX = "/srv/health/gateway"
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked archive of `make wheelhouse`, made from the checkout."""
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    done = subprocess.run(
+        ["sh", tools.PROJECT / "deploy/offline/make-wheelhouse.sh", folder],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "No matching distribution" in done.stderr:
+        pytest.skip(f"no package index can be reached\n{done.stderr[-500:]}")
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    assert (folder / f"{archive.name}.sha256").read_text().split()[1] == archive.name
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+def install(bundle: Path, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs install.sh below another root, with no network at all where we may take it away."""
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+    return subprocess.run(
+        [*alone, "sh", bundle / "install.sh", "--python", sys.executable, *options],
+        env={"PATH": os.environ["PATH"], "DESTDIR": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root below which everything was installed, the service included."""
+    root = tmp_path_factory.mktemp("root")
+    done = install(bundle, root, "--service", "--prefix", PREFIX)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def gateway(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the installed command, with nothing of this checkout in reach."""
+    command = f"{root}{PREFIX}/bin/dhp-gateway"
+    return subprocess.run(
+        [command, *arguments],
+        env={},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_installs_without_a_network(installed: Path) -> None:
+    """What was installed is this version, in an environment of its own."""
+    assert gateway(installed, "--version").stdout.strip() == f"dhp-gateway {__version__}"
+    libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
+    assert list(libraries.glob("python*/site-packages/aiohttp"))
+    assert not list(libraries.glob("python*/site-packages/pip"))
+
+
+def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
+    """The settings of the service lack nothing but the secret, which `check` says."""
+    problems = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
+    assert problems.count("\n") <= 2
+    assert "dhp_client_secret" in problems
+
+
+def test_the_secret_is_for_root_only(installed: Path) -> None:
+    """Folder and file of the client secret are root's alone; the settings may be read."""
+    etc = installed / "etc/dhp-gateway"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in etc.rglob("*")}
+    assert modes == {"secrets": 0o700, "dhp_client_secret": 0o600, "gateway.yaml": 0o644}
+
+
+def test_the_unit_starts_what_was_installed(installed: Path) -> None:
+    """The unit knows where the gateway lies, also when that is not the usual place."""
+    unit = (installed / "etc/systemd/system/dhp-gateway.service").read_text()
+    assert f"ExecStart={PREFIX}/bin/dhp-gateway run" in unit
+    assert "/opt/" not in unit
+    assert (installed / "usr/lib/sysusers.d/dhp-gateway.conf").exists()
+
+
+def test_an_upgrade_changes_no_settings(bundle: Path, tmp_path: Path) -> None:
+    """Settings and secret stay as they are, and the link leads from the old version to the new."""
+    etc, opt = tmp_path / "etc/dhp-gateway", tmp_path / "opt"
+    (etc / "secrets").mkdir(parents=True)
+    (opt / "dhp-gateway-0.0.1").mkdir(parents=True)
+    (opt / "dhp-gateway").symlink_to("dhp-gateway-0.0.1")
+    settings, secret = etc / "gateway.yaml", etc / "secrets/dhp_client_secret"
+    settings.write_text("environment: production\n")
+    secret.write_text("kept")
+    done = install(bundle, tmp_path, "--service")
+    assert done.returncode == 0, done.stderr
+    assert (settings.read_text(), secret.read_text()) == ("environment: production\n", "kept")
+    assert (opt / "dhp-gateway").readlink() == Path(f"dhp-gateway-{__version__}")
+    assert (opt / "dhp-gateway-0.0.1").exists()
+
+
+def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) -> None:
+    """A folder of somebody else's at the prefix is left alone."""
+    (tmp_path / "opt/dhp-gateway").mkdir(parents=True)
+    done = install(bundle, tmp_path)
+    assert done.returncode == 3
+    assert "move it away" in done.stderr
+
+
+def append(path: Path) -> None:
+    """Changes a file."""
+    with path.open("ab") as file:
+        file.write(b"\n")
+
+
+def other_wheel(bundle: Path) -> None:
+    """A wheel that was changed, by somebody who knew to change SHA256SUMS too."""
+    wheel = next((bundle / "wheels").glob("aiohttp-*.whl"))
+    append(wheel)
+    sums = bundle / "SHA256SUMS"
+    rest = [line for line in sums.read_text().splitlines() if wheel.name not in line]
+    digest = tools.output_of(["sha256sum", wheel]).split()[0]
+    sums.write_text("\n".join([*rest, f"{digest}  ./wheels/{wheel.name}", ""]))
+
+
+def other_kind(bundle: Path) -> None:
+    """An archive for another machine."""
+    (bundle / "KIND").write_text("cp399-linux-vax\n")
+    sums = bundle / "SHA256SUMS"
+    rest = [line for line in sums.read_text().splitlines() if not line.endswith("/KIND")]
+    sums.write_text("\n".join([*rest, ""]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda bundle: append(bundle / "pip" / "__main__.py"), "not what was packed"),
+        (lambda bundle: (bundle / "config/production.yaml").unlink(), "not what was packed"),
+        (other_wheel, "DO NOT MATCH THE HASHES"),
+        (other_kind, "cp399-linux-vax"),
+    ],
+    ids=["a changed file", "a missing file", "a wheel and its sum", "another machine's"],
+)
+def test_nothing_else_is_installed(change: Change, says: str, bundle: Path, tmp_path: Path) -> None:
+    """An archive that was changed, is incomplete or is for another machine is refused."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    change(copy)
+    done = install(copy, tmp_path / "root")
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert not (tmp_path / "root/opt/dhp-gateway").exists()
