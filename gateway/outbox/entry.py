@@ -124,7 +124,11 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is put into the outbox. `orders` are the keys of its orders, not yet hashed."""
+    """What is put into the outbox. `orders` are the keys of its orders, not yet hashed.
+
+    `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
+    made already.
+    """
 
     caller: str
     request: Request
@@ -132,6 +136,7 @@ class Draft:
     recovery: Recovery
     doubt: bool = False
     cause: str = ""
+    delay: float = 0.0
 
     def __repr__(self) -> str:
         """Leaves out what may be about a patient."""

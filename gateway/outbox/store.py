@@ -99,8 +99,11 @@ class Store(Protocol):
         """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
         ...
 
-    async def recover(self) -> Sequence[Changed]:
-        """Judge entries whose lease has ended, by their `recovery`."""
+    async def recover(self, *, settle: float) -> Sequence[Changed]:
+        """Judge entries whose lease has ended, by their `recovery`.
+
+        Those that the platform is to be asked about are due after `settle`.
+        """
         ...
 
     async def expire(self, max_age: float) -> Sequence[Changed]:

@@ -1,0 +1,94 @@
+"""Changes of an entry's state that no attempt causes: an ended lease, its age, a person."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.outbox import contents, statements
+from gateway.outbox.contents import Contents
+from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.schema import entries, orders
+from gateway.outbox.statements import entry_of
+from gateway.outbox.store import Changed, NotPossible
+
+FREE: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
+INTERRUPTED: Final = Response(
+    502, reason="upstream-failed", note="the gateway ended while it sent this; outcome unknown"
+)
+EXPIRED: Final = "expired"
+_UNDELIVERED: Final = Response(
+    503, reason="upstream-unreachable", note="given up after outbox.max_age; never delivered"
+)
+_UNKNOWN: Final = Response(
+    502, reason="upstream-failed", note="given up after outbox.max_age; outcome unknown"
+)
+_FROM: Final = {
+    State.WAITING: frozenset({State.WAITING, State.FAILED, State.UNCLEAR}),
+    State.CANCELLED: frozenset({State.WAITING, State.FAILED}),
+    State.DROPPED: frozenset({State.WAITING, State.FAILED, State.UNCLEAR}),
+}
+
+
+async def interrupt(
+    connection: AsyncConnection, sealing: Contents, entry: Entry, now: float, settle: float
+) -> Changed:
+    """Its sender is gone: it may have been delivered or not."""
+    if entry.recovery is Recovery.PARK:
+        await _answer(connection, sealing, entry, INTERRUPTED)
+        values: dict[str, Any] = {"state": State.UNCLEAR, "finished_at": now}
+    else:
+        due_at = now + (settle if entry.recovery is Recovery.ASK else 0.0)
+        values = {"state": State.WAITING, "due_at": due_at, "doubt": True}
+    cause = INTERRUPTED.reason
+    return Changed(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
+
+
+async def give_up(
+    connection: AsyncConnection, sealing: Contents, entry: Entry, now: float
+) -> Changed:
+    """It has waited for too long."""
+    await _answer(connection, sealing, entry, _UNKNOWN if entry.doubt else _UNDELIVERED)
+    state = State.UNCLEAR if entry.doubt else State.FAILED
+    values = {"state": state, "finished_at": now, "cause": EXPIRED}
+    return Changed(await _change(connection, entry, values), EXPIRED)
+
+
+async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: float) -> Entry:
+    """A person, or the caller, decides. Raises `NotPossible`."""
+    if entry.state not in _FROM[to] or (to is State.CANCELLED and entry.doubt):
+        raise NotPossible(entry.state)
+    if to is not State.WAITING:
+        await contents.erase(connection, entry.number)
+        await unblock(connection, entry.number)
+        return await _change(connection, entry, {"state": to, "finished_at": now})
+    if entry.state is State.WAITING:
+        # What is in doubt is not asked for any sooner: the platform's index may lag behind.
+        return await _change(connection, entry, {} if entry.doubt else {"due_at": now})
+    await contents.erase(connection, entry.number, ("response",))
+    # The doubt is decided, and its time begins anew; its place in its orders stays.
+    values = {"state": to, "due_at": now, "queued_at": now, "doubt": False, "cause": ""}
+    return await _change(connection, entry, {**values, "finished_at": None})
+
+
+async def unblock(connection: AsyncConnection, number: int) -> None:
+    """Let what came after it go on."""
+    await connection.execute(sa.delete(orders).where(orders.c.entry == number))
+
+
+async def _answer(
+    connection: AsyncConnection, sealing: Contents, entry: Entry, response: Response
+) -> None:
+    sealed = await sealing.seal_response(entry, response)
+    await contents.keep(connection, entry.number, "response", sealed)
+
+
+async def _change(connection: AsyncConnection, entry: Entry, values: dict[str, Any]) -> Entry:
+    if not values:
+        return entry
+    changed = await connection.execute(
+        statements.change(entries.c.number == entry.number).values(values)
+    )
+    return entry_of(changed.one())

@@ -1,0 +1,217 @@
+"""The database below the outbox: connections, transactions, time. SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway.outbox.store import OutboxUnavailable
+
+_BUSY: Final = 5.0
+_CONNECTIONS: Final = 4
+_PRIVATE: Final = 0o600
+# One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
+_ADVISORY_LOCK: Final = 0x6468702D6F757462
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    # In WAL mode this is what survives a power cut: the log is synced at every commit.
+    "PRAGMA synchronous = FULL",
+    f"PRAGMA busy_timeout = {int(_BUSY * 1000)}",
+    # What was erased is overwritten, encrypted as it is.
+    "PRAGMA secure_delete = ON",
+)
+
+
+class Database(Protocol):
+    """Transactions, and the time by which leases end. All raise `OutboxUnavailable`."""
+
+    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that only reads."""
+        ...
+
+    def writing(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that is on the disk when it was left without an exception."""
+        ...
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """Seconds since 1970, the same clock for all who share the database."""
+        ...
+
+    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+        """Let nobody else add entries until the end of the transaction."""
+        ...
+
+    def surely_empty(self) -> bool:
+        """Whether no order has an entry, if that can be told at once."""
+        ...
+
+    async def close(self) -> None:
+        """End all connections."""
+        ...
+
+
+class SqliteDatabase:
+    """One file, for all processes of this machine. `clock` gives seconds since 1970."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # Writers wait for each other here, in the order they came, rather than in SQLite's polling.
+        self._turn = asyncio.Lock()
+        _make_private(path)
+        url = sa.URL.create("sqlite+aiosqlite", database=str(path))
+        self._engine = create_async_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
+        sa.event.listen(self._engine.sync_engine, "connect", _prepare)
+        sa.event.listen(self._engine.sync_engine, "begin", _begin)
+        self._reader = self._engine.execution_options(reading=True)
+        self._sign = _EmptySign(path)
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads."""
+        with _translated():
+            async with self._reader.begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is on the disk when it was left without an exception."""
+        with _translated():
+            async with self._turn, self._engine.begin() as connection:
+                yield connection
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """This machine's time."""
+        return self._clock()
+
+    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+        """Nothing to do: who writes is alone."""
+
+    def surely_empty(self) -> bool:
+        """Whether no order has an entry, whichever process put it in; costs microseconds."""
+        return self._sign.shows()
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._sign.close()
+        await self._engine.dispose()
+
+
+class PostgresDatabase:
+    """A database that replicas share. `address` and `tls` are asyncpg's arguments."""
+
+    def __init__(self, address: dict[str, Any], tls: ssl.SSLContext | str | None) -> None:
+        timeouts = {"timeout": _BUSY, "command_timeout": 6 * _BUSY}
+        self._engine: AsyncEngine = create_async_engine(
+            # The address is given as it is: in a URL a directory of a socket would be quoted.
+            "postgresql+asyncpg://",
+            hide_parameters=True,
+            pool_size=_CONNECTIONS,
+            # A restarted server is noticed before a transaction begins, not in it.
+            pool_pre_ping=True,
+            pool_timeout=_BUSY,
+            connect_args={**address, **timeouts, "ssl": tls},
+        )
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is on the disk when it was left without an exception."""
+        with _translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that only reads."""
+        return self.writing()
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """The server's time: the replicas' clocks need not agree."""
+        moment = sa.extract("epoch", sa.func.clock_timestamp())
+        return float((await connection.execute(sa.select(moment))).scalar_one())
+
+    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+        """So that entries become visible in the order of their numbers."""
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+
+    def surely_empty(self) -> bool:
+        """Another replica may have put something in at any moment."""
+        return False
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
+        # The driver's text may quote what it was given.
+        raise OutboxUnavailable(type(error).__name__) from None
+
+
+def _make_private(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    # Transactions are begun by `_begin`, not by the driver's guess.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    # A transaction that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+class _EmptySign:
+    """Tells in microseconds whether `outbox_orders` is empty.
+
+    `PRAGMA data_version` changes whenever any other connection, of whatever process, has
+    committed; it reads shared memory only. The table is looked at only after a change.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._seen = -1
+        self._empty = False
+
+    def shows(self) -> bool:
+        """False also where it cannot be told now."""
+        try:
+            return self._look()
+        except sqlite3.Error:
+            self._seen = -1
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _look(self) -> bool:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._seen:
+            query = "SELECT EXISTS (SELECT 1 FROM outbox_orders)"
+            self._empty = not self._connection.execute(query).fetchone()[0]
+            self._seen = version
+        return self._empty

@@ -1,0 +1,115 @@
+"""Opens the store that `outbox.url` names. The only module that asks for the extra `outbox`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import importlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.config import DatabaseLocation, OutboxSettings, SecretUnreadable
+from gateway.outbox.sealing import KEY_BYTES, Cipher
+from gateway.outbox.store import OutboxUnavailable, OutboxUnusable
+
+if TYPE_CHECKING:
+    from gateway.outbox.database import Database
+    from gateway.outbox.sql_store import SqlStore
+
+_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+_MISSING: Final = "outbox.enabled: needs the extra `outbox`: pip install 'dhp-gateway[outbox]'"
+_MAKE_KEY: Final = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: OutboxSettings, clock: Callable[[], float] = time.time
+) -> AsyncIterator[SqlStore]:
+    """The store, ready; `clock` gives seconds since 1970.
+
+    Raises `OutboxUnusable` with a text that names the key and what to do.
+    """
+    cipher = Cipher(encryption_key(settings))
+    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise OutboxUnusable(_MISSING) from None
+    from gateway.outbox.sql_store import SqlStore
+
+    store = SqlStore(_database(settings.url, clock), cipher)
+    try:
+        await _prepare(store, settings.url)
+        yield store
+    finally:
+        await store.close()
+
+
+def encryption_key(settings: OutboxSettings) -> bytes:
+    """The 32 bytes. Raises `OutboxUnusable`."""
+    source = settings.encryption_key_source()
+    try:
+        text = source.read()
+    except SecretUnreadable as error:
+        raise OutboxUnusable(str(error)) from None
+    if text is None:
+        raise OutboxUnusable(f"{source.key}: is missing; {_MAKE_KEY}")
+    with contextlib.suppress(binascii.Error, ValueError):
+        encoded = text.reveal().strip().rstrip("=")
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        if len(key) == KEY_BYTES:
+            return key
+    raise OutboxUnusable(f"{source.key}: is not 32 bytes as base64url; {_MAKE_KEY}")
+
+
+async def _prepare(store: SqlStore, location: DatabaseLocation) -> None:
+    try:
+        await store.prepare()
+    except OutboxUnusable as error:
+        raise OutboxUnusable(f"outbox.url: {location} {error}") from None
+    except OutboxUnavailable as error:
+        raise OutboxUnusable(f"outbox.url: {location} cannot be opened: {error}") from None
+
+
+def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Database:
+    from gateway.outbox.database import PostgresDatabase, SqliteDatabase
+
+    if location.kind == "postgresql":
+        return PostgresDatabase(**_server(location))
+    try:
+        return SqliteDatabase(Path(location.path), clock)
+    except OSError as error:
+        why = (error.strerror or "cannot be opened").lower()
+        raise OutboxUnusable(f"outbox.url: {location.path}: {why}") from None
+
+
+def _server(location: DatabaseLocation) -> dict[str, Any]:
+    password = None if location.password is None else location.password.reveal()
+    return {
+        "address": {
+            "host": location.host,
+            "port": location.port,
+            "user": location.username,
+            "password": password,
+            "database": location.database,
+        },
+        "tls": _tls(location),
+    }
+
+
+def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
+    if location.host.startswith("/"):
+        return None
+    if location.ssl_mode not in ("verify-ca", "verify-full"):
+        return location.ssl_mode
+    try:
+        context = ssl.create_default_context(cafile=location.ssl_root_cert)
+    except (OSError, ssl.SSLError) as error:
+        why = error.strerror or "holds no certificates"
+        raise OutboxUnusable(f"outbox.url: {location.ssl_root_cert}: {why}") from None
+    context.check_hostname = location.ssl_mode == "verify-full"
+    return context

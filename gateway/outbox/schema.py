@@ -1,0 +1,59 @@
+"""The tables of the outbox, the same for SQLite and PostgreSQL.
+
+What changes often (`entries`) and what is large (`pieces`) stand apart. `orders` holds only what
+blocks: an entry that is delivered, cancelled or dropped has no rows there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+METADATA: Final = sa.MetaData()
+_NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_MOMENT: Final = sa.Float(53)
+
+meta: Final = sa.Table(
+    "outbox_meta",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(256), nullable=False),
+)
+entries: Final = sa.Table(
+    "outbox_entries",
+    METADATA,
+    sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("recovery", sa.String(16), nullable=False),
+    sa.Column("doubt", sa.Boolean, nullable=False),
+    sa.Column("queued_at", _MOMENT, nullable=False),
+    sa.Column("due_at", _MOMENT, nullable=False),
+    sa.Column("finished_at", _MOMENT),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("cause", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(64)),
+    sa.Column("leased_until", _MOMENT),
+    sa.Index("outbox_entries_by_state", "state", "number"),
+    sa.Index("outbox_entries_by_caller", "caller", "number"),
+    # Numbers are never used twice, or an order could turn round.
+    sqlite_autoincrement=True,
+)
+orders: Final = sa.Table(
+    "outbox_orders",
+    METADATA,
+    sa.Column("mark", sa.LargeBinary(32), primary_key=True),
+    sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Index("outbox_orders_by_entry", "entry"),
+)
+pieces: Final = sa.Table(
+    "outbox_pieces",
+    METADATA,
+    sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)

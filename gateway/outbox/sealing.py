@@ -1,0 +1,147 @@
+"""What is kept of a write is sealed: encrypted, and bound to its entry and its place in it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from gateway.outbox.entry import RawLines, Recovery, Request, Response
+
+SCHEMA: Final = 1
+KEY_BYTES: Final = 32
+_NONCE: Final = 12
+_LENGTH: Final = 4
+# One row of the database each; small enough for every driver, large enough for most bodies.
+_PIECE: Final = 1024 * 1024
+
+Kind = Literal["request", "response"]
+
+
+class BrokenSeal(Exception):  # noqa: N818 - says what is, not what went wrong
+    """Not what was sealed there with this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a sealed content belongs to, and what must not be changed beside it."""
+
+    entry: str
+    caller: str
+    recovery: Recovery
+    kind: Kind
+
+    def piece(self, index: int, *, last: bool) -> bytes:
+        """Where one piece of it stands."""
+        parts = (SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
+        return orjson.dumps(parts)
+
+
+class Cipher:
+    """Seals with keys derived from `key`, 32 bytes (AES-256-GCM; HKDF, RFC 5869)."""
+
+    def __init__(self, key: bytes) -> None:
+        info = f"dhp-gateway outbox {SCHEMA}".encode()
+        keys = HKDF(SHA256(), length=96, salt=None, info=info).derive(key)
+        self._cipher = AESGCM(keys[:32])
+        self._mark_key = keys[32:64]
+        self.check = hmac.digest(keys[64:], b"check", hashlib.sha256).hex()
+
+    def mark(self, caller: str, order: str) -> bytes:
+        """What stands for an order; without the key it cannot be made of a patient's id."""
+        return hmac.digest(self._mark_key, orjson.dumps((caller, order)), hashlib.sha256)
+
+    def seal(self, plain: bytes, place: Place) -> list[bytes]:
+        """The pieces to keep, at least one."""
+        starts = range(0, max(1, len(plain)), _PIECE)
+        return [
+            self._close(plain[at : at + _PIECE], place.piece(index, last=index == len(starts) - 1))
+            for index, at in enumerate(starts)
+        ]
+
+    def open(self, pieces: Sequence[bytes], place: Place) -> bytes:
+        """What was sealed. Raises `BrokenSeal`, also where a piece is missing."""
+        last = len(pieces) - 1
+        if last < 0:
+            raise BrokenSeal
+        try:
+            return b"".join(
+                self._cipher.decrypt(
+                    piece[:_NONCE], piece[_NONCE:], place.piece(index, last=index == last)
+                )
+                for index, piece in enumerate(pieces)
+            )
+        except (InvalidTag, ValueError):
+            raise BrokenSeal from None
+
+    def _close(self, plain: bytes, place: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, plain, place)
+
+
+def pack_request(request: Request) -> bytes:
+    """A request as bytes."""
+    facts = {
+        "method": request.method,
+        "suffix": request.suffix,
+        "fields": _text(request.fields),
+        "credential": request.credential,
+        "interaction": request.interaction,
+        "resource": request.resource,
+        "resource_id": request.resource_id,
+        "request_id": request.request_id,
+        "gateway_base": request.gateway_base,
+    }
+    return _packed(facts, request.body)
+
+
+def unpack_request(data: bytes) -> Request:
+    """What `pack_request` packed."""
+    facts, body = _unpacked(data)
+    return Request(**{**facts, "fields": _fields(facts["fields"]), "body": body})
+
+
+def pack_response(response: Response) -> bytes:
+    """A response as bytes."""
+    facts = {
+        "status": response.status,
+        "fields": _text(response.fields),
+        "reason": response.reason,
+        "note": response.note,
+        "found": response.found,
+    }
+    return _packed(facts, response.body)
+
+
+def unpack_response(data: bytes) -> Response:
+    """What `pack_response` packed."""
+    facts, body = _unpacked(data)
+    return Response(**{**facts, "fields": _fields(facts["fields"]), "body": body})
+
+
+def _packed(facts: dict[str, Any], body: bytes) -> bytes:
+    head = orjson.dumps(facts)
+    return len(head).to_bytes(_LENGTH, "big") + head + body
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
+    return orjson.loads(data[_LENGTH:end]), data[end:]
+
+
+def _text(fields: RawLines) -> list[tuple[str, str]]:
+    # Every byte is a character of its own there, so that nothing is lost.
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+
+
+def _fields(text: list[tuple[str, str]]) -> RawLines:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in text)

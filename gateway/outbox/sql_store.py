@@ -1,0 +1,253 @@
+"""The store in a SQL database. What each method promises is said in `store`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.outbox import changes, contents, statements
+from gateway.outbox.changes import FREE
+from gateway.outbox.contents import Contents
+from gateway.outbox.database import Database
+from gateway.outbox.entry import BLOCKING, Draft, Entry, Request, Response, State
+from gateway.outbox.schema import METADATA, entries, meta, orders, pieces
+from gateway.outbox.sealing import (
+    SCHEMA,
+    Cipher,
+    unpack_request,
+    unpack_response,
+)
+from gateway.outbox.statements import entry_of
+from gateway.outbox.store import Changed, Depth, Limits, OutboxFull, OutboxUnusable
+
+_ID_BYTES: Final = 16
+# So many at a time are judged, or forgotten, so that no transaction takes long.
+_JUDGED: Final = 100
+_FORGOTTEN: Final = 1000
+
+
+class SqlStore:
+    """Made by `gateway.outbox.opening`; `prepare` comes first."""
+
+    def __init__(self, database: Database, cipher: Cipher) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._contents = Contents(cipher)
+        self.surely_empty = database.surely_empty
+        self.close = database.close
+
+    async def prepare(self) -> None:
+        """Make the tables where there are none. Raises `OutboxUnusable`."""
+        facts = {"schema": str(SCHEMA), "key": self._cipher.check}
+        async with self._database.writing() as connection:
+            await self._database.lock_arrivals(connection)
+            await connection.run_sync(METADATA.create_all)
+            rows = await connection.execute(sa.select(meta))
+            known = facts | {row.name: row.value for row in rows}
+            if known["schema"] != facts["schema"]:
+                raise OutboxUnusable(f"was written by another version (schema {known['schema']})")
+            if known["key"] != facts["key"] and await _has_entries(connection):
+                raise OutboxUnusable("holds entries that were encrypted with another key")
+            await connection.execute(sa.delete(meta))
+            written = [{"name": name, "value": value} for name, value in facts.items()]
+            await connection.execute(sa.insert(meta), written)
+
+    async def put(self, draft: Draft, limits: Limits) -> Entry:
+        """Keep a write. Raises `OutboxFull`."""
+        entry_id = secrets.token_hex(_ID_BYTES)
+        sealed, size = await self._contents.seal_request(entry_id, draft)
+        marks = [self._cipher.mark(draft.caller, order) for order in draft.orders]
+        async with self._database.writing() as connection:
+            await self._database.lock_arrivals(connection)
+            count, used = (await connection.execute(statements.fullness())).one()
+            if count >= limits.max_entries or used + size > limits.max_bytes:
+                raise OutboxFull
+            now = await self._database.now(connection)
+            row = statements.arrival(draft, entry_id, size, now)
+            entry = entry_of((await connection.execute(row)).one())
+            blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
+            await connection.execute(sa.insert(orders), blocking)
+            await contents.keep(connection, entry.number, "request", sealed)
+            return entry
+
+    async def blocked(self, caller: str, orders: Collection[str]) -> bool:
+        """Whether anything of one of these orders is not delivered yet."""
+        marks = [self._cipher.mark(caller, order) for order in orders]
+        async with self._database.reading() as connection:
+            return bool((await connection.execute(statements.blocked(marks))).scalar_one())
+
+    async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
+        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            found = await connection.execute(statements.ready(now, most))
+            numbers = [row.number for row in found]
+            if not numbers:
+                return ()
+            taken = await connection.execute(
+                statements.change(entries.c.number.in_(numbers)).values(
+                    state=State.SENDING,
+                    owner=owner,
+                    leased_until=now + lease,
+                    attempts=entries.c.attempts + 1,
+                )
+            )
+            return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
+
+    async def renew(self, owner: str, *, lease: float) -> None:
+        """Prolong all leases of this owner."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            mine = (entries.c.owner == owner, entries.c.state == State.SENDING)
+            # One that has ended may be another's at any moment: it must not come back to life.
+            alive = entries.c.leased_until >= now
+            await connection.execute(
+                sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
+            )
+
+    async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+        """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
+        return await self._put_back(owner, entry, delay, {"cause": cause})
+
+    async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+        """Put back what may have been delivered. False: the lease was lost."""
+        return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
+
+    async def _put_back(
+        self, owner: str, entry: Entry, delay: float, values: dict[str, Any]
+    ) -> bool:
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            changed = await connection.execute(
+                statements.change(*statements.leased(owner, entry)).values(
+                    state=State.WAITING, due_at=now + delay, **FREE, **values
+                )
+            )
+            return changed.first() is not None
+
+    async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
+        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
+        sealed = await self._contents.seal_response(entry, response)
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            changed = await connection.execute(
+                statements.change(*statements.leased(owner, entry)).values(
+                    state=state, finished_at=now, cause=response.reason, **FREE
+                )
+            )
+            if changed.first() is None:
+                return False
+            await contents.keep(connection, entry.number, "response", sealed)
+            if state is State.DELIVERED:
+                await contents.erase(connection, entry.number, ("request",))
+                await changes.unblock(connection, entry.number)
+            return True
+
+    async def recover(self, *, settle: float) -> Sequence[Changed]:
+        """Judge entries whose lease has ended, by their `recovery`."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            ended = (entries.c.state == State.SENDING, entries.c.leased_until < now)
+            found = await connection.execute(statements.locked(*ended).limit(_JUDGED))
+            return [
+                await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
+                for row in found.all()
+            ]
+
+    async def expire(self, max_age: float) -> Sequence[Changed]:
+        """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
+            found = await connection.execute(statements.locked(*old).limit(_JUDGED))
+            return [
+                await changes.give_up(connection, self._contents, entry_of(row), now)
+                for row in found.all()
+            ]
+
+    async def purge(self, retention: float) -> int:
+        """Forget what was delivered, cancelled or dropped so long ago; how many."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            query = statements.forgettable(now - retention).limit(_FORGOTTEN)
+            numbers = [row.number for row in await connection.execute(query)]
+            if numbers:
+                await connection.execute(sa.delete(pieces).where(pieces.c.entry.in_(numbers)))
+                await connection.execute(sa.delete(entries).where(entries.c.number.in_(numbers)))
+            return len(numbers)
+
+    async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
+        """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
+
+        Raises `NotPossible`. Cancelling and dropping erase the request.
+        """
+        async with self._database.writing() as connection:
+            query = statements.shown().where(entries.c.id == entry_id).with_for_update()
+            row = (await connection.execute(query)).first()
+            entry = None if row is None else entry_of(row)
+            if entry is None or caller not in (None, entry.caller):
+                return None
+            now = await self._database.now(connection)
+            return await changes.by_hand(connection, entry, to, now)
+
+    async def entry(self, entry_id: str) -> Entry | None:
+        """One entry."""
+        async with self._database.reading() as connection:
+            return await _find(connection, entry_id)
+
+    async def entries(
+        self,
+        *,
+        caller: str | None = None,
+        states: Collection[State] = (),
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        query = statements.listed(caller, states, after, limit)
+        async with self._database.reading() as connection:
+            return [entry_of(row) for row in await connection.execute(query)]
+
+    async def request(self, entry_id: str) -> Request | None:
+        """The write itself; None when it was erased."""
+        async with self._database.reading() as connection:
+            entry = await _find(connection, entry_id)
+            if entry is None:
+                return None
+            plain = await self._contents.read(connection, entry, "request")
+        return None if plain is None else unpack_request(plain)
+
+    async def response(self, entry_id: str) -> Response | None:
+        """How it ended; None while it has not."""
+        async with self._database.reading() as connection:
+            entry = await _find(connection, entry_id)
+            if entry is None:
+                return None
+            plain = await self._contents.read(connection, entry, "response")
+        return None if plain is None else unpack_response(plain)
+
+    async def depth(self) -> Depth:
+        """How full it is."""
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statements.depth())).all()
+        blocking = [row for row in rows if State(row.state) in BLOCKING]
+        return Depth(
+            {State(row.state): row.entries for row in rows},
+            sum(int(row.size) for row in blocking),
+            min((row.oldest for row in blocking), default=None),
+        )
+
+
+async def _find(connection: AsyncConnection, entry_id: str) -> Entry | None:
+    query = statements.shown().where(entries.c.id == entry_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else entry_of(row)
+
+
+async def _has_entries(connection: AsyncConnection) -> bool:
+    query = sa.select(sa.exists().select_from(entries))
+    return bool((await connection.execute(query)).scalar_one())

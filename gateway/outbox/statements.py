@@ -1,0 +1,130 @@
+"""The questions and changes that the store's methods are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from gateway.outbox.entry import BLOCKING, Draft, Entry, Recovery, State
+from gateway.outbox.schema import entries, orders, pieces
+
+_SHOWN: Final = (
+    *(entries.c.number, entries.c.id, entries.c.caller, entries.c.state, entries.c.recovery),
+    *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
+    *(entries.c.attempts, entries.c.size, entries.c.cause),
+)
+_OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
+
+
+def entry_of(row: Any) -> Entry:
+    """An entry of a row of the shown columns."""
+    facts = row._asdict()
+    return Entry(
+        **{**facts, "state": State(facts["state"]), "recovery": Recovery(facts["recovery"])}
+    )
+
+
+def shown() -> sa.Select[Any]:
+    """Entries."""
+    return sa.select(*_SHOWN)
+
+
+def locked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Entries that nobody else has in hand, for a change."""
+    return shown().where(*conditions).with_for_update(skip_locked=True, of=entries)
+
+
+def arrival(draft: Draft, entry_id: str, size: int, now: float) -> sa.Insert:
+    """A new entry, which gives it back with its number."""
+    return (
+        sa.insert(entries)
+        .values(
+            id=entry_id,
+            caller=draft.caller,
+            state=State.WAITING,
+            recovery=draft.recovery,
+            doubt=draft.doubt,
+            queued_at=now,
+            due_at=now + draft.delay,
+            attempts=0,
+            size=size,
+            cause=draft.cause,
+        )
+        .returning(*_SHOWN)
+    )
+
+
+def ready(now: float, most: int) -> sa.Select[Any]:
+    """Entries that may be sent: due, and nothing of their orders before them."""
+    mine, before = orders.alias(), orders.alias()
+    is_behind = (
+        sa.select(sa.literal(1))
+        .select_from(
+            mine.join(before, (before.c.mark == mine.c.mark) & (before.c.entry < mine.c.entry))
+        )
+        .where(mine.c.entry == entries.c.number)
+        .exists()
+    )
+    due = (entries.c.state == State.WAITING, entries.c.due_at <= now, ~is_behind)
+    return locked(*due).order_by(entries.c.number).limit(most)
+
+
+def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
+    """Whether anything of these orders is there."""
+    return sa.select(sa.exists().where(orders.c.mark.in_(marks)))
+
+
+def change(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """A change of entries, which gives what they became."""
+    return sa.update(entries).where(*conditions).returning(*_SHOWN)
+
+
+def leased(owner: str, entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
+    """That this owner still has the lease of this attempt."""
+    return (
+        entries.c.number == entry.number,
+        entries.c.state == State.SENDING,
+        entries.c.owner == owner,
+        # Every claim counts one: a lease that was lost and given again is another one.
+        entries.c.attempts == entry.attempts,
+    )
+
+
+def fullness() -> sa.Select[Any]:
+    """Number and bytes of what blocks."""
+    return sa.select(
+        sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.size), 0).label("size")
+    ).where(entries.c.state.in_(BLOCKING))
+
+
+def depth() -> sa.Select[Any]:
+    """Number, bytes and oldest moment of each state."""
+    return sa.select(
+        entries.c.state,
+        sa.func.count().label("entries"),
+        sa.func.coalesce(sa.func.sum(entries.c.size), 0).label("size"),
+        sa.func.min(entries.c.queued_at).label("oldest"),
+    ).group_by(entries.c.state)
+
+
+def listed(caller: str | None, states: Collection[State], after: int, limit: int) -> sa.Select[Any]:
+    """Entries in the order of arrival."""
+    query = shown().where(entries.c.number > after).order_by(entries.c.number).limit(limit)
+    if caller is not None:
+        query = query.where(entries.c.caller == caller)
+    return query.where(entries.c.state.in_(states)) if states else query
+
+
+def content(number: int, kind: str) -> sa.Select[Any]:
+    """The pieces of a content, in order."""
+    where = (pieces.c.entry == number, pieces.c.kind == kind)
+    return sa.select(pieces.c.sealed).where(*where).order_by(pieces.c.place)
+
+
+def forgettable(before: float) -> sa.Select[Any]:
+    """Numbers of entries that were over before that moment."""
+    return sa.select(entries.c.number).where(
+        entries.c.state.in_(_OVER), entries.c.finished_at < before
+    )
