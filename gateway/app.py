@@ -189,6 +189,7 @@ class Gateway:
         await self._bind()
         await core.start()
         self._watch()
+        self.status = self._make_status()
         if self._shared is None:
             await self._open_admin()
         self._open_listener(tls)
@@ -233,12 +234,12 @@ class Gateway:
             metrics=self.metrics,
             readiness=self.readiness,
             public_keys=lambda: wiring.public_keys(self.settings),
-            status=self._status(),
+            status=self.status,
         )
         self.admin_address = self._admin_listening.address
         await serve_admin(self._stack, application, self._admin_listening)
 
-    def _status(self) -> Status:
+    def _make_status(self) -> Status:
         return Status(
             Sources(
                 settings=lambda: self.settings,

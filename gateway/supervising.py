@@ -21,6 +21,7 @@ from typing import Any, Final
 from gateway import __version__, reloading, sockets, wiring
 from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
+from gateway.admin.status import MergedStatus
 from gateway.app import serve_admin
 from gateway.auditing import Company, open_trail
 from gateway.channel import Asking, ChannelClosed
@@ -184,6 +185,9 @@ class Supervisor:
             readiness=self,
             refresh=self._refresh,
             public_keys=lambda: wiring.public_keys(self._settings),
+            status=MergedStatus(
+                lambda: self._settings, self._ask_status, draining=lambda: self._stopping
+            ),
         )
         await serve_admin(self._stack, application, admin)
         numbers = range(1, settings.workers + 1)
@@ -274,6 +278,11 @@ class Supervisor:
         if families is not None and self._workers.get(number) is worker:
             self._merged.update(number, families)
 
+    async def _ask_status(self) -> list[dict[str, Any] | None]:
+        workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
+        asked = [_nothing() if each is None else each.ask("status") for each in workers]
+        return list(await asyncio.gather(*asked))
+
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether all workers are ready, by their last answers."""
         return merge_reports(self._reports, draining=self._stopping)
@@ -296,6 +305,10 @@ def _read(path: Path | None) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise StartError(f"{path}: cannot be read again: {type(error).__name__}") from None
+
+
+async def _nothing() -> None:
+    """What a worker says that is not there."""
 
 
 async def _hurry(worker: Worker) -> None:

@@ -81,6 +81,7 @@ class _Worker:
             "reload": self._reload,
             "ready": self._ready,
             "metrics": self._metrics,
+            "status": self._status,
             "stop": self._end,
             "hurry": self._hurry,
         }
@@ -127,6 +128,9 @@ class _Worker:
 
     async def _metrics(self, _: Any) -> Any:
         return [] if self._gateway is None else snapshot(self._gateway.metrics.registry)
+
+    async def _status(self, _: Any) -> dict[str, Any] | None:
+        return None if self._gateway is None else self._gateway.status.report()
 
     async def _end(self, _: Any) -> None:
         self._stop.set()

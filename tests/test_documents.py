@@ -33,7 +33,7 @@ class NoStatus:
         """As status."""
         return "en"
 
-    def facts(self, language: str) -> dict[str, Any]:
+    async def facts(self, language: str) -> dict[str, Any]:
         """As status."""
         return {}
 

@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 import orjson
 from aiohttp import hdrs, web
 
-from gateway.admin import status_page
+from gateway.admin import status_assets, status_page
+from gateway.admin.status_events import StatusEvents
 from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,7 +50,7 @@ class StatusReport(Protocol):
         """The language to answer in."""
         ...
 
-    def facts(self, language: str) -> dict[str, Any]:
+    async def facts(self, language: str) -> dict[str, Any]:
         """The facts, with sentences in this language."""
         ...
 
@@ -113,19 +114,27 @@ def build(
 
 
 def _add_status(application: web.Application, status: StatusReport) -> None:
-    def facts_for(request: web.Request) -> dict[str, Any]:
+    def language(request: web.Request) -> str:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
-        return status.facts(status.language(request.query.get("lang"), accepted or None))
+        return status.language(request.query.get("lang"), accepted or None)
 
     async def for_people(request: web.Request) -> web.Response:
-        text = status_page.page(facts_for(request))
-        return web.Response(text=text, content_type="text/html", headers=status_page.HEADERS)
+        text = status_page.page(await status.facts(language(request)))
+        return web.Response(text=text, content_type="text/html", headers=status_assets.HEADERS)
 
     async def for_programs(request: web.Request) -> web.Response:
-        return _json(HTTPStatus.OK, facts_for(request), {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
+        facts = await status.facts(language(request))
+        return _json(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
 
+    async def for_open_pages(request: web.Request) -> web.StreamResponse:
+        return await events.serve(request, language(request))
+
+    events = StatusEvents(status, status_page.news)
+    application.on_shutdown.append(events.close)
     application.router.add_get("/status", for_people)
     application.router.add_get("/status.json", for_programs)
+    # A stream has no end, and so no answer to HEAD.
+    application.router.add_get("/status/events", for_open_pages, allow_head=False)
 
 
 _LINKS: Final = {
@@ -137,6 +146,7 @@ _LINKS: Final = {
 _STATUS_LINKS: Final = {
     "/status": "for people: can care go on, and if not, what to do",
     "/status.json": "the same facts for programs",
+    "/status/events": "newer facts for open pages, as server-sent events",
 }
 
 

@@ -7,12 +7,13 @@ patient or query is among the facts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from gateway import __version__
+from gateway.admin.settings_shown import bare_url, shown
+from gateway.admin.status_merging import merge_status
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import PLATFORM_ERROR, Traffic
 from gateway.config import Settings
@@ -26,46 +27,30 @@ from gateway.telemetry.timestamp import Timestamp
 _ENOUGH: Final = 10
 _MANY: Final = 0.5
 
+# Where no worker answers.
+_NOTHING: Final[dict[str, Any]] = {
+    "tokens": {},
+    "platform": None,
+    "sso": None,
+    "outbox": None,
+    "inflight": 0,
+    "last_hour": {"requests": 0, "errors": 0, "minutes": []},
+    "slowest": [],
+    "errors": [],
+    "callers": [],
+}
 _CIRCUIT: Final = {
     CircuitState.CLOSED: "closed",
     CircuitState.HALF_OPEN: "half-open",
     CircuitState.OPEN: "open",
 }
-# What is shown of the settings: none of them can hold a secret, but for the user information of a
-# URL, which is left out.
-_SHOWN: Final = (
-    "environment",
-    "listen.address",
-    "listen.base_path",
-    "listen.public_url",
-    "admin.address",
-    "platform.fhir_base_url",
-    "platform.proxy_url",
-    "platform.compression",
-    "platform.max_connections",
-    "platform.response_timeout",
-    "sso.token_url",
-    "sso.proxy_url",
-    "sso.timeout",
-    "limits.max_body_bytes",
-    "limits.max_concurrent_requests",
-    "retries.max_attempts",
-    "circuit_breaker.open_for",
-    "rewrite.enabled",
-    "fhir.search_guard",
-    "fhir.auto_if_match",
-    "fhir.default_language",
-    "audit.sink",
-    "audit.on_failure",
-    "audit.fhir_audit_events",
-    "log.level",
-    "login.enabled",
-    "outbox.enabled",
-    "shutdown.delay",
-    "shutdown.drain_timeout",
-    "workers",
-)
-_URLS: Final = frozenset(key for key in _SHOWN if key.endswith("_url"))
+# `entries`: how many by state; `oldest_seconds`: how long the oldest waits, or None.
+Outbox = Mapping[str, Any]
+
+
+def _no_outbox() -> Outbox | None:
+    """It is not enabled."""
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +64,11 @@ class Sources:
     inflight: Callable[[], int]
     audit_available: Callable[[], bool]
     draining: Callable[[], bool]
+    outbox: Callable[[], Outbox | None] = _no_outbox
 
 
 class Status:
-    """What people on duty want to know."""
+    """What people on duty want to know of this process."""
 
     def __init__(
         self,
@@ -100,41 +86,35 @@ class Status:
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
         """One of `LANGUAGES`: the one that is asked for, else the best for the reader."""
-        if asked in LANGUAGES:
-            return asked
-        return choose_language(accept_language, self._sources.settings().fhir.default_language)
+        return _language(self._sources.settings(), asked, accept_language)
 
-    def facts(self, language: str) -> dict[str, Any]:
+    async def facts(self, language: str) -> dict[str, Any]:
         """All facts as plain data, with sentences in a language."""
+        about = _about(self._sources.settings(), self._clock() - self._began, self._wall_clock())
+        return _told({**about, **self.report()}, language)
+
+    def report(self) -> dict[str, Any]:
+        """What differs from process to process, without sentences."""
         sources, settings = self._sources, self._sources.settings()
         tokens = sources.tokens()
-        now, iso = self._wall_clock(), Timestamp().iso
-        traffic = self._traffic.facts()
-        for error in traffic["errors"]:
-            error["text"] = _text(error["reason"], language)
-        uptime = self._clock() - self._began
+        outbox = sources.outbox()
         return {
-            "care": self._care(tokens, language),
-            "at": iso(now),
-            "language": language,
-            "version": __version__,
-            "started_at": iso(now - uptime),
-            "uptime_seconds": round(uptime),
+            "care": self._care(tokens),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
-                "url": _bare_url(settings.platform.fhir_base_url),
+                "url": bare_url(settings.platform.fhir_base_url),
                 "circuit": _CIRCUIT[sources.circuit()],
                 "connections": dict(sources.connections()),
             },
-            "sso": {"url": _bare_url(settings.sso.token_url), "failure": _worst(tokens)},
+            "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},
+            "outbox": None if outbox is None else dict(outbox),
             "inflight": sources.inflight(),
-            **traffic,
-            "settings": shown(settings),
+            **self._traffic.facts(),
         }
 
-    def _care(self, tokens: Mapping[str, TokenState], language: str) -> dict[str, str]:
+    def _care(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
         answer, reason = self._verdict(tokens)
-        return {"answer": answer, "reason": reason, "text": WORDS[language][f"care:{reason}"]}
+        return {"answer": answer, "reason": reason}
 
     def _verdict(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
         """`yes`, `degraded` or `no`, with the reason that weighs most."""
@@ -159,25 +139,70 @@ class Status:
         return "yes", "fine"
 
 
-def shown(settings: Settings) -> dict[str, Any]:
-    """The settings that may be seen, by key."""
-    found: dict[str, Any] = {}
-    for key in _SHOWN:
-        value: Any = settings
-        for name in key.split("."):
-            value = getattr(value, name)
-        if value is not None and key in _URLS:
-            value = _bare_url(str(value))
-        found[key] = value if value is None or isinstance(value, bool | int | float) else str(value)
-    found["credentials"] = ", ".join(settings.credentials)
-    found["callers"] = len(settings.callers)
-    return found
+class MergedStatus:
+    """What people on duty want to know of several workers, whom `ask` asks.
+
+    `ask` gives each one's `Status.report`, or None for one that does not answer.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        ask: Callable[[], Awaitable[Sequence[dict[str, Any] | None]]],
+        draining: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._ask = ask
+        self._draining = draining
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._began = clock()
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """As `Status.language`."""
+        return _language(self._settings(), asked, accept_language)
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """As `Status.facts`, and how many workers answered."""
+        reports = await self._ask()
+        about = _about(self._settings(), self._clock() - self._began, self._wall_clock())
+        answering = sum(report is not None for report in reports)
+        workers = {"workers": {"configured": len(reports), "answering": answering}}
+        merged = merge_status(reports, draining=self._draining())
+        return _told({**about, **workers, **_NOTHING, **merged}, language)
 
 
-def _bare_url(url: str) -> str:
-    """Scheme, host, port and path; what else a URL may hold is nobody's business."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _language(settings: Settings, asked: str | None, accept_language: str | None) -> str:
+    if asked in LANGUAGES:
+        return asked
+    return choose_language(accept_language, settings.fhir.default_language)
+
+
+def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
+    iso = Timestamp().iso
+    return {
+        "at": iso(now),
+        "version": __version__,
+        "started_at": iso(now - uptime),
+        "uptime_seconds": round(uptime),
+        "settings": shown(settings),
+    }
+
+
+def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
+    """The facts with the sentences of a language, the verdict first."""
+    care = facts["care"]
+    return {
+        "care": {**care, "text": WORDS[language][f"care:{care['reason']}"]},
+        "language": language,
+        **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
+        "errors": [
+            {**error, "text": _text(error["reason"], language)} for error in facts["errors"]
+        ],
+    }
 
 
 def _token(state: TokenState) -> dict[str, Any]:

@@ -1,87 +1,26 @@
 """The page `/status`: the facts as HTML for people, with nothing from outside.
 
-The page is whole without its script, which only looks for newer facts every few seconds, counts
+The page is whole without its script, which only takes newer content from `/status/events`, counts
 down in between, and says when the gateway does not answer. Every state is a word and a symbol.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, Final
 
+from gateway.admin.status_assets import SCRIPT, STYLE
 from gateway.admin.status_words import WORDS
 from gateway.fhir.texts import LANGUAGES
 
 _SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖"}
 _CIRCUITS: Final = {"closed": "yes", "half-open": "degraded", "open": "no"}
+# States of queued writes.
+_FOR_A_PERSON: Final = frozenset({"unclear", "failed"})
+_WAITING: Final = frozenset({"waiting", "sending"})
 _BAR: Final = 5
 _HEIGHT: Final = 60
-
-_STYLE: Final = """
-:root{color-scheme:light dark;--ink:#1b1f24;--paper:#fff;--soft:#f1f3f5;--line:#8a929b}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--paper:#15181c;--soft:#22272e;--line:#8a929b}}
-body{font:16px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);
-max-width:64rem;margin:0 auto;padding:1rem;overflow-wrap:break-word}
-h1{font-size:1.1rem}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}
-a{color:inherit}nav a{padding:.4rem}nav a[aria-current]{font-weight:bold}
-.care{border:3px solid var(--ink);border-radius:.5rem;padding:.6rem 1rem;background:var(--soft)}
-.care strong{font-size:2rem;display:block}.care.degraded{border-style:dashed}
-.care.no{border-style:double;border-width:8px}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-th{background:var(--soft)}svg{width:100%;height:5rem;background:var(--soft)}
-rect{fill:currentColor}#stale{font-weight:bold}footer{margin-top:2rem}
-"""
-
-_SCRIPT: Final = """
-"use strict";
-(() => {
-  const stale = document.getElementById("stale");
-  const countDown = () => {
-    for (const each of document.querySelectorAll("[data-seconds]")) {
-      const left = Math.max(0, Number(each.dataset.seconds) - 1);
-      each.dataset.seconds = left;
-      each.textContent = left + " s";
-    }
-  };
-  const renew = async () => {
-    if (document.hidden) return;
-    try {
-      const answer = await fetch(location.href, {cache: "no-store"});
-      if (!answer.ok) throw new Error(answer.status);
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const open = document.querySelector("details").open;
-      document.querySelector("main").replaceWith(page.querySelector("main"));
-      document.querySelector("details").open = open;
-      document.title = page.title;
-      stale.hidden = true;
-    } catch (error) {
-      stale.hidden = false;
-    }
-  };
-  setInterval(countDown, 1000);
-  setInterval(renew, 5000);
-})();
-"""
-
-
-def _source(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-HEADERS: Final = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src {_source(_STYLE)}; script-src {_source(_SCRIPT)}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Language",
-}
 
 
 class _Html(str):
@@ -94,7 +33,6 @@ def page(facts: Mapping[str, Any]) -> str:
     """The whole page in the language of the facts."""
     language = facts["language"]
     words = WORDS[language]
-    symbol = _SYMBOLS[facts["care"]["answer"]]
     links = " ".join(
         f'<a href="?lang={each}" lang="{each}"{" aria-current=page" if each == language else ""}>'
         f"{each}</a>"
@@ -105,13 +43,23 @@ def page(facts: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<link rel="icon" href="data:,">'
         '<noscript><meta http-equiv="refresh" content="10"></noscript>'
-        f"<title>{symbol} {escape(words['title'])}</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(_title(facts, words))}</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{escape(words['title'])}</h1><nav>{links}</nav>"
         f'<p id="stale" role="alert" hidden>⚠ {escape(words["stale"])}</p></header>'
         f"<main>{_main(facts, words)}</main>"
         f'<footer><a href="/status.json?lang={language}">/status.json</a></footer>'
-        f"<script>{_SCRIPT}</script></body></html>\n"
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def news(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What changes of the page: `title`, and `main` as HTML."""
+    words = WORDS[facts["language"]]
+    return {"title": _title(facts, words), "main": _main(facts, words)}
+
+
+def _title(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    return f"{_SYMBOLS[facts['care']['answer']]} {words['title']}"
 
 
 def _main(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
@@ -120,6 +68,7 @@ def _main(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
             _care(facts, words),
             _tokens(facts["tokens"], words),
             _platform(facts, words),
+            _outbox(facts["outbox"], words),
             _traffic(facts["last_hour"], words),
             _errors(facts["errors"], words),
             _slowest(facts["slowest"], words),
@@ -135,6 +84,7 @@ def _care(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
         (words["as_of"], facts["at"]),
         (words["version"], facts["version"]),
         (words["uptime"], _span(facts["uptime_seconds"])),
+        *_workers(facts.get("workers"), words),
     )
     return (
         f'<section class="care {care["answer"]}"><h2>{escape(words["question"])}</h2>'
@@ -142,6 +92,13 @@ def _care(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
         f"<p>{escape(care['text'])}</p></section>"
         f"<p>{' · '.join(f'{escape(name)}: {escape(value)}' for name, value in about)}</p>"
     )
+
+
+def _workers(
+    workers: Mapping[str, int] | None, words: Mapping[str, str]
+) -> Iterable[tuple[str, str]]:
+    if workers is not None:
+        yield words["workers"], words["workers:of"].format(**workers)
 
 
 def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Mapping[str, str]) -> str:
@@ -161,6 +118,8 @@ def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Mapping[str, str]) -
 
 def _platform(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
     platform, sso = facts["platform"], facts["sso"]
+    if platform is None or sso is None:
+        return ""
     connections = ", ".join(f"{state} {count}" for state, count in platform["connections"].items())
     state = platform["circuit"]
     circuit = f"{_SYMBOLS[_CIRCUITS[state]]} {words[state]}"
@@ -173,26 +132,49 @@ def _platform(facts: Mapping[str, Any], words: Mapping[str, str]) -> str:
     ) + _table("sso", ("address", "failure"), [(sso["url"], failure)], words)
 
 
+def _outbox(outbox: Mapping[str, Any] | None, words: Mapping[str, str]) -> str:
+    if outbox is None:
+        return ""
+    entries = {state: count for state, count in outbox["entries"].items() if count}
+    person = any(state in _FOR_A_PERSON for state in entries)
+    told = "person" if person else "waiting" if any(_WAITING & entries.keys()) else "fine"
+    symbol = _SYMBOLS["degraded" if person else "yes"]
+    counts = ", ".join(f"{state} {count}" for state, count in entries.items())
+    row = (
+        f"{symbol} {words[f'outbox:{told}']}",
+        counts or words["none"],
+        _waits(outbox["oldest_seconds"], words),
+    )
+    return _table("outbox", ("state", "entries", "oldest"), [row], words)
+
+
+def _waits(seconds: float | None, words: Mapping[str, str]) -> str:
+    return words["none"] if not seconds else _span(round(seconds))
+
+
 def _traffic(hour: Mapping[str, Any], words: Mapping[str, str]) -> str:
     charts = "".join(
-        f"<p>{escape(words[kind])}: {hour[kind]}</p>"
-        + _chart([minute[kind] for minute in hour["minutes"]], f"{words[kind]}: {hour[kind]}")
+        _chart([minute[kind] for minute in hour["minutes"]], f"{words[kind]}: {hour[kind]}", words)
         for kind in ("requests", "errors")
     )
-    return f"<section><h2>{escape(words['hour'])}</h2>{charts}</section>"
+    return f"<section><h2>{escape(words['hour'])}</h2><div class=charts>{charts}</div></section>"
 
 
-def _chart(counts: list[int], label: str) -> str:
+def _chart(counts: list[int], label: str, words: Mapping[str, str]) -> str:
     """A bar for each minute, as high as its share of the highest."""
-    most = max(1, *counts)
+    most = max(counts, default=0)
     bars = "".join(
         f'<rect x="{place * _BAR}" y="{_HEIGHT - height}" width="{_BAR - 1}" height="{height}"/>'
-        for place, height in enumerate(round(count / most * _HEIGHT, 1) for count in counts)
+        for place, height in enumerate(round(count / (most or 1) * _HEIGHT, 1) for count in counts)
         if height
     )
+    told = f"{label} · {words['most']}: {most}"
     return (
-        f'<svg role="img" aria-label="{escape(label)}" preserveAspectRatio="none" '
-        f'viewBox="0 0 {len(counts) * _BAR} {_HEIGHT}">{bars}</svg>'
+        f"<figure><figcaption>{escape(told)}</figcaption>"
+        f'<svg role="img" aria-label="{escape(told)}" preserveAspectRatio="none" '
+        f'viewBox="0 0 {max(1, len(counts)) * _BAR} {_HEIGHT}">{bars}</svg>'
+        f'<p class="axis"><span>{escape(words["ago"])}</span><span>{escape(words["now"])}</span>'
+        "</p></figure>"
     )
 
 
@@ -237,8 +219,11 @@ def _settings(settings: Mapping[str, Any], words: Mapping[str, str]) -> str:
 def _table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], words: Mapping[str, str]
 ) -> str:
-    head = "".join(f"<th scope=col>{escape(words[column])}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
+    names = [escape(words[column]) for column in columns]
+    head = "".join(f"<th scope=col>{name}</th>" for name in names)
+    body = "".join(
+        f"<tr>{''.join(_cell(*pair) for pair in zip(names, row, strict=True))}</tr>" for row in rows
+    )
     inside = (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(words[title])}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -248,8 +233,10 @@ def _table(
     return f"<section><h2>{escape(words[title])}</h2>{inside}</section>"
 
 
-def _cell(value: object) -> str:
-    return f"<td>{value if isinstance(value, _Html) else escape(str(value))}</td>"
+def _cell(name: str, value: object) -> str:
+    """With its column's name, which narrow screens show in front of it."""
+    inside = value if isinstance(value, _Html) else escape(str(value))
+    return f'<td data-name="{name}">{inside}</td>'
 
 
 def _countdown(seconds: int | None) -> str:

@@ -15,7 +15,8 @@ from gateway.telemetry.timestamp import Timestamp
 
 MINUTES: Final = 60
 _RECENT: Final = 5
-_SHOWN: Final = 10
+# How many of the slowest are shown.
+SHOWN: Final = 10
 # Names come from the settings, which may be reloaded for ever.
 _MOST_CALLERS: Final = 500
 _OTHERS: Final = "(others)"
@@ -154,7 +155,7 @@ def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:
     iso = Timestamp().iso
     used = sorted(
         (minute for minute in minutes if minute.requests), key=lambda each: -each.slowest
-    )[:_SHOWN]
+    )[:SHOWN]
     return [
         {
             "interaction": interaction,

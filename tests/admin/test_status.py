@@ -280,7 +280,7 @@ class HostileStatus:
         """As status."""
         return "en"
 
-    def facts(self, language: str) -> dict[str, Any]:
+    async def facts(self, language: str) -> dict[str, Any]:
         """As status."""
         return self._facts
 

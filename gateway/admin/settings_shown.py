@@ -1,0 +1,77 @@
+"""The settings in force, as far as people may see them: secrets masked, what is unknown masked too.
+
+A type that is not listed here is not shown, so that a new kind of setting can reveal nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from gateway.config import Address, Settings
+from gateway.config.database_url import DatabaseLocation
+from gateway.config.section import Section
+from gateway.config.store_url import StoreLocation
+from gateway.secret import MASK
+
+# Parameters of token requests: anything, a secret included.
+_UNKNOWN: Final = frozenset({"extra_params"})
+_LOCATIONS: Final = (StoreLocation, DatabaseLocation)
+_PLAIN: Final = (str, Path, Address, Enum, IPv4Network, IPv6Network)
+
+Shown = str | int | float | bool
+
+
+def shown(settings: Settings) -> dict[str, Shown]:
+    """Every key that has a value, as people write it, and the value or a mask."""
+    return dict(_section("", settings))
+
+
+def bare_url(url: str) -> str:
+    """Scheme, host, port and path; what else a URL may hold is nobody's business."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _section(prefix: str, section: Section) -> Iterator[tuple[str, Shown]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if value is None:
+            continue
+        key = f"{prefix}{name}"
+        if name in _UNKNOWN:
+            if value:
+                yield key, MASK
+        else:
+            yield from _value(key, value)
+
+
+def _value(key: str, value: Any) -> Iterator[tuple[str, Shown]]:
+    if isinstance(value, Section):
+        yield from _section(f"{key}.", value)
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _value(f"{key}.{name}", each)
+    elif isinstance(value, list | tuple | set | frozenset):
+        if any(isinstance(each, Section) for each in value):
+            for number, each in enumerate(value):
+                yield from _value(f"{key}.{number}", each)
+        elif value:
+            yield key, ", ".join(str(_text(each)) for each in value)
+    else:
+        yield key, _text(value)
+
+
+def _text(value: Any) -> Shown:
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, _PLAIN):
+        # Locations in parts mask their passwords themselves.
+        text = str(value) if isinstance(value, _LOCATIONS) else MASK
+    else:
+        text = str(value.value) if isinstance(value, Enum) else str(value)
+    return bare_url(text) if "://" in text else text

@@ -1,0 +1,114 @@
+"""`/status/events`: the status page's newer content by server-sent events, for open pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import orjson
+from aiohttp import hdrs, web
+
+# How often facts are asked for, in seconds; what has not changed is sent every few times only.
+_INTERVAL: Final = 1.0
+_EVERY: Final = 5
+# An open page has a connection of its own; there are 64 for all that operators do.
+MAX_STREAMS: Final = 16
+# How long a reader may take nothing, in seconds: a sleeping computer must not keep its place.
+_PATIENCE: Final = 10.0
+
+# What moves with time alone.
+_MOVING: Final = frozenset({"at", "uptime_seconds", "expires_in", "next_attempt_in", "from"})
+
+HEADERS: Final = {
+    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+    # Proxies shall pass on each event at once.
+    "X-Accel-Buffering": "no",
+}
+
+
+class Asked(Protocol):
+    """Whom the facts are asked of."""
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """The facts, with sentences in this language."""
+        ...
+
+
+class StatusEvents:
+    """Sends every open page what has changed, at once, and the rest from time to time."""
+
+    def __init__(
+        self,
+        status: Asked,
+        render: Callable[[Mapping[str, Any]], Mapping[str, str]],
+        *,
+        interval: float = _INTERVAL,
+        most: int = MAX_STREAMS,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._status = status
+        self._render = render
+        self._interval = interval
+        self._most = most
+        self._patience = patience
+        self._open = 0
+        self._over = asyncio.Event()
+
+    async def serve(self, request: web.Request, language: str) -> web.StreamResponse:
+        """Send events until the reader leaves or the gateway ends. Raises 503 for one too many."""
+        if self._open >= self._most:
+            raise web.HTTPServiceUnavailable
+        self._open += 1
+        try:
+            return await self._stream(request, language)
+        finally:
+            self._open -= 1
+
+    async def close(self, _application: object = None) -> None:
+        """End all streams."""
+        self._over.set()
+
+    async def _stream(self, request: web.Request, language: str) -> web.StreamResponse:
+        response = web.StreamResponse(status=HTTPStatus.OK, headers=HEADERS)
+        await response.prepare(request)
+        last: object = None
+        quiet = 0
+        while not self._over.is_set():
+            facts = await self._status.facts(language)
+            lasting = _lasting(facts)
+            quiet += 1
+            if lasting != last or quiet >= _EVERY:
+                last, quiet = lasting, 0
+                if not await self._send(response, facts):
+                    break
+            await self._pause()
+        return response
+
+    async def _send(self, response: web.StreamResponse, facts: Mapping[str, Any]) -> bool:
+        """Send an event; whether the reader is still there."""
+        event = b"data: " + orjson.dumps(self._render(facts)) + b"\n\n"
+        try:
+            async with asyncio.timeout(self._patience):
+                await response.write(event)
+        except (ConnectionError, TimeoutError):
+            response.force_close()
+            return False
+        return True
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._over.wait()
+        except TimeoutError:
+            pass
+
+
+def _lasting(facts: Any) -> Any:
+    """The facts without those that move with time alone."""
+    if isinstance(facts, Mapping):
+        return {key: _lasting(value) for key, value in facts.items() if key not in _MOVING}
+    if isinstance(facts, list | tuple):
+        return [_lasting(each) for each in facts]
+    return facts
