@@ -98,7 +98,15 @@ class SigningIn:
         pages = SignInPages(
             self._rules,
             self._settings.fhir.default_language,
-            Surroundings(self._login, self._sessions, guests, events, time.monotonic, time.time),
+            Surroundings(
+                self._login,
+                self._sessions,
+                guests,
+                events,
+                self.tokens.was_accepted,
+                time.monotonic,
+                time.time,
+            ),
         )
         return Door(handler, pages, guests)
 

@@ -99,7 +99,7 @@ class Handler:
         message = request.message
         header = read_request(message.raw_headers)
         exchange = self._begin(request, header)
-        side = self._side(request, b"" if guest is None else guest.lines)
+        side = self._side(request, guest)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
@@ -150,9 +150,10 @@ class Handler:
         message = request.message
         header = read_request(message.raw_headers)
         exchange = self._begin(request, header)
-        side = self._side(request, own.lines)
+        side = self._side(request, own)
         admitted = False
         try:
+            exchange.remote = self._callers.origin(request.connection.peer, header).address
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
             await self._admission.admit(ANONYMOUS, fresh=request.fresh)
             admitted = True
@@ -215,11 +216,12 @@ class Handler:
         exchange.request_bytes = 0 if body is None else body.received
         self._account(exchange)
 
-    def _side(self, request: IncomingRequest, lines: bytes = b"") -> CallerSide:
+    def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
         side = CallerSide(
             request, stall=self._rules.reader_stall, closing=self._admission.is_draining
         )
-        side.lines = lines
+        if given is not None:
+            side.lines, side.over = given.lines, given.over
         return side
 
     async def _judge(
@@ -251,6 +253,9 @@ class Handler:
         _log.log(_level(failure.reason), "%s (request %s)", failure, exchange.request_id)
         if side.started:
             return _abort(exchange, side)
+        if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
+            side.lines = side.over.lines
+            return await give(side, exchange, await side.over.respond(exchange))
         accept_language = header.text(b"accept-language")
         language = choose_language(accept_language, self._rules.default_language)
         xml = wants_xml(query, header.text(b"accept"))

@@ -37,10 +37,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """A request that the gateway answers itself: how, and the lines on its answer, errors too."""
+    """A request that the gateway answers itself: how, and the lines on its answer, errors too.
+
+    `over` is what is told in the place of caller-unauthenticated.
+    """
 
     respond: Callable[[Exchange], Awaitable[Reply]]
     lines: bytes = b""
+    over: Own | None = None
 
 
 def json_reply(value: Any, *headers: tuple[str, str]) -> Reply:

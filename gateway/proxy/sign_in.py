@@ -34,6 +34,8 @@ from gateway.secret import Secret
 _RATE: Final = 10.0
 _BURST: Final = 60
 _MOST_ADDRESSES: Final = 4096
+# So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
+_JUST_NOW: Final = 10.0
 
 Respond = Callable[[Visit, Exchange], Awaitable[Reply]]
 
@@ -54,12 +56,16 @@ class Events(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time."""
+    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
+
+    `was_accepted` tells whether the platform took a session's token, as far as is known here.
+    """
 
     login: Login
     sessions: Sessions
     guests: Guests
     events: Events
+    was_accepted: Callable[[Session], bool]
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
 
@@ -89,6 +95,17 @@ class SignInPages:
             allow = "GET, HEAD" if method == "GET" else method
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(visit, exchange)
+
+    def over(self, visit: Visit, session: Session, exchange: Exchange) -> Reply:
+        """For a person whose sign-in turned out to be over: to the next one.
+
+        Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
+        the browser would be sent round in circles.
+        """
+        is_new = self._around.clock() - session.began < _JUST_NOW
+        if is_new and not self._around.was_accepted(session):
+            return self._failed("rejected", visit, exchange, self._rules.address(visit))
+        return self._around.guests.to_login(visit)
 
     async def _login(self, visit: Visit, exchange: Exchange) -> Reply:
         """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
@@ -185,7 +202,8 @@ class SignInPages:
     ) -> Reply:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
-        return failure_page(what, language, again, exchange.request_id)
+        headers = self._rules.challenge if what == "rejected" else ()
+        return failure_page(what, language, again, exchange.request_id, *headers)
 
     def _sign_in_cookie(self, state: str) -> str:
         """A name for each sign-in that tells nothing of its state."""

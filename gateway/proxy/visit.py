@@ -25,7 +25,10 @@ _READ: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request as a browser makes it. `fields` by lower-case name, the last value of each."""
+    """A request as a browser makes it. `fields` by lower-case name, the last value of each.
+
+    `peer` is who is at the other end of all proxies that are trusted.
+    """
 
     method: str
     path: str
@@ -91,7 +94,7 @@ class Visit:
         return "text/html" in self.fields.get("accept", "").lower()
 
 
-def read_visit(request: IncomingRequest) -> Visit:
+def read_visit(request: IncomingRequest, peer: Peer) -> Visit:
     """Reads a request; judges nothing, never raises."""
     message = request.message
     path, _, query = message.path.partition("?")
@@ -103,4 +106,4 @@ def read_visit(request: IncomingRequest) -> Visit:
             cookies.append(value)
         elif key in _READ:
             fields[key.decode("ascii")] = value.decode("latin-1").strip()
-    return Visit(message.method, path, query, fields, request.connection.peer, cookies)
+    return Visit(message.method, path, query, fields, peer, cookies)

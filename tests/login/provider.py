@@ -42,6 +42,10 @@ class Provider(Sso):
         """Give the next token requests of people these answers, one each."""
         self._for_users.extend(answers)
 
+    def clear_user_tokens(self) -> None:
+        """Forget what was to be given."""
+        self._for_users.clear()
+
     def answer_to(self, request: SeenRequest) -> Answer:
         """By path and grant type."""
         if request.target.endswith("/.well-known/openid-configuration"):
