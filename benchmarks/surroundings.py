@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +73,17 @@ class Surroundings:
             return Upstream(self.python, self.python, token_path="/oauth/short-lived")
         port = self.files_tls if name == "tls" else int(getattr(self, name))
         return Upstream(port, self.python, tls=name == "tls")
+
+    def records(self, port: int) -> Path:
+        """Where the proxy that listens on `port` writes a line for each request."""
+        return self.directory / f"{port}.log"
+
+    def counts(self) -> dict[str, int]:
+        """How many `tokens` the SSO gave so far, and how many requests came `unauthorized`."""
+        url = f"http://127.0.0.1:{self.python}/counts"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            counted: dict[str, int] = json.load(answer)
+        return counted
 
     def fill_in(self, template: str, name: str, **values: object) -> Path:
         """Writes a configuration file from one beside this module."""
