@@ -98,16 +98,16 @@ class SqlStore:
             )
             return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
 
-    async def renew(self, owner: str, *, lease: float) -> None:
-        """Prolong all leases of this owner."""
+    async def renew(self, owner: str, *, lease: float) -> Collection[str]:
+        """Prolong all leases of this owner that have not ended; the ids of their entries."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             mine = (entries.c.owner == owner, entries.c.state == State.SENDING)
             # One that has ended may be another's at any moment: it must not come back to life.
             alive = entries.c.leased_until >= now
-            await connection.execute(
-                sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
-            )
+            prolonged = sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
+            held = await connection.execute(prolonged.returning(entries.c.id))
+            return frozenset(held.scalars())
 
     async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""

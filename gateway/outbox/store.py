@@ -83,8 +83,8 @@ class Store(Protocol):
         """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
         ...
 
-    async def renew(self, owner: str, *, lease: float) -> None:
-        """Prolong all leases of this owner."""
+    async def renew(self, owner: str, *, lease: float) -> Collection[str]:
+        """Prolong all leases of this owner that have not ended; the ids of their entries."""
         ...
 
     async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
