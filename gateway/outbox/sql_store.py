@@ -22,7 +22,14 @@ from gateway.outbox.sealing import (
     unpack_response,
 )
 from gateway.outbox.statements import entry_of
-from gateway.outbox.store import Changed, Depth, Limits, OutboxFull, OutboxUnusable
+from gateway.outbox.store import (
+    Changed,
+    Depth,
+    Limits,
+    OutboxFull,
+    OutboxUnavailable,
+    OutboxUnusable,
+)
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
@@ -37,24 +44,26 @@ class SqlStore:
         self._database = database
         self._cipher = cipher
         self._contents = Contents(cipher)
+        self._facts = {"schema": str(SCHEMA), "key": cipher.check}
         self.surely_empty = database.surely_empty
         self.close = database.close
 
     async def prepare(self) -> None:
         """Make the tables where there are none. Raises `OutboxUnusable`."""
-        facts = {"schema": str(SCHEMA), "key": self._cipher.check}
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
             await connection.run_sync(METADATA.create_all)
-            rows = await connection.execute(sa.select(meta))
-            known = facts | {row.name: row.value for row in rows}
-            if known["schema"] != facts["schema"]:
-                raise OutboxUnusable(f"was written by another version (schema {known['schema']})")
-            if known["key"] != facts["key"] and await _has_entries(connection):
+            written = await _facts(connection)
+            if written == self._facts:
+                return
+            schema = written.get("schema", str(SCHEMA))
+            if schema != str(SCHEMA):
+                raise OutboxUnusable(f"was written by another version (schema {schema})")
+            if written and await _has_entries(connection):
                 raise OutboxUnusable("holds entries that were encrypted with another key")
             await connection.execute(sa.delete(meta))
-            written = [{"name": name, "value": value} for name, value in facts.items()]
-            await connection.execute(sa.insert(meta), written)
+            facts = [{"name": name, "value": value} for name, value in self._facts.items()]
+            await connection.execute(sa.insert(meta), facts)
 
     async def put(self, draft: Draft, limits: Limits) -> Entry:
         """Keep a write. Raises `OutboxFull`."""
@@ -63,6 +72,7 @@ class SqlStore:
         marks = [self._cipher.mark(draft.caller, order) for order in draft.orders]
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
+            await self._check(connection)
             count, used = (await connection.execute(statements.fullness())).one()
             if count >= limits.max_entries or used + size > limits.max_bytes:
                 raise OutboxFull
@@ -83,6 +93,7 @@ class SqlStore:
     async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
         """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
             found = await connection.execute(statements.ready(now, most))
             numbers = [row.number for row in found]
@@ -117,6 +128,11 @@ class SqlStore:
         """Put back what may have been delivered. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
 
+    async def _check(self, connection: AsyncConnection) -> None:
+        # Another process may have opened it anew, with a new key, while it was empty.
+        if await _facts(connection) != self._facts:
+            raise OutboxUnavailable("is in use with another key or by another version")
+
     async def _put_back(
         self, owner: str, entry: Entry, delay: float, values: dict[str, Any]
     ) -> bool:
@@ -136,7 +152,11 @@ class SqlStore:
             now = await self._database.now(connection)
             changed = await connection.execute(
                 statements.change(*statements.leased(owner, entry)).values(
-                    state=state, finished_at=now, cause=response.reason, **FREE
+                    state=state,
+                    finished_at=now,
+                    cause=response.reason,
+                    doubt=entry.doubt and state is State.UNCLEAR,
+                    **FREE,
                 )
             )
             if changed.first() is None:
@@ -150,9 +170,9 @@ class SqlStore:
     async def recover(self, *, settle: float) -> Sequence[Changed]:
         """Judge entries whose lease has ended, by their `recovery`."""
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
-            ended = (entries.c.state == State.SENDING, entries.c.leased_until < now)
-            found = await connection.execute(statements.locked(*ended).limit(_JUDGED))
+            found = await connection.execute(statements.interrupted(now).limit(_JUDGED))
             return [
                 await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
                 for row in found.all()
@@ -161,6 +181,7 @@ class SqlStore:
     async def expire(self, max_age: float) -> Sequence[Changed]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
             old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
             found = await connection.execute(statements.locked(*old).limit(_JUDGED))
@@ -240,6 +261,10 @@ class SqlStore:
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
         )
+
+
+async def _facts(connection: AsyncConnection) -> dict[str, str]:
+    return {row.name: row.value for row in await connection.execute(sa.select(meta))}
 
 
 async def _find(connection: AsyncConnection, entry_id: str) -> Entry | None:
