@@ -9,22 +9,24 @@ Everything happens on the loopback interface.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.contenders import GATEWAY, Contender, every_contender
 from benchmarks.prerequisites import REPOSITORY, provide_debian_programs
+from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, table
 from benchmarks.rounds import Bench, Entry, TooBusyError
 from benchmarks.surroundings import surroundings
 from benchmarks.watching import Figures
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 
 DIRECT = "direct"
 
@@ -70,16 +72,42 @@ def taking_part(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 def run(bench: Bench, workload: Workload, contenders: dict[str, Contender]) -> Result:
     """Measures one workload. Raises TooBusyError."""
-    upstream = bench.around.upstream(workload.upstream)
-    chosen = taking_part(workload, bench.options)
-    entries = [Entry(name, contenders[name], upstream) for name in chosen]
-    if workload.direct:
-        entries.append(Entry(DIRECT, None, upstream))
-    load = workload.load(bench.around.directory, contenders[GATEWAY].port)
-    samples = bench.rounds(entries, load, workload.seconds * bench.options.seconds)
+    dropped = bench.dropped
+    entries = list(entries_of(workload, bench, contenders))
+    if workload.measure is not None:
+        samples = workload.measure(bench, entries)
+    else:
+        assert workload.load is not None
+        load = workload.load(bench.around, contenders[GATEWAY].port)
+        samples = bench.rounds(entries, load, workload.seconds * bench.options.seconds)
     if workload.direct:
         _add_to_direct(samples)
-    return Result(workload.name, workload.title, workload.unit, samples)
+    if workload.also:
+        _divide_by_steady(samples)
+    dropped = bench.dropped - dropped
+    return Result(workload.name, workload.title, workload.unit, samples, dropped)
+
+
+def entries_of(
+    workload: Workload, bench: Bench, contenders: dict[str, Contender]
+) -> Iterator[Entry]:
+    """Who takes part, the platform itself last where it does."""
+    upstream = bench.around.upstream(workload.upstream)
+    for name in taking_part(workload, bench.options):
+        yield Entry(name, contenders[name], upstream)
+        for addition, other in workload.also.items():
+            contender = dataclasses.replace(contenders[name], port=free_port())
+            yield Entry(f"{name}{addition}", contender, bench.around.upstream(other))
+    if workload.direct:
+        yield Entry(DIRECT, None, upstream)
+
+
+def _divide_by_steady(samples: dict[str, list[Figures]]) -> None:
+    """How much slower the slowest requests are while tokens change, round by round."""
+    for label, figures in samples.items():
+        if label.endswith(SHORT_LIVED):
+            for one, steady in zip(figures, samples[label.removesuffix(SHORT_LIVED)], strict=True):
+                one["p99_ratio"] = one["p99_us"] / steady["p99_us"]
 
 
 def _add_to_direct(samples: dict[str, list[Figures]]) -> None:
@@ -123,7 +151,11 @@ def main() -> None:
                 except (TooBusyError, SystemExit) as problem:
                     print(f"  left out: {problem}", file=sys.stderr)
                     left_out[workload.name] = str(problem)
-    descriptions = {name: one.description for name, one in contenders.items()}
+    descriptions = {
+        f"{name}{addition}": f"{one.description}{addition}"
+        for name, one in contenders.items()
+        for addition in ("", SHORT_LIVED)
+    }
     for result in results:
         print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
     report = {

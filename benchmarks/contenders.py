@@ -63,7 +63,7 @@ def gateway(
 
 def _usual_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     authority = [around.directory / "ca.pem"] if upstream.tls else []
-    script = [sys.executable, HERE / "usual_proxy.py"]
+    script: list[str | Path] = [sys.executable, HERE / "usual_proxy.py"]
     return [*script, str(port), upstream.origin, upstream.token_url, *authority]
 
 

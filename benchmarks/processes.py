@@ -94,7 +94,7 @@ class Pinned:
                 return time.monotonic() - self.started
             time.sleep(0.001)
         said = self.errors.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"{self.popen.args} answered {status}, awaited 200\n{said}")
+        raise SystemExit(f"{self.popen.args!r} answered {status}, awaited 200\n{said}")
 
 
 def _run_seconds(pid: int) -> float:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.contenders import Contender
 from benchmarks.processes import Pinned, running
 from benchmarks.surroundings import MIB, READ, Surroundings, Upstream
-from benchmarks.watching import Figures, Watch
-from benchmarks.workloads import Load
+from benchmarks.watching import Figures, Load, Watch
 
 Samples = dict[str, list[Figures]]
 
@@ -87,7 +87,10 @@ class Bench:
                 first = number % len(entries)
                 for entry in (*entries[first:], *entries[:first]):
                     process = running[entry.label]
-                    figures = self._undisturbed(watch, process, load, entry, seconds)
+                    figures = self.undisturbed(
+                        watch, process, functools.partial(load.run, entry.port, seconds)
+                    )
+                    self._forget_records(entry)
                     samples[entry.label].append(figures)
                     self._tell(number, entry.label, figures)
             for label, process in processes.items():
@@ -116,12 +119,12 @@ class Bench:
             if written != entry.contender.records:
                 raise SystemExit(f"{entry.label} writes {'a' if written else 'no'} record")
 
-    def _undisturbed(
-        self, watch: Watch, process: Pinned | None, load: Load, entry: Entry, seconds: float
+    def undisturbed(
+        self, watch: Watch, process: Pinned | None, measure: Callable[[], Figures]
     ) -> Figures:
+        """Measures until nobody disturbs. Raises TooBusyError when that never happens."""
         for _ in range(self.options.attempts):
-            sample = watch.sample(process, lambda: load.run(entry.port, seconds))
-            self._forget_records(entry)
+            sample = watch.sample(process, measure)
             if sample.others <= self.options.max_others:
                 self.kept += 1
                 return {**sample.figures, "others": sample.others}

@@ -79,7 +79,7 @@ class Surroundings:
         return self.directory / f"{port}.log"
 
     def counts(self) -> dict[str, int]:
-        """How many `tokens` the SSO gave so far, and how many requests came `unauthorized`."""
+        """So far: `tokens` given by the SSO, `seen` by the platform, requests `unauthorized`."""
         url = f"http://127.0.0.1:{self.python}/counts"
         with urllib.request.urlopen(url, timeout=5) as answer:
             counted: dict[str, int] = json.load(answer)
