@@ -7,10 +7,12 @@ calls for everything else. Without the login there is no such door, and requests
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.oauth.session import Session
+from gateway.proxy.forms import read_form
 from gateway.proxy.guests import Guests
 from gateway.proxy.handler import Handler
 from gateway.proxy.headers import read_request
@@ -31,7 +33,11 @@ class Door:
     async def handle(self, request: IncomingRequest) -> Answered:
         """Answer one request, and account for it."""
         header = read_request(request.message.raw_headers)
-        visit = read_visit(request, self._guests.origin(request.connection.peer, header))
+        visit = read_visit(
+            request,
+            self._guests.origin(request.connection.peer, header),
+            partial(read_form, request, header),
+        )
         own = self._own(visit)
         if own is not None:
             return await self._handler.answer(request, own)

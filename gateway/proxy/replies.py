@@ -47,9 +47,9 @@ class Own:
     over: Own | None = None
 
 
-def json_reply(value: Any, *headers: tuple[str, str]) -> Reply:
-    """Facts for a page."""
-    return Reply(200, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
+def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Reply:
+    """Facts for a page or a program."""
+    return Reply(status, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
 
 
 def redirect(location: str, *headers: tuple[str, str]) -> Reply:

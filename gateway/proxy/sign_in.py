@@ -23,6 +23,7 @@ from gateway.oauth.login import Arrival, Departure, SignInError
 from gateway.oauth.returning import return_target
 from gateway.oauth.session import SIGN_IN_LIFETIME, Session
 from gateway.oauth.sessions import Sessions
+from gateway.oauth.sign_out import LogoutTokenError, SignedOut
 from gateway.proxy.guests import BrowserRules, Guests
 from gateway.proxy.limiting import TokenBucket
 from gateway.proxy.pages import failure_page
@@ -33,6 +34,10 @@ from gateway.secret import Secret
 # Requests a second and at once from one address, behind which a whole clinic may be.
 _RATE: Final = 10.0
 _BURST: Final = 60
+# An SSO that signs out everybody at once sends a request for each, and not a second time.
+_SSO_RATE: Final = 100.0
+_SSO_BURST: Final = 2000
+_BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
 # So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
 _JUST_NOW: Final = 10.0
@@ -45,7 +50,14 @@ class Login(Protocol):
 
     async def begin(self, return_to: str) -> Departure: ...  # noqa: D102
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival: ...  # noqa: D102
+
+
+class SignOut(Protocol):
+    """What is needed of `gateway.oauth.sign_out.SignOut`."""
+
     async def end_session_url(self) -> str | None: ...  # noqa: D102
+    async def revoke(self, session: Session) -> None: ...  # noqa: D102
+    async def by_sso(self, logout_token: str) -> SignedOut: ...  # noqa: D102
 
 
 class Events(Protocol):
@@ -62,6 +74,7 @@ class Surroundings:
     """
 
     login: Login
+    sign_out: SignOut
     sessions: Sessions
     guests: Guests
     events: Events
@@ -77,17 +90,18 @@ class SignInPages:
         self._rules = rules
         self._default_language = default_language
         self._around = around
-        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MOST_ADDRESSES)
+        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MOST_ADDRESSES)
         self._routes: dict[str, tuple[str, Respond]] = {
             "/auth/login": ("GET", self._login),
             "/auth/callback": ("GET", self._callback),
             "/auth/logout": ("POST", self._logout),
             "/auth/session": ("GET", self._session),
+            _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
     async def respond(self, visit: Visit, exchange: Exchange) -> Reply:
         """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
-        self._bucket(visit.peer.address).take()
+        self._bucket(visit).take()
         method, respond = self._routes.get(visit.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
@@ -168,9 +182,22 @@ class SignInPages:
             exchange.user = session.user
             await self._around.sessions.end(session)
             self._note("logout", session.user, exchange, outcome="success")
-            elsewhere = await self._around.login.end_session_url()
+            await self._around.sign_out.revoke(session)
+            elsewhere = await self._around.sign_out.end_session_url()
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
         return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
+
+    async def _back_channel(self, visit: Visit, exchange: Exchange) -> Reply:
+        """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
+        logout_token = (await visit.form()).get("logout_token", "")
+        try:
+            out = await self._around.sign_out.by_sso(logout_token)
+        except LogoutTokenError as error:
+            told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
+            return json_reply(told, status=400)
+        exchange.user = out.user
+        self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
+        return json_reply({})
 
     async def _session(self, visit: Visit, exchange: Exchange) -> Reply:
         """Who is signed in. Asking does not make the session last longer."""
@@ -215,8 +242,11 @@ class SignInPages:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, address: str) -> TokenBucket:
-        bucket: TokenBucket | None = self._buckets.get(address)
+    def _bucket(self, visit: Visit) -> TokenBucket:
+        by_sso = visit.path == _BACK_CHANNEL
+        key = (visit.peer.address, by_sso)
+        bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[address] = TokenBucket(_RATE, _BURST, self._around.clock)
+            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._around.clock)
         return bucket
