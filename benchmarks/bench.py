@@ -16,9 +16,10 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.chart import chart
 from benchmarks.contenders import GATEWAY, Contender, every_contender
 from benchmarks.prerequisites import REPOSITORY, provide_debian_programs
 from benchmarks.processes import free_port
@@ -126,6 +127,14 @@ def cpu_model() -> str:
     return next(named, "unknown")
 
 
+def print_tables(results: Sequence[Result], descriptions: Mapping[str, str]) -> None:
+    """All tables, each with how many measurements it leaves out."""
+    for result in results:
+        print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
+        if result.dropped:
+            print(f"\n{result.dropped} disturbed measurements were dropped and repeated.")
+
+
 def main() -> None:
     """Runs the benchmark and prints the tables."""
     options = read_options()
@@ -156,8 +165,7 @@ def main() -> None:
         for name, one in contenders.items()
         for addition in ("", SHORT_LIVED)
     }
-    for result in results:
-        print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
+    print_tables(results, descriptions)
     report = {
         "machine": {"system": platform.platform(), "cpu": cpu_model(), "python": sys.version},
         "options": vars(options),
@@ -167,9 +175,13 @@ def main() -> None:
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    written = [options.json]
+    if picture := chart(results, descriptions):
+        written.append(options.json.with_suffix(".svg"))
+        written[-1].write_text(picture, encoding="utf-8")
     print(
         f"\n{bench.kept} measurements, {bench.dropped} more dropped because others used the "
-        f"cores, {time.monotonic() - started:.0f} s; all figures: {options.json}"
+        f"cores, {time.monotonic() - started:.0f} s; written: {', '.join(map(str, written))}"
     )
     if left_out:
         raise SystemExit(f"left out: {', '.join(left_out)}")

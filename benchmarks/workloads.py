@@ -48,7 +48,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class LookingAtTokens:
-    """Another load, and how many tokens the platform saw one after another, how many requests it refused meanwhile.
+    """Another load, and meanwhile at the platform: tokens that came, requests that it refused.
 
     Tokens given by the SSO say less: contenders that are not being asked renew theirs too.
     """
