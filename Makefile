@@ -34,7 +34,7 @@ docs: venv ## Regenerate the documents that are made from code
 
 site: venv ## Build the documentation as a site in site/; links and anchors are checked
 	@.ci/tools .venv-site docs/requirements.lock
-	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --config-file .mkdocs.yml $(ARGS)
 
 bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="--workloads small-32 --contenders gateway,envoy")
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
