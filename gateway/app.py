@@ -293,12 +293,3 @@ def _require_strict_parser() -> None:
     """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise StartError("aiohttp is installed without its C parser; install its binary wheel")
-
-
-def new_event_loop() -> Any:
-    """uvloop's factory where there is one, else None for asyncio's own."""
-    try:
-        import uvloop  # not on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -11,27 +11,37 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # What each part may import, besides itself and `gateway` (the version).
-_GROUND = {"errors", "secret", "retry_after"}
+_GROUND = {"errors", "secret", "retry_after", "system"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
-_PROCESS = {"wiring", "certificates", "shared_store", "sockets", "systemd", "core", "reloading"}
+_PROCESS = {
+    "system",
+    "wiring",
+    "certificates",
+    "shared_store",
+    "sockets",
+    "systemd",
+    "core",
+    "reloading",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "secret": set(),
     "retry_after": set(),
+    "system": set(),
     "exchange": _GROUND,
     "config": _GROUND,
     "fhir": _RECORD,
     "oauth": _RECORD,
     "telemetry": _RECORD,
-    "proxy": _RECORD | _KNOWLEDGE,
+    "proxy": _RECORD | _KNOWLEDGE | {"outbox"},
     "outbox": _RECORD | {"fhir"},
     "admin": _RECORD | _KNOWLEDGE | {"proxy"},
     "sandbox": set(),
     "wiring": _RECORD | _KNOWLEDGE | {"proxy"},
     "certificates": {"config", "wiring"},
     "shared_store": {"config", "oauth", "secret", "wiring"},
-    "sockets": {"config", "wiring"},
+    "sockets": {"config", "wiring", "system"},
     "systemd": set(),
     "signing_in": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},
     "tracing": {"config", "secret", "telemetry", "wiring", "certificates"},
@@ -40,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "auditing": {"config", "fhir", "telemetry", "wiring", "certificates"},
     "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing"} | _PROCESS,
     "channel": set(),
-    "process": {"config", "telemetry", "wiring"},
+    "process": {"config", "telemetry", "wiring", "system"},
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
     "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker"}
     | _PROCESS,

@@ -20,6 +20,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from gateway import system
 from gateway.certificates import platform_tls, sso_tls
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
@@ -105,6 +106,9 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _permissions(check: str, path: Path, mode: int) -> Finding:
+    if not system.HAS_FILE_MODES:
+        hint = f"Look who may read it: icacls {path}"
+        return Finding(check, "ok", f"{path} can be read", hint)
     if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         detail = f"{path} may be read or changed by others (mode {stat.S_IMODE(mode):04o})"
         return Finding(check, "failed", detail, f"Run: chmod 0600 {path}")
@@ -138,7 +142,7 @@ def _try_to_listen(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        system.claim_address(probe)
         probe.bind((address.host, address.port))
         probe.listen(1)
 

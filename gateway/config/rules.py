@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gateway import system
 from gateway.config.availability import unavailable
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
@@ -36,6 +37,22 @@ def find(settings: Settings) -> Iterator[Finding]:
     """Everything that breaks a rule; what is not available comes first."""
     for rule in RULES:
         yield from rule(settings)
+
+
+def _system(settings: Settings) -> Iterator[Finding]:
+    """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
+    for section in ("listen", "admin"):
+        if getattr(settings, section).address.path is not None and not system.HAS_UNIX_SOCKETS:
+            yield Finding((section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port")
+    if system.SHARES_FILES:
+        return
+    if settings.audit.sink == "file":
+        yield Finding(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")
+    if settings.workers > 1:
+        yield Finding(("workers",), "is more than 1", f"{_NOT_HERE}: use 1")
+
+
+_NOT_HERE: Final = "that is not to be had on this operating system"
 
 
 def _plaintext(settings: Settings) -> Iterator[Finding]:
@@ -291,6 +308,7 @@ def _availability(settings: Settings) -> Iterator[Finding]:
 
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _availability,
+    _system,
     _plaintext,
     _anonymous,
     _listeners,
