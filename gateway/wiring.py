@@ -139,6 +139,7 @@ def _identification(
             if rate.requests_per_second is None
             else TokenBucket(rate.requests_per_second, rate.burst, clock),
             slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
+            outbox=caller.outbox,
         ),
         networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
         api_key=api_key,

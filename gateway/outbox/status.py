@@ -13,7 +13,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from gateway.errors import REASONS
-from gateway.fhir.conformity import media_type
 from gateway.fhir.outcome import CODE_SYSTEM
 from gateway.fhir.writing import Content, content
 from gateway.outbox.entry import Entry, RawLines, Response, State
@@ -152,8 +151,3 @@ def field_of(fields: RawLines, name: bytes) -> str | None:
         if key.lower() == name:
             return value.decode("latin-1")
     return None
-
-
-def is_xml(content_type: str | None) -> bool:
-    """Whether a body is FHIR XML."""
-    return media_type(content_type).endswith("xml")

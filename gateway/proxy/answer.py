@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.framing import AnswerHead
+from gateway.proxy.framing import AnswerHead, Framing
 from gateway.proxy.headers import RawHeaders, find
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
@@ -33,6 +33,13 @@ class Answer:
         self._connection = connection
         self._on_done = on_done
         self._pieces: list[bytes] = []
+
+    @classmethod
+    def made(cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> Answer:
+        """An answer of the gateway's own, in the platform's place."""
+        answer = cls(AnswerHead(status, headers, Framing.LENGTH, len(body)), None, _nothing)
+        answer._pieces.append(body)
+        return answer
 
     @property
     def status(self) -> int:
@@ -100,3 +107,7 @@ class Answer:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._on_done(connection)
+
+
+def _nothing(_: object) -> None:
+    """No connection was used."""
