@@ -30,6 +30,7 @@ from gateway.outbox.store import (
     OutboxUnavailable,
     OutboxUnusable,
 )
+from gateway.outbox.unbroken import Works, unbroken
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
@@ -45,9 +46,15 @@ class SqlStore:
         self._cipher = cipher
         self._contents = Contents(cipher)
         self._facts = {"schema": str(SCHEMA), "key": cipher.check}
+        self.works = Works()
         self.surely_empty = database.surely_empty
-        self.close = database.close
 
+    async def close(self) -> None:
+        """Let go of the place, after what is under way."""
+        await self.works.ended()
+        await self._database.close()
+
+    @unbroken
     async def prepare(self) -> None:
         """Make the tables where there are none. Raises `OutboxUnusable`."""
         async with self._database.writing() as connection:
@@ -65,6 +72,7 @@ class SqlStore:
             facts = [{"name": name, "value": value} for name, value in self._facts.items()]
             await connection.execute(sa.insert(meta), facts)
 
+    @unbroken
     async def put(self, draft: Draft, limits: Limits) -> Entry:
         """Keep a write. Raises `OutboxFull`."""
         entry_id = secrets.token_hex(_ID_BYTES)
@@ -84,12 +92,14 @@ class SqlStore:
             await contents.keep(connection, entry.number, "request", sealed)
             return entry
 
+    @unbroken
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether anything of one of these orders is not delivered yet."""
         marks = [self._cipher.mark(caller, order) for order in orders]
         async with self._database.reading() as connection:
             return bool((await connection.execute(statements.blocked(marks))).scalar_one())
 
+    @unbroken
     async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
         """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
         async with self._database.writing() as connection:
@@ -109,21 +119,24 @@ class SqlStore:
             )
             return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
 
+    @unbroken
     async def renew(self, owner: str, *, lease: float) -> Collection[str]:
         """Prolong all leases of this owner that have not ended; the ids of their entries."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             mine = (entries.c.owner == owner, entries.c.state == State.SENDING)
             # One that has ended may be another's at any moment: it must not come back to life.
-            alive = entries.c.leased_until >= now
+            alive = entries.c.leased_until > now
             prolonged = sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
             held = await connection.execute(prolonged.returning(entries.c.id))
             return frozenset(held.scalars())
 
+    @unbroken
     async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause})
 
+    @unbroken
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
@@ -145,6 +158,7 @@ class SqlStore:
             )
             return changed.first() is not None
 
+    @unbroken
     async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
         """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
         sealed = await self._contents.seal_response(entry, response)
@@ -167,6 +181,7 @@ class SqlStore:
                 await changes.unblock(connection, entry.number)
             return True
 
+    @unbroken
     async def recover(self, *, settle: float) -> Sequence[Changed]:
         """Judge entries whose lease has ended, by their `recovery`."""
         async with self._database.writing() as connection:
@@ -178,6 +193,7 @@ class SqlStore:
                 for row in found.all()
             ]
 
+    @unbroken
     async def expire(self, max_age: float) -> Sequence[Changed]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
@@ -190,6 +206,7 @@ class SqlStore:
                 for row in found.all()
             ]
 
+    @unbroken
     async def purge(self, retention: float) -> int:
         """Forget what was delivered, cancelled or dropped so long ago; how many."""
         async with self._database.writing() as connection:
@@ -201,6 +218,7 @@ class SqlStore:
                 await connection.execute(sa.delete(entries).where(entries.c.number.in_(numbers)))
             return len(numbers)
 
+    @unbroken
     async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
@@ -215,11 +233,13 @@ class SqlStore:
             now = await self._database.now(connection)
             return await changes.by_hand(connection, entry, to, now)
 
+    @unbroken
     async def entry(self, entry_id: str) -> Entry | None:
         """One entry."""
         async with self._database.reading() as connection:
             return await _find(connection, entry_id)
 
+    @unbroken
     async def entries(
         self,
         *,
@@ -233,6 +253,7 @@ class SqlStore:
         async with self._database.reading() as connection:
             return [entry_of(row) for row in await connection.execute(query)]
 
+    @unbroken
     async def request(self, entry_id: str) -> Request | None:
         """The write itself; None when it was erased."""
         async with self._database.reading() as connection:
@@ -242,6 +263,7 @@ class SqlStore:
             plain = await self._contents.read(connection, entry, "request")
         return None if plain is None else unpack_request(plain)
 
+    @unbroken
     async def response(self, entry_id: str) -> Response | None:
         """How it ended; None while it has not."""
         async with self._database.reading() as connection:
@@ -251,6 +273,7 @@ class SqlStore:
             plain = await self._contents.read(connection, entry, "response")
         return None if plain is None else unpack_response(plain)
 
+    @unbroken
     async def depth(self) -> Depth:
         """How full it is."""
         async with self._database.reading() as connection:

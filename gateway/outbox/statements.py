@@ -72,17 +72,17 @@ def ready(now: float, most: int) -> sa.Select[Any]:
         .where(mine.c.entry == entries.c.number)
         .exists()
     )
-    due = (entries.c.state == State.WAITING, ~_ahead(entries.c.due_at, now), ~is_behind)
+    due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now), ~is_behind)
     return locked(*due).order_by(entries.c.due_at, entries.c.number).limit(most)
 
 
 def interrupted(now: float) -> sa.Select[Any]:
     """Entries whose lease has ended."""
-    return locked(entries.c.state == State.SENDING, ~_ahead(entries.c.leased_until, now))
+    return locked(entries.c.state == State.SENDING, _reached(entries.c.leased_until, now))
 
 
-def _ahead(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
-    return moment.between(now, now + _LONGEST)
+def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + _LONGEST)
 
 
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
