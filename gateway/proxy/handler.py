@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from gateway import errors
@@ -33,6 +34,7 @@ from gateway.proxy.guests import Guest
 from gateway.proxy.headers import RequestHeader, read_request
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
+from gateway.proxy.queueing import Asked, Queueing
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
@@ -76,6 +78,7 @@ class Collaborators:
     guard: SearchGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
+    queueing: Queueing | None = None
 
 
 class Handler:
@@ -91,6 +94,11 @@ class Handler:
         self._rewriting = collaborators.rewriting
         self._composer = collaborators.composer
         self._guard = collaborators.guard
+        queueing = collaborators.queueing
+        # Without an outbox nothing of it is in any request's way.
+        self._bring = self._send if queueing is None else partial(queueing.bring, self._send)
+        self._unbound = _unchanged if queueing is None else queueing.unbound
+        self._keep = _not_kept if queueing is None else queueing.keep
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -107,6 +115,7 @@ class Handler:
             target = resolve(message.path, self._rules.base_path)
             caller = self._identify(exchange, request, header, guest)
             what = _classify(exchange, target)
+            caller = self._unbound(caller, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
             await self._admission.admit(caller, fresh=request.fresh)
@@ -114,6 +123,7 @@ class Handler:
             links = self._rewriting.translation(header, request.scheme)
             body = self._composer.body(request, header, side)
             if body is not None:
+                self._keep(caller, what, header, body)
                 what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
             # Of a Bundle, and of a search by POST, only the body tells what it is.
             caller.permissions.require(what, form_parameters(caller, what, header, body))
@@ -121,11 +131,8 @@ class Handler:
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
-            token = self._tokens.current(caller.credential)
-            token = token or await self._obtain(exchange, caller.credential)
-            outgoing = await self._composer.compose(exchange, (target, header, links), body, what)
-            with _Stopwatch(exchange, self._monotonic):
-                answer = await self._forwarder.send(exchange, outgoing, caller.credential, token)
+            asked = Asked(exchange, caller, what, target, header, links, body, request.scheme)
+            answer = await self._bring(asked)
             try:
                 examine(answer, what, header.text(b"accept"))
                 warning = await self._judge(answer, what, target, header, body)
@@ -192,6 +199,15 @@ class Handler:
         _name(exchange, caller)
         return caller
 
+    async def _send(self, asked: Asked) -> Answer:
+        """The platform's answer."""
+        exchange, credential = asked.exchange, asked.caller.credential
+        token = self._tokens.current(credential) or await self._obtain(exchange, credential)
+        addressed = asked.target, asked.header, asked.links
+        outgoing = await self._composer.compose(exchange, addressed, asked.body, asked.what)
+        with _Stopwatch(exchange, self._monotonic):
+            return await self._forwarder.send(exchange, outgoing, credential, token)
+
     async def _obtain(self, exchange: Exchange, credential: str) -> Token:
         began = self._monotonic()
         try:
@@ -213,7 +229,9 @@ class Handler:
     def _end(self, exchange: Exchange, body: RequestBody | None) -> None:
         self._admission.inflight -= 1
         exchange.duration = self._monotonic() - exchange.started
-        exchange.request_bytes = 0 if body is None else body.received
+        if body is not None:
+            exchange.request_bytes = body.received
+            body.let_go()
         self._account(exchange)
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
@@ -263,6 +281,14 @@ class Handler:
             return await explain(side, exchange, failure, language=language, xml=xml)
         except CallerGone:
             return _abort(exchange, side)
+
+
+def _unchanged(caller: Caller, _target: Target) -> Caller:
+    return caller
+
+
+def _not_kept(_caller: Caller, _what: Interaction, _header: RequestHeader, _: RequestBody) -> None:
+    """Nothing is queued."""
 
 
 class _Stopwatch:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -77,8 +77,7 @@ class QueueRules:
     language: str
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A request as it came, and who sent it; `scheme` is the one that the caller came by."""
 
     exchange: Exchange
@@ -129,25 +128,25 @@ class Queueing:
         return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
 
     def keep(
-        self, caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody | None
+        self, caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody
     ) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if body is not None and _may_queue(caller, what, header):
+        if _may_queue(caller, what, header):
             body.keep_in(self._room)
 
-    async def bring(self, asked: Asked, send: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def bring(self, send: Callable[[Asked], Awaitable[Answer]], asked: Asked) -> Answer:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`."""
         if _is_own(asked.target):
             return await self._pages.answer(asked, self._base(asked), self._reader(asked))
         if not _may_queue(asked.caller, asked.what, asked.header):
-            return await send()
+            return await send(asked)
         if not self._outbox.surely_empty():
             kept = await self._behind_earlier(asked)
             if kept is not None:
                 return kept
         began = self._clock()
         try:
-            answer = await send()
+            answer = await send(asked)
         except GatewayError as error:
             if error.reason in _UNDELIVERED:
                 self._spare(began)
