@@ -145,6 +145,18 @@ def test_workflows_hold_no_known_mistake(tools: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_workflows_have_the_form_that_github_expects(tools: Path) -> None:
+    """Every workflow is valid by the schema that check-jsonschema brings along."""
+    command = [
+        tools / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *WORKFLOWS,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def workflow(path: Path) -> dict[Any, Any]:
     """A workflow's content; YAML takes its `on` for a truth value."""
     found: dict[Any, Any] = yaml.safe_load(path.read_text())
