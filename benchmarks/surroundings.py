@@ -96,22 +96,31 @@ class Surroundings:
         return file
 
     def write_documents(self) -> None:
-        """What the platform of files holds, and the keys of the TLS one."""
-        fhir = self.directory / "documents" / "fhir"
-        base = f"{self.upstream('files').origin}/fhir"
-        for path, content in {
-            READ: (HERE / "patient.json").read_bytes(),
-            PAGE: searchset(60 * KIB, base, query=PAGE.removeprefix("/fhir/")),
-            BUNDLE: searchset(LARGE, base, query=BUNDLE.removeprefix("/fhir/")),
-            BINARY: os.urandom(LARGE),
-        }.items():
-            file = fhir / path.removeprefix("/fhir/").partition("?")[0]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        """What the platform of files holds (the large ones come later), and the keys of TLS."""
+        self._write(READ, (HERE / "patient.json").read_bytes())
+        self._write(PAGE, self._searchset(60 * KIB, PAGE))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         issued = authority.issue_cert("localhost", "127.0.0.1")
         issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "platform.pem"))
+
+    def write_bundle(self) -> None:
+        """The large Bundle."""
+        self._write(BUNDLE, self._searchset(LARGE, BUNDLE))
+
+    def write_binary(self) -> None:
+        """The large Binary."""
+        self._write(BINARY, os.urandom(LARGE))
+
+    def _searchset(self, size: int, path: str) -> bytes:
+        base = f"{self.upstream('files').origin}/fhir"
+        return searchset(size, base, query=path.removeprefix("/fhir/"))
+
+    def _write(self, path: str, content: bytes) -> None:
+        fhir = self.directory / "documents" / "fhir"
+        file = fhir / path.removeprefix("/fhir/").partition("?")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
     def commands(self) -> dict[str, list[str | Path]]:
         """How the platform's programs are started."""

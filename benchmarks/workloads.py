@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import footprint
-from benchmarks import surroundings as around
 from benchmarks.bulk import Bulk
 from benchmarks.closed_loop import ClosedLoop
 from benchmarks.open_loop import OpenLoop
 from benchmarks.pages import observation, transaction
 from benchmarks.rounds import Bench, Entry, Samples
 from benchmarks.simulated_tokens import token_requests
-from benchmarks.surroundings import LARGE, Surroundings
+from benchmarks.surroundings import BINARY, BUNDLE, LARGE, PAGE, READ, Surroundings
 from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
@@ -66,7 +65,7 @@ class LookingAtTokens:
         return figures
 
 
-def _read(connections: int, *fields: str, path: str = around.READ) -> LoadOf:
+def _read(connections: int, *fields: str, path: str = READ) -> LoadOf:
     return lambda around, port: ClosedLoop(path, connections, fields)
 
 
@@ -74,6 +73,16 @@ def _create(around: Surroundings, port: int) -> Load:
     body = around.directory / "create.json"
     body.write_bytes(observation(3000))
     return ClosedLoop("/fhir/Observation", 32, body=body)
+
+
+def _download_bundle(around: Surroundings, port: int) -> Load:
+    around.write_bundle()
+    return Bulk(BUNDLE, LARGE)
+
+
+def _download_binary(around: Surroundings, port: int) -> Load:
+    around.write_binary()
+    return Bulk(BINARY, LARGE)
 
 
 def _upload_bundle(around: Surroundings, port: int) -> Load:
@@ -105,7 +114,7 @@ WORKLOADS = (
     Workload(
         "page",
         "search page of 60 kB, 32 connections; the gateway rewrites its links",
-        _read(32, path=around.PAGE),
+        _read(32, path=PAGE),
     ),
     Workload("tls", "read of 1.7 kB, 32 connections, TLS to the platform", _read(32), "tls"),
     Workload(
@@ -116,7 +125,7 @@ WORKLOADS = (
     Workload(
         "bundle-down",
         "Bundle of 50 MiB from the platform; the gateway rewrites its links",
-        lambda _around, port: Bulk(around.BUNDLE, LARGE),
+        _download_bundle,
         contenders=FAST,
         unit="MiB",
         seconds=0.5,
@@ -135,7 +144,7 @@ WORKLOADS = (
     Workload(
         "binary-down",
         "Binary of 50 MiB from the platform",
-        lambda _around, port: Bulk(around.BINARY, LARGE),
+        _download_binary,
         contenders=FAST,
         unit="MiB",
         seconds=0.5,
@@ -154,14 +163,14 @@ WORKLOADS = (
     Workload(
         "steady",
         "500 requests/s, each when it is due: latency and what the proxy adds to it",
-        lambda _around, port: OpenLoop(around.READ, 500),
+        lambda around, port: OpenLoop(READ, 500),
         seconds=2,
         direct=True,
     ),
     Workload(
         "rollover",
         "500 requests/s while tokens live an hour, and while they live 2 s",
-        lambda around_, port: LookingAtTokens(OpenLoop(around.READ, 500), around_),
+        lambda around, port: LookingAtTokens(OpenLoop(READ, 500), around),
         upstream="python",
         also={SHORT_LIVED: "rollover"},
         contenders=("gateway", "envoy"),
