@@ -128,7 +128,7 @@ class OpenLoop:
 
     def _figures(self, late: list[float]) -> Figures:
         times = sorted(self.latencies)
-        shares = {"p50_us": 0.5, "p99_us": 0.99, "p999_us": 0.999}
+        shares = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
         return {
             "count": float(len(times)),
             "failed": float(self.failures.total()),
