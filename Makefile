@@ -18,11 +18,11 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: venv ## Format, lint, types, architecture, generated documents
+check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -p no:randomly tests/test_architecture.py tests/test_documents.py
+	@$(BIN)/python -m pytest -q -p no:randomly tests/test_architecture.py tests/test_documents.py tests/test_claims.py tests/test_security_page.py
 	@$(BIN)/hadolint Dockerfile
 
 fix: venv ## Format and mend what the linter can mend

@@ -60,3 +60,32 @@ def test_what_is_named_is_there(path: Path) -> None:
 def test_every_answer_has_a_test(question: str) -> None:
     """What is answered to a question has been seen: the tests that show it are named below it."""
     assert TEST.search(question)
+
+
+def test_the_architecture_names_every_part() -> None:
+    """Whoever looks for a module's place finds its part, and none that is gone."""
+    table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The parts")[2]
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \| ", table.partition("\n## ")[0], re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    parts = {
+        path.stem for path in (ROOT / "gateway").iterdir() if path.name.strip("_") == path.name
+    }
+    assert named == parts - {"py"}
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """`proxy/relay.py` and the like are found below gateway/, or below tests/."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
+    assert len(names) > 20
+    places = (
+        ROOT,
+        ROOT / "gateway",
+        ROOT / "gateway/config",
+        ROOT / "gateway/fhir",
+        ROOT / "tests",
+    )
+    assert [each for each in names if not any((place / each).exists() for place in places)] == []
