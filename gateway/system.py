@@ -34,7 +34,7 @@ HAS_FILE_MODES: Final = _IS_POSIX
 # As many sockets as select() takes on Windows, where Python has nothing better for our loop.
 _SELECTABLE: Final = 512
 # SO_LINGER that ends a connection by RST: on, for no time at all.
-LINGER_NOT: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
+RESET_ON_CLOSE: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -196,7 +196,7 @@ class CallerConnection(RequestHandler):
             return
         raw = transport.get_extra_info("socket")
         if reset and raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.LINGER_NOT)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
         self._force_close = True
         transport.abort()
 
