@@ -11,11 +11,11 @@ from typing import Final
 
 from gateway import errors
 from gateway.outbox import judging
-from gateway.outbox.entry import Entry, Recovery, Request, State
+from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.events import Event, Observer, Step
 from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
 from gateway.outbox.pacing import Line, Pacer, Pauses
-from gateway.outbox.sending import Sender
+from gateway.outbox.sending import Failure, Finding, Result, Sender
 from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
 from gateway.outbox.timing import Timing
 
@@ -79,6 +79,11 @@ class Attempts:
         return len(self._in_hand)
 
     @property
+    def ids(self) -> frozenset[str]:
+        """The entries."""
+        return frozenset(self._in_hand)
+
+    @property
     def unrecorded(self) -> bool:
         """Whether a result is known that the store has not taken yet."""
         return any(attempt.phase is Phase.RECORDING for attempt in self._in_hand.values())
@@ -89,6 +94,8 @@ class Attempts:
         self._in_hand[entry.id] = attempt
         self.idle.clear()
         attempt.task = asyncio.get_running_loop().create_task(self._carry(attempt))
+        # Also called for a task that was cancelled before it began.
+        attempt.task.add_done_callback(lambda _: self._end(attempt))
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Stop what is being sent, but for the entries of which the lease is still held."""
@@ -112,24 +119,28 @@ class Attempts:
             attempt.phase = Phase.RECORDING
             await self._record(attempt.entry, verdict)
         except Exception as error:
-            # Nothing foreign is in the text of a type; the lease's end brings the entry back.
-            _log.error("an attempt of the outbox broke off: %s", type(error).__name__)
-        finally:
-            del self._in_hand[attempt.entry.id]
-            if not self._in_hand:
-                self.idle.set()
-            self._ended()
+            # The lease's end brings the entry back.
+            _log.error("a result of the outbox was not kept: %s", type(error).__name__)
+
+    def _end(self, attempt: Attempt) -> None:
+        del self._in_hand[attempt.entry.id]
+        if not self._in_hand:
+            self.idle.set()
+        self._ended()
 
     async def _verdict(self, attempt: Attempt) -> Verdict:
         try:
-            verdict = await self._attempt(attempt)
+            return await self._attempt(attempt)
         except asyncio.CancelledError:
             if attempt.phase is Phase.RECORDING:
                 raise
             _go_on()
-            return self._interrupted(attempt)
-        self._learn(attempt, verdict)
-        return verdict
+            return _interrupted(attempt, errors.UPSTREAM_FAILED.code)
+        except Exception as error:
+            # The text of a foreign error may be about a patient.
+            _log.error("an attempt of the outbox broke off: %s", type(error).__name__)
+            self._means.line.undecided()
+            return _interrupted(attempt, errors.INTERNAL.code)
 
     async def _attempt(self, attempt: Attempt) -> Verdict:
         entry = attempt.entry
@@ -140,19 +151,24 @@ class Attempts:
         if in_doubt and entry.recovery is Recovery.PARK:
             return Ended(State.UNCLEAR, judging.unclear(entry.cause))
         if in_doubt and entry.recovery is Recovery.ASK:
-            known = judging.judge_finding(await self._means.sender.ask(entry, request))
+            known = judging.judge_finding(await self._ask(attempt, request))
             if known is not None:
                 return known
             in_doubt = False
         attempt.phase = Phase.SENDING
         self._means.observe(Event(Step.SENT, entry, entry.cause))
         result = await self._means.sender.send(entry, request)
+        self._learn(attempt, result)
         verdict = judging.judge(entry, request, result, in_doubt=in_doubt)
         if isinstance(verdict, Contradicted):
             attempt.phase = Phase.HARMLESS
-            finding = await self._means.sender.ask(entry, request)
-            return judging.judge_content(finding, verdict)
+            return judging.judge_content(await self._ask(attempt, request), verdict)
         return verdict
+
+    async def _ask(self, attempt: Attempt, request: Request) -> Finding | Failure:
+        finding = await self._means.sender.ask(attempt.entry, request)
+        self._learn(attempt, finding)
+        return finding
 
     async def _request(self, entry: Entry) -> Request | None:
         while True:
@@ -163,24 +179,17 @@ class Attempts:
             except OutboxUnavailable:
                 await self._means.timing.sleep(_AGAIN)
 
-    def _interrupted(self, attempt: Attempt) -> Verdict:
-        cause = errors.UPSTREAM_FAILED.code
-        if attempt.phase is Phase.HARMLESS:
-            return Postponed(attempt.entry.cause)
-        if attempt.entry.recovery is Recovery.PARK:
-            return Ended(State.UNCLEAR, judging.unclear(cause))
-        return Postponed(cause, doubt=True)
-
-    def _learn(self, attempt: Attempt, verdict: Verdict) -> None:
+    def _learn(self, attempt: Attempt, result: Result | Finding) -> None:
+        """What a result shows about the line, whatever it means for the entry."""
         line = self._means.line
-        if isinstance(verdict, Postponed) and verdict.everybody:
-            line.failed(attempt.line_turn, verdict.retry_after)
-        elif isinstance(verdict, Postponed) and verdict.status is None:
+        if isinstance(result, Failure) and not result.everybody:
             line.undecided()
-        elif isinstance(verdict, Postponed) or not verdict.response.reason:
-            line.answered()
+        elif isinstance(result, Failure):
+            line.failed(attempt.line_turn, result.retry_after)
+        elif isinstance(result, Response) and result.status in judging.LINE:
+            line.failed(attempt.line_turn, None)
         else:
-            line.undecided()
+            line.answered()
 
     async def _record(self, entry: Entry, verdict: Verdict) -> None:
         told = False
@@ -209,6 +218,14 @@ class Attempts:
         )
         asks = entry.recovery is Recovery.ASK and (entry.doubt or verdict.doubt)
         return max(pause, self._means.pauses.settle) if asks else pause
+
+
+def _interrupted(attempt: Attempt, cause: str) -> Verdict:
+    if attempt.phase is Phase.HARMLESS:
+        return Postponed(cause)
+    if attempt.entry.recovery is Recovery.PARK:
+        return Ended(State.UNCLEAR, judging.unclear(cause))
+    return Postponed(cause, doubt=True)
 
 
 def _event(entry: Entry, verdict: Verdict) -> Event:

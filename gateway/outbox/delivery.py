@@ -155,7 +155,9 @@ class Delivery:
             return
         begun = self._timing.clock()
         lease = self._options.lease
-        claimed = await self._store.claim(self._owner, most=room, lease=lease)
+        claimed = await self._store.claim(
+            self._owner, most=room, lease=lease, cautious=not self._line.up
+        )
         if claimed and self._guard is None:
             self._watch_leases(begun)
         for entry in claimed:
@@ -166,7 +168,7 @@ class Delivery:
 
     async def _renew(self) -> None:
         begun = self._timing.clock()
-        held = await self._store.renew(self._owner, lease=self._options.lease)
+        held = await self._store.renew(self._owner, self._attempts.ids, lease=self._options.lease)
         self._attempts.stop(held)
         self._watch_leases(begun)
 

@@ -19,8 +19,8 @@ _WAITED_OUT: Final = {
 }
 # The platform lacks what was asked for; every other 5xx may come after the write was done.
 _LACKING: Final = frozenset({501, 505})
-# Between the gateway and the platform's own server.
-_LINE: Final = frozenset({502, 503, 504})
+# From between the gateway and the platform's own server, or from a server that is overloaded.
+LINE: Final = frozenset({502, 503, 504})
 # These judge the request alone, whatever the platform holds: an earlier attempt met the same.
 _ABOUT_THE_REQUEST: Final = frozenset({400, 413, 414, 415, 422})
 _GONE: Final = frozenset({404, 410})
@@ -70,13 +70,14 @@ def judge(
     if 200 <= status < 300:
         return Ended(State.DELIVERED, result)
     if status in _WAITED_OUT:
-        return Postponed(_WAITED_OUT[status], everybody=status in _LINE, status=status)
+        return Postponed(_WAITED_OUT[status], everybody=status in LINE, status=status)
     if status >= 500 and status not in _LACKING:
         if entry.recovery is Recovery.PARK:
             return Ended(State.UNCLEAR, result)
         cause = errors.UPSTREAM_FAILED.code
-        return Postponed(cause, doubt=True, everybody=status in _LINE, status=status)
-    if not in_doubt or status in _ABOUT_THE_REQUEST:
+        return Postponed(cause, doubt=True, everybody=status in LINE, status=status)
+    # With a reason somebody between here and the platform may have answered.
+    if not in_doubt or (status in _ABOUT_THE_REQUEST and not result.reason):
         return Ended(State.FAILED, result)
     return _refused_in_doubt(request, result)
 
@@ -138,6 +139,8 @@ def _without_answer(entry: Entry, failure: Failure) -> Verdict:
 
 
 def _refused_in_doubt(request: Request, response: Response) -> Verdict | Contradicted:
+    if response.reason:
+        return Ended(State.UNCLEAR, response)
     if request.method == "DELETE" and response.status in _GONE:
         # That it is not there any more is what the earlier attempt was for.
         return Ended(State.DELIVERED, Response(204, found=True))

@@ -100,12 +100,17 @@ class SqlStore:
             return bool((await connection.execute(statements.blocked(marks))).scalar_one())
 
     @unbroken
-    async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
-        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
+    async def claim(
+        self, owner: str, *, most: int, lease: float, cautious: bool = False
+    ) -> Sequence[Entry]:
+        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each.
+
+        `cautious`: rather those that do not end as unclear when the line breaks.
+        """
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            found = await connection.execute(statements.ready(now, most))
+            found = await connection.execute(statements.ready(now, most, cautious=cautious))
             numbers = [row.number for row in found]
             if not numbers:
                 return ()
@@ -120,11 +125,15 @@ class SqlStore:
             return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
 
     @unbroken
-    async def renew(self, owner: str, *, lease: float) -> Collection[str]:
-        """Prolong all leases of this owner that have not ended; the ids of their entries."""
+    async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
+        """Prolong those leases of this owner that have not ended; the ids that it still has."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
-            mine = (entries.c.owner == owner, entries.c.state == State.SENDING)
+            mine = (
+                entries.c.id.in_(ids),
+                entries.c.owner == owner,
+                entries.c.state == State.SENDING,
+            )
             # One that has ended may be another's at any moment: it must not come back to life.
             alive = entries.c.leased_until > now
             prolonged = sa.update(entries).where(*mine, alive).values(leased_until=now + lease)

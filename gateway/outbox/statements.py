@@ -58,10 +58,11 @@ def arrival(draft: Draft, entry_id: str, size: int, now: float) -> sa.Insert:
     )
 
 
-def ready(now: float, most: int) -> sa.Select[Any]:
+def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     """Entries that may be sent: due, and nothing of their orders before them.
 
     Those that are due longest come first: what has just failed lets others go before it.
+    `cautious`: those that must not be repeated come last.
     """
     mine, before = orders.alias(), orders.alias()
     is_behind = (
@@ -73,7 +74,8 @@ def ready(now: float, most: int) -> sa.Select[Any]:
         .exists()
     )
     due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now), ~is_behind)
-    return locked(*due).order_by(entries.c.due_at, entries.c.number).limit(most)
+    first = [entries.c.recovery == Recovery.PARK] if cautious else []
+    return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
 
 
 def interrupted(now: float) -> sa.Select[Any]:

@@ -153,14 +153,15 @@ async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
     await store.put(draft("a"), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
-    assert set(await store.renew(ME, lease=LEASE)) == {entry.id}
+    assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
+    assert set(await store.renew(ME, [entry.id, "nonesuch"], lease=LEASE)) == {entry.id}
     place.wall.now += LEASE - 1
     assert await store.recover(settle=10.0) == []
     place.wall.now += 2
-    assert set(await store.renew(ME, lease=LEASE)) == set()
+    assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
     [changed] = await store.recover(settle=10.0)
     assert changed.entry.id == entry.id
-    assert set(await store.renew(ME, lease=LEASE)) == set()
+    assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
 
 
 @pytest.mark.parametrize(
