@@ -74,7 +74,7 @@ class Gateway:
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._expiries: dict[str, float] = {}
-        self._traffic = Traffic(time.monotonic, time.time)
+        self.traffic = Traffic(time.monotonic, time.time)
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -177,7 +177,7 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            self._traffic.note,
+            self.traffic.note,
             tracing=open_tracing(self.settings, self._stack),
         )
         tls = certificates.listen_tls(self.settings)
@@ -250,7 +250,7 @@ class Gateway:
                 audit_available=lambda: self.audit.available,
                 draining=lambda: self._stopping,
             ),
-            self._traffic,
+            self.traffic,
         )
 
     def _open_listener(self, tls: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway import __version__
 from gateway.admin.settings_shown import bare_url, shown
 from gateway.admin.status_merging import merge_status
+from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import PLATFORM_ERROR, Traffic
 from gateway.config import Settings
@@ -199,9 +200,7 @@ def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
         "care": {**care, "text": WORDS[language][f"care:{care['reason']}"]},
         "language": language,
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
-        "errors": [
-            {**error, "text": _text(error["reason"], language)} for error in facts["errors"]
-        ],
+        "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
     }
 
 
@@ -237,7 +236,8 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
     return "token-refused" if failure == "refused" else "sso-unavailable"
 
 
-def _text(reason: str, language: str) -> str:
-    if reason == PLATFORM_ERROR:
-        return WORDS[language][PLATFORM_ERROR]
-    return text(reason, language)
+def _explained(reason: str, language: str) -> dict[str, str]:
+    """What a reason means, and what the people on duty do about it."""
+    words = WORDS[language]
+    meaning = words[reason] if reason == PLATFORM_ERROR else text(reason, language)
+    return {"text": meaning, "remedy": REMEDIES[language][reason]}
