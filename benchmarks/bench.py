@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.chart import chart
 from benchmarks.contenders import GATEWAY, Contender, every_contender
-from benchmarks.prerequisites import REPOSITORY, provide_debian_programs
+from benchmarks.prerequisites import REPOSITORY, provide_debian_programs, provide_envoy
 from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, table
 from benchmarks.rounds import Bench, Entry, TooBusyError
@@ -95,6 +95,8 @@ def entries_of(
     """Who takes part, the platform itself last where it does."""
     upstream = bench.around.upstream(workload.upstream)
     for name in taking_part(workload, bench.options):
+        if workload.also and not contenders[name].fetches:
+            continue  # It would go on with its fixed token, whatever becomes of others.
         yield Entry(name, contenders[name], upstream)
         for addition, other in workload.also.items():
             contender = dataclasses.replace(contenders[name], port=free_port())
@@ -145,21 +147,23 @@ def main() -> None:
     os.sched_setaffinity(0, {load_core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    chosen = [workload for workload in WORKLOADS if workload.name in options.workloads]
     provide_debian_programs("nginx", "haproxy", "wrk")
+    if any("envoy" in taking_part(workload, options) for workload in chosen):
+        provide_envoy()
     contenders = every_contender(options.beside)
     started = time.monotonic()
     results: list[Result] = []
     left_out: dict[str, str] = {}
     with surroundings(load_core) as (around, own):
         bench = Bench(options, around, proxy_core, load_core, own)
-        for workload in WORKLOADS:
-            if workload.name in options.workloads:
-                print(f"{workload.name}: {workload.title}", file=sys.stderr)
-                try:
-                    results.append(run(bench, workload, contenders))
-                except (TooBusyError, SystemExit) as problem:
-                    print(f"  left out: {problem}", file=sys.stderr)
-                    left_out[workload.name] = str(problem)
+        for workload in chosen:
+            print(f"{workload.name}: {workload.title}", file=sys.stderr)
+            try:
+                results.append(run(bench, workload, contenders))
+            except (TooBusyError, SystemExit) as problem:
+                print(f"  left out: {problem}", file=sys.stderr)
+                left_out[workload.name] = str(problem)
     descriptions = {
         f"{name}{addition}": f"{one.description}{addition}"
         for name, one in contenders.items()

@@ -18,6 +18,7 @@ COLOURS = {
     "haproxy": "#1d4ed8",
     "usual": "#7e22ce",
     "gateway-unaudited": "#525252",
+    "gateway-file": "#a16207",
     "beside": "#0f766e",
 }
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)

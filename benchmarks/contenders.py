@@ -61,6 +61,12 @@ def gateway(
     return prepare
 
 
+def _gateway_with_file(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    audit = {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}
+    prepare = gateway(variant="gateway-file", extra={"audit": audit})
+    return prepare(around, port, upstream)
+
+
 def _usual_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     authority = [around.directory / "ca.pem"] if upstream.tls else []
     script: list[str | Path] = [sys.executable, HERE / "usual_proxy.py"]
@@ -113,6 +119,12 @@ def every_contender(beside: Path | None = None) -> dict[str, Contender]:
     known = [
         Contender(GATEWAY, "this gateway, audit and metrics on", gateway()),
         Contender("gateway-unaudited", "this gateway without audit", unaudited, records=False),
+        Contender(
+            "gateway-file",
+            "this gateway, audit in hash-chained files, synced to the disk",
+            _gateway_with_file,
+            records=False,
+        ),
         Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
         Contender("nginx", "nginx, fixed token, JSON access log", _nginx, fetches=False),
         Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy, fetches=False),

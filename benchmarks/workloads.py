@@ -107,7 +107,7 @@ WORKLOADS = (
         "small-32",
         "read of 1.7 kB, 32 connections",
         _read(32),
-        contenders=(*ALL, "gateway-unaudited"),
+        contenders=(*ALL, "gateway-unaudited", "gateway-file"),
     ),
     Workload("small-256", "read of 1.7 kB, 256 connections", _read(256), contenders=FAST),
     Workload("create", "create of 3 kB, 32 connections", _create, upstream="creates"),
