@@ -16,7 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = re.compile(r"(\]\()\.\./([^)#\s]*?)/?((?:#[^)\s]*)?\))")
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 LANGUAGE = re.compile(r"\A<!-- lang: (\w+) -->")
 # Beside what is linked to: the pages that stand in the navigation.
 ALWAYS = ("CHANGELOG.md",)
@@ -26,7 +26,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Add what pages link to outside of docs/."""
     wanted = set(ALWAYS)
     for each in files.documentation_pages():
-        wanted |= {found[1] for found in OUTSIDE.findall(each.content_string)}
+        named = (_meant(link, each.src_uri) for link in LINK.findall(each.content_string))
+        wanted |= {name for name in named if not name.startswith("docs/")}
     for name in sorted(wanted):
         for file in _files(name, config):
             if file.src_uri not in files.src_uris:
@@ -57,19 +58,27 @@ def _copy(path: Path, config: Any) -> File:
     return File.generated(config, uri, abs_src_path=str(path))
 
 
+def _meant(link: str, uri: str) -> str:
+    """The path in the repository that a link on a page of the site was written for."""
+    page = uri.removeprefix("project/") if uri.startswith("project/") else f"docs/{uri}"
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead links out of docs/ to where `on_files` has put their targets."""
+    """Lead links to where their targets are on the site."""
     if language := LANGUAGE.match(markdown):
         page.meta["lang"] = language[1]
-    here = posixpath.dirname(page.file.src_uri)
-    if here.startswith("project"):
-        return markdown.replace("](docs/", "](../")
+    here = page.file.src_uri
 
     def moved(found: re.Match[str]) -> str:
-        name = f"{found[2]}/index.md" if (ROOT / found[2]).is_dir() else found[2]
-        return f"{found[1]}project/{name}{found[3]}"
+        name = _meant(found[1], here)
+        if name.startswith("docs/"):
+            there = name.removeprefix("docs/")
+        else:
+            there = f"project/{name}/index.md" if (ROOT / name).is_dir() else f"project/{name}"
+        return posixpath.relpath(there, posixpath.dirname(here))
 
-    return OUTSIDE.sub(moved, markdown)
+    return LINK.sub(moved, markdown)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
