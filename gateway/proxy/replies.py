@@ -13,6 +13,7 @@ from gateway.exchange import Exchange
 # On every answer of the sign-in: nothing is kept, framed, guessed or told to the next page.
 SAFE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-site"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
