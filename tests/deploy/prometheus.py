@@ -30,7 +30,10 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+)(ms|s|m|h|d)\b"
 # Limits in seconds that stand in expressions. Tokens live 15 s instead of 5 minutes in the test. (A
 # certificate's end and the platform's slowness are what they are, whatever the speed.)
-_LIMITS = {"DhpGatewayTokenExpiring": ("< 60", "< 3"), "DhpGatewayOutboxAgeing": ("> 3600", "> 2")}
+_LIMITS = {
+    "DhpGatewayTokenExpiring": ("< 60 and", "< 3 and"),
+    "DhpGatewayOutboxAgeing": ("> 3600", "> 2"),
+}
 # Pauses after these outcomes are the gateway's (60 s and up to 30 s) and no shorter in the test, so
 # the windows in which they are looked for are not either.
 _AT_THE_GATEWAYS_PACE = re.compile(r'outcome="(refused|transient|throttled)"')
@@ -67,7 +70,12 @@ def queries(board: Mapping[str, Any]) -> dict[str, str]:
         for target in panel["targets"]
     }
     found |= {f"annotation {each['name']}": each["expr"] for each in board["annotations"]["list"]}
-    values = {"$instance": ".*", "$__rate_interval": "1m", "$__range": "5m"}
+    values = {
+        "$instance": ".*",
+        "$__rate_interval": "1m",
+        "$__range:5m": "5m:1s",  # steps that short a past can have
+        "$__range": "5m",
+    }
     for name, value in values.items():
         found = {title: expr.replace(name, value) for title, expr in found.items()}
     return found
