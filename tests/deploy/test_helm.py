@@ -168,7 +168,9 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
     (service,) = (
         one for one in chart.of_kind("Service") if wanted <= one["metadata"]["labels"].items()
     )
-    assert service["spec"]["ports"][0]["name"] == monitor["endpoints"][0]["port"]
+    (endpoint,) = monitor["endpoints"]
+    assert service["spec"]["ports"][0]["name"] == endpoint["port"]
+    assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]
 
 
 @pytest.mark.parametrize(

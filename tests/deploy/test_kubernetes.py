@@ -200,3 +200,16 @@ def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests)
     pods = yaml.safe_load((FOLDER / "sidecar/podmonitor.yaml").read_text())["spec"]
     assert sidecar.selected_by(pods["selector"]["matchLabels"])
     assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9090
+
+
+@pytest.mark.parametrize(
+    ("file", "endpoints"),
+    [
+        ("standalone/servicemonitor.yaml", "endpoints"),
+        ("sidecar/podmonitor.yaml", "podMetricsEndpoints"),
+    ],
+)
+def test_alerts_find_their_job(file: str, endpoints: str) -> None:
+    """The job has the name that the rules look for, not that of a Service or PodMonitor."""
+    (endpoint,) = yaml.safe_load((FOLDER / file).read_text())["spec"][endpoints]
+    assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]
