@@ -34,7 +34,9 @@ TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
 @cache
 def functions(file: str) -> set[str]:
-    """The names of a test file's functions."""
+    """The names of a test file's functions; none if there is no such file."""
+    if not (ROOT / file).exists():
+        return set()
     return {
         node.name
         for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
