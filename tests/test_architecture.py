@@ -45,20 +45,25 @@ ALLOWED: dict[str, set[str]] = {
     "systemd": set(),
     "signing_in": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},
     "tracing": {"config", "secret", "telemetry", "wiring", "certificates"},
-    "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates", "signing_in", "tracing"},
+    "keeping": {"config", "outbox", "proxy", "telemetry", "wiring"},
+    "core": _RECORD
+    | _KNOWLEDGE
+    | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping"},
     "reloading": {"config", "wiring", "certificates"},
     "auditing": {"config", "fhir", "telemetry", "wiring", "certificates"},
-    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing"} | _PROCESS,
+    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing", "keeping"} | _PROCESS,
     "channel": set(),
     "process": {"config", "telemetry", "wiring", "system"},
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
     "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker"}
     | _PROCESS,
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
-    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sockets", "sandbox"},
+    "commands": _RECORD
+    | _KNOWLEDGE
+    | {"app", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"},
     "cli": _RECORD
     | _KNOWLEDGE
-    | {"running", "worker", "reloading", "wiring", "sandbox", "commands"},
+    | {"running", "worker", "reloading", "wiring", "sandbox", "commands", "outbox"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway import system
-from gateway.config.availability import unavailable
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
 from gateway.config.settings import Settings
@@ -21,20 +20,16 @@ from gateway.config.values import Address
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken rule: at which key, what is wrong, what to do.
-
-    With `settles` nothing else is said about what depends on that key.
-    """
+    """A broken rule: at which key, what is wrong, what to do."""
 
     setting: Setting
     message: str
     hint: str
     concerns: tuple[Setting, ...] = ()
-    settles: bool = False
 
 
 def find(settings: Settings) -> Iterator[Finding]:
-    """Everything that breaks a rule; what is not available comes first."""
+    """Everything that breaks a rule."""
     for rule in RULES:
         yield from rule(settings)
 
@@ -300,14 +295,7 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
 
 
-def _availability(settings: Settings) -> Iterator[Finding]:
-    for path in unavailable(settings):
-        hint = "leave it at its default"
-        yield Finding(path, "is not available in this version", hint, settles=True)
-
-
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
-    _availability,
     _system,
     _plaintext,
     _anonymous,

@@ -52,7 +52,9 @@ def write(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
     A `Content` must be of the format that is written.
     """
     if not xml:
-        return orjson.dumps(resource, default=_fragment), JSON
+        # Left alone, orjson would take a `Content` apart.
+        options = orjson.OPT_PASSTHROUGH_DATACLASS
+        return orjson.dumps(resource, default=_fragment, option=options), JSON
     kind = resource["resourceType"]
     inner = "".join(
         _element(name, value) for name, value in resource.items() if name != "resourceType"

@@ -49,11 +49,7 @@ async def opened(
     Raises `OutboxUnusable` with a text that names the key and what to do.
     """
     cipher = Cipher(encryption_key(settings))
-    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            raise OutboxUnusable(_MISSING) from None
+    require_extra(settings)
     from gateway.outbox.sql_store import SqlStore
 
     store = SqlStore(_database(settings.url, clock), cipher)
@@ -62,6 +58,15 @@ async def opened(
         yield store
     finally:
         await store.close()
+
+
+def require_extra(settings: OutboxSettings) -> None:
+    """Raises `OutboxUnusable` when the extra is not installed."""
+    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise OutboxUnusable(_MISSING) from None
 
 
 def outbox_of(

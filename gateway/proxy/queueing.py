@@ -122,6 +122,7 @@ class Queueing:
         self._room = room
         self._clock = clock
         self._not_before = 0.0
+        self._line_trouble = GatewayError(errors.UPSTREAM_UNREACHABLE)
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -149,16 +150,17 @@ class Queueing:
             answer = await send(asked)
         except GatewayError as error:
             if error.reason in _UNDELIVERED:
-                self._spare(began)
+                self._spare(began, error)
             return await self._instead_of(asked, error)
         if answer.status == _NOT_NOW or answer.status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(asked, answer)
         self._delivery.platform_answered()
         return answer
 
-    def _spare(self, began: float) -> None:
+    def _spare(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
         now = self._clock()
+        self._line_trouble = error
         self._not_before = now + (now - began)
 
     async def _behind_earlier(self, asked: Asked) -> Answer | None:
@@ -173,9 +175,11 @@ class Queueing:
         except OutboxUnavailable:
             # Nobody knows what it would overtake.
             raise _not_taken("the outbox cannot be reached") from None
-        if not blocked and self._clock() >= self._not_before:
+        if blocked:
+            return await self._kept(asked, judgement, _not_taken("the outbox is full"))
+        if self._clock() >= self._not_before:
             return None
-        return await self._kept(asked, judgement, _not_taken("the outbox is full"))
+        return await self._kept(asked, judgement, self._line_trouble)
 
     async def _instead_of(self, asked: Asked, error: GatewayError) -> Answer:
         """What a write that failed comes to: kept, or the failure."""
