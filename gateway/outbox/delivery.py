@@ -142,7 +142,9 @@ class Delivery:
         if self._store.surely_empty():
             return
         if now >= self._recover_at:
-            # A known result is better than what the lease's end would make of the entry.
+            # What is in hand here is known better: its lease may have ended by a change of clocks.
+            if self._attempts:
+                await self._renew()
             if not self._attempts.unrecorded:
                 await self._upkeep.recover(self._options.pauses.settle)
             self._recover_at = now + self._options.recovery
@@ -161,8 +163,10 @@ class Delivery:
         if claimed and self._guard is None:
             self._watch_leases(begun)
         for entry in claimed:
-            if self._draining:
-                await self._store.release(self._owner, entry, delay=0.0, cause=entry.cause)
+            if self._draining or entry.id in self._attempts.ids:
+                # Its lease was lost, and the attempt that had it is about to end.
+                delay = 0.0 if self._draining else self._options.poll
+                await self._store.release(self._owner, entry, delay=delay, cause=entry.cause)
             else:
                 self._attempts.begin(entry)
 
