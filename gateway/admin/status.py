@@ -47,6 +47,8 @@ _CIRCUIT: Final = {
 }
 # `entries`: how many by state; `oldest_seconds`: how long the oldest waits, or None.
 Outbox = Mapping[str, Any]
+# Entries that nothing but a person's decision brings on.
+FOR_A_PERSON: Final = ("failed", "unclear")
 
 
 def _no_outbox() -> Outbox | None:
@@ -134,6 +136,8 @@ class Status:
             return "degraded", "circuit-half-open"
         if _worst(tokens) is not None:
             return "degraded", "renewal-fails"
+        if _needs_a_person(sources.outbox()):
+            return "degraded", "outbox-person"
         requests, errors = self._traffic.recent()
         if requests >= _ENOUGH and errors >= _MANY * requests:
             return "degraded", "many-errors"
@@ -202,6 +206,10 @@ def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
         "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
     }
+
+
+def _needs_a_person(outbox: Outbox | None) -> bool:
+    return outbox is not None and any(outbox["entries"].get(state) for state in FOR_A_PERSON)
 
 
 def _token(state: TokenState) -> dict[str, Any]:

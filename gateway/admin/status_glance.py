@@ -7,12 +7,12 @@ from html import escape
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gateway.admin.status import FOR_A_PERSON
 from gateway.admin.status_markup import Html, Words, commands, inside, seconds, span
 
 SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖"}
 _CIRCUITS: Final = {"closed": "yes", "half-open": "degraded", "open": "no"}
 # States of queued writes.
-_FOR_A_PERSON: Final = frozenset({"unclear", "failed"})
 _WAITING: Final = frozenset({"waiting", "sending"})
 
 Facts = Mapping[str, Any]
@@ -125,7 +125,7 @@ def _host(url: str) -> str:
 
 def _outbox(outbox: Facts, words: Words) -> str:
     entries = {state: count for state, count in outbox["entries"].items() if count}
-    person = bool(_FOR_A_PERSON & entries.keys())
+    person = any(state in entries for state in FOR_A_PERSON)
     told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
     counts = ", ".join(f"{words.get(f'entry:{state}', state)} {n}" for state, n in entries.items())
     oldest = outbox["oldest_seconds"]

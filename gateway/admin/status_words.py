@@ -26,6 +26,8 @@ _EN: Final[dict[str, str]] = {
     "care:circuit-half-open": "The platform failed and is being tried again. Wait a moment.",
     "care:renewal-fails": "The token is still valid but could not be renewed. "
     "Act before it expires: run `dhp-gateway doctor`.",
+    "care:outbox-person": "Requests reach the platform, but queued writes wait for a person's "
+    "decision. Run `dhp-gateway outbox list`.",
     "care:many-errors": "Half of the last requests failed. See the errors below.",
     "care:workers-missing": "Not every worker process answers; another is being started. If this "
     "lasts longer than a minute, look into the log.",
@@ -126,6 +128,8 @@ _RU: Final[dict[str, str]] = {
     "care:circuit-half-open": "Платформа давала сбои, шлюз пробует снова. Подождите немного.",
     "care:renewal-fails": "Токен ещё действует, но обновить его не удалось. "
     "Примите меры до его истечения: выполните `dhp-gateway doctor`.",
+    "care:outbox-person": "Запросы доходят до платформы, но записи в очереди ждут решения "
+    "человека. Выполните `dhp-gateway outbox list`.",
     "care:many-errors": "Половина последних запросов не удалась. Смотрите ошибки ниже.",
     "care:workers-missing": "Отвечают не все рабочие процессы; недостающий запускается. Если это "
     "длится дольше минуты, посмотрите лог.",
@@ -227,6 +231,8 @@ _UZ: Final[dict[str, str]] = {
     "care:circuit-half-open": "Platformada uzilishlar bo‘ldi, shlyuz yana urinmoqda. Biroz kuting.",
     "care:renewal-fails": "Token hali amal qilmoqda, lekin uni yangilab bo‘lmadi. "
     "Muddati tugamasdan chora ko‘ring: `dhp-gateway doctor` buyrug‘ini bajaring.",
+    "care:outbox-person": "So‘rovlar platformaga yetib bormoqda, lekin navbatdagi yozuvlar odam "
+    "qarorini kutmoqda. `dhp-gateway outbox list` buyrug‘ini bajaring.",
     "care:many-errors": "Oxirgi so‘rovlarning yarmi bajarilmadi. Quyidagi xatolarga qarang.",
     "care:workers-missing": "Ishchi jarayonlarning hammasi javob bermayapti; yetishmayotgani ishga "
     "tushirilmoqda. Bu bir daqiqadan uzoq davom etsa, logni ko‘ring.",

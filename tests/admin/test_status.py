@@ -16,12 +16,14 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.server import build
+from gateway.admin.status import Sources, Status
 from gateway.admin.status_page import page
 from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import MINUTES, PLATFORM_ERROR, Traffic
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES, TEXTS, text
+from gateway.proxy.circuit import CircuitState
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
@@ -155,6 +157,35 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "circuit-open")
     (error,) = facts["errors"]
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
+
+
+@pytest.mark.parametrize(
+    ("outbox", "reason"),
+    [
+        (None, "fine"),
+        ({"waiting": 3, "failed": 0}, "fine"),
+        ({"waiting": 3, "failed": 1}, "outbox-person"),
+        ({"unclear": 1}, "outbox-person"),
+    ],
+)
+async def test_writes_that_wait_for_a_person_are_a_limit(
+    gateway: Running, traffic: Traffic, outbox: dict[str, int] | None, reason: str
+) -> None:
+    """Whoever looks at the page is not told that nothing has to be done."""
+    entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
+    sources = Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+        outbox=lambda: entries,
+    )
+    facts = await Status(sources, traffic).facts("en")
+    assert facts["care"]["reason"] == reason
+    assert facts["outbox"] == entries
 
 
 async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
