@@ -72,7 +72,8 @@ class Bench:
     def rounds(self, entries: Sequence[Entry], load: Load, seconds: float) -> Samples:
         """The figures of each round, by the entries' labels.
 
-        Raises TooBusyError when others disturb again and again.
+        When others disturb again and again, those of the rounds before; raises TooBusyError if
+        there are none.
         """
         samples: Samples = {entry.label: [] for entry in entries}
         with contextlib.ExitStack() as stack:
@@ -85,14 +86,18 @@ class Bench:
             self._check_records(entries)
             for number in range(1, self.options.rounds + 1):
                 first = number % len(entries)
-                for entry in (*entries[first:], *entries[:first]):
-                    process = running[entry.label]
-                    figures = self.undisturbed(
-                        watch, process, functools.partial(load.run, entry.port, seconds)
-                    )
-                    self._forget_records(entry)
-                    samples[entry.label].append(figures)
-                    self._tell(number, entry.label, figures)
+                order = (*entries[first:], *entries[:first])
+                try:
+                    measured = {
+                        entry.label: self._turn(watch, entry, running[entry.label], load, seconds)
+                        for entry in order
+                    }
+                except TooBusyError:
+                    if number == 1:
+                        raise
+                    break
+                for label, one in measured.items():
+                    samples[label].append(one)
             for label, process in processes.items():
                 for figures in samples[label]:
                     figures["growth_mib"] = (process.peak() - before[label]) / MIB
@@ -108,6 +113,14 @@ class Bench:
                 if entry.contender.fetches and self.around.counts()["tokens"] == given:
                     raise SystemExit(f"{entry.label} did not ask the SSO for a token")
             yield process
+
+    def _turn(
+        self, watch: Watch, entry: Entry, process: Pinned | None, load: Load, seconds: float
+    ) -> Figures:
+        figures = self.undisturbed(watch, process, functools.partial(load.run, entry.port, seconds))
+        self._forget_records(entry)
+        _tell(entry.label, figures)
+        return figures
 
     def _check_records(self, entries: Sequence[Entry]) -> None:
         """Raises SystemExit when one writes nothing about its requests, or does not forget it."""
@@ -137,10 +150,11 @@ class Bench:
         if entry.contender is not None:
             os.truncate(self.around.records(entry.port), 0)
 
-    def _tell(self, number: int, label: str, figures: Figures) -> None:
-        shown = ("rate", "cpu_us", "p50_us", "p99_us", "p999_us", "failed")
-        text = " ".join(f"{name} {figures[name]:,.1f}" for name in shown if name in figures)
-        print(f"  round {number} {label}: {text}", file=sys.stderr)
+
+def _tell(label: str, figures: Figures) -> None:
+    shown = ("rate", "cpu_us", "p50_us", "p99_us", "p999_us", "failed")
+    text = " ".join(f"{name} {figures[name]:,.1f}" for name in shown if name in figures)
+    print(f"  {label}: {text}", file=sys.stderr)
 
 
 def _settled(process: Pinned) -> int:

@@ -38,6 +38,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench", *options],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(written.parent)},  # where no other benchmark is waited for
         capture_output=True,
         text=True,
         timeout=55,
