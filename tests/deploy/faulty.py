@@ -7,8 +7,11 @@ Gateways are processes, in front of sandboxes with faults. Where a fault has to 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime
+import json
+import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,7 +27,7 @@ from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.sandbox.faults import Faults
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
-from tests.doubles.platform import Platform
+from tests.doubles.platform import Line, Platform, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
 # What is awaited, by the gateway that has the fault; "" is none. Faults have consequences, so other
@@ -50,6 +53,10 @@ EXPECTED = {
     "DhpGatewayConnectionsExhausted": "slow",
     "DhpGatewayAuditDropped": "down",
     "DhpGatewayAuditUnavailable": "blocked",
+    "DhpGatewayOutboxAgeing": "queueing",
+    "DhpGatewayOutboxUnclear": "queueing",
+    "DhpGatewayOutboxFailed": "queueing",
+    "DhpGatewayOutboxFull": "queueing",
     "DhpGatewayCertificateExpiring": "untrusted",
     "DhpGatewayCertificateLastDays": "untrusted",
 }
@@ -106,6 +113,7 @@ class Places:
     slow: Sandbox
     rejecting: Sandbox
     untrusted: Platform
+    wavering: Platform
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +135,10 @@ async def _places() -> AsyncIterator[Places]:
             started[name] = sandbox = Sandbox(SandboxOptions(port=0, faults=faults))
             await sandbox.start()
             stack.push_async_callback(sandbox.stop)
-        yield Places(**started, untrusted=await stack.enter_async_context(Platform(tls)))
+        untrusted = await stack.enter_async_context(Platform(tls))
+        wavering = await stack.enter_async_context(Platform())
+        wavering.answer(outcome(503))
+        yield Places(**started, untrusted=untrusted, wavering=wavering)
 
 
 def _leads_to(place: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
@@ -163,7 +174,19 @@ def _sites(places: Places, directory: Path) -> dict[str, Site]:
         "killed": Site(_leads_to(places.rejecting), 0.4),
         "untrusted": Site(_with_certificates(places, directory), 0.5),
         "blocked": Site(_leads_to(places.sound), 0.5, _FULL_DISK),
+        "queueing": Site(_with_outbox(places, directory)),
     }
+
+
+def _with_outbox(places: Places, directory: Path) -> dict[str, Any]:
+    outbox = {
+        "enabled": True,
+        "url": f"sqlite:///{directory / 'outbox.db'}",
+        "encryption_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "max_entries": 3,
+    }
+    callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"}]
+    return _leads_to(places.sound, places.wavering.url, outbox=outbox, callers=callers)
 
 
 def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
@@ -192,7 +215,9 @@ async def bad_night(directory: Path) -> Night:
         await _until(watcher, night, lambda: night.has("DhpGatewayAbsent"))
         async with _gateways(_sites(places, directory), directory, watcher, night) as gateways:
             steps = asyncio.gather(
-                _refuse_again(directory, watcher), _stop_renewing(places.short_lived, watcher)
+                _refuse_again(directory, watcher),
+                _stop_renewing(places.short_lived, watcher),
+                _spoil_outbox(gateways["queueing"].url, places.wavering, watcher),
             )
             others = [alert for alert in EXPECTED if alert != "DhpGatewayDown"]
             await _until(watcher, night, lambda: all(map(night.has, others)))
@@ -286,6 +311,39 @@ async def _stop_renewing(sso: Sandbox, watcher: Prometheus) -> None:
         watcher, 'dhp_gateway_token_requests_total{instance="expiring", outcome="ok"} >= 1'
     )
     await sso.stop()
+
+
+async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> None:
+    """What was queued is refused, or breaks off, when the platform is back; the rest fills it."""
+    entries = 'dhp_gateway_outbox_entries{instance="queueing", state="%s"} >= %d'
+    async with aiohttp.ClientSession() as session:
+        observation = {"resourceType": "Observation", "subject": {"reference": "Patient/b"}}
+        patient = {"resourceType": "Patient", "id": "a"}
+        await _write(session, "PUT", f"{url}/Patient/a", patient)
+        await _write(session, "POST", f"{url}/Observation", observation)
+        await _until_true(watcher, entries % ("waiting", 2))
+        platform.answer(_refuse_or_break)
+        for state in ("failed", "unclear"):
+            await _until_true(watcher, entries % (state, 1))
+        for _ in range(10):
+            await _write(session, "PUT", f"{url}/Patient/a", patient)
+            await asyncio.sleep(0.5)
+
+
+async def _write(session: aiohttp.ClientSession, method: str, url: str, body: Any) -> None:
+    fields = {"Content-Type": "application/fhir+json"}
+    async with session.request(method, url, data=json.dumps(body), headers=fields) as answer:
+        await answer.read()
+
+
+async def _refuse_or_break(line: Line) -> None:
+    """Refuse an update; of a create nobody learns what became of it."""
+    await read_body(line.reader, line.seen)
+    if line.seen.method == "POST":
+        line.reset()
+        return
+    line.writer.write(outcome(422))
+    await line.writer.drain()
 
 
 async def _until_true(watcher: Prometheus, expr: str) -> None:
