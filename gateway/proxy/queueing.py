@@ -52,8 +52,10 @@ _UNDELIVERED: Final = frozenset(
 _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
-# A platform that may have the write is asked for it after that many seconds: its search lags.
+# A platform that may have the write finds it only after so many seconds: its search lags. What is
+# addressed by id is not searched for.
 _SETTLE: Final = 10.0
+_BY_ID: Final = frozenset({"update", "delete"})
 _RETRY_AFTER: Final = 60.0
 # Judging more than this at once would hold up the event loop.
 _INLINE: Final = 64 * 1024
@@ -218,7 +220,7 @@ class Queueing:
             recovery=judgement.recovery,
             doubt=unknown,
             cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
-            delay=_SETTLE if unknown else 0.0,
+            delay=_SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
         )
         try:
             entry = await self._outbox.put(draft)
@@ -272,6 +274,11 @@ def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool
         return True
     prefer = header.values.get(b"prefer")
     return prefer is not None and asks_async(prefer)
+
+
+def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
+    """Whether the platform has to find it, also by a condition of the write's own."""
+    return judgement.recovery is Recovery.ASK or what.code not in _BY_ID
 
 
 async def _judged(asked: Asked) -> Judgement | None:
