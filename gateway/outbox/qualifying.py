@@ -97,14 +97,15 @@ def _parameters(criteria: str) -> dict[str, list[str]]:
     return parse_qs(criteria.partition("?")[2] if "?" in criteria else criteria)
 
 
-def searchable(resource: Element) -> Iterator[str]:
-    """The identifiers by which a resource can be looked for, as values of `identifier`.
+def searchable(resource: Element) -> Iterator[tuple[str, str]]:
+    """System and value of the identifiers by which a resource can be looked for.
 
     One without a system could be anybody's.
     """
     for identifier in tree.below(resource, "identifier"):
-        if tree.first(identifier, "system") and tree.first(identifier, "value"):
-            yield naming.token(identifier)
+        system, value = tree.first(identifier, "system"), tree.first(identifier, "value")
+        if system and value:
+            yield system, value
 
 
 def _judge_bundle(bundle: Element, orders: set[str]) -> Judgement | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,8 @@ _MOST_MATCHES: Final = 2
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _WAITED_OUT: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
+# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
+_SPECIAL: Final = re.compile(r"[\\,|$]")
 # These come from somebody between here and the platform (RFC 9110, RFC 6585).
 _IN_BETWEEN: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
@@ -160,9 +163,12 @@ class Deliverer:
             return Finding(Found.NO)
         return Finding(Found.YES, _as_found(result, 200))
 
-    async def _search(self, request: Request, sent: Element, identifier: str) -> Finding | Failure:
+    async def _search(
+        self, request: Request, sent: Element, identifier: tuple[str, str]
+    ) -> Finding | Failure:
         kind = tree.first(sent, "resourceType")
-        query = f"identifier={quote(identifier, safe='')}&_count={_MOST_MATCHES}"
+        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
+        query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
         try:
             result = await _result(answer, request)
@@ -187,7 +193,9 @@ class Deliverer:
         return await self._route.asking.get(suffix, request.credential, request.request_id)
 
 
-def _judged(bundle: Element, matches: list[Element], sent: Element, identifier: str) -> Finding:
+def _judged(
+    bundle: Element, matches: list[Element], sent: Element, identifier: tuple[str, str]
+) -> Finding:
     """Only the very same content is taken for it: two results may share an order's number."""
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
