@@ -48,6 +48,8 @@ _SPECIAL: Final = re.compile(r"[\\,|$]")
 # These come from somebody between here and the platform (RFC 9110, RFC 6585).
 _IN_BETWEEN: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+# Nobody has asked for a pause: the error's own is for callers.
+_UNREACHED: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
 # A credential's own trouble; what goes out with another one may fare better.
 _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
@@ -311,7 +313,8 @@ def _unpacked(body: bytes) -> bytes | None:
 def _failure(error: GatewayError) -> Failure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
     everybody = error.reason not in _OF_CREDENTIAL
-    return Failure(effect, error.reason.code, error.retry_after, everybody=everybody)
+    asked = None if error.reason in _UNREACHED else error.retry_after
+    return Failure(effect, error.reason.code, asked, everybody=everybody)
 
 
 def _has_type(request: Request) -> bool:
@@ -322,14 +325,22 @@ def _has_type(request: Request) -> bool:
 class CurrentDeliverer:
     """Delivers by whatever deliverer is the newest when an attempt begins.
 
-    `hold` gives it and keeps its way open until what it returns with it is called.
+    `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
+    whether what happens can be recorded: without that nothing is sent.
     """
 
-    def __init__(self, hold: Callable[[], tuple[Deliverer, Callable[[], None]]]) -> None:
+    def __init__(
+        self,
+        hold: Callable[[], tuple[Deliverer, Callable[[], None]]],
+        audited: Callable[[], bool],
+    ) -> None:
         self._hold = hold
+        self._audited = audited
 
     async def send(self, entry: Entry, request: Request) -> Result:
         """As `Deliverer.send`."""
+        if not self._audited():
+            return Failure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
         deliverer, let_go = self._hold()
         try:
             return await deliverer.send(entry, request)

@@ -7,6 +7,7 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ from gateway.proxy.coding import is_gzip
 from gateway.proxy.headers import RequestHeader, without_digests
 from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
+
+_log = logging.getLogger(__name__)
 
 OWN_PATH: Final = "/_outbox"
 # The platform or the SSO is out of reach, and nothing was delivered.
@@ -229,6 +232,7 @@ class Queueing:
             raise error if unknown else _not_taken("the outbox is full") from None
         except OutboxUnavailable:
             raise error from None
+        _log.info("kept in the outbox as %s (request %s)", entry.id, asked.exchange.request_id)
         return _accepted(entry, base, self._reader(asked))
 
     def _base(self, asked: Asked) -> str:

@@ -183,6 +183,14 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
     assert (result.effect, result.cause, result.everybody) == (Effect(effect), cause, everybody)
 
 
+async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
+    """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
+    unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
+    result = await deliverer(Platform(unreached)).send(ENTRY, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after is None
+
+
 async def test_retry_after_is_passed_on() -> None:
     """In seconds."""
     throttled = answer(429, None, (b"Retry-After", b"7"))
