@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -162,13 +162,19 @@ class Provider:
                     _log.warning("the SSO's keys cannot be read")
         return self._keys
 
-    async def _discover(self) -> Metadata | None:
+    async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Every document that is found, with the address of the issuer whose it has to be."""
         parts = urlsplit(self._settings.authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
         for base in dict.fromkeys((self._settings.authorize_url.rstrip("/"), origin)):
             document = await self._get(base + _WELL_KNOWN)
-            if document is not None and str(document.get("issuer", "")).rstrip("/") == base:
-                return _metadata(document, parts.scheme)
+            if document is not None:
+                yield base, document
+
+    async def _discover(self) -> Metadata | None:
+        async for base, document in self.documents():
+            if is_of(base, document):
+                return _metadata(document, urlsplit(base).scheme)
         return None
 
     async def _get(self, url: str) -> dict[str, Any] | None:
@@ -192,6 +198,11 @@ class Provider:
         if answer.status != 200 or answer.body is None:
             return None
         return parse_object(answer.body)
+
+
+def is_of(issuer: str, document: Mapping[str, Any]) -> bool:
+    """Whether the document is this issuer's (OpenID Connect Discovery section 4.3)."""
+    return str(document.get("issuer", "")).rstrip("/") == issuer
 
 
 def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:

@@ -103,7 +103,7 @@ async def test_an_sso_that_cannot_revoke_keeps_nobody_signed_in(
 async def test_a_refresh_token_is_revoked_at_the_sso_only(cast: Cast) -> None:
     """An address elsewhere in the SSO's document is not sent the refresh token."""
     async with Provider() as other:
-        cast.sso.revoking_at = other.issuer
+        cast.sso.says["revocation_endpoint"] = f"{other.issuer}/revoke"
         browser = await cast.somebody()
         assert (await browser.post("/auth/logout")).status == 200
         assert other.requests == []
