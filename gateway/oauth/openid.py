@@ -36,6 +36,8 @@ _LEEWAY: Final = 60
 # Seconds for which what was found, or was not, is believed.
 _FOUND: Final = 3600.0
 _MISSED: Final = 60.0
+# Seconds before the keys may be asked for again, be it that somebody's token had an unknown one.
+_KEYS_AGAIN: Final = 5.0
 _NO_KEYS: Final = 1.0
 # Nobody waits longer for what may not exist.
 _PATIENCE: Final = 3.0
@@ -155,7 +157,7 @@ class Provider:
         async with self._keys_lock:
             if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
                 document = await self._get(jwks_uri)
-                self._fetch_keys_from = self._clock() + (_MISSED if document else _NO_KEYS)
+                self._fetch_keys_from = self._clock() + (_KEYS_AGAIN if document else _NO_KEYS)
                 try:
                     self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
                 except (JoseError, ValueError, KeyError, TypeError):

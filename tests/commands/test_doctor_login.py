@@ -115,7 +115,7 @@ async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
     assert "login.private_key_file" in failed["login client"]
     assert "planted" not in failed["login client"]
     code, text = await ward.run("check")
-    assert code == 1
+    assert code == 2
     assert "login.private_key_file" in text
 
 

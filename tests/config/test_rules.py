@@ -142,8 +142,6 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
          "login.redirect_uri"),
         ({"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/callback"}},
          "login.redirect_uri"),
-        ({"login": {"enabled": True, "client_id": "a",
-                    "redirect_uri": "https://x/auth/callback?a=b"}}, "login.redirect_uri"),
         ({"login": LOGIN | {"auth_method": "private_key_jwt"}}, "login.private_key_file"),
         ({"login": LOGIN | {"private_key_file": "/k"}}, "login.private_key_file"),
         ({"login": LOGIN | {"auth_method": "private_key_jwt", "private_key_file": "/k",

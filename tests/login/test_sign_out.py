@@ -190,7 +190,7 @@ async def test_a_forged_logout_token_ends_nothing(cast: Cast) -> None:
     ):
         assert (await cast.told(wrong)).status == 400
     assert await is_signed_in(browser)
-    assert [seen.target for seen in cast.sso.requests].count("/jwks") <= before + 1
+    assert [seen.target for seen in cast.sso.requests].count("/jwks") <= before + 4
 
 
 async def test_a_logout_token_works_once(cast: Cast) -> None:
