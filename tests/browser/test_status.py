@@ -27,6 +27,8 @@ SHOOTS = os.environ.get("DHP_SCREENSHOTS") == "1"
 PATIENT_ID = "planted-patient-id"
 FAMILY = "planted-family-name"
 API_KEY = "planted-api-key"
+# For what comes within seconds unless it is broken.
+PATIENCE = 60.0
 SERIOUS = {"serious", "critical"}
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 375, "height": 812}
@@ -105,8 +107,9 @@ def words(key: str, language: str = "en") -> str:
 async def changed(person: Person, script: str) -> None:
     """Wait until a script comes to something else."""
     before = await person.run(script)
-    while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
+            await asyncio.sleep(0.05)
 
 
 async def no_complaints(person: Person) -> None:
