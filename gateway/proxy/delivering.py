@@ -8,7 +8,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote
 
@@ -19,8 +19,8 @@ from gateway.fhir import tree
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.tree import Element
 from gateway.oauth.token import Token
-from gateway.outbox.entry import Entry, RawLines, Request, Response
-from gateway.outbox.qualifying import searchable
+from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
+from gateway.outbox.qualifying import BY_ID, SETTLE, searchable
 from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
 from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
@@ -42,6 +42,7 @@ _MOST_MATCHES: Final = 2
 # What the caller may be told of the answer.
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _WAITED_OUT: Final = frozenset((429, 503))
+_UNKNOWN_STATUSES: Final = frozenset((500, 502, 504))
 _GONE: Final = frozenset((404, 410))
 # What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
 _SPECIAL: Final = re.compile(r"[\\,|$]")
@@ -78,9 +79,9 @@ class Deliverer:
     async def send(self, entry: Entry, request: Request) -> Result:
         """One attempt. Never raises but on cancel."""
         try:
-            return await self._send(request)
+            return _patient(entry, request, await self._send(request))
         except GatewayError as error:
-            return _failure(error)
+            return _patient(entry, request, _failure(error))
         except Exception as error:
             # Its text could quote the request.
             _log.error("a queued write could not be sent: %s", type(error).__name__)
@@ -315,6 +316,23 @@ def _failure(error: GatewayError) -> Failure:
     everybody = error.reason not in _OF_CREDENTIAL
     asked = None if error.reason in _UNREACHED else error.retry_after
     return Failure(effect, error.reason.code, asked, everybody=everybody)
+
+
+def _patient(entry: Entry, request: Request, result: Result) -> Result:
+    """The result, with a pause where the platform has to find what it may have done.
+
+    A condition is a search: it may not see what an attempt has just written, or still writes.
+    """
+    if entry.recovery is not Recovery.REPEAT or request.interaction in BY_ID:
+        return result
+    if isinstance(result, Failure):
+        known = result.effect is Effect.NONE
+        return result if known else replace(result, retry_after=SETTLE)
+    if result.status in _UNKNOWN_STATUSES:
+        cause = errors.UPSTREAM_FAILED.code
+        everybody = result.status != 500
+        return Failure(Effect.UNKNOWN, cause, SETTLE, everybody=everybody)
+    return result
 
 
 def _has_type(request: Request) -> bool:

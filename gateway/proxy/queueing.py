@@ -22,6 +22,8 @@ from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.writing import write
 from gateway.outbox.entry import Draft, Entry, RawLines, Recovery, Request
 from gateway.outbox.qualifying import (
+    BY_ID,
+    SETTLE,
     WRITES,
     Judgement,
     Write,
@@ -55,10 +57,6 @@ _UNDELIVERED: Final = frozenset(
 _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
-# A platform that may have the write finds it only after so many seconds: its search lags. What is
-# addressed by id is not searched for.
-_SETTLE: Final = 10.0
-_BY_ID: Final = frozenset({"update", "delete"})
 _RETRY_AFTER: Final = 60.0
 # Judging more than this at once would hold up the event loop.
 _INLINE: Final = 64 * 1024
@@ -223,7 +221,7 @@ class Queueing:
             recovery=judgement.recovery,
             doubt=unknown,
             cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
-            delay=_SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
+            delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
         )
         try:
             entry = await self._outbox.put(draft)
@@ -282,7 +280,7 @@ def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool
 
 def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is Recovery.ASK or what.code not in _BY_ID
+    return judgement.recovery is Recovery.ASK or what.code not in BY_ID
 
 
 async def _judged(asked: Asked) -> Judgement | None:

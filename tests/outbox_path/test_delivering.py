@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,34 @@ async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
     """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
     unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
     result = await deliverer(Platform(unreached)).send(ENTRY, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("given", "pause"),
+    [
+        (GatewayError(errors.UPSTREAM_TIMEOUT), 10),
+        (answer(502), 10),
+        (answer(500), 10),
+        (GatewayError(errors.UPSTREAM_UNREACHABLE), None),
+    ],
+)
+async def test_a_condition_is_not_asked_again_at_once(
+    given: Answer | Exception, pause: float | None
+) -> None:
+    """The platform may not find yet what it is still writing: that would make two."""
+    entry = replace(ENTRY, recovery=Recovery.REPEAT)
+    result = await deliverer(Platform(given)).send(entry, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after == pause
+
+
+async def test_what_has_an_id_is_repeated_as_soon_as_it_can_be() -> None:
+    """Nothing is searched for."""
+    entry = replace(ENTRY, recovery=Recovery.REPEAT)
+    failed = Platform(GatewayError(errors.UPSTREAM_TIMEOUT))
+    result = await deliverer(failed).send(entry, request("PUT"))
     assert isinstance(result, Failure)
     assert result.retry_after is None
 
