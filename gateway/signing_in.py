@@ -70,6 +70,10 @@ class SigningIn:
             time.monotonic,
         )
         endpoint = user_endpoint(settings, around.session)
+        client = login_client(settings)
+        provider = openid_provider(settings, around.session)
+        self._login = Login(client, endpoint, provider, store, self._sessions)
+        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
         self.tokens = UserTokens(
             credential_tokens,
             endpoint,
@@ -78,14 +82,11 @@ class SigningIn:
                 settings.sso.timeout,
                 self._rules.challenge,
                 self._ended,
+                self._sign_out.revoke,
                 outlived=settings.store.url.kind != "memory",
             ),
             time.monotonic,
         )
-        client = login_client(settings)
-        provider = openid_provider(settings, around.session)
-        self._login = Login(client, endpoint, provider, store, self._sessions)
-        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
 
     def door(self, handler: Handler, callers: Callers) -> Door:
         """What stands before the request path."""
