@@ -131,7 +131,8 @@ class Handler:
             if what.safe:
                 # Nobody waits for a read whose caller left; a write takes its course.
                 request.connection.notify_lost(_canceller())
-            asked = Asked(exchange, caller, what, target, header, links, body, request.scheme)
+            way = request.scheme, side.is_gone
+            asked = Asked(exchange, caller, what, target, header, links, body, *way)
             answer = await self._bring(asked)
             try:
                 examine(answer, what, header.text(b"accept"))

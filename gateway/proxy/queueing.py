@@ -36,7 +36,7 @@ from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
-from gateway.proxy.body import RequestBody, Room
+from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
 from gateway.proxy.coding import is_gzip
 from gateway.proxy.headers import RequestHeader, without_digests
@@ -81,7 +81,10 @@ class QueueRules:
 
 
 class Asked(NamedTuple):
-    """A request as it came, and who sent it; `scheme` is the one that the caller came by."""
+    """A request as it came, and who sent it; `scheme` is the one that the caller came by.
+
+    `gone` tells whether the caller has left.
+    """
 
     exchange: Exchange
     caller: Caller
@@ -91,6 +94,7 @@ class Asked(NamedTuple):
     links: Translation
     body: RequestBody | None
     scheme: str
+    gone: Callable[[], bool]
 
 
 class Pages(Protocol):
@@ -223,6 +227,9 @@ class Queueing:
             cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
             delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
         )
+        if asked.gone():
+            # Nobody would learn that it is kept: it would be sent again, and be there twice.
+            raise CallerGone
         try:
             entry = await self._outbox.put(draft)
         except OutboxFull:
