@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead
-from gateway.proxy.headers import RawHeaders, find
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
@@ -40,13 +40,13 @@ class Answer:
         return self.head.status
 
     @property
-    def headers(self) -> RawHeaders:
-        """The platform's fields, as bytes of the wire."""
-        return self.head.headers
+    def fields(self) -> AnswerFields:
+        """The platform's header."""
+        return self.head.fields
 
     def header(self, name: bytes) -> str | None:
         """A field's first value as text; `name` in lower case."""
-        value = find(self.head.headers, name)
+        value = self.head.fields.values.get(name)
         return None if value is None else value.decode("latin-1")
 
     @property

@@ -14,11 +14,12 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import Interaction, query_names, refine_bundle
+from gateway.proxy.answer_header import without_digests
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
 from gateway.proxy.callers import Caller, Permissions
 from gateway.proxy.guarding import SearchGuard
-from gateway.proxy.headers import RequestHeader, without_digests
+from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
 from gateway.proxy.relay import CallerSide

@@ -14,6 +14,7 @@ from typing import Final, Literal, cast
 
 import httptools
 
+from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.framing import Ambiguous, AnswerHead, Framing, frame
 
 # Bytes in a row that are none of a body: a header, trailers, extensions of chunks.
@@ -285,12 +286,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._violate()
             return
         try:
-            framing, length = frame(status, version, self._fields, expect_body=self._expect_body)
+            fields = AnswerFields(self._fields)
+            framing, length = frame(status, version, fields, expect_body=self._expect_body)
         except Ambiguous:
             self._violate()
             return
         self._keep_alive = self._parser.should_keep_alive()
-        self.answer = AnswerHead(status, self._fields, framing, length)
+        self.answer = AnswerHead(status, fields, framing, length)
         if framing is Framing.NONE:
             # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
             self.complete = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
+
+from gateway.proxy.answer_header import AnswerFields
 
 
 class Framing(Enum):
@@ -20,7 +21,7 @@ class AnswerHead(NamedTuple):
     """Status line and header of an answer; `content_length` as announced, also for HEAD."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    fields: AnswerFields
     framing: Framing
     content_length: int | None
 
@@ -30,28 +31,25 @@ class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def frame(
-    status: int, version: str, fields: Sequence[tuple[bytes, bytes]], *, expect_body: bool
+    status: int, version: str, fields: AnswerFields, *, expect_body: bool
 ) -> tuple[Framing, int | None]:
     """The framing and the announced length. Raises `Ambiguous`.
 
     llhttp let only one Content-Length pass, and only digits in it.
     """
-    length: int | None = None
-    coding: bytes | None = None
-    types: set[bytes] = set()
-    for name, value in fields:
-        key = name.lower()
-        if key == b"content-length":
-            length = int(value)
-        elif key == b"transfer-encoding":
-            # A second line would be a second coding, which nobody here undoes.
-            coding = value.strip().lower() if coding is None else b""
-        elif key == b"content-type":
-            types.add(value)
-    if coding is not None and (coding != b"chunked" or version == "1.0" or length is not None):
-        raise Ambiguous
+    values = fields.values
+    announced = values.get(b"content-length")
+    length = None if announced is None else int(announced)
+    coding = values.get(b"transfer-encoding")
+    if coding is not None:
+        # A second line would be a second coding, which nobody here undoes.
+        single = (
+            b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
+        )
+        if not single or version == "1.0" or length is not None:
+            raise Ambiguous
     # Of two types the caller might believe the one that was not judged.
-    if len(types) > 1:
+    if b"content-type" in fields.differing:
         raise Ambiguous
     if not expect_body or status in (204, 304):
         return Framing.NONE, length

@@ -22,10 +22,10 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone
 from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
-from gateway.proxy.headers import to_caller, without_coding, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Reply
 
@@ -148,7 +148,7 @@ async def pass_on(
 
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
-    lines = to_caller(answer.headers, exchange.request_id, passage.translate)
+    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), passage.translate)
     if passage.opened:
         lines = without_coding(lines)
     if passage.warning is not None:

@@ -30,7 +30,6 @@ from gateway.proxy.headers import RequestHeader
 from gateway.proxy.relay import Passage
 
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
-_LINK_FIELDS: Final = frozenset((b"location", b"content-location", b"link"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
 _CHANGED_FIELDS: Final = _QUERY_FIELDS | {b"accept-encoding"}
 # A part is one of the body in its coding: it could not be opened.
@@ -210,8 +209,6 @@ def _asking_for_gzip(lines: list[bytes]) -> list[bytes]:
 
 def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:
     def value_for_caller(key: bytes, value: bytes) -> bytes:
-        if key not in _LINK_FIELDS:
-            return value
         text = value.decode("utf-8", "surrogateescape")
         text = rewrite_header(key.decode("ascii"), text, links)
         return text.encode("utf-8", "surrogateescape")
