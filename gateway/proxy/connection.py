@@ -16,6 +16,7 @@ import httptools
 
 from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.framing import Ambiguous, AnswerHead, Framing, frame
+from gateway.proxy.turn_end import LARGEST, TurnEnd
 
 # Bytes in a row that are none of a body: a header, trailers, extensions of chunks.
 _MAX_OVERHEAD: Final = 256 * 1024
@@ -55,9 +56,11 @@ class UpstreamConnection(asyncio.Protocol):
         *,
         response_timeout: float,
         idle_timeout: float,
+        turn_end: TurnEnd,
     ) -> None:
         self._clock = clock
         self._on_lost = on_lost
+        self._turn_end = turn_end
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.
@@ -67,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = self.opened_at
         self.deadline = NEVER
         self.failure: FailureKind | None = None
+        self._held = b""
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
         # Of one exchange.
@@ -103,6 +107,21 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
         self.deadline = self._clock() + self._response_timeout
+
+    def write_whole(self, request: bytes) -> None:
+        """The same for a whole request, which is sent when the loop's turn is over."""
+        if len(request) > LARGEST:
+            self.write(request)
+            return
+        self._held = request
+        self._turn_end.flush_later(self)
+        self.deadline = self._clock() + self._response_timeout
+
+    def flush(self) -> None:
+        """Hand the request that is held back to the transport; there is none after a failure."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
 
     def hold_deadline(self) -> None:
         """Stop the clock: the caller, not the platform, is what the exchange waits for."""
@@ -351,6 +370,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._fail("protocol")
 
     def _fail(self, kind: FailureKind) -> None:
+        self._held = b""
         if self.failure is None:
             self.failure = kind
         self._wake()

@@ -24,6 +24,7 @@ from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone
+from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
@@ -96,17 +97,24 @@ class CallerSide:
 
     def invite_body(self) -> None:
         """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
-        transport = self._request.connection.transport
-        if transport is not None and not self.started and not self.http10:
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.started and not self.http10:
+            self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises `CallerGone`."""
-        transport = self._request.connection.transport
+        self._begin().write(data)
+
+    def write_whole(self, message: bytes) -> None:
+        """Hand an answer that is whole to the transport. Raises `CallerGone`."""
+        self._begin().write_later(message)
+
+    def _begin(self) -> CallerConnection:
+        connection = self._request.connection
+        transport = connection.transport
         if transport is None or transport.is_closing():
             raise CallerGone
         self.started = True
-        transport.write(data)
+        return connection
 
     async def drained(self) -> None:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
@@ -138,7 +146,7 @@ class CallerSide:
 
     def done(self) -> Answered:
         """Everything is written."""
-        return Answered(self._request.connection, keep_alive=self._keep_alive)
+        return Answered.STAYS if self._keep_alive else Answered.ENDS
 
 
 async def pass_on(
@@ -174,14 +182,14 @@ def _send_bodiless(
     # A rewritten body would have another length than the one announced for HEAD.
     if length is not None and answer.status != 204 and transform is None:
         lines.append(b"Content-Length: %d\r\n" % length)
-    side.write(_head(side, answer.status, lines))
+    side.write_whole(_head(side, answer.status, lines))
 
 
 def _send_whole(
     side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], body: bytes
 ) -> None:
     lines.append(b"Content-Length: %d\r\n" % len(body))
-    side.write(_head(side, status, lines) + body)
+    side.write_whole(_head(side, status, lines) + body)
     exchange.status = status
     exchange.response_bytes = len(body)
 

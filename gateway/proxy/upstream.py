@@ -230,10 +230,10 @@ class Upstream:
         body = outgoing.body
         head = self._head(outgoing, authorization)
         if body is None:
-            connection.write(head + b"\r\n")
+            connection.write_whole(head + b"\r\n")
             return
         if whole is not None:
-            connection.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole))
+            connection.write_whole(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole))
         elif body.length is not None:
             connection.write(b"%sContent-Length: %d\r\n\r\n" % (head, body.length))
             await self._upload(connection, body, chunked=False)

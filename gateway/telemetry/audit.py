@@ -1,8 +1,8 @@
 """The audit trail: one JSON object a line for every exchange and every notable event.
 
-On the request's path a record costs one append. The loop's next tick renders what came together
-and hands it to a `Writer`, whose thread is the only one that touches the sink: a pipe that nobody
-reads or a full disk never blocks the loop.
+On the request's path a record costs one append. A few milliseconds later what came together is
+rendered and handed to a `Writer`, whose thread is the only one that touches the sink: a pipe that
+nobody reads or a full disk never blocks the loop.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
 turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
@@ -38,6 +38,8 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 # A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
+GATHER: Final = 0.005
+"""For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
 
 _log = get_logger("gateway.audit")
 
@@ -91,13 +93,13 @@ class Audit:
     def exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
         if not self._pending:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
         self._pending.append(exchange)
 
     def event(self, name: Event, /, **fields: object) -> None:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
         record: dict[str, Any] = {"event": name, "timestamp": self._iso(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
