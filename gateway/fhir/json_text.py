@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.link_map import Swap
@@ -65,7 +66,12 @@ WATCHED: Final = re.compile(
 
 def needles(swap: Swap) -> Needles:
     """The places in JSON that may belong to a URL under the bases."""
-    return Needles(swap.hosts, _SCHEME, b"\\u00")
+    return _needles(swap.hosts)
+
+
+@lru_cache(maxsize=64)
+def _needles(hosts: tuple[bytes, ...]) -> Needles:
+    return Needles(hosts, _SCHEME, b"\\u00")
 
 
 def masked(text: bytes) -> bytes:

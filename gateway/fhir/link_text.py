@@ -37,6 +37,13 @@ class Rewriter(Protocol):
         """The body ended; give the rest."""
 
 
+def is_free(lower: bytes, hosts: tuple[bytes, ...], escape: bytes) -> bool:
+    """Whether neither a host nor an escape, which may hide one, stands in text of lower case."""
+    if escape in lower:
+        return False
+    return not any(host in lower for host in hosts)
+
+
 class Needles:
     """The places where an absolute URL with one of the hosts begins, however it is spelled.
 
@@ -65,10 +72,9 @@ class Needles:
 
     def _found(self, lower: bytes) -> Iterator[int]:
         escape, hosts, reach = self._escape, self._hosts, self._reach
-        is_escaped = escape in lower
-        if not is_escaped and not any(host in lower for host in hosts):
+        if is_free(lower, hosts, escape):
             return
-        if not is_escaped and not any(other in lower for other in _OTHER_SPELLINGS):
+        if escape not in lower and not any(other in lower for other in _OTHER_SPELLINGS):
             for host in hosts:
                 yield from _plain(lower, b"://" + host)
             return

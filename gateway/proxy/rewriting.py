@@ -8,7 +8,7 @@ passes as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +21,7 @@ from gateway.fhir.links import (
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
+    surely_unchanged,
 )
 from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.proxy import strict
@@ -89,12 +90,13 @@ class Rewriting:
 class Translation:
     """Changes messages between a caller and the platform; without `links` no URL changes."""
 
-    __slots__ = ("_compressed", "_on_links", "links")
+    __slots__ = ("_compressed", "_on_links", "_unchanged", "links")
 
     def __init__(self, links: LinkMap | None, *, compressed: bool, on_links: OnLinks) -> None:
         self.links = links
         self._compressed = compressed
         self._on_links = on_links
+        self._unchanged = Passage(None if links is None else _translator(links))
 
     def query(self, query: str) -> str:
         """The query with absolute gateway URLs among its values made platform URLs."""
@@ -123,6 +125,8 @@ class Translation:
     ) -> Passage:
         """How an answer changes on its way to the caller, whose request had that header."""
         coding = answer.header(b"content-encoding")
+        if coding is None and self._surely_unchanged(answer, what):
+            return self._unchanged if warning is None else replace(self._unchanged, warning=warning)
         opened = (
             self._compressed
             and is_gzip(coding)
@@ -136,8 +140,16 @@ class Translation:
             transform = None if transform is None else InsideGzip(transform)
         elif (coding or "identity").strip().lower() != "identity":
             transform = None
-        translate = None if self.links is None else _translator(self.links)
-        return Passage(translate, transform, warning, opened=opened)
+        return replace(self._unchanged, transform=transform, warning=warning, opened=opened)
+
+    def _surely_unchanged(self, answer: Answer, what: Interaction) -> bool:
+        """Whether the body passes as it is, told at once; that it does not has to be found out."""
+        if self.links is None:
+            return True
+        if not answer.complete or what.code == "capabilities":
+            return False
+        kind = answer.header(b"content-type") or ""
+        return surely_unchanged(answer.prefetched, kind, self.links, "to-gateway")
 
     def _content(self, answer: Answer, what: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
