@@ -61,6 +61,17 @@ class Answer:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
 
+    def take_whole(self) -> bool:
+        """Take the whole body, if it has arrived already. Only to be called first."""
+        connection = self._connection
+        if connection is None:
+            return True
+        if not connection.complete:
+            return False
+        self._pieces = [connection.take()]
+        self._done()
+        return True
+
     async def prefetch(self, limit: int = PREFETCH) -> None:
         """Wait for the whole body or its first `limit` bytes. Raises `Broken`.
 

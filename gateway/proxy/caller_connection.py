@@ -15,7 +15,6 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import StreamReader
@@ -69,12 +68,13 @@ class CallerConnection(RequestHandler):
         "_head_bytes",
         "_header_since",
         "_held",
-        "_on_lost",
         "_peer_done",
         "_sink",
         "_turn_end",
         "_writable",
+        "forsaken_with_caller",
         "kept",
+        "memory",
         "opened_at",
         "payload",
         "peer",
@@ -93,13 +93,15 @@ class CallerConnection(RequestHandler):
         self._discarding = False
         self._peer_done: asyncio.Event | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._on_lost: Callable[[], None] | None = None
         self.peer = Peer("")
         self.secure = False
         self.kept = False
         self.opened_at = 0.0
-        # Of the request under way, set when it is made.
+        # Whatever the handler wants to remember of the requests before.
+        self.memory: object = None
+        # Of the request under way: its body, and whether nobody waits for it once its caller left.
         self.payload = EMPTY_PAYLOAD
+        self.forsaken_with_caller = False
 
     # What asyncio calls.
 
@@ -134,12 +136,13 @@ class CallerConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
+        task = self._task_handler
         if self._peer_done is not None:
             self._peer_done.set()
         super().connection_lost(exc)
         self._wake_writer()
-        if self._on_lost is not None:
-            self._on_lost()
+        if self.forsaken_with_caller and task is not None:
+            task.cancel()
 
     def _break_body(self) -> None:
         """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
@@ -291,10 +294,6 @@ class CallerConnection(RequestHandler):
         began = self.opened_at if not self.kept else self._header_since
         return began is not None and now - began < _FIRST_REQUEST
 
-    def notify_lost(self, callback: Callable[[], None] | None) -> None:
-        """Call back when the connection is lost; None takes that back."""
-        self._on_lost = callback
-
     def abort(self, *, reset: bool = False) -> None:
         """End the connection so that no answer looks complete; `reset` sends RST.
 
@@ -363,17 +362,12 @@ class CallerConnection(RequestHandler):
         began = self.kept or self.busy or self._messages or self._header_since is not None
         return not began and now - self.opened_at > header_timeout
 
-    def refuse_header(self) -> None:
+    async def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""
         self._header_since = None
         self._discarding = True
-        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
-        server = self._manager
-        if isinstance(server, CallerServer):
-            server.spawn(self._refuse_and_close(error))
-
-    async def _refuse_and_close(self, error: GatewayError) -> None:
         request = IncomingRequest(ERROR, EMPTY_PAYLOAD, self)
+        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
         await self._sink.refuse(request, error)
         await self.linger()
         self.force_close()

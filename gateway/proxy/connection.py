@@ -83,7 +83,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.started = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
-        self._fields_size = 0
         self._overhead = 0
         self._interim = 0
         self._in_interim = False
@@ -159,6 +158,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = self._clock() + self._idle_timeout
             await self._wait()
         self.deadline = NEVER
+        return self.take()
+
+    def take(self) -> bytes:
+        """The body bytes that arrived and were not read yet."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -284,13 +287,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; those of trailers and of surplus messages are dropped."""
-        if self.answer is not None or self.complete:
-            return
+        """One field; nobody looks at those of trailers and of surplus messages."""
         self._fields.append((name, value))
-        self._fields_size += len(name) + len(value)
-        if len(self._fields) > _MAX_FIELDS or self._fields_size > _MAX_OVERHEAD:
-            self._violate()
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""
@@ -301,7 +299,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._begin_interim(status)
             return
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0") or not 200 <= status <= 599:
+        valid = version in ("1.1", "1.0") and 200 <= status <= 599
+        if not valid or len(self._fields) > _MAX_FIELDS:
             self._violate()
             return
         try:

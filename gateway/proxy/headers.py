@@ -139,7 +139,6 @@ class RequestHeader:
 
     lines: list[bytes]
     values: dict[bytes, bytes]
-    request_id: str
     total_bytes: int
     ambiguous: bool
 
@@ -167,7 +166,7 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     connection = values.get(b"connection")
     if connection is not None and (named := named_fields(connection)):
         lines = without_named(lines, named)
-    return RequestHeader(lines, values, _request_id(values.get(b"x-request-id")), total, ambiguous)
+    return RequestHeader(lines, values, total, ambiguous)
 
 
 def named_fields(connection: bytes) -> set[bytes]:
@@ -181,10 +180,37 @@ def without_named(lines: list[bytes], named: set[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
-def _request_id(value: bytes | None) -> str:
+class _Randomness:
+    """Random bytes of the system, fetched for many requests at once."""
+
+    _ENOUGH = 256
+
+    def __init__(self) -> None:
+        self._left: list[str] = []
+
+    def digits(self) -> str:
+        """32 hexadecimal digits."""
+        if not self._left:
+            every = os.urandom(16 * self._ENOUGH).hex()
+            self._left = [every[at : at + 32] for at in range(0, len(every), 32)]
+        return self._left.pop()
+
+    def forget(self) -> None:
+        """Fetch anew."""
+        self._left.clear()
+
+
+_RANDOMNESS: Final = _Randomness()
+# Or a child process would go on with its parent's.
+os.register_at_fork(after_in_child=_RANDOMNESS.forget)
+
+
+def request_id(header: RequestHeader) -> str:
+    """The caller's X-Request-Id where it is a decent one, else a new one."""
+    value = header.values.get(b"x-request-id")
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value.decode("ascii")
-    digits = os.urandom(16).hex()
+    digits = _RANDOMNESS.digits()
     # A version 4 UUID (RFC 9562), made without the object that `uuid` makes of it.
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -114,7 +114,7 @@ class CallerServer(web.Server):
             if not isinstance(connection, CallerConnection):
                 continue
             if connection.overdue(now, timeout):
-                connection.refuse_header()
+                self.spawn(connection.refuse_header())
             elif connection.silent(now, timeout):
                 connection.force_close()
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

@@ -123,6 +123,13 @@ class UpstreamPool:
         self._active.add(connection)
         return connection
 
+    def take(self) -> UpstreamConnection | None:
+        """A kept connection, as `acquire` would give it, or None; does not wait."""
+        connection = self._take_idle()
+        if connection is not None:
+            self._active.add(connection)
+        return connection
+
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back; one in doubt is closed and never used again."""
         self._active.discard(connection)

@@ -30,7 +30,7 @@ from gateway.fhir.links import (
 )
 from gateway.proxy import strict
 from gateway.proxy.answer_header import AnswerFields
-from gateway.proxy.headers import passed_through_us, read_request
+from gateway.proxy.headers import passed_through_us, read_request, request_id
 from gateway.proxy.target import resolve
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
@@ -110,7 +110,7 @@ def request(data: bytes) -> None:
     for number, (message, payload) in enumerate(messages):
         header = read_request(message.raw_headers)
         _check_lines(header.lines)
-        assert AnswerFields(message.raw_headers).to_caller(header.request_id.encode("ascii"))
+        assert AnswerFields(message.raw_headers).to_caller(request_id(header).encode("ascii"))
         try:
             strict.check(message, header, max_header_bytes=65536)
             target = resolve(message.path, "/fhir")
