@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead
 
@@ -19,9 +18,15 @@ _TRICKLE: Final = 2.0
 
 
 class Answer:
-    """Owns its connection, if it has one, until it was read to the end or closed."""
+    """Owns its connection, if it has one, until it was read to the end or closed.
 
-    __slots__ = ("_connection", "_on_done", "_pieces", "head")
+    `content_coding` is the value of Content-Encoding, `content_length` as announced, also for HEAD.
+    """
+
+    __slots__ = (
+        *("_connection", "_on_done", "_pieces"),
+        *("content_coding", "content_length", "content_type", "fields", "framing", "status"),
+    )
 
     def __init__(
         self,
@@ -29,24 +34,19 @@ class Answer:
         connection: UpstreamConnection | None,
         on_done: Callable[[UpstreamConnection], None],
     ) -> None:
-        self.head = head
+        self.status = head.status
+        self.framing = head.framing
+        self.content_length = head.content_length
+        self.fields = head.fields
+        self.content_type = self.header(b"content-type")
+        self.content_coding = self.header(b"content-encoding")
         self._connection = connection
         self._on_done = on_done
         self._pieces: list[bytes] = []
 
-    @property
-    def status(self) -> int:
-        """The platform's status code."""
-        return self.head.status
-
-    @property
-    def fields(self) -> AnswerFields:
-        """The platform's header."""
-        return self.head.fields
-
     def header(self, name: bytes) -> str | None:
         """A field's first value as text; `name` in lower case."""
-        value = self.head.fields.values.get(name)
+        value = self.fields.values.get(name)
         return None if value is None else value.decode("latin-1")
 
     @property

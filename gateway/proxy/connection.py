@@ -58,6 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         idle_timeout: float,
         turn_end: TurnEnd,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._on_lost = on_lost
         self._turn_end = turn_end
@@ -129,14 +130,18 @@ class UpstreamConnection(asyncio.Protocol):
     async def drained(self) -> None:
         """Wait until the transport takes more; returns at once on a lost connection."""
         if self._write_paused and self.transport is not None:
-            self._drained = asyncio.get_running_loop().create_future()
+            self._drained = self._loop.create_future()
             await self._drained
 
     async def head(self) -> AnswerHead:
         """The final answer's head. Raises `Broken`."""
         while self.answer is None:
             self._raise_failure()
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         self.deadline = NEVER
         return self.answer
 
@@ -300,7 +305,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         version = self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
-        if not valid or len(self._fields) > _MAX_FIELDS:
+        if not valid or self._has_too_many_fields():
             self._violate()
             return
         try:
@@ -354,6 +359,14 @@ class UpstreamConnection(asyncio.Protocol):
         if status == 101 or self._interim > _MAX_INTERIM_ANSWERS:
             self._violate()
 
+    def _has_too_many_fields(self) -> bool:
+        if len(self._fields) > _MAX_FIELDS:
+            return True
+        # Counting costs more than all else here, and nearly every answer is shorter altogether.
+        if self._overhead <= _MAX_OVERHEAD:
+            return False
+        return sum(len(name) + len(value) for name, value in self._fields) > _MAX_OVERHEAD
+
     def _ended_cleanly(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""
         transport = self.transport
@@ -381,7 +394,7 @@ class UpstreamConnection(asyncio.Protocol):
             raise Broken("closed", reused=self.used > 1)
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 from gateway.proxy.answer_header import AnswerFields
 
@@ -17,13 +16,18 @@ class Framing(Enum):
     CLOSE = "close"
 
 
-class AnswerHead(NamedTuple):
+class AnswerHead:
     """Status line and header of an answer; `content_length` as announced, also for HEAD."""
 
-    status: int
-    fields: AnswerFields
-    framing: Framing
-    content_length: int | None
+    __slots__ = ("content_length", "fields", "framing", "status")
+
+    def __init__(
+        self, status: int, fields: AnswerFields, framing: Framing, content_length: int | None
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.framing = framing
+        self.content_length = content_length
 
 
 class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake

@@ -114,7 +114,7 @@ class Handler:
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
-            if not self._admission.admit(caller, fresh=request.fresh):
+            if not self._admission.admit(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
             body = self._composer.body(request, header, side)
@@ -128,10 +128,10 @@ class Handler:
             token = self._tokens.current(caller.credential) or (
                 await self._obtain(exchange, caller.credential)
             )
-            outgoing = await self._composer.compose(exchange, (target, header, links), body, what)
+            outgoing = await self._composer.compose(exchange, (target, known), body, what)
             answer = await self._forward(exchange, outgoing, caller, token)
             try:
-                examine(answer, what, header.text(b"accept"))
+                examine(answer, what, known.accept)
                 warning = await self._judge(answer, what, target, header, body)
                 passage = links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)

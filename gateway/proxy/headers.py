@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 PSEUDONYM: Final = b"dhp-gateway"
@@ -169,13 +170,14 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     return RequestHeader(lines, values, total, ambiguous)
 
 
-def named_fields(connection: bytes) -> set[bytes]:
+@lru_cache(maxsize=64)
+def named_fields(connection: bytes) -> frozenset[bytes]:
     """The fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
     named = {token.strip().lower() for token in connection.split(b",")}
-    return named - {b"close", b"keep-alive", b""}
+    return frozenset(named - {b"close", b"keep-alive", b""})
 
 
-def without_named(lines: list[bytes], named: set[bytes]) -> list[bytes]:
+def without_named(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
     """The lines but for those of these fields."""
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 

@@ -23,10 +23,11 @@ _SECRET: Final = (b"authorization", b"x-api-key")
 class Meeting:
     """A header that was judged, whom it named, and what translates for him.
 
-    `rules` is whose judgement it was; `remote` the address that the caller was seen at.
+    `rules` is whose judgement it was; `remote` the address that the caller was seen at; `lines` are
+    the fields as they go to the platform, `accept` is the value of Accept.
     """
 
-    __slots__ = ("_raw", "_rules", "caller", "header", "links", "remote")
+    __slots__ = ("_raw", "_rules", "accept", "caller", "header", "lines", "links", "remote")
 
     def __init__(
         self,
@@ -44,6 +45,8 @@ class Meeting:
         self.caller = caller
         self.remote = remote
         self.links = links
+        self.lines = links.lines(header)
+        self.accept = header.text(b"accept")
 
     @property
     def may_be_remembered(self) -> bool:

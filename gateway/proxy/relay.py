@@ -116,6 +116,11 @@ class CallerSide:
         self.started = True
         return connection
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the caller has yet to take what was written."""
+        return self._request.connection.writing_paused
+
     async def drained(self) -> None:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
         connection = self._request.connection
@@ -162,7 +167,7 @@ async def pass_on(
     if passage.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
     transform = passage.transform
-    if side.head_only or answer.head.framing is Framing.NONE:
+    if side.head_only or answer.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
     elif answer.complete and transform is None:
@@ -171,14 +176,15 @@ async def pass_on(
         await _send_changed(side, exchange, answer, lines, transform)
     else:
         await _stream(side, exchange, answer, lines, transform)
-    await side.drained()
+    if side.crowded:
+        await side.drained()
     return side.done()
 
 
 def _send_bodiless(
     side: CallerSide, answer: Answer, lines: list[bytes], transform: Transform | None
 ) -> None:
-    length = answer.head.content_length
+    length = answer.content_length
     # A rewritten body would have another length than the one announced for HEAD.
     if length is not None and answer.status != 204 and transform is None:
         lines.append(b"Content-Length: %d\r\n" % length)
@@ -237,7 +243,7 @@ async def _stream(
     lines: list[bytes],
     transform: Transform | None,
 ) -> None:
-    length = answer.head.content_length
+    length = answer.content_length
     if transform is not None:
         lines, length = without_digests(lines), None
     if length is None and side.http10:
@@ -274,7 +280,8 @@ async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chun
         return
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
     exchange.response_bytes += len(data)
-    await side.drained()
+    if side.crowded:
+        await side.drained()
 
 
 async def _collect(answer: Answer, transform: Transform | None) -> bytes:

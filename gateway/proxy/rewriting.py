@@ -27,6 +27,7 @@ from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
+from gateway.proxy.framing import Framing
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.relay import Passage
 
@@ -124,9 +125,9 @@ class Translation:
         self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
     ) -> Passage:
         """How an answer changes on its way to the caller, whose request had that header."""
-        coding = answer.header(b"content-encoding")
-        if coding is None and self._surely_unchanged(answer, what):
-            return self._unchanged if warning is None else replace(self._unchanged, warning=warning)
+        coding = answer.content_coding
+        if coding is None and warning is None and self._surely_unchanged(answer, what):
+            return self._unchanged
         opened = (
             self._compressed
             and is_gzip(coding)
@@ -148,14 +149,17 @@ class Translation:
             return True
         if not answer.complete or what.code == "capabilities":
             return False
-        kind = answer.header(b"content-type") or ""
+        if answer.framing is Framing.NONE:
+            # What HEAD announces is the length of a body that is not there to be looked at.
+            return False
+        kind = answer.content_type or ""
         return surely_unchanged(answer.prefetched, kind, self.links, "to-gateway")
 
     def _content(self, answer: Answer, what: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
         if what.resource == "Binary" or answer.status in _WITHOUT_BODY:
             return None
-        return self._counted(answer.header(b"content-type"), "to-gateway", what)
+        return self._counted(answer.content_type, "to-gateway", what)
 
     def _counted(
         self, content_type: str | None, direction: Direction, what: Interaction

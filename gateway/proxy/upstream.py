@@ -209,7 +209,7 @@ class Upstream:
             connection.write_whole(self._message(outgoing, authorization, whole or b""))
         try:
             answer = Answer(await connection.head(), connection, self._connections.release)
-            if answer.head.framing is Framing.CLOSE:
+            if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
             elif not answer.take_whole():
                 await answer.prefetch()
@@ -295,7 +295,7 @@ class Upstream:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
         await answer.prefetch(_HELD_BACK)
         if not answer.complete or not await is_complete(
-            answer.header(b"content-type"), answer.header(b"content-encoding"), answer.prefetched
+            answer.content_type, answer.content_coding, answer.prefetched
         ):
             raise Broken("truncated", reused=False)
 

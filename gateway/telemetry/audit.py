@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
@@ -116,7 +116,7 @@ class Audit:
         if self._writer.full:
             pending = self._indispensable(pending)
         if pending:
-            self._writer.put([line for record in pending for line in self._lines(record)])
+            self._writer.put(self._rendered(pending))
 
     def _indispensable(self, pending: list[Record]) -> list[Record]:
         """What is accepted beyond the backlog's limit: with `block`, what the platform has seen.
@@ -135,21 +135,16 @@ class Audit:
             self._writer.on_records("dropped", len(pending) - len(kept))
         return kept
 
-    def _lines(self, record: Record) -> Iterator[bytes]:
-        if isinstance(record, Exchange):
-            record = exchange_record(record, self._iso(record.started_at))
-        yield _render(record)
-        if self._translate is None:
-            return
-        try:
-            resource = self._translate(record)
-        except Exception as error:
-            # A bug must not cost the record itself. The message could quote it.
-            _log.error("no AuditEvent could be made", error=type(error).__name__)
-            return
-        if resource is not None:
-            head = {"event": "audit-event", "timestamp": record["timestamp"]}
-            yield _render({**head, "resource": resource})
+    def _rendered(self, pending: list[Record]) -> list[bytes]:
+        iso, translate = self._iso, self._translate
+        lines = []
+        for record in pending:
+            if isinstance(record, Exchange):
+                record = exchange_record(record, iso(record.started_at))
+            lines.append(_render(record))
+            if translate is not None:
+                lines += _translated(record, translate)
+        return lines
 
 
 class NullAudit:
@@ -166,6 +161,19 @@ class NullAudit:
     async def close(self, timeout: float) -> int:
         """Nothing to write, nothing lost."""
         return 0
+
+
+def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
+    try:
+        resource = translate(record)
+    except Exception as error:
+        # A bug must not cost the record itself. The message could quote it.
+        _log.error("no AuditEvent could be made", error=type(error).__name__)
+        return []
+    if resource is None:
+        return []
+    head = {"event": "audit-event", "timestamp": record["timestamp"]}
+    return [_render({**head, "resource": resource})]
 
 
 def _render(record: Mapping[str, Any]) -> bytes:
@@ -199,7 +207,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "interaction": exchange.interaction,
         "resource": exchange.resource,
         "resource_id": exchange.resource_id,
-        "query_params": [_name(name) for name in exchange.query_params],
+        "query_params": [*map(_name, exchange.query_params)],
         "status": exchange.status,
         "reason": exchange.reason,
         "upstream_status": exchange.upstream_status,
