@@ -11,10 +11,11 @@
 #   DHP_GATEWAY_ADMIN__ADDRESS                               127.0.0.1:9090 (default): /livez /readyz /metrics /status
 # Outside a pod callers come over the container's network, not over loopback. Then set LISTEN__ADDRESS to 0.0.0.0:8080, and say who may
 # call (`callers`) or that anybody may (DHP_GATEWAY_LISTEN__ALLOW_ANONYMOUS=true): without either the gateway refuses to start.
-# A settings file may be mounted instead: `docker run -v ./gateway.yaml:/etc/dhp-gateway.yaml:ro … run --config /etc/dhp-gateway.yaml`;
-# then set the health check's command too, as it reads the admin address from the settings.
+# A settings file may be mounted instead: `docker run -v ./settings:/etc/dhp-gateway:ro -e DHP_GATEWAY_CONFIG=/etc/dhp-gateway/gateway.yaml …`;
+# the health check reads it, too.
 #
-# Nothing is ever written: run it with a read-only root file system. It needs no capability and no /tmp.
+# Nothing is ever written: run it with a read-only root file system. It needs no capability and no /tmp. An audit in a file wants a volume
+# at /var/log/dhp-gateway, an outbox one at /var/lib/dhp-gateway.
 
 # Any image with Python 3.11 or newer, its venv module and the certificate authorities' roots, e.g. an in-house Debian with python3-venv.
 ARG BASE_IMAGE=python:3.13-slim
@@ -64,8 +65,11 @@ ENV PATH=/opt/dhp-gateway/bin:$PATH \
 COPY --from=build /opt/dhp-gateway /opt/dhp-gateway
 
 # Official Python images ship the standard library without byte code: one import of everything makes what the gateway uses, so that a start
-# on a read-only file system compiles nothing. It also shows that the image can run at all.
-RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app, gateway.cli, gateway.sandbox'
+# on a read-only file system compiles nothing. It also shows that the image can run at all, with whatever a setting may ask for.
+# The folders are for volumes, where there is an audit in a file or an outbox: a new volume of Docker's takes over owner and mode.
+RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app, gateway.cli, gateway.running, gateway.sandbox; \
+    import aiosqlite, asyncpg, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio' && \
+    install -d -o 10001 -g 10001 -m 0700 /var/log/dhp-gateway /var/lib/dhp-gateway
 
 # Both are filled in by deploy/build-image.sh.
 ARG VERSION=unknown

@@ -18,11 +18,11 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
 	@$(BIN)/python -m pytest $(TESTS)
 
-check: venv ## Format, lint, types, architecture, generated documents
+check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -p no:randomly tests/test_architecture.py tests/test_documents.py
+	@$(BIN)/python -m pytest -q -p no:randomly tests/test_architecture.py tests/test_documents.py tests/test_claims.py tests/test_security_page.py
 	@$(BIN)/hadolint Dockerfile
 
 fix: venv ## Format and mend what the linter can mend
@@ -34,7 +34,7 @@ docs: venv ## Regenerate the documents that are made from code
 
 site: venv ## Build the documentation as a site in site/; links and anchors are checked
 	@.ci/tools .venv-site docs/requirements.lock
-	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --config-file .mkdocs.yml $(ARGS)
 
 bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="--workloads small-32 --contenders gateway,envoy")
 	@$(BIN)/python -m benchmarks.bench $(ARGS)

@@ -9,24 +9,42 @@ Everything happens on the loopback interface.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import fcntl
 import json
 import os
 import platform
 import resource
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.chart import chart
 from benchmarks.contenders import GATEWAY, Contender, every_contender
-from benchmarks.prerequisites import REPOSITORY, provide_debian_programs
+from benchmarks.prerequisites import REPOSITORY, provide_debian_programs, provide_envoy
+from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, table
 from benchmarks.rounds import Bench, Entry, TooBusyError
 from benchmarks.surroundings import surroundings
 from benchmarks.watching import Figures
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 
 DIRECT = "direct"
+
+
+@dataclasses.dataclass(slots=True)
+class Report:
+    """All that was measured, and the reasons why workloads were not."""
+
+    results: list[Result] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    kept: int = 0
+    dropped: int = 0
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -70,16 +88,44 @@ def taking_part(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 def run(bench: Bench, workload: Workload, contenders: dict[str, Contender]) -> Result:
     """Measures one workload. Raises TooBusyError."""
-    upstream = bench.around.upstream(workload.upstream)
-    chosen = taking_part(workload, bench.options)
-    entries = [Entry(name, contenders[name], upstream) for name in chosen]
-    if workload.direct:
-        entries.append(Entry(DIRECT, None, upstream))
-    load = workload.load(bench.around.directory, contenders[GATEWAY].port)
-    samples = bench.rounds(entries, load, workload.seconds * bench.options.seconds)
+    dropped = bench.dropped
+    entries = list(entries_of(workload, bench, contenders))
+    if workload.measure is not None:
+        samples = workload.measure(bench, entries)
+    else:
+        assert workload.load is not None
+        load = workload.load(bench.around, contenders[GATEWAY].port)
+        samples = bench.rounds(entries, load, workload.seconds * bench.options.seconds)
     if workload.direct:
         _add_to_direct(samples)
-    return Result(workload.name, workload.title, workload.unit, samples)
+    if workload.also:
+        _divide_by_steady(samples)
+    dropped = bench.dropped - dropped
+    return Result(workload.name, workload.title, workload.unit, samples, dropped)
+
+
+def entries_of(
+    workload: Workload, bench: Bench, contenders: dict[str, Contender]
+) -> Iterator[Entry]:
+    """Who takes part, the platform itself last where it does."""
+    upstream = bench.around.upstream(workload.upstream)
+    for name in taking_part(workload, bench.options):
+        if workload.also and not contenders[name].fetches:
+            continue  # It would go on with its fixed token, whatever becomes of others.
+        yield Entry(name, contenders[name], upstream)
+        for addition, other in workload.also.items():
+            contender = dataclasses.replace(contenders[name], port=free_port())
+            yield Entry(f"{name}{addition}", contender, bench.around.upstream(other))
+    if workload.direct:
+        yield Entry(DIRECT, None, upstream)
+
+
+def _divide_by_steady(samples: dict[str, list[Figures]]) -> None:
+    """How much slower the slowest requests are while tokens change, round by round."""
+    for label, figures in samples.items():
+        if label.endswith(SHORT_LIVED):
+            for one, steady in zip(figures, samples[label.removesuffix(SHORT_LIVED)], strict=True):
+                one["p99_ratio"] = one["p99_us"] / steady["p99_us"]
 
 
 def _add_to_direct(samples: dict[str, list[Figures]]) -> None:
@@ -98,50 +144,111 @@ def cpu_model() -> str:
     return next(named, "unknown")
 
 
-def main() -> None:
-    """Runs the benchmark and prints the tables."""
-    options = read_options()
-    usable = sorted(os.sched_getaffinity(0))
-    if len(usable) < 2:
-        raise SystemExit("The benchmark needs two cores: one for the proxy, one for the load.")
-    proxy_core, load_core = usable[:2]
+def print_tables(results: Sequence[Result], descriptions: Mapping[str, str]) -> None:
+    """All tables, each with how many measurements it leaves out."""
+    for result in results:
+        print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
+        rounds = min(len(samples) for samples in result.samples.values())
+        print(f"\nRounds: {rounds}; disturbed measurements that were dropped: {result.dropped}")
+
+
+def revision() -> str:
+    """The commit that is measured, with a `+` when files differ from it."""
+    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Waits until this user's other benchmarks have ended: they would disturb each other."""
+    name = f"dhp-gateway-bench-{os.getuid()}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Waiting for another benchmark to end…", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def measure(options: argparse.Namespace, contenders: dict[str, Contender]) -> Report:
+    """All workloads, on the first two cores that this process may use."""
+    proxy_core, load_core = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {load_core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    provide_debian_programs("nginx", "haproxy", "wrk")
-    contenders = every_contender(options.beside)
-    started = time.monotonic()
-    results: list[Result] = []
-    left_out: dict[str, str] = {}
+    report = Report()
     with surroundings(load_core) as (around, own):
         bench = Bench(options, around, proxy_core, load_core, own)
-        for workload in WORKLOADS:
-            if workload.name in options.workloads:
-                print(f"{workload.name}: {workload.title}", file=sys.stderr)
-                try:
-                    results.append(run(bench, workload, contenders))
-                except (TooBusyError, SystemExit) as problem:
-                    print(f"  left out: {problem}", file=sys.stderr)
-                    left_out[workload.name] = str(problem)
-    descriptions = {name: one.description for name, one in contenders.items()}
-    for result in results:
-        print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
-    report = {
+        for workload in chosen(options):
+            print(f"{workload.name}: {workload.title}", file=sys.stderr)
+            try:
+                report.results.append(run(bench, workload, contenders))
+            except (TooBusyError, SystemExit) as problem:
+                print(f"  left out: {problem}", file=sys.stderr)
+                report.left_out[workload.name] = str(problem)
+    report.kept, report.dropped = bench.kept, bench.dropped
+    return report
+
+
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    """The workloads that are asked for."""
+    return [workload for workload in WORKLOADS if workload.name in options.workloads]
+
+
+def write(report: Report, options: argparse.Namespace, names: Mapping[str, str]) -> list[Path]:
+    """The files for programs and for eyes; gives their paths."""
+    content = {
+        "revision": revision(),
         "machine": {"system": platform.platform(), "cpu": cpu_model(), "python": sys.version},
         "options": vars(options),
-        "dropped": bench.dropped,
-        "left_out": left_out,
-        "workloads": {result.workload: machine_readable(result) for result in results},
+        "dropped": report.dropped,
+        "left_out": report.left_out,
+        "workloads": {result.workload: machine_readable(result) for result in report.results},
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    options.json.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    picture = chart(report.results, names)
+    if picture is None:
+        return [options.json]
+    drawing = options.json.with_suffix(".svg")
+    drawing.write_text(picture, encoding="utf-8")
+    return [options.json, drawing]
+
+
+def main() -> None:
+    """Runs the benchmark and prints the tables."""
+    options = read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that all is ended then, too.
+    if len(os.sched_getaffinity(0)) < 2:
+        raise SystemExit("The benchmark needs two cores: one for the proxy, one for the load.")
+    provide_debian_programs("nginx", "haproxy", "wrk")
+    if any("envoy" in taking_part(workload, options) for workload in chosen(options)):
+        provide_envoy()
+    contenders = every_contender(options.beside)
+    started = time.monotonic()
+    with one_at_a_time():
+        report = measure(options, contenders)
+    descriptions = {
+        f"{name}{addition}": f"{one.description}{addition}"
+        for name, one in contenders.items()
+        for addition in ("", SHORT_LIVED)
+    }
+    print_tables(report.results, descriptions)
+    written = write(report, options, descriptions)
     print(
-        f"\n{bench.kept} measurements, {bench.dropped} more dropped because others used the "
-        f"cores, {time.monotonic() - started:.0f} s; all figures: {options.json}"
+        f"\n{report.kept} measurements, {report.dropped} more dropped because others used the "
+        f"cores, {time.monotonic() - started:.0f} s; written: {', '.join(map(str, written))}"
     )
-    if left_out:
-        raise SystemExit(f"left out: {', '.join(left_out)}")
+    if report.left_out:
+        raise SystemExit(f"left out: {', '.join(report.left_out)}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("ended before all was measured") from None

@@ -29,10 +29,11 @@ class ClosedLoop:
         Raises SystemExit when an answer was not a success: such figures compare nothing.
         """
         url = f"http://127.0.0.1:{port}{self.path}"
-        options = ["-t1", f"-c{self.connections}", f"-d{max(1, round(seconds))}s", "-s", SCRIPT]
+        duration = f"-d{max(1, round(seconds))}s"
+        options = ["-t1", f"-c{self.connections}", duration, "-s", str(SCRIPT)]
         for line in self.fields:
             options += ["-H", line]
-        posted = ["--", "POST", self.body] if self.body else []
+        posted = ["--", "POST", str(self.body)] if self.body else []
         done = subprocess.run(
             [program("wrk") or "wrk", *options, url, *posted],
             capture_output=True,

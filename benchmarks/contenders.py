@@ -21,18 +21,24 @@ Prepare = Callable[[Surroundings, int, Upstream], Command]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One proxy under test; `prepare` gives the command that makes it listen on `port`."""
+    """One proxy under test; `prepare` gives the command that makes it listen on `port`.
+
+    `fetches` says that it asks the SSO for its token itself, `records` that it writes a line for
+    each request.
+    """
 
     name: str
     description: str
     prepare: Prepare
+    fetches: bool = True
+    records: bool = True
     port: int = field(default_factory=free_port)
 
 
 def gateway(
     *, program: Command = (), variant: str = GATEWAY, extra: dict[str, object] | None = None
 ) -> Prepare:
-    """How the gateway is started: with its defaults but for `extra`; audit to standard output."""
+    """How the gateway is started: with its defaults but for `extra`."""
     program = program or (Path(sys.executable).with_name("dhp-gateway"),)
 
     def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
@@ -48,16 +54,22 @@ def gateway(
             "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
             **(extra or {}),
         }
-        file = around.directory / f"{variant}.yaml"
+        file = around.directory / f"{variant}-{port}.yaml"
         file.write_text(json.dumps(settings))  # JSON is YAML
         return [*program, "run", "--config", file]
 
     return prepare
 
 
+def _gateway_with_file(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    audit = {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}
+    prepare = gateway(variant="gateway-file", extra={"audit": audit})
+    return prepare(around, port, upstream)
+
+
 def _usual_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     authority = [around.directory / "ca.pem"] if upstream.tls else []
-    script = [sys.executable, HERE / "usual_proxy.py"]
+    script: list[str | Path] = [sys.executable, HERE / "usual_proxy.py"]
     return [*script, str(port), upstream.origin, upstream.token_url, *authority]
 
 
@@ -65,7 +77,8 @@ def _envoy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     tls = (HERE / "envoy_tls.yaml").read_text() if upstream.tls else ""
     configuration = around.fill_in(
         "envoy.yaml",
-        "envoy.yaml",
+        f"envoy-{port}.yaml",
+        records=around.records(port),
         envoy_tls=tls.replace("@DIRECTORY@", str(around.directory)),
         port=port,
         upstream_port=upstream.port,
@@ -78,7 +91,8 @@ def _envoy(around: Surroundings, port: int, upstream: Upstream) -> Command:
 def _nginx(around: Surroundings, port: int, upstream: Upstream) -> Command:
     configuration = around.fill_in(
         "nginx_proxy.conf",
-        "proxy.conf",
+        f"nginx-{port}.conf",
+        records=around.records(port),
         port=port,
         upstream_port=upstream.port,
         scheme="https" if upstream.tls else "http",
@@ -91,7 +105,7 @@ def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     tls = f"ssl verify required ca-file {authority} sni str(localhost) verifyhost localhost"
     configuration = around.fill_in(
         "haproxy_proxy.cfg",
-        "proxy.cfg",
+        f"haproxy-{port}.cfg",
         port=port,
         upstream_port=upstream.port,
         haproxy_tls=tls if upstream.tls else "",
@@ -104,10 +118,16 @@ def every_contender(beside: Path | None = None) -> dict[str, Contender]:
     unaudited = gateway(variant="gateway-unaudited", extra={"audit": {"sink": "off"}})
     known = [
         Contender(GATEWAY, "this gateway, audit and metrics on", gateway()),
-        Contender("gateway-unaudited", "this gateway without audit", unaudited),
+        Contender("gateway-unaudited", "this gateway without audit", unaudited, records=False),
+        Contender(
+            "gateway-file",
+            "this gateway, audit in hash-chained files, synced to the disk",
+            _gateway_with_file,
+            records=False,
+        ),
         Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
-        Contender("nginx", "nginx, fixed token, JSON access log", _nginx),
-        Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy),
+        Contender("nginx", "nginx, fixed token, JSON access log", _nginx, fetches=False),
+        Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy, fetches=False),
         Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
     ]
     if beside is not None:

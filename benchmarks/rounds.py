@@ -1,21 +1,30 @@
-"""Contenders that take turns: each round measures one after the other, every time another first."""
+"""Contenders that take turns: each round measures one after the other, every time another first.
+
+Before anything is measured each must have shown that it does the work that is compared: that the
+SSO gave it a token, if it is to ask for one, and that it wrote a line for each request.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks.contenders import Contender
 from benchmarks.processes import Pinned, running
 from benchmarks.surroundings import MIB, READ, Surroundings, Upstream
-from benchmarks.watching import Figures, Watch
-from benchmarks.workloads import Load
+from benchmarks.watching import Figures, Load, Watch
 
 Samples = dict[str, list[Figures]]
+
+_FLUSHED = (
+    1.5  # Seconds after which the lines of a request are in the file; nginx and Envoy wait 1.
+)
 
 
 class TooBusyError(Exception):
@@ -55,41 +64,80 @@ class Bench:
             yield None
             return
         command = entry.contender.prepare(self.around, entry.port, entry.upstream)
-        errors = self.around.directory / f"{Path(entry.label).name}.err"
-        with running(command, self.proxy_core, errors) as process:
+        records = self.around.records(entry.port)
+        with running(command, self.proxy_core, records.with_suffix(".err"), records) as process:
             yield process
+        records.unlink()
 
     def rounds(self, entries: Sequence[Entry], load: Load, seconds: float) -> Samples:
         """The figures of each round, by the entries' labels.
 
-        Raises TooBusyError when others disturb again and again.
+        When others disturb again and again, those of the rounds before; raises TooBusyError if
+        there are none.
         """
         samples: Samples = {entry.label: [] for entry in entries}
         with contextlib.ExitStack() as stack:
-            running = {entry.label: stack.enter_context(self.started(entry)) for entry in entries}
-            before = {entry.label: _ready(entry, running[entry.label]) for entry in entries}
-            processes = [process for process in running.values() if process]
-            watch = Watch((self.proxy_core, self.load_core), [*self.own, *processes])
-            for number in range(self.options.rounds + 1):
+            running = {entry.label: stack.enter_context(self.ready(entry)) for entry in entries}
+            processes = {label: process for label, process in running.items() if process}
+            before = {label: _settled(process) for label, process in processes.items()}
+            watch = Watch((self.proxy_core, self.load_core), [*self.own, *processes.values()])
+            for entry in entries:  # Fills pools and caches.
+                load.run(entry.port, seconds / 2)
+            self._check_records(entries)
+            for number in range(1, self.options.rounds + 1):
                 first = number % len(entries)
-                for entry in (*entries[first:], *entries[:first]):
-                    process = running[entry.label]
-                    if number == 0:  # Fills pools and caches.
-                        load.run(entry.port, seconds / 2)
-                        continue
-                    figures = self._undisturbed(watch, process, load, entry, seconds)
-                    samples[entry.label].append(figures)
-                    self._tell(number, entry.label, figures)
-            for label, process in running.items():
-                for figures in samples[label] if process else ():
+                order = (*entries[first:], *entries[:first])
+                try:
+                    measured = {
+                        entry.label: self._turn(watch, entry, running[entry.label], load, seconds)
+                        for entry in order
+                    }
+                except TooBusyError:
+                    if number == 1:
+                        raise
+                    break
+                for label, one in measured.items():
+                    samples[label].append(one)
+            for label, process in processes.items():
+                for figures in samples[label]:
                     figures["growth_mib"] = (process.peak() - before[label]) / MIB
         return samples
 
-    def _undisturbed(
-        self, watch: Watch, process: Pinned | None, load: Load, entry: Entry, seconds: float
+    @contextlib.contextmanager
+    def ready(self, entry: Entry) -> Iterator[Pinned | None]:
+        """As `started`, once it has forwarded a request. Raises SystemExit if it has no token."""
+        given = self.around.counts()["tokens"]
+        with self.started(entry) as process:
+            if process is not None and entry.contender is not None:
+                process.until_answering(entry.port, READ)
+                if entry.contender.fetches and self.around.counts()["tokens"] == given:
+                    raise SystemExit(f"{entry.label} did not ask the SSO for a token")
+            yield process
+
+    def _turn(
+        self, watch: Watch, entry: Entry, process: Pinned | None, load: Load, seconds: float
     ) -> Figures:
+        figures = self.undisturbed(watch, process, functools.partial(load.run, entry.port, seconds))
+        self._forget_records(entry)
+        _tell(entry.label, figures)
+        return figures
+
+    def _check_records(self, entries: Sequence[Entry]) -> None:
+        """Raises SystemExit when one writes nothing about its requests, or does not forget it."""
+        time.sleep(_FLUSHED)
+        for entry in entries:
+            if entry.contender is None:
+                continue
+            written = self.around.records(entry.port).stat().st_size > 0
+            if written != entry.contender.records:
+                raise SystemExit(f"{entry.label} writes {'a' if written else 'no'} record")
+
+    def undisturbed(
+        self, watch: Watch, process: Pinned | None, measure: Callable[[], Figures]
+    ) -> Figures:
+        """Measures until nobody disturbs. Raises TooBusyError when that never happens."""
         for _ in range(self.options.attempts):
-            sample = watch.sample(process, lambda: load.run(entry.port, seconds))
+            sample = watch.sample(process, measure)
             if sample.others <= self.options.max_others:
                 self.kept += 1
                 return {**sample.figures, "others": sample.others}
@@ -97,16 +145,19 @@ class Bench:
             print(f"  dropped: others used {sample.others:.0%} of a core", file=sys.stderr)
         raise TooBusyError("others used the cores in every attempt; see --max-others")
 
-    def _tell(self, number: int, label: str, figures: Figures) -> None:
-        shown = ("rate", "cpu_us", "p50_us", "p99_us", "p999_us", "failed")
-        text = " ".join(f"{name} {figures[name]:,.1f}" for name in shown if name in figures)
-        print(f"  round {number} {label}: {text}", file=sys.stderr)
+    def _forget_records(self, entry: Entry) -> None:
+        """Keeps the disk from filling; everybody appends, so the file begins anew."""
+        if entry.contender is not None:
+            os.truncate(self.around.records(entry.port), 0)
 
 
-def _ready(entry: Entry, process: Pinned | None) -> int:
-    """Waits for the first answer; gives the memory that is in use then."""
-    if process is None:
-        return 0
-    process.until_answering(entry.port, READ)
+def _tell(label: str, figures: Figures) -> None:
+    shown = ("rate", "cpu_us", "p50_us", "p99_us", "p999_us", "failed")
+    text = " ".join(f"{name} {figures[name]:,.1f}" for name in shown if name in figures)
+    print(f"  {label}: {text}", file=sys.stderr)
+
+
+def _settled(process: Pinned) -> int:
+    """The memory in use now, in bytes; `peak` counts from here."""
     process.forget_peak()
     return process.memory().rss

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +74,17 @@ class Surroundings:
         port = self.files_tls if name == "tls" else int(getattr(self, name))
         return Upstream(port, self.python, tls=name == "tls")
 
+    def records(self, port: int) -> Path:
+        """Where the proxy that listens on `port` writes a line for each request."""
+        return self.directory / f"{port}.log"
+
+    def counts(self) -> dict[str, int]:
+        """So far: `tokens` given by the SSO, `seen` by the platform, requests `unauthorized`."""
+        url = f"http://127.0.0.1:{self.python}/counts"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            counted: dict[str, int] = json.load(answer)
+        return counted
+
     def fill_in(self, template: str, name: str, **values: object) -> Path:
         """Writes a configuration file from one beside this module."""
         text = (HERE / template).read_text()
@@ -83,22 +96,31 @@ class Surroundings:
         return file
 
     def write_documents(self) -> None:
-        """What the platform of files holds, and the keys of the TLS one."""
-        fhir = self.directory / "documents" / "fhir"
-        base = f"{self.upstream('files').origin}/fhir"
-        for path, content in {
-            READ: (HERE / "patient.json").read_bytes(),
-            PAGE: searchset(60 * KIB, base, query=PAGE.removeprefix("/fhir/")),
-            BUNDLE: searchset(LARGE, base, query=BUNDLE.removeprefix("/fhir/")),
-            BINARY: os.urandom(LARGE),
-        }.items():
-            file = fhir / path.removeprefix("/fhir/").partition("?")[0]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        """What the platform of files holds (the large ones come later), and the keys of TLS."""
+        self._write(READ, (HERE / "patient.json").read_bytes())
+        self._write(PAGE, self._searchset(60 * KIB, PAGE))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         issued = authority.issue_cert("localhost", "127.0.0.1")
         issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "platform.pem"))
+
+    def write_bundle(self) -> None:
+        """The large Bundle."""
+        self._write(BUNDLE, self._searchset(LARGE, BUNDLE))
+
+    def write_binary(self) -> None:
+        """The large Binary."""
+        self._write(BINARY, os.urandom(LARGE))
+
+    def _searchset(self, size: int, path: str) -> bytes:
+        base = f"{self.upstream('files').origin}/fhir"
+        return searchset(size, base, query=path.removeprefix("/fhir/"))
+
+    def _write(self, path: str, content: bytes) -> None:
+        fhir = self.directory / "documents" / "fhir"
+        file = fhir / path.removeprefix("/fhir/").partition("?")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
     def commands(self) -> dict[str, list[str | Path]]:
         """How the platform's programs are started."""

@@ -5,7 +5,8 @@
 `POST /oauth/token` gives TOKEN for an hour, `POST /oauth/short-lived` one that ends by itself:
 `until-` and the moment (monotonic, milliseconds), after which it is answered with 401. Everything
 else gets a small Patient (201 for POST) once the body, chunked or not, is there. `GET /counts`
-tells how many tokens were given and how many requests had no valid one.
+tells how many tokens were given, how many different ones were seen since, and how many requests
+had no valid one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Memory:
 
     def __init__(self, token: str) -> None:
         self.token = token
-        self.counts: Counter[str] = Counter(tokens=0, unauthorized=0)
+        self.counts: Counter[str] = Counter(tokens=0, seen=0, unauthorized=0)
+        self._last = b""
 
     def answer(self, method: bytes, target: bytes, head: bytes) -> bytes:
         """The answer to a request whose body has come."""
@@ -43,6 +45,9 @@ class Memory:
         if not bearer or (bearer.startswith(b"until-") and _over(bearer)):
             self.counts["unauthorized"] += 1
             return _answer(b"401 Unauthorized", FHIR, b"")
+        if bearer != self._last:
+            self._last = bearer
+            self.counts["seen"] += 1
         return _answer(b"201 Created" if method == b"POST" else b"200 OK", FHIR, PATIENT)
 
     def _issue(self, target: bytes) -> bytes:

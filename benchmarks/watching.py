@@ -7,10 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.processes import TICK, Pinned
 
 Figures = dict[str, float]
+
+
+class Load(Protocol):
+    """Something that asks a proxy for `seconds` and measures."""
+
+    def run(self, port: int, seconds: float) -> Figures:
+        """The figures, with `count` for how many there were of what CPU time is given for."""
 
 
 @dataclass(frozen=True, slots=True)

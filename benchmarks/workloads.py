@@ -2,66 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from benchmarks import surroundings as around
+from benchmarks import footprint
 from benchmarks.bulk import Bulk
 from benchmarks.closed_loop import ClosedLoop
 from benchmarks.open_loop import OpenLoop
 from benchmarks.pages import observation, transaction
-from benchmarks.surroundings import LARGE
-from benchmarks.watching import Figures
+from benchmarks.rounds import Bench, Entry, Samples
+from benchmarks.simulated_tokens import token_requests
+from benchmarks.surroundings import BINARY, BUNDLE, LARGE, PAGE, READ, Surroundings
+from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
 ALL = (*FAST, "usual")
+SHORT_LIVED = ", tokens of 2 s"
 
-
-class Load(Protocol):
-    """Something that asks a proxy for `seconds` and measures."""
-
-    def run(self, port: int, seconds: float) -> Figures:
-        """The figures, with `count` for how many there were of what CPU time is given for."""
+LoadOf = Callable[[Surroundings, int], Load]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """One way to use a proxy. `unit` is what is counted; `seconds` multiplies those of the options.
 
-    `load` is given a directory for files and the gateway's port, as callers know it. With `direct`
-    the platform itself is measured too, with `growth` how much memory the proxies take meanwhile.
+    `load` makes what asks; it is given the gateway's port, as callers know it. `measure` takes its
+    place where proxies do not take turns under load. `also` are further upstreams that each
+    contender is measured with, by what is added to its name. With `direct` the platform itself is
+    measured too, with `growth` how much memory the proxies take meanwhile.
     """
 
     name: str
     title: str
-    load: Callable[[Path, int], Load]
+    load: LoadOf | None = None
     upstream: str = "files"
     contenders: Sequence[str] = ALL
     unit: str = "request"
     seconds: float = 1
     direct: bool = False
     growth: bool = False
+    also: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[Bench, Sequence[Entry]], Samples] | None = None
 
 
-def _read(connections: int, *fields: str, path: str = around.READ) -> Callable[[Path, int], Load]:
-    return lambda directory, port: ClosedLoop(path, connections, fields)
+@dataclass(frozen=True, slots=True)
+class LookingAtTokens:
+    """Another load, and meanwhile at the platform: tokens that came, requests that it refused.
+
+    Tokens given by the SSO say less: contenders that are not being asked renew theirs too.
+    """
+
+    load: Load
+    around: Surroundings
+
+    def run(self, port: int, seconds: float) -> Figures:
+        """As the other load."""
+        before = self.around.counts()
+        figures = self.load.run(port, seconds)
+        after = self.around.counts()
+        figures["new_tokens"] = after["seen"] - before["seen"]
+        figures["refused"] = after["unauthorized"] - before["unauthorized"]
+        return figures
 
 
-def _create(directory: Path, port: int) -> Load:
-    body = directory / "create.json"
+def _read(connections: int, *fields: str, path: str = READ) -> LoadOf:
+    return lambda around, port: ClosedLoop(path, connections, fields)
+
+
+def _create(around: Surroundings, port: int) -> Load:
+    body = around.directory / "create.json"
     body.write_bytes(observation(3000))
     return ClosedLoop("/fhir/Observation", 32, body=body)
 
 
-def _upload_bundle(directory: Path, port: int) -> Load:
+def _download_bundle(around: Surroundings, port: int) -> Load:
+    around.write_bundle()
+    return Bulk(BUNDLE, LARGE)
+
+
+def _download_binary(around: Surroundings, port: int) -> Load:
+    around.write_binary()
+    return Bulk(BINARY, LARGE)
+
+
+def _upload_bundle(around: Surroundings, port: int) -> Load:
     body = transaction(LARGE, f"http://127.0.0.1:{port}/fhir")
     return Bulk("/fhir", LARGE, body=body)
 
 
-def _upload_binary(directory: Path, port: int) -> Load:
+def _upload_binary(around: Surroundings, port: int) -> Load:
     return Bulk("/fhir/Binary", LARGE, kind="application/pdf", body=bytes(LARGE))
+
+
+def _simulated(bench: Bench, entries: Sequence[Entry]) -> Samples:
+    return {
+        f"{rate} requests/s, tokens of {lifetime} s": [token_requests(rate, lifetime)]
+        for rate, lifetime in ((500, 300), (10, 300), (500, 3600), (500, 2))
+    }
 
 
 WORKLOADS = (
@@ -70,14 +107,14 @@ WORKLOADS = (
         "small-32",
         "read of 1.7 kB, 32 connections",
         _read(32),
-        contenders=(*ALL, "gateway-unaudited"),
+        contenders=(*ALL, "gateway-unaudited", "gateway-file"),
     ),
     Workload("small-256", "read of 1.7 kB, 256 connections", _read(256), contenders=FAST),
     Workload("create", "create of 3 kB, 32 connections", _create, upstream="creates"),
     Workload(
         "page",
         "search page of 60 kB, 32 connections; the gateway rewrites its links",
-        _read(32, path=around.PAGE),
+        _read(32, path=PAGE),
     ),
     Workload("tls", "read of 1.7 kB, 32 connections, TLS to the platform", _read(32), "tls"),
     Workload(
@@ -88,7 +125,7 @@ WORKLOADS = (
     Workload(
         "bundle-down",
         "Bundle of 50 MiB from the platform; the gateway rewrites its links",
-        lambda directory, port: Bulk(around.BUNDLE, LARGE),
+        _download_bundle,
         contenders=FAST,
         unit="MiB",
         seconds=0.5,
@@ -107,7 +144,7 @@ WORKLOADS = (
     Workload(
         "binary-down",
         "Binary of 50 MiB from the platform",
-        lambda directory, port: Bulk(around.BINARY, LARGE),
+        _download_binary,
         contenders=FAST,
         unit="MiB",
         seconds=0.5,
@@ -126,8 +163,30 @@ WORKLOADS = (
     Workload(
         "steady",
         "500 requests/s, each when it is due: latency and what the proxy adds to it",
-        lambda directory, port: OpenLoop(around.READ, 500),
+        lambda around, port: OpenLoop(READ, 500),
         seconds=2,
         direct=True,
+    ),
+    Workload(
+        "rollover",
+        "500 requests/s while tokens live an hour, and while they live 2 s",
+        lambda around, port: LookingAtTokens(OpenLoop(READ, 500), around),
+        upstream="python",
+        also={SHORT_LIVED: "rollover"},
+        contenders=("gateway", "envoy"),
+        seconds=5,
+    ),
+    Workload(
+        "tokens",
+        "token requests while a million requests pass, with the gateway's own life of a token and "
+        "a simulated clock",
+        measure=_simulated,
+        contenders=("gateway",),
+    ),
+    Workload("start", "from the start to the first forwarded request", measure=footprint.starts),
+    Workload(
+        "memory",
+        "memory after the first request, and with 1,000 idle connections",
+        measure=footprint.memory,
     ),
 )

@@ -32,6 +32,7 @@ from gateway.admin.status import Sources, Status
 from gateway.admin.traffic import Traffic
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
+from gateway.keeping import Keeping, open_outbox
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
 from gateway.proxy.listener import CallerServer
@@ -71,10 +72,11 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
         self._stopping = False
+        self._keeping: Keeping | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._expiries: dict[str, float] = {}
-        self._traffic = Traffic(time.monotonic, time.time)
+        self.traffic = Traffic(time.monotonic, time.time)
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -123,7 +125,9 @@ class Gateway:
         self._listening.remove_path()
         self._acceptor.close()
         self._cores.set_phase(Phase.STOPPED)
-        await self._drain(shutdown.drain_timeout)
+        await asyncio.gather(
+            self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
+        )
         await self._cut()
         self._event("stop", version=__version__)
         await self._stack.aclose()
@@ -148,6 +152,17 @@ class Gateway:
             if not (self._acceptor.arriving or self._cores.inflight or self._server.unfinished):
                 return
             await self._pause(_DRAIN_POLL)
+
+    async def _drain_outbox(self, timeout: float) -> None:
+        if self._keeping is None:
+            return
+        draining = asyncio.get_running_loop().create_task(self._keeping.drain(timeout))
+        hurried = asyncio.get_running_loop().create_task(self._hurry.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not draining.done():
+            await self._keeping.drain(0.0)
+        await draining
 
     async def _cut(self) -> None:
         """End what is left; each exchange is accounted for as aborted."""
@@ -177,8 +192,9 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            self._traffic.note,
+            self.traffic.note,
             tracing=open_tracing(self.settings, self._stack),
+            keeping=await self._open_outbox(),
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
@@ -188,11 +204,24 @@ class Gateway:
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
         await core.start()
+        if self._keeping is not None:
+            self._stack.push_async_callback(self._keeping.stop)
+            await self._keeping.start()
         self._watch()
         self.status = self._make_status()
         if self._shared is None:
             await self._open_admin()
         self._open_listener(tls)
+
+    async def _open_outbox(self) -> Keeping | None:
+        self._keeping = await open_outbox(
+            self.settings.outbox,
+            self._stack,
+            hold=lambda: self._cores.hold(),
+            metrics=self.metrics,
+            audit=self.audit,
+        )
+        return self._keeping
 
     async def _bind(self) -> None:
         if self._shared is not None:
@@ -249,8 +278,9 @@ class Gateway:
                 inflight=lambda: self._cores.inflight,
                 audit_available=lambda: self.audit.available,
                 draining=lambda: self._stopping,
+                outbox=lambda: None if self._keeping is None else self._keeping.report(),
             ),
-            self._traffic,
+            self.traffic,
         )
 
     def _open_listener(self, tls: Any) -> None:
@@ -293,12 +323,3 @@ def _require_strict_parser() -> None:
     """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise StartError("aiohttp is installed without its C parser; install its binary wheel")
-
-
-def new_event_loop() -> Any:
-    """uvloop's factory where there is one, else None for asyncio's own."""
-    try:
-        import uvloop  # not on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

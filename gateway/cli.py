@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from gateway import __version__
+from gateway.commands import outbox_app
+from gateway.commands.ending import (
+    CHECK_FAILED,
+    NO_START,
+    WRONG_USAGE,
+    ConfigOption,
+    load_settings,
+)
+from gateway.commands.ending import fail as _fail
 
 if TYPE_CHECKING:
     from gateway.config import Address, Problem, Settings
 
-CHECK_FAILED: Final = 1
-WRONG_USAGE: Final = 2
-NO_START: Final = 3
 _SIDES: Final = "sso|platform"
 
 cli = typer.Typer(
@@ -34,16 +40,6 @@ cli = typer.Typer(
     # Frames and colours are for people; logs and scripts get plain lines.
     rich_markup_mode="rich" if sys.stderr and sys.stderr.isatty() else None,
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        envvar="DHP_GATEWAY_CONFIG",
-        help="Settings file (YAML); environment variables are laid on top.",
-    ),
-]
 
 
 def main() -> None:
@@ -72,7 +68,7 @@ def options(
 @cli.command()
 def run(config: ConfigOption = None) -> None:
     """Run the gateway."""
-    settings = _load(config)
+    settings = load_settings(config)
     from gateway.reloading import SettingsSource
     from gateway.running import run as serve
     from gateway.wiring import StartError
@@ -182,7 +178,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     """Check the whole set-up, step by step, and say what to do about each fault."""
-    settings = _load(config)
+    settings = load_settings(config)
     from gateway.commands import doctor as command
 
     findings = asyncio.run(command.run(settings, None if as_json else typer.echo))
@@ -202,23 +198,6 @@ def schema() -> None:
     from gateway.config.schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-
-
-def _load(config: Path | None) -> Settings:
-    """The settings; prints every problem to stderr and ends with code 2 when there are any."""
-    from gateway.config import SettingsError, load
-
-    try:
-        return load(config, os.environ)
-    except SettingsError as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(WRONG_USAGE) from None
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.secho(f"dhp-gateway: {message}", err=True, fg="red")
-    raise typer.Exit(code)
 
 
 def _fail_to_start(error: Exception) -> NoReturn:
@@ -254,7 +233,7 @@ def _unreadable_files(settings: Settings) -> list[Problem]:
     for key, path in roots.items():
         if path is not None and not os.access(path, os.R_OK):
             found.append(Problem(key, f"{path}: cannot be read", hint))
-    return found + _unusable_secrets(settings)
+    return found + _unusable_secrets(settings) + _unusable_outbox(settings)
 
 
 def _unusable_secrets(settings: Settings) -> list[Problem]:
@@ -274,6 +253,27 @@ def _unusable_secrets(settings: Settings) -> list[Problem]:
             found.append(Problem(key, f"{where}{error.why}"))
         except SecretUnreadable:
             continue  # told already
+    return found
+
+
+def _unusable_outbox(settings: Settings) -> list[Problem]:
+    """What the outbox lacks, but for what opening its database would tell."""
+    if not settings.outbox.enabled:
+        return []
+    from gateway.config import Problem, SecretUnreadable
+    from gateway.outbox.opening import encryption_key, require_extra
+    from gateway.outbox.store import OutboxUnusable
+
+    found = []
+    for look in (encryption_key, require_extra):
+        try:
+            settings.outbox.encryption_key_source().read()
+            look(settings.outbox)
+        except SecretUnreadable:
+            continue  # told already
+        except OutboxUnusable as error:
+            key, _, why = str(error).partition(": ")
+            found.append(Problem(key, why))
     return found
 
 
@@ -326,6 +326,9 @@ def verify(
     raise typer.Exit(0 if verdict.bad is None else CHECK_FAILED)
 
 
+cli.add_typer(outbox_app.app, name="outbox")
+
+
 @cli.command()
 def token(
     credential: Annotated[
@@ -335,7 +338,7 @@ def token(
     show: Annotated[bool, typer.Option("--show", help="Print the token itself, too.")] = False,
 ) -> None:
     """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
-    settings = _load(config)
+    settings = load_settings(config)
     if credential not in settings.credentials:
         known = ", ".join(settings.credentials)
         _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)

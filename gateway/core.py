@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway import certificates, tracing, wiring
+from gateway import certificates, keeping, tracing, wiring
 from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -33,6 +33,7 @@ from gateway.proxy.admission import Admission, Phase
 from gateway.proxy.asking import Asking
 from gateway.proxy.circuit import Circuit, CircuitState
 from gateway.proxy.composing import Composer
+from gateway.proxy.delivering import Deliverer
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
@@ -68,6 +69,7 @@ class Surroundings:
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
     note: Callable[[Exchange], None] = _unnoted
     tracing: Tracing | None = None
+    keeping: keeping.Keeping | None = None
 
     def account(self, exchange: Exchange) -> None:
         """The end of every exchange: one update of the metrics and one audit record.
@@ -113,27 +115,19 @@ class Core:
 
     def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
-        # Without tracing nothing of it is in any request's way.
-        traced = around.tracing
-        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
         account: Callable[[Exchange], None] = around.account
-        if traced is not None:
-            account = traced.accounting(tracing.peers(settings), account)
-        upstream = upstream_type(
-            self._pool,
-            authority=wiring.authority(settings.platform.fhir_base_url),
-            restraint=Restraint(
-                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
-                RetryBudget(settings.retries.budget_ratio, time.monotonic),
-                self.circuit,
-            ),
-            uploads=UploadRoom(
-                settings.platform.max_connections // 2, settings.platform.connect_timeout
-            ),
-            on_retry=around.metrics.retry,
-        )
+        if around.tracing is not None:
+            account = around.tracing.accounting(tracing.peers(settings), account)
+        upstream = self._upstream(around)
         forwarder = Forwarder(upstream, tokens, around.metrics.retry)
         asking = Asking(forwarder, tokens, wiring.platform_path(settings))
+        # Queued writes go out with the callers' tokens, never with a person's.
+        self.deliverer = keeping.deliverer(
+            settings,
+            Forwarder(upstream, self.tokens, around.metrics.retry),
+            self.tokens,
+            credentials=self._sources,
+        )
         guard = self._guard(asking, around)
         packs = settings.platform.compression == "both"
         return Handler(
@@ -154,7 +148,27 @@ class Core:
                 guard=guard,
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
+                queueing=None if around.keeping is None else around.keeping.queueing(settings),
             ),
+        )
+
+    def _upstream(self, around: Surroundings) -> Upstream:
+        settings = self.settings
+        # Without tracing nothing of it is in any request's way.
+        traced = around.tracing
+        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
+        return upstream_type(
+            self._pool,
+            authority=wiring.authority(settings.platform.fhir_base_url),
+            restraint=Restraint(
+                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
+                RetryBudget(settings.retries.budget_ratio, time.monotonic),
+                self.circuit,
+            ),
+            uploads=UploadRoom(
+                settings.platform.max_connections // 2, settings.platform.connect_timeout
+            ),
+            on_retry=around.metrics.retry,
         )
 
     def _guard(self, asking: Asking, around: Surroundings) -> SearchGuard | None:
@@ -279,6 +293,12 @@ class Cores:
             for state, count in core.connections().items():
                 total[state] = total.get(state, 0) + count
         return total
+
+    def hold(self) -> tuple[Deliverer, Callable[[], None]]:
+        """What delivers queued writes now; it is there until the second is called."""
+        core = self.current
+        core.exchanges += 1
+        return core.deliverer, core.left
 
     def set_phase(self, phase: Phase) -> None:
         """Tell every core where in its life the gateway is."""

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway import system
 from gateway.config import Settings
 from gateway.telemetry import logs
 from gateway.wiring import StartError
@@ -20,7 +19,7 @@ from gateway.wiring import StartError
 def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
     """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
 
-    SIGHUP calls `reload`.
+    SIGHUP calls `reload`. On Windows SIGINT and SIGBREAK are Ctrl-C and Ctrl-Break.
     """
     stop = asyncio.Event()
 
@@ -29,10 +28,8 @@ def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio
             hurry()
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    ends = dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), signalled)
+    system.on_signals({**ends, "SIGHUP": reload})
     return stop
 
 
@@ -63,13 +60,6 @@ def guard_standard_files(settings: Settings) -> None:
                     "audit.sink: stdout is closed; give it a destination, or choose another sink"
                 ) from None
             os.open(os.devnull, os.O_RDWR)
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each exchange takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def settle_memory() -> None:

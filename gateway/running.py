@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.app import Gateway, new_event_loop
+from gateway import system
+from gateway.app import Gateway
 from gateway.config import Settings
 from gateway.process import (
     background,
     configure_logs,
     guard_standard_files,
     on_signals,
-    raise_file_limit,
     settle_memory,
 )
 from gateway.reloading import Reloader, Result, SettingsSource
@@ -47,9 +47,9 @@ class Service(Protocol):
 def run(settings: Settings, source: SettingsSource) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit code. Raises `StartError`."""
     guard_standard_files(settings)
-    raise_file_limit()
+    system.raise_file_limit()
     configure_logs(settings)
-    with asyncio.Runner(loop_factory=new_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
         return runner.run(_serve(settings, source))
 
 

@@ -20,6 +20,7 @@ from gateway.oauth.session import Session, digest
 from gateway.oauth.session_access import SessionAccess
 from gateway.oauth.session_store import SessionStore
 from gateway.oauth.sessions import Lifetimes, Sessions
+from gateway.oauth.sign_out import SignOut
 from gateway.oauth.tokens import Tokens
 from gateway.oauth.user_grants import UserEndpoint
 from gateway.oauth.user_tokens import RenewalManners, UserTokens
@@ -89,7 +90,9 @@ class SigningIn:
             time.monotonic,
         )
         client = _client(settings)
-        self._login = Login(client, endpoint, _provider(settings, around), store, self._sessions)
+        provider = _provider(settings, around)
+        self._login = Login(client, endpoint, provider, store, self._sessions)
+        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
 
     def door(self, handler: Handler, callers: Callers) -> Door:
         """What stands before the request path."""
@@ -98,7 +101,16 @@ class SigningIn:
         pages = SignInPages(
             self._rules,
             self._settings.fhir.default_language,
-            Surroundings(self._login, self._sessions, guests, events, time.monotonic, time.time),
+            Surroundings(
+                self._login,
+                self._sign_out,
+                self._sessions,
+                guests,
+                events,
+                self.tokens.was_accepted,
+                time.monotonic,
+                time.time,
+            ),
         )
         return Door(handler, pages, guests)
 
@@ -128,6 +140,7 @@ def _client(settings: Settings) -> LoginClient:
         redirect_uri=login.redirect_uri or "",
         scope=login.scope,
         authorize_url=settings.sso.authorize_url or "",
+        post_logout_redirect_uri=login.post_logout_redirect_uri,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway import system
 from gateway.config import Address
 from gateway.config.environment import variable_name
 from gateway.wiring import StartError
@@ -133,7 +134,7 @@ def _is_absent(error: OSError) -> bool:
 def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        system.claim_address(listening)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(place)  # type: ignore[arg-type]

@@ -29,9 +29,8 @@ class Notifier:
 
     def reloading(self) -> None:
         """The settings are being read again; `ready` ends that."""
-        self._send(
-            f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-        )
+        # systemd compares it with CLOCK_MONOTONIC, which on Linux is Python's, too.
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """The end has begun."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import resource
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gateway import system
 from gateway.config import (
     CallerSettings,
     CredentialSettings,
@@ -139,6 +139,7 @@ def _identification(
             if rate.requests_per_second is None
             else TokenBucket(rate.requests_per_second, rate.burst, clock),
             slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
+            outbox=caller.outbox,
         ),
         networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
         api_key=api_key,
@@ -218,8 +219,7 @@ def authority(base_url: str) -> bytes:
 
 def capacity(settings: Settings) -> Capacity:
     """How many callers may be connected: what open files allow, less what the rest needs."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    room = allowed - _OWN_FILES
+    room = system.open_files_allowed() - _OWN_FILES
     # Connections beyond a multiple of what is served at once only hold memory.
     most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
     return Capacity(

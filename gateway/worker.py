@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import system
 from gateway.admin.merging import snapshot
-from gateway.app import Gateway, Shared, new_event_loop
+from gateway.app import Gateway, Shared
 from gateway.auditing import Company
 from gateway.channel import Answering
 from gateway.config import Settings, SettingsError, load
-from gateway.process import background, configure_logs, raise_file_limit, settle_memory
+from gateway.process import background, configure_logs, settle_memory
 from gateway.sockets import inherited
 from gateway.wiring import StartError
 
@@ -58,8 +59,8 @@ def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
 
 def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:
     """Serve until the supervisor, or SIGTERM, ends it; gives the exit code."""
-    raise_file_limit()
-    with asyncio.Runner(loop_factory=new_event_loop()) as runner:
+    system.raise_file_limit()
+    with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
         return runner.run(_Worker(inheritance, environ).serve())
 
 

@@ -11,44 +11,59 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # What each part may import, besides itself and `gateway` (the version).
-_GROUND = {"errors", "secret", "retry_after"}
+_GROUND = {"errors", "secret", "retry_after", "system"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
-_PROCESS = {"wiring", "certificates", "shared_store", "sockets", "systemd", "core", "reloading"}
+_PROCESS = {
+    "system",
+    "wiring",
+    "certificates",
+    "shared_store",
+    "sockets",
+    "systemd",
+    "core",
+    "reloading",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "secret": set(),
     "retry_after": set(),
+    "system": set(),
     "exchange": _GROUND,
     "config": _GROUND,
     "fhir": _RECORD,
     "oauth": _RECORD,
     "telemetry": _RECORD,
-    "proxy": _RECORD | _KNOWLEDGE,
+    "proxy": _RECORD | _KNOWLEDGE | {"outbox"},
     "outbox": _RECORD | {"fhir"},
     "admin": _RECORD | _KNOWLEDGE | {"proxy"},
     "sandbox": set(),
     "wiring": _RECORD | _KNOWLEDGE | {"proxy"},
     "certificates": {"config", "wiring"},
     "shared_store": {"config", "oauth", "secret", "wiring"},
-    "sockets": {"config", "wiring"},
+    "sockets": {"config", "wiring", "system"},
     "systemd": set(),
     "signing_in": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates"},
     "tracing": {"config", "secret", "telemetry", "wiring", "certificates"},
-    "core": _RECORD | _KNOWLEDGE | {"proxy", "wiring", "certificates", "signing_in", "tracing"},
+    "keeping": {"config", "outbox", "proxy", "telemetry", "wiring"},
+    "core": _RECORD
+    | _KNOWLEDGE
+    | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping"},
     "reloading": {"config", "wiring", "certificates"},
     "auditing": {"config", "fhir", "telemetry", "wiring", "certificates"},
-    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing"} | _PROCESS,
+    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing", "keeping"} | _PROCESS,
     "channel": set(),
-    "process": {"config", "telemetry", "wiring"},
+    "process": {"config", "telemetry", "wiring", "system"},
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
     "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker"}
     | _PROCESS,
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
-    "commands": _RECORD | _KNOWLEDGE | {"app", "wiring", "certificates", "sockets", "sandbox"},
+    "commands": _RECORD
+    | _KNOWLEDGE
+    | {"app", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"},
     "cli": _RECORD
     | _KNOWLEDGE
-    | {"running", "worker", "reloading", "wiring", "sandbox", "commands"},
+    | {"running", "worker", "reloading", "wiring", "sandbox", "commands", "outbox"},
     "__main__": {"cli"},
     "__init__": set(),
 }

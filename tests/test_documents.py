@@ -70,16 +70,47 @@ def paragraphs(path: Path) -> list[str]:
     return re.split(r"\n(?=\n|[|*#])", path.read_text(encoding="utf-8"))
 
 
+def anchors(path: Path) -> set[str]:
+    """What `#…` may name in a document: its headings as GitHub, and the site, write them."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", without_blocks(path), re.MULTILINE):
+        text = re.sub(r"\]\([^)]*\)", "", heading).strip().lower()
+        slug = re.sub(r"[^\w -]", "", text).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return set(found)
+
+
+def without_blocks(path: Path) -> str:
+    """A document's text without blocks of code, whose comments are no headings."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_relative_link_leads_somewhere(path: Path) -> None:
     """The files that a document links to exist, and so do the sections in them."""
-    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_blocks(path)):
         name, _, section = target.partition("#")
         file = path.parent / name if name else path
         assert file.exists(), target
-        if section:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-            assert section in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings}
+        assert not section or section in anchors(file), target
+
+
+@pytest.mark.parametrize(
+    ("written", "anchor"),
+    [
+        ("## What is `not` protected, and why?", "what-is-not-protected-and-why"),
+        ("# Что дальше", "что-дальше"),
+        ("## One\n\n## One", "one-1"),
+        ("### The [log](a.md)", "the-log"),
+    ],
+)
+def test_an_anchor_is_its_heading(tmp_path: Path, written: str, anchor: str) -> None:
+    """Anchors are made as on GitHub; a comment in a block of code makes none."""
+    page = tmp_path / "page.md"
+    page.write_text(f"{written}\n\n```sh\n# No heading\n```\n", encoding="utf-8")
+    assert anchor in anchors(page)
+    assert "no-heading" not in anchors(page)
 
 
 def promised(texts: Iterable[str]) -> set[str]:

@@ -140,7 +140,24 @@ def test_every_lock_file_pins_by_sums_and_names_no_address(lock: str) -> None:
 
 def test_workflows_hold_no_known_mistake(tools: Path) -> None:
     """Zizmor, asked offline and strictly, finds nothing in the workflows."""
-    command = [tools / "zizmor", "--offline", "--persona=pedantic", "--no-progress", *WORKFLOWS]
+    command = [tools / "zizmor", "--offline", "--persona=pedantic", "--no-progress", ".github"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("vendor.github-workflows", WORKFLOWS),
+        ("vendor.dependabot", [ROOT / ".github" / "dependabot.yml"]),
+    ],
+    ids=["workflows", "dependabot"],
+)
+def test_files_have_the_form_that_github_expects(
+    tools: Path, schema: str, files: list[Path]
+) -> None:
+    """What GitHub reads is valid by the schemas that check-jsonschema brings along."""
+    command = [tools / "check-jsonschema", "--builtin-schema", schema, *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

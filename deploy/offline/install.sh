@@ -62,7 +62,7 @@ echo "Installed: $prefix/bin/dhp-gateway"
 etc=$destdir/etc/dhp-gateway
 install -d -m 0755 "$etc"
 install -d -m 0700 "$etc/secrets"
-[ -e "$etc/gateway.yaml" ] || install -m 0644 config/production.yaml "$etc/gateway.yaml"
+[ -e "$etc/gateway.yaml" ] || install -m 0644 systemd/gateway.yaml "$etc/gateway.yaml"
 [ -e "$etc/secrets/dhp_client_secret" ] || install -m 0600 /dev/null "$etc/secrets/dhp_client_secret"
 install -D -m 0644 systemd/dhp-gateway.sysusers "$destdir/usr/lib/sysusers.d/dhp-gateway.conf"
 sed "s|/opt/dhp-gateway/|$prefix/|g" systemd/dhp-gateway.service >"$destdir$home/share/dhp-gateway.service"
@@ -75,6 +75,7 @@ cat <<END
 Next:
   1. the client secret, alone, into /etc/dhp-gateway/secrets/dhp_client_secret   (root's, mode 0600; systemd hands it to the service)
   2. environment and client_id into /etc/dhp-gateway/gateway.yaml
-  3. systemctl enable --now dhp-gateway
-  4. systemctl status dhp-gateway; $prefix/bin/dhp-gateway healthcheck --config /etc/dhp-gateway/gateway.yaml
+  3. $prefix/bin/dhp-gateway doctor --config /etc/dhp-gateway/gateway.yaml
+  4. systemctl enable --now dhp-gateway    (after an upgrade: systemctl restart dhp-gateway)
+  5. curl http://127.0.0.1:8080/fhir/metadata
 END

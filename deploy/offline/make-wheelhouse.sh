@@ -4,6 +4,7 @@
 #   make wheelhouse                                          into dist/
 #   sh deploy/offline/make-wheelhouse.sh [DIRECTORY]         the same, by hand
 #
+#   WINDOWS  a version of Python such as 3.13: packs for that on a 64-bit Windows, as a zip file; any machine will do
 #   PYTHON   the interpreter to pack for, with pip and hatchling (make: that of .venv). Target and this machine must have the same minor
 #            version of Python, the same processor, and the target no older C library.
 #
@@ -22,7 +23,13 @@ fail() {
 "$python" -c 'import pip, hatchling' 2>/dev/null || fail "$python has no pip or no hatchling: \`make wheelhouse\` sees to both."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' gateway/__init__.py)
 [ -n "$version" ] || fail "gateway/__init__.py names no __version__."
-kind=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
+if [ -n "${WINDOWS:-}" ]; then
+    kind=cp$(printf %s "$WINDOWS" | tr -d .)-win32-AMD64
+    set -- --platform win_amd64 --implementation cp --python-version "$WINDOWS"
+else
+    kind=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
+    set --
+fi
 name=dhp-gateway-$version-$kind
 
 mkdir -p "$target"
@@ -32,15 +39,16 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 bundle=$work/$name
 mkdir -p "$bundle/wheels"
+cp requirements.lock "$bundle/requirements.lock"
+[ -z "${WINDOWS:-}" ] || "$python" deploy/offline/for_windows.py requirements.lock "$WINDOWS" >"$bundle/requirements.lock"
 
 echo "Fetching what requirements.lock names for $kind…" >&2
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-    --requirement requirements.lock --dest "$bundle/wheels"
+    "$@" --requirement "$bundle/requirements.lock" --dest "$bundle/wheels"
 SOURCE_DATE_EPOCH=315532800 "$python" -m pip wheel --quiet --disable-pip-version-check --no-index --no-build-isolation --no-deps --wheel-dir "$bundle/wheels" .
 
 # The gateway's own wheel gets its hash here, so that pip checks it like all others.
 wheel=$(cd "$bundle/wheels" && ls dhp_gateway-*.whl)
-cp requirements.lock "$bundle/requirements.lock"
 printf 'dhp-gateway==%s --hash=sha256:%s\n' "$version" "$(sha256sum "$bundle/wheels/$wheel" | cut -d ' ' -f 1)" >>"$bundle/requirements.lock"
 
 # pip itself comes along: Debian keeps it out of Python, in packages that a machine without a network may lack.
@@ -49,8 +57,16 @@ find "$bundle/pip" -name __pycache__ -prune -exec rm -rf {} +
 
 mkdir "$bundle/docs"
 cp docs/*.md "$bundle/docs/"
-cp -R config deploy/systemd "$bundle/"
-cp LICENSE CHANGELOG.md deploy/offline/install.sh "$bundle/"
+cp -R config "$bundle/"
+cp LICENSE CHANGELOG.md "$bundle/"
+if [ -n "${WINDOWS:-}" ]; then
+    cp deploy/windows/install.ps1 "$bundle/"
+    mkdir "$bundle/windows"
+    cp deploy/windows/dhp-gateway.xml deploy/windows/gateway.yaml "$bundle/windows/"
+else
+    cp -R deploy/systemd "$bundle/"
+    cp deploy/offline/install.sh "$bundle/"
+fi
 printf '%s\n' "$version" >"$bundle/VERSION"
 printf '%s\n' "$kind" >"$bundle/KIND"
 (cd "$bundle" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
@@ -58,5 +74,13 @@ printf '%s\n' "$kind" >"$bundle/KIND"
 # The same commit makes the same archive, whoever packs it: two people can compare.
 moment=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 chmod -R u=rwX,go=rX "$bundle"
-tar -C "$work" --sort=name --mtime="@$moment" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -n9 >"$target/$name.tar.gz"
-(cd "$target" && sha256sum "$name.tar.gz" | tee "$name.tar.gz.sha256")
+if [ -n "${WINDOWS:-}" ]; then
+    archive=$name.zip
+    find "$bundle" -exec touch --date "@$moment" {} +
+    rm -f "$target/$archive"
+    (cd "$work" && TZ=UTC "$python" -m zipfile -c "$target/$archive" "$name")
+else
+    archive=$name.tar.gz
+    tar -C "$work" --sort=name --mtime="@$moment" --owner=0 --group=0 --numeric-owner -cf - "$name" | gzip -n9 >"$target/$archive"
+fi
+(cd "$target" && sha256sum "$archive" | tee "$archive.sha256")

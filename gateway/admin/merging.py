@@ -27,6 +27,9 @@ _COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
     # The token that ends first, or 0 where a worker has none.
     "dhp_gateway_token_expiry_timestamp_seconds": min,
     "dhp_gateway_certificate_expiry_timestamp_seconds": min,
+    # All look at the same queue.
+    "dhp_gateway_outbox_entries": max,
+    "dhp_gateway_outbox_oldest_seconds": max,
 }
 _ACCUMULATING: Final = frozenset(("counter", "histogram", "summary"))
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway import __version__
 from gateway.admin.settings_shown import bare_url, shown
 from gateway.admin.status_merging import merge_status
+from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import PLATFORM_ERROR, Traffic
 from gateway.config import Settings
@@ -46,6 +47,8 @@ _CIRCUIT: Final = {
 }
 # `entries`: how many by state; `oldest_seconds`: how long the oldest waits, or None.
 Outbox = Mapping[str, Any]
+# Entries that nothing but a person's decision brings on.
+FOR_A_PERSON: Final = ("failed", "unclear")
 
 
 def _no_outbox() -> Outbox | None:
@@ -133,6 +136,8 @@ class Status:
             return "degraded", "circuit-half-open"
         if _worst(tokens) is not None:
             return "degraded", "renewal-fails"
+        if _needs_a_person(sources.outbox()):
+            return "degraded", "outbox-person"
         requests, errors = self._traffic.recent()
         if requests >= _ENOUGH and errors >= _MANY * requests:
             return "degraded", "many-errors"
@@ -199,10 +204,12 @@ def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
         "care": {**care, "text": WORDS[language][f"care:{care['reason']}"]},
         "language": language,
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
-        "errors": [
-            {**error, "text": _text(error["reason"], language)} for error in facts["errors"]
-        ],
+        "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
     }
+
+
+def _needs_a_person(outbox: Outbox | None) -> bool:
+    return outbox is not None and any(outbox["entries"].get(state) for state in FOR_A_PERSON)
 
 
 def _token(state: TokenState) -> dict[str, Any]:
@@ -237,7 +244,8 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
     return "token-refused" if failure == "refused" else "sso-unavailable"
 
 
-def _text(reason: str, language: str) -> str:
-    if reason == PLATFORM_ERROR:
-        return WORDS[language][PLATFORM_ERROR]
-    return text(reason, language)
+def _explained(reason: str, language: str) -> dict[str, str]:
+    """What a reason means, and what the people on duty do about it."""
+    words = WORDS[language]
+    meaning = words[reason] if reason == PLATFORM_ERROR else text(reason, language)
+    return {"text": meaning, "remedy": REMEDIES[language][reason]}

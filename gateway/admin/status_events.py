@@ -19,7 +19,9 @@ MAX_STREAMS: Final = 16
 _PATIENCE: Final = 10.0
 
 # What moves with time alone.
-_MOVING: Final = frozenset({"at", "uptime_seconds", "expires_in", "next_attempt_in", "from"})
+_MOVING: Final = frozenset(
+    {"at", "uptime_seconds", "expires_in", "next_attempt_in", "from", "oldest_seconds"}
+)
 
 HEADERS: Final = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",

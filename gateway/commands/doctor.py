@@ -6,6 +6,7 @@ a failed one is left out and says so. Every failure comes with what to do next.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -20,9 +21,11 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from gateway import system
 from gateway.certificates import platform_tls, sso_tls
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
+from gateway.commands.healthcheck import get_readiness
 from gateway.commands.ways import way_to
 from gateway.config import Address, SecretUnreadable, Settings
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
@@ -105,6 +108,9 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _permissions(check: str, path: Path, mode: int) -> Finding:
+    if not system.HAS_FILE_MODES:
+        hint = f"Look who may read it: icacls {path}"
+        return Finding(check, "ok", f"{path} can be read", hint)
     if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         detail = f"{path} may be read or changed by others (mode {stat.S_IMODE(mode):04o})"
         return Finding(check, "failed", detail, f"Run: chmod 0600 {path}")
@@ -112,6 +118,7 @@ def _permissions(check: str, path: Path, mode: int) -> Finding:
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
+    running = _is_running(settings.admin.address)
     for key, address in (
         ("listen.address", settings.listen.address),
         ("admin.address", settings.admin.address),
@@ -120,14 +127,25 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
         try:
             _try_to_listen(address)
         except OSError as error:
+            if running and error.errno == errno.EADDRINUSE:
+                yield Finding(check, "ok", f"{address} is in use by the gateway that runs")
+                continue
             reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
             hint = (
-                f"Another program listens there, perhaps this gateway itself; end it or change "
-                f"{key}. To see who it is: ss -ltnp"
+                f"Another program listens there; end it or change {key}. To see who it is: ss -ltnp"
             )
             yield Finding(check, "failed", f"{address} is not free: {reason}", hint)
         else:
             yield Finding(check, "ok", f"{address} is free")
+
+
+def _is_running(address: Address) -> bool:
+    """Whether a gateway answers at the operators' address."""
+    try:
+        _, body = get_readiness(address)
+    except (OSError, ValueError):
+        return False
+    return "ready" in body
 
 
 def _try_to_listen(address: Address) -> None:
@@ -138,7 +156,7 @@ def _try_to_listen(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        system.claim_address(probe)
         probe.bind((address.host, address.port))
         probe.listen(1)
 

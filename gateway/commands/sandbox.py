@@ -7,13 +7,12 @@ the two the way an operator would: by URLs and a credential.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway import sockets
-from gateway.app import Gateway, new_event_loop
+from gateway import sockets, system
+from gateway.app import Gateway
 from gateway.config import Address, Settings
 from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.telemetry import logs
@@ -41,15 +40,13 @@ class Demo:
 def run(demo: Demo, say: Say) -> None:
     """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
     logs.configure("warning", "console")
-    with asyncio.Runner(loop_factory=new_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
         runner.run(_serve(demo, say))
 
 
 async def _serve(demo: Demo, say: Say) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    system.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     demo = await _with_free_addresses(demo)
     platform = Sandbox(demo.platform, log=say)
     await platform.start()

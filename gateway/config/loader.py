@@ -79,8 +79,6 @@ class _Check:
             if setting in found or _any_below(looked_at, settled):
                 continue
             found.add(setting)
-            if finding.settles:
-                settled.append(setting)
             source = self._source(setting)
             self._problems.append(Problem(dotted(setting), finding.message, finding.hint, source))
 

@@ -131,6 +131,11 @@ class LoginSettings(Section):
         description="The URL of `/auth/callback` as browsers know it and as the SSO has it "
         "registered.",
     )
+    post_logout_redirect_uri: EndpointUrl | None = Field(
+        default=None,
+        description="Where the SSO leads the browser after its own sign-out, as it has it "
+        "registered; null: it stays there.",
+    )
     scope: Text | None = Field(default=None, description="The scope asked for; null: none is sent.")
     session_lifetime: PositiveSeconds = Field(
         default=28800,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from gateway.config import shape
-from gateway.config.availability import UNAVAILABLE
 from gateway.config.environment import variable_name
 from gateway.config.problems import Setting
 from gateway.config.section import Section
@@ -137,19 +136,8 @@ def _table_line(row: _Row) -> str:
     variable = f"in `{variable}`" if in_list else f"`{variable.replace('*', '<NAME>')}`"
     by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
     default = "by `environment`" if by_environment else _default(row)
-    missing = f" *{note}*" if (note := _missing_yet(row)) else ""
-    cells = (f"`{row.name}`", variable, _type(row.annotation), default, row.meaning + missing)
+    cells = (f"`{row.name}`", variable, _type(row.annotation), default, row.meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _missing_yet(row: _Row) -> str:
-    """What this version cannot do with a key, as a sentence; empty for most."""
-    key = ".".join(str(part) for part in row.setting)
-    for unavailable, values in UNAVAILABLE:
-        if unavailable == key:
-            which = ", ".join(f"`{value}`" for value in values)
-            return f"Not available in this version{': ' + which if which else ''}."
-    return ""
 
 
 def _default(row: _Row) -> str:
@@ -208,9 +196,7 @@ def _yaml_group(section: type[Section], setting: Setting) -> Iterator[str]:
 def _yaml_key(row: _Row) -> Iterator[str]:
     indent = "  " * (len(row.setting) - 1)
     width = 98 - len(indent)
-    for line in textwrap.wrap(
-        f"{row.meaning} {_missing_yet(row)}", width, break_on_hyphens=False, break_long_words=False
-    ):
+    for line in textwrap.wrap(row.meaning, width, break_on_hyphens=False, break_long_words=False):
         yield f"{indent}# {line}"
     inner = _inner(row)
     if inner is None:

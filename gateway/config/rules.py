@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.config.availability import unavailable
+from gateway import system
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
 from gateway.config.settings import Settings
@@ -20,22 +20,34 @@ from gateway.config.values import Address
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken rule: at which key, what is wrong, what to do.
-
-    With `settles` nothing else is said about what depends on that key.
-    """
+    """A broken rule: at which key, what is wrong, what to do."""
 
     setting: Setting
     message: str
     hint: str
     concerns: tuple[Setting, ...] = ()
-    settles: bool = False
 
 
 def find(settings: Settings) -> Iterator[Finding]:
-    """Everything that breaks a rule; what is not available comes first."""
+    """Everything that breaks a rule."""
     for rule in RULES:
         yield from rule(settings)
+
+
+def _system(settings: Settings) -> Iterator[Finding]:
+    """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
+    for section in ("listen", "admin"):
+        if getattr(settings, section).address.path is not None and not system.HAS_UNIX_SOCKETS:
+            yield Finding((section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port")
+    if system.SHARES_FILES:
+        return
+    if settings.audit.sink == "file":
+        yield Finding(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")
+    if settings.workers > 1:
+        yield Finding(("workers",), "is more than 1", f"{_NOT_HERE}: use 1")
+
+
+_NOT_HERE: Final = "that is not to be had on this operating system"
 
 
 def _plaintext(settings: Settings) -> Iterator[Finding]:
@@ -283,14 +295,8 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
 
 
-def _availability(settings: Settings) -> Iterator[Finding]:
-    for path in unavailable(settings):
-        hint = "leave it at its default"
-        yield Finding(path, "is not available in this version", hint, settles=True)
-
-
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
-    _availability,
+    _system,
     _plaintext,
     _anonymous,
     _listeners,

@@ -309,8 +309,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "been out of reach for long."
         ),
         (
-            "Mend the line first; raise the limits if there is disk space. The outbox is not "
-            "available in this version."
+            "Mend the line first: what waits is then delivered by itself. `dhp-gateway outbox "
+            "list` shows what waits for a person. Raise the limits if there is disk space."
         ),
     ),
     "shutting-down": Guidance(

@@ -146,7 +146,18 @@ class TokenEndpoint:
         response = parse_token_response(answer.body, asked, self._settings.default_lifetime)
         return response, answer
 
-    async def _send(self, grant: Grant, cookie: str | None) -> Answer | TokenRequestError:
+    async def tell(self, grant: Grant, url: str) -> None:
+        """Send what brings no token to another address of the SSO; raises `TokenRequestError`."""
+        wall_now = self._wall_clock()
+        answer = await self._send(grant, None, url)
+        if isinstance(answer, TokenRequestError):
+            raise answer
+        if not 200 <= answer.status < 300:
+            raise failure(answer, wall_now)
+
+    async def _send(
+        self, grant: Grant, cookie: str | None, url: str | None = None
+    ) -> Answer | TokenRequestError:
         """Errors are returned: raised here they would carry aiohttp's, which show the request."""
         settings = self._settings
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
@@ -155,7 +166,7 @@ class TokenEndpoint:
             async with (
                 asyncio.timeout(settings.timeout),
                 self._session.post(
-                    settings.token_url,
+                    url or settings.token_url,
                     data=body.encode(),
                     headers=headers,
                     allow_redirects=False,

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
@@ -53,6 +52,7 @@ class LoginClient:
     redirect_uri: str
     scope: str | None
     authorize_url: str
+    post_logout_redirect_uri: str | None = None
 
     @property
     def is_openid(self) -> bool:
@@ -134,17 +134,6 @@ class Login:
         person = _person(made, claims)
         identifier, session = await self._sessions.begin(person, made.token, made.renewal)
         return Arrival(Secret(identifier), session, sign_in.return_to)
-
-    async def end_session_url(self) -> str | None:
-        """Where the SSO itself can be signed out from (OpenID Connect RP-Initiated Logout).
-
-        Without an `id_token_hint`: no token ever stands in a URL.
-        """
-        metadata = await self._provider.metadata()
-        if metadata is None or metadata.end_session_endpoint is None:
-            return None
-        params = [("client_id", self._client.client_id)]
-        return str(add_params_to_uri(metadata.end_session_endpoint, params))
 
     async def _redeem(
         self, answer: Mapping[str, str], sign_in: SignIn

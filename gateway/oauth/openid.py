@@ -36,6 +36,7 @@ _LEEWAY: Final = 60
 # Seconds for which what was found, or was not, is believed.
 _FOUND: Final = 3600.0
 _MISSED: Final = 60.0
+_NO_KEYS: Final = 1.0
 # Nobody waits longer for what may not exist.
 _PATIENCE: Final = 3.0
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
@@ -53,6 +54,7 @@ class Metadata:
     authorization_endpoint: str | None
     jwks_uri: str | None
     end_session_endpoint: str | None
+    revocation_endpoint: str | None
     names_issuer: bool
 
 
@@ -88,6 +90,7 @@ class Provider:
         self._keys: KeySet | None = None
         self._fetch_keys_from = 0.0
         self._lock = asyncio.Lock()
+        self._keys_lock = asyncio.Lock()
 
     async def metadata(self) -> Metadata | None:
         """The SSO's document, None where there is none; what was found once stays known."""
@@ -111,6 +114,24 @@ class Provider:
             raise IdTokenError("iss")
         return claims
 
+    async def verified(self, token: str) -> dict[str, Any]:
+        """The claims of a JWT that the SSO's keys have signed; nothing of them is checked.
+
+        Raises `IdTokenError`, also where the SSO has no keys.
+        """
+        metadata = await self.metadata()
+        if metadata is None or metadata.jwks_uri is None:
+            raise IdTokenError("keys")
+        for attempt in (1, 2):
+            keys = await self._key_set(metadata.jwks_uri, renew=attempt == 2)
+            if keys is None:
+                raise IdTokenError("keys")
+            try:
+                return dict(jwt.decode(token, keys, algorithms=_ALGORITHMS).claims)
+            except (JoseError, ValueError):
+                continue  # its key may be newer than ours
+        raise IdTokenError("signature")
+
     def _check(self, claims: Mapping[str, Any], client_id: str, nonce: str | None) -> None:
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
@@ -127,25 +148,18 @@ class Provider:
     async def _decode(self, id_token: str, metadata: Metadata | None) -> dict[str, Any]:
         if metadata is None or metadata.jwks_uri is None:
             return _unsigned(id_token)
-        for attempt in (1, 2):
-            keys = await self._key_set(metadata.jwks_uri, renew=attempt == 2)
-            if keys is None:
-                raise IdTokenError("keys")
-            try:
-                return dict(jwt.decode(id_token, keys, algorithms=_ALGORITHMS).claims)
-            except (JoseError, ValueError):
-                continue  # its key may be newer than ours
-        raise IdTokenError("signature")
+        return await self.verified(id_token)
 
     async def _key_set(self, jwks_uri: str, *, renew: bool) -> KeySet | None:
-        due = self._clock() >= self._fetch_keys_from
-        if self._keys is None or (renew and due):
-            document = await self._get(jwks_uri)
-            self._fetch_keys_from = self._clock() + _MISSED
-            try:
-                self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
-            except (JoseError, ValueError, KeyError, TypeError):
-                _log.warning("the SSO's keys cannot be read")
+        # Whoever sends tokens of unknown keys must not make many requests of it.
+        async with self._keys_lock:
+            if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
+                document = await self._get(jwks_uri)
+                self._fetch_keys_from = self._clock() + (_MISSED if document else _NO_KEYS)
+                try:
+                    self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
+                except (JoseError, ValueError, KeyError, TypeError):
+                    _log.warning("the SSO's keys cannot be read")
         return self._keys
 
     async def _discover(self) -> Metadata | None:
@@ -188,13 +202,22 @@ def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:
         # Nothing that is protected by TLS leads to what is not.
         return value if value.startswith(("https://", f"{scheme}://")) else None
 
+    issuer = str(document["issuer"])
     return Metadata(
-        issuer=str(document["issuer"]),
+        issuer=issuer,
         authorization_endpoint=url("authorization_endpoint"),
         jwks_uri=url("jwks_uri"),
         end_session_endpoint=url("end_session_endpoint"),
+        # It is sent refresh tokens, which are nobody's but the SSO's.
+        revocation_endpoint=_within(issuer, url("revocation_endpoint")),
         names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
+
+
+def _within(issuer: str, url: str | None) -> str | None:
+    if url is None or urlsplit(url)[:2] != urlsplit(issuer)[:2]:
+        return None
+    return url
 
 
 def _unsigned(id_token: str) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Pace:
     """What this process, and no other, knows of a session's renewals.
 
     `rejected` is a token that the platform refused, `flight` the renewal under way; `renew_from`
-    and `failures` pace what failed, `pause_until` and `refusals` what the platform refused again.
+    and `failures` pace what failed, `pause_until` and `refusals` what the platform refused again;
+    `accepted` tells that it took a token.
     `unsaved` is what the SSO gave and the store has not taken yet.
     """
 
@@ -60,6 +61,7 @@ class Pace:
     pause_until: float = 0.0
     refusals: int = 0
     unsaved: Session | None = None
+    accepted: bool = False
 
     def put_off(self, now: float, retry_after: float | None = None) -> None:
         """A renewal failed: the next one not at once."""

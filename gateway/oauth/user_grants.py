@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
@@ -28,6 +29,19 @@ class UserGrant:
     def body(self) -> str:
         """The form without the client's authentication."""
         return str(prepare_token_request(self.grant_type, **self.params))
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A refresh token that is to be forgotten (RFC 7009 section 2.1)."""
+
+    authenticate: ClientAuthentication = field(repr=False)
+    refresh_token: Secret
+
+    def body(self) -> str:
+        """The form without the client's authentication."""
+        params = {"token": self.refresh_token.reveal(), "token_type_hint": "refresh_token"}
+        return urlencode(params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,10 @@ class UserEndpoint:
         grant = UserGrant(self._authenticate, "refresh_token", params)
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
         return self._made(await self._endpoint.redeem(grant, cookie or None), renewal)
+
+    async def revoke(self, url: str, refresh_token: Secret) -> None:
+        """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
+        await self._endpoint.tell(Revocation(self._authenticate, refresh_token), url)
 
     def _made(self, answered: tuple[TokenResponse, Answer], before: Renewal) -> UserToken:
         response, answer = answered

@@ -137,7 +137,11 @@ class UserTokens:
             self._others.accepted(credential, token)
             return
         pace = self._renewals.pace(credential.session)
-        pace.refusals, pace.pause_until = 0, 0.0
+        pace.refusals, pace.pause_until, pace.accepted = 0, 0.0, True
+
+    def was_accepted(self, session: Session) -> bool:
+        """Whether the platform took a token of the session, as far as this process knows."""
+        return self._renewals.pace(session).accepted
 
     async def finish(self) -> None:
         """Wait for the renewals under way: a refresh token that works once must not be lost."""

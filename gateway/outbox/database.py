@@ -7,7 +7,7 @@ import contextlib
 import os
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -119,7 +119,14 @@ class PostgresDatabase:
             # A restarted server is noticed before a transaction begins, not in it.
             pool_pre_ping=True,
             pool_timeout=_BUSY,
-            connect_args={**address, **timeouts, "ssl": tls},
+            isolation_level="READ COMMITTED",
+            connect_args={
+                **address,
+                **timeouts,
+                "ssl": tls,
+                # Whatever the server's default is: kept means on its disk.
+                "server_settings": {"synchronous_commit": "on"},
+            },
         )
 
     @contextlib.asynccontextmanager
@@ -152,12 +159,23 @@ class PostgresDatabase:
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
-        # The driver's text may quote what it was given.
-        raise OutboxUnavailable(type(error).__name__) from None
+        raise OutboxUnavailable(_name(error)) from None
+    except Exception as error:
+        # What asyncpg raises while it connects; it may be missing, so that it cannot be named.
+        if not type(error).__module__.startswith("asyncpg."):
+            raise
+        raise OutboxUnavailable(_name(error)) from None
+
+
+def _name(error: Exception) -> str:
+    """Without the driver's text, which may quote what it was given."""
+    original = getattr(error, "orig", None) or error
+    original = original.__cause__ or original
+    return str(getattr(original, "sqlite_errorname", type(original).__name__))
 
 
 def _make_private(path: Path) -> None:

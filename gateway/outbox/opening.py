@@ -1,4 +1,14 @@
-"""Opens the store that `outbox.url` names. The only module that asks for the extra `outbox`."""
+"""Opens the store that `outbox.url` names, and makes what works on it.
+
+    async with opened(settings.outbox) as store:
+        delivery = delivery_of(store, settings.outbox, sender, observe)
+        outbox = outbox_of(store, settings.outbox, observe, delivery.wake)
+        running = loop.create_task(delivery.run())
+        ...
+        await delivery.drain(grace)  # then `running` ends
+
+The only module that asks for the extra `outbox`. Commands need no delivery: `wake` is left out.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import DatabaseLocation, OutboxSettings, SecretUnreadable
+from gateway.outbox.delivery import Delivery, Options
+from gateway.outbox.events import Observer
+from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import KEY_BYTES, Cipher
-from gateway.outbox.store import OutboxUnavailable, OutboxUnusable
+from gateway.outbox.sending import Sender
+from gateway.outbox.store import Limits, OutboxUnavailable, OutboxUnusable, Store
+from gateway.outbox.timing import Timing
 
 if TYPE_CHECKING:
     from gateway.outbox.database import Database
@@ -34,11 +49,7 @@ async def opened(
     Raises `OutboxUnusable` with a text that names the key and what to do.
     """
     cipher = Cipher(encryption_key(settings))
-    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            raise OutboxUnusable(_MISSING) from None
+    require_extra(settings)
     from gateway.outbox.sql_store import SqlStore
 
     store = SqlStore(_database(settings.url, clock), cipher)
@@ -47,6 +58,33 @@ async def opened(
         yield store
     finally:
         await store.close()
+
+
+def require_extra(settings: OutboxSettings) -> None:
+    """Raises `OutboxUnusable` when the extra is not installed."""
+    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise OutboxUnusable(_MISSING) from None
+
+
+def outbox_of(
+    store: Store,
+    settings: OutboxSettings,
+    observe: Observer,
+    wake: Callable[[], None] = lambda: None,
+) -> Outbox:
+    """The side of the request path, of commands and pages."""
+    return Outbox(store, Limits(settings.max_entries, settings.max_bytes), observe, wake)
+
+
+def delivery_of(
+    store: Store, settings: OutboxSettings, sender: Sender, observe: Observer
+) -> Delivery:
+    """What sends; it does nothing before `run`. Made in a running event loop."""
+    options = Options(max_age=settings.max_age, retention=settings.retention)
+    return Delivery(store, sender, observe, options, Timing())
 
 
 def encryption_key(settings: OutboxSettings) -> bytes:

@@ -22,7 +22,15 @@ from gateway.outbox.sealing import (
     unpack_response,
 )
 from gateway.outbox.statements import entry_of
-from gateway.outbox.store import Changed, Depth, Limits, OutboxFull, OutboxUnusable
+from gateway.outbox.store import (
+    Changed,
+    Depth,
+    Limits,
+    OutboxFull,
+    OutboxUnavailable,
+    OutboxUnusable,
+)
+from gateway.outbox.unbroken import Works, unbroken
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
@@ -37,25 +45,34 @@ class SqlStore:
         self._database = database
         self._cipher = cipher
         self._contents = Contents(cipher)
+        self._facts = {"schema": str(SCHEMA), "key": cipher.check}
+        self.works = Works()
         self.surely_empty = database.surely_empty
-        self.close = database.close
 
+    async def close(self) -> None:
+        """Let go of the place, after what is under way."""
+        await self.works.ended()
+        await self._database.close()
+
+    @unbroken
     async def prepare(self) -> None:
         """Make the tables where there are none. Raises `OutboxUnusable`."""
-        facts = {"schema": str(SCHEMA), "key": self._cipher.check}
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
             await connection.run_sync(METADATA.create_all)
-            rows = await connection.execute(sa.select(meta))
-            known = facts | {row.name: row.value for row in rows}
-            if known["schema"] != facts["schema"]:
-                raise OutboxUnusable(f"was written by another version (schema {known['schema']})")
-            if known["key"] != facts["key"] and await _has_entries(connection):
+            written = await _facts(connection)
+            if written == self._facts:
+                return
+            schema = written.get("schema", str(SCHEMA))
+            if schema != str(SCHEMA):
+                raise OutboxUnusable(f"was written by another version (schema {schema})")
+            if written and await _has_entries(connection):
                 raise OutboxUnusable("holds entries that were encrypted with another key")
             await connection.execute(sa.delete(meta))
-            written = [{"name": name, "value": value} for name, value in facts.items()]
-            await connection.execute(sa.insert(meta), written)
+            facts = [{"name": name, "value": value} for name, value in self._facts.items()]
+            await connection.execute(sa.insert(meta), facts)
 
+    @unbroken
     async def put(self, draft: Draft, limits: Limits) -> Entry:
         """Keep a write. Raises `OutboxFull`."""
         entry_id = secrets.token_hex(_ID_BYTES)
@@ -63,6 +80,7 @@ class SqlStore:
         marks = [self._cipher.mark(draft.caller, order) for order in draft.orders]
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
+            await self._check(connection)
             count, used = (await connection.execute(statements.fullness())).one()
             if count >= limits.max_entries or used + size > limits.max_bytes:
                 raise OutboxFull
@@ -74,17 +92,25 @@ class SqlStore:
             await contents.keep(connection, entry.number, "request", sealed)
             return entry
 
+    @unbroken
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether anything of one of these orders is not delivered yet."""
         marks = [self._cipher.mark(caller, order) for order in orders]
         async with self._database.reading() as connection:
             return bool((await connection.execute(statements.blocked(marks))).scalar_one())
 
-    async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
-        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
+    @unbroken
+    async def claim(
+        self, owner: str, *, most: int, lease: float, cautious: bool = False
+    ) -> Sequence[Entry]:
+        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each.
+
+        `cautious`: rather those that do not end as unclear when the line breaks.
+        """
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
-            found = await connection.execute(statements.ready(now, most))
+            found = await connection.execute(statements.ready(now, most, cautious=cautious))
             numbers = [row.number for row in found]
             if not numbers:
                 return ()
@@ -98,24 +124,36 @@ class SqlStore:
             )
             return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
 
-    async def renew(self, owner: str, *, lease: float) -> None:
-        """Prolong all leases of this owner."""
+    @unbroken
+    async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
+        """Prolong those leases of this owner that have not ended; the ids that it still has."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
-            mine = (entries.c.owner == owner, entries.c.state == State.SENDING)
-            # One that has ended may be another's at any moment: it must not come back to life.
-            alive = entries.c.leased_until >= now
-            await connection.execute(
-                sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
+            mine = (
+                entries.c.id.in_(ids),
+                entries.c.owner == owner,
+                entries.c.state == State.SENDING,
             )
+            # One that has ended may be another's at any moment: it must not come back to life.
+            alive = entries.c.leased_until > now
+            prolonged = sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
+            held = await connection.execute(prolonged.returning(entries.c.id))
+            return frozenset(held.scalars())
 
+    @unbroken
     async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause})
 
+    @unbroken
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
+
+    async def _check(self, connection: AsyncConnection) -> None:
+        # Another process may have opened it anew, with a new key, while it was empty.
+        if await _facts(connection) != self._facts:
+            raise OutboxUnavailable("is in use with another key or by another version")
 
     async def _put_back(
         self, owner: str, entry: Entry, delay: float, values: dict[str, Any]
@@ -129,6 +167,7 @@ class SqlStore:
             )
             return changed.first() is not None
 
+    @unbroken
     async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
         """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
         sealed = await self._contents.seal_response(entry, response)
@@ -136,7 +175,11 @@ class SqlStore:
             now = await self._database.now(connection)
             changed = await connection.execute(
                 statements.change(*statements.leased(owner, entry)).values(
-                    state=state, finished_at=now, cause=response.reason, **FREE
+                    state=state,
+                    finished_at=now,
+                    cause=response.reason,
+                    doubt=entry.doubt and state is State.UNCLEAR,
+                    **FREE,
                 )
             )
             if changed.first() is None:
@@ -147,20 +190,23 @@ class SqlStore:
                 await changes.unblock(connection, entry.number)
             return True
 
+    @unbroken
     async def recover(self, *, settle: float) -> Sequence[Changed]:
         """Judge entries whose lease has ended, by their `recovery`."""
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
-            ended = (entries.c.state == State.SENDING, entries.c.leased_until < now)
-            found = await connection.execute(statements.locked(*ended).limit(_JUDGED))
+            found = await connection.execute(statements.interrupted(now).limit(_JUDGED))
             return [
                 await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
                 for row in found.all()
             ]
 
+    @unbroken
     async def expire(self, max_age: float) -> Sequence[Changed]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
+            await self._check(connection)
             now = await self._database.now(connection)
             old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
             found = await connection.execute(statements.locked(*old).limit(_JUDGED))
@@ -169,6 +215,7 @@ class SqlStore:
                 for row in found.all()
             ]
 
+    @unbroken
     async def purge(self, retention: float) -> int:
         """Forget what was delivered, cancelled or dropped so long ago; how many."""
         async with self._database.writing() as connection:
@@ -180,6 +227,7 @@ class SqlStore:
                 await connection.execute(sa.delete(entries).where(entries.c.number.in_(numbers)))
             return len(numbers)
 
+    @unbroken
     async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
@@ -194,11 +242,13 @@ class SqlStore:
             now = await self._database.now(connection)
             return await changes.by_hand(connection, entry, to, now)
 
+    @unbroken
     async def entry(self, entry_id: str) -> Entry | None:
         """One entry."""
         async with self._database.reading() as connection:
             return await _find(connection, entry_id)
 
+    @unbroken
     async def entries(
         self,
         *,
@@ -212,6 +262,7 @@ class SqlStore:
         async with self._database.reading() as connection:
             return [entry_of(row) for row in await connection.execute(query)]
 
+    @unbroken
     async def request(self, entry_id: str) -> Request | None:
         """The write itself; None when it was erased."""
         async with self._database.reading() as connection:
@@ -221,6 +272,7 @@ class SqlStore:
             plain = await self._contents.read(connection, entry, "request")
         return None if plain is None else unpack_request(plain)
 
+    @unbroken
     async def response(self, entry_id: str) -> Response | None:
         """How it ended; None while it has not."""
         async with self._database.reading() as connection:
@@ -230,6 +282,7 @@ class SqlStore:
             plain = await self._contents.read(connection, entry, "response")
         return None if plain is None else unpack_response(plain)
 
+    @unbroken
     async def depth(self) -> Depth:
         """How full it is."""
         async with self._database.reading() as connection:
@@ -240,6 +293,10 @@ class SqlStore:
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
         )
+
+
+async def _facts(connection: AsyncConnection) -> dict[str, str]:
+    return {row.name: row.value for row in await connection.execute(sa.select(meta))}
 
 
 async def _find(connection: AsyncConnection, entry_id: str) -> Entry | None:

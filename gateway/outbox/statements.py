@@ -15,6 +15,8 @@ _SHOWN: Final = (
     *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
     *(entries.c.attempts, entries.c.size, entries.c.cause),
 )
+# No lease and no pause is longer, in seconds: a later moment was set before the clock was put back.
+_LONGEST: Final = 4000.0
 _OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
 
 
@@ -56,8 +58,12 @@ def arrival(draft: Draft, entry_id: str, size: int, now: float) -> sa.Insert:
     )
 
 
-def ready(now: float, most: int) -> sa.Select[Any]:
-    """Entries that may be sent: due, and nothing of their orders before them."""
+def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
+    """Entries that may be sent: due, and nothing of their orders before them.
+
+    Those that are due longest come first: what has just failed lets others go before it.
+    `cautious`: those that must not be repeated come last.
+    """
     mine, before = orders.alias(), orders.alias()
     is_behind = (
         sa.select(sa.literal(1))
@@ -67,8 +73,18 @@ def ready(now: float, most: int) -> sa.Select[Any]:
         .where(mine.c.entry == entries.c.number)
         .exists()
     )
-    due = (entries.c.state == State.WAITING, entries.c.due_at <= now, ~is_behind)
-    return locked(*due).order_by(entries.c.number).limit(most)
+    due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now), ~is_behind)
+    first = [entries.c.recovery == Recovery.PARK] if cautious else []
+    return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
+
+
+def interrupted(now: float) -> sa.Select[Any]:
+    """Entries whose lease has ended."""
+    return locked(entries.c.state == State.SENDING, _reached(entries.c.leased_until, now))
+
+
+def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + _LONGEST)
 
 
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:

@@ -79,12 +79,17 @@ class Store(Protocol):
         """Whether anything of one of these orders is not delivered yet."""
         ...
 
-    async def claim(self, owner: str, *, most: int, lease: float) -> Sequence[Entry]:
-        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each."""
+    async def claim(
+        self, owner: str, *, most: int, lease: float, cautious: bool = False
+    ) -> Sequence[Entry]:
+        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each.
+
+        `cautious`: rather those that do not end as unclear when the line breaks.
+        """
         ...
 
-    async def renew(self, owner: str, *, lease: float) -> None:
-        """Prolong all leases of this owner."""
+    async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
+        """Prolong those leases of this owner that have not ended; the ids that it still has."""
         ...
 
     async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:

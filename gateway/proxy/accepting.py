@@ -27,9 +27,18 @@ _COMPLAINT_INTERVAL: Final = 10.0
 # How long a closing TLS connection waits for the other side's close_notify.
 _TLS_SHUTDOWN: Final = 2.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-# The other side gave up before its turn, or another process was faster.
+# The other side gave up before its turn, or another process was faster. (Only on Windows are
+# EWOULDBLOCK and EAGAIN two.)
 _NOTHING_THERE: Final = frozenset(
-    (errno.EAGAIN, errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.ETIMEDOUT)
+    (
+        errno.EAGAIN,
+        errno.EWOULDBLOCK,
+        errno.EINTR,
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    )
 )
 
 
@@ -122,7 +131,7 @@ class Acceptor:
                 self._refused(error)
             return False
         connection.setblocking(False)
-        if connection.family != socket.AF_UNIX:
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._set_up(connection))
         self._arriving.add(task)

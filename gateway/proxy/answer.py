@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.framing import AnswerHead
+from gateway.proxy.framing import AnswerHead, Framing
+from gateway.proxy.headers import RawHeaders
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
@@ -43,6 +45,14 @@ class Answer:
         self._connection = connection
         self._on_done = on_done
         self._pieces: list[bytes] = []
+
+    @classmethod
+    def made(cls, status: int, headers: RawHeaders, body: bytes = b"") -> Answer:
+        """An answer of the gateway's own, in the platform's place."""
+        head = AnswerHead(status, AnswerFields(headers), Framing.LENGTH, len(body))
+        answer = cls(head, None, _nothing)
+        answer._pieces.append(body)
+        return answer
 
     def header(self, name: bytes) -> str | None:
         """A field's first value as text; `name` in lower case."""
@@ -111,3 +121,7 @@ class Answer:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._on_done(connection)
+
+
+def _nothing(_: object) -> None:
+    """No connection was used."""

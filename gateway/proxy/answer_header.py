@@ -61,12 +61,14 @@ _HAS_LINKS: Final = _Passage.HAS_LINKS
 class AnswerFields:
     """`values` are the first ones by their names in lower case with dashes, Connection's joined.
 
-    `differing` are the names of fields that were repeated with another value.
+    `repeated` are the names of fields that came more than once, `differing` of those that did so
+    with another value; `raw` are all fields as bytes of the wire.
     """
 
-    __slots__ = ("_lines", "_links", "differing", "repeated", "values")
+    __slots__ = ("_lines", "_links", "differing", "raw", "repeated", "values")
 
     def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
         self.values: dict[bytes, bytes] = {}
         self.repeated: set[bytes] = set()
         self.differing: set[bytes] = set()

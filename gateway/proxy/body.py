@@ -37,6 +37,24 @@ class BodyLimits:
     min_rate: int
 
 
+class Room:
+    """Memory, in bytes, that the bodies which are kept beyond `replay_bytes` share."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> bool:
+        """False when there is not so much left."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give so much back."""
+        self._free += size
+
+
 class RequestBody:
     """Reads one request's body. `length` is the announced one, None for chunked coding.
 
@@ -65,6 +83,8 @@ class RequestBody:
         self._ended = False
         self._waited = 0.0
         self._in_window = 0
+        self._room: Room | None = None
+        self._in_room = 0
         self.length = length
         self.received = 0
         self.replayable = True
@@ -75,6 +95,16 @@ class RequestBody:
         """Let what is read pass through a transform; its length is not known beforehand then."""
         self._transform = transform
         self.length = None
+
+    def keep_in(self, room: Room) -> None:
+        """Keep it beyond `replay_bytes` too, while there is room; `let_go` gives that back."""
+        self._room = room
+
+    def let_go(self) -> None:
+        """It is not read again."""
+        if self._room is not None:
+            self._room.give(self._in_room)
+            self._in_room = 0
 
     def show(self, look: Callable[[bytes], None]) -> None:
         """Let `look` see all that goes on, once and in order, also what was read ahead already.
@@ -124,6 +154,25 @@ class RequestBody:
             if data:
                 return data
         return b""
+
+    async def all(self) -> bytes | None:
+        """All of it, from the first byte; `next` gives it again. Raises as `next`.
+
+        None when it cannot be kept; `next` then gives what was read, unless that had begun before.
+        """
+        kept = self.replayable
+        if not kept:
+            return None
+        self.rewind()
+        pieces: list[bytes] = []
+        while kept and (data := await self.next()):
+            pieces.append(data)
+            kept = self.replayable
+        if not kept:
+            self._ahead = pieces
+            return None
+        self.rewind()
+        return b"".join(pieces)
 
     async def prefix(self, size: int) -> bytes:
         """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
@@ -201,11 +250,17 @@ class RequestBody:
 
     def _keep(self, data: bytes) -> None:
         self._kept_bytes += len(data)
-        if self._kept_bytes > self._limits.replay_bytes:
+        if self._kept_bytes > self._limits.replay_bytes and not self._finds_room(len(data)):
             self.replayable = False
             self._kept.clear()
         elif self.replayable:
             self._kept.append(data)
+
+    def _finds_room(self, size: int) -> bool:
+        if self._room is None or not self.replayable or not self._room.take(size):
+            return False
+        self._in_room += size
+        return True
 
 
 def _too_large() -> GatewayError:

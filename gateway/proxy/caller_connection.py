@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import socket
-import struct
-import sys
-import termios
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import StreamReader
@@ -22,7 +18,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
-from gateway import errors
+from gateway import errors, system
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
@@ -304,7 +300,7 @@ class CallerConnection(RequestHandler):
             return
         raw = transport.get_extra_info("socket")
         if reset and raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
         self._force_close = True
         self._held = b""
         transport.abort()
@@ -375,10 +371,7 @@ class CallerConnection(RequestHandler):
 
 def _queued(raw: Any) -> int:
     """Bytes that the kernel has not delivered yet, where it tells."""
-    if raw is None:
-        return 0
     try:
-        answer = fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        return 0 if raw is None else system.unacknowledged(raw)
     except (OSError, ValueError):
         return 0
-    return int.from_bytes(answer, sys.byteorder)

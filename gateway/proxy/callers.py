@@ -83,7 +83,8 @@ EVERYTHING: Final = Permissions()
 class Caller:
     """A caller: its name in metrics and audit, its credential, and what it may do.
 
-    `user` is the person who is signed in.
+    `user` is the person who is signed in. `outbox` says which writes may be queued: `off`,
+    `on-request` (with `Prefer: respond-async`) or `always`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Caller:
     rate: TokenBucket | None = None
     slots: Slots | None = None
     user: str | None = None
+    outbox: str = "on-request"
 
 
 ANONYMOUS: Final = Caller("anonymous")

@@ -137,11 +137,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The final answer's head. Raises `Broken`."""
         while self.answer is None:
             self._raise_failure()
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait()
         self.deadline = NEVER
         return self.answer
 
@@ -360,12 +356,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._violate()
 
     def _has_too_many_fields(self) -> bool:
-        if len(self._fields) > _MAX_FIELDS:
-            return True
-        # Counting costs more than all else here, and nearly every answer is shorter altogether.
-        if self._overhead <= _MAX_OVERHEAD:
-            return False
-        return sum(len(name) + len(value) for name, value in self._fields) > _MAX_OVERHEAD
+        # Nearly every answer is shorter altogether, and counting costs more than all else here.
+        return len(self._fields) > _MAX_FIELDS or (
+            self._overhead > _MAX_OVERHEAD
+            and sum(len(name) + len(value) for name, value in self._fields) > _MAX_OVERHEAD
+        )
 
     def _ended_cleanly(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""

@@ -6,8 +6,13 @@ calls for everything else. Without the login there is no such door, and requests
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.oauth.session import Session
+from gateway.proxy.forms import read_form
 from gateway.proxy.guests import Guests
 from gateway.proxy.handler import Handler
 from gateway.proxy.headers import read_request
@@ -27,13 +32,20 @@ class Door:
 
     async def handle(self, request: IncomingRequest) -> Answered:
         """Answer one request, and account for it."""
-        visit = read_visit(request)
+        header = read_request(request.message.raw_headers)
+        visit = read_visit(
+            request,
+            self._guests.origin(request.connection.peer, header),
+            partial(read_form, request, header),
+        )
         own = self._own(visit)
         if own is not None:
             return await self._handler.answer(request, own)
-        guest = await self._guests.find(visit, read_request(request.message.raw_headers))
+        guest = await self._guests.find(visit, header)
         if isinstance(guest, Reply):
             return await self._handler.answer(request, _fixed(guest))
+        if guest.session is not None and visit.is_navigation:
+            guest = replace(guest, over=self._over(visit, guest.session))
         return await self._handler.handle(request, guest)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
@@ -55,6 +67,12 @@ class Door:
 
             return Own(page, lines)
         return None
+
+    def _over(self, visit: Visit, session: Session) -> Own:
+        async def sign_in_again(exchange: Exchange) -> Reply:
+            return self._pages.over(visit, session, exchange)
+
+        return Own(sign_in_again, self._guests.lines(visit))
 
 
 def _fixed(reply: Reply) -> Own:

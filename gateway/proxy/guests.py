@@ -17,7 +17,7 @@ from gateway.oauth.session import Session, UserCredential
 from gateway.oauth.sessions import Sessions
 from gateway.proxy.callers import Caller, Callers, Peer
 from gateway.proxy.headers import RequestHeader
-from gateway.proxy.replies import Reply
+from gateway.proxy.replies import Own, Reply
 from gateway.proxy.target import resolve
 from gateway.proxy.visit import Visit
 
@@ -34,6 +34,15 @@ _EXPOSED_FIELDS: Final = (
     "X-Gateway-Warning, X-Request-Id"
 )
 _PREFLIGHT_AGE: Final = 600
+# What the platform keeps may be a page of somebody's making, and is shown in the gateway's own
+# origin: no script of it may run there, nor may what it is be guessed.
+_CONTENT: Final = (
+    "Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors {}\r\n"
+    "Cross-Origin-Resource-Policy: same-site\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,11 @@ class BrowserRules:
         secure = "; Secure" if self.secure else ""
         return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
+    def address(self, visit: Visit) -> str:
+        """What was asked for, as browsers know it: path and query."""
+        path = f"{self.prefix}{visit.path}"
+        return f"{path}?{visit.query}" if visit.query else path
+
     def login_path(self, return_to: str) -> str:
         """Where the sign-in begins that leads back to `return_to`."""
         target = quote(return_to, safe="/", errors="surrogateescape")
@@ -94,11 +108,16 @@ class BrowserRules:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """Who was found for one request, in the place of `Callers`; `lines` go on every answer."""
+    """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
+
+    `over` is what a person is told when the sign-in of the `session` turns out to be over.
+    """
 
     lines: bytes
     caller: Caller | None = None
     refusal: GatewayError | None = None
+    session: Session | None = None
+    over: Own | None = None
 
     def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
         """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
@@ -117,6 +136,11 @@ class Guests:
         self._own_origin = rules.own_origin
         self._session_cookie = rules.session_cookie
         self._vary = b"Vary: Cookie, Origin\r\n" if rules.cors_origins else b"Vary: Cookie\r\n"
+        self._content = _CONTENT.format(" ".join(("'self'", *sorted(rules.cors_origins)))).encode()
+
+    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+        """Who is at the other end, seen through the proxies that are trusted."""
+        return self._callers.origin(peer, header)
 
     async def session(self, visit: Visit, *, touch: bool) -> Session | None:
         """The session of the browser's cookie."""
@@ -130,6 +154,7 @@ class Guests:
         lines = self.lines(visit)
         if self._callers.shows_secret(header):
             return self._by_callers(visit, header, lines)
+        lines += self._content
         try:
             session = await self.session(visit, touch=True)
         except GatewayError as error:  # the store is away: who it is cannot be told
@@ -140,7 +165,7 @@ class Guests:
         if found is not None and found.caller is not None:
             return found
         if visit.is_navigation and _is_below(visit, self._rules.base_path):
-            return self._to_login(visit)
+            return self.to_login(visit)
         return Guest(lines, refusal=self._unauthenticated(visit, found))
 
     def lines(self, visit: Visit) -> bytes:
@@ -188,7 +213,8 @@ class Guests:
             self.require_own_page(visit)
         except GatewayError as error:
             return Guest(lines, refusal=error)
-        return Guest(lines, Caller(SESSION, UserCredential(session), user=session.user))
+        caller = Caller(SESSION, UserCredential(session), user=session.user)
+        return Guest(lines, caller, session=session)
 
     def _by_callers(self, visit: Visit, header: RequestHeader, lines: bytes) -> Guest:
         try:
@@ -205,11 +231,9 @@ class Guests:
             errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
         )
 
-    def _to_login(self, visit: Visit) -> Reply:
-        back = f"{self._rules.prefix}{visit.path}"
-        if visit.query:
-            back += f"?{visit.query}"
-        return Reply(302, (("Location", self._rules.login_path(back)),))
+    def to_login(self, visit: Visit) -> Reply:
+        """To the sign-in, and from there back to where the person wants to go."""
+        return Reply(302, (("Location", self._rules.login_path(self._rules.address(visit))),))
 
 
 def _is_below(visit: Visit, base_path: str) -> bool:

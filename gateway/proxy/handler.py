@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from gateway import errors
@@ -34,11 +35,12 @@ from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.meeting import Meeting, recall
+from gateway.proxy.queueing import Asked, Queueing
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.target import Target, resolve
-from gateway.proxy.upstream import Outgoing, broken
+from gateway.proxy.upstream import broken
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class Collaborators:
     guard: SearchGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
+    queueing: Queueing | None = None
 
 
 class Handler:
@@ -92,6 +95,11 @@ class Handler:
         self._rewriting = collaborators.rewriting
         self._composer = collaborators.composer
         self._guard = collaborators.guard
+        queueing = collaborators.queueing
+        # Without an outbox nothing of it is in any request's way.
+        self._bring = self._send if queueing is None else partial(queueing.bring, self._send)
+        self._unbound = _unchanged if queueing is None else queueing.unbound
+        self._keep = _not_kept if queueing is None else queueing.keep
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -101,7 +109,7 @@ class Handler:
         known = recall(connection.memory, message, self) if guest is None else None
         header = read_request(message.raw_headers) if known is None else known.header
         exchange = self._begin(request, header)
-        side = self._side(request, b"" if guest is None else guest.lines)
+        side = self._side(request, guest)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
@@ -110,7 +118,7 @@ class Handler:
             strict.check_method(message.method)
             target = resolve(message.path, self._rules.base_path)
             known = known or self._meet(exchange, request, header, guest)
-            caller, links = _introduced(exchange, known), known.links
+            caller = self._unbound(_introduced(exchange, known), target)
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
@@ -119,21 +127,16 @@ class Handler:
             admitted = caller
             body = self._composer.body(request, header, side)
             if body is not None:
-                what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
-                _allow_by_body(caller, what, header, body)
+                what = await self._look_into(body, exchange, caller, what, known)
             elif what.code == "transaction":
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
-            token = self._tokens.current(caller.credential) or (
-                await self._obtain(exchange, caller.credential)
-            )
-            outgoing = await self._composer.compose(exchange, (target, known), body, what)
-            answer = await self._forward(exchange, outgoing, caller, token)
+            answer = await self._bring(Asked(exchange, caller, what, target, known, body))
             try:
                 examine(answer, what, known.accept)
                 warning = await self._judge(answer, what, target, header, body)
-                passage = links.of_answer(answer, what, header, warning)
+                passage = known.links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)
             finally:
                 answer.close()
@@ -154,9 +157,10 @@ class Handler:
         message = request.message
         header = read_request(message.raw_headers)
         exchange = self._begin(request, header)
-        side = self._side(request, own.lines)
+        side = self._side(request, own)
         admitted = False
         try:
+            exchange.remote = self._callers.origin(request.connection.peer, header).address
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
             if not self._admission.admit(ANONYMOUS, fresh=request.fresh):
                 await self._admission.queue(ANONYMOUS)
@@ -195,7 +199,7 @@ class Handler:
         peer = self._callers.origin(connection.peer, header)
         exchange.remote = peer.address
         met = Meeting(
-            request.message,
+            request,
             header,
             self,
             caller=(guest or self._callers).identify(peer, header),
@@ -205,22 +209,44 @@ class Handler:
         connection.memory = met if guest is None and met.may_be_remembered else None
         return met
 
+    async def _look_into(
+        self,
+        body: RequestBody,
+        exchange: Exchange,
+        caller: Caller,
+        what: Interaction,
+        met: Meeting,
+    ) -> Interaction:
+        """Of a Bundle, and of a search by POST, only the body tells what it is.
+
+        Raises `GatewayError` caller-forbidden.
+        """
+        header = met.header
+        self._keep(caller, what, header, body)
+        what = _note(exchange, await self._composer.read_ahead(header, body, what, met.links))
+        caller.permissions.require(what, form_parameters(caller, what, header, body))
+        watch_bundle(body, header, what, caller.permissions)
+        return what
+
+    async def _send(self, asked: Asked) -> Answer:
+        """The platform's answer."""
+        exchange, credential = asked.exchange, asked.caller.credential
+        token = self._tokens.current(credential) or await self._obtain(exchange, credential)
+        addressed = asked.target, asked.met
+        outgoing = await self._composer.compose(exchange, addressed, asked.body, asked.what)
+        began = self._monotonic()
+        try:
+            return await self._forwarder.send(exchange, outgoing, credential, token)
+        finally:
+            if exchange.attempts:
+                exchange.upstream_duration = self._monotonic() - began
+
     async def _obtain(self, exchange: Exchange, credential: str) -> Token:
         began = self._monotonic()
         try:
             return await self._tokens.obtain(credential)
         finally:
             exchange.token_wait = (began, self._monotonic())
-
-    async def _forward(
-        self, exchange: Exchange, outgoing: Outgoing, caller: Caller, token: Token
-    ) -> Answer:
-        began = self._monotonic()
-        try:
-            return await self._forwarder.send(exchange, outgoing, caller.credential, token)
-        finally:
-            if exchange.attempts:
-                exchange.upstream_duration = self._monotonic() - began
 
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.inflight += 1
@@ -236,14 +262,17 @@ class Handler:
     def _end(self, exchange: Exchange, body: RequestBody | None) -> None:
         self._admission.inflight -= 1
         exchange.duration = self._monotonic() - exchange.started
-        exchange.request_bytes = 0 if body is None else body.received
+        if body is not None:
+            exchange.request_bytes = body.received
+            body.let_go()
         self._account(exchange)
 
-    def _side(self, request: IncomingRequest, lines: bytes = b"") -> CallerSide:
+    def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
         side = CallerSide(
             request, stall=self._rules.reader_stall, closing=self._admission.is_draining
         )
-        side.lines = lines
+        if given is not None:
+            side.lines, side.over = given.lines, given.over
         return side
 
     async def _judge(
@@ -275,6 +304,9 @@ class Handler:
         _log.log(_level(failure.reason), "%s (request %s)", failure, exchange.request_id)
         if side.started:
             return _abort(exchange, side)
+        if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
+            side.lines = side.over.lines
+            return await give(side, exchange, await side.over.respond(exchange))
         accept_language = header.text(b"accept-language")
         language = choose_language(accept_language, self._rules.default_language)
         xml = wants_xml(query, header.text(b"accept"))
@@ -284,6 +316,14 @@ class Handler:
             return _abort(exchange, side)
 
 
+def _unchanged(caller: Caller, _target: Target) -> Caller:
+    return caller
+
+
+def _not_kept(_caller: Caller, _what: Interaction, _header: RequestHeader, _: RequestBody) -> None:
+    """Nothing is queued."""
+
+
 def _introduced(exchange: Exchange, met: Meeting) -> Caller:
     """The caller, noted."""
     caller = met.caller
@@ -291,17 +331,6 @@ def _introduced(exchange: Exchange, met: Meeting) -> Caller:
     exchange.caller, exchange.credential = caller.name, caller.credential
     exchange.user = caller.user
     return caller
-
-
-def _allow_by_body(
-    caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody
-) -> None:
-    """Of a Bundle, and of a search by POST, only the body tells what it is.
-
-    Raises `GatewayError` caller-forbidden.
-    """
-    caller.permissions.require(what, form_parameters(caller, what, header, body))
-    watch_bundle(body, header, what, caller.permissions)
 
 
 def _classify(exchange: Exchange, target: Target) -> Interaction:

@@ -13,6 +13,7 @@ from aiohttp.http_writer import HttpVersion11
 
 from gateway.proxy.callers import Caller
 from gateway.proxy.headers import RawHeaders, RequestHeader
+from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.rewriting import Translation
 
 # Comparing tells by its time how much was alike. A secret must not be compared like that with the
@@ -23,15 +24,26 @@ _SECRET: Final = (b"authorization", b"x-api-key")
 class Meeting:
     """A header that was judged, whom it named, and what translates for him.
 
-    `rules` is whose judgement it was; `remote` the address that the caller was seen at; `lines` are
+    `rules` is whose judgement it was; `remote` the address that the caller was seen at,
+    `scheme` what he came by; `lines` are
     the fields as they go to the platform, `accept` is the value of Accept.
     """
 
-    __slots__ = ("_raw", "_rules", "accept", "caller", "header", "lines", "links", "remote")
+    __slots__ = (
+        "_raw",
+        "_rules",
+        "accept",
+        "caller",
+        "header",
+        "lines",
+        "links",
+        "remote",
+        "scheme",
+    )
 
     def __init__(
         self,
-        message: RawRequestMessage,
+        request: IncomingRequest,
         header: RequestHeader,
         rules: object,
         *,
@@ -39,11 +51,12 @@ class Meeting:
         remote: str,
         links: Translation,
     ) -> None:
-        self._raw: RawHeaders = message.raw_headers
+        self._raw: RawHeaders = request.message.raw_headers
         self._rules = rules
         self.header = header
         self.caller = caller
         self.remote = remote
+        self.scheme = request.scheme
         self.links = links
         self.lines = links.lines(header)
         self.accept = header.text(b"accept")

@@ -26,8 +26,8 @@ _INLINE: Final = 128 * 1024
 _TIED_TO_BYTES: Final = (b"content-encoding:", b"content-md5:", b"digest:", b"content-digest:")
 
 
-class PackedBody:
-    """A body in gzip, whole and to be sent as often as needed."""
+class WholeBody:
+    """A body that is at hand, to be sent as often as needed."""
 
     replayable = True
 
@@ -93,4 +93,4 @@ class Packing:
         if len(packed) >= len(body):
             return None
         lines = [*outgoing.lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, lines=lines, body=PackedBody(packed))
+        return replace(outgoing, lines=lines, body=WholeBody(packed))

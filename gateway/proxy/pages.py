@@ -41,6 +41,7 @@ STATUS: Final = {
     "expired": 400,
     "return": 400,
     "denied": 403,
+    "rejected": 401,
     "refused": 502,
     "invalid": 502,
     "unavailable": 503,
@@ -56,6 +57,8 @@ _TEXTS: Final[dict[str, dict[str, str]]] = {
         "open the program's first page again.",
         "denied": "The sign-in was cancelled, or you have no access. If you should have it, ask "
         "your administrator.",
+        "rejected": "You signed in, but the platform does not accept it. Please try again in a "
+        "minute; if it happens again, tell your administrator.",
         "refused": "The sign-in service refused this request. Please try again; if it happens "
         "again, tell your administrator.",
         "invalid": "The sign-in service gave an answer that cannot be trusted, so nobody was "
@@ -73,6 +76,8 @@ _TEXTS: Final[dict[str, dict[str, str]]] = {
         "откройте первую страницу программы.",
         "denied": "Вход отменён, или у вас нет доступа. Если доступ должен быть, обратитесь к "
         "администратору.",
+        "rejected": "Вы вошли, но платформа этот вход не принимает. Попробуйте ещё раз через "
+        "минуту; если это повторится, сообщите администратору.",
         "refused": "Служба входа отклонила запрос. Попробуйте ещё раз; если это повторится, "
         "сообщите администратору.",
         "invalid": "Ответу службы входа нельзя доверять, поэтому вход не выполнен. Если это "
@@ -90,6 +95,8 @@ _TEXTS: Final[dict[str, dict[str, str]]] = {
         "dasturning birinchi sahifasini qayta oching.",
         "denied": "Kirish bekor qilindi yoki sizda ruxsat yoʻq. Ruxsat boʻlishi kerak boʻlsa, "
         "administratorga murojaat qiling.",
+        "rejected": "Siz kirdingiz, lekin platforma bu kirishni qabul qilmayapti. Bir daqiqadan "
+        "keyin qayta urinib koʻring; takrorlansa, administratorga xabar bering.",
         "refused": "Kirish xizmati soʻrovni rad etdi. Qayta urinib koʻring; takrorlansa, "
         "administratorga xabar bering.",
         "invalid": "Kirish xizmatining javobiga ishonib boʻlmaydi, shuning uchun hech kim tizimga "

@@ -28,7 +28,7 @@ from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
-from gateway.proxy.replies import Reply
+from gateway.proxy.replies import Own, Reply
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
@@ -65,12 +65,13 @@ class CallerSide:
 
     `stall` is how long, in seconds, a caller may take nothing at all of what waits. `closing` tells
     whether the gateway is about to end; it is asked when the answer's header is written.
-    `lines` are fields for every answer of the exchange.
+    `lines` are fields for every answer of the exchange; `over` is what a person is told in the
+    place of caller-unauthenticated.
     """
 
     __slots__ = (
         *("_closing", "_keep_alive", "_request", "_stall"),
-        *("head_only", "http10", "lines", "started"),
+        *("head_only", "http10", "lines", "over", "started"),
     )
 
     def __init__(
@@ -84,6 +85,7 @@ class CallerSide:
         self.http10 = message.version < HttpVersion11
         self.head_only = message.method == "HEAD"
         self.lines = b""
+        self.over: Own | None = None
         self.started = False
 
     def close_after(self) -> None:

@@ -13,6 +13,7 @@ from gateway.exchange import Exchange
 # On every answer of the sign-in: nothing is kept, framed, guessed or told to the next page.
 SAFE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-site"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
@@ -37,15 +38,19 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """A request that the gateway answers itself: how, and the lines on its answer, errors too."""
+    """A request that the gateway answers itself: how, and the lines on its answer, errors too.
+
+    `over` is what is told in the place of caller-unauthenticated.
+    """
 
     respond: Callable[[Exchange], Awaitable[Reply]]
     lines: bytes = b""
+    over: Own | None = None
 
 
-def json_reply(value: Any, *headers: tuple[str, str]) -> Reply:
-    """Facts for a page."""
-    return Reply(200, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
+def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Reply:
+    """Facts for a page or a program."""
+    return Reply(status, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
 
 
 def redirect(location: str, *headers: tuple[str, str]) -> Reply:

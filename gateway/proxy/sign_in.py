@@ -23,6 +23,7 @@ from gateway.oauth.login import Arrival, Departure, SignInError
 from gateway.oauth.returning import return_target
 from gateway.oauth.session import SIGN_IN_LIFETIME, Session
 from gateway.oauth.sessions import Sessions
+from gateway.oauth.sign_out import LogoutTokenError, SignedOut
 from gateway.proxy.guests import BrowserRules, Guests
 from gateway.proxy.limiting import TokenBucket
 from gateway.proxy.pages import failure_page
@@ -33,7 +34,13 @@ from gateway.secret import Secret
 # Requests a second and at once from one address, behind which a whole clinic may be.
 _RATE: Final = 10.0
 _BURST: Final = 60
+# An SSO that signs out everybody at once sends a request for each, and not a second time.
+_SSO_RATE: Final = 100.0
+_SSO_BURST: Final = 2000
+_BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
+# So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
+_JUST_NOW: Final = 10.0
 
 Respond = Callable[[Visit, Exchange], Awaitable[Reply]]
 
@@ -43,7 +50,14 @@ class Login(Protocol):
 
     async def begin(self, return_to: str) -> Departure: ...  # noqa: D102
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival: ...  # noqa: D102
+
+
+class SignOut(Protocol):
+    """What is needed of `gateway.oauth.sign_out.SignOut`."""
+
     async def end_session_url(self) -> str | None: ...  # noqa: D102
+    async def revoke(self, session: Session) -> None: ...  # noqa: D102
+    async def by_sso(self, logout_token: str) -> SignedOut: ...  # noqa: D102
 
 
 class Events(Protocol):
@@ -54,12 +68,17 @@ class Events(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time."""
+    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
+
+    `was_accepted` tells whether the platform took a session's token, as far as is known here.
+    """
 
     login: Login
+    sign_out: SignOut
     sessions: Sessions
     guests: Guests
     events: Events
+    was_accepted: Callable[[Session], bool]
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
 
@@ -71,17 +90,18 @@ class SignInPages:
         self._rules = rules
         self._default_language = default_language
         self._around = around
-        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MOST_ADDRESSES)
+        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MOST_ADDRESSES)
         self._routes: dict[str, tuple[str, Respond]] = {
             "/auth/login": ("GET", self._login),
             "/auth/callback": ("GET", self._callback),
             "/auth/logout": ("POST", self._logout),
             "/auth/session": ("GET", self._session),
+            _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
     async def respond(self, visit: Visit, exchange: Exchange) -> Reply:
         """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
-        self._bucket(visit.peer.address).take()
+        self._bucket(visit).take()
         method, respond = self._routes.get(visit.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
@@ -89,6 +109,17 @@ class SignInPages:
             allow = "GET, HEAD" if method == "GET" else method
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(visit, exchange)
+
+    def over(self, visit: Visit, session: Session, exchange: Exchange) -> Reply:
+        """For a person whose sign-in turned out to be over: to the next one.
+
+        Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
+        the browser would be sent round in circles.
+        """
+        is_new = self._around.clock() - session.began < _JUST_NOW
+        if is_new and not self._around.was_accepted(session):
+            return self._failed("rejected", visit, exchange, self._rules.address(visit))
+        return self._around.guests.to_login(visit)
 
     async def _login(self, visit: Visit, exchange: Exchange) -> Reply:
         """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
@@ -151,9 +182,22 @@ class SignInPages:
             exchange.user = session.user
             await self._around.sessions.end(session)
             self._note("logout", session.user, exchange, outcome="success")
-            elsewhere = await self._around.login.end_session_url()
+            await self._around.sign_out.revoke(session)
+            elsewhere = await self._around.sign_out.end_session_url()
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
         return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
+
+    async def _back_channel(self, visit: Visit, exchange: Exchange) -> Reply:
+        """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
+        logout_token = (await visit.form()).get("logout_token", "")
+        try:
+            out = await self._around.sign_out.by_sso(logout_token)
+        except LogoutTokenError as error:
+            told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
+            return json_reply(told, status=400)
+        exchange.user = out.user
+        self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
+        return json_reply({})
 
     async def _session(self, visit: Visit, exchange: Exchange) -> Reply:
         """Who is signed in. Asking does not make the session last longer."""
@@ -185,7 +229,8 @@ class SignInPages:
     ) -> Reply:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
-        return failure_page(what, language, again, exchange.request_id)
+        headers = self._rules.challenge if what == "rejected" else ()
+        return failure_page(what, language, again, exchange.request_id, *headers)
 
     def _sign_in_cookie(self, state: str) -> str:
         """A name for each sign-in that tells nothing of its state."""
@@ -197,8 +242,11 @@ class SignInPages:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, address: str) -> TokenBucket:
-        bucket: TokenBucket | None = self._buckets.get(address)
+    def _bucket(self, visit: Visit) -> TokenBucket:
+        by_sso = visit.path == _BACK_CHANNEL
+        key = (visit.peer.address, by_sso)
+        bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[address] = TokenBucket(_RATE, _BURST, self._around.clock)
+            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._around.clock)
         return bucket

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.proxy.callers import Peer
 from gateway.proxy.incoming import IncomingRequest
+
+ReadForm = Callable[[], Awaitable[dict[str, str]]]
 
 _COOKIE: Final = b"cookie"
 _READ: Final = frozenset(
@@ -25,13 +27,17 @@ _READ: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request as a browser makes it. `fields` by lower-case name, the last value of each."""
+    """A request as a browser makes it. `fields` by lower-case name, the last value of each.
+
+    `peer` is who is at the other end of all proxies that are trusted, `form` reads a form's fields.
+    """
 
     method: str
     path: str
     query: str
     fields: dict[str, str]
     peer: Peer
+    form: ReadForm
     cookie_fields: Sequence[bytes] = ()
 
     def cookie(self, name: str) -> str | None:
@@ -91,7 +97,7 @@ class Visit:
         return "text/html" in self.fields.get("accept", "").lower()
 
 
-def read_visit(request: IncomingRequest) -> Visit:
+def read_visit(request: IncomingRequest, peer: Peer, form: ReadForm) -> Visit:
     """Reads a request; judges nothing, never raises."""
     message = request.message
     path, _, query = message.path.partition("?")
@@ -103,4 +109,4 @@ def read_visit(request: IncomingRequest) -> Visit:
             cookies.append(value)
         elif key in _READ:
             fields[key.decode("ascii")] = value.decode("latin-1").strip()
-    return Visit(message.method, path, query, fields, request.connection.peer, cookies)
+    return Visit(message.method, path, query, fields, peer, form, cookies)

@@ -7,6 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,7 +19,7 @@ from gateway.sandbox.capability import capability_statement
 from gateway.sandbox.clients import Clients
 from gateway.sandbox.events import EVENT, Counters, Event, line
 from gateway.sandbox.failing import failed
-from gateway.sandbox.faults import Side
+from gateway.sandbox.faults import Faults, Side
 from gateway.sandbox.grants import Grants
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions
@@ -76,6 +77,10 @@ class Sandbox:
             listener.close()
             raise
         self._runner = runner
+
+    def misbehave(self, faults: Faults) -> None:
+        """Do other things wrong from now on; the tokens' lifetime stays as it was."""
+        self._options = replace(self._options, faults=faults)
 
     async def stop(self) -> None:
         """Close the listener and what is connected to it; a second time does nothing."""

@@ -26,7 +26,7 @@ from gateway.telemetry.masking import MASK, mask_field, mask_number
 from gateway.telemetry.timestamp import Timestamp
 from gateway.telemetry.writer import Writer
 
-Event = Literal["token", "login", "logout", "start", "stop", "reload"]
+Event = Literal["token", "login", "logout", "start", "stop", "reload", "outbox"]
 Record = Exchange | dict[str, Any]
 # Makes a resource of a record, or nothing.
 Translate = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]

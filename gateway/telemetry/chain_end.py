@@ -8,7 +8,6 @@ without a name that all of them have inherited.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import struct
@@ -20,6 +19,9 @@ from typing import Final, NamedTuple
 from gateway.telemetry import chain
 from gateway.telemetry.chain import Link
 from gateway.telemetry.durable import MODE
+
+with contextlib.suppress(ImportError):
+    import fcntl  # not on Windows, where the settings refuse what needs this module
 
 # A record has some hundred bytes; what holds none in its last megabyte is another kind of file.
 _FIRST_LOOK: Final = 64 * 1024

@@ -7,12 +7,13 @@ bounded in lines and bytes; what does not fit is dropped, counted, and told of w
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+from gateway import system
 
 # Seconds between two looks at what is due without a line that would wake the thread.
 _LOOK: Final = 1.0
@@ -179,12 +180,7 @@ class LineWriter:
                 rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
                 # Another process made the description non-blocking: that is no failure.
-                self._wait_writable()
+                system.wait_writable(self.fd)
             except OSError:
                 return False
         return True
-
-    def _wait_writable(self) -> None:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
-        poll.poll(1000)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -134,6 +134,21 @@ class Metrics:
         """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
+    def watch_outbox(
+        self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
+    ) -> None:
+        """Ask `report` at every scrape for the outbox's `entries` by state and `oldest_seconds`.
+
+        `states` and `steps` are all that there are.
+        """
+        self._outbox.states, self._outbox.report = tuple(states), report
+        for step in steps:
+            self._outbox_steps.labels(step)
+
+    def outbox_step(self, step: str) -> None:
+        """Count one step of a queued write."""
+        self._outbox_steps.labels(step).inc()
+
     def watch_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
         """Ask `expiries` at every scrape when which of `CERTIFICATES` ends (seconds since 1970)."""
         self._certificates.expiries = expiries
@@ -200,7 +215,12 @@ class Metrics:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:
             self._config_reloads.labels(outcome)
+        self._outbox = _Outbox()
+        self._outbox_steps = self._counter(
+            "dhp_gateway_outbox_steps", "What happened to queued writes.", ("step",)
+        )
         self._certificates = _Certificates()
+        self.registry.register(self._outbox)
         self.registry.register(self._certificates)
         build = self._gauge(
             "dhp_gateway_build_info", "What is running; always 1.", ("version", "python")
@@ -247,6 +267,29 @@ class _Certificates(Collector):
             if certificate in found:
                 family.add_metric((certificate,), found[certificate])
         yield family
+
+
+class _Outbox(Collector):
+    """The outbox's depth. Without an outbox it has no series."""
+
+    def __init__(self) -> None:
+        self.states: tuple[str, ...] = ()
+        self.report: Callable[[], Mapping[str, Any]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily(
+            "dhp_gateway_outbox_entries", "Queued writes, by where they are.", labels=("state",)
+        )
+        oldest = GaugeMetricFamily(
+            "dhp_gateway_outbox_oldest_seconds",
+            "How long the oldest write that is not delivered has waited; 0 when there is none.",
+        )
+        found = self.report()
+        for state in self.states:
+            entries.add_metric((state,), found["entries"].get(state, 0))
+        if self.states:
+            oldest.add_metric((), found["oldest_seconds"] or 0.0)
+        yield from (entries, oldest)
 
 
 class _WithoutStartTimes(Collector):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Sequence
 from typing import Final, Protocol
+
+from gateway import system
 
 
 class Sink(Protocol):
@@ -48,7 +49,7 @@ class StdoutSink:
                 written = os.write(self._fd, self._rest)
             except BlockingIOError:
                 # Another process made the description non-blocking: that is no failure.
-                self._wait_writable()
+                system.wait_writable(self._fd)
                 continue
             self._torn = self._rest[written - 1] != _NEWLINE
             self._rest = self._rest[written:]
@@ -61,11 +62,6 @@ class StdoutSink:
 
     def close(self) -> None:
         """Nothing to release: the descriptor is not the sink's own."""
-
-    def _wait_writable(self) -> None:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        poll.poll(1000)
 
 
 _NEWLINE: Final = ord("\n")

@@ -8,21 +8,20 @@ acknowledged its bytes; until then it is sent again on the next connection, with
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import select
 import socket
 import ssl
-import struct
-import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
+
+from gateway import system
 
 # Facility authpriv (10), severities by outcome as in IHE ATNA: notice, warning, err.
 _AUTHPRIV: Final = 10 * 8
@@ -199,7 +198,7 @@ def _await_acknowledgement(connection: socket.socket) -> None:
     """Wait until the other system has acknowledged all bytes. Raises OSError when it does not."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT
     pause = 0.0002
-    while _unacknowledged(connection):
+    while system.unacknowledged(connection):
         if time.monotonic() > deadline:
             raise TimeoutError("the syslog server does not acknowledge")
         errors = select.poll()
@@ -208,9 +207,3 @@ def _await_acknowledgement(connection: socket.socket) -> None:
             raise ConnectionResetError("the syslog server hung up")
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-
-
-def _unacknowledged(connection: socket.socket) -> int:
-    """Bytes sent and not acknowledged: SIOCOUTQ of tcp(7)."""
-    (count,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
-    return int(count)

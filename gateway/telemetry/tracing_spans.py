@@ -95,7 +95,8 @@ class Spans:
     def _make(
         self, context: TraceContext | None, above: SpanContext | None, telling: _Telling
     ) -> None:
-        self._ids.span_id = getrandbits(64) if context is None else int(context.span_id, 16)
+        drawn = getrandbits(64)  # nosec B311 - names a span, guards nothing
+        self._ids.span_id = drawn if context is None else int(context.span_id, 16)
         self._ids.trace_id = 0 if context is None else int(context.trace_id, 16)
         # An empty context, where there is none above: what is current here is nobody's business.
         parent = Context() if above is None else _below(above)

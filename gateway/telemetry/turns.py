@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 from collections.abc import Sequence
 
 from gateway.telemetry.sink import Sink
+
+with contextlib.suppress(ImportError):
+    import fcntl  # not on Windows, where the settings refuse what needs this module
 
 
 class TakingTurns:

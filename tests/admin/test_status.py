@@ -16,11 +16,14 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.server import build
+from gateway.admin.status import Sources, Status
 from gateway.admin.status_page import page
+from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import MINUTES, PLATFORM_ERROR, Traffic
 from gateway.exchange import Exchange
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import LANGUAGES, TEXTS, text
+from gateway.proxy.circuit import CircuitState
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock
@@ -136,6 +139,7 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
     (error,) = facts["errors"]
     assert (error["reason"], error["last_hour"], error["last_status"]) == ("token-refused", 1, 502)
     assert error["text"] == text("token-refused", "en")
+    assert error["remedy"] == REMEDIES["en"]["token-refused"]
     assert facts["callers"][0]["errors"] == 1
 
 
@@ -153,6 +157,35 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "circuit-open")
     (error,) = facts["errors"]
     assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
+
+
+@pytest.mark.parametrize(
+    ("outbox", "reason"),
+    [
+        (None, "fine"),
+        ({"waiting": 3, "failed": 0}, "fine"),
+        ({"waiting": 3, "failed": 1}, "outbox-person"),
+        ({"unclear": 1}, "outbox-person"),
+    ],
+)
+async def test_writes_that_wait_for_a_person_are_a_limit(
+    gateway: Running, traffic: Traffic, outbox: dict[str, int] | None, reason: str
+) -> None:
+    """Whoever looks at the page is not told that nothing has to be done."""
+    entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
+    sources = Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+        outbox=lambda: entries,
+    )
+    facts = await Status(sources, traffic).facts("en")
+    assert facts["care"]["reason"] == reason
+    assert facts["outbox"] == entries
 
 
 async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
@@ -181,11 +214,12 @@ async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Runni
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    outside = re.findall(r'(?:src|href|action)="(?!\?|/|data:,")[^"]*"|@import|url\(', html)
+    outside = re.findall(r'(?:src|href|action)="(?!\?|data:)[^"]*[:/][^"]*"|@import|url\(', html)
     assert outside == []
     assert 'name="viewport"' in html
     assert "prefers-color-scheme" in html
-    assert "✔ Yes" in html
+    assert "<title>✔ Yes · DHP Gateway</title>" in html
+    assert "<strong>Yes</strong>" in html
     assert f"Version: {__version__}" in html
 
 
@@ -258,6 +292,9 @@ class Facts(HTMLParser):
         self.tags.append(tag)
 
 
+_ERROR = ("reason", "last_at", "last_status", "last_hour", "since_start", "text", "remedy")
+
+
 class HostileStatus:
     """Facts in which every text is markup."""
 
@@ -268,12 +305,14 @@ class HostileStatus:
             "care": {**facts["care"], "text": planted},
             "tokens": {planted: {**facts["tokens"]["default"], "cause": planted}},
             "platform": {**facts["platform"], "url": planted},
-            "sso": {"url": planted, "failure": planted},
+            "sso": {"url": planted, "failure": "refused"},
             "callers": [{"name": planted, "requests": 1, "errors": 0}],
             "slowest": [{**dict.fromkeys(("interaction", "resource", "status", "at"), planted)}],
-            "errors": [],
-            "settings": {planted: planted},
+            "errors": [dict.fromkeys(_ERROR, planted)],
+            "outbox": {"entries": {planted: 1}, "oldest_seconds": None},
+            "settings": {planted: planted, "environment": planted},
         }
+        self._facts["tokens"][planted]["failure"] = "refused"
         self._facts["slowest"][0]["duration_ms"] = 1.0
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
@@ -321,7 +360,13 @@ async def test_every_word_is_there_in_every_language(gateway: Running, language:
     """The three languages have the same words, and the page can be made in each."""
     assert WORDS[language].keys() == WORDS["en"].keys()
     facts = await facts_of(gateway, f"?lang={language}")
-    assert f'<html lang="{language}">' in page(facts)
+    assert f'<html lang="{language}"' in page(facts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_has_its_remedy(language: str) -> None:
+    """For all that callers may get as a reason the people on duty are told what to do."""
+    assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR}
 
 
 def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None:

@@ -1,8 +1,9 @@
 // Runs oidc-provider (OpenID-certified) as an SSO at which people sign in, on a free loopback port.
 //
-// Argument: JSON {redirectUri, client: {id, secret}, lifetime}, the lifetime of access tokens in
-// seconds. Prints one line of JSON, {issuer}, as soon as it answers. Its pages to sign in and to
-// agree take any name and any password. Ends with SIGTERM.
+// Argument: JSON {redirectUri, client: {id, secret}, lifetime, web}, the lifetime of access tokens
+// in seconds; `web` adds to the metadata of the client that people sign in for. Prints one line of
+// JSON, {issuer}, as soon as it answers. Its pages to sign in and to agree take any name and any
+// password. Ends with SIGTERM.
 import { createServer } from 'node:http';
 import { generateKeyPairSync } from 'node:crypto';
 import Provider from 'oidc-provider';
@@ -24,6 +25,7 @@ const configuration = {
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       redirect_uris: [settings.redirectUri],
+      ...settings.web,
     },
     {
       client_id: settings.client.id,
@@ -39,7 +41,15 @@ const configuration = {
   ttl: { AccessToken: settings.lifetime, ClientCredentials: 300 },
   issueRefreshToken: async () => true,
   rotateRefreshToken: true,
-  features: { clientCredentials: { enabled: true }, devInteractions: { enabled: true } },
+  features: {
+    backchannelLogout: { enabled: true },
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: true },
+    revocation: { enabled: true },
+  },
+  // Its own one talks to no address that is private, and here all are.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+  clientAuthMethods: ['none', 'client_secret_post', 'client_secret_basic', 'private_key_jwt'],
 };
 
 const server = createServer();

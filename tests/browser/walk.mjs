@@ -3,6 +3,8 @@
 // Each line is {do, ...}; each answer is one line of JSON, {ok} or {error}. The browser is Debian's
 // package; its path is the first argument. All that the pages sent, got and kept is remembered for
 // `seen`.
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
@@ -13,6 +15,8 @@ const browser = await chromium.launch({
 const context = await browser.newContext();
 const pages = [];
 const traffic = [];
+const complaints = [];
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core'), 'utf8');
 
 const watch = (page) => {
   page.on('response', async (response) => {
@@ -25,7 +29,11 @@ const watch = (page) => {
     };
     traffic.push(entry);
   });
-  page.on('console', (message) => traffic.push({ url: page.url(), body: message.text() }));
+  page.on('console', (message) => {
+    traffic.push({ url: page.url(), body: message.text() });
+    if (message.type() === 'error') complaints.push(message.text());
+  });
+  page.on('pageerror', (error) => complaints.push(String(error)));
 };
 
 const page = (number) => pages[number ?? 0];
@@ -46,7 +54,7 @@ const commands = {
   },
   wait: async ({ tab, selector, text }) => {
     const found = page(tab).locator(selector, text === undefined ? {} : { hasText: text });
-    await found.first().waitFor({ state: 'visible' });
+    await found.first().waitFor({ state: 'visible', timeout: 50000 });
     return { url: page(tab).url(), text: await page(tab).locator('body').innerText() };
   },
   arrive: async ({ tab, url }) => {
@@ -58,6 +66,29 @@ const commands = {
     return { url: page(tab).url() };
   },
   run: async ({ tab, script }) => ({ value: await page(tab).evaluate(script) }),
+  // How the reader looks at the page: the window in CSS pixels, and light or dark.
+  look: async ({ tab, width, height, scheme }) => {
+    await page(tab).setViewportSize({ width, height });
+    await page(tab).emulateMedia({ colorScheme: scheme ?? 'light' });
+    return {};
+  },
+  shoot: async ({ tab, path }) => {
+    await page(tab).screenshot({ path });
+    return {};
+  },
+  // What assistive technology would stumble over, by axe-core, which runs beside the page's policy.
+  axe: async ({ tab }) => {
+    await page(tab).evaluate(axe);
+    const { violations } = await page(tab).evaluate(() => globalThis.axe.run(document));
+    return {
+      violations: violations.map(({ id, impact, nodes }) => ({
+        id,
+        impact,
+        nodes: nodes.map((node) => `${node.html} ${node.failureSummary}`),
+      })),
+    };
+  },
+  complaints: async () => ({ complaints }),
   cookies: async () => ({ cookies: await context.cookies() }),
   seen: async () => {
     const kept = [];

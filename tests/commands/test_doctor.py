@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
 import yaml
 
 from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
-from tests.doubles.processes import free_port
+from tests.doubles.processes import free_port, start_gateway
 from tests.doubles.sso import Sso, refusal
 from tests.doubles.sso import status as sso_status
 
@@ -126,6 +127,19 @@ async def test_taken_listener(ward: Ward) -> None:
         failed = await ward.failed()
     assert list(failed) == ["listener listen.address"]
     assert "in use" in failed["listener listen.address"]
+
+
+async def test_beside_a_running_gateway(ward: Ward, platform: Platform) -> None:
+    """Listeners that the gateway itself holds are no fault: it is examined while it runs."""
+    gateway = start_gateway(ward.settings, ward.folder)
+    for key, url in (("listen", gateway.url), ("admin", gateway.admin_url)):
+        ward.settings[key]["address"] = urlsplit(url).netloc
+    try:
+        await gateway.until_status(200)
+        assert await ward.failed() == {}
+        assert "in use by the gateway that runs" in (await ward.examine())[1]
+    finally:
+        await asyncio.to_thread(gateway.process.terminate)
 
 
 async def test_unknown_name(ward: Ward) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.config import Settings, SettingsError, load
-from gateway.config.availability import UNAVAILABLE
 from gateway.config.rules import find
 
 BASE: dict[str, Any] = {
@@ -21,7 +19,7 @@ CALLER = {"name": "lab", "api_key_file": "/run/k"}
 def findings(settings: dict[str, Any]) -> dict[str, str]:
     """What the rules say about settings whose values are all right, by key."""
     checked = Settings.model_validate({**BASE, **settings})
-    found = [finding for finding in find(checked) if "not available" not in finding.message]
+    found = list(find(checked))
     return {".".join(map(str, finding.setting)): finding.message for finding in found}
 
 
@@ -149,45 +147,6 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
 def test_a_broken_rule_is_found_at_its_key(settings: dict[str, Any], key: str) -> None:
     """Each contradiction between keys is one finding at the key to change."""
     assert list(findings(settings)) == [key]
-
-
-SWITCHED_ON: dict[str, Any] = {
-    "callers": [CALLER],
-    "listen.tls.cert_file": "/c",
-    "listen.tls.key_file": "/c",
-    "listen.tls.client_ca_file": "/c",
-    "platform.client_cert_file": "/c",
-    "platform.client_key_file": "/c",
-    "platform.proxy_url": "http://proxy:3128",
-    "sso.proxy_url": "http://proxy:3128",
-    "credentials.default.auth_method": "private_key_jwt",
-    "store.url": "redis://host",
-    "outbox.enabled": True,
-    "tracing.otlp_endpoint": "https://otel",
-    "workers": 2,
-    "audit.sink": "file",
-    "audit.fhir_audit_events": True,
-    "fhir.auto_if_match": True,
-    "fhir.search_guard": "block",
-    "rewrite.aliases": ["https://alias"],
-}
-
-
-@pytest.mark.parametrize("key", [row[0].replace("*", "default") for row in UNAVAILABLE])
-def test_what_does_not_exist_yet_is_refused(tmp_path: Path, key: str) -> None:
-    """Switching on a feature of a later version is a problem at its key, not silence."""
-    values: dict[str, Any] = json.loads(json.dumps(BASE))
-    *groups, last = key.split(".")
-    here = values
-    for group in groups:
-        here = here.setdefault(group, {})
-    here[last] = SWITCHED_ON[key]
-    file = tmp_path / "gateway.yaml"
-    file.write_text(json.dumps(values))
-    with pytest.raises(SettingsError) as caught:
-        load(file, {})
-    refused = [p.key for p in caught.value.problems if "not available in this version" in p.message]
-    assert refused == [key]
 
 
 def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path) -> None:

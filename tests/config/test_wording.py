@@ -81,12 +81,10 @@ def test_a_variable_gets_no_advice_about_yaml(tmp_path: Path) -> None:
     assert "quotes" in found.hint
 
 
-def test_what_is_not_available_is_not_also_incomplete(tmp_path: Path) -> None:
-    """Who turns on a feature that is not there yet is not asked for its further settings."""
-    text = f"{CREDENTIALS}outbox: {{enabled: true}}\nenvironment: custom\n"
-    found = problems(tmp_path, text)
-    assert found["outbox.enabled"].message == "is not available in this version"
-    assert not [key for key in found if key.startswith("outbox.") and key != "outbox.enabled"]
+def test_an_outbox_needs_a_key(tmp_path: Path) -> None:
+    """Who turns the outbox on without a key is told how to make one."""
+    found = problems(tmp_path, f"{CREDENTIALS}outbox: {{enabled: true}}\n")
+    assert "openssl rand" in found["outbox.encryption_key"].hint
 
 
 @pytest.mark.parametrize(

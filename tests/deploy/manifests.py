@@ -14,6 +14,7 @@ from tests.deploy import tools
 Manifest = dict[str, Any]
 # What the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
 END = 5
+DATABASE = "postgresql://dhp_gateway:planted@postgresql:5432/dhp_gateway?sslmode=verify-full"
 
 
 class Manifests:
@@ -45,16 +46,22 @@ class Manifests:
         return gateway
 
     def settings(self, folder: Path) -> Settings:
-        """The settings of the one ConfigMap as the gateway takes them.
+        """The settings of the ConfigMap and the container's variables, as the gateway takes them.
 
-        The secrets that they name are made in `folder`; SettingsError when there is a problem.
+        The secrets that they name are made in `folder`; SettingsError when there is a problem. A
+        variable that comes from a Secret is a database's address.
         """
         text: str = self.the("ConfigMap")["data"]["gateway.yaml"]
-        for name in ("client_secret", "his_api_key"):
+        for name in ("client_secret", "his_api_key", "outbox_key"):
             (folder / name).write_text("planted-secret-of-a-test")
         file = folder / "gateway.yaml"
         file.write_text(text.replace("/run/secrets/dhp/", f"{folder}/"))
-        return load(file, {})
+        variables = {
+            one["name"]: one.get("value", DATABASE).replace("/run/secrets/dhp/", f"{folder}/")
+            for one in self.gateway["env"]
+            if one["name"] != "DHP_GATEWAY_CONFIG"
+        }
+        return load(file, variables)
 
     def assert_valid(self) -> None:
         """Kubernetes' own schemas take every manifest, of the oldest and the newest release."""
@@ -70,7 +77,8 @@ class Manifests:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all(volume.keys() & {"configMap", "secret"} for volume in pod["volumes"])
+        kinds = {"configMap", "secret", "persistentVolumeClaim"}
+        assert all(volume.keys() & kinds for volume in pod["volumes"])
         for container in containers(self.pod):
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False

@@ -168,7 +168,9 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
     (service,) = (
         one for one in chart.of_kind("Service") if wanted <= one["metadata"]["labels"].items()
     )
-    assert service["spec"]["ports"][0]["name"] == monitor["endpoints"][0]["port"]
+    (endpoint,) = monitor["endpoints"]
+    assert service["spec"]["ports"][0]["name"] == endpoint["port"]
+    assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,53 @@ def test_mistakes_are_named_before_anything_runs(
 def test_somebody_must_be_allowed_to_call(tmp_path: Path) -> None:
     """Without callers the gateway would not start: helm says so first, and what to do."""
     assert "settings.callers" in refusal(tmp_path, settings={"callers": []})
-    for other in ({"listen": {"allow_anonymous": True}}, {"login": {"enabled": True}}):
+    login = {"login": {"enabled": True}, "store": {"url": "redis://redis/0"}}
+    for other in ({"listen": {"allow_anonymous": True}}, login):
         render(tmp_path, settings={"callers": [], **other})
+
+
+OUTBOX = {"outbox": {"enabled": True, "encryption_key_file": "/run/secrets/dhp/outbox_key"}}
+SQLITE = {"settings": OUTBOX, "persistence": {"enabled": True}, "replicaCount": 1}
+POSTGRESQL = {"name": "DHP_GATEWAY_OUTBOX__URL", "valueFrom": {"secretKeyRef": {}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"settings": OUTBOX}, "persistence.enabled"),
+        ({**SQLITE, "replicaCount": 2}, "replicaCount"),
+        ({**SQLITE, "autoscaling": {"enabled": True}}, "autoscaling"),
+        ({"settings": {"login": {"enabled": True}}}, "settings.store.url"),
+    ],
+)
+def test_what_replicas_cannot_share_is_refused(
+    values: dict[str, Any], names: str, tmp_path: Path
+) -> None:
+    """A queue in a file and sessions in memory are one pod's own: helm says so, and what to do."""
+    assert names in refusal(tmp_path, **values)
+
+
+def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
+    """The one pod has the claim where settings look, ends before its successor, takes writes."""
+    chart = render(tmp_path, **SQLITE)
+    chart.assert_valid()
+    chart.assert_restricted()
+    assert chart.the("Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    assert chart.the("Deployment")["spec"]["replicas"] == 1
+    mounts = {mount["name"]: mount["mountPath"] for mount in chart.gateway["volumeMounts"]}
+    location = chart.settings(tmp_path).outbox.url
+    assert str(location).startswith(f"sqlite:///{mounts['state']}/")
+    claim = chart.the("PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert chart.gateway["startupProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_an_outbox_in_a_database(tmp_path: Path) -> None:
+    """Several replicas take the database's address from a Secret, and need no volume."""
+    chart = render(tmp_path, settings=OUTBOX, env=[POSTGRESQL])
+    assert chart.the("Deployment")["spec"]["replicas"] == 2
+    assert not chart.of_kind("PersistentVolumeClaim")
 
 
 def test_the_schema_has_the_gateways_settings() -> None:

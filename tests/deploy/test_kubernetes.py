@@ -12,6 +12,7 @@ from tests.deploy import tools
 from tests.deploy.manifests import Manifests, containers, peers, port_of
 
 FOLDER = tools.PROJECT / "deploy/kubernetes"
+OUTBOXES = ["sidecar-outbox", "standalone-outbox"]
 
 
 def rendered(name: str) -> Manifests:
@@ -19,9 +20,9 @@ def rendered(name: str) -> Manifests:
     return Manifests(tools.output_of([tools.from_layer("kubectl"), "kustomize", FOLDER / name]))
 
 
-@pytest.fixture(scope="module", params=["sidecar", "standalone"])
+@pytest.fixture(scope="module", params=["sidecar", "standalone", *OUTBOXES])
 def each(request: pytest.FixtureRequest) -> Manifests:
-    """Both ways in turn."""
+    """Both ways in turn, without and with an outbox."""
     return rendered(request.param)
 
 
@@ -72,8 +73,8 @@ def test_changes_reach_a_running_gateway(each: Manifests) -> None:
 
 def test_the_gateway_reads_what_is_mounted(each: Manifests) -> None:
     """DHP_GATEWAY_CONFIG names the ConfigMap's file, for `run` and for commands by hand."""
-    variables = {one["name"]: one["value"] for one in each.gateway["env"]}
-    assert variables == {"DHP_GATEWAY_CONFIG": "/etc/dhp-gateway/gateway.yaml"}
+    (config,) = (one for one in each.gateway["env"] if one["name"] == "DHP_GATEWAY_CONFIG")
+    assert config["value"] == "/etc/dhp-gateway/gateway.yaml"
     assert each.gateway["args"] == ["run"]
 
 
@@ -105,6 +106,7 @@ def test_no_secret_is_written_down(each: Manifests) -> None:
     assert not each.of_kind("Secret")
     settings = yaml.safe_load(each.the("ConfigMap")["data"]["gateway.yaml"])
     assert "client_secret" not in settings["credentials"]["default"]
+    assert "postgresql://" not in each.text
 
 
 def test_only_monitoring_reaches_the_operators_port(each: Manifests) -> None:
@@ -189,6 +191,39 @@ def test_the_namespace_enforces_it(standalone: Manifests) -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+@pytest.mark.parametrize("name", OUTBOXES)
+def test_an_outbox_survives_and_takes_writes(name: str, tmp_path: Path) -> None:
+    """It is sealed, and a pod takes writes while the SSO is down, when they have to be queued."""
+    outbox = rendered(name)
+    settings = outbox.settings(tmp_path)
+    assert settings.outbox.enabled
+    assert settings.outbox.encryption_key_file is not None
+    assert outbox.gateway["startupProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
+    """The one pod mounts its own claim where the database is; the next one waits for its end."""
+    outbox = rendered("sidecar-outbox")
+    deployment, claim = outbox.the("Deployment")["spec"], outbox.the("PersistentVolumeClaim")
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in outbox.gateway["volumeMounts"]}
+    assert str(outbox.settings(tmp_path).outbox.url).startswith(
+        f"sqlite:///{mounts['dhp-outbox']}/"
+    )
+    volumes = {volume["name"]: volume for volume in outbox.pod["spec"]["volumes"]}
+    assert volumes["dhp-outbox"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_a_shared_queue_can_be_reached() -> None:
+    """Replicas get to their database, whose address and password are in a Secret."""
+    outbox = rendered("standalone-outbox")
+    rules = outbox.the("NetworkPolicy")["spec"]["egress"]
+    assert 5432 in {port["port"] for rule in rules for port in rule["ports"]}
+    (url,) = (one for one in outbox.gateway["env"] if one["name"] == "DHP_GATEWAY_OUTBOX__URL")
+    assert "secretKeyRef" in url["valueFrom"]
+
+
 def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests) -> None:
     """ServiceMonitor and PodMonitor select a Service and pods that have the port they name."""
     service = yaml.safe_load((FOLDER / "standalone/servicemonitor.yaml").read_text())["spec"]
@@ -200,3 +235,16 @@ def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests)
     pods = yaml.safe_load((FOLDER / "sidecar/podmonitor.yaml").read_text())["spec"]
     assert sidecar.selected_by(pods["selector"]["matchLabels"])
     assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9090
+
+
+@pytest.mark.parametrize(
+    ("file", "endpoints"),
+    [
+        ("standalone/servicemonitor.yaml", "endpoints"),
+        ("sidecar/podmonitor.yaml", "podMetricsEndpoints"),
+    ],
+)
+def test_alerts_find_their_job(file: str, endpoints: str) -> None:
+    """The job has the name that the rules look for, not that of a Service or PodMonitor."""
+    (endpoint,) = yaml.safe_load((FOLDER / file).read_text())["spec"][endpoints]
+    assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]

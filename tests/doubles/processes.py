@@ -144,10 +144,13 @@ async def _status_of(session: aiohttp.ClientSession, url: str) -> int | None:
         return None
 
 
-def start_gateway(settings: Mapping[str, Any], directory: Path) -> GatewayProcess:
+def start_gateway(
+    settings: Mapping[str, Any], directory: Path, prefix: Sequence[str] = ()
+) -> GatewayProcess:
     """Runs `dhp-gateway run` with these settings and free ports for its two listeners.
 
-    The settings' `listen` and `admin` may hold more than the addresses, which are filled in.
+    The settings' `listen` and `admin` may hold more than the addresses, which are filled in. A
+    `prefix` is a program that runs the gateway in its place.
     """
     listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     base_path = settings.get("listen", {}).get("base_path", "/fhir")
@@ -159,5 +162,6 @@ def start_gateway(settings: Mapping[str, Any], directory: Path) -> GatewayProces
     }
     file = directory / "gateway.yaml"
     file.write_text(yaml.safe_dump(complete))
-    process = start([GATEWAY_COMMAND, "run", "--config", file], directory, name="gateway")
+    command = [*prefix, GATEWAY_COMMAND, "run", "--config", file]
+    process = start(command, directory, name="gateway")
     return GatewayProcess(process, f"http://{listen}{base_path.rstrip('/')}", f"http://{admin}")

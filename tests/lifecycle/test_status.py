@@ -8,6 +8,8 @@ import signal
 import time
 from typing import Any
 
+import aiohttp
+
 from tests.doubles.load import Load
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import PATIENCE, SECRET, Service, StartService
@@ -61,3 +63,19 @@ async def test_a_stopped_worker_is_told_of(start_service: StartService) -> None:
     os.kill(stopped, signal.SIGKILL)
     await until_facts(service, answer="yes")
     assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
+
+
+async def test_an_open_page_does_not_hold_up_the_end(start_service: StartService) -> None:
+    """SIGTERM ends the stream of a page regularly, and the processes at once."""
+    service = start_service(**TWO)
+    await service.until_ready()
+    connector = aiohttp.UnixConnector(service.admin.path)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://localhost/status/events") as stream,
+    ):
+        assert (await stream.content.readline()).startswith(b"data: ")
+        service.send(signal.SIGTERM)
+        while await stream.content.read(2**16):
+            pass
+    assert await service.ended() == 0

@@ -8,10 +8,11 @@ The gateway's own credential gets numbered tokens as ever; `user_requests` are t
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
@@ -30,7 +31,10 @@ class Provider(Sso):
         self.openid = openid
         self.names_issuer = names_issuer
         self.keys = [_KEY]
+        self.revoking_at: str | None = None
         self.user_requests: list[SeenRequest] = []
+        self.revocations: list[SeenRequest] = []
+        self.revoking: Answer = status(200)
         self._for_users: deque[Answer] = deque()
 
     @property
@@ -42,6 +46,10 @@ class Provider(Sso):
         """Give the next token requests of people these answers, one each."""
         self._for_users.extend(answers)
 
+    def clear_user_tokens(self) -> None:
+        """Forget what was to be given."""
+        self._for_users.clear()
+
     def answer_to(self, request: SeenRequest) -> Answer:
         """By path and grant type."""
         if request.target.endswith("/.well-known/openid-configuration"):
@@ -49,6 +57,11 @@ class Provider(Sso):
             return json_body(self._document()) if self.openid and at_root else status(404)
         if request.target == "/jwks":
             return json_body({"keys": [key.as_dict(private=False) for key in self.keys]})
+        if request.target == "/revoke":
+            self.revocations.append(request)
+            return self.revoking
+        if request.target.startswith("/found/authorize?"):
+            return self._agreed(dict(parse_qsl(urlsplit(request.target).query)))
         if request.form.get("grant_type") == "client_credentials":
             return super().answer_to(request)
         self.user_requests.append(request)
@@ -60,8 +73,32 @@ class Provider(Sso):
             "authorization_endpoint": f"{self.issuer}/found/authorize",
             "jwks_uri": f"{self.issuer}/jwks",
             "end_session_endpoint": f"{self.issuer}/bye",
+            "revocation_endpoint": f"{self.revoking_at or self.issuer}/revoke",
             "authorization_response_iss_parameter_supported": self.names_issuer,
         }
+
+    def _agreed(self, asked: dict[str, str]) -> Answer:
+        """Its page asks nobody anything, and sends the browser back at once."""
+        query = urlencode({"code": "planted-code", "state": asked["state"]})
+        return status(302, ("Location", f"{asked['redirect_uri']}?{query}"))
+
+    def logout_token(self, /, key: RSAKey | None = None, alg: str = "RS256", **claims: Any) -> str:
+        """A right logout token, but for the claims that a test changes; None leaves one out."""
+        now = int(time.time())
+        plain = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "iat": now,
+            "exp": now + 120,
+            "jti": secrets.token_hex(8),
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+            "sub": "person-7",
+            **claims,
+        }
+        held = {name: value for name, value in plain.items() if value is not None}
+        chosen = key or self.keys[0]
+        header = {"alg": alg, "typ": "logout+jwt", "kid": chosen.kid or ""}
+        return jwt.encode(header, held, chosen, algorithms=[alg])
 
     def id_token(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.doubles.platform import Platform
+from tests.doubles.platform import Platform, http
 from tests.doubles.sso import token
 from tests.login.provider import Provider, signed_in
 from tests.login.stage import Stage, stage
@@ -117,6 +117,25 @@ async def test_answers_for_a_session_vary_by_its_cookie(mixed: tuple[Platform, S
     browser = await scene.browser()
     await signed_in(browser)
     assert "Cookie" in (await browser.get("/fhir/Patient/1")).headers["Vary"]
+
+
+async def test_nothing_that_is_stored_runs_in_a_browser(mixed: tuple[Platform, Stage]) -> None:
+    """A page that somebody put on the platform has no scripts, forms or foreign frames here."""
+    platform, scene = mixed
+    browser = await scene.browser()
+    await signed_in(browser)
+    html = ("Content-Type", "text/html")
+    platform.script(http(200, b"<script>alert(1)</script>", html))
+    answer = await browser.open("/fhir/Binary/1", Accept="text/html")
+    assert answer.status == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert {"default-src 'none'", "base-uri 'none'", "form-action 'none'"} <= set(
+        policy.split("; ")
+    )
+    assert policy.endswith(f"frame-ancestors 'self' {LISTED}")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-site"
 
 
 async def test_what_is_no_page_of_the_login_is_unknown(mixed: tuple[Platform, Stage]) -> None:

@@ -149,6 +149,44 @@ async def test_a_refused_renewal_ends_the_session(cast: Cast) -> None:
     assert len(cast.sso.user_requests) == 2
 
 
+async def test_a_person_whose_sign_in_was_revoked_signs_in_again(cast: Cast) -> None:
+    """An address that is opened then leads over the SSO back to itself; a script gets the 401."""
+    wanted = "/fhir/Patient/1?_elements=name&a=%20"
+    for given in (token("first"), token("first", refresh_token="r1")):
+        cast.sso.user_tokens(given, refusal("invalid_grant"))
+        await signed_in(cast.browser)
+        assert (await cast.browser.open(wanted)).status == 200
+        cast.platform.script(unauthorized())
+        sent = await cast.browser.open(wanted)
+        assert (sent.status, sent.headers["Cache-Control"]) == (302, "no-store")
+        begun = await cast.browser.open(sent.location)
+        cast.sso.clear_user_tokens()
+        landed = await cast.browser.open(back(begun))
+        assert landed.location == wanted
+        assert (await cast.browser.open(landed.location)).status == 200
+        cast.platform.script(unauthorized())
+        refused = await cast.browser.get(wanted)
+        assert (refused.status, refused.headers["X-Gateway-Error"]) == (
+            401,
+            "caller-unauthenticated",
+        )
+        assert json.loads(refused.text)["resourceType"] == "OperationOutcome"
+
+
+async def test_nobody_is_sent_round_in_circles(cast: Cast) -> None:
+    """A platform that refuses whatever the SSO gives is told on a page, with a way to try again."""
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    page = await cast.browser.open("/fhir/Patient/1?a=b", Accept_Language="ru")
+    assert page.status == 401
+    assert page.headers["WWW-Authenticate"].startswith("Cookie ")
+    assert "/auth/login?return_to=/fhir/Patient/1%3Fa%3Db" in page.text
+    assert "платформа" in page.text
+    # Its one style is allowed by the one policy that there is.
+    (policy,) = page.headers.getall("Content-Security-Policy")  # type: ignore[attr-defined]
+    assert "style-src 'sha256-" in policy
+
+
 async def test_an_sso_that_is_away_signs_nobody_out(cast: Cast) -> None:
     """A renewal that fails for a moment is a 503; the session is there when the SSO is."""
     cast.sso.user_tokens(token("first", refresh_token="r1"), status(503))

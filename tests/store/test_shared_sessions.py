@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import pytest
@@ -31,15 +32,15 @@ class Cast:
     port: int
 
     def gateway(
-        self, port: int | None = None, **sections: object
+        self, port: int | None = None, **sections: Any
     ) -> contextlib.AbstractAsyncContextManager[Stage]:
         """A gateway; people know the one on the first port."""
         redirect_uri = f"http://127.0.0.1:{self.port}/auth/callback"
         return stage(
             self.platform.url,
             self.sso.token_url,
-            f"{self.sso.issuer}/authorize",
-            login={"redirect_uri": redirect_uri},
+            self.sso.issuer,
+            login={"redirect_uri": redirect_uri, **sections.pop("login", {})},
             port=port or self.port,
             store={"url": self.server.url},
             **sections,
@@ -205,6 +206,32 @@ async def test_a_stolen_dump_opens_nothing(cast: Cast) -> None:
             stolen = key.decode().partition("{")[2].partition("}")[0]
             browser.set_cookie("dhp-session", stolen)
             assert (await browser.get(READ)).status == 401
+
+
+async def test_the_ssos_sign_out_reaches_every_gateway(server: RedisServer) -> None:
+    """Told to one gateway it ends the sessions of all, and a replay at another one is refused."""
+    async with Provider(openid=True) as sso, Platform() as platform:
+        cast = Cast(sso, platform, server, free_port())
+        openid = {"scope": "openid"}
+        async with (
+            cast.gateway(login=openid) as one,
+            cast.gateway(free_port(), login=openid) as two,
+        ):
+            browser = await one.browser()
+            logout_token = sso.logout_token()
+            for teller, status in ((two, 200), (one, 400)):
+                begun = await browser.begin()
+                id_token = sso.id_token(begun.query["nonce"])
+                sso.user_tokens(token("for-a-person", id_token=id_token))
+                assert (await browser.open(back(begun))).status == 302
+                assert (await elsewhere(browser, two)).status == 200
+                told = await (await teller.browser()).request(
+                    "POST", "/auth/backchannel-logout", data={"logout_token": logout_token}
+                )
+                assert told.status == status
+                over = status == 200
+                assert (await browser.get(READ)).status == (401 if over else 200)
+                assert (await elsewhere(browser, two)).status == (401 if over else 200)
 
 
 async def test_workers_share_the_sessions(start_service: StartService, cast: Cast) -> None:

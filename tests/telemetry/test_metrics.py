@@ -52,6 +52,8 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
     metrics.exchange(make_exchange())
     metrics.declare(["default"])
     metrics.watch_certificates(lambda: {"listener": 0.0})
+    outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
+    metrics.watch_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
     assert set(_families(metrics)) == {
         (
             "dhp_gateway_requests",
@@ -75,6 +77,9 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
         ("dhp_gateway_certificate_expiry_timestamp_seconds", "gauge", frozenset({"certificate"})),
+        ("dhp_gateway_outbox_entries", "gauge", frozenset({"state"})),
+        ("dhp_gateway_outbox_oldest_seconds", "gauge", frozenset()),
+        ("dhp_gateway_outbox_steps", "counter", frozenset({"step"})),
         ("dhp_gateway_build_info", "gauge", frozenset({"version", "python"})),
     }
 
@@ -302,3 +307,15 @@ def test_the_text_format_has_no_exemplars(metrics, make_exchange):
     _type, body = metrics.render(None)
     assert TRACE.encode() not in body
     assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
+
+
+def test_the_outbox_has_no_series_where_there_is_none(metrics):
+    """A gateway without an outbox tells nothing of one; one with tells every state."""
+    assert _value(metrics, "dhp_gateway_outbox_oldest_seconds") is None
+    report = {"entries": {"waiting": 2}, "oldest_seconds": None}
+    metrics.watch_outbox(lambda: report, ["waiting", "failed"], ["queued"])
+    metrics.outbox_step("queued")
+    assert _value(metrics, "dhp_gateway_outbox_entries", state="waiting") == 2
+    assert _value(metrics, "dhp_gateway_outbox_entries", state="failed") == 0
+    assert _value(metrics, "dhp_gateway_outbox_oldest_seconds") == 0
+    assert _value(metrics, "dhp_gateway_outbox_steps_total", step="queued") == 1

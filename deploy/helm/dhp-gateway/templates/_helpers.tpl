@@ -39,6 +39,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* As above: what replicas must share, and what they cannot. */}}
+{{- define "gateway.checkSharing" -}}
+{{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
+{{- $store := dig "store" "url" "memory://" .Values.settings }}
+{{- $database := dig "outbox" "url" "sqlite://" .Values.settings }}
+{{- range .Values.env }}
+{{- if eq .name "DHP_GATEWAY_STORE__URL" }}{{ $store = "elsewhere" }}{{ end }}
+{{- if eq .name "DHP_GATEWAY_OUTBOX__URL" }}{{ $database = "elsewhere" }}{{ end }}
+{{- end }}
+{{- if and $several (dig "login" "enabled" false .Values.settings) (hasPrefix "memory:" $store) }}
+{{- fail "settings.login.enabled with several replicas: a session would be known to one of them only; name a Redis in settings.store.url, or set replicaCount to 1" }}
+{{- end }}
+{{- if and (dig "outbox" "enabled" false .Values.settings) (hasPrefix "sqlite:" $database) (not .Values.persistence.enabled) }}
+{{- fail "settings.outbox.enabled: SQLite needs a volume, set persistence.enabled and replicaCount: 1; several replicas need a PostgreSQL in settings.outbox.url (or, with its password, DHP_GATEWAY_OUTBOX__URL in env)" }}
+{{- end }}
+{{- if and $several .Values.persistence.enabled }}
+{{- fail "persistence.enabled: the volume belongs to one pod; set replicaCount to 1 and leave autoscaling off" }}
+{{- end }}
+{{- end }}
+
 {{/* The pod of `helm test`: not the gateway's own labels, or it would get callers. */}}
 {{- define "gateway.testLabels" -}}
 app.kubernetes.io/name: {{ include "gateway.name" . }}-test

@@ -1,0 +1,131 @@
+"""How often the SSO is asked while a million requests pass: the gateway's own life of a token.
+
+The clock is simulated, so that hours pass in a second. Each request asks for a token as the request
+path does; the SSO takes 100 ms for each answer, during which requests go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Mapping
+
+from benchmarks.watching import Figures
+from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.store import MemoryStore, StoreKey
+from gateway.oauth.token_response import TokenResponse
+from gateway.oauth.tokens import Tokens
+from gateway.secret import Secret
+
+REQUESTS = 1_000_000
+ANSWER_TIME = 0.1
+_NAME = "default"
+_TURNS = 20  # Of the loop, until all that can run without time passing has run.
+
+
+class _Timer:
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        self.callback = None
+
+
+class _Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._numbers = itertools.count()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> _Timer:
+        """As the loop's."""
+        timer = _Timer(callback)
+        heapq.heappush(self._timers, (self.now + delay, next(self._numbers), timer))
+        return timer
+
+    async def advance(self, seconds: float) -> None:
+        """Move on, and run what is due."""
+        self.now += seconds
+        while self._timers and self._timers[0][0] <= self.now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.callback is not None:
+                timer.callback()
+                await _settle()
+
+
+async def _settle() -> None:
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+class _Sso:
+    """Gives tokens of `lifetime` seconds and counts them."""
+
+    def __init__(self, lifetime: float, times: TimeSource) -> None:
+        self.store_key = StoreKey("simulated", Secret("simulated"))
+        self.given = 0
+        self._lifetime, self._times = lifetime, times
+
+    async def request(self) -> TokenResponse:
+        """Another token."""
+        asked = self._times.clock()
+        await self._times.sleep(ANSWER_TIME)
+        self.given += 1
+        return TokenResponse(Secret(f"token-{self.given}"), self._lifetime, "expires_in", asked)
+
+
+class _Nobody:
+    """Is told of tokens, and forgets it."""
+
+    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+        """Forget it."""
+
+    def token_expires(self, credential: str, timestamp: float, /) -> None:
+        """Forget it."""
+
+    def token_waiters(self, credential: str, waiting: int, /) -> None:
+        """Forget it."""
+
+    def token_event(
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
+    ) -> None:
+        """Forget it."""
+
+
+async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
+    clock = _Clock()
+    times = TimeSource(clock, clock, clock.call_later)
+    sso = _Sso(lifetime, times)
+    store = MemoryStore(clock)
+    tokens = Tokens({_NAME: sso}, store, _Nobody(), times=times, rng=random.Random(1))  # noqa: S311
+    await tokens.start()
+    waited = 0
+    for _ in range(requests):
+        if tokens.current(_NAME) is None:
+            waited += 1
+            waiting = asyncio.ensure_future(tokens.obtain(_NAME))
+            while not waiting.done():
+                await _settle()
+                await clock.advance(ANSWER_TIME / 10)
+            await waiting
+        await clock.advance(1 / rate)
+    await tokens.close()
+    return {
+        "simulated_requests": float(requests),
+        "simulated_hours": requests / rate / 3600,
+        "token_requests": float(sso.given),
+        "waited": float(waited),
+    }
+
+
+def token_requests(rate: float, lifetime: float, requests: int = REQUESTS) -> Figures:
+    """What the SSO was asked, with so many requests a second and tokens of `lifetime` seconds."""
+    return asyncio.run(_simulate(requests, rate, lifetime))

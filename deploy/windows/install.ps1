@@ -1,0 +1,124 @@
+<#
+.SYNOPSIS
+    Installs DHP Gateway from this folder; no network is used. Run it in an administrator's PowerShell, in the unpacked archive.
+
+.DESCRIPTION
+    Each version lies in a folder of its own (C:\Program Files\DHP Gateway\VERSION) and "current" leads to the one in use: an upgrade is this
+    script and a restart of the service. Settings, secret and logs are in C:\ProgramData\DHP Gateway, and nothing that is there is changed.
+    Nothing is started.
+
+.PARAMETER WinSW
+    Sets up the service, too: the path of WinSW-x64.exe 2.12 (github.com/winsw/winsw). Compare its checksum with the published one first.
+
+.PARAMETER Python
+    The interpreter, of the minor version in the archive's name, installed for all users.
+
+.EXAMPLE
+    powershell -ExecutionPolicy Bypass -File install.ps1 -WinSW C:\Users\admin\Downloads\WinSW-x64.exe
+#>
+#Requires -Version 5.1
+#Requires -RunAsAdministrator
+[CmdletBinding()]
+param(
+    [string] $WinSW,
+    [string] $Python = 'python'
+)
+Set-StrictMode -Version 2.0
+$ErrorActionPreference = 'Stop'
+
+$service = 'dhp-gateway'
+$programs = Join-Path $env:ProgramFiles 'DHP Gateway'
+$data = Join-Path $env:ProgramData 'DHP Gateway'
+$version = (Get-Content (Join-Path $PSScriptRoot 'VERSION') -TotalCount 1).Trim()
+$kind = (Get-Content (Join-Path $PSScriptRoot 'KIND') -TotalCount 1).Trim()
+
+# Runs a program; its failure is ours. (Windows PowerShell goes on otherwise.)
+function Invoke-Program {
+    $program = $args[0]
+    $arguments = @($args | Select-Object -Skip 1)
+    & $program $arguments
+    if ($LASTEXITCODE -ne 0) { throw "$program failed with exit code $LASTEXITCODE." }
+}
+
+# --- is it all there, unchanged, and for this machine? ---
+foreach ($line in Get-Content (Join-Path $PSScriptRoot 'SHA256SUMS')) {
+    $sum, $name = $line -split '  ', 2
+    $file = Join-Path $PSScriptRoot $name
+    if (-not (Test-Path -LiteralPath $file) -or (Get-FileHash -LiteralPath $file -Algorithm SHA256).Hash -ne $sum) {
+        throw "$name is not what was packed. Fetch the archive again and compare its checksum."
+    }
+}
+$ask = "import sys, platform; print('cp%d%d-%s-%s' % (*sys.version_info[:2], sys.platform, platform.machine()))"
+$here = Invoke-Program $Python -c $ask
+if ($here -ne $kind) {
+    throw "This archive is for $kind, and $Python is $here. Name the right interpreter with -Python, or pack for this one."
+}
+$base = Invoke-Program $Python -c 'import sys; print(sys.base_prefix)'
+if ($base.StartsWith($env:SystemDrive + '\Users\', [StringComparison]::OrdinalIgnoreCase)) {
+    throw "$Python is installed for one person only ($base), and the service is somebody else. Install Python for all users."
+}
+
+# --- the version, beside the ones before ---
+$target = Join-Path $programs $version
+$running = Get-Service -Name $service -ErrorAction SilentlyContinue
+if ($running -and $running.Status -ne 'Stopped' -and (Test-Path -LiteralPath $target)) {
+    throw "$version is in use. Stop the service first: Stop-Service $service"
+}
+Write-Host "Installing $version into $target..."
+if (Test-Path -LiteralPath $target) { Remove-Item -LiteralPath $target -Recurse -Force }
+New-Item -ItemType Directory -Path $programs -Force | Out-Null
+# Without pip: it is not needed any more afterwards, and less is better. Ours runs from this folder.
+Invoke-Program $Python -m venv --without-pip $target
+$interpreter = Join-Path $target 'Scripts\python.exe'
+$env:PIP_CONFIG_FILE = 'nul'
+# --require-hashes: pip takes exactly what the lock names.
+Invoke-Program $interpreter (Join-Path $PSScriptRoot 'pip') --isolated --no-cache-dir --disable-pip-version-check install --quiet `
+    --no-index --find-links (Join-Path $PSScriptRoot 'wheels') --no-deps --only-binary ':all:' `
+    --require-hashes --requirement (Join-Path $PSScriptRoot 'requirements.lock')
+$share = Join-Path $target 'share'
+New-Item -ItemType Directory -Path $share -Force | Out-Null
+foreach ($part in 'config', 'docs', 'windows', 'LICENSE', 'CHANGELOG.md') {
+    Copy-Item -LiteralPath (Join-Path $PSScriptRoot $part) -Destination $share -Recurse -Force
+}
+Invoke-Program $interpreter -m gateway --version
+$current = Join-Path $programs 'current'
+# Only the link: Remove-Item would, in Windows PowerShell, take along what it leads to.
+if (Test-Path -LiteralPath $current) { [System.IO.Directory]::Delete($current) }
+New-Item -ItemType Junction -Path $current -Target $target | Out-Null
+
+# --- settings and secret ---
+foreach ($folder in $data, (Join-Path $data 'secrets'), (Join-Path $data 'logs')) {
+    New-Item -ItemType Directory -Path $folder -Force | Out-Null
+}
+$settings = Join-Path $data 'gateway.yaml'
+if (-not (Test-Path -LiteralPath $settings)) { Copy-Item -LiteralPath (Join-Path $PSScriptRoot 'windows\gateway.yaml') -Destination $settings }
+$secret = Join-Path $data 'secrets\dhp_client_secret'
+if (-not (Test-Path -LiteralPath $secret)) { New-Item -ItemType File -Path $secret | Out-Null }
+# Administrators (S-1-5-32-544) and the system (S-1-5-18) by number: their names are translated on some Windows.
+Invoke-Program icacls $data /inheritance:r /grant:r '*S-1-5-32-544:(OI)(CI)F' '*S-1-5-18:(OI)(CI)F' /quiet
+
+# --- the service ---
+if ($WinSW) {
+    $folder = Join-Path $programs 'service'
+    $wrapper = Join-Path $folder "$service.exe"
+    New-Item -ItemType Directory -Path $folder -Force | Out-Null
+    Copy-Item -LiteralPath (Join-Path $PSScriptRoot 'windows\dhp-gateway.xml') -Destination $folder -Force
+    if (-not $running) {
+        Copy-Item -LiteralPath $WinSW -Destination $wrapper -Force
+        Invoke-Program $wrapper install
+    }
+    # An identity of the service's own, beside the account that it shares with others; only then can it be named below.
+    Invoke-Program sc.exe sidtype $service unrestricted
+    Invoke-Program icacls $data /grant "NT SERVICE\${service}:(OI)(CI)RX" /quiet
+    Invoke-Program icacls (Join-Path $data 'logs') /grant "NT SERVICE\${service}:(OI)(CI)M" /quiet
+}
+
+Write-Host @"
+Installed: $current\Scripts\dhp-gateway.exe
+Next:
+  1. the client secret, alone, into $secret
+  2. environment and client_id into $settings
+  3. & "$current\Scripts\dhp-gateway.exe" check --config "$settings"
+  4. Start-Service $service    (after an upgrade: Restart-Service $service)
+  5. http://127.0.0.1:9090/status
+"@

@@ -1,0 +1,86 @@
+"""What mkdocs does not do by itself for the site; see .mkdocs.yml.
+
+Pages in docs/ link to files beside docs/ (`../config/production.yaml`), as any page of the
+repository does. On the site these files are under `project/`; a folder becomes a page that lists
+its files. A page that begins with `<!-- lang: ru -->` is marked as Russian for screen readers.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+LANGUAGE = re.compile(r"\A<!-- lang: (\w+) -->")
+# Beside what is linked to: the pages that stand in the navigation.
+ALWAYS = ("CHANGELOG.md",)
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add what pages link to outside of docs/."""
+    wanted = set(ALWAYS)
+    for each in files.documentation_pages():
+        named = (_meant(link, each.src_uri) for link in LINK.findall(each.content_string))
+        wanted |= {name for name in named if not name.startswith("docs/")}
+    for name in sorted(wanted):
+        for file in _files(name, config):
+            if file.src_uri not in files.src_uris:
+                files.append(file)
+    return files
+
+
+def _files(name: str, config: Any) -> Iterator[File]:
+    path = ROOT / name
+    if path.is_file():
+        yield _copy(path, config)
+    elif path.is_dir():
+        inside = sorted(each for each in path.rglob("*") if each.is_file() and _is_kept(each))
+        yield from (_copy(each, config) for each in inside)
+        listed = (f"- [{each.relative_to(path)}]({each.relative_to(path)})" for each in inside)
+        text = "\n".join((f"# {name}/", "", *listed, ""))
+        yield File.generated(config, f"project/{name}/index.md", content=text)
+
+
+def _is_kept(path: Path) -> bool:
+    return not {"node_modules", "__pycache__"} & set(path.parts)
+
+
+def _copy(path: Path, config: Any) -> File:
+    uri = f"project/{path.relative_to(ROOT)}"
+    if path.suffix == ".md":
+        return File.generated(config, uri, content=path.read_text(encoding="utf-8"))
+    return File.generated(config, uri, abs_src_path=str(path))
+
+
+def _meant(link: str, uri: str) -> str:
+    """The path in the repository that a link on a page of the site was written for."""
+    page = uri.removeprefix("project/") if uri.startswith("project/") else f"docs/{uri}"
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Lead links to where their targets are on the site."""
+    if language := LANGUAGE.match(markdown):
+        page.meta["lang"] = language[1]
+    here = page.file.src_uri
+
+    def moved(found: re.Match[str]) -> str:
+        name = _meant(found[1], here)
+        if name.startswith("docs/"):
+            there = name.removeprefix("docs/")
+        else:
+            there = f"project/{name}/index.md" if (ROOT / name).is_dir() else f"project/{name}"
+        return posixpath.relpath(there, posixpath.dirname(here))
+
+    return LINK.sub(moved, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Say which language a translated page is in."""
+    return output.replace('<html lang="en"', f'<html lang="{page.meta.get("lang", "en")}"', 1)

@@ -1,0 +1,78 @@
+"""What the status page draws: the sign of a verdict, the icon of its tab, and charts, as SVG.
+
+Signs differ in shape as well as in colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Final
+from urllib.parse import quote
+
+_BAR: Final = 5
+_HEIGHT: Final = 60
+
+# A disc, a triangle and an octagon, each with its sign cut out of it.
+_SHAPES: Final = {
+    "yes": (
+        '<circle cx="12" cy="12" r="11"/>',
+        '<path d="M6.5 12.5l3.8 3.8 7.2-8"/>',
+    ),
+    "degraded": (
+        '<path d="M12 1.5L23.5 22H.5z"/>',
+        '<path d="M12 8.5v6.5M12 18v.6"/>',
+    ),
+    "no": (
+        '<path d="M7.5 1h9L23 7.5v9L16.5 23h-9L1 16.5v-9z"/>',
+        '<path d="M7.8 7.8l8.4 8.4M16.2 7.8l-8.4 8.4"/>',
+    ),
+}
+_ICON_COLOURS: Final = {"yes": "#0f6b34", "degraded": "#9a5b00", "no": "#b42318"}
+
+
+def sign(answer: str) -> str:
+    """The sign of a verdict, in the colour of the text around it."""
+    shape, mark = _SHAPES[answer]
+    return (
+        '<svg viewBox="0 0 24 24" aria-hidden="true" focusable="false">'
+        f'<g fill="currentColor">{shape}</g>'
+        '<g fill="none" stroke="var(--card)" stroke-width="2.6" stroke-linecap="round" '
+        f'stroke-linejoin="round">{mark}</g></svg>'
+    )
+
+
+def icon(answer: str) -> str:
+    """The icon of the page's tab as an address that holds all of it."""
+    shape, mark = _SHAPES[answer]
+    drawn = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">'
+        f'<g fill="{_ICON_COLOURS[answer]}">{shape}</g>'
+        '<g fill="none" stroke="#fff" stroke-width="2.8" stroke-linecap="round">'
+        f"{mark}</g></svg>"
+    )
+    return f"data:image/svg+xml,{quote(drawn)}"
+
+
+def chart(minutes: Sequence[Mapping[str, Any]], kind: str, label: str) -> str:
+    """A bar for each minute, as high as its share of the highest; `label` says it in words."""
+    most = max((minute[kind] for minute in minutes), default=0)
+    bars = "".join(
+        _bar(place, minute[kind] / most, f"{minute['from'][11:16]} UTC: {minute[kind]}")
+        for place, minute in enumerate(minutes)
+        if minute[kind]
+    )
+    return (
+        f'<svg class="chart {kind}" role="img" aria-label="{escape(label)}" '
+        f'preserveAspectRatio="none" viewBox="0 0 {max(1, len(minutes)) * _BAR} {_HEIGHT}">'
+        f"{bars}</svg>"
+    )
+
+
+def _bar(place: int, share: float, told: str) -> str:
+    # Never so low that one among many cannot be seen.
+    height = max(1.5, round(share * _HEIGHT, 1))
+    return (
+        f'<rect x="{place * _BAR}" y="{_HEIGHT - height:g}" width="{_BAR - 1}" '
+        f'height="{height:g}"><title>{escape(told)}</title></rect>'
+    )

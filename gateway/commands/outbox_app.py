@@ -1,0 +1,143 @@
+"""The commands `dhp-gateway outbox …`, as the command line sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from gateway.commands.ending import (
+    CHECK_FAILED,
+    NO_START,
+    WRONG_USAGE,
+    ConfigOption,
+    fail,
+    load_settings,
+)
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="As `outbox list` shows them.")]
+All = Annotated[bool, typer.Option("--all", help="Entries of every state.")]
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE", help="Only these; may be given several times."),
+]
+Reveal = Annotated[
+    bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)
+
+
+def _settings_of(config: Path | None) -> Settings:
+    settings = load_settings(config)
+    if not settings.outbox.enabled:
+        fail("outbox.enabled: is false; there is no outbox to look after", WRONG_USAGE)
+    return settings
+
+
+def _run(work: Any) -> Any:
+    from gateway.commands.outbox import Trouble
+
+    try:
+        return asyncio.run(work)
+    except Trouble as error:
+        fail(str(error), NO_START)
+
+
+def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
+    from gateway.commands.outbox import states_of
+    from gateway.outbox.entry import State
+
+    try:
+        return states_of(names or (), all_of_them=all_of_them)
+    except ValueError:
+        fail(f"--state: one of {', '.join(State)}", WRONG_USAGE)
+
+
+@app.command("list")
+def list_(
+    config: ConfigOption = None,
+    every: All = False,
+    state: States = None,
+    caller: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this caller.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the entries that wait for a person, and how many there are in all."""
+    from gateway.commands import outbox as command
+
+    wanted = _states(state, all_of_them=every)
+    entries, counts = _run(command.listed(_settings_of(config), wanted, caller))
+    if as_json:
+        typer.echo(json.dumps([command.facts(entry) for entry in entries], indent=2))
+        return
+    for line in command.table(entries, counts):
+        typer.echo(line)
+
+
+@app.command()
+def show(
+    entry: Annotated[str, typer.Argument(metavar="ID")],
+    config: ConfigOption = None,
+    reveal: Reveal = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one entry, what is about a patient masked."""
+    from gateway.commands import outbox as command
+
+    found = _run(command.shown(_settings_of(config), entry, reveal=reveal))
+    if found is None:
+        fail(f"{entry}: there is no such entry", CHECK_FAILED)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for line in command.lines(found):
+        typer.echo(line)
+
+
+def _move(action: str, ids: list[str], config: Path | None) -> None:
+    from gateway.commands import outbox as command
+
+    quiet = len(ids) < 2
+    settings = _settings_of(config)
+    refused = _run(command.moved(settings, action, ids, typer.echo, quiet=quiet))
+    if refused:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def retry(ids: Ids, config: ConfigOption = None) -> None:
+    """Send entries once more that have failed or are unclear, or at once what waits."""
+    _move("retry", ids, config)
+
+
+@app.command()
+def drop(ids: Ids, config: ConfigOption = None) -> None:
+    """Give up entries that are not delivered; what waited for them goes on."""
+    _move("drop", ids, config)
+
+
+@app.command()
+def export(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A new file, for its owner only; -: stdout.")
+    ],
+    config: ConfigOption = None,
+    state: States = None,
+    reveal: Reveal = False,
+) -> None:
+    """Write all that is not delivered as JSON lines, what is about a patient masked."""
+    from gateway.commands import outbox as command
+
+    wanted = _states(state, all_of_them=not state)
+    path = None if str(file) == "-" else file
+    settings = _settings_of(config)
+    count = _run(command.exported(settings, path, wanted, reveal=reveal, quiet=False))
+    typer.echo(f"{count} entries exported", err=True)

@@ -1,0 +1,188 @@
+"""A FHIR body as a tree of names and texts, the same for JSON and XML.
+
+For judging what a body is about, not for writing it again: order of members and narrative are lost.
+Numbers keep their text, for 1.10 is not 1.1 in FHIR.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final, NoReturn
+from xml.parsers import expat
+
+from gateway.fhir.conformity import media_type
+
+# A text, or an element: what stands under each of its names. A resource's type is under
+# `resourceType`, in XML as well.
+Node = str | dict[str, list[Any]]
+Element = dict[str, list[Any]]
+
+_FHIR: Final = "http://hl7.org/fhir"
+_DEEPEST: Final = 100
+
+
+class Unreadable(ValueError):  # noqa: N818 - a state, not a mistake
+    """The body is no FHIR that could be read in one way only."""
+
+
+def read(body: bytes, content_type: str | None) -> Element:
+    """The tree of a body. An array at the top (a JSON Patch) stands under the name "".
+
+    Raises `Unreadable`, also for a name that stands twice in one JSON object.
+    """
+    kind = media_type(content_type)
+    if kind.endswith("xml"):
+        return _XmlReader().read(body)
+    if kind.endswith("json") or not kind:
+        return _read_json(body)
+    raise Unreadable("neither JSON nor XML")
+
+
+def elements(node: Node) -> Iterator[Element]:
+    """The element and all within it."""
+    if isinstance(node, str):
+        return
+    yield node
+    for children in node.values():
+        for child in children:
+            yield from elements(child)
+
+
+def texts(node: Element, name: str) -> list[str]:
+    """The texts directly under a name."""
+    return [each for each in node.get(name, ()) if isinstance(each, str)]
+
+
+def first(node: Element, name: str) -> str:
+    """The first text directly under a name, "" for none."""
+    return next(iter(texts(node, name)), "")
+
+
+def below(node: Element, name: str) -> list[Element]:
+    """The elements directly under a name."""
+    return [each for each in node.get(name, ()) if not isinstance(each, str)]
+
+
+def holds(whole: Element, part: Element) -> bool:
+    """Whether all that one resource says stands in the other one too.
+
+    What servers write themselves (`id`, `meta`, narrative) is not looked at, at the top.
+    """
+    own = {"id", "meta", "text"}
+    ours, theirs = (
+        Counter(_leaves({name: each for name, each in tree.items() if name not in own}, ""))
+        for tree in (part, whole)
+    )
+    return not ours - theirs
+
+
+def _leaves(node: Node, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, str):
+        yield path, node
+        return
+    for name, children in node.items():
+        if name == "div":
+            continue
+        for child in children:
+            yield from _leaves(child, f"{path}.{name.removeprefix('_')}")
+
+
+def _read_json(body: bytes) -> Element:
+    try:
+        document = json.loads(
+            body.decode("utf-8-sig"),
+            parse_int=str,
+            parse_float=str,
+            parse_constant=_refuse,
+            object_pairs_hook=_object,
+        )
+    except (ValueError, RecursionError):
+        raise Unreadable("not JSON that could be read in one way only") from None
+    if isinstance(document, dict):
+        return document
+    return {"": _flat(document)}
+
+
+def _refuse(_name: str) -> NoReturn:
+    raise ValueError
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Element:
+    element = {name: _flat(value) for name, value in pairs}
+    if len(element) != len(pairs):
+        raise ValueError
+    return element
+
+
+def _flat(value: Any) -> list[Any]:
+    """A value as what stands under a name; null says nothing."""
+    if isinstance(value, list):
+        return [node for each in value for node in _flat(each)]
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return [value]
+
+
+class _XmlReader:
+    """Reads one document. Resources within others lose their tag, which becomes `resourceType`."""
+
+    def __init__(self) -> None:
+        self._root: Element | None = None
+        # The open elements: name, the attribute `value`, and what is within.
+        self._open: list[tuple[str, str | None, Element]] = []
+        self._foreign = 0
+        parser = expat.ParserCreate(namespace_separator=" ")
+        parser.StartDoctypeDeclHandler = _refuse_document_type
+        parser.StartElementHandler = self._begin
+        parser.EndElementHandler = self._end
+        self._parser = parser
+
+    def read(self, body: bytes) -> Element:
+        """Raises `Unreadable`."""
+        try:
+            self._parser.Parse(body, True)
+        except (expat.ExpatError, LookupError, ValueError):
+            raise Unreadable("not FHIR XML") from None
+        if self._root is None:
+            raise Unreadable("not FHIR XML")
+        return self._root
+
+    def _begin(self, tag: str, attributes: dict[str, str]) -> None:
+        namespace, _, name = tag.rpartition(" ")
+        if self._foreign or namespace != _FHIR:
+            # The narrative.
+            self._foreign += 1
+            return
+        if len(self._open) > _DEEPEST:
+            raise ValueError
+        value = attributes.pop("value", None)
+        self._open.append((name, value, {key: [text] for key, text in attributes.items()}))
+
+    def _end(self, _tag: str) -> None:
+        if self._foreign:
+            self._foreign -= 1
+            return
+        name, value, element = self._open.pop()
+        parent = self._open[-1][2] if self._open else None
+        if name[:1].isupper():
+            element["resourceType"] = [name]
+            if parent is None:
+                self._root = element
+            else:
+                # <resource><Patient>…: both are one element in JSON.
+                parent.update(element)
+        elif parent is not None:
+            if value is not None:
+                parent.setdefault(name, []).append(value)
+            if value is None or element:
+                key = name if value is None else f"_{name}"
+                parent.setdefault(key, []).append(element)
+
+
+def _refuse_document_type(*_: object) -> NoReturn:
+    # FHIR forbids it, and entities could blow up a small body.
+    raise ValueError

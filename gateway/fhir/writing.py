@@ -1,0 +1,83 @@
+"""Writes small resources of the gateway's own, in JSON or XML, around content as it came."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from gateway.fhir import tree
+from gateway.fhir.conformity import media_type
+from gateway.fhir.outcome import JSON, XML
+
+_UNPRINTABLE: Final = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
+_DECLARATION: Final = re.compile(r"\s*<\?xml\b([^>]*)\?>")
+_OTHER_ENCODING: Final = re.compile(r"encoding\s*=\s*[\"'](?!utf-8[\"'])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A resource as somebody else wrote it, in one of the formats; `kind` is its type."""
+
+    kind: str
+    text: str = field(repr=False)
+    xml: bool = False
+
+
+def content(body: bytes, content_type: str | None) -> Content | None:
+    """A body as a part of another resource; None where it is no FHIR that can be one."""
+    xml = media_type(content_type).endswith("xml")
+    if not body:
+        return None
+    try:
+        kind = tree.first(tree.read(body, content_type), "resourceType")
+        text = body.decode("utf-8-sig")
+    except ValueError:
+        return None
+    if xml:
+        declaration = _DECLARATION.match(text)
+        if declaration is not None:
+            if _OTHER_ENCODING.search(declaration[1]):
+                return None
+            text = text[declaration.end() :]
+    return Content(kind, text, xml) if kind else None
+
+
+def write(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
+    """The body and its Content-Type. Members stand in the order of FHIR's elements.
+
+    A `Content` must be of the format that is written.
+    """
+    if not xml:
+        # Left alone, orjson would take a `Content` apart.
+        options = orjson.OPT_PASSTHROUGH_DATACLASS
+        return orjson.dumps(resource, default=_fragment, option=options), JSON
+    kind = resource["resourceType"]
+    inner = "".join(
+        _element(name, value) for name, value in resource.items() if name != "resourceType"
+    )
+    text = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="http://hl7.org/fhir">{inner}'
+    return f"{text}</{kind}>".encode(), XML
+
+
+def _fragment(value: object) -> object:
+    if isinstance(value, Content):
+        return orjson.Fragment(value.text)
+    raise TypeError
+
+
+def _element(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_element(name, each) for each in value)
+    if isinstance(value, Content):
+        return f"<{name}>{value.text}</{name}>"
+    if isinstance(value, dict):
+        inner = "".join(_element(key, each) for key, each in value.items() if key != "resourceType")
+        kind = value.get("resourceType")
+        inner = inner if kind is None else f"<{kind}>{inner}</{kind}>"
+        return f"<{name}>{inner}</{name}>"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f'<{name} value="{html.escape(_UNPRINTABLE.sub(" ", text))}"/>'

@@ -1,0 +1,217 @@
+"""Delivers what waits in the outbox, as long as the process runs.
+
+Any number of processes may deliver from one store: each entry is leased to one of them at a time,
+and an entry is not given out while an earlier one of its orders is there. So what is in hand here
+never depends on each other, and attempts run side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.outbox.attempts import Attempts, Means
+from gateway.outbox.events import Observer
+from gateway.outbox.pacing import Line, Pacer, Pauses
+from gateway.outbox.sending import Sender
+from gateway.outbox.store import OutboxUnavailable, Store
+from gateway.outbox.timing import Timer, Timing
+from gateway.outbox.upkeep import Upkeep
+
+_log = logging.getLogger(__name__)
+
+# What is left to write results down after what is being sent was stopped, in seconds.
+_LAST_WRITES: Final = 5.0
+_OWNER_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`parallel` attempts at most in this process; the rest is in seconds.
+
+    Who does not renew its leases for `lease` loses them. What another process put in is noticed
+    after `poll` at the latest; `recovery` and `upkeep` are how often to look for what other
+    processes left, and for what is too old.
+    """
+
+    max_age: float
+    retention: float
+    parallel: int = 8
+    lease: float = 30.0
+    poll: float = 1.0
+    recovery: float = 5.0
+    upkeep: float = 60.0
+    pauses: Pauses = field(default_factory=Pauses)
+
+
+class Delivery:
+    """`run` delivers until `drain`.
+
+    What was being sent when `run` was cancelled is judged as after a crash.
+    """
+
+    def __init__(
+        self, store: Store, sender: Sender, observe: Observer, options: Options, timing: Timing
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._timing = timing
+        self._owner = secrets.token_hex(_OWNER_BYTES)
+        pacer = Pacer(options.pauses, timing.random)
+        self._line = Line(pacer, timing.clock)
+        means = Means(
+            self._owner, store, sender, observe, self._line, pacer, options.pauses, timing
+        )
+        self._attempts = Attempts(means, self.wake)
+        self._upkeep = Upkeep(store, observe)
+        self._woken = asyncio.Event()
+        self._draining = False
+        self._away = False
+        self._guard: Timer | None = None
+        self._renew_at = self._recover_at = self._upkeep_at = 0.0
+
+    @property
+    def line_is_up(self) -> bool:
+        """False while the platform cannot be reached, as far as attempts have shown."""
+        return self._line.up
+
+    @property
+    def in_hand(self) -> int:
+        """How many entries are being sent by this process."""
+        return len(self._attempts)
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._woken.set()
+
+    def platform_answered(self) -> None:
+        """Somebody else was answered: what waits for the line goes on at once."""
+        if not self._line.up:
+            self._line.answered()
+            self.wake()
+
+    async def run(self) -> None:
+        """Deliver until `drain`."""
+        try:
+            while not (self._draining and not self._attempts):
+                self._woken.clear()
+                await self._guarded_turn()
+                await self._timing.wait(self._woken, self._idle_for())
+        finally:
+            self._stop_guard()
+            await self._attempts.abandon()
+
+    async def drain(self, grace: float) -> None:
+        """Begin nothing more, and give what is being sent `grace` seconds; then `run` returns."""
+        self._draining = True
+        self.wake()
+        if not await self._ended_within(grace):
+            self._attempts.stop()
+            if not await self._ended_within(_LAST_WRITES):
+                _log.error("the outbox could not take the results of %d attempts", self.in_hand)
+                await self._attempts.abandon()
+        self.wake()
+
+    async def _guarded_turn(self) -> None:
+        try:
+            await self._turn()
+        except OutboxUnavailable as error:
+            if not self._away:
+                _log.error("the outbox cannot be reached: %s", error)
+            self._away = True
+        except Exception as error:
+            # Nothing may end the delivery; the text of a foreign error may be about a patient.
+            _log.error("the delivery of the outbox stumbled: %s", type(error).__name__)
+            self._away = True
+        else:
+            if self._away:
+                _log.info("the outbox can be reached again")
+            self._away = False
+
+    async def _turn(self) -> None:
+        now = self._timing.clock()
+        if self._attempts and now >= self._renew_at:
+            await self._renew()
+        if now >= self._upkeep_at:
+            await self._upkeep.expire(self._options.max_age)
+            await self._upkeep.purge(self._options.retention)
+            self._upkeep_at = now + self._options.upkeep
+        if self._store.surely_empty():
+            return
+        if now >= self._recover_at:
+            # What is in hand here is known better: its lease may have ended by a change of clocks.
+            if self._attempts:
+                await self._renew()
+            if not self._attempts.unrecorded:
+                await self._upkeep.recover(self._options.pauses.settle)
+            self._recover_at = now + self._options.recovery
+        if not self._draining:
+            await self._claim()
+
+    async def _claim(self) -> None:
+        room = self._line.room(len(self._attempts), self._options.parallel)
+        if not room:
+            return
+        begun = self._timing.clock()
+        lease = self._options.lease
+        claimed = await self._store.claim(
+            self._owner, most=room, lease=lease, cautious=not self._line.up
+        )
+        if claimed and self._guard is None:
+            self._watch_leases(begun)
+        for entry in claimed:
+            if self._draining or entry.id in self._attempts.ids:
+                # Its lease was lost, and the attempt that had it is about to end.
+                delay = 0.0 if self._draining else self._options.poll
+                await self._store.release(self._owner, entry, delay=delay, cause=entry.cause)
+            else:
+                self._attempts.begin(entry)
+
+    async def _renew(self) -> None:
+        begun = self._timing.clock()
+        held = await self._store.renew(self._owner, self._attempts.ids, lease=self._options.lease)
+        self._attempts.stop(held)
+        self._watch_leases(begun)
+
+    def _watch_leases(self, begun: float) -> None:
+        """What is being sent stops well before others may take it, unless this is called again."""
+        self._stop_guard()
+        lease = self._options.lease
+        self._renew_at = begun + lease / 4
+        until = begun + lease * 2 / 3
+        delay = max(0.0, until - self._timing.clock())
+        self._guard = self._timing.call_later(delay, self._stop_attempts)
+
+    def _stop_attempts(self) -> None:
+        self._guard = None
+        self._attempts.stop()
+
+    def _stop_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
+
+    def _idle_for(self) -> float:
+        now = self._timing.clock()
+        if self._away:
+            return self._options.poll
+        # Both are in the past while there was nothing to do.
+        moments = [max(self._recover_at, now + self._options.poll), self._upkeep_at]
+        if self._attempts:
+            moments.append(self._renew_at)
+        if self._line.up:
+            moments.append(now + self._options.poll)
+        elif not self._attempts:
+            moments.append(max(self._line.next_at, now + self._options.poll))
+        return max(0.0, min(moments) - now)
+
+    async def _ended_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._attempts.idle.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,149 @@
+"""What the result of an attempt means for its entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway import errors
+from gateway.outbox.entry import Entry, Recovery, Request, Response, State
+from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+
+# The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
+_WAITED_OUT: Final = {
+    401: errors.TOKEN_REJECTED.code,
+    408: errors.UPSTREAM_BUSY.code,
+    425: errors.UPSTREAM_BUSY.code,
+    429: errors.UPSTREAM_BUSY.code,
+    503: errors.UPSTREAM_BUSY.code,
+}
+# The platform lacks what was asked for; every other 5xx may come after the write was done.
+_LACKING: Final = frozenset({501, 505})
+# From between the gateway and the platform's own server, or from a server that is overloaded.
+LINE: Final = frozenset({502, 503, 504})
+# These judge the request alone, whatever the platform holds: an earlier attempt met the same.
+_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 414, 415, 422})
+_GONE: Final = frozenset({404, 410})
+
+_UNKNOWN_NOTE: Final = "it was sent; whether the platform has it is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The entry gets no further by itself: `delivered`, `failed` or `unclear`."""
+
+    state: State
+    response: Response
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """Another attempt follows; with `doubt` this one may have had its effect.
+
+    `everybody` and `retry_after` as in `Failure`; `status` is the platform's where it answered.
+    """
+
+    cause: str
+    doubt: bool = False
+    retry_after: float | None = None
+    everybody: bool = False
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contradicted:
+    """The platform's version is another one: has an earlier attempt made it, or somebody else?"""
+
+    response: Response
+
+
+Verdict = Ended | Postponed
+
+
+def judge(
+    entry: Entry, request: Request, result: Result, *, in_doubt: bool
+) -> Verdict | Contradicted:
+    """`in_doubt`: an earlier attempt may have had its effect."""
+    if isinstance(result, Failure):
+        return _without_answer(entry, result)
+    status = result.status
+    if 200 <= status < 300:
+        return Ended(State.DELIVERED, result)
+    if status in _WAITED_OUT:
+        return Postponed(_WAITED_OUT[status], everybody=status in LINE, status=status)
+    if status >= 500 and status not in _LACKING:
+        if entry.recovery is Recovery.PARK:
+            return Ended(State.UNCLEAR, result)
+        cause = errors.UPSTREAM_FAILED.code
+        return Postponed(cause, doubt=True, everybody=status in LINE, status=status)
+    # With a reason somebody between here and the platform may have answered.
+    if not in_doubt or (status in _ABOUT_THE_REQUEST and not result.reason):
+        return Ended(State.FAILED, result)
+    return _refused_in_doubt(request, result)
+
+
+def judge_finding(finding: Finding | Failure) -> Verdict | None:
+    """What the platform's answer to the question means; None: it surely has none."""
+    if isinstance(finding, Failure):
+        # Nothing was written by asking.
+        return Postponed(
+            finding.cause, retry_after=finding.retry_after, everybody=finding.everybody
+        )
+    if finding.found is Found.NO:
+        return None
+    if finding.found is Found.YES:
+        return Ended(State.DELIVERED, finding.response or Response(200, found=True))
+    return Ended(State.UNCLEAR, finding.response or unclear(errors.UPSTREAM_FAILED.code))
+
+
+def judge_content(finding: Finding | Failure, contradicted: Contradicted) -> Verdict:
+    """What the platform's present version means for a write that it contradicted."""
+    verdict = judge_finding(finding)
+    if isinstance(verdict, Postponed):
+        return verdict
+    if verdict is not None and verdict.state is State.DELIVERED:
+        return verdict
+    return Ended(State.UNCLEAR, contradicted.response)
+
+
+def unclear(cause: str, note: str = _UNKNOWN_NOTE) -> Response:
+    """An outcome for what may have been done."""
+    reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
+    return Response(reason.status, reason=reason.code, note=note)
+
+
+def unreadable(entry: Entry) -> Ended:
+    """What was kept of it does not decrypt, or is gone."""
+    state = State.UNCLEAR if entry.doubt else State.FAILED
+    return Ended(state, unclear(errors.INTERNAL.code, "what was kept of it cannot be read"))
+
+
+def after(entry: Entry, verdict: Verdict) -> Entry:
+    """The entry as it is then."""
+    if isinstance(verdict, Ended):
+        return replace(
+            entry,
+            state=verdict.state,
+            cause=verdict.response.reason,
+            doubt=entry.doubt and verdict.state is State.UNCLEAR,
+        )
+    doubt = entry.doubt or verdict.doubt
+    return replace(entry, state=State.WAITING, cause=verdict.cause, doubt=doubt)
+
+
+def _without_answer(entry: Entry, failure: Failure) -> Verdict:
+    unknown = failure.effect is Effect.UNKNOWN
+    if unknown and entry.recovery is Recovery.PARK:
+        return Ended(State.UNCLEAR, unclear(failure.cause))
+    return Postponed(failure.cause, unknown, failure.retry_after, failure.everybody)
+
+
+def _refused_in_doubt(request: Request, response: Response) -> Verdict | Contradicted:
+    if response.reason:
+        return Ended(State.UNCLEAR, response)
+    if request.method == "DELETE" and response.status in _GONE:
+        # That it is not there any more is what the earlier attempt was for.
+        return Ended(State.DELIVERED, Response(204, found=True))
+    if request.method == "PUT" and response.status == 412:
+        return Contradicted(response)
+    return Ended(State.UNCLEAR, response)

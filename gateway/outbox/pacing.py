@@ -1,0 +1,106 @@
+"""How long to wait before the next attempt: of one entry, and of all while the line is down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_MOST_DOUBLINGS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """In seconds. Each pause is twice the one before it, from `first` to the longest.
+
+    `longest` is of an entry that fails alone, `longest_of_line` of what fails as the line is down.
+    What the platform asks for (Retry-After) is kept up to `most_asked`.
+    `settle` passes before the platform is asked whether it has something.
+    """
+
+    first: float = 1.0
+    longest: float = 300.0
+    longest_of_line: float = 30.0
+    most_asked: float = 3600.0
+    settle: float = 10.0
+
+
+class Pacer:
+    """Makes pauses; `random` gives numbers from 0 to 1, so that not all come back at once."""
+
+    def __init__(self, pauses: Pauses, random: Callable[[], float]) -> None:
+        self._pauses = pauses
+        self._random = random
+
+    def of_entry(self, attempts: int, *, everybody: bool, retry_after: float | None) -> float:
+        """After so many attempts."""
+        longest = self._pauses.longest_of_line if everybody else self._pauses.longest
+        return self._at_least(retry_after, self._grown(attempts, longest))
+
+    def of_line(self, failures: int, retry_after: float | None) -> float:
+        """After so many failures one after the other."""
+        return self._at_least(retry_after, self._grown(failures, self._pauses.longest_of_line))
+
+    def _grown(self, times: int, longest: float) -> float:
+        doublings = min(max(times - 1, 0), _MOST_DOUBLINGS)
+        pause = min(self._pauses.first * 2.0**doublings, longest)
+        return pause * (0.5 + self._random() / 2)
+
+    def _at_least(self, retry_after: float | None, pause: float) -> float:
+        return max(min(retry_after or 0.0, self._pauses.most_asked), pause)
+
+
+class Line:
+    """Whether the platform can be reached, as far as this process's attempts have shown.
+
+    While it is down one attempt at a time shows whether it is back.
+    """
+
+    def __init__(self, pacer: Pacer, clock: Callable[[], float]) -> None:
+        self._pacer = pacer
+        self._clock = clock
+        self._failures = 0
+        self._next_at = 0.0
+        self._turn = 0
+
+    @property
+    def up(self) -> bool:
+        """Nothing speaks against it."""
+        return not self._failures
+
+    @property
+    def turn(self) -> int:
+        """Counts the failures; an attempt remembers at which it began."""
+        return self._turn
+
+    @property
+    def next_at(self) -> float:
+        """The moment, on the clock, before which it is not tried."""
+        return self._next_at
+
+    def room(self, in_hand: int, parallel: int) -> int:
+        """How many attempts may begin beside those in hand."""
+        if self.up:
+            return max(0, parallel - in_hand)
+        return 1 if not in_hand and self._clock() >= self._next_at else 0
+
+    def answered(self) -> None:
+        """The platform has answered somebody."""
+        self._failures = 0
+        self._next_at = 0.0
+
+    def undecided(self) -> None:
+        """An attempt has ended that shows neither; the next one takes the usual time."""
+        if not self.up:
+            self._next_at = self._clock() + self._pacer.of_line(self._failures, None)
+
+    def failed(self, turn: int, retry_after: float | None) -> None:
+        """An attempt that began at `turn` has failed as all would.
+
+        Those which were under way together count once.
+        """
+        if turn != self._turn:
+            return
+        self._turn += 1
+        self._failures += 1
+        self._next_at = self._clock() + self._pacer.of_line(self._failures, retry_after)

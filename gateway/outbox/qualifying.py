@@ -1,0 +1,150 @@
+"""What may be queued, in which orders, and what may be done after an unclear failure.
+
+Pure functions. A write whose content cannot be read, or that may hit resources which it does not
+name, is not queued: nobody could tell what must not overtake it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from gateway.fhir import tree
+from gateway.fhir.tree import Element
+from gateway.outbox import naming
+from gateway.outbox.entry import Recovery
+
+# Operations are none of these: what they do only their authors know.
+WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction", "batch"})
+_BUNDLES: Final = frozenset({"transaction", "batch"})
+_READS: Final = frozenset({"GET", "HEAD"})
+_BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write as it is judged. `code` is the interaction's; path and query are raw.
+
+    `body` is in clear, without a content coding; `path` is relative to the base.
+    """
+
+    code: str
+    path: str
+    query: str = ""
+    body: bytes = field(default=b"", repr=False)
+    content_type: str | None = None
+    if_none_exist: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The keys of the orders (never empty), and what may be done in doubt."""
+
+    recovery: Recovery
+    orders: frozenset[str] = field(repr=False)
+
+
+def judge(write: Write) -> Judgement | None:
+    """None where it cannot be queued."""
+    if write.code not in WRITES:
+        return None
+    try:
+        return _judge(write)
+    except (tree.Unreadable, RecursionError):
+        return None
+
+
+def _judge(write: Write) -> Judgement | None:
+    path = unquote(write.path).strip("/").removesuffix("?")
+    kind = path.partition("/")[0]
+    body: Element = {}
+    # A Binary is what it is, and names nobody. What it holds is not looked at.
+    if write.body and kind != "Binary":
+        body = tree.read(write.body, write.content_type)
+    orders = naming.of_address(path, write.query) | naming.of_body(body)
+    orders |= naming.of_query(kind, write.if_none_exist or "")
+    if write.code in _BUNDLES:
+        return _judge_bundle(body, orders)
+    if not orders and _is_conditional(write):
+        return None
+    return Judgement(_recovery(write, path, body), frozenset(orders or {kind}))
+
+
+def _is_conditional(write: Write) -> bool:
+    """Whether a query says what is updated or deleted."""
+    return write.code in ("update", "patch", "delete") and bool(write.query)
+
+
+def _recovery(write: Write, path: str, body: Element) -> Recovery:
+    if write.code in ("update", "delete") and _BY_ID.fullmatch(path):
+        return Recovery.REPEAT
+    if write.code == "create" and write.if_none_exist is not None:
+        return _of_criteria(write.if_none_exist)
+    if write.code in ("create", "update") and any(searchable(body)):
+        return Recovery.ASK
+    return Recovery.PARK
+
+
+def _of_criteria(criteria: str) -> Recovery:
+    """A condition without parameters is none: some servers then create."""
+    return Recovery.REPEAT if any(_parameters(criteria)) else Recovery.PARK
+
+
+def _parameters(criteria: str) -> dict[str, list[str]]:
+    return parse_qs(criteria.partition("?")[2] if "?" in criteria else criteria)
+
+
+def searchable(resource: Element) -> Iterator[str]:
+    """The identifiers by which a resource can be looked for, as values of `identifier`.
+
+    One without a system could be anybody's.
+    """
+    for identifier in tree.below(resource, "identifier"):
+        if tree.first(identifier, "system") and tree.first(identifier, "value"):
+            yield naming.token(identifier)
+
+
+def _judge_bundle(bundle: Element, orders: set[str]) -> Judgement | None:
+    entries = tree.below(bundle, "entry")
+    requests = [request for entry in entries for request in tree.below(entry, "request")]
+    writes = [each for each in requests if tree.first(each, "method") not in _READS]
+    if not writes or len(requests) != len(entries):
+        return None
+    kinds = set()
+    for request in writes:
+        path, _, query = tree.first(request, "url").partition("?")
+        named = naming.of_address(path, query)
+        kind = unquote(path).strip("/").partition("/")[0]
+        if query and not named:
+            return None
+        orders |= named | naming.of_query(kind, tree.first(request, "ifNoneExist"))
+        kinds.add(kind)
+    safe = all(_repeatable(request) for request in writes)
+    recovery = Recovery.REPEAT if safe else Recovery.PARK
+    return Judgement(recovery, frozenset(orders or kinds))
+
+
+def _repeatable(request: Element) -> bool:
+    method, url = tree.first(request, "method"), tree.first(request, "url")
+    if method in ("PUT", "DELETE"):
+        return _BY_ID.fullmatch(url.strip("/")) is not None
+    criteria = tree.first(request, "ifNoneExist")
+    return method == "POST" and _of_criteria(criteria) is Recovery.REPEAT
+
+
+def asks_async(prefer: bytes) -> bool:
+    """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
+    return any(_is_async(each) for each in prefer.split(b","))
+
+
+def without_async(prefer: bytes) -> bytes:
+    """The other preferences, b"" for none."""
+    kept = (each.strip() for each in prefer.split(b",") if not _is_async(each))
+    return b", ".join(each for each in kept if each)
+
+
+def _is_async(preference: bytes) -> bool:
+    return preference.partition(b";")[0].strip().lower() == b"respond-async"

@@ -1,0 +1,153 @@
+"""What callers are told of their queued writes: FHIR's asynchronous pattern, and a list.
+
+Resources as plain data; absolute URLs in what the platform answered are still its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+from gateway.errors import REASONS
+from gateway.fhir.outcome import CODE_SYSTEM
+from gateway.fhir.writing import Content, content
+from gateway.outbox.entry import Entry, RawLines, Response, State
+from gateway.outbox.texts import text
+
+STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
+# Task.status for a state; failed and unclear ones wait for a person.
+_TASK: Final = {
+    State.WAITING: "accepted",
+    State.SENDING: "in-progress",
+    State.DELIVERED: "completed",
+    State.FAILED: "failed",
+    State.UNCLEAR: "on-hold",
+    State.CANCELLED: "cancelled",
+    State.DROPPED: "cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who asks: the language, and whether XML is wanted where there is a choice."""
+
+    language: str
+    xml: bool
+
+
+def outcome(
+    word: str, reader: Reader, *, severity: str = "information", code: str = "informational"
+) -> dict[str, Any]:
+    """An OperationOutcome about the state of an entry."""
+    details = {
+        "coding": [{"system": STATE_SYSTEM, "code": word}],
+        "text": text(word, reader.language),
+    }
+    return {
+        "resourceType": "OperationOutcome",
+        "language": reader.language,
+        "issue": [{"severity": severity, "code": code, "details": details}],
+    }
+
+
+def batch_response(entry: Entry, response: Response, reader: Reader) -> tuple[dict[str, Any], bool]:
+    """The Bundle with how the write ended, and whether it has to be XML, as its content is."""
+    answer = None if response.reason else content(response.body, _field(response, b"content-type"))
+    xml = reader.xml if answer is None else answer.xml
+    part: dict[str, Any] = {}
+    is_outcome = answer is not None and answer.kind == "OperationOutcome"
+    if answer is not None and not is_outcome:
+        part["resource"] = answer
+    part["response"] = dict(_response(entry, response, reader, answer if is_outcome else None))
+    bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
+    return bundle, xml
+
+
+def _response(
+    entry: Entry, response: Response, reader: Reader, outcome_: Content | None
+) -> Iterator[tuple[str, Any]]:
+    yield "status", _phrase(response.status)
+    for name, field in (("location", b"location"), ("etag", b"etag")):
+        value = _field(response, field)
+        if value is not None:
+            yield name, value
+    modified = _instant(_field(response, b"last-modified"))
+    if modified is not None:
+        yield "lastModified", modified
+    if outcome_ is not None and entry.state is not State.UNCLEAR:
+        yield "outcome", outcome_
+    elif entry.state in (State.FAILED, State.UNCLEAR):
+        yield "outcome", _own_outcome(entry, response, reader)
+
+
+def _own_outcome(entry: Entry, response: Response, reader: Reader) -> dict[str, Any]:
+    unclear = entry.state is State.UNCLEAR
+    word = "unclear" if unclear else "expired" if response.reason == "expired" else "failed"
+    made = outcome(word, reader, severity="error", code="incomplete" if unclear else "processing")
+    issue = made["issue"][0]
+    if response.reason in REASONS:
+        issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": response.reason})
+    status = "none" if response.reason else response.status
+    facts = f"platform-status={status}; attempts={entry.attempts}"
+    issue["diagnostics"] = f"{facts}; {response.note}" if response.note else facts
+    return made
+
+
+def listing(entries: Sequence[Entry], base: str, *, following: str | None = None) -> dict[str, Any]:
+    """The caller's entries as Tasks, in the order of their arrival."""
+    links = [{"relation": "self", "url": base}]
+    if following is not None:
+        links.append({"relation": "next", "url": following})
+    tasks = [{"fullUrl": f"{base}/{entry.id}", "resource": _task(entry)} for entry in entries]
+    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "collection", "link": links}
+    return {**bundle, "entry": tasks} if tasks else bundle
+
+
+def _task(entry: Entry) -> dict[str, Any]:
+    word = "expired" if entry.cause == "expired" else entry.state.value
+    task: dict[str, Any] = {
+        "resourceType": "Task",
+        "id": entry.id,
+        "status": _TASK[entry.state],
+        "businessStatus": {"coding": [{"system": STATE_SYSTEM, "code": word}]},
+        "intent": "order",
+        "authoredOn": moment(entry.queued_at),
+    }
+    if entry.finished_at is not None:
+        task["lastModified"] = moment(entry.finished_at)
+    return task
+
+
+def moment(seconds: float) -> str:
+    """A time since 1970 as FHIR's instant."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _instant(value: str | None) -> str | None:
+    try:
+        return None if value is None else parsedate_to_datetime(value).isoformat()
+    except ValueError:
+        return None
+
+
+def _field(response: Response, name: bytes) -> str | None:
+    return field_of(response.fields, name)
+
+
+def field_of(fields: RawLines, name: bytes) -> str | None:
+    """The first value of a field, `name` in lower case."""
+    for key, value in fields:
+        if key.lower() == name:
+            return value.decode("latin-1")
+    return None

@@ -1,0 +1,337 @@
+"""Brings queued writes to the platform, as `gateway.outbox.sending.Sender` says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir import tree
+from gateway.fhir.interaction import Interaction
+from gateway.fhir.tree import Element
+from gateway.oauth.token import Token
+from gateway.outbox.entry import Entry, RawLines, Request, Response
+from gateway.outbox.qualifying import searchable
+from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.status import field_of
+from gateway.proxy.answer import Answer
+from gateway.proxy.asking import Asking, current_version
+from gateway.proxy.coding import is_gzip
+from gateway.proxy.connection import Broken
+from gateway.proxy.examine import examine
+from gateway.proxy.forward import Sender as Forward
+from gateway.proxy.forward import TokenSource
+from gateway.proxy.packing import WholeBody
+from gateway.proxy.upstream import Outgoing
+from gateway.retry_after import parse_retry_after
+
+_log = logging.getLogger(__name__)
+
+# An answer that is longer is kept without its body: that it was delivered is what counts.
+_LONGEST: Final = 16 * 1024 * 1024
+_MOST_MATCHES: Final = 2
+# What the caller may be told of the answer.
+_KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
+_WAITED_OUT: Final = frozenset((429, 503))
+_GONE: Final = frozenset((404, 410))
+# These come from somebody between here and the platform (RFC 9110, RFC 6585).
+_IN_BETWEEN: Final = frozenset((407, 511))
+_UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+# A credential's own trouble; what goes out with another one may fare better.
+_OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to the platform, of one version of the settings.
+
+    `credentials` are the names that there are tokens for. `versions`: updates without If-Match get
+    the current version's.
+    """
+
+    forwarder: Forward
+    tokens: TokenSource
+    asking: Asking
+    credentials: frozenset[str]
+    versions: bool
+
+
+class Deliverer:
+    """Sends by a route; `examine` keeps pages of somebody in between from passing for answers."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """One attempt. Never raises but on cancel."""
+        try:
+            return await self._send(request)
+        except GatewayError as error:
+            return _failure(error)
+        except Exception as error:
+            # Its text could quote the request.
+            _log.error("a queued write could not be sent: %s", type(error).__name__)
+            return Failure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """Whether the platform has what an earlier attempt may have written."""
+        try:
+            return await self._ask(request)
+        except GatewayError as error:
+            return _failure(error)
+        except Exception as error:
+            _log.error("the platform could not be asked: %s", type(error).__name__)
+            return Failure(Effect.NONE, errors.INTERNAL.code, everybody=False)
+
+    async def _send(self, request: Request) -> Result:
+        lines = [b"%s: %s\r\n" % field for field in request.fields]
+        match = await self._version(request)
+        if match is not None:
+            lines.append(b"If-Match: %s\r\n" % match)
+        outgoing = Outgoing(
+            method=request.method,
+            target=(self._route.asking.platform_path + request.suffix).encode("latin-1"),
+            lines=lines,
+            request_id=request.request_id,
+            body=WholeBody(request.body) if request.body or _has_type(request) else None,
+            safe=False,
+        )
+        answer = await self._forward(outgoing, request)
+        try:
+            return await _result(answer, request, adds_version=match is not None)
+        finally:
+            answer.close()
+
+    async def _forward(self, outgoing: Outgoing, request: Request) -> Answer:
+        route, credential = self._route, request.credential
+        if credential not in route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        token: Token | None = route.tokens.current(credential)
+        token = token or await route.tokens.obtain(credential)
+        # No exchange of a caller: what is noted here is read by nobody.
+        note = Exchange(request_id=request.request_id, started_at=0.0, started=0.0)
+        return await route.forwarder.send(note, outgoing, credential, token)
+
+    async def _version(self, request: Request) -> bytes | None:
+        """The version that an update goes out for, where the settings ask for it."""
+        if not self._route.versions or request.method != "PUT" or request.resource_id is None:
+            return None
+        if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
+            return None
+        path = request.suffix.partition("?")[0]
+        asking = self._route.asking
+        return await current_version(asking, path, request.credential, request.request_id)
+
+    async def _ask(self, request: Request) -> Finding | Failure:
+        kind = field_of(request.fields, b"content-type")
+        if field_of(request.fields, b"content-encoding") is not None:
+            return Finding(Found.UNCLEAR)
+        try:
+            sent = tree.read(request.body, kind)
+        except tree.Unreadable:
+            return Finding(Found.UNCLEAR)
+        if request.method == "PUT" and request.resource_id is not None:
+            return await self._read(request, sent)
+        identifier = next(searchable(sent), None)
+        if identifier is None:
+            return Finding(Found.UNCLEAR)
+        return await self._search(request, sent, identifier)
+
+    async def _read(self, request: Request, sent: Element) -> Finding | Failure:
+        answer = await self._get(request, request.suffix.partition("?")[0])
+        try:
+            if answer.status in _GONE:
+                return Finding(Found.NO)
+            result = await _result(answer, request)
+        finally:
+            answer.close()
+        found = _content(result)
+        if found is None or not isinstance(result, Response):
+            return result if isinstance(result, Failure) else Finding(Found.UNCLEAR)
+        if not tree.holds(found, sent):
+            return Finding(Found.NO)
+        return Finding(Found.YES, _as_found(result, 200))
+
+    async def _search(self, request: Request, sent: Element, identifier: str) -> Finding | Failure:
+        kind = tree.first(sent, "resourceType")
+        query = f"identifier={quote(identifier, safe='')}&_count={_MOST_MATCHES}"
+        answer = await self._get(request, f"/{kind}?{query}")
+        try:
+            result = await _result(answer, request)
+        finally:
+            answer.close()
+        if isinstance(result, Failure):
+            return result
+        bundle = _content(result)
+        if bundle is None or tree.first(bundle, "type") != "searchset":
+            return Finding(Found.UNCLEAR)
+        matches = [
+            resource
+            for entry in tree.below(bundle, "entry")
+            for resource in tree.below(entry, "resource")
+            if tree.first(resource, "resourceType") == kind
+        ]
+        return _judged(bundle, matches, sent, identifier)
+
+    async def _get(self, request: Request, suffix: str) -> Answer:
+        if request.credential not in self._route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        return await self._route.asking.get(suffix, request.credential, request.request_id)
+
+
+def _judged(bundle: Element, matches: list[Element], sent: Element, identifier: str) -> Finding:
+    """Only the very same content is taken for it: two results may share an order's number."""
+    if not matches:
+        # A server that ignores what it does not know would have found something, or says so.
+        nothing = tree.first(bundle, "total") in ("", "0") and _looked_for(bundle)
+        return Finding(Found.NO if nothing else Found.UNCLEAR)
+    if len(matches) > 1 or identifier not in searchable(matches[0]):
+        return Finding(Found.UNCLEAR)
+    if not tree.holds(matches[0], sent):
+        return Finding(Found.UNCLEAR)
+    return Finding(Found.YES, _of_match(matches[0]))
+
+
+def _looked_for(bundle: Element) -> bool:
+    """Whether the self link names the parameter: a server leaves out what it has ignored."""
+    links = tree.below(bundle, "link")
+    own = [tree.first(link, "url") for link in links if tree.first(link, "relation") == "self"]
+    return not own or any("identifier=" in url for url in own)
+
+
+def _of_match(resource: Element) -> Response:
+    """What the caller is told of a resource that the platform has already."""
+    kind, own = tree.first(resource, "resourceType"), tree.first(resource, "id")
+    fields: list[tuple[bytes, bytes]] = []
+    for meta in tree.below(resource, "meta"):
+        version = tree.first(meta, "versionId")
+        if version:
+            fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
+    if own:
+        fields.append((b"Location", f"{kind}/{own}".encode("latin-1", "replace")))
+    return Response(200, tuple(fields), found=True)
+
+
+def _as_found(response: Response, status: int) -> Response:
+    return Response(status, response.fields, response.body, found=True)
+
+
+def _content(result: Result) -> Element | None:
+    if not isinstance(result, Response) or result.status != 200 or result.reason:
+        return None
+    try:
+        return tree.read(result.body, field_of(result.fields, b"content-type"))
+    except tree.Unreadable:
+        return None
+
+
+async def _result(answer: Answer, request: Request, *, adds_version: bool = False) -> Result:
+    """What an answer means for the write it answers. Raises `GatewayError`."""
+    status = answer.status
+    if status in _WAITED_OUT:
+        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
+    if status == 412 and adds_version:
+        # Somebody was faster than the version we had just read: the next attempt reads anew.
+        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
+    if status in _IN_BETWEEN:
+        return Failure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
+    accept = field_of(request.fields, b"accept")
+    try:
+        examine(answer, Interaction(request.interaction, request.resource), accept)
+    except GatewayError as error:
+        return _foreign(error, status)
+    return await _response(answer)
+
+
+def _foreign(error: GatewayError, status: int) -> Result:
+    """Somebody else's answer, or the platform's without FHIR in it."""
+    if error.reason is errors.UPSTREAM_REDIRECT:
+        # A redirect asks for another request; only 303 may come after the deed.
+        effect = Effect.UNKNOWN if status == 303 else Effect.NONE
+        return Failure(effect, error.reason.code)
+    if 200 <= status < 300:
+        # A sign-in page of the network, as a rule.
+        return Failure(Effect.UNKNOWN, error.reason.code)
+    return Response(status, reason=error.reason.code, note=f"the platform's status was {status}")
+
+
+async def _response(answer: Answer) -> Response:
+    fields: RawLines = tuple(
+        (name, value) for name, value in answer.fields.raw if name.lower() in _KEPT_FIELDS
+    )
+    try:
+        body = await _body(answer)
+    except Broken:
+        if not 200 <= answer.status < 300:
+            raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
+        body = None
+    return Response(answer.status, fields, body or b"")
+
+
+async def _body(answer: Answer) -> bytes | None:
+    """The content; None where it is too long or cannot be opened. Raises `Broken`."""
+    pieces, size = [], 0
+    while data := await answer.read():
+        size += len(data)
+        if size > _LONGEST:
+            return None
+        pieces.append(data)
+    body, coding = b"".join(pieces), answer.header(b"content-encoding")
+    if coding is None or coding.strip().lower() == "identity":
+        return body
+    return await asyncio.to_thread(_unpacked, body) if is_gzip(coding) else None
+
+
+def _unpacked(body: bytes) -> bytes | None:
+    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        plain = unpack.decompress(body, _LONGEST)
+    except zlib.error:
+        return None
+    return plain if unpack.eof else None
+
+
+def _failure(error: GatewayError) -> Failure:
+    effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
+    everybody = error.reason not in _OF_CREDENTIAL
+    return Failure(effect, error.reason.code, error.retry_after, everybody=everybody)
+
+
+def _has_type(request: Request) -> bool:
+    """Whether a body was announced: an empty one is none without a type."""
+    return field_of(request.fields, b"content-type") is not None
+
+
+class CurrentDeliverer:
+    """Delivers by whatever deliverer is the newest when an attempt begins.
+
+    `hold` gives it and keeps its way open until what it returns with it is called.
+    """
+
+    def __init__(self, hold: Callable[[], tuple[Deliverer, Callable[[], None]]]) -> None:
+        self._hold = hold
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """As `Deliverer.send`."""
+        deliverer, let_go = self._hold()
+        try:
+            return await deliverer.send(entry, request)
+        finally:
+            let_go()
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """As `Deliverer.ask`."""
+        deliverer, let_go = self._hold()
+        try:
+            return await deliverer.ask(entry, request)
+        finally:
+            let_go()

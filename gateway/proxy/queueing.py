@@ -1,0 +1,349 @@
+"""The outbox on the request path: a write that cannot be delivered now is kept, and answered 202.
+
+A write that may be queued goes out directly while the platform can be reached and nothing of its
+orders waits. What happens to it after that is the business of `gateway.outbox`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from typing import Any, Final, NamedTuple, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction
+from gateway.fhir.negotiation import choose_language, wants_xml
+from gateway.fhir.writing import write
+from gateway.outbox.entry import Draft, Entry, RawLines, Recovery, Request
+from gateway.outbox.qualifying import (
+    WRITES,
+    Judgement,
+    Write,
+    asks_async,
+    judge,
+    without_async,
+)
+from gateway.outbox.queue import Outbox
+from gateway.outbox.status import Reader, outcome
+from gateway.outbox.store import OutboxFull, OutboxUnavailable
+from gateway.proxy import strict
+from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_digests
+from gateway.proxy.body import RequestBody, Room
+from gateway.proxy.callers import EVERYTHING, Caller
+from gateway.proxy.coding import is_gzip
+from gateway.proxy.headers import RequestHeader
+from gateway.proxy.meeting import Meeting
+from gateway.proxy.target import Target
+
+OWN_PATH: Final = "/_outbox"
+# The platform or the SSO is out of reach, and nothing was delivered.
+_UNDELIVERED: Final = frozenset(
+    (
+        *(errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY, errors.UPSTREAM_TLS),
+        *(errors.CIRCUIT_OPEN, errors.SSO_UNAVAILABLE),
+    )
+)
+# The line broke, or the platform's own entrance says that it did: it may have been delivered.
+_UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+_UNKNOWN_STATUSES: Final = frozenset((502, 504))
+_NOT_NOW: Final = 503
+# A platform that may have the write is asked for it after that many seconds: its search lags.
+_SETTLE: Final = 10.0
+_RETRY_AFTER: Final = 60.0
+# Judging more than this at once would hold up the event loop.
+_INLINE: Final = 64 * 1024
+_MOST_OPENED: Final = 64 * 1024 * 1024
+
+
+class Delivering(Protocol):
+    """What is needed of `gateway.outbox.delivery.Delivery`."""
+
+    def platform_answered(self) -> None:
+        """The line is up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """`public_url` is the base as callers know it, or None; `language` the default one."""
+
+    base_path: str
+    public_url: str | None
+    language: str
+
+
+class Asked(NamedTuple):
+    """A request as it came, and who sent it; `met` tells how he speaks."""
+
+    exchange: Exchange
+    caller: Caller
+    what: Interaction
+    target: Target
+    met: Meeting
+    body: RequestBody | None
+
+    @property
+    def header(self) -> RequestHeader:
+        """Its header."""
+        return self.met.header
+
+
+class Pages(Protocol):
+    """What is needed of `gateway.proxy.queue_pages.QueuePages`."""
+
+    async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
+        """Answer a request for one of the outbox's own addresses."""
+        ...
+
+
+class Queueing:
+    """Keeps writes that cannot be delivered, and leads to the pages about them.
+
+    `room` is the memory that large bodies share while they may still have to be kept; `clock` is
+    monotonic.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: Delivering,
+        pages: Pages,
+        *,
+        rules: QueueRules,
+        room: Room,
+        clock: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._delivery = delivery
+        self._pages = pages
+        self._rules = rules
+        self._room = room
+        self._clock = clock
+        self._not_before = 0.0
+        self._line_trouble = GatewayError(errors.UPSTREAM_UNREACHABLE)
+
+    def unbound(self, caller: Caller, target: Target) -> Caller:
+        """The caller, who may ask for its own entries whatever else it is allowed."""
+        return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
+
+    def keep(
+        self, caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody
+    ) -> None:
+        """See to it that the body of a write which may be queued can be read again."""
+        if _may_queue(caller, what, header):
+            body.keep_in(self._room)
+
+    async def bring(self, send: Callable[[Asked], Awaitable[Answer]], asked: Asked) -> Answer:
+        """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`."""
+        if _is_own(asked.target):
+            return await self._pages.answer(asked, self._base(asked), self._reader(asked))
+        if not _may_queue(asked.caller, asked.what, asked.header):
+            return await send(asked)
+        if not self._outbox.surely_empty():
+            kept = await self._behind_earlier(asked)
+            if kept is not None:
+                return kept
+        began = self._clock()
+        try:
+            answer = await send(asked)
+        except GatewayError as error:
+            if error.reason in _UNDELIVERED:
+                self._spare(began, error)
+            return await self._instead_of(asked, error)
+        if answer.status == _NOT_NOW or answer.status in _UNKNOWN_STATUSES:
+            return await self._instead_of_answer(asked, answer)
+        self._delivery.platform_answered()
+        return answer
+
+    def _spare(self, began: float, error: GatewayError) -> None:
+        """Callers behind this one do not wait for the same time-out, for as long as it took."""
+        now = self._clock()
+        self._line_trouble = error
+        self._not_before = now + (now - began)
+
+    async def _behind_earlier(self, asked: Asked) -> Answer | None:
+        """Keep what must not overtake earlier writes, or would only wait for a dead line."""
+        judgement = await _judged(asked)
+        if judgement is None:
+            if asked.body is None or asked.body.replayable:
+                return None
+            raise _not_taken("no memory is left to look what it would overtake")
+        try:
+            blocked = await self._outbox.blocked(asked.caller.name, judgement.orders)
+        except OutboxUnavailable:
+            # Nobody knows what it would overtake.
+            raise _not_taken("the outbox cannot be reached") from None
+        if blocked:
+            return await self._kept(asked, judgement, _not_taken("the outbox is full"))
+        if self._clock() >= self._not_before:
+            return None
+        return await self._kept(asked, judgement, self._line_trouble)
+
+    async def _instead_of(self, asked: Asked, error: GatewayError) -> Answer:
+        """What a write that failed comes to: kept, or the failure."""
+        unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
+        if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
+            raise error
+        judgement = await _judged(asked)
+        if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+            raise error
+        return await self._kept(asked, judgement, error, unknown=unknown)
+
+    async def _instead_of_answer(self, asked: Asked, answer: Answer) -> Answer:
+        """What a write comes to whose answer is that of a platform in trouble."""
+        judgement = await _judged(asked)
+        unknown = answer.status != _NOT_NOW
+        if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+            return answer
+        trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
+        try:
+            kept = await self._kept(asked, judgement, trouble, unknown=unknown)
+        except GatewayError:
+            return answer
+        answer.close()
+        return kept
+
+    async def _kept(
+        self, asked: Asked, judgement: Judgement, error: GatewayError, *, unknown: bool = False
+    ) -> Answer:
+        """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
+        body = None if asked.body is None else await asked.body.all()
+        base = self._base(asked)
+        draft = Draft(
+            caller=asked.caller.name,
+            request=_request(asked, body or b"", base),
+            orders=judgement.orders,
+            recovery=judgement.recovery,
+            doubt=unknown,
+            cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
+            delay=_SETTLE if unknown else 0.0,
+        )
+        try:
+            entry = await self._outbox.put(draft)
+        except OutboxFull:
+            # What may have been delivered must not be told to be untaken.
+            raise error if unknown else _not_taken("the outbox is full") from None
+        except OutboxUnavailable:
+            raise error from None
+        return _accepted(entry, base, self._reader(asked))
+
+    def _base(self, asked: Asked) -> str:
+        """The gateway's base as this caller knows it; only a path where that is not told."""
+        if self._rules.public_url is not None:
+            return self._rules.public_url.rstrip("/")
+        host = asked.header.text(b"host") or ""
+        origin = f"{asked.met.scheme}://{host}" if strict.is_host(host.encode()) else ""
+        return origin + self._rules.base_path
+
+    def _reader(self, asked: Asked) -> Reader:
+        language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
+        return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
+
+
+def made(
+    status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
+) -> Answer:
+    """An answer of the outbox's."""
+    body, content_type = write(resource, xml=xml)
+    lines = [
+        (b"Date", formatdate(usegmt=True).encode("ascii")),
+        (b"Content-Type", content_type),
+        *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
+    ]
+    return Answer.made(status, lines, body)
+
+
+def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
+    location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
+    return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
+
+
+def _is_own(target: Target) -> bool:
+    path = target.path
+    return path.startswith(OWN_PATH) and path[len(OWN_PATH) : len(OWN_PATH) + 1] in ("", "/", "?")
+
+
+def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool:
+    if what.code not in WRITES or caller.outbox == "off" or caller.user is not None:
+        return False
+    if caller.outbox == "always":
+        return True
+    prefer = header.values.get(b"prefer")
+    return prefer is not None and asks_async(prefer)
+
+
+async def _judged(asked: Asked) -> Judgement | None:
+    """None where it cannot be queued, also as its body is not at hand any more."""
+    body = b"" if asked.body is None else await asked.body.all()
+    if body is None:
+        return None
+    header = asked.header
+    coding = header.text(b"content-encoding")
+    path, query = asked.target.path.removesuffix("?"), asked.target.query
+    none_exist = header.text(b"if-none-exist")
+    content_type = header.text(b"content-type")
+
+    def look() -> Judgement | None:
+        plain = _opened(body, coding)
+        if plain is None:
+            return None
+        return judge(Write(asked.what.code, path, query, plain, content_type, none_exist))
+
+    return look() if len(body) <= _INLINE and coding is None else await asyncio.to_thread(look)
+
+
+def _opened(body: bytes, coding: str | None) -> bytes | None:
+    """The content; None in a coding that is not known here, or when it grows too large."""
+    if coding is None or coding.strip().lower() == "identity":
+        return body
+    if not is_gzip(coding):
+        return None
+    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        plain = unpack.decompress(body, _MOST_OPENED)
+    except zlib.error:
+        return None
+    return plain if unpack.eof and not unpack.unused_data else None
+
+
+def _request(asked: Asked, body: bytes, base: str) -> Request:
+    lines = asked.met.lines
+    if asked.body is not None and asked.body.changed:
+        lines = without_digests(lines)
+    target = Target(asked.target.path, asked.met.links.query(asked.target.query))
+    what = asked.what
+    return Request(
+        method=asked.exchange.method,
+        suffix=target.suffix,
+        fields=tuple(_fields(lines)),
+        body=body,
+        credential=asked.caller.credential,
+        interaction=what.code,
+        resource=what.resource,
+        resource_id=what.resource_id,
+        request_id=asked.exchange.request_id,
+        gateway_base=base,
+    )
+
+
+def _fields(lines: list[bytes]) -> RawLines:
+    """The lines as fields, but for those of an answer that is waited for."""
+    fields = []
+    for line in lines:
+        name, _, value = line[:-2].partition(b": ")
+        key = name.lower()
+        if key == b"prefer":
+            value = without_async(value)
+        if key != b"accept-encoding" and (value or key != b"prefer"):
+            fields.append((name, value))
+    return tuple(fields)
+
+
+def _not_taken(why: str) -> GatewayError:
+    return GatewayError(errors.OUTBOX_FULL, why, retry_after=_RETRY_AFTER)

@@ -1,0 +1,141 @@
+"""What the operating system offers, asked in one place: on Windows much of POSIX is not there.
+
+Everything here works everywhere; where the system has nothing of the kind it does the next best.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+try:
+    import fcntl
+    import resource
+    import termios
+except ImportError:
+    _IS_POSIX = False
+else:
+    _IS_POSIX = True
+
+# Files that several processes of one gateway write in turns, and that a second gateway finds taken.
+SHARES_FILES: Final = _IS_POSIX and hasattr(os, "memfd_create")
+HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
+# Whether a file's mode says who may read it; elsewhere access lists do.
+HAS_FILE_MODES: Final = _IS_POSIX
+# As many sockets as select() takes on Windows, where Python has nothing better for our loop.
+_SELECTABLE: Final = 512
+# SO_LINGER that ends a connection by RST: on, for no time at all.
+RESET_ON_CLOSE: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
+
+
+def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's factory where there is one, else that of asyncio's loop which watches descriptors.
+
+    Windows' default, the proactor, cannot tell when somebody waits at a listening socket.
+    """
+    try:
+        import uvloop  # not on every platform
+    except ImportError:
+        return asyncio.SelectorEventLoop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each exchange takes two."""
+    if not _IS_POSIX:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def open_files_allowed() -> int:
+    """How many files and sockets this process may have open."""
+    if not _IS_POSIX:
+        return _SELECTABLE
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return allowed
+
+
+def unacknowledged(connection: Any) -> int:
+    """Bytes sent and not acknowledged by the other system (SIOCOUTQ of tcp(7)).
+
+    0 where the system does not tell. Raises OSError, and ValueError for a closed socket.
+    """
+    if not _IS_POSIX:
+        return 0
+    answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def wait_writable(fd: int) -> None:
+    """Wait until a descriptor takes more, at most a second."""
+    if not hasattr(select, "poll"):
+        time.sleep(0.01)
+        return
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll(1000)
+
+
+def claim_address(listening: socket.socket) -> None:
+    """Let an address be bound again soon after its last owner, and by nobody while it is ours."""
+    if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        # Windows lets any program share an address that was bound with SO_REUSEADDR.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
+    """Call back in the running loop at a signal, by its name; one that is unknown here never comes.
+
+    For the life of the process.
+    """
+    loop = asyncio.get_running_loop()
+    known = {
+        number: handler
+        for name, handler in handlers.items()
+        if (number := getattr(signal, name, None)) is not None
+    }
+    try:
+        for number, handler in known.items():
+            loop.add_signal_handler(number, handler)
+    except NotImplementedError:
+        _wake_by_signals(loop)
+        for number, handler in known.items():
+            signal.signal(number, _soon(loop, handler))
+
+
+def _soon(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Callable[..., None]:
+    def signalled(*_: object) -> None:
+        loop.call_soon_threadsafe(handler)
+
+    return signalled
+
+
+def _wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Python sees a signal between two steps of the program only; a loop that waits takes none."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+
+    def awake() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while ours.recv(4096):
+                pass
+
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    loop.add_reader(ours, awake)
+    # The loop keeps `ours` through `awake`; the other end must live as long.
+    awake.__dict__["other_end"] = theirs

@@ -1,0 +1,146 @@
+"""The cards at the top of the status page, by the facts that they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.admin.status_glance import glance
+from gateway.admin.status_markup import span
+from gateway.admin.status_words import WORDS
+
+EN = WORDS["en"]
+TOKEN: dict[str, Any] = {
+    "valid": True,
+    "expires_in": 200,
+    "rejected": False,
+    "fetching": False,
+    "failure": None,
+    "cause": None,
+    "next_attempt_in": 100,
+}
+FACTS: dict[str, Any] = {
+    "tokens": {"default": TOKEN},
+    "platform": {
+        "url": "https://platform.example/fhir",
+        "circuit": "closed",
+        "connections": {"idle": 2, "active": 0},
+    },
+    "sso": {"url": "https://sso.example/token", "failure": None},
+    "outbox": None,
+    "inflight": 3,
+}
+
+
+def seen(**members: Any) -> str:
+    """The text of the cards, a space between any two parts."""
+    text = glance({**FACTS, **members}, EN)
+    for tag in ("<code>", "</code>"):
+        text = text.replace(tag, "`")
+    while "<" in text:
+        text = text[: text.index("<")] + " " + text[text.index(">") + 1 :]
+    return " ".join(text.split())
+
+
+def test_all_is_well() -> None:
+    """Each side has its sign and word, the token its time; what is not there has no card."""
+    text = seen()
+    assert "Token: expires in ✔ 3 min 20 s valid renewed in 1 min 40 s" in text
+    assert "✔ answers sso.example" in text
+    assert "✔ requests pass platform.example Requests under way: 3 Connections: idle 2" in text
+    assert "Outbox" not in text
+    assert "Worker" not in text
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (
+            {"failure": "transient", "next_attempt_in": 4},
+            "⚠ 3 min 20 s not renewed next attempt in 4 s",
+        ),
+        ({"valid": False, "expires_in": None, "failure": "refused"}, "✖ missing next attempt"),
+        ({"rejected": True}, "✖ refused by the platform"),
+    ],
+)
+def test_a_token_in_trouble_says_which(token: dict[str, Any], expected: str) -> None:
+    """Not renewed while it lasts, missing, or refused, and when it is tried again."""
+    assert expected in seen(tokens={"default": {**TOKEN, **token}})
+
+
+def test_of_several_tokens_the_worst_is_shown() -> None:
+    """The one that is missing, by its credential's name, and how many are well."""
+    lacking = {**TOKEN, "valid": False, "expires_in": None}
+    text = seen(tokens={"ward": TOKEN, "laboratory": lacking, "desk": {**TOKEN, "expires_in": 1}})
+    assert "✖ missing" in text
+    assert "Credential: laboratory 2 of 3 are well" in text
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        ("refused", "✖ refuses our client sso.example Last failure: status 401"),
+        ("throttled", "✖ asks us to wait"),
+        ("transient", "✖ gives no token"),
+    ],
+)
+def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
+    """Each kind of failure has its words, and the cause stands beside them."""
+    token = {**TOKEN, "failure": failure, "cause": "status 401"}
+    text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
+    assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("circuit", "expected"),
+    [("half-open", "⚠ being tried"), ("open", "✖ left alone")],
+)
+def test_the_platform_says_whether_requests_pass(circuit: str, expected: str) -> None:
+    """By the state of the circuit breaker."""
+    assert expected in seen(platform={**FACTS["platform"], "circuit": circuit})
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({"waiting": 0}, "✔ nothing waits"),
+        ({"delivered": 4}, "✔ nothing waits"),
+        ({"waiting": 2, "sending": 1}, "✔ writes wait They are sent by themselves"),
+        ({"waiting": 2, "unclear": 1}, "⚠ a person decides Run `dhp-gateway outbox list`."),
+        ({"failed": 1}, "⚠ a person decides"),
+    ],
+)
+def test_the_outbox_says_whether_somebody_is_needed(entries: dict[str, int], expected: str) -> None:
+    """Only entries that wait for a person's decision are a warning; the oldest's age is told."""
+    text = seen(outbox={"entries": entries, "oldest_seconds": 3700.4})
+    assert expected in text
+    assert "The oldest waits: 1 h 1 min" in text
+
+
+def test_workers_are_counted() -> None:
+    """How many of them answer, and a warning if not all do."""
+    assert "✔ 2 of 2 answer" in seen(workers={"configured": 2, "answering": 2})
+    assert "⚠ 1 of 2 answer" in seen(workers={"configured": 2, "answering": 1})
+
+
+def test_without_a_worker_only_they_are_shown() -> None:
+    """Nothing is said of a platform, an SSO or tokens that nobody could be asked about."""
+    text = seen(tokens={}, platform=None, sso=None, workers={"configured": 2, "answering": 0})
+    assert text == "Worker processes ⚠ 0 of 2 answer"
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3661, "1 h 1 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
+    """Nobody reads seconds of a day."""
+    assert span(duration, EN) == expected

@@ -1,0 +1,59 @@
+"""The benchmark runs, and the gateway has not lost its speed grossly.
+
+CPU time for a request is compared with that of the usual proxy in the same run: times by themselves
+say more about the machine than about the gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("nginx", "haproxy", "wrk")
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+# The gateway's CPU time for a request, divided by the usual proxy's, that is only reached when
+# something went wrong. The gateway rewrites the page, the usual proxy does not.
+GROSS_LOSS = {"small-32": 1.5, "page": 15.0}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a short benchmark wrote as JSON; other tests may run at the same time."""
+    missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} needed: apt-get install {' '.join(missing)}")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("the benchmark needs two cores")
+    written = tmp_path_factory.mktemp("bench") / "bench.json"
+    options = ["--workloads", ",".join(GROSS_LOSS), "--contenders", "gateway,usual"]
+    options += ["--rounds", "2", "--seconds", "1", "--max-others", "99", "--json", str(written)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(written.parent)},  # where no other benchmark is waited for
+        capture_output=True,
+        text=True,
+        timeout=55,
+    )
+    assert done.returncode == 0, done.stderr
+    assert written.with_suffix(".svg").stat().st_size > 0
+    measurement: dict[str, Any] = json.loads(written.read_text())
+    return measurement
+
+
+@pytest.mark.parametrize("workload", GROSS_LOSS)
+def test_a_request_costs_no_grossly_larger_part_of_the_usual_proxys_cpu_time(
+    measured: dict[str, Any], workload: str
+) -> None:
+    """In the same run the gateway spends at most so many times the usual proxy's CPU time."""
+    contenders = measured["workloads"][workload]["contenders"]
+    ours, theirs = (contenders[name]["median"]["cpu_us"] for name in ("gateway", "usual"))
+    assert ours <= GROSS_LOSS[workload] * theirs

@@ -1,0 +1,53 @@
+"""Pages of other servers: a program that may call the gateway, and one that means harm."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+EVIL = """<!doctype html><form id="form" method="post" target="frame"></form>
+<iframe name="frame"></iframe>"""
+
+
+@contextlib.asynccontextmanager
+async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """The origin at which there is this page; for browsers, localhost is none of 127.0.0.1."""
+
+    async def show(_request: web.Request) -> web.Response:
+        return web.Response(text=page, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", show)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    try:
+        yield f"http://{host}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def program(port: int) -> contextlib.AbstractAsyncContextManager[str]:
+    """A page that the gateway knows: its origin is one of `cors_origins`."""
+    return served("<!doctype html><title>program</title>", port=port)
+
+
+def evil_page() -> contextlib.AbstractAsyncContextManager[str]:
+    """A page of another site."""
+    return served(EVIL, host="localhost")
+
+
+def read(base: str, path: str = "/fhir/Patient/1") -> str:
+    """A script of the program that reads; gives the status."""
+    return f"fetch('{base}{path}', {{credentials: 'include'}}).then(answer => answer.status)"
+
+
+def sign_out(base: str) -> str:
+    """A script of the program that signs out; gives the answer."""
+    return (
+        f"fetch('{base}/auth/logout', {{method: 'POST', credentials: 'include', "
+        "headers: {'X-Requested-With': 'program'}}).then(answer => answer.json())"
+    )

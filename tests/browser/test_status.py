@@ -1,0 +1,230 @@
+"""The status page in a real browser, in front of the sandbox: seen, read out, and kept live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.admin.status_words import WORDS
+from gateway.exchange import Exchange
+from gateway.fhir.texts import LANGUAGES
+from gateway.sandbox import Faults, Sandbox
+from tests.browser.conftest import Person
+from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.login.stage import sandbox
+
+IMAGES = Path(__file__).parents[2] / "docs" / "img"
+SHOOTS = os.environ.get("DHP_SCREENSHOTS") == "1"
+PATIENT_ID = "planted-patient-id"
+FAMILY = "planted-family-name"
+API_KEY = "planted-api-key"
+SERIOUS = {"serious", "critical"}
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 375, "height": 812}
+
+
+@dataclass
+class Duty:
+    """A gateway in front of the sandbox, and the page that the people on duty look at."""
+
+    platform: Sandbox
+    gateway: Running
+
+    @property
+    def page(self) -> str:
+        """The page's address."""
+        return f"{self.gateway.admin_url}/status"
+
+    async def request(self, path: str, key: str = API_KEY) -> int:
+        """A caller's request; its status."""
+        url = f"{self.gateway.url}/{path}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, headers={"X-API-Key": key}) as answer,
+        ):
+            return answer.status
+
+
+@contextlib.asynccontextmanager
+async def on_duty(**options: Any) -> AsyncIterator[Duty]:
+    """All is well, and a few requests of two callers have been served."""
+    callers = [
+        {"name": "hospital-system", "api_key": API_KEY},
+        {"name": "laboratory", "api_key": "planted-other-key"},
+    ]
+    async with (
+        sandbox(**options) as platform,
+        running(platform.fhir_base_url, platform.token_url, callers=callers) as gateway,
+    ):
+        duty = Duty(platform, gateway)
+        while (await gateway.ready())[0] != 200:  # noqa: ASYNC110 - asks over a socket
+            await asyncio.sleep(0.01)
+        for path in ("Patient?_count=5", f"Patient/{PATIENT_ID}", f"Patient?family={FAMILY}"):
+            await duty.request(path)
+        await duty.request("Observation?_count=2", "planted-other-key")
+        yield duty
+
+
+def busy_hour(duty: Duty) -> None:
+    """Have an hour behind it that nobody wants to wait for: a working day with a short failure."""
+    now, wall = time.monotonic(), time.time()
+    names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
+    for minute in range(59, 0, -1):
+        failing = 31 <= minute <= 34
+        for number in range(18 + (minute * 7) % 13):
+            interaction, resource = names[(number + minute) % 3]
+            exchange = Exchange("id", wall - 60 * minute, now - 60 * minute, status=200)
+            exchange.caller = "laboratory" if number % 4 == 0 else "hospital-system"
+            exchange.interaction, exchange.resource = interaction, resource
+            exchange.duration = 0.08 + 0.013 * ((number * minute) % 29)
+            if failing and number % 3 == 0:
+                exchange.status, exchange.reason = 503, "upstream-unreachable"
+            duty.gateway.gateway.traffic.note(exchange)
+
+
+async def shoot(person: Person, tmp_path: Path, name: str) -> None:
+    """A picture, for the documentation only where that was asked for."""
+    folder = IMAGES if SHOOTS else tmp_path
+    await person.do("shoot", path=str(folder / f"status-{name}.png"))
+
+
+def words(key: str, language: str = "en") -> str:
+    """Words as they are seen."""
+    return WORDS[language][key].replace("`", "")
+
+
+async def changed(person: Person, script: str) -> None:
+    """Wait until a script comes to something else."""
+    before = await person.run(script)
+    while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
+        await asyncio.sleep(0.05)
+
+
+async def no_complaints(person: Person) -> None:
+    """Neither an error of the script nor one of the policy or the network on the console."""
+    assert (await person.do("complaints"))["complaints"] == []
+
+
+async def no_obstacles(person: Person) -> None:
+    """Nothing serious for those who cannot see, or not well."""
+    violations = (await person.do("axe"))["violations"]
+    assert [each for each in violations if each["impact"] in SERIOUS] == []
+
+
+async def test_people_see_at_a_glance_that_all_is_well(person: Person, tmp_path: Path) -> None:
+    """On a desktop, in the dark and on a phone the answer is within the first screen."""
+    async with on_duty() as duty:
+        busy_hour(duty)
+        await duty.request("Patient?_count=5", "planted-wrong-key")
+        await person.do("open", url=duty.page)
+        for name, size, scheme in (
+            ("desktop", DESKTOP, "light"),
+            ("dark", DESKTOP, "dark"),
+            ("phone", PHONE, "light"),
+        ):
+            await person.do("look", **size, scheme=scheme)
+            await person.do("wait", selector="#care", text="Yes")
+            bottom = "document.querySelector('#care').getBoundingClientRect().bottom"
+            assert await person.run(bottom) < size["height"]
+            sideways = "document.documentElement.scrollWidth <= innerWidth"
+            assert await person.run(sideways), f"{name}: the page has to be moved sideways"
+            await shoot(person, tmp_path, name)
+        await no_complaints(person)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_nobody_meets_an_obstacle(person: Person, language: str) -> None:
+    """axe-core finds nothing serious, light and dark, on a phone too, and all in one language."""
+    async with on_duty() as duty:
+        await duty.request("Patient?_count=5", "planted-wrong-key")
+        await person.do("open", url=f"{duty.page}?lang={language}")
+        seen = await person.do("wait", selector="#care", text=words("care:fine", language))
+        assert words("hour", language) in seen["text"]
+        await person.do("click", selector="summary")
+        for size in (DESKTOP, PHONE):
+            for scheme in ("light", "dark"):
+                await person.do("look", **size, scheme=scheme)
+                await no_obstacles(person)
+        await no_complaints(person)
+
+
+async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
+    person: Person, tmp_path: Path
+) -> None:
+    """Without a reload: the token is not renewed, then care cannot go on, then it goes on again."""
+    async with on_duty(token_lifetime=8) as duty:
+        await person.do("open", url=duty.page)
+        await person.do("look", **DESKTOP)
+        await person.do("wait", selector="#care", text="Yes")
+        await person.run("void (window.sameDocument = true)")
+        duty.platform.misbehave(Faults(sso_failure=503))
+        await person.do("wait", selector="#care", text=words("care:renewal-fails"))
+        await person.do("wait", selector="#glance", text="not renewed")
+        await person.do("wait", selector="#care", text=words("care:sso-unavailable"))
+        await person.do("wait", selector="#care strong", text="No")
+        assert await duty.request("Patient?_count=1") == 503
+        seen = await person.do("wait", selector="#reasons", text="sso-unavailable")
+        assert "gives no token" in seen["text"]
+        assert (await person.run("document.title")).startswith("✖ No")
+        await no_obstacles(person)
+        await shoot(person, tmp_path, "sso-down")
+        duty.platform.misbehave(Faults())
+        await person.do("wait", selector="#care", text=words("care:fine"))
+        assert (await person.run("document.title")).startswith("✔ Yes")
+        assert await person.run("window.sameDocument") is True
+        await no_complaints(person)
+
+
+async def test_the_countdown_runs_between_the_events(person: Person) -> None:
+    """The token's time goes down by itself, and what the reader has opened stays open."""
+    async with on_duty() as duty:
+        await person.do("open", url=duty.page)
+        await person.do("click", selector="summary")
+        await changed(person, "document.querySelector('#glance [data-seconds]').textContent")
+        await changed(person, "document.querySelector('#about').textContent")
+        assert await person.run("document.querySelector('details').open") is True
+
+
+async def test_a_gateway_that_is_gone_is_not_said_to_be_well(person: Person) -> None:
+    """Where nobody answers any more the page says so, first of all and in the tab's title."""
+    async with on_duty() as duty:
+        await person.do("open", url=duty.page)
+        await person.do("wait", selector="#care", text="Yes")
+    seen = await person.do("wait", selector="#stale", text=words("stale"))
+    assert seen["text"].index(words("stale")) < seen["text"].index("Yes")
+    assert (await person.run("document.title")).startswith("?")
+
+
+async def test_more_open_pages_than_streams_are_live_too(person: Person) -> None:
+    """A page that gets no stream asks for the whole page from time to time."""
+    async with on_duty() as duty, contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        url = f"{duty.page}/events"
+        while (await stack.enter_async_context(session.get(url))).status == 200:
+            pass
+        await person.do("open", url=duty.page)
+        await duty.request("Patient?_count=5", "planted-wrong-key")
+        await person.do("wait", selector="#reasons", text="caller-unknown")
+
+
+async def test_nothing_of_a_patient_and_no_secret_reaches_the_browser(person: Person) -> None:
+    """Neither the page nor any event holds an id, a name, a key, the client's secret or a token."""
+    async with on_duty() as duty:
+        await person.do("open", url=duty.page)
+        await person.do("click", selector="summary")
+        await duty.request(f"Patient/{PATIENT_ID}", "planted-wrong-key")
+        await person.do("wait", selector="#reasons", text="caller-unknown")
+        await person.do("open", url=f"{duty.page}.json")
+        shown = str(await person.do("seen"))
+        assert "caller-unknown" in shown
+        for canary in (PATIENT_ID, FAMILY, API_KEY, "planted", CLIENT_SECRET, "eyJ"):
+            assert canary not in shown

@@ -1,0 +1,353 @@
+"""Gateways, each with something wrong, watched by one Prometheus: a bad night in half a minute.
+
+Gateways are processes, in front of sandboxes with faults. Where a fault has to be seen beginning
+(a token that is not renewed, a secret that is refused again), a step of the night sees to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime
+import json
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import trustme
+import yaml
+
+from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.faults import Faults
+from tests.deploy import prometheus
+from tests.deploy.prometheus import Prometheus
+from tests.doubles.platform import Line, Platform, outcome, read_body
+from tests.doubles.processes import GatewayProcess, start_gateway
+
+# What is awaited, by the gateway that has the fault; "" is none. Faults have consequences, so other
+# alerts may fire there too, but never at the gateway that is well.
+EXPECTED = {
+    "DhpGatewayAbsent": "",
+    "DhpGatewayDown": "killed",
+    "DhpGatewayNotReady": "down",
+    "DhpGatewayReloadFailed": "refused",
+    "DhpGatewayOverloaded": "waiting",
+    "DhpGatewayTokenExpiring": "expiring",
+    "DhpGatewayTokenMissing": "expiring",
+    "DhpGatewayTokenWaiters": "waiting",
+    "DhpGatewayTokenRejected": "killed",
+    "DhpGatewaySsoRefusing": "refused",
+    "DhpGatewaySsoFailing": "expiring",
+    "DhpGatewaySsoThrottling": "throttled",
+    "DhpGatewayPlatformDown": "down",
+    "DhpGatewayCircuitOpen": "down",
+    "DhpGatewayTlsFailing": "untrusted",
+    "DhpGatewayErrorRatio": "down",
+    "DhpGatewaySlow": "slow",
+    "DhpGatewayConnectionsExhausted": "slow",
+    "DhpGatewayAuditDropped": "down",
+    "DhpGatewayAuditUnavailable": "blocked",
+    "DhpGatewayOutboxAgeing": "queueing",
+    "DhpGatewayOutboxUnclear": "queueing",
+    "DhpGatewayOutboxFailed": "queueing",
+    "DhpGatewayOutboxFull": "queueing",
+    "DhpGatewayCertificateExpiring": "untrusted",
+    "DhpGatewayCertificateLastDays": "untrusted",
+}
+WELL = "well"
+
+_PATIENCE = 70.0
+_LOOK = 0.25
+# Standard output on a device that is always full: the audit cannot be written.
+_FULL_DISK = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+_PATHS = ("/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011", "/Patient?name=a", "/Patient/nobody")
+# Seconds until a caller gives up.
+_CALLERS_PATIENCE = 10.0
+
+
+@dataclass
+class Night:
+    """What Prometheus saw: which alerts fired where, their texts, and what dashboards would show.
+
+    `answers` has for each query of a dashboard how many series it found.
+    """
+
+    fired: dict[str, set[str]] = field(default_factory=dict)
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    answers: dict[str, dict[str, int]] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+
+    def has(self, alert: str) -> bool:
+        """Whether the alert has fired where it is awaited."""
+        return EXPECTED[alert] in self.fired.get(alert, ())
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway's settings beside the usual ones, and how its callers call.
+
+    `pause` is the seconds between two requests, of which any number may be under way; None: nobody
+    calls. `prefix` is a program that runs the gateway.
+    """
+
+    settings: dict[str, Any]
+    pause: float | None = None
+    prefix: Sequence[str] = ()
+
+
+@dataclass
+class Places:
+    """What the gateways lead to."""
+
+    sound: Sandbox
+    short_lived: Sandbox
+    slow_sso: Sandbox
+    throttling: Sandbox
+    failing: Sandbox
+    slow: Sandbox
+    rejecting: Sandbox
+    untrusted: Platform
+    wavering: Platform
+
+
+@contextlib.asynccontextmanager
+async def _places() -> AsyncIterator[Places]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(tls)
+    sandboxes = {
+        "sound": Faults(),
+        "short_lived": Faults(token_lifetime=300 // prometheus.SPEED),
+        "slow_sso": Faults(sso_delay=60),
+        "throttling": Faults(sso_failure=429),
+        "failing": Faults(platform_failure=503),
+        "slow": Faults(platform_delay=6),
+        "rejecting": Faults(reject_tokens=1.0),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        started = {}
+        for name, faults in sandboxes.items():
+            started[name] = sandbox = Sandbox(SandboxOptions(port=0, faults=faults))
+            await sandbox.start()
+            stack.push_async_callback(sandbox.stop)
+        untrusted = await stack.enter_async_context(Platform(tls))
+        wavering = await stack.enter_async_context(Platform())
+        wavering.answer(outcome(503))
+        yield Places(**started, untrusted=untrusted, wavering=wavering)
+
+
+def _leads_to(place: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
+    return {
+        "platform": {"fhir_base_url": platform or place.fhir_base_url},
+        "sso": {"token_url": place.token_url},
+        "credentials": {
+            "default": {"client_id": "hospital-demo", "client_secret": "sandbox-secret"}
+        },
+        **sections,
+    }
+
+
+def _sites(places: Places, directory: Path) -> dict[str, Site]:
+    (directory / "secret").write_text("wrong")
+    refused = _leads_to(places.sound)
+    refused["credentials"]["default"] = {
+        "client_id": "hospital-demo",
+        "client_secret_file": str(directory / "secret"),
+    }
+    waiting = _leads_to(places.slow_sso, limits={"max_concurrent_requests": 3})
+    waiting["sso"]["timeout"] = 30
+    slow = _leads_to(places.slow)
+    slow["platform"] |= {"max_connections": 8, "connect_timeout": 1}
+    return {
+        WELL: Site(_leads_to(places.sound), 0.1),
+        "refused": Site(refused),
+        "expiring": Site(_leads_to(places.short_lived)),
+        "waiting": Site(waiting, 0.4),
+        "throttled": Site(_leads_to(places.throttling)),
+        "down": Site(_leads_to(places.failing, audit={"on_failure": "drop"}), 0.2, _FULL_DISK),
+        "slow": Site(slow, 0.5),
+        "killed": Site(_leads_to(places.rejecting), 0.4),
+        "untrusted": Site(_with_certificates(places, directory), 0.5),
+        "blocked": Site(_leads_to(places.sound), 0.5, _FULL_DISK),
+        "queueing": Site(_with_outbox(places, directory)),
+    }
+
+
+def _with_outbox(places: Places, directory: Path) -> dict[str, Any]:
+    outbox = {
+        "enabled": True,
+        "url": f"sqlite:///{directory / 'outbox.db'}",
+        "encryption_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "max_entries": 3,
+    }
+    callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"}]
+    return _leads_to(places.sound, places.wavering.url, outbox=outbox, callers=callers)
+
+
+def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
+    """Ours ends in ten days; what is trusted ends in two, and the platform shows another's."""
+    authority = trustme.CA()
+    now = datetime.datetime.now(datetime.UTC)
+    ours = authority.issue_cert("localhost", not_after=now + datetime.timedelta(days=10))
+    trusted = authority.issue_cert("localhost", not_after=now + datetime.timedelta(days=2))
+    files = {
+        "cert.pem": ours.cert_chain_pems[0],
+        "key.pem": ours.private_key_pem,
+        "ca.pem": trusted.cert_chain_pems[0],
+    }
+    for name, content in files.items():
+        content.write_to_path(str(directory / name))
+    tls = {"cert_file": str(directory / "cert.pem"), "key_file": str(directory / "key.pem")}
+    settings = _leads_to(places.sound, places.untrusted.url, listen={"tls": tls})
+    settings["platform"]["ca_file"] = str(directory / "ca.pem")
+    return settings
+
+
+async def bad_night(directory: Path) -> Night:
+    """Live through it. What has not fired when `_PATIENCE` is over is left to the tests."""
+    night = Night()
+    async with prometheus.fast_prometheus(directory) as watcher, _places() as places:
+        await _until(watcher, night, lambda: night.has("DhpGatewayAbsent"))
+        async with _gateways(_sites(places, directory), directory, watcher, night) as gateways:
+            steps = asyncio.gather(
+                _refuse_again(directory, watcher),
+                _stop_renewing(places.short_lived, watcher),
+                _spoil_outbox(gateways["queueing"].url, places.wavering, watcher),
+            )
+            others = [alert for alert in EXPECTED if alert != "DhpGatewayDown"]
+            await _until(watcher, night, lambda: all(map(night.has, others)))
+            await steps
+            gateways["killed"].process.popen.kill()
+            await _until(watcher, night, lambda: night.has("DhpGatewayDown"))
+            for path in prometheus.DASHBOARDS:
+                queries = prometheus.queries(prometheus.dashboard(path)).items()
+                night.answers[path.name] = {
+                    title: len(await watcher.query(expr)) for title, expr in queries
+                }
+    return night
+
+
+async def _until(watcher: Prometheus, night: Night, done: Callable[[], bool]) -> None:
+    """Note what fires, until it is done or nobody would wait any longer."""
+    deadline = time.monotonic() + _PATIENCE
+    while not done() and time.monotonic() < deadline:
+        await asyncio.sleep(_LOOK)
+        for alert in await watcher.active_alerts():
+            name = alert["labels"]["alertname"]
+            night.texts[name] = alert["annotations"]
+        for series in await watcher.query('last_over_time(ALERTS{alertstate="firing"}[5m])'):
+            where = series["metric"].get("instance", "")
+            night.fired.setdefault(series["metric"]["alertname"], set()).add(where)
+
+
+@contextlib.asynccontextmanager
+async def _gateways(
+    sites: dict[str, Site], directory: Path, watcher: Prometheus, night: Night
+) -> AsyncIterator[dict[str, GatewayProcess]]:
+    """Run them with their callers; Prometheus learns of each when it answers."""
+    gateways = {}
+    callers: list[Awaitable[None]] = []
+    timeout = aiohttp.ClientTimeout(total=_CALLERS_PATIENCE)
+    connector = aiohttp.TCPConnector(ssl=False, limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        try:
+            for name, site in sites.items():
+                (directory / name).mkdir()
+                gateways[name] = start_gateway(site.settings, directory / name, site.prefix)
+            for gateway in gateways.values():
+                await gateway.until_status(200, "/livez")
+            watcher.watch({n: g.admin_url.removeprefix("http://") for n, g in gateways.items()})
+            callers = [
+                asyncio.ensure_future(_call(session, gateways[name], site))
+                for name, site in sites.items()
+                if site.pause is not None
+            ]
+            yield gateways
+        finally:
+            for caller in callers:
+                caller.cancel()
+            await asyncio.gather(*callers, return_exceptions=True)
+            for name, gateway in gateways.items():
+                gateway.process.popen.kill()
+                gateway.process.popen.wait()
+                night.logs[name] = gateway.process.stderr
+
+
+async def _call(session: aiohttp.ClientSession, gateway: GatewayProcess, site: Site) -> None:
+    url = gateway.url
+    if "tls" in site.settings.get("listen", {}):
+        url = url.replace("http:", "https:")
+    async with asyncio.TaskGroup() as requests:
+        number = 0
+        while True:
+            requests.create_task(_ask(session, url + _PATHS[number % len(_PATHS)]))
+            number += 1
+            await asyncio.sleep(site.pause or 0)
+
+
+async def _ask(session: aiohttp.ClientSession, url: str) -> None:
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with session.get(url) as answer:
+            await answer.read()
+
+
+async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
+    """Somebody tries another secret, wrong too, and then breaks the settings."""
+    refusals = 'dhp_gateway_token_requests_total{instance="refused", outcome="refused"}'
+    await _until_true(watcher, f"{refusals} >= 1")
+    (directory / "secret").write_text("wrong again")
+    await _until_true(watcher, f"{refusals} >= 2")
+    (directory / "refused" / "gateway.yaml").write_text(yaml.safe_dump({"listen": "nowhere"}))
+
+
+async def _stop_renewing(sso: Sandbox, watcher: Prometheus) -> None:
+    """The SSO goes away when it has given a token."""
+    await _until_true(
+        watcher, 'dhp_gateway_token_requests_total{instance="expiring", outcome="ok"} >= 1'
+    )
+    await sso.stop()
+
+
+async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> None:
+    """What was queued is refused, or breaks off, when the platform is back; the rest fills it."""
+    entries = 'dhp_gateway_outbox_entries{instance="queueing", state="%s"} >= %d'
+    async with aiohttp.ClientSession() as session:
+        observation = {"resourceType": "Observation", "subject": {"reference": "Patient/b"}}
+        patient = {"resourceType": "Patient", "id": "a"}
+        await _write(session, "PUT", f"{url}/Patient/a", patient)
+        await _write(session, "POST", f"{url}/Observation", observation)
+        await _until_true(watcher, entries % ("waiting", 2))
+        platform.answer(_refuse_or_break)
+        for state in ("failed", "unclear"):
+            await _until_true(watcher, entries % (state, 1))
+        for _ in range(10):
+            await _write(session, "PUT", f"{url}/Patient/a", patient)
+            await asyncio.sleep(0.5)
+
+
+async def _write(session: aiohttp.ClientSession, method: str, url: str, body: Any) -> None:
+    fields = {"Content-Type": "application/fhir+json"}
+    async with session.request(method, url, data=json.dumps(body), headers=fields) as answer:
+        await answer.read()
+
+
+async def _refuse_or_break(line: Line) -> None:
+    """Refuse an update; of a create nobody learns what became of it."""
+    await read_body(line.reader, line.seen)
+    if line.seen.method == "POST":
+        line.reset()
+        return
+    line.writer.write(outcome(422))
+    await line.writer.drain()
+
+
+async def _until_true(watcher: Prometheus, expr: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not await watcher.query(expr):
+        assert time.monotonic() < deadline, expr
+        await asyncio.sleep(_LOOK)

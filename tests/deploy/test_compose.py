@@ -1,0 +1,200 @@
+"""The compose files: the gateway as the sidecar of an old system, with Prometheus and Grafana."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.config import Settings, load
+from tests.deploy import tools
+from tests.deploy.manifests import END
+
+FOLDER = tools.PROJECT / "deploy/compose"
+FILES = {"real": ["compose.yaml"], "sandbox": ["compose.yaml", "sandbox.yaml"]}
+OURS = "dhp-gateway"
+
+
+def project(way: str) -> dict[str, Any]:
+    """What docker compose makes of the files: merged, and checked against its schema."""
+    line = [tools.program("docker-compose", "docker-compose")]
+    for name in FILES[way]:
+        line += ["--file", str(FOLDER / name)]
+    found: dict[str, Any] = json.loads(tools.output_of([*line, "config", "--format", "json"]))
+    return found
+
+
+@pytest.fixture(scope="module", params=list(FILES))
+def services(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The services, with and without the embedded platform."""
+    found: dict[str, Any] = project(request.param)["services"]
+    return found
+
+
+def mounted(service: dict[str, Any]) -> dict[str, Path]:
+    """What a service sees of this checkout: its own path to the path here."""
+    volumes = service.get("volumes", ())
+    return {one["target"]: Path(one["source"]) for one in volumes if one["type"] == "bind"}
+
+
+def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
+    """The settings as the gateway's container finds them; SettingsError when there is a problem."""
+    (secrets / "client_secret").write_text("planted-secret-of-a-test")
+    environ = dict(gateway["environment"])
+    folder, _, name = environ.pop("DHP_GATEWAY_CONFIG").rpartition("/")
+    text = (mounted(gateway)[folder] / name).read_text()
+    file = secrets / "gateway.yaml"
+    file.write_text(text.replace("/run/secrets/dhp/", f"{secrets}/"))
+    return load(file, environ)
+
+
+def test_the_gateway_takes_the_settings(services: dict[str, Any], tmp_path: Path) -> None:
+    """The gateway finds no problem in file and variables together: no key is unknown."""
+    settings = settings_of(services["gateway"], tmp_path)
+    assert settings.audit.on_failure == "block"
+
+
+def test_every_mounted_file_is_there(services: dict[str, Any]) -> None:
+    """What is mounted exists in the checkout, and nobody can change it from inside."""
+    for service in services.values():
+        for volume in service.get("volumes", ()):
+            if volume["type"] == "bind":
+                assert Path(volume["source"]).exists(), volume["source"]
+                assert volume["read_only"] is True
+
+
+def test_images_are_pinned(services: dict[str, Any]) -> None:
+    """Every image names its version in full; ours is this version, and from nowhere else."""
+    for name, service in services.items():
+        repository, _, tag = service["image"].rpartition(":")
+        assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
+        if repository == OURS:
+            assert tag == __version__
+            assert service["pull_policy"] == "never"
+
+
+def test_nothing_has_rights_that_it_does_not_need(services: dict[str, Any]) -> None:
+    """No service has a capability or can get one; what we wrote has a read-only root."""
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("read_only") or name == "grafana"
+        assert "privileged" not in service
+
+
+def test_only_this_machine_gets_in(services: dict[str, Any]) -> None:
+    """Whatever is published is on loopback, and no two services want the same port."""
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert len({port["published"] for port in ports}) == len(ports)
+
+
+def test_the_callers_port_is_not_published(services: dict[str, Any], tmp_path: Path) -> None:
+    """The callers' address is loopback of the shared network, and the old system calls there."""
+    listen = settings_of(services["gateway"], tmp_path).listen
+    assert listen.address.is_loopback
+    assert listen.address.port not in [port["target"] for port in services["pod"]["ports"]]
+    assert services["his"]["environment"]["FHIR_BASE_URL"] == (
+        f"http://{listen.address}{listen.base_path}"
+    )
+
+
+def test_a_restart_takes_the_network_from_nobody(services: dict[str, Any]) -> None:
+    """Old system, gateway and sandbox share a network that none of them owns."""
+    for name in services.keys() & {"gateway", "his", "sandbox"}:
+        assert services[name]["network_mode"] == "service:pod"
+    assert services["pod"]["image"].startswith("busybox:")
+
+
+def test_killed_only_after_the_end(services: dict[str, Any], tmp_path: Path) -> None:
+    """Docker waits longer for the end than the gateway takes."""
+    shutdown = settings_of(services["gateway"], tmp_path).shutdown
+    grace = int(services["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= shutdown.delay + shutdown.drain_timeout + END
+
+
+def test_prometheus_finds_the_gateway(services: dict[str, Any], tmp_path: Path) -> None:
+    """The target of its configuration is a name of the shared network and admin.address's port."""
+    config = yaml.safe_load(
+        mounted(services["prometheus"])["/etc/prometheus/prometheus.yml"].read_text()
+    )
+    (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
+    name, _, port = target.partition(":")
+    assert name in services["pod"]["networks"]["default"]["aliases"]
+    admin = settings_of(services["gateway"], tmp_path).admin.address
+    assert admin.is_wildcard
+    assert int(port) == admin.port
+
+
+def test_grafana_finds_prometheus_and_the_dashboards(services: dict[str, Any]) -> None:
+    """Data source and dashboard folders of the provisioning are those of the compose file."""
+    mounts = mounted(services["grafana"])
+    provisioning = mounts["/etc/grafana/provisioning"]
+    for file in provisioning.glob("datasources/*.y*ml"):
+        for source in yaml.safe_load(file.read_text())["datasources"]:
+            assert source["url"] == "http://prometheus:9090"
+    (file,) = provisioning.glob("dashboards/*.y*ml")
+    for provider in yaml.safe_load(file.read_text())["providers"]:
+        folder = mounts[provider["options"]["path"]]
+        assert list(folder.rglob("*.json"))
+
+
+@contextmanager
+def shared_network() -> Iterator[list[str]]:
+    """A network namespace with nothing but loopback, as `pod` holds it: how to run in there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: sudo make test TESTS=tests/deploy")
+    hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"]
+    with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "up\n"
+            yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        finally:
+            holder.kill()
+
+
+@pytest.mark.timeout(120)
+def test_the_trial_runs(tmp_path: Path) -> None:
+    """In one network namespace the old system's own loop gets a patient from the sandbox."""
+    busybox = tools.program("busybox", "busybox")
+    services = project("sandbox")["services"]
+    sandbox, gateway, his = (services[name] for name in ("sandbox", "gateway", "his"))
+    ours = [sys.executable, "-m", "gateway"]
+    variables = {
+        **gateway["environment"],
+        "DHP_GATEWAY_CONFIG": str(FOLDER / "settings/gateway.yaml"),
+        "DHP_GATEWAY_AUDIT__PATH": str(tmp_path / "audit.jsonl"),
+    }
+    loop = [busybox, *(part.replace("$$", "$") for part in his["command"])]
+    with ExitStack() as stack:
+        inside = stack.enter_context(shared_network())
+        log = stack.enter_context((tmp_path / "log").open("w"))
+
+        def start(line: list[str], environ: dict[str, str], output: Any) -> subprocess.Popen[str]:
+            line = [*inside, *line]
+            process = stack.enter_context(
+                subprocess.Popen(
+                    line, env=environ, cwd=tools.PROJECT, stdout=output, stderr=log, text=True
+                )
+            )
+            stack.callback(process.terminate)
+            return process
+
+        start([*ours, *sandbox["command"]], {}, log)
+        start([*ours, "run"], variables, log)
+        old = start(loop, {**his["environment"], "PAUSE": "0.2"}, subprocess.PIPE)
+        assert old.stdout is not None
+        answer = next(line for line in old.stdout if line.startswith("{"))
+    assert json.loads(answer)["resourceType"] == "Patient"
+    assert '"outcome":"success"' in (tmp_path / "audit.jsonl").read_text()

@@ -1,0 +1,138 @@
+"""The systemd unit: what systemd itself thinks of it, and whether it fits the gateway."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.config import Settings, load
+from tests.deploy import tools
+from tests.deploy.manifests import END
+
+FOLDER = tools.PROJECT / "deploy/systemd"
+UNIT = FOLDER / "dhp-gateway.service"
+SYSUSERS = FOLDER / "dhp-gateway.sysusers"
+UNITS = Path("/usr/lib/systemd/system")
+
+
+@pytest.fixture(scope="module")
+def analyze() -> str:
+    """The program that judges units."""
+    return tools.program("systemd-analyze", "systemd")
+
+
+@pytest.fixture
+def unit() -> dict[str, list[str]]:
+    """The unit's directives, each with its values in their order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
+        found[key].append(value)
+    return found
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The settings that install.sh puts into /etc/dhp-gateway, with the unit's variable."""
+    secret = tmp_path / "dhp_client_secret"
+    secret.write_text("planted-secret-of-a-test")
+    variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
+    return load(FOLDER / "gateway.yaml", {variable: str(secret)})
+
+
+def complaints(analyze: str, root: Path, text: str) -> str:
+    """What systemd says of a unit in a root that has the gateway and systemd's own units."""
+    folder = root / "usr/lib/systemd/system"
+    shutil.copytree(UNITS, folder, symlinks=True)
+    (folder / UNIT.name).write_text(text)
+    for program in ("opt/dhp-gateway/bin/dhp-gateway", "bin/kill"):
+        (root / program).parent.mkdir(parents=True)
+        (root / program).write_text("#!/bin/sh\n")
+        (root / program).chmod(0o755)
+    line = [analyze, "verify", "--man=no", "--recursive-errors=no", f"--root={root}", UNIT.name]
+    return tools.run(line).stderr
+
+
+def test_systemd_finds_nothing_wrong(analyze: str, tmp_path: Path) -> None:
+    """systemd knows every directive and finds the commands."""
+    assert complaints(analyze, tmp_path, UNIT.read_text()) == ""
+
+
+def test_a_misspelled_directive_would_be_noticed(analyze: str, tmp_path: Path) -> None:
+    """The check above tells of what systemd would otherwise pass over in silence."""
+    wrong = UNIT.read_text().replace("NoNewPrivileges=", "NoMorePrivileges=")
+    assert "NoMorePrivileges" in complaints(analyze, tmp_path, wrong)
+
+
+def test_the_exposure_is_the_published_one(analyze: str) -> None:
+    """`systemd-analyze security` gives the score that the documents name: little is left open."""
+    told = tools.output_of([analyze, "security", "--offline=yes", "--no-pager", UNIT])
+    score = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
+    page = (tools.PROJECT / "docs/installation.md").read_text()
+    assert score == re.findall(r"exposure level ([\d.]+)", page)
+    assert float(score[0]) <= 1.5
+
+
+def test_what_is_left_open_is_what_a_gateway_needs(analyze: str) -> None:
+    """Of all that systemd can take away only network, sockets and the host's files are left."""
+    line = [analyze, "security", "--offline=yes", "--no-pager", "--json=short", UNIT]
+    checks = json.loads(tools.output_of(line))
+    left = {one["json_field"] for one in checks if one["set"] is False}
+    assert left <= {
+        "RootDirectoryOrRootImage",
+        "PrivateNetwork",
+        "RestrictAddressFamilies_AF_INET_INET6",
+        "RestrictAddressFamilies_AF_UNIX",
+        "IPAddressDeny",
+        "DeviceAllow",  # ProtectClock= opens the clock's device for reading
+        "ProcSubset",  # the process_* metrics need /proc/stat
+    }
+
+
+def test_killed_only_after_the_end(unit: dict[str, list[str]], settings: Settings) -> None:
+    """systemd waits longer for the end than the gateway takes."""
+    takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
+    assert int(*unit["TimeoutStopSec"]) >= takes
+
+
+def test_the_secret_is_a_credential(unit: dict[str, list[str]]) -> None:
+    """Root's file reaches the service as a credential, and a setting names the copy."""
+    name, _, path = unit["LoadCredential"][0].partition(":")
+    assert path == "/etc/dhp-gateway/secrets/dhp_client_secret"
+    variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
+    assert f"{variable}=%d/{name}" in unit["Environment"]
+
+
+def test_commands_by_hand_find_the_secret(unit: dict[str, list[str]]) -> None:
+    """Without the unit's variable the settings name the file that root keeps."""
+    settings = yaml.safe_load((FOLDER / "gateway.yaml").read_text())
+    file = settings["credentials"]["default"]["client_secret_file"]
+    assert unit["LoadCredential"][0].endswith(f":{file}")
+
+
+def test_the_audit_can_be_written(unit: dict[str, list[str]], settings: Settings) -> None:
+    """The audit's folder is the one that systemd makes for the service, where it may write."""
+    assert str(settings.audit.path).startswith(f"/var/log/{unit['LogsDirectory'][0]}/")
+
+
+def test_wrong_settings_are_not_tried_again(unit: dict[str, list[str]]) -> None:
+    """Everything but exit code 2, wrong settings, is followed by another start."""
+    assert unit["Restart"] == ["always"]
+    assert unit["RestartPreventExitStatus"] == ["2"]
+
+
+def test_no_core_holds_secrets(unit: dict[str, list[str]]) -> None:
+    """The service leaves no core dump."""
+    assert unit["LimitCORE"] == ["0"]
+
+
+def test_the_user_is_made(unit: dict[str, list[str]]) -> None:
+    """The unit's user is the one that sysusers.d makes, without a shell."""
+    (line,) = (one for one in SYSUSERS.read_text().splitlines() if one.startswith("u "))
+    assert line.split()[1] == unit["User"][0]
+    assert line.split()[-2:] == ["-", "-"]

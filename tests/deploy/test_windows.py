@@ -1,0 +1,230 @@
+"""The Windows service: what can be known of it without a Windows.
+
+The gateway itself runs on a Python without POSIX; service, settings, script and archive are read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.config import Settings, load
+from tests.deploy import tools
+from tests.deploy.manifests import END
+
+FOLDER = tools.PROJECT / "deploy/windows"
+SCRIPT = (FOLDER / "install.ps1").read_bytes()
+DATA = "C:\\ProgramData\\DHP Gateway\\"
+PATIENT = "/fhir/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011"
+WITHOUT_POSIX = [sys.executable, str(tools.HERE / "without_posix.py")]
+
+
+@pytest.fixture
+def service() -> ElementTree.Element:
+    """The service as WinSW reads it."""
+    return ElementTree.parse(FOLDER / "dhp-gateway.xml").getroot()  # noqa: S314 - our own file
+
+
+@pytest.fixture
+def settings(tmp_path: Path, service: ElementTree.Element) -> Settings:
+    """The settings that install.ps1 puts into place, with the service's variables."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/dhp_client_secret").write_text("planted-secret-of-a-test")
+    text = (FOLDER / "gateway.yaml").read_text()
+    secret = yaml.safe_load(text)["credentials"]["default"]["client_secret_file"]
+    assert secret.startswith(DATA)
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text.replace(secret, str(tmp_path / "secrets/dhp_client_secret")))
+    variables = {each.attrib["name"]: each.attrib["value"] for each in service.iter("env")}
+    assert variables.pop("DHP_GATEWAY_CONFIG") == "%ProgramData%\\DHP Gateway\\gateway.yaml"
+    return load(file, variables)
+
+
+def test_the_gateway_takes_the_settings(settings: Settings) -> None:
+    """The gateway finds no problem in settings and variables; nothing needs what Windows lacks."""
+    assert settings.audit.sink == "stdout"
+    assert settings.audit.on_failure == "block"
+
+
+def test_the_service_starts_what_is_installed(service: ElementTree.Element) -> None:
+    """The executable is the Python that the script puts there, running the gateway."""
+    base = "C:\\Program Files\\DHP Gateway\\service"
+    program = (service.findtext("executable") or "").replace("%BASE%", base)
+    assert PureWindowsPath(program).parts[-4:] == ("..", "current", "Scripts", "python.exe")
+    assert service.findtext("arguments") == "-P -m gateway run"
+    assert b"'current'" in SCRIPT
+
+
+def test_killed_only_after_the_end(service: ElementTree.Element, settings: Settings) -> None:
+    """WinSW waits longer for the end than the gateway takes."""
+    seconds, unit = (service.findtext("stoptimeout") or "").split()
+    assert unit == "sec"
+    takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
+    assert int(seconds) >= takes
+
+
+def test_it_is_nobody_and_comes_back(service: ElementTree.Element) -> None:
+    """It has hardly a right, is started again after a failure, and fetches nothing."""
+    assert service.findtext("serviceaccount/user") == "LocalService"
+    assert {each.attrib["action"] for each in service.iter("onfailure")} == {"restart"}
+    assert service.find("download") is None
+
+
+def test_no_audit_is_thrown_away(service: ElementTree.Element) -> None:
+    """The audit's files are rotated and never removed."""
+    log = service.find("log")
+    assert log is not None
+    assert log.attrib["mode"] == "roll-by-size-time"
+    assert log.find("keepFiles") is None
+
+
+def test_the_script_is_powershell() -> None:
+    """The script parses, and is plain ASCII, which Windows PowerShell takes for granted."""
+    grammar = tools.HERE / "node_modules/tree-sitter-powershell"
+    if not grammar.exists():
+        pytest.skip(f"no grammar of PowerShell here: npm ci --prefix {tools.HERE}")
+    node = tools.program("node", "nodejs")
+    tools.output_of([node, tools.HERE / "powershell.mjs", FOLDER / "install.ps1"])
+    SCRIPT.decode("ascii")
+
+
+def test_the_script_checks_before_it_changes_anything() -> None:
+    """Checksums, kind and whose Python it is come before the first folder is made."""
+    script = SCRIPT.decode()
+    first_change = script.index("New-Item")
+    for check in ("Get-FileHash", "$here -ne $kind", "installed for one person"):
+        assert script.index(check) < first_change
+    assert "--require-hashes" in script
+    assert "--no-index" in script
+
+
+@pytest.mark.timeout(300)
+def test_the_archive_is_complete(tmp_path: Path) -> None:
+    """Packed here, it has a wheel for Windows of everything that the lock names for it."""
+    done = subprocess.run(
+        ["sh", tools.PROJECT / "deploy/offline/make-wheelhouse.sh", tmp_path],
+        env={**os.environ, "PYTHON": sys.executable, "WINDOWS": "3.13"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "No matching distribution" in done.stderr:
+        pytest.skip(f"no package index can be reached\n{done.stderr[-500:]}")
+    assert done.returncode == 0, done.stderr
+    name = f"dhp-gateway-{__version__}-cp313-win32-AMD64"
+    with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+        files = {each.removeprefix(f"{name}/") for each in archive.namelist()}
+        lock = archive.read(f"{name}/requirements.lock").decode()
+    wanted = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    wheels = {one.removeprefix("wheels/") for one in files if one.startswith("wheels/")}
+    assert {one.partition("-")[0].lower().replace("_", "-") for one in wheels - {""}} == wanted
+    assert all(one.endswith(("-none-any.whl", "-win_amd64.whl")) for one in wheels - {""})
+    assert "uvloop" not in wanted
+    assert {"install.ps1", "windows/dhp-gateway.xml", "windows/gateway.yaml", "pip/"} <= files
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """The gateway on a Python without POSIX."""
+    with subprocess.Popen(
+        [*WITHOUT_POSIX, *arguments],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of an answer; 0 when nobody listens yet."""
+    caller = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        caller.request("GET", path)
+        response = caller.getresponse()
+        return response.status, response.read()
+    except ConnectionError:
+        return 0, b""
+    finally:
+        caller.close()
+
+
+def variables(platform: int, listen: int, admin: int) -> dict[str, str]:
+    """Settings that lead to a sandbox."""
+    settings = {
+        "ENVIRONMENT": "custom",
+        "LISTEN__ADDRESS": f"127.0.0.1:{listen}",
+        "ADMIN__ADDRESS": f"127.0.0.1:{admin}",
+        "PLATFORM__FHIR_BASE_URL": f"http://127.0.0.1:{platform}/fhir",
+        "SSO__TOKEN_URL": f"http://127.0.0.1:{platform}/oauth/token",
+        "CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-demo",
+        "CREDENTIALS__DEFAULT__CLIENT_SECRET": "sandbox-secret",
+        "SHUTDOWN__DELAY": "0",
+    }
+    return {f"DHP_GATEWAY_{key}": value for key, value in settings.items()}
+
+
+@pytest.mark.timeout(120)
+def test_it_serves_and_ends_without_posix() -> None:
+    """Without uvloop, file locks and the loop's signals it gets ready, forwards, ends by Ctrl-C."""
+    platform, listen, admin = free_port(), free_port(), free_port()
+    with (
+        running("sandbox", "--platform-only", "--port", str(platform)),
+        running("run", **variables(platform, listen, admin)) as gateway,
+    ):
+        deadline = time.monotonic() + 60
+        while get(admin, "/readyz")[0] != 200:
+            assert gateway.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        status, body = get(listen, PATIENT)
+        assert (status, json.loads(body)["resourceType"]) == (200, "Patient")
+        assert get(admin, "/metrics")[0] == 200
+        gateway.send_signal(signal.SIGINT)
+        out, err = gateway.communicate(timeout=60)
+    assert gateway.returncode == 0, err
+    assert [json.loads(line)["event"] for line in out.splitlines()][-1] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("AUDIT__SINK", "file", "audit.sink"),
+        ("WORKERS", "2", "workers"),
+        ("LISTEN__ADDRESS", "unix:/run/gateway.sock", "listen.address"),
+    ],
+)
+def test_what_windows_lacks_is_refused(key: str, value: str, says: str) -> None:
+    """`check` names every setting that cannot be had there, with what to use instead."""
+    settings = {**variables(1, 2, 3), f"DHP_GATEWAY_{key}": value}
+    if key == "AUDIT__SINK":
+        settings["DHP_GATEWAY_AUDIT__PATH"] = "audit.jsonl"
+    with running("check", **settings) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert re.search(rf"^{says}\b.*not to be had on this operating system", out, re.MULTILINE), out

@@ -1,0 +1,67 @@
+"""A FHIR body as a tree: the same for JSON and XML."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.fhir import tree
+
+JSON = b"""{"resourceType": "Observation", "status": "final", "valueQuantity": {"value": 1.10},
+  "subject": {"reference": "Patient/5"}, "text": {"status": "generated", "div": "<div>x</div>"},
+  "_issued": {"extension": [{"url": "u", "valueBoolean": true}]},
+  "identifier": [{"system": "s", "value": "1"}, {"value": "2"}],
+  "contained": [{"resourceType": "Patient", "id": "p"}]}"""
+XML = b"""<?xml version="1.0"?><Observation xmlns="http://hl7.org/fhir">
+  <text><status value="generated"/><div xmlns="http://www.w3.org/1999/xhtml"><p>y</p></div></text>
+  <contained><Patient><id value="p"/></Patient></contained>
+  <identifier><system value="s"/><value value="1"/></identifier>
+  <identifier><value value="2"/></identifier>
+  <status value="final"/><subject><reference value="Patient/5"/></subject>
+  <issued><extension url="u"><valueBoolean value="true"/></extension></issued>
+  <valueQuantity><value value="1.10"/></valueQuantity></Observation>"""
+
+
+def test_json_and_xml_give_the_same_tree() -> None:
+    """What a resource says does not depend on its format."""
+    json, xml = tree.read(JSON, "application/fhir+json"), tree.read(XML, "application/fhir+xml")
+    assert tree.holds(json, xml)
+    assert tree.holds(xml, json)
+
+
+def test_a_resource_holds_what_was_sent_and_more() -> None:
+    """A server's id, version and narrative make no difference; another value does."""
+    sent = b'{"resourceType": "Patient", "birthDate": "1980", "name": [{"family": "A"}]}'
+    kept = sent.replace(b'"resourceType"', b'"id": "9", "meta": {"versionId": "1"}, "resourceType"')
+    other = kept.replace(b"1980", b"1981")
+    assert tree.holds(tree.read(kept, None), tree.read(sent, None))
+    assert not tree.holds(tree.read(sent, None), tree.read(kept.replace(b"A", b"B"), None))
+    assert not tree.holds(tree.read(other, None), tree.read(sent, None))
+
+
+def test_precision_makes_a_difference() -> None:
+    """1.10 is not 1.1."""
+    one, other = (tree.read(b'{"value": %s}' % number, None) for number in (b"1.10", b"1.1"))
+    assert not tree.holds(one, other)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"{", "application/json"),
+        (b'{"a": 1, "a": 2}', "application/json"),
+        (b"[" * 5000 + b"]" * 5000, "application/json"),
+        (b"\xff\xfe", "application/json"),
+        (b'{"a": NaN}', "application/json"),
+        (b"<a/>", "application/xml"),
+        (b'<Patient xmlns="http://hl7.org/fhir">', "application/xml"),
+        (
+            b'<!DOCTYPE x [<!ENTITY e "e">]><Patient xmlns="http://hl7.org/fhir"/>',
+            "application/xml",
+        ),
+        (b"a,b", "text/csv"),
+    ],
+)
+def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: str) -> None:
+    """Broken and ambiguous bodies are no trees."""
+    with pytest.raises(tree.Unreadable):
+        tree.read(body, content_type)

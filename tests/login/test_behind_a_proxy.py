@@ -1,0 +1,64 @@
+"""The sign-in behind a proxy that is trusted: who is at its other end counts, not the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.doubles.platform import Platform
+from tests.login.provider import Provider, signed_in
+from tests.login.stage import Stage, free_port, stage
+
+INSIDE: dict[str, Any] = {"name": "inside", "networks": ["127.0.0.0/8", "198.51.100.7/32"]}
+
+
+@pytest.fixture
+async def proxied() -> AsyncIterator[Stage]:
+    """A gateway that knows a caller by its network and believes the proxy on this machine."""
+    port = free_port()
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(
+            platform.url,
+            sso.token_url,
+            sso.issuer,
+            port=port,
+            listen={"address": f"127.0.0.1:{port}", "trusted_proxies": ["127.0.0.1/32"]},
+            callers=[INSIDE],
+        ) as scene,
+    ):
+        yield scene
+
+
+async def test_nobody_borrows_the_proxys_network(proxied: Stage) -> None:
+    """A stranger who comes through the proxy has to sign in; who is of the network has not."""
+    browser = await proxied.browser()
+    stranger = await browser.get("/fhir/Patient/1", X_Forwarded_For="203.0.113.5")
+    assert (stranger.status, stranger.headers["X-Gateway-Error"]) == (401, "caller-unauthenticated")
+    assert (await browser.get("/fhir/Patient/1", X_Forwarded_For="198.51.100.7")).status == 200
+    assert (await browser.open("/fhir/Patient/1", X_Forwarded_For="203.0.113.5")).status == 302
+
+
+async def test_each_address_has_its_own_limit(proxied: Stage) -> None:
+    """One address that asks `/auth` without a pause takes it from nobody else."""
+    browser = await proxied.browser()
+    for _ in range(500):
+        answer = await browser.get("/auth/session", X_Forwarded_For="203.0.113.5")
+        if answer.status != 200:
+            break
+    assert answer.status == 429
+    assert (await browser.get("/auth/session", X_Forwarded_For="203.0.113.6")).status == 200
+
+
+async def test_the_audit_names_the_persons_address(proxied: Stage) -> None:
+    """A sign-in's record and that of its requests tell where the person was."""
+    browser = await proxied.browser()
+    browser.session.headers["X-Forwarded-For"] = "203.0.113.5"
+    await signed_in(browser)
+    (login,) = await proxied.audit("login")
+    assert login["remote"] == "203.0.113.5"
+    exchanges = await proxied.audit("exchange", 2)
+    assert {each["remote"] for each in exchanges} == {"203.0.113.5"}

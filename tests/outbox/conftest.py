@@ -1,0 +1,50 @@
+"""Outboxes in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.outbox.sql_store import SqlStore
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.outbox.postgres_server import PostgresServer, postgres_server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL for all tests of this directory."""
+    yield from postgres_server()
+
+
+@pytest.fixture
+async def postgres_place(server: PostgresServer) -> PostgresPlace:
+    """An empty database."""
+    name = f"outbox{next(_numbers)}"
+    await server.fresh_database(name)
+    return PostgresPlace(server, name)
+
+
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> SqlitePlace:
+    """A file that is not there yet."""
+    return SqlitePlace(tmp_path / "outbox.db")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Each of the two."""
+    name = {"sqlite": "sqlite_place", "postgresql": "postgres_place"}[request.param]
+    found: Place = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[SqlStore]:
+    """A store at the place."""
+    async with opened(place) as made:
+        yield made

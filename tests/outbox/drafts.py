@@ -1,0 +1,47 @@
+"""Writes as callers put them into the outbox."""
+
+from __future__ import annotations
+
+from gateway.outbox.entry import Draft, Recovery, Request
+from gateway.outbox.store import Limits
+
+ROOMY = Limits(max_entries=100_000, max_bytes=1 << 40)
+FIELDS = ((b"content-type", b"application/fhir+json"), (b"x-note", b"\xd0\x98\xff"))
+
+
+def write(
+    name: str,
+    method: str = "PUT",
+    *,
+    body: bytes = b"{}",
+    fields: tuple[tuple[bytes, bytes], ...] = FIELDS,
+) -> Request:
+    """A write to `Observation/name`."""
+    interaction = {"PUT": "update", "POST": "create", "DELETE": "delete"}[method]
+    suffix = "Observation" if method == "POST" else f"Observation/{name}"
+    return Request(
+        method=method,
+        suffix=suffix,
+        fields=fields,
+        body=body,
+        credential="lab",
+        interaction=interaction,
+        resource="Observation",
+        resource_id=None if method == "POST" else name,
+        request_id=f"r-{name}",
+        gateway_base="http://gateway.test/fhir",
+    )
+
+
+def draft(
+    name: str,
+    *orders: str,
+    caller: str = "lis",
+    method: str = "PUT",
+    recovery: Recovery = Recovery.REPEAT,
+    **more: object,
+) -> Draft:
+    """A write of these orders; without any, of one that is its own."""
+    request = write(name, method, body=f'{{"id":"{name}"}}'.encode())
+    known = frozenset(orders or (f"Observation/{name}",))
+    return Draft(caller, request, known, recovery, **more)  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""A delivery at work, on a clock that tests move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from gateway.outbox.delivery import Delivery, Options
+from gateway.outbox.entry import Draft, Entry, State
+from gateway.outbox.events import Event, Step
+from gateway.outbox.queue import Outbox
+from gateway.outbox.sending import Sender
+from gateway.outbox.store import Limits, Store
+from gateway.outbox.timing import Timing
+from tests.doubles.clock import FakeClock
+
+PATIENCE = 20.0
+OPTIONS = Options(max_age=7 * 86400, retention=86400)
+
+
+@dataclass
+class Running:
+    """One process: its outbox and its delivery."""
+
+    store: Store
+    outbox: Outbox
+    delivery: Delivery
+    clock: FakeClock
+    events: list[Event]
+    task: asyncio.Task[None] | None = None
+
+    async def put(self, draft: Draft) -> Entry:
+        """Put it into the outbox."""
+        return await self.outbox.put(draft)
+
+    async def state(self, entry: Entry) -> State:
+        """Where it is now."""
+        found = await self.store.entry(entry.id)
+        assert found is not None
+        return found.state
+
+    async def until_state(self, entry: Entry, state: State) -> None:
+        """Wait until it is there."""
+        async with asyncio.timeout(PATIENCE):
+            while await self.state(entry) is not state:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.002)
+
+    async def until_idle(self) -> None:
+        """Wait until nothing is being sent."""
+        await until(lambda: not self.delivery.in_hand)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass in steps of a second at most, and what is due happen in between."""
+        while seconds > 0:
+            await self.clock.advance(min(seconds, 1.0))
+            seconds -= 1.0
+            await settle()
+
+    def steps(self, entry: Entry) -> list[Step]:
+        """What was told of it."""
+        return [event.step for event in self.events if event.entry.id == entry.id]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.002)
+
+
+async def settle() -> None:
+    """Give the threads of the database a moment."""
+    for _ in range(5):
+        await asyncio.sleep(0.003)
+
+
+@dataclass
+class Process:
+    """Makes `Running` ones over one store; entries' pauses are not spread."""
+
+    store: Store
+    sender: Sender
+    clock: FakeClock
+    options: Options = field(default_factory=lambda: OPTIONS)
+
+    def make(self) -> Running:
+        """Not running yet."""
+        events: list[Event] = []
+        timing = Timing(self.clock, self.clock.call_later, lambda: 1.0)
+        delivery = Delivery(self.store, self.sender, events.append, self.options, timing)
+        limits = Limits(max_entries=10_000, max_bytes=1 << 30)
+        outbox = Outbox(self.store, limits, events.append, delivery.wake)
+        return Running(self.store, outbox, delivery, self.clock, events)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Running]:
+        """Running; ended at the end as by a crash."""
+        made = self.make()
+        made.task = asyncio.get_running_loop().create_task(made.delivery.run())
+        try:
+            yield made
+        finally:
+            made.task.cancel()
+            await asyncio.wait([made.task])
+            if not made.task.cancelled():
+                made.task.result()

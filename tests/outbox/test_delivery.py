@@ -1,0 +1,616 @@
+"""Delivery as its sender and its store see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.outbox.entry import Recovery, Response, State
+from gateway.outbox.events import Step
+from gateway.outbox.pacing import Pauses
+from gateway.outbox.schema import pieces
+from gateway.outbox.sending import Effect, Failure, Finding, Found
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import OutboxUnavailable
+from tests.doubles.clock import FakeClock
+from tests.outbox.drafts import draft, write
+from tests.outbox.places import SqlitePlace, Wall, opened
+from tests.outbox.running import OPTIONS, Process, Running, settle, until
+from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
+
+
+class ClockWall(Wall):
+    """The database's time, which goes with a fake clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def __call__(self) -> float:
+        """The time."""
+        return self._clock.wall()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Moves the delivery's time and the database's."""
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(sqlite_place: SqlitePlace, clock: FakeClock) -> AsyncIterator[SqlStore]:
+    """A store on that clock."""
+    async with opened(replace(sqlite_place, wall=ClockWall(clock))) as made:
+        yield made
+
+
+@pytest.fixture
+def sender() -> RecordingSender:
+    """The platform."""
+    return RecordingSender()
+
+
+@pytest.fixture
+async def running(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> AsyncIterator[Running]:
+    """A delivery at work."""
+    async with Process(store, sender, clock).running() as made:
+        yield made
+
+
+async def test_what_is_put_in_is_delivered(running: Running, sender: RecordingSender) -> None:
+    """At once, with every step told; the answer is kept."""
+    entry = await running.put(draft("a"))
+    await running.until_state(entry, State.DELIVERED)
+    assert await running.outbox.response(entry.id) == OK
+    assert running.steps(entry) == [Step.QUEUED, Step.SENT, Step.DELIVERED]
+    assert running.events[-1].status == 200
+    assert sender.seen == ["r-a"]
+
+
+async def test_orders_deliver_side_by_side(running: Running, sender: RecordingSender) -> None:
+    """One that hangs holds up what comes after it in its orders, and nothing else."""
+    sender.hold("r-1")
+    first = await running.put(draft("1", "P/a"))
+    second = await running.put(draft("2", "P/a", "P/b"))
+    third = await running.put(draft("3", "P/b"))
+    other = await running.put(draft("4", "P/c"))
+    await running.until_state(other, State.DELIVERED)
+    await settle()
+    assert sender.seen == ["r-1", "r-4"]
+    sender.held["r-1"].set()
+    for entry in (first, second, third):
+        await running.until_state(entry, State.DELIVERED)
+    assert sender.seen == ["r-1", "r-4", "r-2", "r-3"]
+
+
+async def test_attempts_at_once_are_limited(running: Running, sender: RecordingSender) -> None:
+    """No more than `parallel` hang at the platform, and all get there in the end."""
+    for n in range(30):
+        sender.hold(f"r-{n}")
+    entries = [await running.put(draft(str(n))) for n in range(30)]
+    await until(lambda: sender.busy == OPTIONS.parallel)
+    await settle()
+    assert sender.busy == OPTIONS.parallel
+    for gate in sender.held.values():
+        gate.set()
+    for entry in entries:
+        await running.until_state(entry, State.DELIVERED)
+    assert sender.busiest == OPTIONS.parallel
+    assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
+
+
+async def test_one_at_a_time_tries_a_line_that_is_down(
+    running: Running, sender: RecordingSender
+) -> None:
+    """With growing pauses, a different one each time; when the platform answers, all go."""
+    sender.usual = UNREACHABLE
+    entries = [await running.put(draft(str(n))) for n in range(20)]
+    await until(lambda: not running.delivery.line_is_up)
+    await running.until_idle()
+    sender.seen.clear()
+    # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
+    await running.pass_time(1 + 2 + 4 + 8 + 16 + 6)
+    assert 3 <= len(sender.seen) <= 6
+    assert sender.busiest <= OPTIONS.parallel
+    sender.busiest = 0
+    sender.usual = OK
+    await running.pass_time(31)
+    for entry in entries:
+        await running.until_state(entry, State.DELIVERED)
+    assert running.delivery.line_is_up
+
+
+async def test_an_answer_to_somebody_else_ends_the_pause(
+    running: Running, sender: RecordingSender
+) -> None:
+    """When the request path has an answer, what waits goes on without its pause."""
+    sender.usual = UNREACHABLE
+    entry = await running.put(draft("a"))
+    await until(lambda: not running.delivery.line_is_up)
+    await running.pass_time(20)
+    sender.usual = OK
+    await running.put(draft("b"))
+    await settle()
+    assert await running.state(entry) is State.WAITING
+    running.delivery.platform_answered()
+    # Its own pause goes on, no longer than that of the line.
+    await running.pass_time(31)
+    await running.until_state(entry, State.DELIVERED)
+
+
+async def test_one_that_always_gets_503_holds_up_nobody(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Even if it makes the line look down: others are tried next."""
+    busy = Failure(Effect.NONE, "upstream-busy")
+    sender.results["r-bad"] = [busy] * 1000
+    bad = await running.put(draft("bad"))
+    await until(lambda: not running.delivery.line_is_up)
+    others = [await running.put(draft(str(n))) for n in range(20)]
+    await running.pass_time(60)
+    for entry in others:
+        await running.until_state(entry, State.DELIVERED)
+    assert await running.state(bad) is not State.DELIVERED
+
+
+async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
+    running: Running, sender: RecordingSender
+) -> None:
+    """While it is down, one that may be repeated goes first."""
+    sender.usual = UNREACHABLE
+    await running.put(draft("first"))
+    await until(lambda: not running.delivery.line_is_up)
+    sender.results["r-parked"] = [LOST]
+    parked = await running.put(draft("parked", method="POST", recovery=Recovery.PARK))
+    safe = await running.put(draft("safe"))
+    sender.usual = OK
+    sender.results["r-parked"] = []
+    await running.pass_time(40)
+    await running.until_state(safe, State.DELIVERED)
+    await running.until_state(parked, State.DELIVERED)
+    assert sender.seen.index("r-safe") < sender.seen.index("r-parked")
+
+
+async def test_what_the_platform_asks_for_is_waited(
+    running: Running, sender: RecordingSender
+) -> None:
+    """A Retry-After of one's own is kept; others are not held up by it."""
+    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 90.0, everybody=False)]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.POSTPONED in running.steps(entry))
+    other = await running.put(draft("b"))
+    await running.until_state(other, State.DELIVERED)
+    await running.pass_time(88)
+    assert sender.seen.count("r-a") == 1
+    await running.pass_time(3)
+    await running.until_state(entry, State.DELIVERED)
+
+
+_REFUSED = Response(422, (), b'{"resourceType":"OperationOutcome"}')
+_CASES = {
+    # method, recovery, in doubt already, what the platform says: where the entry comes to
+    "delivered": ("PUT", Recovery.REPEAT, False, Response(201), State.DELIVERED),
+    "refused": ("PUT", Recovery.REPEAT, False, _REFUSED, State.FAILED),
+    "refused redirect": ("PUT", Recovery.REPEAT, False, Response(307), State.FAILED),
+    "refused 501": ("POST", Recovery.PARK, False, Response(501), State.FAILED),
+    "refused 412": ("PUT", Recovery.REPEAT, False, Response(412), State.FAILED),
+    "refused 404": ("DELETE", Recovery.REPEAT, False, Response(404), State.FAILED),
+    "busy": ("POST", Recovery.PARK, False, Response(503), State.WAITING),
+    "too many": ("POST", Recovery.PARK, False, Response(429), State.WAITING),
+    "no answer": ("PUT", Recovery.REPEAT, False, LOST, State.WAITING),
+    "no answer, to be asked for": ("POST", Recovery.ASK, False, LOST, State.WAITING),
+    "no answer, parked": ("POST", Recovery.PARK, False, LOST, State.UNCLEAR),
+    "broken": ("PUT", Recovery.REPEAT, False, Response(500), State.WAITING),
+    "broken, parked": ("POST", Recovery.PARK, False, Response(500), State.UNCLEAR),
+    "unreachable, parked": ("POST", Recovery.PARK, False, UNREACHABLE, State.WAITING),
+    "in doubt, delivered": ("PUT", Recovery.REPEAT, True, Response(200), State.DELIVERED),
+    "in doubt, never sent": ("POST", Recovery.PARK, True, Response(200), State.UNCLEAR),
+    "in doubt, invalid": ("PUT", Recovery.REPEAT, True, _REFUSED, State.FAILED),
+    "in doubt, conflict": ("PUT", Recovery.REPEAT, True, Response(409), State.UNCLEAR),
+    "in doubt, forbidden": ("PUT", Recovery.REPEAT, True, Response(403), State.UNCLEAR),
+    "in doubt, gone": ("DELETE", Recovery.REPEAT, True, Response(410), State.DELIVERED),
+    "in doubt, not there": ("DELETE", Recovery.REPEAT, True, Response(404), State.DELIVERED),
+    "in doubt, somebody else's 404": (
+        *("DELETE", Recovery.REPEAT, True),
+        *(Response(404, reason="upstream-non-fhir", note="no FHIR"), State.UNCLEAR),
+    ),
+    "in doubt, several match": ("POST", Recovery.REPEAT, True, Response(412), State.UNCLEAR),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+async def test_results_are_judged(running: Running, sender: RecordingSender, case: str) -> None:
+    """What an answer, or none, means depends on what may be repeated and on what was before."""
+    method, recovery, doubt, result, state = _CASES[case]
+    sender.results["r-a"] = [result]
+    sender.usual = UNREACHABLE
+    entry = await running.put(draft("a", method=method, recovery=recovery, doubt=doubt))
+    over = {Step.DELIVERED, Step.FAILED, Step.UNCLEAR, Step.POSTPONED, Step.DOUBTED}
+    await until(lambda: bool(over & set(running.steps(entry))))
+    assert await running.state(entry) is state
+    answer = await running.outbox.response(entry.id)
+    assert (answer is None) == (state is State.WAITING)
+    assert (await running.outbox.request(entry.id) is None) == (state is State.DELIVERED)
+    if state in (State.FAILED, State.UNCLEAR) and sender.seen and isinstance(result, Response):
+        assert answer == result
+
+
+@pytest.mark.parametrize("unknown", [LOST, Response(500), Response(504), OSError("broken")])
+async def test_an_unknown_outcome_puts_in_doubt(
+    running: Running, sender: RecordingSender, unknown: Any
+) -> None:
+    """The entry waits, may not be cancelled by its caller, and is sent again."""
+    sender.results["r-a"] = [unknown]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.DOUBTED in running.steps(entry))
+    found = await running.store.entry(entry.id)
+    assert found is not None
+    assert (found.state, found.doubt) == (State.WAITING, True)
+    await running.pass_time(3)
+    await running.until_state(entry, State.DELIVERED)
+    assert sender.seen == ["r-a", "r-a"]
+
+
+async def test_the_platform_is_asked_before_a_create_is_repeated(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Not at once, as its index lags; what it has is not sent again."""
+    sender.results["r-a"] = [LOST]
+    found = Response(200, (), b"{}", found=True)
+    sender.findings["r-a"] = [Finding(Found.YES, found)]
+    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK))
+    await until(lambda: Step.DOUBTED in running.steps(entry))
+    await running.pass_time(OPTIONS.pauses.settle - 1)
+    assert sender.asked == []
+    await running.pass_time(3)
+    await running.until_state(entry, State.DELIVERED)
+    assert (sender.seen, sender.asked) == (["r-a"], ["r-a"])
+    assert await running.outbox.response(entry.id) == found
+
+
+async def test_what_the_platform_surely_lacks_is_sent_again(
+    running: Running, sender: RecordingSender
+) -> None:
+    """And is then judged as if it were the first attempt."""
+    sender.results["r-a"] = [Response(409)]
+    sender.findings["r-a"] = [UNREACHABLE, NONE_FOUND]
+    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK, doubt=True))
+    await running.pass_time(30)
+    await running.until_state(entry, State.FAILED)
+    assert (sender.seen, sender.asked) == (["r-a"], ["r-a", "r-a"])
+
+
+async def test_an_answer_that_does_not_tell_is_unclear(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Several matches, for instance: nothing is sent, a person decides."""
+    sender.findings["r-a"] = [Finding(Found.UNCLEAR)]
+    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK, doubt=True))
+    await running.until_state(entry, State.UNCLEAR)
+    assert sender.seen == []
+    answer = await running.outbox.response(entry.id)
+    assert answer is not None
+    assert answer.note
+
+
+@pytest.mark.parametrize(
+    ("finding", "state"),
+    [
+        (Finding(Found.YES, Response(200, found=True)), State.DELIVERED),
+        (Finding(Found.NO), State.UNCLEAR),
+        (Finding(Found.UNCLEAR), State.UNCLEAR),
+        (UNREACHABLE, State.WAITING),
+    ],
+)
+async def test_a_contradicted_update_is_compared(
+    running: Running, sender: RecordingSender, finding: Finding | Failure, state: State
+) -> None:
+    """412 in doubt: if the platform's version is what was sent, it was delivered the first time."""
+    sender.results["r-a"] = [Response(412)]
+    sender.findings["r-a"] = [finding]
+    sender.usual = UNREACHABLE
+    entry = await running.put(draft("a", doubt=True))
+    await until(lambda: sender.asked == ["r-a"] and not running.delivery.in_hand)
+    await running.until_state(entry, state)
+    found = await running.store.entry(entry.id)
+    assert found is not None
+    assert found.doubt == (state is not State.DELIVERED)
+
+
+async def test_a_failed_entry_blocks_only_its_own_order(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Until somebody decides; then the rest of its order goes on."""
+    sender.results["r-1"] = [_REFUSED]
+    failed = await running.put(draft("1", "P/a"))
+    behind = await running.put(draft("2", "P/a"))
+    other = await running.put(draft("3", "P/b"))
+    await running.until_state(other, State.DELIVERED)
+    await running.until_state(failed, State.FAILED)
+    assert await running.state(behind) is State.WAITING
+    assert await running.outbox.cancel(failed.id, "lis") is not None
+    await running.until_state(behind, State.DELIVERED)
+    assert running.steps(failed)[-1] is Step.CANCELLED
+
+
+async def test_a_retried_entry_is_sent_again(running: Running, sender: RecordingSender) -> None:
+    """A person may send what has failed once more, and its order follows."""
+    sender.results["r-1"] = [_REFUSED]
+    failed = await running.put(draft("1", "P/a"))
+    behind = await running.put(draft("2", "P/a"))
+    await running.until_state(failed, State.FAILED)
+    await running.outbox.retry(failed.id)
+    await running.until_state(behind, State.DELIVERED)
+    assert sender.seen == ["r-1", "r-1", "r-2"]
+
+
+async def test_long_attempts_keep_their_lease(
+    running: Running, sender: RecordingSender, store: SqlStore
+) -> None:
+    """However long the platform takes, nobody else gets the entry meanwhile."""
+    sender.hold("r-a")
+    entry = await running.put(draft("a"))
+    await until(lambda: sender.seen == ["r-a"])
+    await running.pass_time(4 * OPTIONS.lease)
+    assert await store.recover(settle=10.0) == []
+    sender.held["r-a"].set()
+    await running.until_state(entry, State.DELIVERED)
+
+
+class Fragile:
+    """A store that cannot be reached while it is `away`."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.away: set[str] = set()
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.away:
+            return self._refuse
+        return getattr(self._store, name)
+
+    async def _refuse(self, *_: Any, **__: Any) -> None:
+        raise OutboxUnavailable("SQLITE_FULL")
+
+
+async def test_a_result_that_cannot_be_kept_now_is_kept_later(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """With the disk full for longer than a lease, a delivered write still ends as delivered."""
+    fragile = Fragile(store)
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        sender.hold("r-a")
+        entry = await running.put(draft("a", recovery=Recovery.PARK))
+        await until(lambda: sender.seen == ["r-a"])
+        fragile.away = {"finish", "renew", "recover", "claim", "expire", "purge"}
+        sender.held["r-a"].set()
+        await running.pass_time(3 * OPTIONS.lease)
+        fragile.away = {"finish"}
+        await running.pass_time(20)
+        assert await running.state(entry) is State.SENDING
+        fragile.away = set()
+        await running.pass_time(2)
+        await running.until_state(entry, State.DELIVERED)
+    assert sender.seen == ["r-a"]
+
+
+async def test_what_cannot_renew_its_lease_stops_in_time(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """Well before others may take the entry its request is given up."""
+    fragile = Fragile(store)
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        sender.hold("r-a")
+        entry = await running.put(draft("a"))
+        await until(lambda: sender.seen == ["r-a"])
+        fragile.away = {"renew"}
+        await running.pass_time(OPTIONS.lease * 0.6)
+        assert sender.stopped == []
+        await running.pass_time(OPTIONS.lease * 0.2)
+        assert sender.stopped == ["r-a"]
+        assert (await store.recover(settle=10.0)) == []
+        await until(lambda: Step.DOUBTED in running.steps(entry))
+
+
+async def test_what_has_lost_its_lease_stops(
+    running: Running, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """After the machine slept, say: another process may be sending it already."""
+    sender.hold("r-a")
+    await running.put(draft("a"))
+    await until(lambda: sender.seen == ["r-a"])
+    clock.jump_wall(OPTIONS.lease + 1)
+    await running.pass_time(OPTIONS.lease / 3)
+    assert sender.stopped == ["r-a"]
+
+
+@pytest.mark.parametrize(
+    ("recovery", "state", "sent", "asked"),
+    [
+        (Recovery.REPEAT, State.DELIVERED, 2, 0),
+        (Recovery.ASK, State.DELIVERED, 2, 1),
+        (Recovery.PARK, State.UNCLEAR, 1, 0),
+    ],
+)
+async def test_after_a_crash_another_process_goes_on(
+    store: SqlStore,
+    sender: RecordingSender,
+    clock: FakeClock,
+    recovery: Recovery,
+    state: State,
+    sent: int,
+    asked: int,
+) -> None:
+    """What was being sent is repeated, asked for or parked once its lease has ended."""
+    process = Process(store, sender, clock)
+    sender.hold("r-a")
+    async with process.running() as first:
+        entry = await first.put(draft("a", method="POST", recovery=recovery))
+        await until(lambda: sender.seen == ["r-a"])
+    sender.held.clear()
+    async with process.running() as second:
+        await second.pass_time(OPTIONS.lease / 2)
+        assert await second.state(entry) is State.SENDING
+        await second.pass_time(OPTIONS.lease + 10)
+        await second.until_state(entry, state)
+    assert (len(sender.seen), len(sender.asked)) == (sent, asked)
+
+
+async def test_what_waits_is_delivered_after_a_restart(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """By itself, in order."""
+    process = Process(store, sender, clock)
+    stopped = process.make()
+    entries = [await stopped.put(draft(str(n), "P/a")) for n in range(5)]
+    async with process.running() as running:
+        for entry in entries:
+            await running.until_state(entry, State.DELIVERED)
+    assert sender.seen == [f"r-{n}" for n in range(5)]
+
+
+async def test_another_process_is_noticed(
+    running: Running, store: SqlStore, sender: RecordingSender
+) -> None:
+    """What somebody else puts in is delivered though nobody wakes the delivery."""
+    entry = await store.put(draft("a"), running.outbox._limits)
+    await running.pass_time(3)
+    await running.until_state(entry, State.DELIVERED)
+
+
+async def test_draining_lets_attempts_end(running: Running, sender: RecordingSender) -> None:
+    """Nothing more begins; what is being sent gets its time, and `run` returns."""
+    sender.hold("r-1")
+    first = await running.put(draft("1", "P/a"))
+    second = await running.put(draft("2", "P/a"))
+    await until(lambda: sender.seen == ["r-1"])
+    draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
+    await settle()
+    third = await running.put(draft("3"))
+    sender.held["r-1"].set()
+    await draining
+    assert running.task is not None
+    await asyncio.wait_for(running.task, 5)
+    assert await running.state(first) is State.DELIVERED
+    assert await running.state(second) is State.WAITING
+    assert await running.state(third) is State.WAITING
+
+
+@pytest.mark.parametrize(
+    ("recovery", "state"),
+    [(Recovery.REPEAT, State.WAITING), (Recovery.PARK, State.UNCLEAR)],
+)
+async def test_draining_ends_in_time(
+    running: Running, sender: RecordingSender, recovery: Recovery, state: State
+) -> None:
+    """What is still being sent then is stopped and written down as of unknown outcome."""
+    sender.hold("r-1")
+    entry = await running.put(draft("1", recovery=recovery))
+    await until(lambda: sender.seen == ["r-1"])
+    await running.delivery.drain(0.05)
+    assert running.task is not None
+    await asyncio.wait_for(running.task, 5)
+    found = await running.store.entry(entry.id)
+    assert found is not None
+    assert found.state is state
+    assert found.doubt == (state is State.WAITING)
+    assert sender.stopped == ["r-1"]
+
+
+async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """The delivery sees to both, and tells of the first."""
+    options = replace(OPTIONS, max_age=300.0, retention=100.0)
+    async with Process(store, sender, clock, options).running() as running:
+        done = await running.put(draft("done"))
+        await running.until_state(done, State.DELIVERED)
+        sender.usual = UNREACHABLE
+        stuck = await running.put(draft("stuck"))
+        await running.pass_time(170)
+        assert await running.outbox.entry(done.id) is None
+        assert await running.state(stuck) is not State.FAILED
+        await running.pass_time(200)
+        await running.until_state(stuck, State.FAILED)
+        assert running.steps(stuck)[-1] is Step.EXPIRED
+
+
+async def test_what_cannot_be_read_is_not_sent(
+    running: Running, sender: RecordingSender, sqlite_place: SqlitePlace
+) -> None:
+    """An entry whose content was destroyed fails and holds up no other."""
+    sender.hold("r-1")
+    await running.put(draft("1", "P/a"))
+    broken = await running.put(draft("2", "P/a"))
+    database = sqlite_place.database()
+    async with database.writing() as connection:
+        where = pieces.c.entry == broken.number
+        await connection.execute(sa.update(pieces).where(where).values(sealed=b"x" * 40))
+    await database.close()
+    sender.held["r-1"].set()
+    await running.until_state(broken, State.FAILED)
+    answer = await running.outbox.response(broken.id)
+    assert answer is not None
+    assert answer.reason == "internal"
+    assert sender.seen == ["r-1"]
+
+
+async def test_the_delivery_survives_a_store_that_is_away(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so once, and goes on when it is back."""
+    fragile = Fragile(store)
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        fragile.away = {"claim", "recover"}
+        entry = await running.put(draft("a"))
+        await running.pass_time(10)
+        assert [record.getMessage() for record in caplog.records] == [
+            "the outbox cannot be reached: SQLITE_FULL"
+        ]
+        fragile.away = set()
+        await running.pass_time(2)
+        await running.until_state(entry, State.DELIVERED)
+
+
+async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """Draining at the very moment of a claim: nothing hangs, and the entry comes again."""
+    process = Process(store, sender, clock)
+    for n in range(8):
+        made = process.make()
+        entry = await made.put(draft(f"{n}"))
+        task = asyncio.get_running_loop().create_task(made.delivery.run())
+        for _ in range(n * 4):
+            await asyncio.sleep(0.0005)
+        await made.delivery.drain(0.0)
+        await asyncio.wait_for(task, 10)
+        assert await made.state(entry) in (State.WAITING, State.DELIVERED)
+        with contextlib.suppress(Exception):
+            await made.outbox.drop(entry.id)
+
+
+async def test_pauses_are_spread(store: SqlStore) -> None:
+    """A pause is between half of its length and all of it."""
+    from gateway.outbox.pacing import Pacer
+
+    pauses = Pauses(first=2.0, longest=100.0, longest_of_line=10.0)
+    for chance, expected in ((0.0, 0.5), (1.0, 1.0)):
+        pacer = Pacer(pauses, lambda chance=chance: chance)  # type: ignore[misc]
+        spread = [pacer.of_entry(n, everybody=False, retry_after=None) for n in (1, 2, 3, 50)]
+        assert spread == [2 * expected, 4 * expected, 8 * expected, 100 * expected]
+        assert pacer.of_line(50, None) == 10 * expected
+        assert pacer.of_line(1, 9999999.0) == pauses.most_asked
+
+
+def test_a_write_in_these_tests_has_a_name() -> None:
+    """The request id tells one from another."""
+    assert write("a").request_id == "r-a"

@@ -1,0 +1,157 @@
+"""What may be queued, in which orders, and what may be done after an unclear failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.outbox.entry import Recovery
+from gateway.outbox.qualifying import Judgement, Write, asks_async, judge, without_async
+
+OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
+  "subject": {"reference": "Patient/5"}, "encounter": {"reference": "Encounter/e1"}}"""
+IDENTIFIED = OBSERVATION[:-1] + b', "identifier": [{"system": "urn:lab", "value": "77"}]}'
+
+
+def judged(code: str, path: str, body: bytes = b"", query: str = "", **more: str) -> Judgement:
+    """The judgement of a write that may be queued."""
+    found = judge(Write(code, path, query, body, more.get("kind"), more.get("if_none_exist")))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("code", ["read", "search-type", "operation", "other", "capabilities"])
+def test_only_writes_are_queued(code: str) -> None:
+    """A read is never queued, and no operation."""
+    assert judge(Write(code, "/Patient/5")) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "body", "query", "if_none_exist", "recovery"),
+    [
+        ("update", "/Observation/1", OBSERVATION, "", None, Recovery.REPEAT),
+        ("delete", "/Observation/1", b"", "", None, Recovery.REPEAT),
+        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", Recovery.REPEAT),
+        ("create", "/Observation", OBSERVATION, "", "", Recovery.PARK),
+        ("create", "/Observation", IDENTIFIED, "", None, Recovery.ASK),
+        ("create", "/Observation", OBSERVATION, "", None, Recovery.PARK),
+        ("update", "/Observation", IDENTIFIED, "identifier=urn:lab|77", None, Recovery.ASK),
+        ("delete", "/Observation", b"", "identifier=urn:lab|77", None, Recovery.PARK),
+        ("patch", "/Observation/1", b"[]", "", None, Recovery.PARK),
+        ("create", "/Binary", b"%PDF", "", None, Recovery.PARK),
+        ("update", "/Binary/1", b"%PDF", "", None, Recovery.REPEAT),
+    ],
+)
+def test_only_what_does_no_harm_twice_is_repeated(
+    code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: Recovery
+) -> None:
+    """PUT and DELETE by id and conditional creates; who has an identifier is asked for first."""
+    found = judge(Write(code, path, query, body, None, if_none_exist))
+    assert found is not None
+    assert found.recovery is recovery
+
+
+def bundle(*requests: str) -> bytes:
+    """A transaction of these requests, each with an Observation."""
+    entries = ",".join(
+        f'{{"request": {each}, "resource": {OBSERVATION.decode()}}}' for each in requests
+    )
+    return f'{{"resourceType": "Bundle", "type": "transaction", "entry": [{entries}]}}'.encode()
+
+
+PUT = '{"method": "PUT", "url": "Observation/1"}'
+DELETE = '{"method": "DELETE", "url": "Condition/2"}'
+CONDITIONAL = '{"method": "POST", "url": "Observation", "ifNoneExist": "identifier=a|1"}'
+POST = '{"method": "POST", "url": "Observation"}'
+GET = '{"method": "GET", "url": "Patient/7"}'
+
+
+@pytest.mark.parametrize(
+    ("requests", "recovery"),
+    [
+        ((PUT, DELETE, CONDITIONAL, GET), Recovery.REPEAT),
+        ((PUT, POST), Recovery.PARK),
+        (('{"method": "PATCH", "url": "Observation/1"}',), Recovery.PARK),
+        (('{"method": "PUT", "url": "Observation?identifier=a"}',), Recovery.PARK),
+    ],
+)
+def test_a_bundle_is_as_safe_as_its_entries(requests: tuple[str, ...], recovery: Recovery) -> None:
+    """One entry that must not be done twice is enough."""
+    assert judged("transaction", "", bundle(*requests)).recovery is recovery
+
+
+def test_a_bundle_of_reads_is_a_read() -> None:
+    """A batch of nothing but GETs is never queued."""
+    assert judge(Write("batch", "", body=bundle(GET))) is None
+
+
+def test_every_patient_is_an_order() -> None:
+    """Those in path, query, references, identifiers, Bundle entries, and the resource itself."""
+    assert judged("update", "/Observation/1", OBSERVATION).orders == {"Observation/1", "Patient/5"}
+    assert judged("delete", "/Observation/1").orders == {"Observation/1"}
+    assert judged("delete", "/Patient/8/").orders == {"Patient/8"}
+    assert "Patient/9" in judged("delete", "/Observation", query="subject=Patient%2F9").orders
+    assert "Patient/9" in judged("delete", "/Observation", query="patient=9").orders
+    assert judged("delete", "/Observation", query="patient.identifier=urn:pinfl%7C3").orders == {
+        "Patient?identifier=urn:pinfl|3"
+    }
+    found = judged("transaction", "", bundle(PUT, DELETE, GET)).orders
+    assert found >= {"Patient/5", "Observation/1", "Condition/2", "Patient/7"}
+
+
+def test_logical_references_are_orders_too() -> None:
+    """A reference by identifier, unless it says that it is no patient's."""
+    body = (
+        b'{"resourceType": "Observation", "subject": {"identifier": {"system": "s", "value": "1"}},'
+        b'"performer": [{"type": "Organization", "identifier": {"value": "2"}}]}'
+    )
+    assert judged("create", "/Observation", body).orders == {"Patient?identifier=s|1"}
+
+
+def test_a_search_by_identifier_meets_the_resource_that_has_it() -> None:
+    """A conditional delete must not overtake the create of what it deletes."""
+    create = judged("create", "/Observation", IDENTIFIED).orders
+    for query in ("identifier=urn:lab|77", "identifier=77"):
+        assert judged("delete", "/Observation", query=query).orders & create
+
+
+def test_xml_names_the_same_orders() -> None:
+    """The format makes no difference."""
+    xml = (
+        b'<Observation xmlns="http://hl7.org/fhir"><identifier><system value="urn:lab"/>'
+        b'<value value="77"/></identifier><subject><reference value="Patient/5"/></subject>'
+        b"</Observation>"
+    )
+    found = judged("create", "/Observation", xml, kind="application/fhir+xml")
+    assert found == judged("create", "/Observation", IDENTIFIED)
+
+
+def test_without_any_name_the_type_is_the_order() -> None:
+    """An Organization waits for Organizations only."""
+    body = b'{"resourceType": "Organization", "name": "Clinic"}'
+    assert judged("create", "/Organization", body).orders == {"Organization"}
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "query", "body"),
+    [
+        ("delete", "/Observation", "code=1234", b""),
+        ("delete", "", "_type=Observation", b""),
+        ("create", "/Observation", "", b"not FHIR"),
+        ("create", "/Observation", "", b"[" * 900 + b"]" * 900 + b"x"),
+    ],
+)
+def test_what_cannot_be_put_in_order_is_not_queued(
+    code: str, path: str, query: str, body: bytes
+) -> None:
+    """Nobody could tell what must not overtake it."""
+    assert judge(Write(code, path, query, body)) is None
+
+
+def test_prefer_is_read_as_a_list() -> None:
+    """`respond-async` may stand beside others, with parameters, in any case."""
+    assert asks_async(b"return=minimal, Respond-Async; wait=3")
+    assert not asks_async(b"return=minimal")
+    assert without_async(b"return=minimal, respond-async, handling=strict") == (
+        b"return=minimal, handling=strict"
+    )
+    assert without_async(b"respond-async") == b""

@@ -1,0 +1,500 @@
+"""What `Store` promises, of SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.outbox.database import PostgresDatabase
+from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.schema import meta, pieces
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import (
+    Limits,
+    NotPossible,
+    OutboxFull,
+    OutboxUnavailable,
+    OutboxUnusable,
+)
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import KEY, Place, PostgresPlace, opened
+
+ME = "me"
+DONE = Response(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
+LEASE = 30.0
+
+
+async def claim(store: SqlStore, most: int = 10, owner: str = ME) -> list[Entry]:
+    """What may be sent now."""
+    return list(await store.claim(owner, most=most, lease=LEASE))
+
+
+async def names(store: SqlStore, found: list[Entry]) -> list[str]:
+    """Which writes these are."""
+    requests = [await store.request(entry.id) for entry in found]
+    return [request.request_id for request in requests if request is not None]
+
+
+async def state_of(store: SqlStore, entry: Entry) -> State:
+    """Where it is now."""
+    found = await store.entry(entry.id)
+    assert found is not None
+    return found.state
+
+
+async def brought_to(store: SqlStore, state: State) -> Entry:
+    """An entry in that state."""
+    entry = await store.put(draft("a"), ROOMY)
+    if state in (State.CANCELLED, State.DROPPED):
+        await store.move(entry.id, state)
+    elif state is not State.WAITING:
+        [claimed] = await claim(store)
+        if state is not State.SENDING:
+            await store.finish(ME, claimed, state, DONE)
+    found = await store.entry(entry.id)
+    assert found is not None
+    return found
+
+
+async def test_a_write_comes_back_as_it_was(place: Place) -> None:
+    """Method, path, fields and body survive a restart byte by byte, also above one piece."""
+    body = bytes(range(256)) * 12_000
+    request = write("a", body=body)
+    async with opened(place) as store:
+        entry = await store.put(replace(draft("a"), request=request), ROOMY)
+    async with opened(place) as store:
+        assert await store.request(entry.id) == request
+        assert await store.entry(entry.id) == entry
+        assert await store.response(entry.id) is None
+        [claimed] = await claim(store)
+        answer = Response(200, ((b"etag", b"\xff"),), body[:2_000_000])
+        assert await store.finish(ME, claimed, State.DELIVERED, answer)
+        assert await store.response(entry.id) == answer
+        assert await store.request(entry.id) is None
+
+
+async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
+    """An entry is given out only after everything earlier of any of its orders is delivered."""
+    for name, *orders in (("1", "P/a"), ("2", "P/a", "P/b"), ("3", "P/b"), ("4", "P/c")):
+        await store.put(draft(name, *orders), ROOMY)
+    first = await claim(store)
+    assert await names(store, first) == ["r-1", "r-4"]
+    assert await claim(store) == []
+    await store.finish(ME, first[0], State.DELIVERED, DONE)
+    second = await claim(store)
+    assert await names(store, second) == ["r-2"]
+    await store.finish(ME, second[0], State.DELIVERED, DONE)
+    assert await names(store, await claim(store)) == ["r-3"]
+
+
+async def test_callers_do_not_wait_for_each_other(store: SqlStore) -> None:
+    """The same patient of two callers makes two orders."""
+    await store.put(draft("1", "P/a", caller="lis"), ROOMY)
+    await store.put(draft("2", "P/a", caller="his"), ROOMY)
+    assert len(await claim(store)) == 2
+
+
+async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
+    """`most` bounds a claim; what has just been put back lets others go before it."""
+    for name in "123":
+        await store.put(draft(name), ROOMY)
+    [first] = await claim(store, most=1)
+    await store.release(ME, first, delay=0.0, cause="upstream-busy")
+    assert await names(store, await claim(store, most=1)) in (["r-1"], ["r-2"])
+    assert len(await claim(store, most=5)) == 2
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.SENDING, State.FAILED, State.UNCLEAR])
+async def test_what_is_not_delivered_blocks(store: SqlStore, state: State) -> None:
+    """`blocked` tells of every state that stands in the way, for that caller and order only."""
+    await brought_to(store, state)
+    assert await store.blocked("lis", ["P/x", "Observation/a"])
+    assert not await store.blocked("lis", ["P/x"])
+    assert not await store.blocked("his", ["Observation/a"])
+    assert not store.surely_empty()
+
+
+@pytest.mark.parametrize("state", [State.DELIVERED, State.CANCELLED, State.DROPPED])
+async def test_what_is_over_blocks_nothing(store: SqlStore, state: State) -> None:
+    """Delivered, cancelled and dropped entries let others pass and do not count as full."""
+    await brought_to(store, state)
+    assert not await store.blocked("lis", ["Observation/a"])
+    await store.put(draft("b"), Limits(max_entries=1, max_bytes=1 << 20))
+    with pytest.raises(OutboxFull):
+        await store.put(draft("c"), Limits(max_entries=1, max_bytes=1 << 20))
+
+
+async def test_bytes_are_bounded(store: SqlStore) -> None:
+    """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
+    first = await store.put(draft("a"), ROOMY)
+    limits = Limits(max_entries=100, max_bytes=2 * first.size + 100)
+    large = replace(draft("b"), request=write("b", body=b"x" * 1000))
+    with pytest.raises(OutboxFull):
+        await store.put(large, limits)
+    assert len(await store.entries()) == 1
+    await store.put(draft("c"), limits)
+
+
+async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
+    """Of many writes at the same time exactly as many are kept as there is room for."""
+    limits = Limits(max_entries=7, max_bytes=1 << 20)
+    puts = (store.put(draft(str(n)), limits) for n in range(20))
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(result, Entry) for result in results) == 7
+    assert sum(isinstance(result, OutboxFull) for result in results) == 13
+    assert len(await store.entries()) == 7
+
+
+async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
+    """Renewing prolongs what has not ended yet, and names it; nobody else gets it meanwhile."""
+    await store.put(draft("a"), ROOMY)
+    [entry] = await claim(store)
+    place.wall.now += LEASE - 1
+    assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
+    assert set(await store.renew(ME, [entry.id, "nonesuch"], lease=LEASE)) == {entry.id}
+    place.wall.now += LEASE - 1
+    assert await store.recover(settle=10.0) == []
+    place.wall.now += 2
+    assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
+    [changed] = await store.recover(settle=10.0)
+    assert changed.entry.id == entry.id
+    assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
+
+
+@pytest.mark.parametrize(
+    ("recovery", "state", "due_in"),
+    [
+        (Recovery.REPEAT, State.WAITING, 0.0),
+        (Recovery.ASK, State.WAITING, 10.0),
+        (Recovery.PARK, State.UNCLEAR, None),
+    ],
+)
+async def test_an_ended_lease_is_judged(
+    place: Place, store: SqlStore, recovery: Recovery, state: State, due_in: float | None
+) -> None:
+    """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
+    await store.put(draft("a", recovery=recovery), ROOMY)
+    [entry] = await claim(store)
+    place.wall.now += LEASE + 1
+    [changed] = await store.recover(settle=10.0)
+    assert (changed.entry.state, changed.why) == (state, "upstream-failed")
+    answer = await store.response(entry.id)
+    if due_in is None:
+        assert answer is not None
+        assert answer.reason == "upstream-failed"
+    else:
+        assert changed.entry.doubt
+        assert changed.entry.due_at == place.wall.now + due_in
+        assert answer is None
+    assert await store.recover(settle=10.0) == []
+
+
+async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> None:
+    """Who has lost a lease can write nothing down, not even after it was given to him again."""
+    await store.put(draft("a"), ROOMY)
+    [old] = await claim(store)
+    place.wall.now += LEASE + 1
+    await store.recover(settle=10.0)
+    [new] = await claim(store)
+    for owner, entry in ((ME, old), ("other", new)):
+        assert not await store.finish(owner, entry, State.DELIVERED, DONE)
+        assert not await store.release(owner, entry, delay=0.0, cause="upstream-busy")
+        assert not await store.doubt(owner, entry, delay=0.0, cause="upstream-failed")
+    assert await state_of(store, new) is State.SENDING
+    assert await store.response(new.id) is None
+    assert await store.finish(ME, new, State.DELIVERED, DONE)
+
+
+async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
+    """Released and doubted entries come again after their delay; doubt stays, attempts count."""
+    await store.put(draft("a"), ROOMY)
+    [entry] = await claim(store)
+    assert await store.doubt(ME, entry, delay=20.0, cause="upstream-timeout")
+    place.wall.now += 19
+    assert await claim(store) == []
+    place.wall.now += 1
+    [entry] = await claim(store)
+    assert (entry.doubt, entry.cause, entry.attempts) == (True, "upstream-timeout", 2)
+    assert await store.release(ME, entry, delay=5.0, cause="circuit-open")
+    place.wall.now += 5
+    [entry] = await claim(store)
+    assert (entry.doubt, entry.cause, entry.attempts) == (True, "circuit-open", 3)
+
+
+async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> None:
+    """What was tried already is put in with its doubt, and is not tried again too soon."""
+    made = await store.put(draft("a", doubt=True, cause="upstream-timeout", delay=10.0), ROOMY)
+    assert (made.doubt, made.cause) == (True, "upstream-timeout")
+    assert await claim(store) == []
+    place.wall.now += 10
+    assert [entry.id for entry in await claim(store)] == [made.id]
+
+
+async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlStore) -> None:
+    """Moments far ahead were set by a wrong clock: what waits is due, and leases have ended."""
+    await store.put(draft("a"), ROOMY)
+    await store.put(draft("b"), ROOMY)
+    await claim(store, most=1)
+    place.wall.now -= 365 * 86400
+    assert len(await store.recover(settle=10.0)) == 1
+    assert len(await claim(store)) == 2
+
+
+@pytest.mark.parametrize(("doubt", "state"), [(False, State.FAILED), (True, State.UNCLEAR)])
+async def test_what_is_too_old_is_given_up(
+    place: Place, store: SqlStore, doubt: bool, state: State
+) -> None:
+    """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
+    entry = await store.put(draft("a", doubt=doubt), ROOMY)
+    place.wall.now += 100
+    assert await store.expire(100.0) == []
+    place.wall.now += 1
+    [changed] = await store.expire(100.0)
+    assert (changed.entry.id, changed.entry.state, changed.why) == (entry.id, state, "expired")
+    assert changed.entry.cause == "expired"
+    answer = await store.response(entry.id)
+    assert answer is not None
+    assert answer.note
+    assert await store.request(entry.id) is not None
+    assert await store.blocked("lis", ["Observation/a"])
+
+
+@pytest.mark.parametrize("state", list(State))
+async def test_only_what_is_over_is_forgotten(place: Place, store: SqlStore, state: State) -> None:
+    """After `retention` delivered, cancelled and dropped entries go; what needs somebody stays."""
+    entry = await brought_to(store, state)
+    over = state in (State.DELIVERED, State.CANCELLED, State.DROPPED)
+    place.wall.now += 50
+    assert await store.purge(60.0) == 0
+    place.wall.now += 11
+    assert await store.purge(60.0) == (1 if over else 0)
+    assert (await store.entry(entry.id) is None) == over
+
+
+_POSSIBLE = {
+    State.WAITING: {State.WAITING, State.FAILED, State.UNCLEAR},
+    State.CANCELLED: {State.WAITING, State.FAILED},
+    State.DROPPED: {State.WAITING, State.FAILED, State.UNCLEAR},
+}
+
+
+@pytest.mark.parametrize("to", _POSSIBLE)
+@pytest.mark.parametrize("state", list(State))
+async def test_moves_by_hand(store: SqlStore, state: State, to: State) -> None:
+    """Retry, cancel and drop are possible from certain states; giving up erases the request."""
+    entry = await brought_to(store, state)
+    if state not in _POSSIBLE[to]:
+        with pytest.raises(NotPossible) as raised:
+            await store.move(entry.id, to)
+        assert raised.value.state is state
+        assert await state_of(store, entry) is state
+        return
+    moved = await store.move(entry.id, to)
+    assert moved is not None
+    assert moved.state is to
+    assert await store.response(entry.id) is None
+    assert (await store.request(entry.id) is None) == (to is not State.WAITING)
+    assert await store.blocked("lis", ["Observation/a"]) == (to is State.WAITING)
+    assert len(await claim(store)) == (1 if to is State.WAITING else 0)
+
+
+async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) -> None:
+    """What failed is sent before what came after it; its doubt and its age begin anew."""
+    first = await store.put(draft("1", "P/a", recovery=Recovery.PARK), ROOMY)
+    await store.put(draft("2", "P/a"), ROOMY)
+    await claim(store)
+    place.wall.now += LEASE + 1
+    await store.recover(settle=10.0)
+    assert await state_of(store, first) is State.UNCLEAR
+    assert await claim(store) == []
+    moved = await store.move(first.id, State.WAITING)
+    assert moved is not None
+    assert (moved.doubt, moved.queued_at, moved.cause) == (False, place.wall.now, "")
+    assert await names(store, await claim(store)) == ["r-1"]
+
+
+async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
+    """It may have been delivered; only a person may drop it."""
+    entry = await store.put(draft("a", doubt=True), ROOMY)
+    with pytest.raises(NotPossible):
+        await store.move(entry.id, State.CANCELLED, caller="lis")
+    assert await store.move(entry.id, State.DROPPED) is not None
+
+
+async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
+    """What the platform has surely refused, the caller may take back."""
+    await store.put(draft("a", doubt=True), ROOMY)
+    [entry] = await claim(store)
+    await store.finish(ME, entry, State.FAILED, Response(422))
+    assert await store.move(entry.id, State.CANCELLED, caller="lis") is not None
+
+
+async def test_callers_see_only_their_own(store: SqlStore) -> None:
+    """Another caller's entry is not there, for listing and for moving."""
+    mine = await store.put(draft("a", caller="lis"), ROOMY)
+    others = await store.put(draft("b", caller="his"), ROOMY)
+    assert await store.move(others.id, State.CANCELLED, caller="lis") is None
+    assert await state_of(store, others) is State.WAITING
+    assert list(await store.entries(caller="lis")) == [mine]
+    assert await store.move("nonesuch", State.DROPPED) is None
+    assert await store.entry("nonesuch") is None
+    assert await store.request("nonesuch") is None
+    assert await store.response("nonesuch") is None
+
+
+async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
+    """In the order of arrival, after a number, by state."""
+    made = [await store.put(draft(str(n)), ROOMY) for n in range(5)]
+    assert list(await store.entries(limit=2)) == made[:2]
+    assert list(await store.entries(after=made[1].number)) == made[2:]
+    await store.move(made[2].id, State.DROPPED)
+    dropped = await store.entries(states=[State.DROPPED, State.CANCELLED])
+    assert [entry.id for entry in dropped] == [made[2].id]
+
+
+async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None:
+    """Counts by state; bytes and age of what is not over."""
+    assert (await store.depth()).oldest is None
+    gone = await store.put(draft("gone"), ROOMY)
+    await store.move(gone.id, State.DROPPED)
+    place.wall.now += 5
+    kept = [await store.put(draft(name), ROOMY) for name in "ab"]
+    [claimed] = await claim(store, most=1)
+    await store.finish(ME, claimed, State.FAILED, Response(422))
+    depth = await store.depth()
+    assert depth.counts == {State.DROPPED: 1, State.WAITING: 1, State.FAILED: 1}
+    assert depth.size == sum(entry.size for entry in kept)
+    assert depth.oldest == place.wall.now
+
+
+async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore) -> None:
+    """Many who claim at once never get the same entry, nor two of one order."""
+    for n in range(40):
+        await store.put(draft(str(n), f"P/{n % 10}"), ROOMY)
+    async with opened(place) as second, opened(place) as third:
+        claims = (claim(s, most=2, owner=str(n)) for n, s in enumerate((store, second, third) * 4))
+        taken = [entry for batch in await asyncio.gather(*claims) for entry in batch]
+    assert len({entry.id for entry in taken}) == len(taken)
+    assert len(taken) <= 10
+    owners = await names(store, taken)
+    assert len({int(name[2:]) % 10 for name in owners}) == len(taken)
+
+
+async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
+    """With entries in it an outbox opens only with the key they were sealed with."""
+    entry = await store.put(draft("a"), ROOMY)
+    with pytest.raises(OutboxUnusable, match="another key"):
+        async with opened(place, b"\x08" * 32):
+            pass
+    async with opened(place) as again:
+        assert await again.request(entry.id) is not None
+
+
+async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) -> None:
+    """Who still has the old key can then neither put anything in nor touch what is there."""
+    async with opened(place, b"\x08" * 32) as renewed:
+        entry = await renewed.put(draft("a"), ROOMY)
+        for access in (
+            store.put(draft("b"), ROOMY),
+            store.claim(ME, most=1, lease=LEASE),
+            store.recover(settle=10.0),
+            store.expire(-1.0),
+        ):
+            with pytest.raises(OutboxUnavailable, match="another key"):
+                await access
+        assert list(await renewed.entries()) == [entry]
+    with pytest.raises(OutboxUnusable, match="another key"):
+        async with opened(place):
+            pass
+
+
+async def test_another_schema_is_refused(place: Place, store: SqlStore) -> None:
+    """What a newer version wrote is left alone."""
+    database = place.database()
+    async with database.writing() as connection:
+        await connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value="99"))
+    await database.close()
+    with pytest.raises(OutboxUnusable, match=r"schema 99"):
+        async with opened(place):
+            pass
+
+
+@pytest.mark.parametrize("change", ["swapped", "cut", "flipped", "moved"])
+async def test_contents_changed_from_outside_are_noticed(
+    place: Place, store: SqlStore, change: str
+) -> None:
+    """Pieces cannot be swapped, cut off, altered or given to another entry."""
+    large = replace(draft("a"), request=write("a", body=b"x" * 2_500_000))
+    entry = await store.put(large, ROOMY)
+    other = await store.put(replace(large, orders=frozenset({"P/b"})), ROOMY)
+    database = place.database()
+    async with database.writing() as connection:
+        mine = pieces.c.entry == entry.number
+        rows = (await connection.execute(sa.select(pieces).where(mine))).all()
+        sealed = {row.place: row.sealed for row in rows}
+
+        async def put(at: int, value: bytes) -> None:
+            await connection.execute(
+                sa.update(pieces).where(mine, pieces.c.place == at).values(sealed=value)
+            )
+
+        if change == "swapped":
+            await put(0, sealed[1])
+            await put(1, sealed[0])
+        elif change == "flipped":
+            await put(1, sealed[1][:-1] + bytes([sealed[1][-1] ^ 1]))
+        elif change == "cut":
+            await connection.execute(sa.delete(pieces).where(mine, pieces.c.place == max(sealed)))
+        else:
+            theirs = (pieces.c.entry == other.number, pieces.c.place == 0)
+            found = await connection.execute(sa.select(pieces.c.sealed).where(*theirs))
+            await put(0, found.scalar_one())
+    await database.close()
+    with pytest.raises(OutboxUnusable, match="changed from outside"):
+        await store.request(entry.id)
+
+
+async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
+    """A caller that leaves at any moment does no harm to the store."""
+
+    async def hasty(n: int) -> None:
+        try:
+            async with asyncio.timeout(n * 0.0005):
+                await store.put(draft(str(n), "P/one"), ROOMY)
+        except TimeoutError:
+            pass
+
+    await asyncio.gather(*(hasty(n) for n in range(40)))
+    last = await store.put(draft("last", "P/one"), ROOMY)
+    listed = await store.entries(limit=1000)
+    assert listed[-1] == last
+    for entry in listed:
+        assert await store.request(entry.id) is not None
+    for _ in listed:
+        [claimed] = await claim(store)
+        assert await store.finish(ME, claimed, State.DELIVERED, DONE)
+    assert await claim(store) == []
+
+
+async def test_the_servers_clock_is_used(postgres_place: PostgresPlace) -> None:
+    """Replicas need not agree about the time: PostgreSQL's counts."""
+    address = {"host": str(postgres_place.server.directory), "user": "outbox"}
+    database = PostgresDatabase({**address, "database": postgres_place.name}, None)
+    watcher = await postgres_place.server.connect()
+    try:
+        async with database.reading() as connection:
+            before = await watcher.fetchval("SELECT extract(epoch FROM clock_timestamp())")
+            now = await database.now(connection)
+            after = await watcher.fetchval("SELECT extract(epoch FROM clock_timestamp())")
+        assert float(before) <= now <= float(after)
+    finally:
+        await watcher.close()
+        await database.close()
+
+
+def test_the_key_of_these_tests_is_one() -> None:
+    """32 bytes, as AES-256 needs."""
+    assert len(KEY) == 32

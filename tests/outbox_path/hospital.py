@@ -1,0 +1,109 @@
+"""A hospital's system that sends writes, and asks how they fare."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+
+from tests.doubles.cut_line import CutLine
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+
+ASYNC = {"Prefer": "respond-async"}
+JSON = {"Content-Type": "application/fhir+json"}
+_POLL = 0.02
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+    @property
+    def location(self) -> str:
+        """The status URL."""
+        return self.headers["Content-Location"]
+
+    @property
+    def word(self) -> str:
+        """What the outbox says of the state."""
+        return str(self.json["issue"][0]["details"]["coding"][0]["code"])
+
+
+class Hospital:
+    """Its system, with the platform, the SSO, and the line to the platform."""
+
+    def __init__(self, gateway: Running, platform: Platform, sso: Sso, line: CutLine) -> None:
+        self.gateway = gateway
+        self.platform = platform
+        self.sso = sso
+        self.line = line
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        """One request; `path` is below the base, or a whole URL. Names with `_` for `-`."""
+        url = path if path.startswith("http") else self.gateway.url + path
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            fields = {**JSON, **fields}
+        async with self._session.request(method, url, data=body, headers=fields) as answer:
+            named = {key.title(): value for key, value in answer.headers.items()}
+            return Reply(answer.status, named, await answer.read())
+
+    async def write(
+        self, patient: int = 1, number: int = 1, method: str = "PUT", **headers: str
+    ) -> Reply:
+        """An update of an Observation of a patient, asked for asynchronously."""
+        fields = {**ASYNC, **headers}
+        path = "/Observation" if method == "POST" else f"/Observation/{number}"
+        return await self.ask(method, path, observation(patient, number), **fields)
+
+    async def ended(self, location: str, **headers: str) -> Reply:
+        """The status once it is no more 202."""
+        while True:
+            reply = await self.ask("GET", location, **headers)
+            if reply.status != 202:
+                return reply
+            await asyncio.sleep(_POLL)
+
+    async def until(self, state: str, location: str) -> None:
+        """Wait until the outbox says so of a waiting write."""
+        while True:
+            if (await self.ask("GET", location)).word == state:
+                return
+            await asyncio.sleep(_POLL)
+
+    def writes(self) -> list[tuple[str, str]]:
+        """Method and target of what the platform saw, but for reads."""
+        return [(each.method, each.target) for each in self.platform.seen if each.method != "GET"]
+
+
+def observation(patient: int = 1, number: int = 1) -> bytes:
+    """A result of a patient."""
+    return json.dumps(
+        {
+            "resourceType": "Observation",
+            "id": str(number),
+            "status": "final",
+            "subject": {"reference": f"Patient/{patient}"},
+        }
+    ).encode()

@@ -1,0 +1,93 @@
+"""What pages written by hand claim can be looked up: settings, defaults, reasons and tests."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gateway.config.reference import markdown
+from gateway.fhir.guidance import GUIDANCE
+
+ROOT = Path(__file__).parents[1]
+GENERATED = {"settings.md", "errors.md"}
+PAGES = [
+    ROOT / "README.md",
+    *sorted(each for each in (ROOT / "docs").glob("*.md") if each.name not in GENERATED),
+]
+FAQ = (ROOT / "docs" / "faq.md").read_text("utf-8")
+ROW = re.compile(r"^\| `\w+` \| `DHP_GATEWAY_(\w+)` \| .*? \| (.*?) \| ", re.MULTILINE)
+DEFAULTS = {
+    variable.lower().replace("__", "."): default.strip("`")
+    for variable, default in ROW.findall(markdown())
+}
+SECTIONS = "|".join({key.partition(".")[0] for key in DEFAULTS if "." in key})
+SETTINGS = {
+    ".".join(key.split(".")[: n + 1]) for key in DEFAULTS for n in range(key.count(".") + 1)
+}
+FILES = (".jsonl", ".log", ".db", ".py", ".yaml")
+TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
+
+
+@cache
+def functions(file: str) -> set[str]:
+    """The names of a test file's functions; none if there is no such file."""
+    if not (ROOT / file).exists():
+        return set()
+    return {
+        node.name
+        for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_what_is_named_is_there(path: Path) -> None:
+    """Each setting, default, reason and test that a page names is one."""
+    text = path.read_text("utf-8")
+    named = set(re.findall(rf"`((?:{SECTIONS})\.[a-z][a-z_.]*)(?:: [^`]*)?`", text))
+    assert [each for each in named - SETTINGS if not each.endswith(FILES)] == []
+    for key, default in re.findall(r"default `([a-z_.]+): ([^`]+)`", text):
+        assert (key, DEFAULTS[key]) == (key, default)
+    assert set(re.findall(r"X-Gateway-Error[`:]*:? `?([a-z]+(?:-[a-z]+)*)`", text)) <= set(GUIDANCE)
+    assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
+
+
+@pytest.mark.parametrize(
+    "question", FAQ.split("\n### ")[1:], ids=lambda text: text.partition("\n")[0]
+)
+def test_every_answer_has_a_test(question: str) -> None:
+    """What is answered to a question has been seen: the tests that show it are named below it."""
+    assert TEST.search(question)
+
+
+def test_the_architecture_names_every_part() -> None:
+    """Whoever looks for a module's place finds its part, and none that is gone."""
+    table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The parts")[2]
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \| ", table.partition("\n## ")[0], re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    parts = {
+        path.stem for path in (ROOT / "gateway").iterdir() if path.name.strip("_") == path.name
+    }
+    assert named == parts - {"py"}
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    """`proxy/relay.py` and the like are found below gateway/, or below tests/."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
+    assert len(names) > 20
+    places = (
+        ROOT,
+        ROOT / "gateway",
+        ROOT / "gateway/config",
+        ROOT / "gateway/fhir",
+        ROOT / "tests",
+    )
+    assert [each for each in names if not any((place / each).exists() for place in places)] == []

@@ -1,0 +1,171 @@
+"""What README and quick start tell a newcomer to type does what they say, in each language.
+
+Blocks marked `sh` are typed into one shell, from the first to the last; each line of a block marked
+`text` must then stand in what was printed since. Addresses become free ones, the playground is an
+embedded platform, and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
+
+ROOT = Path(__file__).parents[1]
+QUICK_STARTS = [ROOT / "docs" / f"quick-start{suffix}.md" for suffix in ("", ".ru", ".uz")]
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
+# What does not come back until Ctrl-C.
+SERVES = re.compile(r"^(make demo|\.venv/bin/dhp-gateway run)\b", re.MULTILINE)
+PATIENCE = 20
+
+# `make demo` without its set-up, which would renew the environment that this test runs in.
+PROMPT = """
+set -eo pipefail
+running=
+make() {{
+    [ "$1" = demo ] || return 0
+    exec .venv/bin/dhp-gateway sandbox --listen {listen} --port {port} --admin {admin} ${{2#ARGS=}}
+}}
+serve() {{
+    [ -z "$running" ] || {{ echo "the page does not say that the last one has to end"; exit 1; }}
+    "$@" &
+    running=$!
+    until curl -sf --noproxy '*' "http://{admin}/livez" >/dev/null; do sleep 0.1; done
+}}
+interrupt() {{
+    kill -INT "$running"
+    wait "$running"
+    running=
+}}
+tail() {{  # the record follows the answer
+    until grep -q '"exchange"' audit.log; do sleep 0.1; done
+    command tail "$@"
+}}
+trap '[ -z "$running" ] || kill "$running"' EXIT
+"""
+
+
+def blocks(path: Path, kind: str) -> list[str]:
+    """The document's blocks of a kind."""
+    return [text for found, text in BLOCK.findall(path.read_text("utf-8")) if found == kind]
+
+
+class Terminal:
+    """A shell in a folder of its own, and what it shows."""
+
+    def __init__(self, folder: Path, platform_port: int) -> None:
+        (folder / ".venv").symlink_to(sys.prefix)
+        self._addresses = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (8080, 9090)}
+        listen, admin = self._addresses.values()
+        platform = f"http://127.0.0.1:{platform_port}"
+        self._screen = folder / "screen"
+        self._seen = 0
+        with self._screen.open("wb") as screen:
+            self._shell = subprocess.Popen(
+                [shutil.which("bash") or "sh", "--noprofile", "--norc"],
+                cwd=folder,
+                env={
+                    "PATH": "/usr/local/bin:/usr/bin:/bin",
+                    "DHP_GATEWAY_LISTEN__ADDRESS": listen,
+                    "DHP_GATEWAY_ADMIN__ADDRESS": admin,
+                    "DHP_GATEWAY_PLATFORM__FHIR_BASE_URL": f"{platform}/fhir",
+                    "DHP_GATEWAY_SSO__TOKEN_URL": f"{platform}/oauth/token",
+                },
+                stdin=subprocess.PIPE,
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+            )
+        self.type(PROMPT.format(listen=listen, admin=admin, port=free_port()))
+
+    def translated(self, text: str) -> str:
+        """The text with this terminal's addresses and client."""
+        for written, used in self._addresses.items():
+            text = text.replace(written, used)
+        return text.replace("'SECRET'", "sandbox-secret").replace("your-client-id", "hospital-demo")
+
+    def type(self, text: str) -> None:
+        """Enter commands and wait until they have come back."""
+        assert self._shell.stdin is not None
+        self._seen = len(self.shown())
+        command = SERVES.sub(r"serve \1", self.translated(text))
+        self._shell.stdin.write(f"{command}\nprintf '\\n<done>\\n'\n".encode())
+        self._shell.stdin.flush()
+        self.until_shown("<done>")
+
+    def shown(self) -> str:
+        """All that was printed so far."""
+        return self._screen.read_text("utf-8", errors="replace")
+
+    def until_shown(self, line: str) -> None:
+        """Wait until this has been printed since the last commands."""
+        deadline = time.monotonic() + PATIENCE
+        while self.translated(line) not in self.shown()[self._seen :]:
+            if self._shell.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"not shown: {line}\n{self.shown()[self._seen :][-4000:]}")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End the shell and what runs in it."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        self._shell.wait(PATIENCE)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A shell in a folder where `make demo` has been run; the playground is a sandbox."""
+    port = free_port()
+    command: list[str | Path] = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
+    playground = start(command, tmp_path, name="playground")
+    try:
+        playground.until_listening(port)
+        opened = Terminal(tmp_path, port)
+        yield opened
+        opened.close()
+    finally:
+        playground.terminate()
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
+def test_what_is_written_is_what_happens(path: Path, terminal: Terminal) -> None:
+    """Every command of the page works, and shows what the page says that it shows."""
+    assert len(blocks(path, "sh")) >= 4
+    for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
+        if interrupt:
+            terminal.type("interrupt")
+        elif kind == "sh":
+            terminal.type(text)
+        else:
+            for line in text.splitlines():
+                terminal.until_shown(line)
+
+
+@pytest.mark.parametrize("path", QUICK_STARTS[1:], ids=lambda path: path.name)
+def test_translations_have_the_same_steps(path: Path) -> None:
+    """A translation that lags behind is noticed: commands, answers, links and headings agree."""
+
+    def steps(page: Path) -> list[object]:
+        text = page.read_text("utf-8")
+        commands = [re.sub(r"Language: \w+", "", block) for block in blocks(page, "sh")]
+        answers = [block for block in blocks(page, "text") if block.isascii()]
+        links = sorted(re.findall(r"\]\((?!quick-start)(.*?)\)", text))
+        return [commands, len(re.findall("^## ", text, re.MULTILINE)), set(links), answers[:3]]
+
+    assert steps(path) == steps(QUICK_STARTS[0])
+
+
+def test_uzbek_is_written_with_its_own_apostrophes() -> None:
+    """O‘ and g‘ have U+2018 as the gateway's texts have, the tutuq belgisi U+2019."""
+    text = BLOCK.sub("", QUICK_STARTS[2].read_text("utf-8"))
+    text = re.sub(r"`[^`\n]*`", "", text)
+    assert "o‘" in text
+    assert re.findall(r"[A-Za-z]['`ʻʼ][a-z]|[OoGg]’", text) == []
