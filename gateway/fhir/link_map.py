@@ -79,7 +79,10 @@ class Swap:
     `without_case`: no host has letters.
     """
 
-    __slots__ = ("hosts", "is_request", "sources", "target", "without_case")
+    __slots__ = (
+        *("hosts", "is_request", "plain_source", "plain_target", "sources", "target"),
+        "without_case",
+    )
 
     def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
         # The longest path first: an alias without a path must not shadow the base with one.
@@ -87,6 +90,9 @@ class Swap:
         self.target = target
         self.is_request = is_request
         self.hosts = tuple(sorted({base.host.encode() for base in sources}))
+        # As bytes of a text without escapes.
+        self.plain_source = self.sources[0].text.encode()
+        self.plain_target = target.text.encode()
         self.without_case = all(host.upper() == host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:
