@@ -54,7 +54,7 @@ licences: tools ## List the licences of what the gateway needs in dist/, and ref
 sbom: tools ## Write the bill of materials (CycloneDX) in dist/
 	@.venv-tools/bin/python .ci/supply_chain.py sbom
 
-wheelhouse: venv ## Pack an installation for machines without a network, into dist/
+wheelhouse: venv ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
 	@PYTHON=$(BIN)/python sh deploy/offline/make-wheelhouse.sh
 
 lock: venv ## Renew the lock files (hashes, no addresses)

@@ -247,10 +247,16 @@ def _unusable_secrets(settings: Settings) -> list[Problem]:
     from gateway.wiring import proofs
 
     found = []
-    for name, credential in settings.credentials.items():
-        source = credential.secret_source(name)
+    clients = [
+        (each.auth_method, each.client_id, each.secret_source(name))
+        for name, each in settings.credentials.items()
+    ]
+    login = settings.login
+    if login.secret_source().is_given:
+        clients.append((login.auth_method, login.client_id or "", login.secret_source()))
+    for auth_method, client_id, source in clients:
         try:
-            proofs(credential, source)
+            proofs(auth_method, client_id, source)
         except UnusableKey as error:
             key = source.key if source.file is None else f"{source.key}_file"
             where = "" if source.file is None else f"{source.file}: "

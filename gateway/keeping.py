@@ -96,7 +96,8 @@ class Keeping:
         self._depth = Depth()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.delivery = delivery_of(store, settings, CurrentDeliverer(hold), self._observe)
+        sender = CurrentDeliverer(hold, audited=lambda: audit.available)
+        self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 

@@ -95,7 +95,7 @@ def rehearse(settings: Settings) -> None:
     for name in wiring.credentials_in_use(settings):
         wiring.client_credentials(settings, name)
     wiring.callers(settings, time.monotonic)
-    wiring.login_authentication(settings)
+    wiring.login_authentications(settings)
     certificates.sso_tls(settings)
     certificates.platform_tls(settings)
     certificates.listen_tls(settings)

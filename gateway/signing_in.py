@@ -69,14 +69,11 @@ class SigningIn:
             _identity(settings),
             time.monotonic,
         )
-        endpoint = UserEndpoint(
-            TokenEndpoint(
-                around.session, wiring.token_endpoint(settings, certificates.sso_tls(settings))
-            ),
-            wiring.login_authentication(settings),
-            time.monotonic,
-            time.time,
-        )
+        endpoint = user_endpoint(settings, around.session)
+        client = login_client(settings)
+        provider = openid_provider(settings, around.session)
+        self._login = Login(client, endpoint, provider, store, self._sessions)
+        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
         self.tokens = UserTokens(
             credential_tokens,
             endpoint,
@@ -85,14 +82,11 @@ class SigningIn:
                 settings.sso.timeout,
                 self._rules.challenge,
                 self._ended,
+                self._sign_out.revoke,
                 outlived=settings.store.url.kind != "memory",
             ),
             time.monotonic,
         )
-        client = _client(settings)
-        provider = _provider(settings, around)
-        self._login = Login(client, endpoint, provider, store, self._sessions)
-        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
 
     def door(self, handler: Handler, callers: Callers) -> Door:
         """What stands before the request path."""
@@ -133,7 +127,8 @@ def browser_rules(settings: Settings) -> BrowserRules:
     )
 
 
-def _client(settings: Settings) -> LoginClient:
+def login_client(settings: Settings) -> LoginClient:
+    """The client that people sign in for."""
     login = settings.login
     return LoginClient(
         client_id=login.client_id or "",
@@ -144,7 +139,21 @@ def _client(settings: Settings) -> LoginClient:
     )
 
 
-def _provider(settings: Settings, around: Around) -> Provider:
+def user_endpoint(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> UserEndpoint:
+    """Where codes and refresh tokens are shown. Raises `StartError`."""
+    where = wiring.token_endpoint(settings, certificates.sso_tls(settings))
+    ways = wiring.login_authentications(settings)
+    return UserEndpoint(TokenEndpoint(session, where), ways, time.monotonic, time.time)
+
+
+def openid_provider(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> Provider:
+    """What is known of the SSO. Raises `StartError`."""
     sso = settings.sso
     url = sso.authorize_url or ""
     found = ProviderSettings(
@@ -153,7 +162,7 @@ def _provider(settings: Settings, around: Around) -> Provider:
         ssl=certificates.client_tls(url, sso.ca_file, "sso.ca_file"),
         proxy_url=sso.proxy_url,
     )
-    return Provider(around.session, found, time.monotonic, time.time)
+    return Provider(session, found, time.monotonic, time.time)
 
 
 def _identity(settings: Settings) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,7 +21,6 @@ from gateway.config import (
 from gateway.oauth.client_auth import (
     ClientAuthentication,
     UnusableKey,
-    client_secret_post,
     public_client,
 )
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
@@ -57,48 +57,64 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
     """The grant of one credential. Raises `StartError` when its secret or key cannot be used."""
     credential = settings.credentials[name]
     source = credential.secret_source(name)
+    with _telling(source):
+        found = proofs(credential.auth_method, credential.client_id, source)
+    first, *others = [_grant(credential, proof) for proof in found]
+    return replace(first, others=tuple(others))
+
+
+def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
+    """How the client that people sign in for proves who it is, the newest way first.
+
+    A public client does not. Raises `StartError` when its secret or key cannot be used.
+    """
+    found = _login_proofs(settings)
+    if not found:
+        return (public_client(settings.login.client_id or ""),)
+    return tuple(proof.authenticate for proof in found)
+
+
+def _login_proofs(settings: Settings) -> tuple[Proof, ...]:
+    login = settings.login
+    source = login.secret_source()
+    if not source.is_given:
+        return ()
+    with _telling(source):
+        return proofs(login.auth_method, login.client_id or "", source)
+
+
+@contextlib.contextmanager
+def _telling(source: SecretSource) -> Iterator[None]:
+    """Makes `StartError` of what is wrong with a secret or key."""
     try:
-        first, *others = [_grant(credential, proof) for proof in proofs(credential, source)]
+        yield
     except SecretUnreadable as error:
         raise StartError(str(error)) from None
     except UnusableKey as error:
         where = source.key if source.file is None else f"{source.key}_file: {source.file}"
         raise StartError(f"{where}: {error.why}") from None
-    return replace(first, others=tuple(others))
-
-
-def login_authentication(settings: Settings) -> ClientAuthentication:
-    """How the client that people sign in for proves who it is; a public one does not.
-
-    Raises `StartError` when its secret cannot be read.
-    """
-    client_id = settings.login.client_id or ""
-    try:
-        secret = settings.login.secret_source().read()
-    except SecretUnreadable as error:
-        raise StartError(str(error)) from None
-    return public_client(client_id) if secret is None else client_secret_post(client_id, secret)
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
-    """The JWKs of all keys that the credentials in use sign with, for the SSO's operator.
+    """The JWKs of all keys that credentials in use and the login sign with, for the SSO's operator.
 
     Raises `StartError` when a key cannot be read.
     """
     grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
-    keys = (each.public_key for grant in grants for each in (grant, *grant.others))
+    keys = [each.public_key for grant in grants for each in (grant, *grant.others)]
+    if settings.login.enabled:
+        keys += [proof.public_key for proof in _login_proofs(settings)]
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
-def proofs(credential: CredentialSettings, source: SecretSource) -> tuple[Proof, ...]:
-    """A credential's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
+def proofs(auth_method: str, client_id: str, source: SecretSource) -> tuple[Proof, ...]:
+    """A client's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
     text = source.read()
     if text is None:
         raise UnusableKey("is missing")
-    if credential.auth_method == "private_key_jwt":
-        return key_proofs(credential.client_id, text)
-    in_header = credential.auth_method == "client_secret_basic"
-    return secret_proofs(credential.client_id, text, in_header=in_header)
+    if auth_method == "private_key_jwt":
+        return key_proofs(client_id, text)
+    return secret_proofs(client_id, text, in_header=auth_method == "client_secret_basic")
 
 
 def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:

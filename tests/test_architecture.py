@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
     "commands": _RECORD
     | _KNOWLEDGE
-    | {"app", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"},
+    | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"},
     "cli": _RECORD
     | _KNOWLEDGE
     | {"running", "worker", "reloading", "wiring", "sandbox", "commands", "outbox"},

@@ -123,6 +123,8 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """A shell in a folder where `make demo` has been run; the playground is a sandbox."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is missing: apt-get install curl")
     port = free_port()
     command: list[str | Path] = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
     playground = start(command, tmp_path, name="playground")

@@ -23,6 +23,7 @@ import orjson
 
 from gateway import system
 from gateway.certificates import platform_tls, sso_tls
+from gateway.commands import doctor_login
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
@@ -71,6 +72,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         for finding in findings:
             yield finding
     async for finding in _conversation(settings, sso, platform, reached):
+        yield finding
+    async for finding in doctor_login.examine(settings, sso_reached=reached[sso.name]):
         yield finding
 
 

@@ -154,6 +154,10 @@ async def _opened(settings: Settings, audit: AuditTrail) -> AsyncIterator[Outbox
             by=f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command",
         )
 
+    location = settings.outbox.url
+    if location.kind == "sqlite" and not location.path.exists():
+        # Made here it would belong to whoever runs the command.
+        raise Trouble(f"outbox.url: {location.path}: is not there; the gateway makes it")
     try:
         async with opened(settings.outbox) as store:
             yield outbox_of(store, settings.outbox, observe)

@@ -124,7 +124,19 @@ class LoginSettings(Section):
         "client, PKCE only.",
     )
     client_secret_file: FilePath | None = Field(
-        default=None, description="File that holds the client's secret."
+        default=None,
+        description="File that holds the client's secret; while the SSO exchanges it, two, the new "
+        "one on the first line.",
+    )
+    auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
+        default="client_secret_post",
+        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
+        "signed assertion (RFC 7523). PKCE is used with all of them.",
+    )
+    private_key_file: FilePath | None = Field(
+        default=None,
+        description="File with the private key for `private_key_jwt`, as that of a credential; its "
+        "public key is at `/.well-known/jwks.json` of `admin.address` too.",
     )
     redirect_uri: EndpointUrl | None = Field(
         default=None,
@@ -157,7 +169,9 @@ class LoginSettings(Section):
     )
 
     def secret_source(self) -> SecretSource:
-        """Where the client's secret comes from, if it has one."""
+        """Where the client's secret, or with `private_key_jwt` the private key, comes from."""
+        if self.auth_method == "private_key_jwt":
+            return SecretSource(("login", "private_key"), None, self.private_key_file)
         setting = ("login", "client_secret")
         return SecretSource(setting, self.client_secret, self.client_secret_file)
 

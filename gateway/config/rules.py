@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway import system
+from gateway.config.operations import LoginSettings
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
 from gateway.config.settings import Settings
@@ -255,12 +257,8 @@ def _login(settings: Settings) -> Iterator[Finding]:
     for path, value in needed.items():
         if value is None:
             yield Finding(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
-    if login.redirect_uri is not None and is_plaintext_abroad(login.redirect_uri):
-        yield Finding(
-            ("login", "redirect_uri"),
-            "must begin with https://",
-            "browsers keep the session's cookie for https:// only; http:// is for loopback hosts",
-        )
+    yield from _redirect_uri(login.redirect_uri)
+    yield from _login_client(login)
     if settings.workers > 1 and settings.store.url.kind == "memory":
         yield Finding(
             ("workers",),
@@ -276,6 +274,35 @@ def _login(settings: Settings) -> Iterator[Finding]:
             "choose another path, e.g. /fhir",
             (("login", "enabled"),),
         )
+
+
+def _redirect_uri(redirect_uri: str | None) -> Iterator[Finding]:
+    if redirect_uri is None:
+        return
+    here: Setting = ("login", "redirect_uri")
+    if is_plaintext_abroad(redirect_uri):
+        hint = "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
+        yield Finding(here, "must begin with https://", hint)
+    if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
+        hint = "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
+        yield Finding(here, "must end with /auth/callback", hint)
+
+
+def _login_client(login: LoginSettings) -> Iterator[Finding]:
+    """Without secret and key it is a public client, and nothing is missing."""
+    by_key = login.auth_method == "private_key_jwt"
+    method: tuple[Setting, ...] = (("login", "auth_method"), ("login", "private_key_file"))
+    if by_key and not login.private_key_file:
+        hint = "auth_method private_key_jwt signs with it"
+        yield Finding(("login", "private_key_file"), "is missing", hint, method)
+    if by_key and (login.client_secret or login.client_secret_file):
+        given = "client_secret" if login.client_secret else "client_secret_file"
+        hint = "remove it, or choose auth_method client_secret_post"
+        yield Finding(("login", given), "is not used with private_key_jwt", hint, method)
+    if not by_key and login.private_key_file:
+        hint = "set auth_method: private_key_jwt, or remove it"
+        message = f"is not used with {login.auth_method}"
+        yield Finding(("login", "private_key_file"), message, hint, method)
 
 
 def _outbox(settings: Settings) -> Iterator[Finding]:

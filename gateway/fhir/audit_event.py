@@ -137,6 +137,8 @@ def _event(record: Mapping[str, Any], recorded: str, parties: Parties) -> Json:
     outcome = _OUTCOMES.get(record.get("outcome", "success"), "error")
     if record["event"] == "exchange" and not record["status"]:
         outcome = "fatal"
+    if record["event"] == "logout":
+        outcome = "success"  # whoever brought it about, a session did end
     return {
         "resourceType": "AuditEvent",
         "id": str(uuid.uuid4()),

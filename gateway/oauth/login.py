@@ -59,6 +59,24 @@ class LoginClient:
         """Whether an ID token is asked for."""
         return "openid" in (self.scope or "").split()
 
+    def address(
+        self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
+    ) -> str:
+        """Where a sign-in begins at the SSO (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+        return str(
+            prepare_grant_uri(
+                authorization_endpoint or self.authorize_url,
+                self.client_id,
+                "code",
+                redirect_uri=self.redirect_uri,
+                scope=self.scope,
+                state=state,
+                nonce=nonce,
+                code_challenge=create_s256_code_challenge(verifier),
+                code_challenge_method="S256",
+            )
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Departure:
@@ -103,20 +121,10 @@ class Login:
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
         nonce = new_secret() if client.is_openid else None
         known = metadata.authorization_endpoint if metadata is not None else None
-        location = prepare_grant_uri(
-            known or client.authorize_url,
-            client.client_id,
-            "code",
-            redirect_uri=client.redirect_uri,
-            scope=client.scope,
-            state=state,
-            nonce=nonce,
-            code_challenge=create_s256_code_challenge(verifier),
-            code_challenge_method="S256",
-        )
+        location = client.address(known, state, nonce, verifier)
         sign_in = SignIn(Secret(verifier), nonce, return_to)
         await self._store.keep(store_key(state, binding), sign_in)
-        return Departure(str(location), state, Secret(binding))
+        return Departure(location, state, Secret(binding))
 
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival:
         """Take the SSO's answer (RFC 6749 section 4.1.2); raises `SignInError`."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -36,6 +36,8 @@ _LEEWAY: Final = 60
 # Seconds for which what was found, or was not, is believed.
 _FOUND: Final = 3600.0
 _MISSED: Final = 60.0
+# Seconds before the keys may be asked for again, be it that somebody's token had an unknown one.
+_KEYS_AGAIN: Final = 5.0
 _NO_KEYS: Final = 1.0
 # Nobody waits longer for what may not exist.
 _PATIENCE: Final = 3.0
@@ -155,20 +157,26 @@ class Provider:
         async with self._keys_lock:
             if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
                 document = await self._get(jwks_uri)
-                self._fetch_keys_from = self._clock() + (_MISSED if document else _NO_KEYS)
+                self._fetch_keys_from = self._clock() + (_KEYS_AGAIN if document else _NO_KEYS)
                 try:
                     self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
                 except (JoseError, ValueError, KeyError, TypeError):
                     _log.warning("the SSO's keys cannot be read")
         return self._keys
 
-    async def _discover(self) -> Metadata | None:
+    async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Every document that is found, with the address of the issuer whose it has to be."""
         parts = urlsplit(self._settings.authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
         for base in dict.fromkeys((self._settings.authorize_url.rstrip("/"), origin)):
             document = await self._get(base + _WELL_KNOWN)
-            if document is not None and str(document.get("issuer", "")).rstrip("/") == base:
-                return _metadata(document, parts.scheme)
+            if document is not None:
+                yield base, document
+
+    async def _discover(self) -> Metadata | None:
+        async for base, document in self.documents():
+            if is_of(base, document):
+                return _metadata(document, urlsplit(base).scheme)
         return None
 
     async def _get(self, url: str) -> dict[str, Any] | None:
@@ -192,6 +200,11 @@ class Provider:
         if answer.status != 200 or answer.body is None:
             return None
         return parse_object(answer.body)
+
+
+def is_of(issuer: str, document: Mapping[str, Any]) -> bool:
+    """Whether the document is this issuer's (OpenID Connect Discovery section 4.3)."""
+    return str(document.get("issuer", "")).rstrip("/") == issuer
 
 
 def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -72,8 +72,8 @@ class Pace:
 class Renewals:
     """Begins renewals and sees them to their end.
 
-    `on_end` is told of a session that ends, and why. `outlived`: sessions are needed after the end
-    of this process.
+    `on_end` is told of a session that ends, and why; `on_orphan` gets tokens that came for one that
+    had ended. `outlived`: sessions are needed after the end of this process.
     """
 
     def __init__(
@@ -83,12 +83,14 @@ class Renewals:
         clock: Callable[[], float],
         *,
         on_end: Callable[[Session, str], None],
+        on_orphan: Callable[[Session], Coroutine[Any, Any, None]],
         outlived: bool,
     ) -> None:
         self._endpoint = endpoint
         self._sessions = sessions
         self._clock = clock
         self._on_end = on_end
+        self._on_orphan = on_orphan
         self._outlived = outlived
         self._paces: LRUCache[str, Pace] = LRUCache(_MOST_PACES)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -185,11 +187,15 @@ class Renewals:
         pace.failures, pace.renew_from = 0, 0.0
 
     async def _keep(self, session: Session, pace: Pace) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await self._sessions.save(session)
+            kept = await self._sessions.save(session)
         except GatewayError:
             pace.unsaved = session
-            self._own(asyncio.get_running_loop().create_task(self._rescue(session, pace)))
+            self._own(loop.create_task(self._rescue(session, pace)))
+        else:
+            if not kept:
+                self._own(loop.create_task(self._on_orphan(session)))
 
     async def _rescue(self, session: Session, pace: Pace) -> None:
         for delay in _SAVE_AGAIN:

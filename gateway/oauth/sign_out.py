@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _LEEWAY: Final = 60.0
 _END_OF_TIME: Final = 1e12
+_LONGEST_NAME: Final = 256
 # A logout token that is older is none, so that those that came need not be remembered for ever.
 _OLDEST: Final = 600.0
 # Seconds that a person who signs out waits for the SSO at most.
@@ -111,7 +112,7 @@ class SignOut:
         found = mark(claims, "sid") or mark(claims, "sub")
         ended = 0 if found is None else await self._sessions.end_marked(found)
         user = claims.get("sub")
-        return SignedOut(user if isinstance(user, str) else None, ended)
+        return SignedOut(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """OpenID Connect Back-Channel Logout 1.0 section 2.6, but for the signature and `jti`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
@@ -16,6 +16,8 @@ from gateway.oauth.token import Token
 from gateway.oauth.token_answer import Answer
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
 from gateway.secret import Secret
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +58,20 @@ class UserToken:
 class UserEndpoint:
     """The token endpoint for one client that acts for people; raises `TokenRequestError`.
 
+    `authentications` are its secrets or keys, of which the SSO may know one only: while it refuses
+    the client, the next one is tried.
     `clock` is monotonic, `wall_clock` gives Unix time.
     """
 
     def __init__(
         self,
         endpoint: TokenEndpoint,
-        authenticate: ClientAuthentication,
+        authentications: Sequence[ClientAuthentication],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._endpoint = endpoint
-        self._authenticate = authenticate
+        self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -78,20 +82,40 @@ class UserEndpoint:
             "redirect_uri": redirect_uri,
             "code_verifier": verifier.reveal(),
         }
-        grant = UserGrant(self._authenticate, "authorization_code", params)
-        return self._made(await self._endpoint.redeem(grant), Renewal())
+        return self._made(await self._redeem("authorization_code", params), Renewal())
 
     async def refresh(self, renewal: Renewal) -> UserToken:
         """The next tokens; the SSO may have replaced the refresh token, or may not."""
         token = renewal.refresh_token
         params = {} if token is None else {"refresh_token": token.reveal()}
-        grant = UserGrant(self._authenticate, "refresh_token", params)
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
-        return self._made(await self._endpoint.redeem(grant, cookie or None), renewal)
+        return self._made(await self._redeem("refresh_token", params, cookie or None), renewal)
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
-        await self._endpoint.tell(Revocation(self._authenticate, refresh_token), url)
+
+        async def tell(authenticate: ClientAuthentication) -> None:
+            await self._endpoint.tell(Revocation(authenticate, refresh_token), url)
+
+        await self._as_client(tell)
+
+    async def _redeem(
+        self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
+    ) -> tuple[TokenResponse, Answer]:
+        async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, Answer]:
+            return await self._endpoint.redeem(UserGrant(authenticate, grant_type, params), cookie)
+
+        return await self._as_client(redeem)
+
+    async def _as_client(self, ask: Callable[[ClientAuthentication], Awaitable[_T]]) -> _T:
+        *others, last = self._authentications
+        for authenticate in others:
+            try:
+                return await ask(authenticate)
+            except TokenRequestError as error:
+                if error.oauth_error != "invalid_client":
+                    raise
+        return await ask(last)
 
     def _made(self, answered: tuple[TokenResponse, Answer], before: Renewal) -> UserToken:
         response, answer = answered

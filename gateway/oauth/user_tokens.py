@@ -8,9 +8,9 @@ sign in again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.errors import (
     CALLER_UNAUTHENTICATED,
@@ -41,16 +41,22 @@ class CredentialTokens(Protocol):
     def accepted(self, credential: str, token: Token) -> None: ...  # noqa: D102
 
 
+async def _let_go(_session: Session) -> None:
+    """Nobody wants them."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenewalManners:
     """How long a request waits, in seconds; the fields of a 401; who is told of a session's end.
 
-    `outlived`: sessions are needed after the end of this process.
+    `on_orphan` gets the tokens that came for a session which had ended meanwhile. `outlived`:
+    sessions are needed after the end of this process.
     """
 
     wait_timeout: float
     challenge: tuple[tuple[str, str], ...] = ()
     on_end: Callable[[Session, str], None] = lambda _session, _why: None
+    on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _let_go
     outlived: bool = False
 
 
@@ -70,7 +76,12 @@ class UserTokens:
         self._wait_timeout = manners.wait_timeout
         self._challenge = manners.challenge
         self._renewals = Renewals(
-            endpoint, sessions, clock, on_end=manners.on_end, outlived=manners.outlived
+            endpoint,
+            sessions,
+            clock,
+            on_end=manners.on_end,
+            on_orphan=manners.on_orphan,
+            outlived=manners.outlived,
         )
 
     def current(self, credential: str) -> Token | None:

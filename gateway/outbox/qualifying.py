@@ -19,6 +19,10 @@ from gateway.outbox.entry import Recovery
 
 # Operations are none of these: what they do only their authors know.
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction", "batch"})
+# What may be repeated of these has its id in the address: nothing is searched for.
+BY_ID: Final = frozenset({"update", "delete"})
+# Seconds until a platform that may have a write surely finds it: its search lags behind.
+SETTLE: Final = 10.0
 _BUNDLES: Final = frozenset({"transaction", "batch"})
 _READS: Final = frozenset({"GET", "HEAD"})
 _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
@@ -97,14 +101,15 @@ def _parameters(criteria: str) -> dict[str, list[str]]:
     return parse_qs(criteria.partition("?")[2] if "?" in criteria else criteria)
 
 
-def searchable(resource: Element) -> Iterator[str]:
-    """The identifiers by which a resource can be looked for, as values of `identifier`.
+def searchable(resource: Element) -> Iterator[tuple[str, str]]:
+    """System and value of the identifiers by which a resource can be looked for.
 
     One without a system could be anybody's.
     """
     for identifier in tree.below(resource, "identifier"):
-        if tree.first(identifier, "system") and tree.first(identifier, "value"):
-            yield naming.token(identifier)
+        system, value = tree.first(identifier, "system"), tree.first(identifier, "value")
+        if system and value:
+            yield system, value
 
 
 def _judge_bundle(bundle: Element, orders: set[str]) -> Judgement | None:

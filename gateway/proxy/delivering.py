@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote
 
@@ -18,8 +19,8 @@ from gateway.fhir import tree
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.tree import Element
 from gateway.oauth.token import Token
-from gateway.outbox.entry import Entry, RawLines, Request, Response
-from gateway.outbox.qualifying import searchable
+from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
+from gateway.outbox.qualifying import BY_ID, SETTLE, searchable
 from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
 from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
@@ -41,10 +42,15 @@ _MOST_MATCHES: Final = 2
 # What the caller may be told of the answer.
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _WAITED_OUT: Final = frozenset((429, 503))
+_UNKNOWN_STATUSES: Final = frozenset((500, 502, 504))
 _GONE: Final = frozenset((404, 410))
+# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
+_SPECIAL: Final = re.compile(r"[\\,|$]")
 # These come from somebody between here and the platform (RFC 9110, RFC 6585).
 _IN_BETWEEN: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+# Nobody has asked for a pause: the error's own is for callers.
+_UNREACHED: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
 # A credential's own trouble; what goes out with another one may fare better.
 _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
@@ -73,9 +79,9 @@ class Deliverer:
     async def send(self, entry: Entry, request: Request) -> Result:
         """One attempt. Never raises but on cancel."""
         try:
-            return await self._send(request)
+            return _patient(entry, request, await self._send(request))
         except GatewayError as error:
-            return _failure(error)
+            return _patient(entry, request, _failure(error))
         except Exception as error:
             # Its text could quote the request.
             _log.error("a queued write could not be sent: %s", type(error).__name__)
@@ -160,9 +166,12 @@ class Deliverer:
             return Finding(Found.NO)
         return Finding(Found.YES, _as_found(result, 200))
 
-    async def _search(self, request: Request, sent: Element, identifier: str) -> Finding | Failure:
+    async def _search(
+        self, request: Request, sent: Element, identifier: tuple[str, str]
+    ) -> Finding | Failure:
         kind = tree.first(sent, "resourceType")
-        query = f"identifier={quote(identifier, safe='')}&_count={_MOST_MATCHES}"
+        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
+        query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
         try:
             result = await _result(answer, request)
@@ -187,7 +196,9 @@ class Deliverer:
         return await self._route.asking.get(suffix, request.credential, request.request_id)
 
 
-def _judged(bundle: Element, matches: list[Element], sent: Element, identifier: str) -> Finding:
+def _judged(
+    bundle: Element, matches: list[Element], sent: Element, identifier: tuple[str, str]
+) -> Finding:
     """Only the very same content is taken for it: two results may share an order's number."""
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
@@ -303,7 +314,25 @@ def _unpacked(body: bytes) -> bytes | None:
 def _failure(error: GatewayError) -> Failure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
     everybody = error.reason not in _OF_CREDENTIAL
-    return Failure(effect, error.reason.code, error.retry_after, everybody=everybody)
+    asked = None if error.reason in _UNREACHED else error.retry_after
+    return Failure(effect, error.reason.code, asked, everybody=everybody)
+
+
+def _patient(entry: Entry, request: Request, result: Result) -> Result:
+    """The result, with a pause where the platform has to find what it may have done.
+
+    A condition is a search: it may not see what an attempt has just written, or still writes.
+    """
+    if entry.recovery is not Recovery.REPEAT or request.interaction in BY_ID:
+        return result
+    if isinstance(result, Failure):
+        known = result.effect is Effect.NONE
+        return result if known else replace(result, retry_after=SETTLE)
+    if result.status in _UNKNOWN_STATUSES:
+        cause = errors.UPSTREAM_FAILED.code
+        everybody = result.status != 500
+        return Failure(Effect.UNKNOWN, cause, SETTLE, everybody=everybody)
+    return result
 
 
 def _has_type(request: Request) -> bool:
@@ -314,14 +343,22 @@ def _has_type(request: Request) -> bool:
 class CurrentDeliverer:
     """Delivers by whatever deliverer is the newest when an attempt begins.
 
-    `hold` gives it and keeps its way open until what it returns with it is called.
+    `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
+    whether what happens can be recorded: without that nothing is sent.
     """
 
-    def __init__(self, hold: Callable[[], tuple[Deliverer, Callable[[], None]]]) -> None:
+    def __init__(
+        self,
+        hold: Callable[[], tuple[Deliverer, Callable[[], None]]],
+        audited: Callable[[], bool],
+    ) -> None:
         self._hold = hold
+        self._audited = audited
 
     async def send(self, entry: Entry, request: Request) -> Result:
         """As `Deliverer.send`."""
+        if not self._audited():
+            return Failure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
         deliverer, let_go = self._hold()
         try:
             return await deliverer.send(entry, request)

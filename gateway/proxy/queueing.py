@@ -7,6 +7,7 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.writing import write
 from gateway.outbox.entry import Draft, Entry, RawLines, Recovery, Request
 from gateway.outbox.qualifying import (
+    BY_ID,
+    SETTLE,
     WRITES,
     Judgement,
     Write,
@@ -41,6 +44,8 @@ from gateway.proxy.headers import RequestHeader
 from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
+_log = logging.getLogger(__name__)
+
 OWN_PATH: Final = "/_outbox"
 # The platform or the SSO is out of reach, and nothing was delivered.
 _UNDELIVERED: Final = frozenset(
@@ -53,8 +58,6 @@ _UNDELIVERED: Final = frozenset(
 _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
-# A platform that may have the write is asked for it after that many seconds: its search lags.
-_SETTLE: Final = 10.0
 _RETRY_AFTER: Final = 60.0
 # Judging more than this at once would hold up the event loop.
 _INLINE: Final = 64 * 1024
@@ -222,7 +225,7 @@ class Queueing:
             recovery=judgement.recovery,
             doubt=unknown,
             cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
-            delay=_SETTLE if unknown else 0.0,
+            delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
         )
         try:
             entry = await self._outbox.put(draft)
@@ -231,6 +234,7 @@ class Queueing:
             raise error if unknown else _not_taken("the outbox is full") from None
         except OutboxUnavailable:
             raise error from None
+        _log.info("kept in the outbox as %s (request %s)", entry.id, asked.exchange.request_id)
         return _accepted(entry, base, self._reader(asked))
 
     def _base(self, asked: Asked) -> str:
@@ -276,6 +280,11 @@ def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool
         return True
     prefer = header.values.get(b"prefer")
     return prefer is not None and asks_async(prefer)
+
+
+def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
+    """Whether the platform has to find it, also by a condition of the write's own."""
+    return judgement.recovery is Recovery.ASK or what.code not in BY_ID
 
 
 async def _judged(asked: Asked) -> Judgement | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -186,6 +188,43 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
     facts = await Status(sources, traffic).facts("en")
     assert facts["care"]["reason"] == reason
     assert facts["outbox"] == entries
+
+
+async def test_queued_writes_are_shown_without_what_they_hold(
+    platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """A write that waits is counted on the page; its patient, body and caller's key are not."""
+    platform.answer(platform_answers.outcome(503))
+    sections: dict[str, Any] = {
+        "outbox": {
+            "enabled": True,
+            "url": f"sqlite:///{tmp_path / 'outbox.db'}",
+            "encryption_key": base64.urlsafe_b64encode(b"planted-" * 4).decode(),
+        },
+        "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
+    }
+    async with running(platform.url, sso.token_url, **sections) as gateway:
+        await come_to_have_a_token(gateway)
+        body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(
+                f"{gateway.url}/Patient/{PATIENT_ID}",
+                data=json.dumps(body),
+                headers={"Content-Type": "application/fhir+json", "X-Api-Key": "planted-api-key"},
+            ) as answer,
+        ):
+            assert answer.status == 202
+        facts = await facts_of(gateway)
+        while sum(facts["outbox"]["entries"].values()) != 1:
+            facts = await facts_of(gateway)
+        _, html = await get(f"{gateway.admin_url}/status")
+    assert facts["outbox"]["oldest_seconds"] >= 0
+    assert "writes wait" in html
+    for shown in (html, str(facts)):
+        assert "planted" not in shown
+        assert sections["outbox"]["encryption_key"] not in shown
+        assert PATIENT_ID not in shown
 
 
 async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:

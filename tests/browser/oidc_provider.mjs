@@ -47,6 +47,7 @@ const configuration = {
     devInteractions: { enabled: true },
     revocation: { enabled: true },
   },
+  enabledJWA: { clientAuthSigningAlgValues: ['RS384', 'ES384'] },
   // Its own one talks to no address that is private, and here all are.
   fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
   clientAuthMethods: ['none', 'client_secret_post', 'client_secret_basic', 'private_key_jwt'],

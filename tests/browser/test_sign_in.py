@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+import pytest
+from joserfc.jwk import ECKey
 
 from gateway.sandbox import Sandbox
 from tests.browser.conftest import Person, Sso
@@ -77,21 +81,34 @@ async def test_tabs_and_the_back_button(person: Person) -> None:
         assert await person.run("document.body.innerText.includes('dr.karimova')")
 
 
-async def test_a_certified_provider(person: Person, certified_sso: Sso) -> None:
+@pytest.mark.parametrize("by_key", [False, True], ids=["public client", "private_key_jwt"])
+async def test_a_certified_provider(
+    person: Person, certified_sso: Sso, tmp_path: Path, by_key: bool
+) -> None:
     """At oidc-provider: signed in, read, renewed with rotation, signed out; no token in sight."""
+    key = ECKey.generate_key("P-384", {"use": "sig", "alg": "ES384"}, auto_kid=True)
+    file = tmp_path / "key.pem"
+    file.write_bytes(key.as_pem(private=True))
+    web: dict[str, Any] = {}
+    login: dict[str, Any] = {"scope": "openid"}
+    if by_key:
+        web["token_endpoint_auth_method"] = "private_key_jwt"
+        web["token_endpoint_auth_signing_alg"] = "ES384"
+        web["jwks"] = {"keys": [key.as_dict(private=False)]}
+        login |= {"auth_method": "private_key_jwt", "private_key_file": str(file)}
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     client = {"id": "hospital-17", "secret": CLIENT_SECRET}
     redirect_uri = f"{base}/auth/callback"
     async with (
-        certified_sso(redirectUri=redirect_uri, client=client, lifetime=2) as issuer,
+        certified_sso(redirectUri=redirect_uri, client=client, lifetime=2, web=web) as issuer,
         Platform() as platform,
         program(free_port()) as page,
         stage(
             platform.url,
             f"{issuer}/token",
             issuer,
-            login={"scope": "openid", "cors_origins": [page]},
+            login={**login, "cors_origins": [page]},
             port=port,
         ) as scene,
     ):

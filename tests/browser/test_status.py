@@ -27,6 +27,8 @@ SHOOTS = os.environ.get("DHP_SCREENSHOTS") == "1"
 PATIENT_ID = "planted-patient-id"
 FAMILY = "planted-family-name"
 API_KEY = "planted-api-key"
+# For what comes within seconds unless it is broken.
+PATIENCE = 60.0
 SERIOUS = {"serious", "critical"}
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 375, "height": 812}
@@ -105,8 +107,9 @@ def words(key: str, language: str = "en") -> str:
 async def changed(person: Person, script: str) -> None:
     """Wait until a script comes to something else."""
     before = await person.run(script)
-    while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while await person.run(script) == before:  # noqa: ASYNC110 - asks a browser
+            await asyncio.sleep(0.05)
 
 
 async def no_complaints(person: Person) -> None:
@@ -185,13 +188,26 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
 
 
 async def test_the_countdown_runs_between_the_events(person: Person) -> None:
-    """The token's time goes down by itself, and what the reader has opened stays open."""
+    """The token's time goes down by itself, also while no event comes."""
+    async with on_duty() as duty:
+        await person.do("open", url=duty.page)
+        await person.do("hold", pattern="**/status/events**")
+        await person.do("open", url=duty.page)
+        await changed(person, "document.querySelector('#glance [data-seconds]').textContent")
+
+
+async def test_what_is_open_stays_open(person: Person) -> None:
+    """A reload changes the settings on the open page without closing them or moving the focus."""
     async with on_duty() as duty:
         await person.do("open", url=duty.page)
         await person.do("click", selector="summary")
-        await changed(person, "document.querySelector('#glance [data-seconds]').textContent")
+        await person.run("document.querySelector('#tokens-rows').focus()")
+        settings = duty.gateway.settings
+        limits = settings.limits.model_copy(update={"max_headers": 123})
+        await duty.gateway.gateway.reload(settings.model_copy(update={"limits": limits}))
+        await person.do("wait", selector="#settings tr", text="limits.max_headers123")
         await changed(person, "document.querySelector('#about').textContent")
-        assert await person.run("document.querySelector('details').open") is True
+        assert await person.run("document.activeElement.id") == "tokens-rows"
 
 
 async def test_a_gateway_that_is_gone_is_not_said_to_be_well(person: Person) -> None:
@@ -214,6 +230,17 @@ async def test_more_open_pages_than_streams_are_live_too(person: Person) -> None
         await person.do("open", url=duty.page)
         await duty.request("Patient?_count=5", "planted-wrong-key")
         await person.do("wait", selector="#reasons", text="caller-unknown")
+
+
+async def test_a_proxy_that_holds_events_back_does_no_harm(person: Person) -> None:
+    """Where a stream stays silent the page asks for the whole page from time to time."""
+    async with on_duty() as duty:
+        await person.do("open", url=duty.page)
+        await person.do("hold", pattern="**/status/events**")
+        await person.do("open", url=duty.page)
+        await duty.request("Patient?_count=5", "planted-wrong-key")
+        await person.do("wait", selector="#reasons", text="caller-unknown")
+        await no_complaints(person)
 
 
 async def test_nothing_of_a_patient_and_no_secret_reaches_the_browser(person: Person) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.doubles.gateway import CLIENT_SECRET
 from tests.doubles.platform import Platform, http
 from tests.doubles.sso import Answer, SeenRequest, token
 from tests.login.provider import Provider
-from tests.login.stage import Stage, free_port, stage
+from tests.login.stage import Stage, free_port, sandbox, stage
 from tests.store.redis_server import RedisServer, redis_server
 
 
@@ -151,6 +152,45 @@ async def test_the_ssos_own_sign_out_ends_the_session(person: Person, ward: Ward
         (logout,) = await scene.audit("logout")
         assert (logout["outcome"], logout["sessions"]) == ("sso", 1)
         assert await person.run(read(ward.base)) == 401
+
+
+async def test_at_the_sandbox_it_is_the_same(person: Person, server: RedisServer) -> None:
+    """With the refresh token in a cookie of the SSO, as the national one has it: tabs, restart."""
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    async with sandbox(token_lifetime=1) as platform, program(free_port()) as page:
+
+        def gateway() -> contextlib.AbstractAsyncContextManager[Stage]:
+            return stage(
+                platform.fhir_base_url,
+                platform.token_url,
+                platform.authorize_url,
+                login={"cors_origins": [page]},
+                port=port,
+                store={"url": server.url},
+            )
+
+        async def outlives_a_token() -> None:
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                for tab in (0, 1):
+                    assert await person.run(read(base, "/fhir/Patient?_count=1"), tab=tab) == 200
+
+        async with gateway():
+            for tab in (0, 1):
+                await person.do("open", tab=tab, url=f"{base}/fhir/Patient?_count={tab + 1}")
+            for tab in (1, 0):
+                await person.do("fill", tab=tab, selector="#username", value="dr.karimova")
+                await person.do("click", tab=tab, selector="button[value=allow]")
+                landed = await person.do("arrive", tab=tab, url=f"{base}/fhir/Patient?")
+                assert '"searchset"' in landed["text"]
+            for tab in (0, 1):
+                await person.do("open", tab=tab, url=page)
+            await outlives_a_token()
+        async with gateway():
+            await outlives_a_token()
+            assert (await person.run(sign_out(base), tab=1))["signed_in"] is False
+            assert await person.run(read(base)) == 401
 
 
 # All that a page may keep, in the words of the browser.

@@ -66,6 +66,11 @@ const commands = {
     return { url: page(tab).url() };
   },
   run: async ({ tab, script }) => ({ value: await page(tab).evaluate(script) }),
+  // A proxy in between that answers nothing of what fits the pattern.
+  hold: async ({ tab, pattern }) => {
+    await page(tab).route(pattern, () => {});
+    return {};
+  },
   // How the reader looks at the page: the window in CSS pixels, and light or dark.
   look: async ({ tab, width, height, scheme }) => {
     await page(tab).setViewportSize({ width, height });

@@ -47,11 +47,15 @@ class Ward:
         }
 
     async def examine(self, *options: str) -> tuple[int, str]:
-        """The exit code and what was printed."""
+        """The doctor's exit code and what was printed."""
+        return await self.run("doctor", *options)
+
+    async def run(self, command: str, *options: str) -> tuple[int, str]:
+        """A command's exit code and what was printed."""
         file = self.folder / "settings.yaml"
         file.write_text(yaml.safe_dump(self.settings))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "doctor", "--config", str(file), *options),
+            *(sys.executable, "-m", "gateway", command, "--config", str(file), *options),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -14,6 +14,11 @@ BASE: dict[str, Any] = {
     "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}
 }
 CALLER = {"name": "lab", "api_key_file": "/run/k"}
+LOGIN: dict[str, Any] = {
+    "enabled": True,
+    "client_id": "a",
+    "redirect_uri": "https://x/auth/callback",
+}
 
 
 def findings(settings: dict[str, Any]) -> dict[str, str]:
@@ -34,6 +39,8 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
         {"platform": {"fhir_base_url": "http://10.0.0.1", "allow_plaintext": True}},
         {"platform": {"fhir_base_url": "http://localhost:1/fhir"}},
         {"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/auth/callback"}},
+        {"login": {"enabled": True, "client_id": "a", "client_secret": "b",
+                   "redirect_uri": "https://x/behind/auth/callback"}},
         {"audit": {"sink": "file", "path": "/x"}},
         {"listen": {"base_path": "/auth"}},
         {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
@@ -133,12 +140,17 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
         ({"login": {"enabled": True, "client_id": "a",
                     "redirect_uri": "http://gateway.clinic.uz/auth/callback"}},
          "login.redirect_uri"),
-        ({"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/auth/callback"},
-          "workers": 2}, "workers"),
+        ({"login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/callback"}},
+         "login.redirect_uri"),
+        ({"login": LOGIN | {"auth_method": "private_key_jwt"}}, "login.private_key_file"),
+        ({"login": LOGIN | {"private_key_file": "/k"}}, "login.private_key_file"),
+        ({"login": LOGIN | {"auth_method": "private_key_jwt", "private_key_file": "/k",
+                            "client_secret_file": "/s"}}, "login.client_secret_file"),
+        ({"login": LOGIN, "workers": 2}, "workers"),
         (
             {
                 "listen": {"base_path": "/auth/fhir"},
-                "login": {"enabled": True, "client_id": "a", "redirect_uri": "https://x/c"},
+                "login": LOGIN,
             },
             "listen.base_path",
         ),

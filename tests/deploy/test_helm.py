@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,14 @@ def test_somebody_must_be_allowed_to_call(tmp_path: Path) -> None:
     login = {"login": {"enabled": True}, "store": {"url": "redis://redis/0"}}
     for other in ({"listen": {"allow_anonymous": True}}, login):
         render(tmp_path, settings={"callers": [], **other})
+
+
+def test_the_values_of_the_documentation_are_taken(tmp_path: Path) -> None:
+    """The page's values are complete, by the chart's schema and for the gateway itself."""
+    page = (tools.PROJECT / "docs/installation.md").read_text()
+    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    chart = render(tmp_path, **yaml.safe_load(textwrap.dedent(block)))
+    assert [caller.name for caller in chart.settings(tmp_path).callers] == ["his"]
 
 
 OUTBOX = {"outbox": {"enabled": True, "encryption_key_file": "/run/secrets/dhp/outbox_key"}}

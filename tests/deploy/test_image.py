@@ -209,6 +209,34 @@ def test_it_says_what_it_is(image: Image) -> None:
     assert set(image.config["ExposedPorts"]) == {"8080/tcp", "9090/tcp"}
 
 
+def test_the_sandbox_runs_in_it(image: Image, tmp_path: Path) -> None:
+    """The embedded platform comes along, for a trial with nothing but the image."""
+    address, output = free_address(), tmp_path / "output"
+    command = image.command("sandbox", "--platform-only", "--port", address.partition(":")[2])
+    with output.open("w") as log, image.start(command, {}, stdout=log, stderr=log) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while "Ctrl-C ends it." not in output.read_text():
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.1)
+            platform = http.client.HTTPConnection(address)
+            with contextlib.closing(platform):
+                platform.request("GET", "/fhir/Patient")
+                # Nobody has given it a token.
+                assert platform.getresponse().status == 401
+        finally:
+            process.kill()
+
+
+def test_volumes_belong_to_its_user(image: Image) -> None:
+    """A new volume for audit files or an outbox takes its owner and mode from the image."""
+    for folder in ("var/log/dhp-gateway", "var/lib/dhp-gateway"):
+        found = (image.root / folder).stat()
+        assert f"{found.st_uid}:{found.st_gid}" == image.config["User"]
+        assert found.st_mode & 0o777 == 0o700
+
+
 def test_nothing_of_the_build_is_left(image: Image) -> None:
     """No build folder, pip, package cache or build secret is in the image."""
     installed = {path.name for path in (image.root / "opt/dhp-gateway").rglob("*")}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gateway import __version__
 from gateway.config import SettingsError, load
 from tests.deploy import tools
 from tests.deploy.manifests import Manifests, containers, peers, port_of
@@ -94,6 +95,11 @@ def test_no_service_becomes_a_setting(each: Manifests, tmp_path: Path) -> None:
     each.settings(tmp_path)
     with pytest.raises(SettingsError):
         load(tmp_path / "gateway.yaml", {"DHP_GATEWAY_PORT": "tcp://10.0.0.1:80"})
+
+
+def test_the_image_is_of_this_version(each: Manifests) -> None:
+    """The gateway's image has this version's tag, never the newest there is."""
+    assert each.gateway["image"].rpartition(":")[2] == __version__
 
 
 def test_nothing_talks_to_the_api(each: Manifests) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,12 @@ def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
     problems = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
     assert problems.count("\n") <= 2
     assert "dhp_client_secret" in problems
+
+
+def test_the_documentation_names_this_version() -> None:
+    """Commands of the page can be copied: files and images in them are this version's."""
+    page = (tools.PROJECT / "docs/installation.md").read_text()
+    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", page)) == {__version__}
 
 
 def test_the_secret_is_for_root_only(installed: Path) -> None:

@@ -65,8 +65,8 @@ def series_in(expression: str) -> set[str]:
 
 
 @pytest.fixture
-async def scraped() -> dict[str, set[str]]:
-    """The series of a gateway that has served a request, each with its labels."""
+async def exposition() -> str:
+    """The metrics of a gateway that has served a request."""
     async with (
         Platform() as platform,
         Sso() as sso,
@@ -76,13 +76,18 @@ async def scraped() -> dict[str, set[str]]:
         async with session.get(f"{it.url}/Patient/1") as answer:
             assert answer.status == 200
         async with session.get(f"{it.admin_url}/metrics") as answer:
-            text = await answer.text()
+            return await answer.text()
+
+
+@pytest.fixture
+def scraped(exposition: str) -> dict[str, set[str]]:
+    """The series of a gateway that has served a request, each with its labels."""
     found = defaultdict(set)
-    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.MULTILINE):
         suffixes = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
         for suffix in suffixes:
             found[name + suffix] = set()
-    for name, labels in re.findall(r"^([a-z]\w*)(?:\{(.*)\})? ", text, re.MULTILINE):
+    for name, labels in re.findall(r"^([a-z]\w*)(?:\{(.*)\})? ", exposition, re.MULTILINE):
         found[name] |= set(re.findall(r'(\w+)="', labels))
     return found
 
@@ -151,7 +156,20 @@ def test_an_alert_that_cannot_fire_is_noticed(promtool: str, tmp_path: Path) -> 
     assert set(re.findall(r'alertname="(\w+)"', complaints)) == ALERTS.keys()
 
 
-async def test_every_series_that_is_named_exists(scraped: dict[str, set[str]]) -> None:
+def test_prometheus_likes_the_metrics(promtool: str, exposition: str) -> None:
+    """promtool finds names, units, types and help texts as they should be."""
+    assert tools.output_of([promtool, "check", "metrics"], exposition) == ""
+
+
+@pytest.mark.parametrize(
+    "rule", list(prometheus.rules()), ids=lambda rule: rule.get("alert") or rule["record"]
+)
+def test_labels_of_an_installation_stay(rule: prometheus.Rule) -> None:
+    """Rules name the labels that go, so that a site or pod that a scrape adds reaches the alert."""
+    assert not re.search(r"\bby\b", rule["expr"])
+
+
+def test_every_series_that_is_named_exists(scraped: dict[str, set[str]]) -> None:
     """What rules and dashboards name is a metric of the gateway or recorded by a rule."""
     recorded = {rule["record"] for rule in prometheus.rules() if "record" in rule}
     named = set[str]().union(*map(series_in, expressions()))
@@ -159,13 +177,13 @@ async def test_every_series_that_is_named_exists(scraped: dict[str, set[str]]) -
     assert named - recorded - NOT_THE_GATEWAYS <= scraped.keys()
 
 
-async def test_every_recorded_series_is_used() -> None:
+def test_every_recorded_series_is_used() -> None:
     """Nothing is recorded that neither an alert nor a dashboard asks for."""
     recorded = {rule["record"] for rule in prometheus.rules() if "record" in rule}
     assert recorded <= set[str]().union(*map(series_in, expressions()))
 
 
-async def test_every_label_that_is_asked_for_exists(scraped: dict[str, set[str]]) -> None:
+def test_every_label_that_is_asked_for_exists(scraped: dict[str, set[str]]) -> None:
     """Labels in matchers are those of the metric, or those that Prometheus adds."""
     for expression in expressions():
         for name, matchers in re.findall(r"\b(dhp_gateway_\w+)\{([^}]*)\}", expression):

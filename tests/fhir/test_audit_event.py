@@ -150,6 +150,8 @@ def test_a_query_names_parameters_without_values() -> None:
             "110114", "110122", "error")),
         ({"event": "login", "user": "aziza"}, "110114", "110122", "success"),
         ({"event": "logout", "user": "aziza"}, "110114", "110123", "success"),
+        ({"event": "logout", "outcome": "sso"}, "110114", "110123", "success"),
+        ({"event": "logout", "outcome": "refused"}, "110114", "110123", "success"),
     ],
 )  # fmt: skip
 def test_other_events_have_dicom_codes(

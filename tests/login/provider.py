@@ -24,14 +24,18 @@ _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
 
 
 class Provider(Sso):
-    """An SSO; with `openid` it says so of itself and has keys."""
+    """An SSO; with `openid` it says so of itself and has keys.
+
+    `says` is added to its document; `page` is its answer to who wants to sign in.
+    """
 
     def __init__(self, *, openid: bool = False, names_issuer: bool = False) -> None:
         super().__init__()
         self.openid = openid
         self.names_issuer = names_issuer
         self.keys = [_KEY]
-        self.revoking_at: str | None = None
+        self.says: dict[str, Any] = {}
+        self.page: Answer | None = None
         self.user_requests: list[SeenRequest] = []
         self.revocations: list[SeenRequest] = []
         self.revoking: Answer = status(200)
@@ -60,8 +64,8 @@ class Provider(Sso):
         if request.target == "/revoke":
             self.revocations.append(request)
             return self.revoking
-        if request.target.startswith("/found/authorize?"):
-            return self._agreed(dict(parse_qsl(urlsplit(request.target).query)))
+        if "response_type=code" in request.target:
+            return self.page or self._agreed(dict(parse_qsl(urlsplit(request.target).query)))
         if request.form.get("grant_type") == "client_credentials":
             return super().answer_to(request)
         self.user_requests.append(request)
@@ -73,8 +77,10 @@ class Provider(Sso):
             "authorization_endpoint": f"{self.issuer}/found/authorize",
             "jwks_uri": f"{self.issuer}/jwks",
             "end_session_endpoint": f"{self.issuer}/bye",
-            "revocation_endpoint": f"{self.revoking_at or self.issuer}/revoke",
+            "token_endpoint": self.token_url,
+            "revocation_endpoint": f"{self.issuer}/revoke",
             "authorization_response_iss_parameter_supported": self.names_issuer,
+            **self.says,
         }
 
     def _agreed(self, asked: dict[str, str]) -> Answer:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote, urlencode
 
@@ -118,6 +122,31 @@ async def test_verifiers_and_states_are_new_each_time(victim: Browser) -> None:
     asked = [(await victim.begin()).query for _ in range(4)]
     assert len({each["state"] for each in asked}) == 4
     assert len({each["code_challenge"] for each in asked}) == 4
+
+
+async def test_every_code_is_bound_to_its_sign_in(silent: tuple[Provider, Stage]) -> None:
+    """The verifier that redeems a code is the one whose S256 challenge began its sign-in."""
+    sso, scene = silent
+    browser = await scene.browser()
+    for number in range(2):
+        begun = await browser.begin()
+        own = begun.set_cookies[0].partition(";")[0]
+        assert (await browser.open(back(begun), Cookie=own)).status == 302
+        assert begun.query["code_challenge_method"] == "S256"
+        verifier = sso.user_requests[number].form["code_verifier"]
+        hashed = hashlib.sha256(verifier.encode()).digest()
+        challenge = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+        assert begun.query["code_challenge"] == challenge
+
+
+async def test_pkce_downgrade(victim: Browser) -> None:
+    """Who takes the challenge out of the address signs nobody in by the code that comes of it."""
+    begun = await victim.begin()
+    weakened = re.sub(r"&code_challenge(_method)?=[^&]+", "", begun.location)
+    assert weakened != begun.location
+    link = await victim.agree(dataclasses.replace(begun, headers={"Location": weakened}))
+    assert (await victim.open(link)).status == 502
+    assert "dhp-session" not in victim.cookies()
 
 
 async def test_session_fixation(victim: Browser, attacker: Browser) -> None:
@@ -275,6 +304,24 @@ async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, 
     for each in (*begun.set_cookies, *landed.set_cookies):
         assert each.startswith("__Host-")
         assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(each.split("; "))
+
+
+async def test_a_cookie_without_the_prefix_is_none(silent: tuple[Provider, Stage]) -> None:
+    """Behind https a cookie that a neighbouring host could have planted is not looked at."""
+    _, scene = silent
+    browser = await scene.browser()
+    begun = await browser.begin()
+    own = begun.set_cookies[0].partition(";")[0]
+    assert (await browser.open(back(begun), Cookie=own.removeprefix("__Host-"))).status == 400
+    begun = await browser.begin()
+    own = begun.set_cookies[0].partition(";")[0]
+    landed = await browser.open(back(begun), Cookie=own)
+    session = landed.set_cookies[0].partition(";")[0]
+    assert (await browser.get("/fhir/Patient/1", Cookie=session)).status == 200
+    planted = session.removeprefix("__Host-")
+    assert (await browser.get("/fhir/Patient/1", Cookie=planted)).status == 401
+    both = f"{session}; {planted}x"
+    assert (await browser.get("/fhir/Patient/1", Cookie=both)).status == 200
 
 
 async def test_the_error_of_the_sso_is_never_reflected(scene: Stage) -> None:

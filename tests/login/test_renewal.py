@@ -61,15 +61,20 @@ class Bench:
         self.clock = FakeClock()
         self.sso = Endpoint(self.clock)
         self.ended: list[str] = []
+        self.orphans: list[Renewal] = []
         self.store = MemorySessions(self.clock)
         self.sessions = Sessions(self.store, Lifetimes(28800.0, 1800.0), "here", self.clock)
         self.tokens = UserTokens(
             Nobody(),  # type: ignore[arg-type]
             self.sso,  # type: ignore[arg-type]
             self.sessions,
-            RenewalManners(10.0, (), lambda _session, why: self.ended.append(why)),
+            RenewalManners(10.0, (), lambda _session, why: self.ended.append(why), self.let_go),
             self.clock,
         )
+
+    async def let_go(self, session: Session) -> None:
+        """What came too late."""
+        self.orphans.append(session.renewal)
 
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
         """Somebody signed in."""
@@ -140,6 +145,22 @@ async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
     bench.clock.now += 3
     assert await bench.tokens.obtain(credential) == made("t1", bench.clock)
     assert (session.ended, bench.ended) == (False, [])
+
+
+async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> None:
+    """Who signs out while a renewal is under way leaves no refresh token behind at the SSO."""
+    session, credential = await bench.session()
+    bench.sso.script.append("t1")
+    bench.sso.gate.clear()
+    bench.clock.now += LIFETIME
+    asked = asyncio.ensure_future(bench.tokens.obtain(credential))
+    await turn()
+    await bench.sessions.end(session)
+    bench.sso.gate.set()
+    with pytest.raises(GatewayError, match="caller-unauthenticated"):
+        await asked
+    await bench.tokens.finish()
+    assert bench.orphans == [Renewal(Secret("t1-refresh"))]
 
 
 @pytest.mark.parametrize("error", ["invalid_grant", "other"])

@@ -174,7 +174,8 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
     gateway, platform = hospital.gateway.url, hospital.gateway.settings.platform.fhir_base_url
     body = observation().replace(b"Patient/1", f"{gateway}/Patient/1".encode())
     hospital.line.cut()
-    reply = await hospital.ask("PUT", "/Observation/1", body, Prefer="respond-async")
+    fields = {"Prefer": "respond-async", "If_None_Exist": f"subject={gateway}/Patient/1"}
+    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
     answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
     location = ("Location", f"{platform}/Observation/1/_history/1")
     hospital.platform.answer(fhir(answer, 200, location))
@@ -182,6 +183,7 @@ async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
     entry = (await hospital.ended(reply.location)).json["entry"][0]
     sent = json.loads(hospital.platform.seen[0].body)
     assert sent["subject"]["reference"] == f"{platform}/Patient/1"
+    assert hospital.platform.seen[0].header("if-none-exist") == f"subject={platform}/Patient/1"
     assert entry["response"]["location"] == f"{gateway}/Observation/1/_history/1"
     assert entry["resource"]["subject"]["reference"] == f"{gateway}/Patient/1"
 

@@ -1,0 +1,193 @@
+"""What the doctor finds about the sign-in with a browser: the SSO's document, its page, the client.
+
+Nobody is signed in, and nothing stays: the page is asked for once, and a code that cannot exist is
+shown once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+
+from gateway import certificates
+from gateway.commands.findings import Finding, Side
+from gateway.commands.ways import way_to
+from gateway.config import Settings
+from gateway.oauth.token_response import TokenRequestError, oauth_error_of
+from gateway.secret import Secret
+from gateway.wiring import StartError
+
+if TYPE_CHECKING:
+    from gateway.oauth.openid import Provider
+
+_DISCOVERY: Final = "login discovery"
+_PAGE: Final = "login page"
+_CLIENT: Final = "login client"
+# 64 characters, of which nothing depends.
+_VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
+
+
+async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Finding]:
+    """All findings about the sign-in, none while it is not enabled."""
+    if not settings.login.enabled:
+        return
+    reached = sso_reached
+    if _origin(settings.sso.authorize_url or "") != _origin(settings.sso.token_url):
+        findings = [each async for each in _way(settings)]
+        for each in findings:
+            yield each
+        reached = all(each.state != "failed" for each in findings)
+    if not reached:
+        for check in (_DISCOVERY, _PAGE, _CLIENT):
+            yield Finding(check, "skipped", "needs the way to the SSO")
+        return
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        async for finding in _conversation(settings, session, sso_reached=sso_reached):
+            yield finding
+
+
+async def _way(settings: Settings) -> AsyncIterator[Finding]:
+    sso = settings.sso
+    url = sso.authorize_url or ""
+    trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
+    side = Side("SSO page", url, "sso.authorize_url", trust, sso.timeout)
+    async for finding in way_to(side, proxied=sso.proxy_url is not None):
+        yield finding
+
+
+async def _conversation(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    *,
+    sso_reached: bool,
+) -> AsyncIterator[Finding]:
+    # Takes time to import, and only who signs people in needs it.
+    from gateway.signing_in import openid_provider
+
+    try:
+        provider = openid_provider(settings, session)
+    except StartError as error:
+        yield Finding(_DISCOVERY, "failed", str(error), "Give a PEM file with CA certificates")
+        return
+    yield await _discovery(settings, provider)
+    metadata = await provider.metadata()
+    known = None if metadata is None else metadata.authorization_endpoint
+    yield await _page(settings, session, known)
+    if not sso_reached:
+        yield Finding(_CLIENT, "skipped", "needs the way to the SSO")
+        return
+    yield await _client(settings, session)
+
+
+async def _discovery(settings: Settings, provider: Provider) -> Finding:
+    from gateway.oauth.openid import is_of
+
+    strangers = []
+    async for issuer, document in provider.documents():
+        if is_of(issuer, document):
+            return _judged(settings, issuer, document)
+        strangers.append(issuer)
+    if strangers:
+        detail = f"what {strangers[0]} tells of itself is in the name of another issuer"
+        hint = "Set sso.authorize_url to the issuer's own address, as it names itself"
+        return Finding(_DISCOVERY, "failed", detail, hint)
+    detail = "the SSO publishes nothing of itself; sso.authorize_url is used as it is"
+    return Finding(_DISCOVERY, "skipped", detail)
+
+
+def _judged(settings: Settings, issuer: str, document: Mapping[str, Any]) -> Finding:
+    methods = document.get("code_challenge_methods_supported", ["S256"])
+    if "S256" not in methods:
+        hint = "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
+        return Finding(_DISCOVERY, "failed", "the SSO does not know PKCE with S256", hint)
+    endpoint = document.get("token_endpoint")
+    if endpoint != settings.sso.token_url:
+        named = endpoint if isinstance(endpoint, str) and endpoint.isprintable() else "none"
+        hint = "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
+        return Finding(_DISCOVERY, "failed", f"{issuer} names the token endpoint {named}", hint)
+    return Finding(_DISCOVERY, "ok", f"{issuer} is an OpenID provider")
+
+
+async def _page(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    endpoint: str | None,
+) -> Finding:
+    """Whether the SSO would let this client begin, with this redirect URI."""
+    from gateway.signing_in import login_client
+
+    client = login_client(settings)
+    nonce = "doctor" if client.is_openid else None
+    url = client.address(endpoint, "doctor", nonce, _VERIFIER)
+    try:
+        tls = certificates.client_tls(url, settings.sso.ca_file, "sso.ca_file")
+        async with session.get(
+            url,
+            ssl=True if tls is None else tls,
+            proxy=settings.sso.proxy_url,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
+        ) as answer:
+            status, location = answer.status, answer.headers.get("Location", "")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        detail = f"no answer: {type(error).__name__}"
+        return Finding(_PAGE, "failed", detail, "Check sso.authorize_url")
+    refusal = _refusal(location, client.redirect_uri)
+    if refusal is not None:
+        hint = "Check login.scope; the SSO's operator can tell what this client may do"
+        return Finding(_PAGE, "failed", f"the SSO refuses the sign-in: {refusal}", hint)
+    if 400 <= status < 500:
+        detail = f"the SSO knows no such client or no such redirect_uri (status {status})"
+        hint = f"Register with it, letter for letter: {client.client_id}, {client.redirect_uri}"
+        return Finding(_PAGE, "failed", detail, hint)
+    if status >= 500:
+        return Finding(_PAGE, "failed", f"status {status}", "Check sso.authorize_url")
+    return Finding(_PAGE, "ok", f"the SSO lets people sign in for {client.redirect_uri}")
+
+
+def _refusal(location: str, redirect_uri: str) -> str | None:
+    """The error of an answer that goes back to us at once; a code of RFC 6749, or "other"."""
+    if not location.startswith(redirect_uri):
+        return None
+    named = parse_qs(urlsplit(location).query).get("error")
+    if named is None or named[0] in ("login_required", "interaction_required"):
+        return None
+    return oauth_error_of({"error": named[0]}) or "other"
+
+
+async def _client(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> Finding:
+    """Whether the SSO takes the client for who it is: it then refuses the code, not the client."""
+    from gateway.signing_in import user_endpoint
+
+    login = settings.login
+    try:
+        endpoint = user_endpoint(settings, session)
+        await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
+    except StartError as error:
+        return Finding(_CLIENT, "failed", str(error), "Mend the secret or key first")
+    except TokenRequestError as error:
+        if error.oauth_error == "invalid_grant":
+            return Finding(_CLIENT, "ok", "the SSO knows the client, and how it proves itself")
+        if error.kind == "refused":
+            told = error.oauth_error or f"status {error.status}"
+            hint = (
+                "Check login.client_id, its secret or key and auth_method with the SSO's operator"
+            )
+            return Finding(_CLIENT, "failed", f"the SSO refuses the client: {told}", hint)
+        return Finding(_CLIENT, "skipped", f"the SSO does not say: {error.cause}")
+    return Finding(_CLIENT, "skipped", "the SSO takes any code")
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc

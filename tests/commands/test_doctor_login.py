@@ -1,0 +1,126 @@
+"""The doctor about the sign-in with a browser: it names what would keep people from signing in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.test_doctor import Ward, platform  # noqa: F401 - a fixture
+from tests.doubles.platform import Platform
+from tests.doubles.processes import free_port
+from tests.doubles.sso import Answer, refusal, status
+from tests.login.provider import Provider
+
+BACK = "https://gateway.clinic.uz/auth/callback"
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Provider]:
+    """An OpenID provider which refuses the doctor's code, as it should."""
+    async with Provider(openid=True) as double:
+        double.user_tokens(refusal("invalid_grant"))
+        yield double
+
+
+@pytest.fixture
+def ward(tmp_path: Path, platform: Platform, sso: Provider) -> Ward:  # noqa: F811
+    """A set-up in which people can sign in."""
+    made = Ward(tmp_path, platform, sso)
+    made.settings["sso"]["authorize_url"] = sso.issuer
+    made.settings["login"] = {
+        "enabled": True,
+        "client_id": "hospital-web",
+        "redirect_uri": BACK,
+        "scope": "openid",
+    }
+    return made
+
+
+async def test_a_healthy_sign_in(ward: Ward, sso: Provider) -> None:
+    """Document, page and client are each told of; the page is asked for as people would."""
+    code, text = await ward.examine()
+    assert code == 0
+    assert f"ok      login discovery: {sso.issuer} is an OpenID provider" in text
+    assert f"ok      login page: the SSO lets people sign in for {BACK}" in text
+    assert "ok      login client: the SSO knows the client" in text
+    (asked,) = [seen for seen in sso.requests if "response_type=code" in seen.target]
+    assert "code_challenge_method=S256" in asked.target
+    assert sso.user_requests[0].form["redirect_uri"] == BACK
+
+
+async def test_without_the_sign_in_nothing_is_asked(ward: Ward, sso: Provider) -> None:
+    """While the login is not enabled there is nothing to say about it."""
+    ward.settings["login"]["enabled"] = False
+    _, text = await ward.examine()
+    assert "login" not in text
+    assert sso.user_requests == []
+
+
+async def test_an_sso_that_publishes_nothing(ward: Ward, sso: Provider) -> None:
+    """That is no fault: the national SSO does not."""
+    sso.openid = False
+    code, text = await ward.examine()
+    assert code == 0
+    assert "skipped login discovery" in text
+    assert "ok      login page" in text
+
+
+def _to_callback(error: str) -> Answer:
+    return status(302, ("Location", f"{BACK}?error={error}&state=doctor"))
+
+
+@pytest.mark.parametrize(
+    ("says", "page", "token", "check", "words"),
+    [
+        ({"issuer": "https://evil.example"}, None, None, "login discovery", "another issuer"),
+        ({"token_endpoint": "https://x/t"}, None, None, "login discovery", "https://x/t"),
+        (
+            {"code_challenge_methods_supported": ["plain"]},
+            None,
+            None,
+            "login discovery",
+            "S256",
+        ),
+        ({}, status(400), None, "login page", f"hospital-web, {BACK}"),
+        ({}, status(503), None, "login page", "status 503"),
+        ({}, _to_callback("invalid_scope"), None, "login page", "invalid_scope"),
+        ({}, None, refusal("invalid_client", 401), "login client", "invalid_client"),
+    ],
+)
+async def test_what_keeps_people_from_signing_in(
+    *, ward: Ward, sso: Provider, says: Any, page: Any, token: Any, check: str, words: str
+) -> None:
+    """Each fault is one finding at its step, with what to do."""
+    sso.says.update(says)
+    sso.page = page
+    if token is not None:
+        sso.clear_user_tokens()
+        sso.user_tokens(token)
+    failed = await ward.failed()
+    assert list(failed) == [check]
+    assert words in failed[check]
+
+
+async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
+    """`check` and the doctor name the login's key file; nothing of it is shown."""
+    key = ward.folder / "key"
+    key.write_text("planted")
+    key.chmod(0o600)
+    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    failed = await ward.failed()
+    assert list(failed) == ["login client"]
+    assert "login.private_key_file" in failed["login client"]
+    assert "planted" not in failed["login client"]
+    code, text = await ward.run("check")
+    assert code == 2
+    assert "login.private_key_file" in text
+
+
+async def test_a_page_on_a_host_that_is_not_there(ward: Ward) -> None:
+    """Where the page is elsewhere, the way there is looked at too."""
+    ward.settings["sso"]["authorize_url"] = f"http://127.0.0.1:{free_port()}"
+    failed = await ward.failed()
+    assert list(failed) == ["SSO page TCP"]

@@ -1,0 +1,125 @@
+"""How the client that people sign in for proves to the SSO who it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from tests.doubles.platform import Platform, unauthorized
+from tests.doubles.sso import refusal, token
+from tests.login.provider import Provider, back, signed_in
+from tests.login.stage import CLIENT_ID, Browser, Stage, stage
+
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+@contextlib.asynccontextmanager
+async def ward(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
+    """A gateway whose login has these settings, between doubles."""
+    async with (
+        Provider(openid=True) as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, sso.issuer, login=login) as scene,
+    ):
+        yield sso, platform, scene
+
+
+async def live(browser: Browser, sso: Provider, platform: Platform) -> None:
+    """Somebody signs in, has a token renewed, and signs out."""
+    sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
+    assert (await signed_in(browser)).status == 302
+    platform.script(unauthorized())
+    assert (await browser.get("/fhir/Patient/1")).status == 200
+    assert (await browser.post("/auth/logout")).status == 200
+
+
+async def test_a_key_signs_every_request(tmp_path: Path) -> None:
+    """With private_key_jwt code, renewal and revocation carry an assertion each, PKCE as ever."""
+    key = ECKey.generate_key("P-384")
+    file = tmp_path / "key.pem"
+    file.write_bytes(key.as_pem(private=True))
+    async with ward(auth_method="private_key_jwt", private_key_file=str(file)) as (
+        sso,
+        platform,
+        scene,
+    ):
+        await live(await scene.browser(), sso, platform)
+        forms = [seen.form for seen in (*sso.user_requests, *sso.revocations)]
+        assert [form.get("grant_type") for form in forms] == [
+            "authorization_code",
+            "refresh_token",
+            None,
+        ]
+        assert len(forms[0]["code_verifier"]) >= 43
+        seen = set()
+        for form in forms:
+            assert "client_secret" not in form
+            assert form["client_assertion_type"] == JWT_BEARER
+            assertion = jwt.decode(form["client_assertion"], key, algorithms=["ES384"])
+            claims = assertion.claims
+            assert (claims["iss"], claims["sub"]) == (CLIENT_ID, CLIENT_ID)
+            assert claims["aud"] == sso.token_url
+            assert time.time() < claims["exp"] <= time.time() + 300
+            seen.add(claims["jti"])
+        assert len(seen) == 3
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{scene.gateway.admin_url}/.well-known/jwks.json") as answer,
+        ):
+            (published,) = json.loads(await answer.text())["keys"]
+        assert published["x"] == key.as_dict(private=False)["x"]
+        assert "d" not in published
+
+
+async def test_a_secret_may_go_in_the_header() -> None:
+    """With client_secret_basic it is nowhere else."""
+    async with ward(auth_method="client_secret_basic", client_secret="s3cret:ü") as (
+        sso,
+        platform,
+        scene,
+    ):
+        await live(await scene.browser(), sso, platform)
+        for seen in (*sso.user_requests, *sso.revocations):
+            assert seen.basic == (CLIENT_ID, "s3cret:ü")
+            assert "client_secret" not in seen.form
+
+
+async def test_a_public_client_shows_its_name_only() -> None:
+    """Without secret and key every request has the client's id, the code its verifier."""
+    async with ward() as (sso, platform, scene):
+        await live(await scene.browser(), sso, platform)
+        for seen in (*sso.user_requests, *sso.revocations):
+            assert seen.form["client_id"] == CLIENT_ID
+            assert "Authorization" not in seen.headers
+            assert not {"client_secret", "client_assertion"} & seen.form.keys()
+
+
+@pytest.mark.parametrize(
+    ("answers", "shown", "expected"),
+    [
+        ([refusal("invalid_client", 401), token("first")], ["new", "old"], 302),
+        ([token("first")], ["new"], 302),
+        ([refusal("invalid_grant")], ["new"], 502),
+        ([refusal("invalid_client", 401)] * 2, ["new", "old"], 502),
+    ],
+)
+async def test_two_secrets_while_the_sso_exchanges_them(
+    tmp_path: Path, answers: list[Any], shown: list[str], expected: int
+) -> None:
+    """Where the SSO does not know the client by the new one, the old one is shown for the code."""
+    file = tmp_path / "secret"
+    file.write_text("new\nold\n")
+    async with ward(client_secret_file=str(file)) as (sso, _, scene):
+        sso.user_tokens(*answers)
+        browser = await scene.browser()
+        assert (await browser.open(back(await browser.begin()))).status == expected
+        assert [seen.form["client_secret"] for seen in sso.user_requests] == shown

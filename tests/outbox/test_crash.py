@@ -1,0 +1,148 @@
+"""What is left after a kill, and after the disk's last write was torn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.outbox.entry import Entry
+from gateway.outbox.sql_store import SqlStore
+from tests.outbox.child import kill, lines_of, start
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+
+# A test that fails names the numbers it was made with.
+SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(4)]
+
+
+async def all_whole(store: SqlStore) -> dict[str, str]:
+    """Every entry there is, all of which can be read: id and request id."""
+    found = {}
+    for entry in await store.entries(limit=100_000):
+        request = await store.request(entry.id)
+        assert request is not None
+        found[entry.id] = request.request_id
+    return found
+
+
+@pytest.mark.parametrize("wanted", [1, 7, 40])
+async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) -> None:
+    """A process that is killed while it writes loses nothing that it had said was kept."""
+    acknowledged: dict[str, str] = {}
+    for _ in range(2):
+        process = await start("write", place.url)
+        said = 0
+        async for entry_id, request_id in lines_of(process):
+            acknowledged[entry_id] = request_id
+            said += 1
+            if said == wanted:
+                process.kill()
+        await kill(process)
+    async with opened(place) as store:
+        found = await all_whole(store)
+        assert acknowledged.items() <= found.items()
+        # It goes on, and numbers go on.
+        last = await store.put(draft("last"), ROOMY)
+        assert last.number == max(entry.number for entry in await store.entries(limit=100_000))
+
+
+async def test_what_was_acknowledged_survives_a_crash_of_the_server(
+    postgres_place: PostgresPlace,
+) -> None:
+    """PostgreSQL is stopped as by a crash and started again; the writer is told, and goes on."""
+    server = postgres_place.server
+    process = await start("write", postgres_place.url)
+    acknowledged = {}
+    async for entry_id, request_id in lines_of(process):
+        acknowledged[entry_id] = request_id
+        if len(acknowledged) == 20:
+            await asyncio.to_thread(server.stop)
+            break
+    await kill(process)
+    await asyncio.to_thread(server.start)
+    async with opened(postgres_place) as store:
+        assert acknowledged.items() <= (await all_whole(store)).items()
+
+
+async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Entry]]:
+    """Writes of all sizes, and how long the log was when each was acknowledged.
+
+    What is on the disk then is copied, as a power cut would leave it.
+    """
+    log = place.path.with_name(place.path.name + "-wal")
+    kept = []
+    async with opened(place) as store:
+        for number in range(25):
+            sized = write(str(number), body=bytes(100 + number * 997))
+            entry = await store.put(replace(draft(str(number), "P/a"), request=sized), ROOMY)
+            kept.append((log.stat().st_size, entry))
+        for file in place.files():
+            if not file.name.endswith("-shm"):
+                shutil.copy(file, copy / file.name)
+    return kept
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("torn", ["cut", "garbage", "zeros"])
+async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
+    sqlite_place: SqlitePlace, tmp_path: Path, seed: int, torn: str
+) -> None:
+    """With the log's end cut or spoilt anywhere, all that was acknowledged before is there."""
+    chance = random.Random(seed)  # noqa: S311 - a seed that a failed test can be repeated with
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    kept = await acknowledged_at(sqlite_place, copy)
+    size = kept[-1][0]
+    for round_ in range(6):
+        here = tmp_path / f"round{round_}"
+        shutil.copytree(copy, here)
+        at = chance.randrange(size)
+        with (here / "outbox.db-wal").open("r+b") as log:
+            log.truncate(at)
+            if torn != "cut":
+                log.seek(at)
+                rest = size - at
+                log.write(bytes(rest) if torn == "zeros" else os.urandom(rest))
+        survivors = SqlitePlace(here / "outbox.db")
+        async with opened(survivors) as store:
+            found = await all_whole(store)
+            for length, entry in kept:
+                assert (entry.id in found) == (length <= at)
+            await store.put(draft("new", "P/a"), ROOMY)
+        database = sqlite3.connect(survivors.path)
+        try:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        finally:
+            database.close()
+
+
+async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
+    """Write-ahead log, synchronous=FULL: each connection that writes has both."""
+    database = sqlite_place.database()
+    async with database.writing() as connection:
+        modes = {}
+        for pragma in ("journal_mode", "synchronous", "secure_delete"):
+            found = await connection.exec_driver_sql(f"PRAGMA {pragma}")
+            modes[pragma] = found.scalar_one()
+    await database.close()
+    assert modes == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+
+
+async def test_postgresql_commits_are_synced(postgres_place: PostgresPlace) -> None:
+    """Whatever the server's default is."""
+    watcher = await postgres_place.server.connect()
+    name = postgres_place.name
+    await watcher.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    await watcher.close()
+    database = postgres_place.database()
+    async with database.writing() as connection:
+        found = await connection.exec_driver_sql("SHOW synchronous_commit")
+        assert found.scalar_one() == "on"
+    await database.close()

@@ -1,0 +1,380 @@
+"""Random failures, crashes, restarts, retries and drops, checked against a model.
+
+Whatever happens: what is of one order takes effect in the order of arrival, nothing is lost, and
+nothing is done twice that must not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import deque
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.outbox.entry import (
+    BLOCKING,
+    NEEDS_A_PERSON,
+    Entry,
+    Recovery,
+    Request,
+    Response,
+    State,
+)
+from gateway.outbox.sealing import Cipher
+from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import NotPossible
+from tests.doubles.clock import FakeClock
+from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.places import KEY, SqlitePlace, Wall
+from tests.outbox.running import OPTIONS, Process, Running
+
+KINDS = {
+    "PUT": ("PUT", Recovery.REPEAT),
+    "DELETE": ("DELETE", Recovery.REPEAT),
+    "conditional create": ("POST", Recovery.REPEAT),
+    "create with identifier": ("POST", Recovery.ASK),
+    "create": ("POST", Recovery.PARK),
+}
+
+
+class Weather(Enum):
+    """What happens to one request on its way to the platform and back."""
+
+    FINE = "it arrives, and so does the answer"
+    DOWN = "no connection"
+    LOST = "it does not arrive, which nobody can tell"
+    ANSWER_LOST = "it has its effect, the answer is lost"
+    BROKEN = "500, without effect"
+    BROKEN_AFTER = "500, after the effect"
+    BUSY = "503"
+    HANGS = "no answer until somebody gives up; without effect"
+    HANGS_AFTER = "it has its effect, and no answer until somebody gives up"
+
+
+_EFFECTIVE = {Weather.FINE, Weather.ANSWER_LOST, Weather.BROKEN_AFTER, Weather.HANGS_AFTER}
+
+
+@dataclass
+class Known:
+    """What the model knows of an entry."""
+
+    entry: Entry
+    orders: frozenset[str]
+    kind: str
+    poisoned: bool
+    applied: int = 0
+    retries: int = 0
+    closed: bool = False
+
+
+@dataclass
+class ModelPlatform:
+    """A `Sender` to a platform that remembers every effect."""
+
+    known: dict[str, Known] = field(default_factory=dict)
+    weather: deque[Weather] = field(default_factory=deque)
+    effects: list[int] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    hanging: int = 0
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """One attempt."""
+        known = self.known[entry.id]
+        self._check_order(known)
+        weather = self.weather.popleft() if self.weather else Weather.FINE
+        if weather in (Weather.DOWN, Weather.BUSY):
+            return Failure(Effect.NONE, "upstream-unreachable")
+        if weather in _EFFECTIVE and not known.poisoned:
+            self._apply(known)
+        if weather in (Weather.HANGS, Weather.HANGS_AFTER):
+            self.hanging += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.hanging -= 1
+        if weather in (Weather.LOST, Weather.ANSWER_LOST):
+            return Failure(Effect.UNKNOWN, "upstream-timeout")
+        if weather in (Weather.BROKEN, Weather.BROKEN_AFTER):
+            return Response(500)
+        return Response(422) if known.poisoned else Response(200)
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """Whether it has it."""
+        known = self.known[entry.id]
+        weather = self.weather.popleft() if self.weather else Weather.FINE
+        if weather is not Weather.FINE:
+            return Failure(Effect.NONE, "upstream-unreachable")
+        if known.applied:
+            return Finding(Found.YES, Response(200, found=True))
+        return Finding(Found.NO)
+
+    def _check_order(self, known: Known) -> None:
+        number = known.entry.number
+        for other in self.known.values():
+            before = other.entry.number < number and other.orders & known.orders
+            if before and not other.applied and not other.closed:
+                self.wrong.append(f"{number} was sent before {other.entry.number}")
+
+    def _apply(self, known: Known) -> None:
+        number = known.entry.number
+        for other in self.known.values():
+            after = other.entry.number > number and other.orders & known.orders
+            if after and other.entry.number in self.effects:
+                self.wrong.append(f"{number} took effect after {other.entry.number}")
+        self.effects.append(number)
+        known.applied += 1
+        once = known.kind in ("create", "create with identifier")
+        if once and known.applied > 1 + known.retries:
+            self.wrong.append(f"{number} ({known.kind}) was done twice")
+
+
+@dataclass
+class Shared:
+    """The processes that deliver from one file."""
+
+    loop: asyncio.Runner
+    place: SqlitePlace
+    platform: ModelPlatform
+    clock: FakeClock
+    processes: list[tuple[SqlStore, Running]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """One more."""
+        store = SqlStore(self.place.database(), Cipher(KEY))
+        await store.prepare()
+        running = Process(store, self.platform, self.clock).make()
+        running.task = asyncio.get_running_loop().create_task(running.delivery.run())
+        self.processes.append((store, running))
+
+    async def crash(self, index: int) -> None:
+        """It ends without a word."""
+        store, running = self.processes.pop(index)
+        assert running.task is not None
+        running.task.cancel()
+        await asyncio.wait([running.task])
+        await store.close()
+
+    async def drain(self, index: int) -> None:
+        """It ends in good order."""
+        store, running = self.processes.pop(index)
+        await running.delivery.drain(0.05)
+        assert running.task is not None
+        await running.task
+        await store.close()
+
+    async def quiet(self) -> None:
+        """Wait until nothing moves but what hangs."""
+        calm = 0
+        while calm < 4:
+            await asyncio.sleep(0.0005)
+            busy = any(store.works._tasks for store, _ in self.processes)
+            in_hand = sum(running.delivery.in_hand for _, running in self.processes)
+            calm = 0 if busy or in_hand > self.platform.hanging else calm + 1
+
+    async def pass_time(self, seconds: float) -> None:
+        """In steps in which leases are renewed."""
+        while seconds > 0:
+            await self.clock.advance(min(seconds, 5.0))
+            seconds -= 5.0
+            await self.quiet()
+
+
+class ClockWall(Wall):
+    """The database's time, which goes with a fake clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def __call__(self) -> float:
+        """The time."""
+        return self._clock.wall()
+
+
+@dataclass(frozen=True)
+class Write:
+    """What comes in."""
+
+    orders: frozenset[str]
+    kind: str
+    poisoned: bool
+
+
+WRITES = st.builds(
+    Write,
+    st.frozensets(st.sampled_from("abcdef"), min_size=1, max_size=2),
+    st.sampled_from(sorted(KINDS)),
+    st.sampled_from([False] * 9 + [True]),
+)
+FOUL = st.lists(st.sampled_from(Weather), min_size=2, max_size=12)
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Two processes at most share one file; the platform remembers all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="dhp-outbox-"))
+        clock = FakeClock()
+        place = SqlitePlace(self.directory / "outbox.db", ClockWall(clock))
+        self.platform = ModelPlatform()
+        self.runner = asyncio.Runner()
+        self.shared = Shared(self.runner, place, self.platform, clock)
+        self.runner.run(self.shared.start())
+
+    @property
+    def running(self) -> Running:
+        """The first process."""
+        return self.shared.processes[0][1]
+
+    @initialize(writes=st.lists(WRITES, min_size=4, max_size=12), weather=FOUL)
+    def begin(self, writes: list[Write], weather: list[Weather]) -> None:
+        """Some writes come in at the beginning."""
+        self.platform.weather.extend(weather)
+        for each in writes:
+            self.runner.run(self._put(each))
+
+    @rule(write=WRITES, weather=FOUL)
+    def put(self, write: Write, weather: list[Weather]) -> None:
+        """A write comes in."""
+        self.platform.weather.extend(weather)
+        self.runner.run(self._put(write))
+
+    @rule(weather=FOUL)
+    def change_weather(self, weather: list[Weather]) -> None:
+        """What will happen to the next requests."""
+        self.platform.weather.extend(weather)
+
+    @rule(seconds=st.sampled_from([1, 5, 15, 40]))
+    def pass_time(self, seconds: float) -> None:
+        """Pauses and leases end."""
+        self.runner.run(self.shared.pass_time(seconds))
+
+    @precondition(lambda self: len(self.shared.processes) < 2)
+    @rule()
+    def start_another(self) -> None:
+        """A second process joins in."""
+        self.runner.run(self.shared.start())
+
+    @rule(index=st.integers(0, 1), gently=st.booleans())
+    def restart(self, index: int, gently: bool) -> None:
+        """A process ends, by a crash or in good order, and another one takes its place."""
+        self.runner.run(self._restart(index, gently))
+
+    @precondition(lambda self: self.platform.known)
+    @rule(data=st.data(), to=st.sampled_from([State.WAITING, State.CANCELLED, State.DROPPED]))
+    def decide(self, data: st.DataObject, to: State) -> None:
+        """A person, or the caller, decides about an entry."""
+        entry_id = data.draw(st.sampled_from(list(self.platform.known)))
+        self.runner.run(self._decide(entry_id, to))
+
+    @invariant()
+    def nothing_went_wrong(self) -> None:
+        """Neither order nor number of effects."""
+        assert self.platform.wrong == []
+
+    @invariant()
+    def states_tell_the_truth(self) -> None:
+        """Delivered means done; cancelled, and what may be cancelled, means not done."""
+        for entry in self.runner.run(self._listed()):
+            known = self.platform.known[entry.id]
+            if entry.state is State.DELIVERED:
+                assert known.applied, f"{entry.number} counts as delivered"
+            surely_not = entry.state is State.CANCELLED or (
+                entry.state in (State.WAITING, State.FAILED) and not entry.doubt
+            )
+            if surely_not and not known.retries:
+                assert not known.applied, f"{entry.number} counts as not delivered"
+
+    def teardown(self) -> None:
+        """When all is fine again, everything is delivered, or somebody must decide about it."""
+        try:
+            self.platform.weather.clear()
+            self.runner.run(self._calm_down())
+            assert self.platform.wrong == []
+            self.states_tell_the_truth()
+            assert len(self.runner.run(self._listed())) == len(self.platform.known)
+        finally:
+            self.runner.run(self._end())
+            self.runner.close()
+            shutil.rmtree(self.directory)
+
+    async def _put(self, write: Write) -> None:
+        method, recovery = KINDS[write.kind]
+        made = draft(str(len(self.platform.known)), method=method, recovery=recovery)
+        store = self.shared.processes[0][0]
+        # The model must know it before the delivery does.
+        entry = await store.put(replace(made, orders=write.orders), ROOMY)
+        self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.poisoned)
+        self.running.delivery.wake()
+        await self.shared.quiet()
+
+    async def _restart(self, index: int, gently: bool) -> None:
+        index %= len(self.shared.processes)
+        await (self.shared.drain(index) if gently else self.shared.crash(index))
+        await self.shared.start()
+        await self.shared.quiet()
+
+    async def _decide(self, entry_id: str, to: State) -> None:
+        known = self.platform.known[entry_id]
+        outbox = self.running.outbox
+        before = await outbox.entry(entry_id)
+        assert before is not None
+        try:
+            if to is State.CANCELLED:
+                await outbox.cancel(entry_id, "lis")
+            elif to is State.DROPPED:
+                await outbox.drop(entry_id)
+            else:
+                known.retries += before.state is State.UNCLEAR
+                await outbox.retry(entry_id)
+        except NotPossible:
+            return
+        known.closed = known.closed or to is not State.WAITING
+        await self.shared.quiet()
+
+    async def _listed(self) -> list[Entry]:
+        return list(await self.running.outbox.entries(limit=10_000))
+
+    async def _calm_down(self) -> None:
+        # Also what hangs is given up, and asked for, and sent again.
+        for index in range(len(self.shared.processes)):
+            await self._restart(index, gently=False)
+        for _ in range(60):
+            await self.shared.pass_time(OPTIONS.lease)
+            left = [entry for entry in await self._listed() if entry.state in BLOCKING]
+            if not left:
+                return
+            for entry in left:
+                if entry.state in NEEDS_A_PERSON:
+                    self._check_stuck(entry)
+                    await self._decide(entry.id, State.DROPPED)
+        raise AssertionError(f"still there: {left}")
+
+    def _check_stuck(self, entry: Entry) -> None:
+        known = self.platform.known[entry.id]
+        if entry.state is State.FAILED:
+            assert known.poisoned, f"{entry.number} failed"
+        else:
+            assert known.kind == "create", f"{entry.number} ({known.kind}) is unclear"
+
+    async def _end(self) -> None:
+        while self.shared.processes:
+            await self.shared.crash(0)
+
+
+OutboxMachine.TestCase.settings = settings(
+    max_examples=20,
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestModel = OutboxMachine.TestCase

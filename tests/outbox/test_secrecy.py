@@ -1,0 +1,112 @@
+"""What somebody finds who has the outbox's files, and not its key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.outbox.entry import Response, State
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+
+NAME = "Карим Абдуллаев"
+LATIN = "Karim Abdullayev"
+PINFL = "31509860230031"
+NEEDLES = {
+    "name": NAME,
+    "name in Latin": LATIN,
+    "PINFL": PINFL,
+    "patient id": "pat-7f3a9c",
+    "resource id": "obs-5e21d4",
+    "request id": "r-obs-5e21d4",
+    "credential": "cred-lab-north",
+    "finding": "haemoglobin",
+}
+
+
+def spellings(text: str) -> set[bytes]:
+    """How it could stand in a file."""
+    plain = text.encode()
+    return {
+        plain,
+        text.encode("utf-16-le"),
+        text.encode("unicode_escape"),
+        plain.hex().encode(),
+        base64.b64encode(plain)[:-4],
+    }
+
+
+def shown_by(files: list[Path]) -> dict[str, str]:
+    """Which of the needles stands in which file."""
+    found = {}
+    for file in files:
+        data = file.read_bytes()
+        for what, text in NEEDLES.items():
+            if any(spelling in data for spelling in spellings(text)):
+                found[what] = file.name
+    return found
+
+
+async def test_files_show_nothing_of_a_patient(place: Place) -> None:
+    """Neither names nor numbers, ids, paths, queries, fields or answers; while open and after."""
+    body = f'{{"subject":"Patient/pat-7f3a9c","name":"{NAME} {LATIN}","pinfl":"{PINFL}"}}'.encode()
+    base = write("obs-5e21d4", body=body * 50, fields=((b"x-note", NAME.encode()),))
+    request = replace(
+        base,
+        suffix=f"Observation/obs-5e21d4?subject=Patient/pat-7f3a9c&identifier={PINFL}",
+        credential="cred-lab-north",
+    )
+    orders = frozenset({"Patient/pat-7f3a9c", f"identifier|{PINFL}", "Observation/obs-5e21d4"})
+    made = replace(draft("a"), request=request, orders=orders)
+    answer = Response(422, ((b"location", PINFL.encode()),), body + b"haemoglobin")
+    async with opened(place) as store:
+        ends = (State.DELIVERED, State.FAILED, State.UNCLEAR)
+        for end in ends:
+            await store.put(replace(made, caller=f"lis-{end}"), ROOMY)
+        claimed = await store.claim("me", most=10, lease=30.0)
+        for entry, end in zip(claimed, ends, strict=True):
+            assert await store.finish("me", entry, end, answer)
+        dropped = await store.put(replace(made, caller="his"), ROOMY)
+        await store.move(dropped.id, State.DROPPED)
+        assert await store.blocked("lis-failed", list(orders))
+        await written_out(place)
+        files = place.files()
+        assert files
+        assert shown_by(files) == {}
+        assert await store.request(claimed[1].id) == replace(request)
+        # They would be found if they were there.
+        (files[0].parent / "control").write_bytes(body)
+        assert shown_by([files[0].parent / "control"])
+        (files[0].parent / "control").unlink()
+    assert shown_by(place.files()) == {}
+
+
+async def written_out(place: Place) -> None:
+    """Have PostgreSQL write its pages to the disk."""
+    if isinstance(place, PostgresPlace):
+        connection = await place.server.connect(place.name)
+        await connection.execute("CHECKPOINT")
+        await connection.close()
+
+
+async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
+    """Nobody else on the machine may read file, log or shared memory."""
+    async with opened(sqlite_place) as store:
+        await store.put(draft("a"), ROOMY)
+        files = sqlite_place.files()
+        assert len(files) == 3
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+async def test_what_is_shown_in_texts_is_of_no_patient(sqlite_place: SqlitePlace) -> None:
+    """`repr` of drafts, requests and answers, as it may end up in a log or a traceback."""
+    request = write(PINFL, body=NAME.encode())
+    made = replace(draft("a"), request=request, orders=frozenset({PINFL}))
+    answer = Response(422, ((b"location", PINFL.encode()),), NAME.encode(), note="")
+    await asyncio.sleep(0)
+    for thing in (made, request, answer):
+        assert PINFL not in repr(thing)
+        assert NAME not in repr(thing)

@@ -1,0 +1,228 @@
+"""Gateways that are killed, and a hospital that sends results through them all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from gateway.sandbox import Sandbox, SandboxOptions
+from tests.doubles.cut_line import CutLine
+from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+
+SYSTEM = "urn:test:result"
+_PATIENCE = 100
+_POLL = 0.05
+
+
+@dataclass
+class Replica:
+    """A gateway's process that can be killed and started again with the same settings."""
+
+    name: str
+    directory: Path
+    settings: Mapping[str, Any]
+    process: Process | None = None
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+
+    @property
+    def config(self) -> Path:
+        """Its settings file."""
+        return self.directory / f"{self.name}.yaml"
+
+    @property
+    def url(self) -> str:
+        """The callers' FHIR base."""
+        return f"http://127.0.0.1:{self.ports[0]}/fhir"
+
+    def start(self) -> None:
+        """Run it."""
+        listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
+        complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
+        self.config.write_text(yaml.safe_dump(complete))
+        command = [GATEWAY_COMMAND, "run", "--config", self.config]
+        self.process = start(command, self.directory, name=self.name)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.popen.kill()
+        self.process.popen.wait()
+
+    async def listening(self) -> None:
+        """Wait until it serves."""
+        assert self.process is not None
+        await asyncio.to_thread(self.process.until_listening, self.ports[0])
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result of a patient, the `number`th; only one that is `conditional` may be sent twice."""
+
+    patient: int
+    number: int
+    conditional: bool
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return f"{self.patient}-{self.number}"
+
+    @property
+    def body(self) -> bytes:
+        """The Observation."""
+        resource: dict[str, Any] = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"text": "test"},
+            "subject": {"identifier": {"system": "urn:test:patient", "value": str(self.patient)}},
+            "valueString": self.key,
+        }
+        if self.conditional:
+            resource["identifier"] = [{"system": SYSTEM, "value": self.key}]
+        return json.dumps(resource).encode()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Asked for asynchronously, on condition that it is not there."""
+        fields = {"Content-Type": "application/fhir+json", "Prefer": "respond-async"}
+        if self.conditional:
+            fields["If-None-Exist"] = f"identifier={SYSTEM}|{self.key}"
+        return fields
+
+
+class Ward:
+    """Sends results through whichever replica serves, and notes what it was answered."""
+
+    def __init__(self, replicas: Sequence[Replica], session: aiohttp.ClientSession) -> None:
+        self._replicas = replicas
+        self._session = session
+        self.taken: set[str] = set()
+        self.unanswered: set[str] = set()
+
+    async def send_all(self, results: Sequence[Result]) -> None:
+        """One after the other, as they happened to a patient."""
+        for result in results:
+            await self._send(result)
+
+    async def _send(self, result: Result) -> None:
+        while True:
+            url = random.choice(self._replicas).url  # noqa: S311 - no secret
+            try:
+                async with self._session.post(
+                    f"{url}/Observation", data=result.body, headers=result.headers
+                ) as answer:
+                    if answer.status in (200, 201, 202):
+                        self.taken.add(result.key)
+                        return
+            except aiohttp.ClientConnectorError:
+                # Nothing was sent.
+                pass
+            except aiohttp.ClientError:
+                if not result.conditional:
+                    self.unanswered.add(result.key)
+                    return
+            await asyncio.sleep(_POLL)
+
+
+@dataclass
+class Scene:
+    """The platform, the line to it, and the gateways."""
+
+    sandbox: Sandbox
+    line: CutLine
+    replicas: list[Replica]
+    session: aiohttp.ClientSession
+
+    async def settled(self, *, of: Replica) -> list[dict[str, Any]]:
+        """All entries once none waits and none is being sent."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        while True:
+            if await self._at_rest(of):
+                entries = await self._entries(of)
+                if not [each for each in entries if each["state"] in ("waiting", "sending")]:
+                    return entries
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(1)
+
+    async def _at_rest(self, replica: Replica) -> bool:
+        """Whether the gateway thinks so, a moment ago."""
+        url = f"http://127.0.0.1:{replica.ports[1]}/status.json"
+        async with self.session.get(url) as answer:
+            entries = (await answer.json())["outbox"]["entries"]
+        return entries["waiting"] + entries["sending"] == 0
+
+    async def _entries(self, replica: Replica) -> list[dict[str, Any]]:
+        process = await asyncio.create_subprocess_exec(
+            *(GATEWAY_COMMAND, "outbox", "list", "--all", "--json", "--config", replica.config),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0
+        entries: list[dict[str, Any]] = json.loads(output)
+        return entries
+
+    async def held(self) -> list[str]:
+        """The keys of the results that the platform has, in the order in which they came."""
+        options = SandboxOptions()
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": options.client_id,
+            "client_secret": options.client_secret,
+        }
+        async with self.session.post(self.sandbox.token_url, data=form) as answer:
+            token = (await answer.json())["access_token"]
+        keys: list[str] = []
+        url = f"{self.sandbox.fhir_base_url}/Observation?_count=500"
+        while url:
+            authorization = {"Authorization": f"Bearer {token}"}
+            async with self.session.get(url, headers=authorization) as answer:
+                assert answer.status == 200, await answer.text()
+                bundle = await answer.json(content_type=None)
+            resources = (entry["resource"] for entry in bundle.get("entry", ()))
+            keys += [each["valueString"] for each in resources if "valueString" in each]
+            links = (each["url"] for each in bundle["link"] if each["relation"] == "next")
+            url = next(links, "")
+        return keys
+
+
+def settings(sandbox: Sandbox, line: CutLine, outbox_url: str) -> dict[str, Any]:
+    """A gateway that reaches the platform by the line."""
+    options = SandboxOptions()
+    credential = {"client_id": options.client_id, "client_secret": options.client_secret}
+    platform = sandbox.fhir_base_url.replace(sandbox.origin, f"http://127.0.0.1:{line.port}")
+    return {
+        "environment": "custom",
+        "platform": {"fhir_base_url": platform},
+        "sso": {"token_url": sandbox.token_url},
+        "credentials": {"default": credential},
+        "retries": {"max_attempts": 1},
+        "audit": {"sink": "off"},
+        "outbox": {"enabled": True, "url": outbox_url, "encryption_key": "B" * 43},
+    }
+
+
+def assert_nothing_lost_or_doubled(
+    results: Sequence[Result], ward: Ward, held: Sequence[str], entries: Sequence[dict[str, Any]]
+) -> None:
+    """Each that was taken is there once, or listed as unclear; none twice; in order."""
+    counts = Counter(held)
+    assert [key for key, count in counts.items() if count > 1] == []
+    states = Counter(entry["state"] for entry in entries)
+    assert set(states) <= {"delivered", "unclear"}, states
+    conditional = {each.key for each in results if each.conditional}
+    assert conditional - counts.keys() == set()
+    missing = {each.key for each in results} - counts.keys()
+    # What was killed before it was answered may be kept or not.
+    assert len(missing - ward.unanswered) <= states["unclear"]
+    for patient in {each.patient for each in results}:
+        mine = [key for key in held if key.startswith(f"{patient}-")]
+        assert mine == sorted(mine, key=lambda key: int(key.partition("-")[2]))

@@ -1,0 +1,210 @@
+"""`dhp-gateway outbox …`, beside a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.doubles.platform import outcome, then_close
+from tests.doubles.processes import GATEWAY_COMMAND
+from tests.outbox_path.conftest import KEY, Open
+from tests.outbox_path.hospital import Hospital, observation
+
+Result = subprocess.CompletedProcess[str]
+
+
+class Operator:
+    """Runs the commands with the settings of the gateway under test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "settings.yaml"
+        self.settings: dict[str, Any] = {
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "outbox": {
+                "enabled": True,
+                "url": f"sqlite:///{directory}/outbox.db",
+                "encryption_key": KEY,
+            },
+        }
+
+    async def run(self, *arguments: str) -> Result:
+        """One command."""
+        self.config.write_text(yaml.safe_dump(self.settings))
+        command = [GATEWAY_COMMAND, "outbox", *arguments, "--config", self.config]
+        return await asyncio.to_thread(
+            subprocess.run,
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=self.config.parent,
+        )
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    """Somebody at the machine."""
+    return Operator(tmp_path)
+
+
+@pytest.fixture
+async def refused(hospital: Hospital) -> tuple[Hospital, str]:
+    """A hospital with an entry that the platform refused."""
+    hospital.line.cut()
+    location = (await hospital.write(patient=987654)).location
+    hospital.platform.script(outcome(422))
+    await hospital.line.mend()
+    await hospital.ended(location)
+    return hospital, location
+
+
+async def test_what_waits_for_a_person_is_listed(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """A failed entry with its id; for programs as JSON; of one state or caller only, if wanted."""
+    entry_id = refused[1].rsplit("/", 1)[1]
+    listed = await operator.run("list")
+    assert listed.returncode == 0
+    assert entry_id in listed.stdout
+    assert listed.stdout.splitlines()[-1] == "1 failed"
+    (facts,) = json.loads((await operator.run("list", "--json")).stdout)
+    assert (facts["id"], facts["state"], facts["caller"]) == (entry_id, "failed", "anonymous")
+    for narrowed in (("--state", "unclear"), ("--caller", "other")):
+        assert entry_id not in (await operator.run("list", *narrowed)).stdout
+    wrong = await operator.run("list", "--state", "nonsense")
+    assert wrong.returncode == 2
+    assert "waiting" in wrong.stderr
+
+
+async def test_patients_are_shown_only_when_asked(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """`show` and `export` mask address and bodies unless `--reveal` is given."""
+    entry_id = refused[1].rsplit("/", 1)[1]
+    masked = await operator.run("show", entry_id)
+    assert "failed" in masked.stdout
+    assert "987654" not in masked.stdout
+    assert "Observation/1" not in masked.stdout
+    revealed = await operator.run("show", entry_id, "--reveal")
+    assert "Patient/987654" in revealed.stdout
+    assert (await operator.run("show", "nothing")).returncode == 1
+    plain = operator.config.parent / "export.jsonl"
+    exported = await operator.run("export", str(plain))
+    assert exported.returncode == 0
+    assert "987654" not in plain.read_text()
+    assert stat.S_IMODE(plain.stat().st_mode) == 0o600
+    assert (await operator.run("export", str(plain))).returncode == 3
+    (line,) = (await operator.run("export", "-", "--reveal")).stdout.splitlines()
+    assert json.loads(line)["request"]["body"] == observation(987654).decode()
+
+
+async def test_a_retried_entry_is_delivered(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """The running gateway notices by itself."""
+    hospital, location = refused
+    done = await operator.run("retry", location.rsplit("/", 1)[1])
+    assert done.returncode == 0
+    ended = await hospital.ended(location)
+    while not ended.json["entry"][0]["response"]["status"].startswith("200"):
+        ended = await hospital.ended(location)
+    assert len(hospital.writes()) == 2
+    again = await operator.run("retry", location.rsplit("/", 1)[1])
+    assert again.returncode == 1
+    assert "delivered" in again.stdout
+
+
+async def test_a_dropped_entry_lets_others_go_on(hospital: Hospital, operator: Operator) -> None:
+    """An unclear one holds up its patient until a person decides."""
+    hospital.line.cut()
+    unclear = (await hospital.write(method="POST")).location
+    behind = (await hospital.write(number=2)).location
+    hospital.platform.script(then_close(b""))
+    await hospital.line.mend()
+    await hospital.ended(unclear)
+    assert (await hospital.ask("GET", behind)).status == 202
+    dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
+    assert dropped.returncode == 1
+    assert "dropped" in dropped.stdout
+    assert "there is no such entry" in dropped.stdout
+    assert '"step":"dropped"' in dropped.stdout
+    assert (await hospital.ended(behind)).status == 200
+    assert (await hospital.ask("GET", unclear)).status == 410
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"enabled": False}, 2, "outbox.enabled"),
+        ({"encryption_key": "B" * 43}, 3, "another key"),
+        ({"encryption_key": "short"}, 3, "32 bytes"),
+        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "is not there"),
+    ],
+)
+async def test_what_cannot_be_opened_is_told(
+    refused: tuple[Hospital, str],
+    operator: Operator,
+    change: dict[str, Any],
+    code: int,
+    words: str,
+) -> None:
+    """With the exit code of the other commands, and a sentence."""
+    operator.settings["outbox"].update(change)
+    done = await operator.run("list")
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+def check(directory: Path, python: list[str], **outbox: Any) -> Result:
+    """`dhp-gateway check` with an outbox."""
+    operator = Operator(directory)
+    operator.settings["outbox"].update(outbox)
+    operator.config.write_text(yaml.safe_dump(operator.settings))
+    return subprocess.run(
+        [*python, "check", "--config", str(operator.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_check_tells_what_the_outbox_lacks(tmp_path: Path) -> None:
+    """A key of another length, a file without one, a missing extra; nothing when all is there."""
+    usual = [str(GATEWAY_COMMAND)]
+    assert check(tmp_path, usual).returncode == 0
+    short = check(tmp_path, usual, encryption_key="short")
+    assert (short.returncode, "outbox.encryption_key: is not 32 bytes" in short.stdout) == (2, True)
+    block = "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli import main; main()"
+    without = check(tmp_path, [sys.executable, "-c", block])
+    assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
+
+
+async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: Path) -> None:
+    """It says which setting is wrong, rather than to queue what nobody can read."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        await hospital.write()
+    operator = Operator(tmp_path)
+    operator.settings |= {
+        "listen": {"address": "127.0.0.1:0"},
+        "admin": {"address": "127.0.0.1:0"},
+    }
+    operator.settings["outbox"]["encryption_key"] = "C" * 43
+    operator.config.write_text(yaml.safe_dump(operator.settings))
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [GATEWAY_COMMAND, "run", "--config", operator.config],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ},
+    )
+    assert (done.returncode, "another key" in done.stderr) == (3, True), done.stderr

@@ -1,0 +1,72 @@
+"""What is asked of the operating system; tests/deploy/test_windows.py has the one without POSIX."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+
+import pytest
+import uvloop
+
+from gateway import system
+
+
+def test_the_loop_is_uvloop_where_there_is_one() -> None:
+    """The fast loop is taken without being asked for."""
+    loop = system.new_event_loop()()
+    loop.close()
+    assert isinstance(loop, uvloop.Loop)
+
+
+def test_the_limit_of_files_is_the_process_own() -> None:
+    """What may be open follows the soft limit, which is raised to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        assert system.open_files_allowed() == min(soft, 512)
+        system.raise_file_limit()
+        assert system.open_files_allowed() == hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_address_has_one_owner() -> None:
+    """While one socket listens at a claimed address no other one can."""
+    with socket.socket() as ours, socket.socket() as theirs:
+        for each in (ours, theirs):
+            system.claim_address(each)
+        ours.bind(("127.0.0.1", 0))
+        ours.listen()
+        with pytest.raises(OSError, match="in use"):
+            theirs.bind(ours.getsockname())
+
+
+def test_what_nobody_has_taken_is_unacknowledged() -> None:
+    """Bytes count until the other side's system has them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as ours:
+            theirs, _ = listener.accept()
+            with theirs:
+                assert system.unacknowledged(ours) == 0
+                ours.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while ours.send(bytes(65536)):
+                        pass
+                assert system.unacknowledged(ours) > 0
+        with pytest.raises((OSError, ValueError)):
+            system.unacknowledged(ours)
+
+
+async def test_a_signal_calls_back_in_the_loop() -> None:
+    """A signal is taken by its name; one that this system has not is passed over."""
+    heard = asyncio.Event()
+    system.on_signals({"SIGUSR2": heard.set, "SIGBREAK": heard.clear})
+    try:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        await asyncio.wait_for(heard.wait(), 10)
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR2)
