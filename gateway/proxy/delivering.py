@@ -26,10 +26,10 @@ from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.coding import is_gzip
-from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender as Forward
 from gateway.proxy.forward import TokenSource
+from gateway.proxy.framing import Broken
 from gateway.proxy.packing import WholeBody
 from gateway.proxy.upstream import Outgoing
 from gateway.retry_after import parse_retry_after

@@ -1,10 +1,17 @@
-"""How the end of a platform's answer is known, judged by its status and fields."""
+"""How the end of a platform's answer is known, judged by its status and fields, and can fail."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final, Literal
 
 from gateway.proxy.answer_header import AnswerFields
+from gateway.proxy.headers import RawHeaders
+
+MAX_OVERHEAD: Final = 256 * 1024
+"""Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
+
+_MAX_FIELDS: Final = 500
 
 
 class Framing(Enum):
@@ -28,6 +35,22 @@ class AnswerHead:
         self.fields = fields
         self.framing = framing
         self.content_length = content_length
+
+
+FailureKind = Literal["closed", "truncated", "protocol", "timeout"]
+
+
+class Broken(Exception):  # noqa: N818 - a state, not a mistake
+    """The connection gave no complete, valid answer.
+
+    `kind`: `closed` before any byte of an answer, `truncated` after some, `protocol` for bytes that
+    are not valid HTTP, `timeout` for silence. `reused`: the connection had served before.
+    """
+
+    def __init__(self, kind: FailureKind, *, reused: bool) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+        self.reused = reused
 
 
 class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
@@ -60,3 +83,10 @@ def frame(
     if coding is not None:
         return Framing.CHUNKED, None
     return (Framing.LENGTH, length) if length is not None else (Framing.CLOSE, None)
+
+
+def is_excessive(fields: RawHeaders, *, count: bool) -> bool:
+    """Whether a header has too many fields or, if they are to be counted, too many bytes."""
+    if len(fields) > _MAX_FIELDS:
+        return True
+    return count and sum(len(name) + len(value) for name, value in fields) > MAX_OVERHEAD

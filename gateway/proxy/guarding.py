@@ -20,7 +20,7 @@ from gateway.fhir.search_guard import capabilities, ignored, judged, self_parame
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
 from gateway.proxy.coding import beginning
-from gateway.proxy.connection import Broken
+from gateway.proxy.framing import Broken
 from gateway.proxy.headers import RequestHeader
 
 _log = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
-from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
+from gateway.proxy.framing import Broken
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.guests import Guest
 from gateway.proxy.headers import RequestHeader, read_request, request_id

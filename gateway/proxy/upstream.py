@@ -21,8 +21,8 @@ from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
 from gateway.proxy.circuit import Circuit
 from gateway.proxy.complete import is_complete
-from gateway.proxy.connection import Broken, UpstreamConnection
-from gateway.proxy.framing import Framing
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.framing import Broken, Framing
 from gateway.proxy.headers import PSEUDONYM
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.retry_after import parse_retry_after

@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.proxy.connection import Broken, UpstreamConnection
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.framing import Broken
 from gateway.proxy.turn_end import TurnEnd
 from tests.doubles.reference import Bad, read_answer
 
