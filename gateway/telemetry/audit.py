@@ -38,7 +38,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 # A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
-GATHER: Final = 0.005
+GATHER: Final = 0.01
 """For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
 
 _log = get_logger("gateway.audit")
@@ -203,7 +203,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "remote": exchange.remote,
         "user": exchange.user,
         "credential": exchange.credential,
-        "method": exchange.method if _METHOD.fullmatch(exchange.method) else MASK,
+        "method": _method(exchange.method),
         "interaction": exchange.interaction,
         "resource": exchange.resource,
         "resource_id": exchange.resource_id,
@@ -218,6 +218,11 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "upstream_ms": None if upstream is None else round(upstream * 1000, 3),
         "outcome": exchange.outcome,
     }
+
+
+@lru_cache(maxsize=64)
+def _method(method: str) -> str:
+    return method if _METHOD.fullmatch(method) else MASK
 
 
 @lru_cache(maxsize=1024)
