@@ -21,7 +21,9 @@ from gateway.commands.ending import (
 if TYPE_CHECKING:
     from gateway.config import Settings
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="As `outbox list` shows them.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="ID…", help="As `outbox list` shows them.")
+]
 All = Annotated[bool, typer.Option("--all", help="Entries of every state.")]
 States = Annotated[
     list[str] | None,
@@ -102,26 +104,38 @@ def show(
         typer.echo(line)
 
 
-def _move(action: str, ids: list[str], config: Path | None) -> None:
+def _move(action: str, ids: list[str], config: Path | None, *, failed: bool = False) -> None:
     from gateway.commands import outbox as command
+    from gateway.outbox.entry import State
 
-    quiet = len(ids) < 2
     settings = _settings_of(config)
+    if failed:
+        entries, _ = _run(command.listed(settings, (State.FAILED,), None))
+        ids = [*ids, *(entry.id for entry in entries)]
+    elif not ids:
+        fail("name the entries by their ids", WRONG_USAGE)
+    quiet = len(ids) < 2
     refused = _run(command.moved(settings, action, ids, typer.echo, quiet=quiet))
     if refused:
         raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
-def retry(ids: Ids, config: ConfigOption = None) -> None:
+def retry(
+    ids: Ids = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that have failed: none of them was saved.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
     """Send entries once more that have failed or are unclear, or at once what waits."""
-    _move("retry", ids, config)
+    _move("retry", ids or [], config, failed=failed)
 
 
 @app.command()
-def drop(ids: Ids, config: ConfigOption = None) -> None:
+def drop(ids: Ids = None, config: ConfigOption = None) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
-    _move("drop", ids, config)
+    _move("drop", ids or [], config)
 
 
 @app.command()

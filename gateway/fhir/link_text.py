@@ -13,6 +13,7 @@ END: Final = 1 << 62
 _LONGEST_SCHEME: Final = 128
 # How else than by "://" and escapes a scheme can end: escaped slashes, percent-encoding.
 _FEW: Final = 50
+_SHORT: Final = 4096
 _OTHER_SPELLINGS: Final = (b"\\/", b"%2f", b"%3a")
 
 
@@ -54,7 +55,7 @@ def few(text: bytes, byte: bytes) -> list[int] | None:
 
 def contains(text: bytes, rare: bytes) -> bool:
     """Whether the text contains something whose first byte is rare."""
-    found = few(text, rare[:1])
+    found = None if len(text) < _SHORT else few(text, rare[:1])
     return rare in text if found is None else any(text.startswith(rare, at) for at in found)
 
 

@@ -132,7 +132,8 @@ class Handler:
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
-            answer = await self._bring(Asked(exchange, caller, what, target, known, body))
+            asked = Asked(exchange, caller, what, target, known, body, side.is_gone)
+            answer = await self._bring(asked)
             try:
                 examine(answer, what, known.accept)
                 warning = await self._judge(answer, what, target, header, body)

@@ -37,7 +37,7 @@ from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_digests
-from gateway.proxy.body import RequestBody, Room
+from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
 from gateway.proxy.coding import is_gzip
 from gateway.proxy.headers import RequestHeader
@@ -82,7 +82,7 @@ class QueueRules:
 
 
 class Asked(NamedTuple):
-    """A request as it came, and who sent it; `met` tells how he speaks."""
+    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
 
     exchange: Exchange
     caller: Caller
@@ -90,6 +90,7 @@ class Asked(NamedTuple):
     target: Target
     met: Meeting
     body: RequestBody | None
+    gone: Callable[[], bool]
 
     @property
     def header(self) -> RequestHeader:
@@ -129,7 +130,8 @@ class Queueing:
         self._room = room
         self._clock = clock
         self._not_before = 0.0
-        self._line_trouble = GatewayError(errors.UPSTREAM_UNREACHABLE)
+        self._line_trouble = errors.UPSTREAM_UNREACHABLE
+        self._written = _Written()
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -162,12 +164,14 @@ class Queueing:
         if answer.status == _NOT_NOW or answer.status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(asked, answer)
         self._delivery.platform_answered()
+        if answer.status < 300:
+            self._written.note(asked, self._clock())
         return answer
 
     def _spare(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
         now = self._clock()
-        self._line_trouble = error
+        self._line_trouble = error.reason
         self._not_before = now + (now - began)
 
     async def _behind_earlier(self, asked: Asked) -> Answer | None:
@@ -186,7 +190,8 @@ class Queueing:
             return await self._kept(asked, judgement, _not_taken("the outbox is full"))
         if self._clock() >= self._not_before:
             return None
-        return await self._kept(asked, judgement, self._line_trouble)
+        trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
+        return await self._kept(asked, judgement, trouble)
 
     async def _instead_of(self, asked: Asked, error: GatewayError) -> Answer:
         """What a write that failed comes to: kept, or the failure."""
@@ -200,15 +205,18 @@ class Queueing:
 
     async def _instead_of_answer(self, asked: Asked, answer: Answer) -> Answer:
         """What a write comes to whose answer is that of a platform in trouble."""
-        judgement = await _judged(asked)
         unknown = answer.status != _NOT_NOW
-        if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
-            return answer
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
+            judgement = await _judged(asked)
+            if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+                return answer
             kept = await self._kept(asked, judgement, trouble, unknown=unknown)
         except GatewayError:
             return answer
+        except BaseException:
+            answer.close()
+            raise
         answer.close()
         return kept
 
@@ -227,6 +235,12 @@ class Queueing:
             cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
             delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
         )
+        if self._written.since(asked):
+            # It would undo a later write of the same resource that the platform has already.
+            raise error
+        if asked.gone():
+            # Nobody would learn that it is kept: it would be sent again, and be there twice.
+            raise CallerGone
         try:
             entry = await self._outbox.put(draft)
         except OutboxFull:
@@ -248,6 +262,30 @@ class Queueing:
     def _reader(self, asked: Asked) -> Reader:
         language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
         return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
+
+
+class _Written:
+    """When resources were last written directly, by caller and path; the newest ones only."""
+
+    _MOST = 4096
+
+    def __init__(self) -> None:
+        self._moments: dict[tuple[str, str], float] = {}
+
+    def note(self, asked: Asked, now: float) -> None:
+        """It was written."""
+        key = asked.caller.name, asked.target.path
+        self._moments.pop(key, None)
+        self._moments[key] = now
+        if len(self._moments) > self._MOST:
+            del self._moments[next(iter(self._moments))]
+
+    def since(self, asked: Asked) -> bool:
+        """Whether a resource was written after this request had begun."""
+        if asked.what.resource_id is None:
+            return False
+        key = asked.caller.name, asked.target.path
+        return self._moments.get(key, 0.0) > asked.exchange.started
 
 
 def made(

@@ -88,6 +88,11 @@ class CallerSide:
         self.over: Own | None = None
         self.started = False
 
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more to read an answer."""
+        transport = self._request.connection.transport
+        return transport is None or transport.is_closing()
+
     def close_after(self) -> None:
         """Let this answer be the connection's last one."""
         self._keep_alive = False

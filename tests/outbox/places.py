@@ -35,6 +35,11 @@ class Place(Protocol):
 
     wall: Wall
 
+    @property
+    def url(self) -> str:
+        """For `outbox.url`."""
+        ...
+
     def database(self) -> Database:
         """A way to it."""
         ...

@@ -112,12 +112,15 @@ async def test_a_retried_entry_is_delivered(
 ) -> None:
     """The running gateway notices by itself."""
     hospital, location = refused
-    done = await operator.run("retry", location.rsplit("/", 1)[1])
+    done = await operator.run("retry", "--failed")
     assert done.returncode == 0
+    assert location.rsplit("/", 1)[1] in done.stdout
     ended = await hospital.ended(location)
     while not ended.json["entry"][0]["response"]["status"].startswith("200"):
         ended = await hospital.ended(location)
     assert len(hospital.writes()) == 2
+    assert (await operator.run("retry", "--failed")).stdout == ""
+    assert (await operator.run("retry")).returncode == 2
     again = await operator.run("retry", location.rsplit("/", 1)[1])
     assert again.returncode == 1
     assert "delivered" in again.stdout

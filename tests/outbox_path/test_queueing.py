@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 
 import pytest
 
-from tests.doubles.platform import fhir, http, outcome, page, then_close
+from tests.doubles.platform import fhir, http, outcome, page, silence, then_close
 from tests.doubles.sso import Answer
+from tests.doubles.wire import Wire, post
 from tests.outbox_path.conftest import Open
 from tests.outbox_path.hospital import Hospital, observation
 
@@ -102,6 +104,33 @@ async def test_an_unknown_outcome_is_repeated_only_where_that_does_no_harm(
     assert reply.status == 202
     assert (await hospital.ended(reply.location)).json["entry"][0]["response"]["status"] == "200 OK"
     assert [method for method, _ in hospital.writes()] == ["POST", "PUT", "PUT"]
+
+
+async def test_a_late_failure_does_not_undo_a_later_write(opened: Open) -> None:
+    """An update that hangs is not repeated after another one of the same resource was done."""
+    async with opened(platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write()).status == 200
+        reply = hanging.result()
+        assert (reply.status, reply.headers["X-Gateway-Error"]) == (504, "upstream-timeout")
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
+    """Nobody would learn that the write is kept: it would be sent again, and be there twice."""
+    async with opened(platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        address = hospital.gateway.address
+        async with await Wire.open(address) as wire:
+            asked = "Prefer: respond-async"
+            await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
+            await hospital.platform.until_seen(1)
+        (record,) = await hospital.gateway.audit()
+        assert record["outcome"] == "aborted"
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
 @pytest.mark.parametrize("status", [502, 504])

@@ -1,0 +1,172 @@
+"""The service under a real systemd: a Debian is booted in a container, as the hospital's server.
+
+Installed from the archive without a network by the steps of docs/installation.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.deploy import tools
+from tests.deploy.container import this_release
+
+pytestmark = pytest.mark.timeout(600)
+
+PROGRAMS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container"}
+# What the person at the server does, the platform aside; each step's output goes to a file.
+STEPS = r"""
+exec 2>/trial/errors
+gateway=/opt/dhp-gateway/bin/dhp-gateway config=/etc/dhp-gateway/gateway.yaml
+step() { name=$1; shift; "$@" >"/trial/$name" 2>&1; echo "$?" >>"/trial/$name"; }
+step install sh /trial/bundle/install.sh --service
+printf 'sandbox-secret\n' >/etc/dhp-gateway/secrets/dhp_client_secret
+sed -i 's/^environment:.*/environment: custom/; s/your-client-id/hospital-demo/' $config
+cat >>$config <<END
+platform: {fhir_base_url: "http://127.0.0.1:8090/fhir"}
+sso: {token_url: "http://127.0.0.1:8090/oauth/token"}
+END
+$gateway sandbox --platform-only >/trial/platform 2>&1 &
+until grep -q Ctrl-C /trial/platform; do sleep 0.1; done
+step doctor $gateway doctor --config $config
+step start systemctl start dhp-gateway
+step request python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/fhir/metadata").status)'
+step beside $gateway doctor --config $config
+step process cat "/proc/$(systemctl show --property MainPID --value dhp-gateway)/status"
+step reload systemctl reload dhp-gateway
+step stop systemctl stop dhp-gateway
+step result systemctl show --property Result,ExecMainStatus dhp-gateway
+step log journalctl --unit dhp-gateway --output cat --no-pager
+step audit $gateway audit verify /var/log/dhp-gateway/audit.jsonl
+kill %1
+"""
+
+
+def call(line: Sequence[str | Path], **environ: str) -> str:
+    """What a program prints; an AssertionError with its complaint when it fails."""
+    done = subprocess.run(
+        line,
+        env={**os.environ, **environ},
+        cwd=tools.PROJECT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{(done.stdout + done.stderr)[-2000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def server() -> Path:
+    """The root of a Debian with systemd and Python, of this machine's release; made once."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: sudo make test TESTS=tests/deploy")
+    for name, package in PROGRAMS.items():
+        tools.program(name, package)
+    release = this_release()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "dhp-gateway" / "boot-test" / release.suite
+    if not root.exists():
+        new = root.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        options = ["--variant=minbase", "--include=python3,systemd"]
+        options.append(f"--components={release.components}")
+        place = [release.suite, str(new), *filter(None, [release.mirror])]
+        call(["debootstrap", *options, *place])
+        new.rename(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked archive for the server's Python, which is this machine's own."""
+    folder = tmp_path_factory.mktemp("boot")
+    (found,) = (server / "usr/bin").glob("python3.[0-9]*")
+    if not Path("/usr/bin", found.name).exists():
+        pytest.skip(f"{found.name} is missing: apt-get install python3")
+    uv = [sys.executable, "-m", "uv"]
+    call([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
+    python = folder / "venv/bin/python"
+    call([*uv, "pip", "install", "--quiet", "--python", str(python), "pip", "hatchling"])
+    script = tools.PROJECT / "deploy/offline/make-wheelhouse.sh"
+    call(["sh", script, folder], PYTHON=str(python))
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def told(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each step printed, its exit code in the last line. The server forgets everything."""
+    trial = tmp_path_factory.mktemp("trial")
+    (trial / "steps.sh").write_text(STEPS)
+    shutil.copytree(bundle, trial / "bundle")
+    line = ["systemd-nspawn", "--quiet", "--register=no", "--private-network"]
+    if not Path("/run/systemd/system").exists():
+        line.append("--keep-unit")
+    line += ["--volatile=overlay", f"--bind={trial}:/trial", "--directory", str(server)]
+    subprocess.run(
+        [*line, "--boot", "systemd.run=/bin/sh /trial/steps.sh"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    found = {each.name: each.read_text() for each in trial.iterdir() if each.is_file()}
+    if "install" not in found:
+        pytest.skip("systemd cannot be booted in a container here")
+    return found
+
+
+def code(text: str) -> str:
+    """The exit code of a step."""
+    return text.splitlines()[-1]
+
+
+def test_it_installs_without_a_network(told: dict[str, str]) -> None:
+    """The script does everything but the two things that it names."""
+    assert code(told["install"]) == "0", told["install"]
+
+
+def test_doctor_is_content_before_and_beside(told: dict[str, str]) -> None:
+    """With secret and client in place all is well, also while the service runs."""
+    assert "All is well." in told["doctor"], told["doctor"]
+    assert "All is well." in told["beside"], told["beside"]
+
+
+def test_it_starts_and_forwards(told: dict[str, str]) -> None:
+    """systemd takes it for started once it listens, and a request gets through."""
+    assert code(told["start"]) == "0", told["log"]
+    assert told["request"].split() == ["200", "0"], told["log"]
+
+
+def test_it_has_no_right(told: dict[str, str]) -> None:
+    """The process is nobody's root, has no capability, can get none, and is filtered."""
+    status = dict(re.findall(r"^(\w+):\s+(.*)$", told["process"], re.MULTILINE))
+    assert "0" not in status["Uid"].split()
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+
+
+def test_it_reloads_and_ends(told: dict[str, str]) -> None:
+    """`reload` returns when the settings have been read, `stop` leaves no failure."""
+    assert code(told["reload"]) == "0"
+    assert "settings reloaded" in told["log"]
+    assert {"Result=success", "ExecMainStatus=0"} <= set(told["result"].splitlines())
+
+
+def test_its_audit_is_whole(told: dict[str, str]) -> None:
+    """The audit file was written by the service, and root can verify it."""
+    assert code(told["audit"]) == "0", told["audit"]
+    assert "is whole" in told["audit"]

@@ -1,0 +1,169 @@
+"""Opening the outbox from settings, and what is said when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import resource
+from pathlib import Path
+
+import pytest
+
+from gateway.config import OutboxSettings
+from gateway.outbox.entry import State
+from gateway.outbox.events import Event, Step
+from gateway.outbox.opening import delivery_of, encryption_key, opened, outbox_of
+from gateway.outbox.store import OutboxFull, OutboxUnavailable, OutboxUnusable
+from tests.outbox.child import KEY, settings
+from tests.outbox.drafts import draft
+from tests.outbox.places import Place, PostgresPlace, SqlitePlace
+from tests.outbox.running import until
+from tests.outbox.sender import RecordingSender
+
+
+def made(place: Place, **more: object) -> OutboxSettings:
+    """Settings for that place."""
+    return settings(place.url).model_copy(update=more)
+
+
+async def test_settings_make_a_whole_outbox(place: Place) -> None:
+    """From the settings alone a write goes in and out again, within the settings' limits."""
+    chosen = made(place, max_entries=1)
+    events: list[Event] = []
+    sender = RecordingSender()
+    async with opened(chosen) as store:
+        delivery = delivery_of(store, chosen, sender, events.append)
+        outbox = outbox_of(store, chosen, events.append, delivery.wake)
+        entry = await outbox.put(draft("a"))
+        with pytest.raises(OutboxFull):
+            await outbox.put(draft("b"))
+        running = asyncio.get_running_loop().create_task(delivery.run())
+        await until(lambda: events[-1].step is Step.DELIVERED)
+        await delivery.drain(1.0)
+        await running
+        found = await outbox.entry(entry.id)
+        assert found is not None
+        assert found.state is State.DELIVERED
+        assert await outbox.entry(entry.id, "his") is None
+    assert sender.seen == ["r-a"]
+
+
+def test_a_key_may_be_written_with_and_without_padding() -> None:
+    """32 bytes in base64url; the standard alphabet is no other key."""
+    raw = bytes(range(224, 256))
+    text = base64.urlsafe_b64encode(raw).decode()
+    for spelling in (text, text.rstrip("="), f" {text}\n"):
+        assert encryption_key(OutboxSettings.model_validate({"encryption_key": spelling})) == raw
+
+
+@pytest.mark.parametrize("text", ["short", "A" * 44 + "AAAA", "ä" * 43, "A" * 42 + "!"])
+def test_a_key_that_is_none_is_refused(text: str) -> None:
+    """The text names the setting and how to make one, not the value."""
+    chosen = OutboxSettings.model_validate({"encryption_key": text})
+    with pytest.raises(OutboxUnusable, match=r"outbox\.encryption_key: is not 32 bytes") as raised:
+        encryption_key(chosen)
+    assert "openssl rand" in str(raised.value)
+    assert text not in str(raised.value)
+
+
+def test_a_missing_key_is_refused(tmp_path: Path) -> None:
+    """Neither given nor in a file; a file that cannot be read is named."""
+    with pytest.raises(OutboxUnusable, match=r"outbox\.encryption_key.*is missing"):
+        encryption_key(OutboxSettings())
+    absent = OutboxSettings.model_validate({"encryption_key_file": str(tmp_path / "key")})
+    with pytest.raises(OutboxUnusable, match="key"):
+        encryption_key(absent)
+
+
+async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
+    """An operator reads which setting and which file it is about."""
+    async with opened(made(sqlite_place)) as store:
+        await outbox_of(store, made(sqlite_place), lambda _: None).put(draft("a"))
+    other = OutboxSettings.model_validate(
+        {"url": sqlite_place.url, "encryption_key": KEY.replace("B", "C")}
+    )
+    text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
+    with pytest.raises(OutboxUnusable, match=text):
+        async with opened(other):
+            pass
+
+
+async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """A file of something else is left as it is, a directory that is missing is named."""
+    alien = tmp_path / "alien.db"
+    alien.write_bytes(b"not a database, but somebody's file" * 100)
+    before = alien.read_bytes()
+    with pytest.raises(OutboxUnusable, match=r"outbox\.url: .*alien\.db cannot be opened"):
+        async with opened(made(SqlitePlace(alien))):
+            pass
+    assert alien.read_bytes() == before
+    with pytest.raises(OutboxUnusable, match=r"nowhere/outbox\.db: no such file"):
+        async with opened(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
+            pass
+
+
+async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    """The URL is shown with a mask."""
+    url = f"postgresql://outbox:hunter2@/gw?host={tmp_path}"
+    with pytest.raises(OutboxUnusable, match=r"outbox\.url: postgresql://outbox") as raised:
+        async with opened(settings(url)):
+            pass
+    assert "hunter2" not in str(raised.value)
+
+
+async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPlace) -> None:
+    """PostgreSQL's own refusals are told by their names."""
+    url = postgres_place.server.url("nonesuch")
+    with pytest.raises(OutboxUnusable, match=r"nonesuch.*InvalidCatalogName"):
+        async with opened(settings(url)):
+            pass
+
+
+async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
+    """While it is away every access says so; nobody has to restart the gateway."""
+    server = postgres_place.server
+    async with opened(made(postgres_place)) as store:
+        outbox = outbox_of(store, made(postgres_place), lambda _: None)
+        entry = await outbox.put(draft("a"))
+        await asyncio.to_thread(server.stop)
+        try:
+            for _ in range(2):
+                with pytest.raises(OutboxUnavailable):
+                    await outbox.put(draft("b"))
+        finally:
+            await asyncio.to_thread(server.start)
+        assert await outbox.entry(entry.id) == entry
+        await outbox.put(draft("c"))
+
+
+async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
+    """A write that finds no room is not kept, and the outbox works on when there is room again."""
+    async with opened(made(sqlite_place)) as store:
+        outbox = outbox_of(store, made(sqlite_place), lambda _: None)
+        kept = await outbox.put(draft("a"))
+        size = os.stat(f"{sqlite_place.path}-wal").st_size
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
+        try:
+            with pytest.raises(OutboxUnavailable, match="SQLITE_"):
+                await outbox.put(draft("b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        later = await outbox.put(draft("c"))
+        assert list(await outbox.entries()) == [kept, later]
+
+
+async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
+    """Emptiness is told rightly although somebody else puts in, delivers and drops."""
+    async with opened(made(sqlite_place)) as store, opened(made(sqlite_place)) as other:
+        here = outbox_of(store, made(sqlite_place), lambda _: None)
+        there = outbox_of(other, made(sqlite_place), lambda _: None)
+        assert here.surely_empty()
+        entry = await there.put(draft("a"))
+        assert not here.surely_empty()
+        assert await here.blocked("lis", ["Observation/a"])
+        await there.drop(entry.id)
+        assert here.surely_empty()
+        assert not await here.blocked("lis", ["Observation/a"])
