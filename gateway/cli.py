@@ -6,6 +6,7 @@ Modules are imported where a command needs them: `run` should serve soon, `healt
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -68,6 +69,8 @@ def options(
 @cli.command()
 def run(config: ConfigOption = None) -> None:
     """Run the gateway."""
+    # Until all is set up nothing is garbage: to look for it takes a tenth of the time to start.
+    gc.disable()
     settings = load_settings(config)
     from gateway.reloading import SettingsSource
     from gateway.running import run as serve
@@ -83,6 +86,7 @@ def run(config: ConfigOption = None) -> None:
 @cli.command(hidden=True)
 def worker(inheritance: str) -> None:
     """Run one of several workers; for the gateway's own use."""
+    gc.disable()
     from gateway.worker import Inheritance
     from gateway.worker import run as serve
 

@@ -13,6 +13,7 @@ from gateway.process import (
     configure_logs,
     guard_standard_files,
     on_signals,
+    settle_memory,
 )
 from gateway.reloading import Reloader, Result, SettingsSource
 from gateway.supervising import Supervisor
@@ -70,6 +71,7 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
     reloader = Reloader(source, settings, apply=apply, report=report)
     stop = on_signals(service.hurry, reloader.ask)
     await service.start()
+    settle_memory()
     async with background(notifier.keep_alive()):
         async with background(reloader.run()):
             notifier.ready()

@@ -22,7 +22,7 @@ from gateway.app import Gateway, Shared
 from gateway.auditing import Company
 from gateway.channel import Answering
 from gateway.config import Settings, SettingsError, load
-from gateway.process import background, configure_logs
+from gateway.process import background, configure_logs, settle_memory
 from gateway.sockets import inherited
 from gateway.wiring import StartError
 
@@ -111,6 +111,7 @@ class _Worker:
         except StartError as error:
             return {"problem": str(error)}
         self._gateway = gateway
+        settle_memory()
         return {}
 
     async def _reload(self, text: str | None) -> dict[str, str]:

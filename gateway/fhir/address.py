@@ -26,6 +26,9 @@ class Address(NamedTuple):
 
 def address(path: str) -> Address:
     """The shape of a raw path that is empty or begins with "/". Never raises."""
+    plain = _PLAIN(path)
+    if plain is not None and plain[1] in RESOURCE_TYPES and plain[2] not in _DOTS:
+        return Address("type" if plain[2] is None else "instance", plain[1], plain[2])
     if path in ("", "/"):
         return _BASE
     segments = path.split("/")
@@ -45,6 +48,8 @@ def valid_id(text: str) -> bool:
 
 _DOTS: Final = frozenset({".", ".."})
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
+# As nearly all are: a type, or a resource of it.
+_PLAIN: Final = re.compile(r"/([A-Z][A-Za-z]+)(?:/([A-Za-z0-9\-.]{1,64}))?").fullmatch
 # All that FHIR puts between two slashes. Servers differ in how they read anything else.
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9\-._$*]+").fullmatch
 _TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch

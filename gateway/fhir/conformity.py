@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
@@ -14,6 +15,7 @@ _LOOKS_LIKE_HTML: Final = re.compile(
 _FHIR_XML: Final = b"http://hl7.org/fhir"
 
 
+@lru_cache(maxsize=256)
 def media_type(content_type: str | None) -> str:
     """The type without parameters, in lower case; "" when there is none."""
     return (content_type or "").partition(";")[0].strip().lower()

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.fhir.json_leaps import Leap
 from gateway.fhir.json_text import (
     ARRAYS,
     BEFORE_VALUE,
     BLANKS,
     ELEMENTS,
     GAP,
+    LINK,
     MEMBER,
     MEMBERS,
     OPENINGS,
@@ -53,13 +55,16 @@ class _Frame:
     An array in an array is no frame of its own: `inner` counts those open in this one.
     """
 
-    __slots__ = ("inner", "is_object", "is_resource", "key", "path", "scope", "skip")
+    __slots__ = (
+        *("holds_entries", "inner", "is_object", "is_resource", "key", "path", "scope", "skip"),
+    )
 
     def __init__(self, path: Path, scope: Scope | None, *, is_object: bool) -> None:
         self.path = path
         self.scope = scope
         self.is_object = is_object
         self.is_resource = False
+        self.holds_entries = not is_object and path == ("entry",)
         self.inner = 0
         self.key: str | None = None
         self.skip = MEMBERS if is_object else ELEMENTS
@@ -97,6 +102,10 @@ class JsonRewriter(StreamRewriter):
             return self._leave_string(text, pos, size)
         if frame.key is None and not self._deep:
             pos = match_end(frame.skip, text, pos, needle)
+            if frame.holds_entries and needle < size:
+                leapt = self._leap(frame, text, pos)
+                if leapt > pos:
+                    return leapt
             if frame.is_object:
                 member = MEMBER.match(text, pos, size)
                 if member is not None and member.end() - pos <= MAX_TOKEN:
@@ -104,6 +113,27 @@ class JsonRewriter(StreamRewriter):
         elif self._deep:
             pos = match_end(STRINGS, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
+
+    def _leap(self, frame: _Frame, text: bytes, pos: int) -> int:
+        """Take the entries from `pos` on that look like nearly all; gives where that ends."""
+        if frame.scope is None or not frame.scope.settled() or self._output.is_waiting:
+            return pos
+        leap = Leap(text, self._places[self._next :], pos, self._swap)
+        if leap.end == pos:
+            return pos
+        self._copy(pos)
+        buffer, source, target = self._buffer, self._swap.plain_source, self._swap.plain_target
+        pieces: list[bytes] = []
+        for at in leap.urls:
+            pieces += (buffer[self._mark : at], target)
+            self._mark = at + len(source)
+        self._output.text(b"".join(pieces))
+        self._copy(leap.end)
+        self._output.rewritten += len(leap.urls)
+        self._output.unrewritten += sum(
+            self._swap.mentioned_in(unescape(buffer[begin:end])) for begin, end in leap.left
+        )
+        return leap.end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
         """Whatever stands at `pos` that is no whole member."""
@@ -135,14 +165,16 @@ class JsonRewriter(StreamRewriter):
         return end
 
     def _enter(self, text: bytes, pos: int, needle: int) -> int:
-        """An object or array begins; a Reference with a URL, the usual case, is taken whole."""
+        """An object or array begins; a Reference or link, the usual cases, is taken whole."""
         frame = self._frames[-1]
         if self._deep or len(self._frames) > MAX_DEPTH:
             frame.key = None
             return self._open_many(text, pos, OPENINGS)
         if text[pos] == _OPENING[1] and not frame.is_object:
             return self._open_many(text, pos, ARRAYS)
-        whole = REFERENCE.match(text, pos)
+        whole, key = REFERENCE.match(text, pos), "reference"
+        if whole is None:
+            whole, key = LINK.match(text, pos), "url"
         if whole is None or not self._is_short(whole, needle) or frame.scope is None:
             self._open(is_object=text[pos] == _OPENING[0])
             return pos + 1
@@ -151,7 +183,7 @@ class JsonRewriter(StreamRewriter):
             self._open(is_object=True)
             return pos + 1
         frame.key = None
-        self._link(frame.scope, (*path, "reference"), *whole.span(1))
+        self._link(frame.scope, (*path, key), *whole.span(1))
         return whole.end()
 
     def _is_short(self, reference: re.Match[bytes], needle: int) -> bool:

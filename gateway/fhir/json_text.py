@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.link_map import Swap
-from gateway.fhir.link_text import Needles, raw_length
+from gateway.fhir.link_text import Needles, few, raw_length
 
+_BACKSLASH: Final = 0x5C
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
@@ -46,6 +48,10 @@ REFERENCE: Final = re.compile(
     rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
     rb'(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*+\s*+\}'
 )
+# A whole link of a Bundle.
+LINK: Final = re.compile(
+    rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
+)
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
 ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*+")
 MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
@@ -65,14 +71,27 @@ WATCHED: Final = re.compile(
 
 def needles(swap: Swap) -> Needles:
     """The places in JSON that may belong to a URL under the bases."""
-    return Needles(swap.hosts, _SCHEME, b"\\u00")
+    return _needles(swap.hosts)
+
+
+@lru_cache(maxsize=64)
+def _needles(hosts: tuple[bytes, ...]) -> Needles:
+    return Needles(hosts, _SCHEME, b"\\u00")
 
 
 def masked(text: bytes) -> bytes:
     """The text, as long as before, in which every quote starts or ends a string."""
-    if b"\\" not in text:
+    found = few(text, b"\\")
+    if found is None:
+        return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    pairs = [at for at in found if text.startswith((b'\\"', b"\\\\"), at)]
+    if not pairs:
         return text
-    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    changed = bytearray(text)
+    for at in pairs:
+        if changed[at] == _BACKSLASH:  # and not the second one of a pair
+            changed[at : at + 2] = b"__"
+    return bytes(changed)
 
 
 def unescape(raw: bytes) -> str:

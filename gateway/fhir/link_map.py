@@ -76,9 +76,13 @@ class Swap:
     """Replaces any of several bases at the front of a URL by another one.
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
+    `without_case`: no host has letters.
     """
 
-    __slots__ = ("hosts", "is_request", "sources", "target")
+    __slots__ = (
+        *("hosts", "is_request", "plain_source", "plain_target", "sources", "target"),
+        "without_case",
+    )
 
     def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
         # The longest path first: an alias without a path must not shadow the base with one.
@@ -86,6 +90,10 @@ class Swap:
         self.target = target
         self.is_request = is_request
         self.hosts = tuple(sorted({base.host.encode() for base in sources}))
+        # As bytes of a text without escapes.
+        self.plain_source = self.sources[0].text.encode()
+        self.plain_target = target.text.encode()
+        self.without_case = all(host.upper() == host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:
         """How many characters of `url` are one of the bases; None when it is under none."""

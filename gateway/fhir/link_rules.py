@@ -120,8 +120,13 @@ def opens_resource(path: Path) -> bool:
     return path[-1] == "resource" and _is_parameter(path[:-1])
 
 
+def holds_attachment(name: str) -> bool:
+    """Whether elements of that name are Attachments, if they have a `url`."""
+    return name in _ATTACHMENTS or name.endswith("Attachment")
+
+
 def _is_attachment(path: Path) -> bool:
-    return len(path) > 1 and (path[-2] in _ATTACHMENTS or path[-2].endswith("Attachment"))
+    return len(path) > 1 and holds_attachment(path[-2])
 
 
 def _is_reference(path: Path) -> bool:
@@ -131,6 +136,15 @@ def _is_reference(path: Path) -> bool:
     if name == "condition":  # an Expression everywhere but in RiskAssessment
         return len(path) == 2
     return not (name in _EXPRESSIONS or name in _OWN_REFERENCE or name.endswith("Expression"))
+
+
+@lru_cache(maxsize=1024)
+def is_plain_reference(name: str) -> bool:
+    """Whether `reference` in an element of that name is a Reference's, wherever that stands.
+
+    But for what is in a signature.
+    """
+    return name != "condition" and _form(None, ("any", name, "reference")) is Form.REFERENCE
 
 
 def _is_parameter(path: Path) -> bool:

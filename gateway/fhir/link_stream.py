@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_scopes import Edit, HeldOutput
-from gateway.fhir.link_text import Needles
+from gateway.fhir.link_text import END, Needles
 
 MAX_TOKEN: Final = 64 * 1024
 """Bytes: a longer string or tag holds no URL to be rewritten, and goes out in pieces."""
@@ -38,7 +38,7 @@ class StreamRewriter(ABC):
 
     __slots__ = (
         *("_alert", "_arrived", "_buffer", "_due", "_mark"),
-        *("_needles", "_offset", "_output", "_swap"),
+        *("_needles", "_next", "_offset", "_output", "_places", "_swap"),
     )
 
     _boundary: ClassVar[bytes]  # what begins every token that may be replaced
@@ -53,6 +53,8 @@ class StreamRewriter(ABC):
         self._offset = 0  # of the buffer in the body
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
+        self._places = [END]  # where, while it is scanned
+        self._next = 0  # the first of these that is not behind
 
     @property
     def rewritten(self) -> int:
@@ -76,9 +78,10 @@ class StreamRewriter(ABC):
         if self._due > 0:
             return b""
         self._gather()
-        if self._alert or self._output.is_waiting or len(self._buffer) > BACKLOG:
-            self._scan()
-        else:
+        thorough = len(self._buffer) > BACKLOG
+        if self._alert or self._output.is_waiting or thorough:
+            self._scan(thorough=thorough)
+        if not self._alert and not self._output.is_waiting:
             self._pass_on()
         return self._output.take()
 
@@ -86,14 +89,15 @@ class StreamRewriter(ABC):
         """The body ended; give the rest."""
         self._gather()
         if self._alert or self._output.is_waiting:
-            self._scan()
+            self._scan(thorough=False)
             self._output.abandon()
         self._copy(len(self._buffer))
         return self._output.take()
 
     def _gather(self) -> None:
         known = len(self._buffer)
-        self._buffer = b"".join((self._buffer, *self._arrived))
+        pieces = (self._buffer, *self._arrived) if self._buffer else self._arrived
+        self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._arrived.clear()
         self._alert = self._alert or self._needles.occur(self._buffer, known)
 
@@ -127,17 +131,20 @@ class StreamRewriter(ABC):
         """The last `length` bytes of the buffer are a token whose end has not come."""
         self._due = min(_PATIENCE, length // 4)
 
-    def _scan(self) -> None:
+    def _scan(self, *, thorough: bool) -> None:
+        """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
-        needles = self._needles.positions(self._buffer)
-        pos = index = 0
+        places = self._places = self._needles.positions(self._buffer)
+        pos = self._next = 0
         while 0 <= pos < size:
-            while needles[index] < pos:
-                index += 1
-            pos = self._advance(text, pos, min(needles[index], size), size)
+            while places[self._next] < pos:
+                self._next += 1
+            if places[self._next] == END and not (thorough or self._output.is_waiting):
+                break
+            pos = self._advance(text, pos, min(places[self._next], size), size)
         done = pos if pos >= 0 else ~pos
-        self._alert = any(at >= done for at in needles[index:-1])
+        self._alert = any(at >= done for at in places[self._next : -1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)

@@ -8,12 +8,13 @@ says what is left alone (documents, signed content) and what waits for that to b
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Literal
 
 from gateway.fhir.json_links import JsonRewriter
 from gateway.fhir.link_map import LinkMap
 from gateway.fhir.link_query import FormRewriter, swap_query
-from gateway.fhir.link_text import Rewriter
+from gateway.fhir.link_text import Rewriter, is_free
 from gateway.fhir.ndjson_links import NdjsonRewriter
 from gateway.fhir.xml_links import XmlRewriter
 
@@ -25,6 +26,7 @@ __all__ = [
     "rewrite_query",
     "rewrite_request_header",
     "rewriter_for",
+    "surely_unchanged",
 ]
 
 Direction = Literal["to-gateway", "to-platform"]
@@ -38,6 +40,7 @@ _NDJSON: Final = frozenset(
 _XML: Final = frozenset(
     {"application/fhir+xml", "application/xml", "application/xml+fhir", "text/xml"}
 )
+_ESCAPES: Final = dict.fromkeys(_JSON | _NDJSON, b"\\u00") | dict.fromkeys(_XML, b"&#")
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
@@ -76,6 +79,19 @@ def rewriter_for(content_type: str, links: LinkMap, direction: Direction) -> Rew
     return None
 
 
+def surely_unchanged(body: bytes, content_type: str, links: LinkMap, direction: Direction) -> bool:
+    """Whether a whole body holds no URL to be replaced, as most do, told without a rewriter.
+
+    False: a rewriter has to tell, if there is one for the media type.
+    """
+    escape = _ESCAPES.get(_media_type(content_type)[0])
+    swap = links.answers if direction == "to-gateway" else links.requests
+    if escape is None:
+        return False
+    # Escapes are written in one way; an address of digits is, too.
+    return is_free(body if swap.without_case else body.lower(), swap.hosts, escape)
+
+
 def rewrite_header(name: str, value: str, links: LinkMap) -> str:
     """The value of an answer's header for the caller: Location, Content-Location and Link change.
 
@@ -107,6 +123,7 @@ def rewrite_query(raw_query: str, links: LinkMap) -> str:
     return swap_query(raw_query, links.requests)
 
 
+@lru_cache(maxsize=256)
 def _media_type(content_type: str) -> tuple[str, str]:
     media_type = content_type.partition(";")[0].strip().lower()
     charset = _CHARSET.search(content_type)

@@ -189,7 +189,7 @@ class Tokens:
     def accepted(self, credential: str, token: Token) -> None:
         """The platform took `token`."""
         slot = self._slots[credential]
-        if token == slot.token:
+        if token is slot.token or token == slot.token:
             slot.rejections.accepted(self._clock())
 
     def drop(self, credential: str, token: Token) -> None:

@@ -37,11 +37,12 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not Phase.SERVING
 
-    async def admit(self, caller: Caller, *, fresh: bool = False) -> None:
+    def admit(self, caller: Caller, *, fresh: bool = False) -> bool:
         """Take a place for a request of this caller; `leave` gives it back.
 
-        `fresh` says that its connection was accepted for it: such a request is served to the end.
-        Raises `GatewayError`: shutting-down, audit-unavailable, rate-limited or overloaded.
+        False: there is none at once, and `queue` has to be awaited for it. `fresh` says that its
+        connection was accepted for it: such a request is served to the end. Raises `GatewayError`:
+        shutting-down, audit-unavailable or rate-limited.
         """
         if self.phase is Phase.STOPPED and not fresh:
             raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
@@ -49,11 +50,14 @@ class Admission:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
         if caller.rate is not None:
             caller.rate.take()
+        return caller.slots is None and self._slots.try_enter()
+
+    async def queue(self, caller: Caller) -> None:
+        """Wait for a place for a moment. Raises `GatewayError` overloaded."""
         if caller.slots is not None:
             await caller.slots.enter()
         try:
-            if not self._slots.try_enter():
-                await self._slots.enter()
+            await self._slots.enter()
         except BaseException:
             if caller.slots is not None:
                 caller.slots.leave()

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead, Framing
-from gateway.proxy.headers import RawHeaders, find
+from gateway.proxy.headers import RawHeaders
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
@@ -19,9 +20,15 @@ _TRICKLE: Final = 2.0
 
 
 class Answer:
-    """Owns its connection, if it has one, until it was read to the end or closed."""
+    """Owns its connection, if it has one, until it was read to the end or closed.
 
-    __slots__ = ("_connection", "_on_done", "_pieces", "head")
+    `content_coding` is the value of Content-Encoding, `content_length` as announced, also for HEAD.
+    """
+
+    __slots__ = (
+        *("_connection", "_on_done", "_pieces"),
+        *("content_coding", "content_length", "content_type", "fields", "framing", "status"),
+    )
 
     def __init__(
         self,
@@ -29,31 +36,27 @@ class Answer:
         connection: UpstreamConnection | None,
         on_done: Callable[[UpstreamConnection], None],
     ) -> None:
-        self.head = head
+        self.status = head.status
+        self.framing = head.framing
+        self.content_length = head.content_length
+        self.fields = head.fields
+        self.content_type = self.header(b"content-type")
+        self.content_coding = self.header(b"content-encoding")
         self._connection = connection
         self._on_done = on_done
         self._pieces: list[bytes] = []
 
     @classmethod
-    def made(cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> Answer:
+    def made(cls, status: int, headers: RawHeaders, body: bytes = b"") -> Answer:
         """An answer of the gateway's own, in the platform's place."""
-        answer = cls(AnswerHead(status, headers, Framing.LENGTH, len(body)), None, _nothing)
+        head = AnswerHead(status, AnswerFields(headers), Framing.LENGTH, len(body))
+        answer = cls(head, None, _nothing)
         answer._pieces.append(body)
         return answer
 
-    @property
-    def status(self) -> int:
-        """The platform's status code."""
-        return self.head.status
-
-    @property
-    def headers(self) -> RawHeaders:
-        """The platform's fields, as bytes of the wire."""
-        return self.head.headers
-
     def header(self, name: bytes) -> str | None:
         """A field's first value as text; `name` in lower case."""
-        value = find(self.head.headers, name)
+        value = self.fields.values.get(name)
         return None if value is None else value.decode("latin-1")
 
     @property
@@ -67,6 +70,17 @@ class Answer:
         if len(self._pieces) != 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
+
+    def take_whole(self) -> bool:
+        """Take the whole body, if it has arrived already. Only to be called first."""
+        connection = self._connection
+        if connection is None:
+            return True
+        if not connection.complete:
+            return False
+        self._pieces = [connection.take()]
+        self._done()
+        return True
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
         """Wait for the whole body or its first `limit` bytes. Raises `Broken`.

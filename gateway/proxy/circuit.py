@@ -7,6 +7,7 @@ seconds. Half-open: one request tries; its outcome closes the circuit or opens i
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -54,8 +55,10 @@ class Circuit:
         self._probing = False
         self._ticket = Ticket(0)
         self._slice = 0
+        self._slice_ends = -math.inf
         # Requests and failures by slice of the window; the oldest is overwritten.
         self._counts = [[0, 0] for _ in range(_SLICES)]
+        self._current = self._counts[0]
 
     @property
     def state(self) -> CircuitState:
@@ -102,10 +105,12 @@ class Circuit:
         self._probing = False
         self._ticket = Ticket(self._ticket + 1)
         self._counts = [[0, 0] for _ in range(_SLICES)]
+        self._slice_ends = -math.inf
 
     def _count(self, failed: bool, cause: str) -> None:
-        self._advance()
-        current = self._counts[self._slice % _SLICES]
+        if self._clock() >= self._slice_ends:
+            self._advance()
+        current = self._current
         current[0] += 1
         if not failed:
             return
@@ -125,3 +130,5 @@ class Circuit:
         for number in range(max(self._slice + 1, now - _SLICES + 1), now + 1):
             self._counts[number % _SLICES] = [0, 0]
         self._slice = now
+        self._slice_ends = (now + 1) * self._policy.window / _SLICES
+        self._current = self._counts[now % _SLICES]

@@ -14,13 +14,15 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import Interaction, query_names, refine_bundle
+from gateway.proxy.answer_header import without_digests
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
 from gateway.proxy.callers import Caller, Permissions
 from gateway.proxy.guarding import SearchGuard
-from gateway.proxy.headers import RequestHeader, without_digests
+from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
+from gateway.proxy.meeting import Meeting
 from gateway.proxy.relay import CallerSide
 from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
@@ -95,17 +97,22 @@ class Composer:
     async def compose(
         self,
         exchange: Exchange,
-        addressed: tuple[Target, RequestHeader, Translation],
+        addressed: tuple[Target, Meeting],
         body: RequestBody | None,
         what: Interaction,
     ) -> Outgoing:
         """The request as the platform gets it. Raises `GatewayError` when it has to be asked."""
-        target, header, links = addressed
-        target = Target(target.path, links.query(target.query))
-        lines = links.lines(header)
+        target, met = addressed
+        if target.query:
+            target = Target(target.path, met.links.query(target.query))
+        lines = met.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
-        added = await self._added_lines(exchange, target, header, what)
+        added: list[bytes] = []
+        if what.is_search:
+            added = [] if self._guard is None else self._guard.lines(met.header)
+        elif self._asking is not None and _updates_blindly(exchange, met.header, what):
+            added = await self._current_version(self._asking, exchange, target)
         lines, goes_on = count_down(exchange.method, lines)
         path = self._platform_path + target.suffix
         return Outgoing(
@@ -118,15 +125,10 @@ class Composer:
             ends_here=not goes_on,
         )
 
-    async def _added_lines(
-        self, exchange: Exchange, target: Target, header: RequestHeader, what: Interaction
-    ) -> list[bytes]:
-        if self._guard is not None and what.is_search:
-            return self._guard.lines(header)
-        if self._asking is None or not _updates_blindly(exchange, header, what):
-            return []
+    @staticmethod
+    async def _current_version(asking: Asking, exchange: Exchange, target: Target) -> list[bytes]:
         credential = exchange.credential or "default"
-        etag = await current_version(self._asking, target.path, credential, exchange.request_id)
+        etag = await current_version(asking, target.path, credential, exchange.request_id)
         return [] if etag is None else [b"If-Match: %s\r\n" % etag]
 
 

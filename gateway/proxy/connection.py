@@ -10,34 +10,27 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 import httptools
 
-from gateway.proxy.framing import Ambiguous, AnswerHead, Framing, frame
+from gateway.proxy.answer_header import AnswerFields
+from gateway.proxy.framing import (
+    MAX_OVERHEAD,
+    Ambiguous,
+    AnswerHead,
+    Broken,
+    FailureKind,
+    Framing,
+    frame,
+    is_excessive,
+)
+from gateway.proxy.turn_end import LARGEST, TurnEnd
 
-# Bytes in a row that are none of a body: a header, trailers, extensions of chunks.
-_MAX_OVERHEAD: Final = 256 * 1024
-_MAX_FIELDS: Final = 500
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
 _HIGH_WATER: Final = 256 * 1024
 NEVER: Final = float("inf")
-
-FailureKind = Literal["closed", "truncated", "protocol", "timeout"]
-
-
-class Broken(Exception):  # noqa: N818 - a state, not a mistake
-    """The connection gave no complete, valid answer.
-
-    `kind`: `closed` before any byte of an answer, `truncated` after some, `protocol` for bytes that
-    are not valid HTTP, `timeout` for silence. `reused`: the connection had served before.
-    """
-
-    def __init__(self, kind: FailureKind, *, reused: bool) -> None:
-        super().__init__(kind)
-        self.kind: FailureKind = kind
-        self.reused = reused
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -54,9 +47,12 @@ class UpstreamConnection(asyncio.Protocol):
         *,
         response_timeout: float,
         idle_timeout: float,
+        turn_end: TurnEnd,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._on_lost = on_lost
+        self._turn_end = turn_end
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.
@@ -66,6 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = self.opened_at
         self.deadline = NEVER
         self.failure: FailureKind | None = None
+        self._held = b""
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
         # Of one exchange.
@@ -78,15 +75,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.started = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
-        self._fields_size = 0
         self._overhead = 0
         self._interim = 0
         self._in_interim = False
         self._surplus = False
-        self._keep_alive = False
+        self._left: int | None = None
+        self._keep_alive, self._reading_paused = False, False
         self._chunks: list[bytes] = []
-        self._buffered = 0
-        self._reading_paused = False
+        self._buffered = self._body_size = 0
         self._waiter: asyncio.Future[None] | None = None
 
     # What the exchange calls.
@@ -103,6 +99,21 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.write(data)
         self.deadline = self._clock() + self._response_timeout
 
+    def write_whole(self, request: bytes) -> None:
+        """The same for a whole request, which is sent when the loop's turn is over."""
+        if len(request) > LARGEST:
+            self.write(request)
+            return
+        self._held = request
+        self._turn_end.flush_later(self)
+        self.deadline = self._clock() + self._response_timeout
+
+    def flush(self) -> None:
+        """Hand the request that is held back to the transport; there is none after a failure."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
+
     def hold_deadline(self) -> None:
         """Stop the clock: the caller, not the platform, is what the exchange waits for."""
         self.deadline = NEVER
@@ -110,7 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
     async def drained(self) -> None:
         """Wait until the transport takes more; returns at once on a lost connection."""
         if self._write_paused and self.transport is not None:
-            self._drained = asyncio.get_running_loop().create_future()
+            self._drained = self._loop.create_future()
             await self._drained
 
     async def head(self) -> AnswerHead:
@@ -139,6 +150,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = self._clock() + self._idle_timeout
             await self._wait()
         self.deadline = NEVER
+        return self.take()
+
+    def take(self) -> bytes:
+        """The body bytes that arrived and were not read yet."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
@@ -202,12 +217,27 @@ class UpstreamConnection(asyncio.Protocol):
                 self.close()
             return
         self.started = True
+        if self._left is not None:
+            self._take_body(data, self._left)
+            return
         self._overhead += len(data)
         self._parse(self._parser, data)
-        if self._overhead > _MAX_OVERHEAD and not self.complete:
-            self._violate()
+        if self._overhead > MAX_OVERHEAD and not self.complete:
+            self._fail("protocol")
         if self.failure is not None and self.transport is not None:
             self.transport.abort()
+        elif self.answer is not None and self.answer.framing is Framing.LENGTH:
+            self._left = (self.answer.content_length or 0) - self._body_size
+        self._wake()
+
+    def _take_body(self, data: bytes, left: int) -> None:
+        """What comes of a body of known length is counted: no parser could find anything in it."""
+        self._left = left - len(data)
+        if self._left <= 0:
+            self.complete = True
+            self._surplus |= self._left < 0
+            data = data[:left]
+        self._keep_body(data)
         self._wake()
 
     def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
@@ -218,7 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self.complete:
                 self._surplus = True
             else:
-                self._violate()
+                self._fail("protocol")
         # To llhttp the beginning of a chunk after the header of a HEAD's answer is no event yet.
         if self.complete and not self._expect_body and not data.endswith(b"\n"):
             self._surplus = True
@@ -264,13 +294,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; those of trailers and of surplus messages are dropped."""
-        if self.answer is not None or self.complete:
-            return
+        """One field; nobody looks at those of trailers and of surplus messages."""
         self._fields.append((name, value))
-        self._fields_size += len(name) + len(value)
-        if len(self._fields) > _MAX_FIELDS or self._fields_size > _MAX_OVERHEAD:
-            self._violate()
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""
@@ -281,16 +306,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._begin_interim(status)
             return
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0") or not 200 <= status <= 599:
-            self._violate()
+        valid = version in ("1.1", "1.0") and 200 <= status <= 599
+        # Nearly every answer is shorter altogether, and counting costs more than all else here.
+        if not valid or is_excessive(self._fields, count=self._overhead > MAX_OVERHEAD):
+            self._fail("protocol")
             return
         try:
-            framing, length = frame(status, version, self._fields, expect_body=self._expect_body)
+            fields = AnswerFields(self._fields)
+            framing, length = frame(status, version, fields, expect_body=self._expect_body)
         except Ambiguous:
-            self._violate()
+            self._fail("protocol")
             return
         self._keep_alive = self._parser.should_keep_alive()
-        self.answer = AnswerHead(status, self._fields, framing, length)
+        self.answer = AnswerHead(status, fields, framing, length)
         if framing is Framing.NONE:
             # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
             self.complete = True
@@ -302,10 +330,14 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.answer is None:
             # Some interim answers may have a body for llhttp; RFC 9110 section 15.2: none has.
-            self._violate()
+            self._fail("protocol")
             return
         self._overhead = 0
+        self._keep_body(data)
+
+    def _keep_body(self, data: bytes) -> None:
         self._chunks.append(data)
+        self._body_size += len(data)
         self._buffered += len(data)
         if self._buffered > _HIGH_WATER and not self._reading_paused and self.transport is not None:
             self._reading_paused = True
@@ -316,7 +348,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.complete:
             self._surplus = True
         elif self.answer is None:
-            self._violate()
+            self._fail("protocol")
 
     def on_message_complete(self) -> None:
         """The message ended as its framing announced."""
@@ -326,13 +358,11 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
             self.complete = True
 
-    # Inside.
-
     def _begin_interim(self, status: int) -> None:
         self._interim += 1
         self._in_interim = True
         if status == 101 or self._interim > _MAX_INTERIM_ANSWERS:
-            self._violate()
+            self._fail("protocol")
 
     def _ended_cleanly(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""
@@ -345,10 +375,8 @@ class UpstreamConnection(asyncio.Protocol):
         except ssl.SSLError:
             return False
 
-    def _violate(self) -> None:
-        self._fail("protocol")
-
     def _fail(self, kind: FailureKind) -> None:
+        self._held = b""
         if self.failure is None:
             self.failure = kind
         self._wake()
@@ -360,7 +388,7 @@ class UpstreamConnection(asyncio.Protocol):
             raise Broken("closed", reused=self.used > 1)
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

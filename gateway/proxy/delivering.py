@@ -26,10 +26,10 @@ from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.coding import is_gzip
-from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender as Forward
 from gateway.proxy.forward import TokenSource
+from gateway.proxy.framing import Broken
 from gateway.proxy.packing import WholeBody
 from gateway.proxy.upstream import Outgoing
 from gateway.retry_after import parse_retry_after
@@ -277,7 +277,7 @@ def _foreign(error: GatewayError, status: int) -> Result:
 
 async def _response(answer: Answer) -> Response:
     fields: RawLines = tuple(
-        (name, value) for name, value in answer.headers if name.lower() in _KEPT_FIELDS
+        (name, value) for name, value in answer.fields.raw if name.lower() in _KEPT_FIELDS
     )
     try:
         body = await _body(answer)

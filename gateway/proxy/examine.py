@@ -36,14 +36,16 @@ def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
 
 
 def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
-    kind = media_type(answer.header(b"content-type"))
-    if answer.head.framing is Framing.NONE:
+    kind = media_type(answer.content_type)
+    if answer.framing is Framing.NONE:
         # Nothing but the type tells what a GET would have got.
         return is_page(kind, b"", accept)
-    coding = answer.header(b"content-encoding")
+    coding = answer.content_coding
     if coding not in (None, "identity") and not is_gzip(coding):
         return is_page(kind, b"", accept)
-    body = beginning(answer.prefetched, coding, _LOOKED_AT)
+    body = answer.prefetched
+    if coding is not None:
+        body = beginning(body, coding, _LOOKED_AT)
     if status >= 400:
         return is_error_page(kind, body, accept)
     return is_page(kind, body, accept)

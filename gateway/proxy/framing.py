@@ -1,10 +1,17 @@
-"""How the end of a platform's answer is known, judged by its status and fields."""
+"""How the end of a platform's answer is known, judged by its status and fields, and can fail."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, Literal
+
+from gateway.proxy.answer_header import AnswerFields
+from gateway.proxy.headers import RawHeaders
+
+MAX_OVERHEAD: Final = 256 * 1024
+"""Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
+
+_MAX_FIELDS: Final = 500
 
 
 class Framing(Enum):
@@ -16,13 +23,34 @@ class Framing(Enum):
     CLOSE = "close"
 
 
-class AnswerHead(NamedTuple):
+class AnswerHead:
     """Status line and header of an answer; `content_length` as announced, also for HEAD."""
 
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    framing: Framing
-    content_length: int | None
+    __slots__ = ("content_length", "fields", "framing", "status")
+
+    def __init__(
+        self, status: int, fields: AnswerFields, framing: Framing, content_length: int | None
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.framing = framing
+        self.content_length = content_length
+
+
+FailureKind = Literal["closed", "truncated", "protocol", "timeout"]
+
+
+class Broken(Exception):  # noqa: N818 - a state, not a mistake
+    """The connection gave no complete, valid answer.
+
+    `kind`: `closed` before any byte of an answer, `truncated` after some, `protocol` for bytes that
+    are not valid HTTP, `timeout` for silence. `reused`: the connection had served before.
+    """
+
+    def __init__(self, kind: FailureKind, *, reused: bool) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+        self.reused = reused
 
 
 class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
@@ -30,31 +58,35 @@ class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def frame(
-    status: int, version: str, fields: Sequence[tuple[bytes, bytes]], *, expect_body: bool
+    status: int, version: str, fields: AnswerFields, *, expect_body: bool
 ) -> tuple[Framing, int | None]:
     """The framing and the announced length. Raises `Ambiguous`.
 
     llhttp let only one Content-Length pass, and only digits in it.
     """
-    length: int | None = None
-    coding: bytes | None = None
-    types: set[bytes] = set()
-    for name, value in fields:
-        key = name.lower()
-        if key == b"content-length":
-            length = int(value)
-        elif key == b"transfer-encoding":
-            # A second line would be a second coding, which nobody here undoes.
-            coding = value.strip().lower() if coding is None else b""
-        elif key == b"content-type":
-            types.add(value)
-    if coding is not None and (coding != b"chunked" or version == "1.0" or length is not None):
-        raise Ambiguous
+    values = fields.values
+    announced = values.get(b"content-length")
+    length = None if announced is None else int(announced)
+    coding = values.get(b"transfer-encoding")
+    if coding is not None:
+        # A second line would be a second coding, which nobody here undoes.
+        single = (
+            b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
+        )
+        if not single or version == "1.0" or length is not None:
+            raise Ambiguous
     # Of two types the caller might believe the one that was not judged.
-    if len(types) > 1:
+    if b"content-type" in fields.differing:
         raise Ambiguous
     if not expect_body or status in (204, 304):
         return Framing.NONE, length
     if coding is not None:
         return Framing.CHUNKED, None
     return (Framing.LENGTH, length) if length is not None else (Framing.CLOSE, None)
+
+
+def is_excessive(fields: RawHeaders, *, count: bool) -> bool:
+    """Whether a header has too many fields or, if they are to be counted, too many bytes."""
+    if len(fields) > _MAX_FIELDS:
+        return True
+    return count and sum(len(name) + len(value) for name, value in fields) > MAX_OVERHEAD

@@ -20,7 +20,7 @@ from gateway.fhir.search_guard import capabilities, ignored, judged, self_parame
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
 from gateway.proxy.coding import beginning
-from gateway.proxy.connection import Broken
+from gateway.proxy.framing import Broken
 from gateway.proxy.headers import RequestHeader
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class SearchGuard:
         names = judged(asked)
         if not names or answer.status != 200:
             return None
-        kind = media_type(answer.header(b"content-type"))
+        kind = media_type(answer.content_type)
         xml = kind.endswith("xml")
         if not xml and not kind.endswith("json"):
             return None
@@ -147,4 +147,4 @@ class SearchGuard:
 
 
 def _plain(answer: Answer) -> bytes:
-    return beginning(answer.prefetched, answer.header(b"content-encoding"), _PREFIX)
+    return beginning(answer.prefetched, answer.content_coding, _PREFIX)

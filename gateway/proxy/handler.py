@@ -26,14 +26,15 @@ from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
-from gateway.proxy.connection import Broken
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
+from gateway.proxy.framing import Broken
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.guests import Guest
-from gateway.proxy.headers import RequestHeader, read_request
+from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
+from gateway.proxy.meeting import Meeting, recall
 from gateway.proxy.queueing import Asked, Queueing
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
@@ -104,40 +105,39 @@ class Handler:
 
     async def handle(self, request: IncomingRequest, guest: Guest | None = None) -> Answered:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
-        message = request.message
-        header = read_request(message.raw_headers)
+        message, connection = request.message, request.connection
+        known = recall(connection.memory, message, self) if guest is None else None
+        header = read_request(message.raw_headers) if known is None else known.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
-            strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            if known is None:
+                strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            strict.check_method(message.method)
             target = resolve(message.path, self._rules.base_path)
-            caller = self._identify(exchange, request, header, guest)
+            known = known or self._meet(exchange, request, header, guest)
+            caller = self._unbound(_introduced(exchange, known), target)
             what = _classify(exchange, target)
-            caller = self._unbound(caller, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
-            await self._admission.admit(caller, fresh=request.fresh)
+            if not self._admission.admit(caller, fresh=not connection.kept):
+                await self._admission.queue(caller)
             admitted = caller
-            links = self._rewriting.translation(header, request.scheme)
             body = self._composer.body(request, header, side)
             if body is not None:
-                self._keep(caller, what, header, body)
-                what = _note(exchange, await self._composer.read_ahead(header, body, what, links))
-            # Of a Bundle, and of a search by POST, only the body tells what it is.
-            caller.permissions.require(what, form_parameters(caller, what, header, body))
-            watch_bundle(body, header, what, caller.permissions)
-            if what.safe:
-                # Nobody waits for a read whose caller left; a write takes its course.
-                request.connection.notify_lost(_canceller())
-            way = request.scheme, side.is_gone
-            asked = Asked(exchange, caller, what, target, header, links, body, *way)
+                what = await self._look_into(body, exchange, caller, what, known)
+            elif what.code == "transaction":
+                caller.permissions.require(what)
+            # Nobody waits for a read whose caller left; a write takes its course.
+            connection.forsaken_with_caller = what.safe
+            asked = Asked(exchange, caller, what, target, known, body, side.is_gone)
             answer = await self._bring(asked)
             try:
-                examine(answer, what, header.text(b"accept"))
+                examine(answer, what, known.accept)
                 warning = await self._judge(answer, what, target, header, body)
-                passage = links.of_answer(answer, what, header, warning)
+                passage = known.links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)
             finally:
                 answer.close()
@@ -148,7 +148,7 @@ class Handler:
         except Exception as error:
             return await self._conclude(exchange, side, header, _query(message.path), error)
         finally:
-            request.connection.notify_lost(None)
+            connection.forsaken_with_caller = False
             if admitted is not None:
                 self._admission.leave(admitted)
             self._end(exchange, body)
@@ -163,7 +163,8 @@ class Handler:
         try:
             exchange.remote = self._callers.origin(request.connection.peer, header).address
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
-            await self._admission.admit(ANONYMOUS, fresh=request.fresh)
+            if not self._admission.admit(ANONYMOUS, fresh=request.fresh):
+                await self._admission.queue(ANONYMOUS)
             admitted = True
             return await give(side, exchange, await own.respond(exchange))
         except asyncio.CancelledError:
@@ -187,27 +188,59 @@ class Handler:
         finally:
             self._end(exchange, None)
 
-    def _identify(
+    def _meet(
         self,
         exchange: Exchange,
         request: IncomingRequest,
         header: RequestHeader,
         guest: Guest | None,
-    ) -> Caller:
-        peer = self._callers.origin(request.connection.peer, header)
+    ) -> Meeting:
+        """Find out who calls, and what translates for him."""
+        connection = request.connection
+        peer = self._callers.origin(connection.peer, header)
         exchange.remote = peer.address
-        caller = (guest or self._callers).identify(peer, header)
-        _name(exchange, caller)
-        return caller
+        met = Meeting(
+            request,
+            header,
+            self,
+            caller=(guest or self._callers).identify(peer, header),
+            remote=peer.address,
+            links=self._rewriting.translation(header, request.scheme),
+        )
+        connection.memory = met if guest is None and met.may_be_remembered else None
+        return met
+
+    async def _look_into(
+        self,
+        body: RequestBody,
+        exchange: Exchange,
+        caller: Caller,
+        what: Interaction,
+        met: Meeting,
+    ) -> Interaction:
+        """Of a Bundle, and of a search by POST, only the body tells what it is.
+
+        Raises `GatewayError` caller-forbidden.
+        """
+        header = met.header
+        self._keep(caller, what, header, body)
+        what = _note(exchange, await self._composer.read_ahead(header, body, what, met.links))
+        caller.permissions.require(what, form_parameters(caller, what, header, body))
+        watch_bundle(body, header, what, caller.permissions)
+        return what
 
     async def _send(self, asked: Asked) -> Answer:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
-        addressed = asked.target, asked.header, asked.links
+        addressed = asked.target, asked.met
         outgoing = await self._composer.compose(exchange, addressed, asked.body, asked.what)
-        with _Stopwatch(exchange, self._monotonic):
+        began = self._monotonic()
+        try:
             return await self._forwarder.send(exchange, outgoing, credential, token)
+        finally:
+            if exchange.attempts:
+                exchange.upstream_duration = self._monotonic() - began
 
     async def _obtain(self, exchange: Exchange, credential: str) -> Token:
         began = self._monotonic()
@@ -219,7 +252,7 @@ class Handler:
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.inflight += 1
         return Exchange(
-            request_id=header.request_id,
+            request_id=request_id(header),
             started_at=self._wall(),
             started=self._monotonic(),
             method=request.message.method,
@@ -292,27 +325,13 @@ def _not_kept(_caller: Caller, _what: Interaction, _header: RequestHeader, _: Re
     """Nothing is queued."""
 
 
-class _Stopwatch:
-    """Notes how long the platform took, also when it failed."""
-
-    __slots__ = ("_clock", "_exchange", "_started")
-
-    def __init__(self, exchange: Exchange, clock: Callable[[], float]) -> None:
-        self._exchange = exchange
-        self._clock = clock
-        self._started = 0.0
-
-    def __enter__(self) -> None:
-        self._started = self._clock()
-
-    def __exit__(self, *_: object) -> None:
-        if self._exchange.attempts:
-            self._exchange.upstream_duration = self._clock() - self._started
-
-
-def _name(exchange: Exchange, caller: Caller) -> None:
+def _introduced(exchange: Exchange, met: Meeting) -> Caller:
+    """The caller, noted."""
+    caller = met.caller
+    exchange.remote = met.remote
     exchange.caller, exchange.credential = caller.name, caller.credential
     exchange.user = caller.user
+    return caller
 
 
 def _classify(exchange: Exchange, target: Target) -> Interaction:
@@ -348,16 +367,6 @@ _OPERATORS: Final = frozenset(
 
 def _query(raw_target: str) -> str:
     return raw_target.partition("?")[2]
-
-
-def _canceller() -> Callable[[], None]:
-    task = asyncio.current_task()
-
-    def cancel() -> None:
-        if task is not None:
-            task.cancel()
-
-    return cancel
 
 
 def _abort(exchange: Exchange, side: CallerSide) -> Answered:

@@ -1,4 +1,4 @@
-"""What of a message's header crosses the gateway, in both directions.
+"""What of a request's header crosses the gateway.
 
 Header bytes are compared as bytes against fixed tables, in one pass over the fields, and are
 passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6; contract section 3.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 PSEUDONYM: Final = b"dhp-gateway"
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
-_HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -55,25 +56,7 @@ _CALLER_ONLY: Final = frozenset(
         b"expect",  # answered by the gateway itself (RFC 9110 section 10.1.1)
     )
 )
-_NOT_FORWARDED: Final = _HOP_BY_HOP | _CALLER_ONLY
-_NOT_RETURNED: Final = _HOP_BY_HOP | frozenset(
-    (
-        b"set-cookie",
-        b"set-cookie2",
-        b"clear-site-data",
-        b"authentication-info",
-        b"proxy-authentication-info",
-        # The gateway's own voice.
-        b"x-gateway-error",
-        b"x-gateway-warning",
-        b"www-authenticate",
-        b"server",
-        b"strict-transport-security",
-        b"alt-svc",
-        b"x-request-id",
-        b"content-length",
-    )
-)
+_NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
 # Fields whose value some step needs; all others are only copied.
 _READ: Final = frozenset(
     (
@@ -104,27 +87,25 @@ _READ: Final = frozenset(
         b"x-request-id",
     )
 )
-# Digests of a body that no longer is what it was (RFC 9530, RFC 1864).
-_DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-digest:")
 _ONCE: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
 
 
-class _Verdicts(dict[bytes, tuple[bytes, bool]]):
+class Verdicts(dict[bytes, tuple[bytes, int]]):
     """What was decided about field names, by their spelling: few are ever sent.
 
-    A verdict is the name in lower case, b"" where nobody reads the field here, and whether the
-    field passes. Bounded, for callers and servers can make up any number of names.
+    A verdict is the name in lower case, b"" where nobody reads the field here, and whether or how
+    the field passes. Bounded, for callers and servers can make up any number of names.
     """
 
     _MOST = 512
     _LONGEST = 64
 
-    def __init__(self, judge: Callable[[bytes], tuple[bytes, bool]]) -> None:
+    def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
         self._judge = judge
 
-    def __missing__(self, name: bytes) -> tuple[bytes, bool]:
+    def __missing__(self, name: bytes) -> tuple[bytes, int]:
         verdict = self._judge(name)
         if len(self) < self._MOST and len(name) <= self._LONGEST:
             self[name] = verdict
@@ -137,11 +118,6 @@ def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
     return (key if key in _READ else b""), not stays
 
 
-def _judge_answer_field(name: bytes) -> tuple[bytes, bool]:
-    key = name.lower().replace(b"_", b"-")
-    return key, not (key in _NOT_RETURNED or key.startswith(b"access-control-"))
-
-
 def _shadows(key: bytes) -> bool:
     """Whether a name with underscores is read by some servers as one that we set or remove."""
     if b"_" not in key:
@@ -150,8 +126,7 @@ def _shadows(key: bytes) -> bool:
     return dashed in _NOT_FORWARDED or dashed in (b"via",) or dashed.startswith(b"x-forwarded-")
 
 
-_REQUEST_FIELDS: Final = _Verdicts(_judge_request_field)
-_ANSWER_FIELDS: Final = _Verdicts(_judge_answer_field)
+_REQUEST_FIELDS: Final = Verdicts(_judge_request_field)
 
 
 @dataclass(slots=True)
@@ -165,7 +140,6 @@ class RequestHeader:
 
     lines: list[bytes]
     values: dict[bytes, bytes]
-    request_id: str
     total_bytes: int
     ambiguous: bool
 
@@ -191,24 +165,54 @@ def read_request(raw: RawHeaders) -> RequestHeader:
         if passes:
             lines.append(b"%s: %s\r\n" % (name, value))
     connection = values.get(b"connection")
-    if connection is not None:
-        lines = _without(lines, connection)
-    return RequestHeader(lines, values, _request_id(values.get(b"x-request-id")), total, ambiguous)
+    if connection is not None and (named := named_fields(connection)):
+        lines = without_named(lines, named)
+    return RequestHeader(lines, values, total, ambiguous)
 
 
-def _without(lines: list[bytes], connection: bytes) -> list[bytes]:
-    """Drop the fields that Connection names (RFC 9110 section 7.6.1)."""
+@lru_cache(maxsize=64)
+def named_fields(connection: bytes) -> frozenset[bytes]:
+    """The fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
     named = {token.strip().lower() for token in connection.split(b",")}
-    named -= {b"close", b"keep-alive", b""}
-    if not named:
-        return lines
+    return frozenset(named - {b"close", b"keep-alive", b""})
+
+
+def without_named(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+    """The lines but for those of these fields."""
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
-def _request_id(value: bytes | None) -> str:
+class _Randomness:
+    """Random bytes of the system, fetched for many requests at once."""
+
+    _ENOUGH = 256
+
+    def __init__(self) -> None:
+        self._left: list[str] = []
+
+    def digits(self) -> str:
+        """32 hexadecimal digits."""
+        if not self._left:
+            every = os.urandom(16 * self._ENOUGH).hex()
+            self._left = [every[at : at + 32] for at in range(0, len(every), 32)]
+        return self._left.pop()
+
+    def forget(self) -> None:
+        """Fetch anew."""
+        self._left.clear()
+
+
+_RANDOMNESS: Final = _Randomness()
+# Or a child process would go on with its parent's.
+os.register_at_fork(after_in_child=_RANDOMNESS.forget)
+
+
+def request_id(header: RequestHeader) -> str:
+    """The caller's X-Request-Id where it is a decent one, else a new one."""
+    value = header.values.get(b"x-request-id")
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value.decode("ascii")
-    digits = os.urandom(16).hex()
+    digits = _RANDOMNESS.digits()
     # A version 4 UUID (RFC 9562), made without the object that `uuid` makes of it.
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
@@ -217,51 +221,3 @@ def _request_id(value: bytes | None) -> str:
 def passed_through_us(via: bytes | None) -> bool:
     """Whether a Via value names this gateway's pseudonym (RFC 9110 section 7.6.3)."""
     return via is not None and _OUR_VIA.search(via) is not None
-
-
-def to_caller(
-    raw: RawHeaders, request_id: str, translate: Callable[[bytes, bytes], bytes] | None = None
-) -> list[bytes]:
-    """The lines of a platform's answer that its caller may see, and the two that we add.
-
-    `translate` gives the value for a lower-case name and a value. Content-Length and
-    Transfer-Encoding are left to the relay, which knows the framing.
-    """
-    lines: list[bytes] = []
-    connection: bytes | None = None
-    cached = False
-    for name, value in raw:
-        key, passes = _ANSWER_FIELDS[name]
-        if passes:
-            cached = cached or key == b"cache-control"
-            if translate is not None:
-                value = translate(key, value)
-            lines.append(b"%s: %s\r\n" % (name, value))
-        elif key == b"connection":
-            connection = value if connection is None else connection + b"," + value
-    if connection is not None:
-        lines = _without(lines, connection)
-        cached = any(line[:14].lower() == b"cache-control:" for line in lines)
-    if not cached:
-        # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
-        lines.append(b"Cache-Control: no-store\r\n")
-    lines.append(b"X-Request-Id: %s\r\n" % request_id.encode("ascii"))
-    return lines
-
-
-def without_digests(lines: list[bytes]) -> list[bytes]:
-    """The lines but for digests of a body that was changed."""
-    return [line for line in lines if not line.lower().startswith(_DIGESTS)]
-
-
-def without_coding(lines: list[bytes]) -> list[bytes]:
-    """The lines of an answer whose content coding was undone."""
-    return [line for line in lines if not line.lower().startswith(b"content-encoding:")]
-
-
-def find(raw: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of an answer's field, `name` in lower case with dashes, or None."""
-    for key, value in raw:
-        if _ANSWER_FIELDS[key][0] == name:
-            return value
-    return None

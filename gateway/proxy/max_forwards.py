@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.framing import AnswerHead, Framing
 from gateway.proxy.strict import METHODS
 
@@ -35,7 +36,9 @@ def count_down(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
 def final_answer() -> Answer:
     """What the gateway says as the last recipient of an OPTIONS."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
-    return Answer(AnswerHead(204, [(b"Allow", allow)], Framing.NONE, None), None, _nothing)
+    return Answer(
+        AnswerHead(204, AnswerFields([(b"Allow", allow)]), Framing.NONE, None), None, _nothing
+    )
 
 
 def _nothing(_: object) -> None:

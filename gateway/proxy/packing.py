@@ -16,7 +16,6 @@ from gateway.oauth.token import Token
 from gateway.proxy.answer import Answer
 from gateway.proxy.coding import accepts_gzip, pack
 from gateway.proxy.forward import Sender
-from gateway.proxy.headers import find
 from gateway.proxy.upstream import Outgoing
 
 # Smaller bodies gain nothing: they fit into one packet anyway.
@@ -77,7 +76,7 @@ class Packing:
         return answer
 
     def _learn(self, answer: Answer) -> None:
-        field = find(answer.headers, b"accept-encoding")
+        field = answer.fields.values.get(b"accept-encoding")
         if field is not None:
             self._accepted = accepts_gzip(field)
 

@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.reaching import RETRY_AFTER, unreached
 from gateway.proxy.tunnel import open_tunnel
+from gateway.proxy.turn_end import TurnEnd
 
 _SWEEP_INTERVAL: Final = 0.2
 # Below what load balancers grant, so that a request seldom meets a connection being closed.
@@ -73,6 +74,7 @@ class UpstreamPool:
         self._timeouts = timeouts
         self._max_connections = max_connections
         self._clock = clock
+        self._turn_end = TurnEnd()
         self._idle: deque[UpstreamConnection] = deque()
         self._active: set[UpstreamConnection] = set()
         self._connecting = 0
@@ -119,6 +121,13 @@ class UpstreamPool:
         if connection is None:
             connection = await self._connect()
         self._active.add(connection)
+        return connection
+
+    def take(self) -> UpstreamConnection | None:
+        """A kept connection, as `acquire` would give it, or None; does not wait."""
+        connection = self._take_idle()
+        if connection is not None:
+            self._active.add(connection)
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
@@ -227,6 +236,7 @@ class UpstreamPool:
             self._lost,
             response_timeout=self._timeouts.response,
             idle_timeout=self._timeouts.idle,
+            turn_end=self._turn_end,
         )
 
     def _lost(self, connection: UpstreamConnection) -> None:

@@ -36,11 +36,12 @@ from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_digests
 from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
 from gateway.proxy.coding import is_gzip
-from gateway.proxy.headers import RequestHeader, without_digests
-from gateway.proxy.rewriting import Translation
+from gateway.proxy.headers import RequestHeader
+from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
 _log = logging.getLogger(__name__)
@@ -81,20 +82,20 @@ class QueueRules:
 
 
 class Asked(NamedTuple):
-    """A request as it came, and who sent it; `scheme` is the one that the caller came by.
-
-    `gone` tells whether the caller has left.
-    """
+    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
 
     exchange: Exchange
     caller: Caller
     what: Interaction
     target: Target
-    header: RequestHeader
-    links: Translation
+    met: Meeting
     body: RequestBody | None
-    scheme: str
     gone: Callable[[], bool]
+
+    @property
+    def header(self) -> RequestHeader:
+        """Its header."""
+        return self.met.header
 
 
 class Pages(Protocol):
@@ -255,7 +256,7 @@ class Queueing:
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
         host = asked.header.text(b"host") or ""
-        origin = f"{asked.scheme}://{host}" if strict.is_host(host.encode()) else ""
+        origin = f"{asked.met.scheme}://{host}" if strict.is_host(host.encode()) else ""
         return origin + self._rules.base_path
 
     def _reader(self, asked: Asked) -> Reader:
@@ -359,10 +360,10 @@ def _opened(body: bytes, coding: str | None) -> bytes | None:
 
 
 def _request(asked: Asked, body: bytes, base: str) -> Request:
-    lines = asked.links.lines(asked.header)
+    lines = asked.met.lines
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)
-    target = Target(asked.target.path, asked.links.query(asked.target.query))
+    target = Target(asked.target.path, asked.met.links.query(asked.target.query))
     what = asked.what
     return Request(
         method=asked.exchange.method,

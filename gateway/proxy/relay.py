@@ -22,10 +22,11 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone
+from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
-from gateway.proxy.headers import to_caller, without_coding, without_digests
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Own, Reply
 
@@ -103,17 +104,29 @@ class CallerSide:
 
     def invite_body(self) -> None:
         """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
-        transport = self._request.connection.transport
-        if transport is not None and not self.started and not self.http10:
-            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self.started and not self.http10:
+            self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises `CallerGone`."""
-        transport = self._request.connection.transport
+        self._begin().write(data)
+
+    def write_whole(self, message: bytes) -> None:
+        """Hand an answer that is whole to the transport. Raises `CallerGone`."""
+        self._begin().write_later(message)
+
+    def _begin(self) -> CallerConnection:
+        connection = self._request.connection
+        transport = connection.transport
         if transport is None or transport.is_closing():
             raise CallerGone
         self.started = True
-        transport.write(data)
+        return connection
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the caller has yet to take what was written."""
+        return self._request.connection.writing_paused
 
     async def drained(self) -> None:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
@@ -145,7 +158,7 @@ class CallerSide:
 
     def done(self) -> Answered:
         """Everything is written."""
-        return Answered(self._request.connection, keep_alive=self._keep_alive)
+        return Answered.STAYS if self._keep_alive else Answered.ENDS
 
 
 async def pass_on(
@@ -155,13 +168,13 @@ async def pass_on(
 
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
-    lines = to_caller(answer.headers, exchange.request_id, passage.translate)
+    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), passage.translate)
     if passage.opened:
         lines = without_coding(lines)
     if passage.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
     transform = passage.transform
-    if side.head_only or answer.head.framing is Framing.NONE:
+    if side.head_only or answer.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
     elif answer.complete and transform is None:
@@ -170,25 +183,26 @@ async def pass_on(
         await _send_changed(side, exchange, answer, lines, transform)
     else:
         await _stream(side, exchange, answer, lines, transform)
-    await side.drained()
+    if side.crowded:
+        await side.drained()
     return side.done()
 
 
 def _send_bodiless(
     side: CallerSide, answer: Answer, lines: list[bytes], transform: Transform | None
 ) -> None:
-    length = answer.head.content_length
+    length = answer.content_length
     # A rewritten body would have another length than the one announced for HEAD.
     if length is not None and answer.status != 204 and transform is None:
         lines.append(b"Content-Length: %d\r\n" % length)
-    side.write(_head(side, answer.status, lines))
+    side.write_whole(_head(side, answer.status, lines))
 
 
 def _send_whole(
     side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], body: bytes
 ) -> None:
     lines.append(b"Content-Length: %d\r\n" % len(body))
-    side.write(_head(side, status, lines) + body)
+    side.write_whole(_head(side, status, lines) + body)
     exchange.status = status
     exchange.response_bytes = len(body)
 
@@ -236,7 +250,7 @@ async def _stream(
     lines: list[bytes],
     transform: Transform | None,
 ) -> None:
-    length = answer.head.content_length
+    length = answer.content_length
     if transform is not None:
         lines, length = without_digests(lines), None
     if length is None and side.http10:
@@ -273,7 +287,8 @@ async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chun
         return
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
     exchange.response_bytes += len(data)
-    await side.drained()
+    if side.crowded:
+        await side.drained()
 
 
 async def _collect(answer: Answer, transform: Transform | None) -> bytes:

@@ -8,7 +8,7 @@ passes as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -21,16 +21,17 @@ from gateway.fhir.links import (
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
+    surely_unchanged,
 )
 from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
+from gateway.proxy.framing import Framing
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.relay import Passage
 
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
-_LINK_FIELDS: Final = frozenset((b"location", b"content-location", b"link"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
 _CHANGED_FIELDS: Final = _QUERY_FIELDS | {b"accept-encoding"}
 # A part is one of the body in its coding: it could not be opened.
@@ -90,12 +91,13 @@ class Rewriting:
 class Translation:
     """Changes messages between a caller and the platform; without `links` no URL changes."""
 
-    __slots__ = ("_compressed", "_on_links", "links")
+    __slots__ = ("_compressed", "_on_links", "_unchanged", "links")
 
     def __init__(self, links: LinkMap | None, *, compressed: bool, on_links: OnLinks) -> None:
         self.links = links
         self._compressed = compressed
         self._on_links = on_links
+        self._unchanged = Passage(None if links is None else _translator(links))
 
     def query(self, query: str) -> str:
         """The query with absolute gateway URLs among its values made platform URLs."""
@@ -123,7 +125,9 @@ class Translation:
         self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
     ) -> Passage:
         """How an answer changes on its way to the caller, whose request had that header."""
-        coding = answer.header(b"content-encoding")
+        coding = answer.content_coding
+        if coding is None and warning is None and self._surely_unchanged(answer, what):
+            return self._unchanged
         opened = (
             self._compressed
             and is_gzip(coding)
@@ -137,14 +141,25 @@ class Translation:
             transform = None if transform is None else InsideGzip(transform)
         elif (coding or "identity").strip().lower() != "identity":
             transform = None
-        translate = None if self.links is None else _translator(self.links)
-        return Passage(translate, transform, warning, opened=opened)
+        return replace(self._unchanged, transform=transform, warning=warning, opened=opened)
+
+    def _surely_unchanged(self, answer: Answer, what: Interaction) -> bool:
+        """Whether the body passes as it is, told at once; that it does not has to be found out."""
+        if self.links is None:
+            return True
+        if not answer.complete or what.code == "capabilities":
+            return False
+        if answer.framing is Framing.NONE:
+            # What HEAD announces is the length of a body that is not there to be looked at.
+            return False
+        kind = answer.content_type or ""
+        return surely_unchanged(answer.prefetched, kind, self.links, "to-gateway")
 
     def _content(self, answer: Answer, what: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
         if what.resource == "Binary" or answer.status in _WITHOUT_BODY:
             return None
-        return self._counted(answer.header(b"content-type"), "to-gateway", what)
+        return self._counted(answer.content_type, "to-gateway", what)
 
     def _counted(
         self, content_type: str | None, direction: Direction, what: Interaction
@@ -210,8 +225,6 @@ def _asking_for_gzip(lines: list[bytes]) -> list[bytes]:
 
 def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:
     def value_for_caller(key: bytes, value: bytes) -> bytes:
-        if key not in _LINK_FIELDS:
-            return value
         text = value.decode("utf-8", "surrogateescape")
         text = rewrite_header(key.decode("ascii"), text, links)
         return text.encode("utf-8", "surrogateescape")

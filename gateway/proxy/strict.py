@@ -37,8 +37,7 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
         _check_version_10(message, header)
     if header.total_bytes > max_header_bytes:
         raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close=True)
-    if message.method not in METHODS:
-        raise unknown_method()
+    check_method(message.method)
     values = header.values
     if header.ambiguous:
         raise _refused("header: a field that must stand alone is there twice")
@@ -54,6 +53,12 @@ def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes
     if passed_through_us(values.get(b"via")):
         detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
         raise GatewayError(errors.LOOP, detail)
+
+
+def check_method(method: str) -> None:
+    """Raises `GatewayError` method-not-allowed for what FHIR does not use."""
+    if method not in METHODS:
+        raise unknown_method()
 
 
 def is_host(value: bytes | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
-from gateway.proxy.connection import Broken
+from gateway.proxy.framing import Broken
 from gateway.proxy.upstream import Connections, Outgoing, Upstream
 from gateway.telemetry.tracing import Tracing
 

@@ -9,7 +9,6 @@ not get three times the load.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -22,8 +21,8 @@ from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
 from gateway.proxy.circuit import Circuit
 from gateway.proxy.complete import is_complete
-from gateway.proxy.connection import Broken, UpstreamConnection
-from gateway.proxy.framing import Framing
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.framing import Broken, Framing
 from gateway.proxy.headers import PSEUDONYM
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.retry_after import parse_retry_after
@@ -61,7 +60,7 @@ class OutgoingBody(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """A request as the platform gets it, but for the token.
 
@@ -89,6 +88,10 @@ class Restraint:
 
 class Connections(Protocol):
     """What is needed of the pool."""
+
+    def take(self) -> UpstreamConnection | None:
+        """A kept connection for one exchange, if there is one."""
+        ...
 
     async def acquire(self, *, new: bool = False) -> UpstreamConnection:
         """A connection for one exchange."""
@@ -164,7 +167,7 @@ class Upstream:
         self, answer: Answer, outgoing: Outgoing, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
-        if not outgoing.safe or answer.status not in _REPEATED_STATUSES:
+        if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
             return None
         asked = parse_retry_after(answer.header(b"retry-after"), time.time())
         if asked is None:
@@ -186,34 +189,45 @@ class Upstream:
             else:
                 self._circuit.skip(admission)
             raise
-        troubled = answer.status in _TROUBLED_STATUSES
-        cause = f"the platform answered with status {answer.status}" if troubled else ""
-        self._circuit.record(admission, failed=troubled, cause=cause)
+        if answer.status in _TROUBLED_STATUSES:
+            cause = f"the platform answered with status {answer.status}"
+            self._circuit.record(admission, failed=True, cause=cause)
+        else:
+            self._circuit.record(admission, failed=False)
         return answer
 
     async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, new: bool) -> Answer:
-        connection = await self._deliver(outgoing, authorization, new=new)
+        body = outgoing.body
+        whole = b"" if body is None else body.whole()
+        if body is not None and whole is None:
+            connection = await self._stream(outgoing, body, authorization, new=new)
+        else:
+            connection = (None if new else self._connections.take()) or (
+                await self._connections.acquire(new=new)
+            )
+            connection.begin(expect_body=outgoing.method != "HEAD")
+            connection.write_whole(self._message(outgoing, authorization, whole or b""))
         try:
             answer = Answer(await connection.head(), connection, self._connections.release)
-            await answer.prefetch()
-            if answer.head.framing is Framing.CLOSE:
+            if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
+            elif not answer.take_whole():
+                await answer.prefetch()
         except BaseException:
             connection.abort()
             self._connections.release(connection)
             raise
         return answer
 
-    async def _deliver(
-        self, outgoing: Outgoing, authorization: bytes, *, new: bool
+    async def _stream(
+        self, outgoing: Outgoing, body: OutgoingBody, authorization: bytes, *, new: bool
     ) -> UpstreamConnection:
-        """Send the request on a connection; a body that streams in needs room for uploads."""
-        whole = b"" if outgoing.body is None else outgoing.body.whole()
-        async with self._uploads if whole is None else contextlib.nullcontext():
+        """Send a request whose body streams in, for which there must be room."""
+        async with self._uploads:
             connection = await self._connections.acquire(new=new)
             try:
                 connection.begin(expect_body=outgoing.method != "HEAD")
-                await self._transmit(connection, outgoing, authorization, whole)
+                await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
                 self._connections.release(connection)
@@ -224,22 +238,22 @@ class Upstream:
         self,
         connection: UpstreamConnection,
         outgoing: Outgoing,
+        body: OutgoingBody,
         authorization: bytes,
-        whole: bytes | None,
     ) -> None:
-        body = outgoing.body
         head = self._head(outgoing, authorization)
-        if body is None:
-            connection.write(head + b"\r\n")
-            return
-        if whole is not None:
-            connection.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole))
-        elif body.length is not None:
+        if body.length is not None:
             connection.write(b"%sContent-Length: %d\r\n\r\n" % (head, body.length))
             await self._upload(connection, body, chunked=False)
         else:
             connection.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
             await self._upload(connection, body, chunked=True)
+
+    def _message(self, outgoing: Outgoing, authorization: bytes, whole: bytes) -> bytes:
+        head = self._head(outgoing, authorization)
+        if outgoing.body is None:
+            return head + b"\r\n"
+        return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole)
 
     def _head(self, outgoing: Outgoing, authorization: bytes) -> bytes:
         return b"".join(
@@ -281,7 +295,7 @@ class Upstream:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
         await answer.prefetch(_HELD_BACK)
         if not answer.complete or not await is_complete(
-            answer.header(b"content-type"), answer.header(b"content-encoding"), answer.prefetched
+            answer.content_type, answer.content_coding, answer.prefetched
         ):
             raise Broken("truncated", reused=False)
 

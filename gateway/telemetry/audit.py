@@ -1,8 +1,8 @@
 """The audit trail: one JSON object a line for every exchange and every notable event.
 
-On the request's path a record costs one append. The loop's next tick renders what came together
-and hands it to a `Writer`, whose thread is the only one that touches the sink: a pipe that nobody
-reads or a full disk never blocks the loop.
+On the request's path a record costs one append. A few milliseconds later what came together is
+rendered and handed to a `Writer`, whose thread is the only one that touches the sink: a pipe that
+nobody reads or a full disk never blocks the loop.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
 turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol
 
@@ -38,6 +38,8 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 # A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
+GATHER: Final = 0.01
+"""For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
 
 _log = get_logger("gateway.audit")
 
@@ -91,13 +93,13 @@ class Audit:
     def exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
         if not self._pending:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
         self._pending.append(exchange)
 
     def event(self, name: Event, /, **fields: object) -> None:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
         record: dict[str, Any] = {"event": name, "timestamp": self._iso(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
@@ -114,7 +116,7 @@ class Audit:
         if self._writer.full:
             pending = self._indispensable(pending)
         if pending:
-            self._writer.put([line for record in pending for line in self._lines(record)])
+            self._writer.put(self._rendered(pending))
 
     def _indispensable(self, pending: list[Record]) -> list[Record]:
         """What is accepted beyond the backlog's limit: with `block`, what the platform has seen.
@@ -133,21 +135,16 @@ class Audit:
             self._writer.on_records("dropped", len(pending) - len(kept))
         return kept
 
-    def _lines(self, record: Record) -> Iterator[bytes]:
-        if isinstance(record, Exchange):
-            record = exchange_record(record, self._iso(record.started_at))
-        yield _render(record)
-        if self._translate is None:
-            return
-        try:
-            resource = self._translate(record)
-        except Exception as error:
-            # A bug must not cost the record itself. The message could quote it.
-            _log.error("no AuditEvent could be made", error=type(error).__name__)
-            return
-        if resource is not None:
-            head = {"event": "audit-event", "timestamp": record["timestamp"]}
-            yield _render({**head, "resource": resource})
+    def _rendered(self, pending: list[Record]) -> list[bytes]:
+        iso, translate = self._iso, self._translate
+        lines = []
+        for record in pending:
+            if isinstance(record, Exchange):
+                record = exchange_record(record, iso(record.started_at))
+            lines.append(_render(record))
+            if translate is not None:
+                lines += _translated(record, translate)
+        return lines
 
 
 class NullAudit:
@@ -164,6 +161,19 @@ class NullAudit:
     async def close(self, timeout: float) -> int:
         """Nothing to write, nothing lost."""
         return 0
+
+
+def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
+    try:
+        resource = translate(record)
+    except Exception as error:
+        # A bug must not cost the record itself. The message could quote it.
+        _log.error("no AuditEvent could be made", error=type(error).__name__)
+        return []
+    if resource is None:
+        return []
+    head = {"event": "audit-event", "timestamp": record["timestamp"]}
+    return [_render({**head, "resource": resource})]
 
 
 def _render(record: Mapping[str, Any]) -> bytes:
@@ -193,11 +203,11 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "remote": exchange.remote,
         "user": exchange.user,
         "credential": exchange.credential,
-        "method": exchange.method if _METHOD.fullmatch(exchange.method) else MASK,
+        "method": _method(exchange.method),
         "interaction": exchange.interaction,
         "resource": exchange.resource,
         "resource_id": exchange.resource_id,
-        "query_params": [_name(name) for name in exchange.query_params],
+        "query_params": [*map(_name, exchange.query_params)],
         "status": exchange.status,
         "reason": exchange.reason,
         "upstream_status": exchange.upstream_status,
@@ -208,6 +218,11 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "upstream_ms": None if upstream is None else round(upstream * 1000, 3),
         "outcome": exchange.outcome,
     }
+
+
+@lru_cache(maxsize=64)
+def _method(method: str) -> str:
+    return method if _METHOD.fullmatch(method) else MASK
 
 
 @lru_cache(maxsize=1024)

@@ -19,9 +19,6 @@ from gateway.telemetry.sink import Sink
 
 OnFailure = Literal["block", "drop"]
 
-# While records keep coming the thread writes this often, in seconds: each turn takes the
-# interpreter from the loop's thread. The first record after a pause is written at once.
-LINGER: Final = 0.005
 RETRY_DELAY: Final = 0.5
 # A busy loop lets go of the interpreter only for the moment of each poll, too short for a waking
 # thread to take it, and often enough that Python's own switch interval never passes: the writer
@@ -140,8 +137,6 @@ class Writer:
         while lines := self._next():
             if not self._write(lines):
                 break
-            if not self._closing:
-                time.sleep(LINGER)
         self._sink.close()
 
     def _next(self) -> list[bytes]:

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.proxy.connection import Broken, UpstreamConnection
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.framing import Broken
+from gateway.proxy.turn_end import TurnEnd
 from tests.doubles.reference import Bad, read_answer
 
 End = Literal["eof", "reset", "open"]
@@ -58,7 +60,11 @@ async def exchange(
     """Feed the pieces; the exchange reads as they come (`prompt`) or only when all have come."""
     lost: list[UpstreamConnection] = []
     connection = UpstreamConnection(
-        lambda: 0.0, lost.append, response_timeout=1.0, idle_timeout=1.0
+        lambda: 0.0,
+        lost.append,
+        response_timeout=1.0,
+        idle_timeout=1.0,
+        turn_end=TurnEnd(),
     )
     transport = FakeTransport()
     connection.connection_made(transport)

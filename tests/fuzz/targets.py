@@ -29,7 +29,8 @@ from gateway.fhir.links import (
     rewriter_for,
 )
 from gateway.proxy import strict
-from gateway.proxy.headers import passed_through_us, read_request, to_caller
+from gateway.proxy.answer_header import AnswerFields
+from gateway.proxy.headers import passed_through_us, read_request, request_id
 from gateway.proxy.target import resolve
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
@@ -109,7 +110,7 @@ def request(data: bytes) -> None:
     for number, (message, payload) in enumerate(messages):
         header = read_request(message.raw_headers)
         _check_lines(header.lines)
-        assert to_caller(message.raw_headers, header.request_id)
+        assert AnswerFields(message.raw_headers).to_caller(request_id(header).encode("ascii"))
         try:
             strict.check(message, header, max_header_bytes=65536)
             target = resolve(message.path, "/fhir")

@@ -25,7 +25,7 @@ class Sink:
         transport = request.connection.transport
         assert transport is not None
         transport.write(ANSWER)
-        return Answered(request.connection, keep_alive=True)
+        return Answered.STAYS
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
         """As if it were right."""

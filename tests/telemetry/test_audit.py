@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.secret import Secret
-from gateway.telemetry.audit import Audit, NullAudit
+from gateway.telemetry.audit import GATHER, Audit, NullAudit
 from gateway.telemetry.sink import StdoutSink
 from gateway.telemetry.writer import Limits, OnFailure, Writer
 
@@ -272,10 +272,10 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
     audit = open_audit(limits=Limits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * GATHER)
     audit.exchange(make_exchange(request_id="in flight before", attempts=1))
     audit.exchange(make_exchange(request_id="refused", status=503, attempts=0))
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * GATHER)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
     assert written == ["fills", "in flight before"]
@@ -289,10 +289,10 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     audit = open_audit("drop", Limits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * GATHER)
     assert audit.available
     audit.exchange(make_exchange(request_id="too much"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * GATHER)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
     assert written == ["fills"]
@@ -304,7 +304,7 @@ async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     audit = open_audit(limits=Limits(backlog=100_000))
     for _ in range(300):
         audit.exchange(make_exchange())
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * GATHER)
     assert not audit.available
     closing = asyncio.ensure_future(audit.close(5))
     read = b""

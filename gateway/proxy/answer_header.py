@@ -1,0 +1,124 @@
+"""The header of a platform's answer, read once: what its fields say and which of them go on.
+
+Field lines are passed on as they came, but for those whose values hold links. Duties: RFC 9110
+sections 5.1, 5.3, 7.6; contract section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+from gateway.proxy.headers import HOP_BY_HOP, RawHeaders, Verdicts, named_fields, without_named
+
+Translate = Callable[[bytes, bytes], bytes]
+
+_NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
+    (
+        b"set-cookie",
+        b"set-cookie2",
+        b"clear-site-data",
+        b"authentication-info",
+        b"proxy-authentication-info",
+        # The gateway's own voice.
+        b"x-gateway-error",
+        b"x-gateway-warning",
+        b"www-authenticate",
+        b"server",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"x-request-id",
+        b"content-length",
+    )
+)
+_WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
+# Digests of a body that no longer is what it was (RFC 9530, RFC 1864).
+_DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-digest:")
+# Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
+_NOT_STORED: Final = b"Cache-Control: no-store\r\n"
+
+
+class _Passage(IntEnum):
+    """What becomes of a field."""
+
+    STAYS = 0
+    GOES_ON = 1
+    HAS_LINKS = 2
+
+
+def _judge(name: bytes) -> tuple[bytes, _Passage]:
+    key = name.lower().replace(b"_", b"-")
+    if key in _NOT_RETURNED or key.startswith(b"access-control-"):
+        return key, _Passage.STAYS
+    return key, _Passage.HAS_LINKS if key in _WITH_LINKS else _Passage.GOES_ON
+
+
+_VERDICTS: Final = Verdicts(_judge)
+_HAS_LINKS: Final = _Passage.HAS_LINKS
+
+
+class AnswerFields:
+    """`values` are the first ones by their names in lower case with dashes, Connection's joined.
+
+    `repeated` are the names of fields that came more than once, `differing` of those that did so
+    with another value; `raw` are all fields as bytes of the wire.
+    """
+
+    __slots__ = ("_lines", "_links", "differing", "raw", "repeated", "values")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
+        self.values: dict[bytes, bytes] = {}
+        self.repeated: set[bytes] = set()
+        self.differing: set[bytes] = set()
+        self._lines: list[bytes] = []
+        self._links: list[tuple[int, bytes, bytes, bytes]] = []
+        values, lines = self.values, self._lines
+        for name, value in raw:
+            key, passage = _VERDICTS[name]
+            if key in values:
+                self._repeat(key, value)
+            else:
+                values[key] = value
+            if passage:
+                if passage is _HAS_LINKS:
+                    self._links.append((len(lines), key, name, value))
+                lines.append(b"%s: %s\r\n" % (name, value))
+
+    def _repeat(self, key: bytes, value: bytes) -> None:
+        self.repeated.add(key)
+        if value != self.values[key]:
+            self.differing.add(key)
+        if key == b"connection":
+            self.values[key] += b"," + value
+
+    def to_caller(self, request_id: bytes, translate: Translate | None = None) -> list[bytes]:
+        """The lines that the caller may see, and the two that we add; a list of the caller's own.
+
+        `translate` gives the value for a lower-case name and a value. Content-Length and
+        Transfer-Encoding are left to the relay, which knows the framing.
+        """
+        lines = self._lines.copy()
+        if translate is not None:
+            for at, key, name, value in self._links:
+                lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
+        cached = b"cache-control" in self.values
+        connection = self.values.get(b"connection")
+        if connection is not None and (named := named_fields(connection)):
+            lines = without_named(lines, named)
+            cached = cached and b"cache-control" not in named
+        if not cached:
+            lines.append(_NOT_STORED)
+        lines.append(b"X-Request-Id: %s\r\n" % request_id)
+        return lines
+
+
+def without_digests(lines: list[bytes]) -> list[bytes]:
+    """The lines but for digests of a body that was changed."""
+    return [line for line in lines if not line.lower().startswith(_DIGESTS)]
+
+
+def without_coding(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer whose content coding was undone."""
+    return [line for line in lines if not line.lower().startswith(b"content-encoding:")]

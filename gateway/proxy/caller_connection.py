@@ -1,0 +1,377 @@
+"""One connection of a caller: aiohttp parses and queues, all else is the gateway's own.
+
+Requests are served one after the other in one task, without the task, writer and timers that
+aiohttp makes for each. What its parser refuses, what takes too long and what it would answer in
+plain text is answered by the gateway instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from aiohttp import StreamReader
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
+
+from gateway import errors, system
+from gateway.errors import GatewayError
+from gateway.proxy import refusals
+from gateway.proxy.callers import Peer, peer_of
+from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.turn_end import LARGEST, TurnEnd
+
+if TYPE_CHECKING:
+    from gateway.proxy.listener import CallerServer
+
+_log = logging.getLogger(__name__)
+
+KEEP_ALIVE: Final = 75.0
+"""How long, in seconds, a connection may be idle."""
+
+LINGER: Final = 1.0
+"""How long, in seconds, an answered connection stays open for what the caller is still sending.
+
+Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
+"""
+
+# How long a connection that was let in may take to say what it wants, when others wait for its
+# place or for the end.
+_FIRST_REQUEST: Final = 1.0
+
+
+class RequestSink(Protocol):
+    """The handler, as the listener sees it."""
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        ...
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        ...
+
+
+class CallerConnection(RequestHandler):
+    """One connection of a caller."""
+
+    __slots__ = (
+        "_discarding",
+        "_head_bytes",
+        "_header_since",
+        "_held",
+        "_peer_done",
+        "_sink",
+        "_turn_end",
+        "_writable",
+        "forsaken_with_caller",
+        "kept",
+        "memory",
+        "opened_at",
+        "payload",
+        "peer",
+        "secure",
+    )
+
+    def __init__(
+        self, server: CallerServer, sink: RequestSink, turn_end: TurnEnd, **options: Any
+    ) -> None:
+        super().__init__(server, **options)
+        self._sink = sink
+        self._turn_end = turn_end
+        self._held = b""
+        self._header_since: float | None = None
+        self._head_bytes = b""
+        self._discarding = False
+        self._peer_done: asyncio.Event | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.peer = Peer("")
+        self.secure = False
+        self.kept = False
+        self.opened_at = 0.0
+        # Whatever the handler wants to remember of the requests before.
+        self.memory: object = None
+        # Of the request under way: its body, and whether nobody waits for it once its caller left.
+        self.payload = EMPTY_PAYLOAD
+        self.forsaken_with_caller = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note who it is; the time for the first header runs from here."""
+        self.peer = peer_of(transport)
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        self.opened_at = self._loop.time()
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and note since when a header is incomplete."""
+        if self._discarding:
+            return
+        # These may be the rest of a body, which has its own clock.
+        in_body = not self.payload.is_eof()
+        # Only a refused message looks at these bytes again.
+        self._head_bytes = data[:64] if self._header_since is None else self._head_bytes
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._break_body()
+        if in_body or self.busy or self._messages:
+            self._header_since = None
+        elif data and self._header_since is None:
+            self._header_since = self._loop.time()
+
+    def eof_received(self) -> None:
+        """The caller sends no more; one that left and one that half-closed look the same here."""
+        if self._peer_done is not None:
+            self._peer_done.set()
+        super().eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the exchange in flight, if it wants to know."""
+        task = self._task_handler
+        if self._peer_done is not None:
+            self._peer_done.set()
+        super().connection_lost(exc)
+        self._wake_writer()
+        if self.forsaken_with_caller and task is not None:
+            task.cancel()
+
+    def _break_body(self) -> None:
+        """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
+        for payload in (self.payload, *(payload for _, payload in self._messages)):
+            if not payload.is_eof():
+                payload.set_exception(RequestPayloadError("broken"))
+
+    # What serves.
+
+    async def start(self) -> None:
+        """Serve requests until the connection ends; aiohttp makes a task of this."""
+        try:
+            while not self._force_close:
+                if not self._messages:
+                    await self._next_message()
+                answered = await self._serve(*self._take_message())
+                if answered is Answered.ENDS or self._close or self._force_close:
+                    break
+                self._keep()
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except Exception as error:
+            # The handler answers for its own mistakes; what still arrives here is a bug.
+            _log.error("internal error", exc_info=error)
+            self.force_close()
+        if not self._force_close:
+            self._task_handler = None
+            self.flush()
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _next_message(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _take_message(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+        """The next message; the parser learns that there is room for another."""
+        taken = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        return taken
+
+    async def _serve(
+        self, message: RawRequestMessage | _ErrInfo, payload: StreamReader
+    ) -> Answered:
+        """Have one message answered, and give the caller of a last answer time to read it."""
+        self._request_in_progress = True
+        try:
+            if isinstance(message, _ErrInfo):
+                # Nothing of it is echoed.
+                error = refusals.translate(message.exc, self._head_bytes)
+                request = IncomingRequest(ERROR, payload, self)
+                answered = await self._sink.refuse(request, error)
+            else:
+                request = IncomingRequest(message, payload, self)
+                self._current_request = request  # type: ignore[assignment]
+                answered = await self._sink.handle(request)
+            self.kept = True
+            if answered is Answered.ENDS:
+                await self.linger()
+            return answered
+        finally:
+            self._current_request = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+
+    def _keep(self) -> None:
+        """The time for the next request runs from now."""
+        close_at = self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_at, self._process_keepalive)
+
+    # What writes.
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
+        if self._held:
+            self.flush()
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_later(self, data: bytes) -> None:
+        """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
+        if self._held or self._close or len(data) > LARGEST:
+            self.write(data)
+        else:
+            self._held = data
+            self._turn_end.flush_later(self)
+
+    def flush(self) -> None:
+        """Hand what is held back to the transport."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
+
+    def close(self) -> None:
+        """Take no more requests (aiohttp)."""
+        self.flush()
+        super().close()
+
+    def force_close(self) -> None:
+        """Close; what was written is still sent (aiohttp)."""
+        self.flush()
+        super().force_close()
+
+    # What the handler and the server call.
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._request_in_progress
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What serves this connection."""
+        return self._task_handler
+
+    @property
+    def queued(self) -> bool:
+        """Whether further requests were read already and wait for their turn."""
+        return bool(self._messages)
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        if self.busy or self._messages or self._header_since is not None:
+            return False
+        return self.kept or now - self.opened_at > _FIRST_REQUEST
+
+    def unfinished(self, now: float) -> bool:
+        """Whether the gateway owes something here.
+
+        An answer, the rest of one that a slow caller has not taken yet, or, for a moment, the
+        chance to send the first request on a connection that was accepted.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return self.busy
+        if self.busy or self._messages or self._held or transport.get_write_buffer_size():
+            return True
+        began = self.opened_at if not self.kept else self._header_since
+        return began is not None and now - began < _FIRST_REQUEST
+
+    def abort(self, *, reset: bool = False) -> None:
+        """End the connection so that no answer looks complete; `reset` sends RST.
+
+        A caller of HTTP/1.0 cannot tell a cut answer from a complete one by a plain end.
+        """
+        transport = self.transport
+        if transport is None:
+            return
+        raw = transport.get_extra_info("socket")
+        if reset and raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
+        self._force_close = True
+        self._held = b""
+        transport.abort()
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more or is lost.
+
+        aiohttp's own way to wait cannot be tried again after a time-out.
+        """
+        self._writable = self._loop.create_future()
+        if self._paused and self.transport is not None:
+            await self._writable
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        super().resume_writing()
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    async def linger(self) -> None:
+        """Half-close and discard what still comes, for a moment."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._discarding = True
+        self.flush()
+        self._resume_transport_reading()
+        self._peer_done = asyncio.Event()
+        # The caller may have reset the connection a moment ago.
+        with contextlib.suppress(OSError):
+            if transport.can_write_eof():
+                transport.write_eof()
+            async with asyncio.timeout(LINGER):
+                await self._peer_done.wait()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be taken by the caller, those in the kernel included."""
+        transport = self.transport
+        if transport is None:
+            return 0
+        waiting = len(self._held) + transport.get_write_buffer_size()
+        return waiting + _queued(transport.get_extra_info("socket"))
+
+    def overdue(self, now: float, header_timeout: float) -> bool:
+        """Whether a header has been incomplete for too long."""
+        since = self._header_since
+        return since is not None and not self.busy and now - since > header_timeout
+
+    def silent(self, now: float, header_timeout: float) -> bool:
+        """Whether nothing at all has come since the connection was made, for too long."""
+        began = self.kept or self.busy or self._messages or self._header_since is not None
+        return not began and now - self.opened_at > header_timeout
+
+    async def refuse_header(self) -> None:
+        """Answer a header that did not come in time, and close."""
+        self._header_since = None
+        self._discarding = True
+        request = IncomingRequest(ERROR, EMPTY_PAYLOAD, self)
+        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
+        await self._sink.refuse(request, error)
+        await self.linger()
+        self.force_close()
+
+
+def _queued(raw: Any) -> int:
+    """Bytes that the kernel has not delivered yet, where it tells."""
+    try:
+        return 0 if raw is None else system.unacknowledged(raw)
+    except (OSError, ValueError):
+        return 0

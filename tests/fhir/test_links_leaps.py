@@ -1,0 +1,178 @@
+"""Pages of entries, which are taken many at once where they look as nearly all do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fhir.json_leaps import Leap
+from gateway.fhir.json_links import JsonRewriter
+from gateway.fhir.json_text import needles
+from gateway.fhir.links import LinkMap
+
+BASE: Final = "https://playground.dhp.uz/fhir"
+LINKS: Final = LinkMap(BASE, "http://his.local:8080/fhir", ("https://alias.dhp.uz/r5",))
+SWAP: Final = LINKS.answers
+
+URLS: Final = st.sampled_from(
+    [
+        f"{BASE}/Patient/1",
+        f"{BASE}/Observation/a-1.b/_history/2",
+        f"{BASE}/Patient/..",
+        f"{BASE}/Patient/.",
+        f"{BASE}/../admin",
+        f"{BASE}/Patient?name=x",
+        f"{BASE}/metadata",
+        f"{BASE}",
+        f"{BASE}er/Patient/1",
+        "http://playground.dhp.uz/fhir/Patient/1",
+        "https://PLAYGROUND.dhp.uz/fhir/Patient/1",
+        "https://playground.dhp.uz:443/fhir/Patient/1",
+        "https://alias.dhp.uz/r5/Patient/1",
+        "https://elsewhere.example/Patient/1",
+        "urn:uuid:5d0c6f0a-1f1e-4c55-9a1b-000000000011",
+        "Patient/1",
+    ]
+)
+REFERENCES: Final = st.fixed_dictionaries(
+    {"reference": URLS}, optional={"display": st.sampled_from(["x", '"', f"{BASE}/Patient/1"])}
+)
+# Names under which a Reference is one, is none, or is one only in some places.
+PARENTS: Final = st.sampled_from(
+    ["subject", "performer", "condition", "criteria", "nameExpression", "statement", "reference"]
+)
+SENTENCES: Final = st.sampled_from(
+    [
+        "plain",
+        f"see {BASE}/Patient/1",
+        f"{BASE}/Patient/1 and {BASE}/Patient/2",
+        'a "quote"\n',
+        "\\",
+    ]
+)
+ATTACHMENTS: Final = st.fixed_dictionaries(
+    {}, optional={"contentType": st.just("text/plain"), "size": st.just(12), "url": URLS}
+)
+
+
+def _member(value: st.SearchStrategy[Any], names: st.SearchStrategy[str]) -> Any:
+    return st.tuples(names, value)
+
+
+PLAIN_MEMBERS: Final = st.one_of(
+    _member(REFERENCES | st.lists(REFERENCES, max_size=3), PARENTS),
+    _member(ATTACHMENTS | st.lists(ATTACHMENTS, max_size=2), st.sampled_from(["content", "photo"])),
+    _member(ATTACHMENTS, st.sampled_from(["extension", "implementation", "link"])),
+    _member(URLS | SENTENCES, st.sampled_from(["url", "source", "value", "valueUrl", "fullUrl"])),
+    _member(st.fixed_dictionaries({"who": REFERENCES}), st.sampled_from(["signature", "agent"])),
+    _member(st.fixed_dictionaries({"div": SENTENCES}), st.just("text")),
+)
+TYPES: Final = st.sampled_from(
+    ["Patient", "Observation", "OperationOutcome", "Provenance", "Parameters", "Basic"]
+)
+
+
+@st.composite
+def resources(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
+    """A resource, sometimes with others in it."""
+    kind = draw(TYPES)
+    resource: dict[str, Any] = {"resourceType": kind, **dict(draw(st.lists(PLAIN_MEMBERS)))}
+    if depth and draw(st.integers(0, 4)) == 0:
+        resource["contained"] = [draw(resources(depth=0))]
+    if depth and draw(st.integers(0, 4)) == 0:
+        resource = draw(bundles(depth=0))
+    return resource
+
+
+@st.composite
+def bundles(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
+    """A Bundle whose entries have their members in the usual order, or not."""
+    entries = []
+    for _ in range(draw(st.integers(0, 5))):
+        members = {"fullUrl": draw(URLS), "resource": draw(resources(depth=depth))}
+        if draw(st.booleans()):
+            members["search"] = {"mode": "match"}
+        if draw(st.integers(0, 5)) == 0:
+            members = dict(reversed(members.items()))
+        entries.append(members)
+    kind = draw(st.sampled_from(["searchset", "searchset", "history", "document", "collection"]))
+    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
+    bundle["link"] = [{"relation": "self", "url": draw(URLS)}]
+    bundle["entry"] = entries
+    if draw(st.integers(0, 5)) == 0:
+        bundle["signature"] = {"who": draw(REFERENCES)}
+    return bundle
+
+
+def rewritten(body: bytes, size: int) -> tuple[bytes, int, int]:
+    """What comes out when the body arrives in pieces of that size, and the two counts."""
+    rewriter = JsonRewriter(SWAP)
+    pieces = [rewriter.feed(body[at : at + size]) for at in range(0, len(body), size)]
+    pieces.append(rewriter.finish())
+    return b"".join(pieces), rewriter.rewritten, rewriter.unrewritten
+
+
+@given(bundles(), st.sampled_from([None, 1]), st.integers(20, 400))
+def test_however_a_bundle_arrives_the_same_comes_out(
+    bundle: dict[str, Any], indent: int | None, size: int
+) -> None:
+    """Taken many entries at once, a few, or byte by byte, where no leap is possible."""
+    separators = (",", ":") if indent is None else None
+    body = json.dumps(bundle, indent=indent, separators=separators, ensure_ascii=False).encode()
+    slowly = rewritten(body, 1)
+    assert rewritten(body, len(body)) == slowly
+    assert rewritten(body, size) == slowly
+
+
+def page(*entries: dict[str, Any]) -> bytes:
+    """A page of these entries, as short as JSON can be."""
+    bundle = {"resourceType": "Bundle", "type": "searchset", "entry": [*entries]}
+    return json.dumps(bundle, separators=(",", ":")).encode()
+
+
+def entry(number: int, **members: Any) -> dict[str, Any]:
+    """An entry with a plain resource."""
+    resource = {"resourceType": "Observation", **members}
+    return {"fullUrl": f"{BASE}/Observation/{number}", "resource": resource}
+
+
+def leap_over(body: bytes) -> tuple[bytes, Leap]:
+    """What a leap from the first entry leaves to be looked at, and the leap."""
+    start = body.index(b'{"fullUrl"')
+    places = [at for at in needles(SWAP).positions(body) if at >= start]
+    leap = Leap(body, places, start, SWAP)
+    return body[leap.end :], leap
+
+
+def test_usual_entries_are_taken_at_once() -> None:
+    """All but the last, of which nobody knows whether it is there to its end."""
+    usual = entry(2, subject={"reference": f"{BASE}/Patient/1"}, note=[{"text": f"see {BASE}/x"}])
+    rest, leap = leap_over(page(entry(1), usual, entry(3)))
+    assert rest.startswith(b'{"fullUrl":"https://playground.dhp.uz/fhir/Observation/3"')
+    assert len(leap.urls) == 3
+    assert len(leap.left) == 1
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"resourceType": "Bundle"},
+        {"resourceType": "OperationOutcome"},
+        {"contained": [{}], "subject": {"reference": f"{BASE}/Patient/1"}},
+        {"signature": [{"who": {"reference": f"{BASE}/Patient/1"}}]},
+        {"condition": {"reference": f"{BASE}/Condition/1"}},
+        {"valueUrl": f"{BASE}/Patient/1"},
+        {"subject": {"reference": f"{BASE}/Patient/.."}},
+        {"subject": {"reference": "https://alias.dhp.uz/r5/Patient/1"}},
+    ],
+    ids=lambda members: next(iter(members)),
+)
+def test_a_leap_ends_before_what_is_unusual(members: dict[str, Any]) -> None:
+    """The structure is then followed step by step."""
+    rest, leap = leap_over(page(entry(1), entry(2, **members), entry(3), entry(4)))
+    assert rest.startswith(b'{"fullUrl":"https://playground.dhp.uz/fhir/Observation/2"')
+    assert len(leap.urls) == 1
