@@ -37,10 +37,12 @@ _BURST: Final = 60
 # An SSO that signs out everybody at once sends a request for each, and not a second time.
 _SSO_RATE: Final = 100.0
 _SSO_BURST: Final = 2000
+_SESSION: Final = "/auth/session"
 _BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
 # So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
 _JUST_NOW: Final = 10.0
+_RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 Respond = Callable[[Visit, Exchange], Awaitable[Reply]]
 
@@ -95,13 +97,14 @@ class SignInPages:
             "/auth/login": ("GET", self._login),
             "/auth/callback": ("GET", self._callback),
             "/auth/logout": ("POST", self._logout),
-            "/auth/session": ("GET", self._session),
+            _SESSION: ("GET", self._session),
             _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
     async def respond(self, visit: Visit, exchange: Exchange) -> Reply:
         """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
-        self._bucket(visit).take()
+        if visit.path != _SESSION:
+            self._bucket(visit).take()
         method, respond = self._routes.get(visit.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
@@ -200,9 +203,13 @@ class SignInPages:
         return json_reply({})
 
     async def _session(self, visit: Visit, exchange: Exchange) -> Reply:
-        """Who is signed in. Asking does not make the session last longer."""
+        """Who is signed in. Asking does not make the session last longer.
+
+        Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
+        """
         session = await self._around.guests.session(visit, touch=False)
         if session is None:
+            self._bucket(visit).take()
             nobody = {"signed_in": False, "user": None, "name": None}
             return json_reply({**nobody, "expires_at": None, "expires_in": None})
         exchange.user = session.user
@@ -222,14 +229,14 @@ class SignInPages:
     @property
     def _home(self) -> str:
         """Where to land when nobody said where to."""
-        return f"{self._rules.prefix}/auth/session"
+        return self._rules.prefix + _SESSION
 
     def _failed(
         self, what: str, visit: Visit, exchange: Exchange, return_to: str | None = None
     ) -> Reply:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
-        headers = self._rules.challenge if what == "rejected" else ()
+        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())
         return failure_page(what, language, again, exchange.request_id, *headers)
 
     def _sign_in_cookie(self, state: str) -> str:

@@ -361,3 +361,9 @@ async def test_the_login_can_only_be_asked_so_often(scene: Stage) -> None:
             break
     assert (answer.status, answer.headers["X-Gateway-Error"]) == (429, "rate-limited")
     assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_pages_of_a_clinic_may_ask_who_is_signed_in(victim: Browser) -> None:
+    """However many people of one address are signed in, their pages get no 429 for asking."""
+    await victim.sign_in()
+    assert {(await victim.get("/auth/session")).status for _ in range(200)} == {200}

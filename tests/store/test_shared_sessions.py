@@ -143,6 +143,7 @@ async def test_without_the_store_nobody_is_signed_out(cast: Cast) -> None:
         assert (out.status, out.set_cookies) == (503, [])
         page = await browser.open("/auth/login?return_to=/fhir/Patient")
         assert (page.status, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+        assert int(page.headers["Retry-After"]) >= 1
         other = await scene.browser()
         assert (await other.get(READ, X_Api_Key="lab-key")).status == 200
         cast.server.thaw()
