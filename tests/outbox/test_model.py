@@ -346,8 +346,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
     async def _calm_down(self) -> None:
         # Also what hangs is given up, and asked for, and sent again.
-        for index in range(len(self.shared.processes)):
-            await self._restart(index, gently=False)
+        for _ in range(len(self.shared.processes)):
+            await self._restart(0, gently=False)
         for _ in range(60):
             await self.shared.pass_time(OPTIONS.lease)
             left = [entry for entry in await self._listed() if entry.state in BLOCKING]
