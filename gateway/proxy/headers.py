@@ -204,7 +204,8 @@ class _Randomness:
 
 _RANDOMNESS: Final = _Randomness()
 # Or a child process would go on with its parent's.
-os.register_at_fork(after_in_child=_RANDOMNESS.forget)
+if hasattr(os, "register_at_fork"):  # where there are forks, not on Windows
+    os.register_at_fork(after_in_child=_RANDOMNESS.forget)
 
 
 def request_id(header: RequestHeader) -> str:

@@ -199,7 +199,7 @@ def test_it_serves_and_ends_without_posix() -> None:
     ):
         deadline = time.monotonic() + 60
         while get(admin, "/readyz")[0] != 200:
-            assert gateway.poll() is None
+            assert gateway.poll() is None, gateway.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
         status, body = get(listen, PATIENT)
