@@ -118,10 +118,11 @@ class JsonRewriter(StreamRewriter):
         """Take the entries from `pos` on that look like nearly all; gives where that ends."""
         if frame.scope is None or not frame.scope.settled() or self._output.is_waiting:
             return pos
-        leap = Leap(text, self._places[self._next :], pos, self._swap)
-        if leap.end == pos:
+        start = match_end(GAP, text, pos, self._places[self._next])
+        leap = Leap(text, self._places[self._next :], start, self._swap)
+        if leap.end == start:
             return pos
-        self._copy(pos)
+        self._copy(start)
         buffer, source, target = self._buffer, self._swap.plain_source, self._swap.plain_target
         pieces: list[bytes] = []
         for at in leap.urls:

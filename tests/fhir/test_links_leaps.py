@@ -13,6 +13,7 @@ from gateway.fhir.json_leaps import Leap
 from gateway.fhir.json_links import JsonRewriter
 from gateway.fhir.json_text import needles
 from gateway.fhir.links import LinkMap
+from tests.doubles.growth import operations
 
 BASE: Final = "https://playground.dhp.uz/fhir"
 LINKS: Final = LinkMap(BASE, "http://his.local:8080/fhir", ("https://alias.dhp.uz/r5",))
@@ -155,6 +156,14 @@ def test_usual_entries_are_taken_at_once() -> None:
     assert rest.startswith(b'{"fullUrl":"https://playground.dhp.uz/fhir/Observation/3"')
     assert len(leap.urls) == 3
     assert len(leap.left) == 1
+
+
+def test_a_page_that_arrives_in_pieces_is_taken_at_once_too() -> None:
+    """Only at the edges of the pieces is the structure followed."""
+    note = [{"text": "x" * 1000}]
+    body = page(*(entry(number, note=note) for number in range(1000)))
+    assert rewritten(body, 64 * 1024)[1:] == (1000, 0)
+    assert operations(lambda: rewritten(body, 64 * 1024)) < 30 * 1000
 
 
 @pytest.mark.parametrize(
