@@ -92,7 +92,7 @@ async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_pa
 
         async def kill(times: int) -> None:
             for _ in range(times):
-                await asyncio.sleep(random.uniform(0.3, 2.5))  # noqa: S311 - no secret
+                await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
                 gateway.kill()
                 tear(tmp_path / "outbox.db-wal")
                 gateway.start()
@@ -115,14 +115,14 @@ async def test_a_replica_takes_over_from_a_killed_one(
         victim, survivor = scene.replicas
 
         async def kill() -> None:
-            await asyncio.sleep(random.uniform(0.3, 2.5))  # noqa: S311 - no secret
+            await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
             victim.kill()
             victim.start()
             await victim.listening()
 
         ward = await send_while(scene, kill)
         await scene.line.mend()
-        await asyncio.sleep(random.uniform(1.0, 4.0))  # noqa: S311 - no secret
+        await asyncio.sleep(random.uniform(0.5, 2.5))  # noqa: S311 - no secret
         victim.kill()
         entries = await scene.settled(of=survivor)
         sent = [each for series in results() for each in series]

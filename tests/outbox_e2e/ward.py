@@ -151,7 +151,7 @@ class Scene:
                 if not [each for each in entries if each["state"] in ("waiting", "sending")]:
                     return entries
             assert asyncio.get_running_loop().time() < deadline
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.5)
 
     async def _at_rest(self, replica: Replica) -> bool:
         """Whether the gateway thinks so, a moment ago."""
