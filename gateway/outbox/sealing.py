@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.outbox.entry import RawLines, Recovery, Request, Response
 
@@ -50,10 +46,17 @@ class Cipher:
     """Seals with keys derived from `key`, 32 bytes (AES-256-GCM; HKDF, RFC 5869)."""
 
     def __init__(self, key: bytes) -> None:
+        # Takes time and memory, and a gateway without an outbox comes past here.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         info = f"dhp-gateway outbox {SCHEMA}".encode()
         keys = HKDF(SHA256(), length=96, salt=None, info=info).derive(key)
         self._cipher = AESGCM(keys[:32])
         self._mark_key = keys[32:64]
+        self._broken = (InvalidTag, ValueError)
         self.check = hmac.digest(keys[64:], b"check", hashlib.sha256).hex()
 
     def mark(self, caller: str, order: str) -> bytes:
@@ -80,7 +83,7 @@ class Cipher:
                 )
                 for index, piece in enumerate(pieces)
             )
-        except (InvalidTag, ValueError):
+        except self._broken:
             raise BrokenSeal from None
 
     def _close(self, plain: bytes, place: bytes) -> bytes:

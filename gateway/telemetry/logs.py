@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
 import orjson
-import structlog
-from structlog.typing import EventDict, Processor
 
+from gateway.telemetry.bare_structlog import EventDict, Processor, structlog
 from gateway.telemetry.log_lines import LineWriter
 from gateway.telemetry.masking import mask_field
 from gateway.telemetry.repetition import RateLimit
