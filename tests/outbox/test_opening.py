@@ -167,3 +167,15 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         await there.drop(entry.id)
         assert here.surely_empty()
         assert not await here.blocked("lis", ["Observation/a"])
+
+
+async def test_many_processes_may_open_it_first(place: Place) -> None:
+    """Workers that start together on an empty place make its tables once, and all can use them."""
+
+    async def one(number: int) -> None:
+        async with opened(made(place)) as store:
+            await outbox_of(store, made(place), lambda _: None).put(draft(str(number)))
+
+    await asyncio.gather(*(one(number) for number in range(6)))
+    async with opened(made(place)) as store:
+        assert len(await store.entries()) == 6
