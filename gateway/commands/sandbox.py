@@ -158,7 +158,7 @@ def _gateway_command(platform: Sandbox) -> str:
 def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
     address, path = gateway.address.reachable, f"/fhir/Patient/{platform.patient_id}"
     say(f"Gateway             {_url(address)}/fhir")
-    say(f"Operators           {_url(gateway.admin_address.reachable)}/readyz")
+    say(f"Operators           {_url(gateway.admin_address.reachable)}/status")
     say("")
     say("Try it (the gateway adds the token):")
     if address.path is None:
@@ -172,7 +172,7 @@ def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
 def _announce_login(gateway: Gateway, platform: Sandbox, say: Say) -> None:
     address = gateway.address.reachable
     say(f"Gateway             {_url(address)}/fhir")
-    say(f"Operators           {_url(gateway.admin_address.reachable)}/readyz")
+    say(f"Operators           {_url(gateway.admin_address.reachable)}/status")
     say("")
     say("Open it in a browser and sign in (any name will do):")
     say(f"  {platform.example_url}")
