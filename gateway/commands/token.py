@@ -73,7 +73,7 @@ def reason(error: TokenRequestError, settings: Settings, name: str) -> str:
 
 
 def _blank(settings: Settings, name: str) -> str:
-    """Tells of what nobody sees: blanks around the secret."""
+    """Tells of what nobody sees: blanks around the secret, and which of several it was."""
     credential = settings.credentials[name]
     if credential.auth_method == "private_key_jwt":
         return ""
@@ -83,4 +83,6 @@ def _blank(settings: Settings, name: str) -> str:
         lines = [] if secret is None else secret.reveal().splitlines()
         if any(line != line.strip() for line in lines if line.strip()):
             return f" ({source.key} begins or ends with a blank: is that meant?)"
+        if len(lines) > 1:
+            return f" ({source.key} has several: the first was tried)"
     return ""

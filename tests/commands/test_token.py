@@ -127,6 +127,19 @@ async def test_a_blank_behind_the_secret(tmp_path: Path, secret: bytes, told: bo
     assert "s3cret" not in text
 
 
+async def test_which_of_several_secrets_was_refused(tmp_path: Path) -> None:
+    """While a secret gives way to another, a refusal says that the file's first one was tried."""
+    file = tmp_path / "secret"
+    file.write_text("s3cret-new\ns3cret-old\n", encoding="utf-8")
+    async with Sso() as sso:
+        sso.answer(answers.refusal("invalid_client", 401))
+        credential = {"client_id": "a", "client_secret_file": str(file)}
+        text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
+        assert len(sso.requests) == 1
+    assert "client_secret has several: the first was tried" in text
+    assert "s3cret" not in text
+
+
 async def test_check_finds_a_key_that_cannot_sign(tmp_path: Path) -> None:
     """`check` says the same of the key, with code 2; a good one is fine."""
     bad, good = (
