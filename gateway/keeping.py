@@ -153,7 +153,8 @@ class Keeping:
             upstream_status=event.status,
         )
         level = logging.WARNING if event.step in _GRAVE else logging.DEBUG
-        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, event.cause)
+        why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
+        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why)
         self._changed.set()
 
     async def _watch(self) -> None:

@@ -172,7 +172,7 @@ def _trail(settings: Settings, say: Say) -> AuditTrail:
     try:
         return auditing.open_trail(settings, lambda *_: None)
     except StartError as error:
-        say(f"not in the audit: {error}")
+        say(f"not in the audit: {error}. Note elsewhere who does this, and why")
         return NullAudit()
 
 
