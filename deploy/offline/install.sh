@@ -37,6 +37,10 @@ sha256sum --check --quiet --strict SHA256SUMS >&2 || fail "This folder is not wh
 command -v "$python" >/dev/null || fail "No $python here: name an interpreter with --python."
 here=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
 [ "$here" = "$(cat KIND)" ] || fail "This archive is for $(cat KIND), and $python is $here. Name the right interpreter with --python, or pack for this one."
+base=$("$python" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))')
+case $service$destdir$base/ in
+    yes/root/* | yes/home/*) fail "$python is $base, and the service sees no home. Name the system's interpreter with --python, such as /usr/bin/python3." ;;
+esac
 
 # --- the version, beside the ones before ---
 version=$(cat VERSION)

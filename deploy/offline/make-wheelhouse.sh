@@ -14,6 +14,11 @@ set -eu
 cd "$(dirname "$0")/../.."
 target=${1:-dist}
 python=${PYTHON:-python3}
+# make names it from here, and not all steps run here.
+case $python in
+    /*) ;;
+    */*) python=$PWD/$python ;;
+esac
 
 fail() {
     printf '%s\n' "$*" >&2

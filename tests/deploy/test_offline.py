@@ -129,6 +129,25 @@ def test_an_upgrade_changes_no_settings(bundle: Path, tmp_path: Path) -> None:
     assert (opt / "dhp-gateway-0.0.1").exists()
 
 
+def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """An interpreter in somebody's home is refused for the service before anything is changed."""
+    kind = (bundle / "KIND").read_text().strip()
+    python = tmp_path / "python3"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *base_prefix*) echo /root/.pyenv ;; *) echo {kind} ;; esac\n'
+    )
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", bundle / "install.sh", "--service", "--python", python, "--prefix", tmp_path / "x"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, list(tmp_path.iterdir())) == (3, [python])
+    assert "the service sees no home" in done.stderr
+
+
 def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) -> None:
     """A folder of somebody else's at the prefix is left alone."""
     (tmp_path / "opt/dhp-gateway").mkdir(parents=True)
