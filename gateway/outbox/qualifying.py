@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
@@ -140,6 +141,7 @@ def _repeatable(request: Element) -> bool:
     return method == "POST" and _of_criteria(criteria) is Recovery.REPEAT
 
 
+@lru_cache(maxsize=64)
 def asks_async(prefer: bytes) -> bool:
     """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
     return any(_is_async(each) for each in prefer.split(b","))

@@ -26,6 +26,7 @@ from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
+from gateway.proxy.drafting import Asked
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
 from gateway.proxy.framing import Broken
@@ -35,7 +36,7 @@ from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.meeting import Meeting, recall
-from gateway.proxy.queueing import Asked, Queueing
+from gateway.proxy.queueing import Queueing
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting

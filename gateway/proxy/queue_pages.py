@@ -19,7 +19,8 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, batch_response, listing, outcome
 from gateway.outbox.store import NotPossible, OutboxUnavailable
 from gateway.proxy.answer import Answer
-from gateway.proxy.queueing import OWN_PATH, Asked, made
+from gateway.proxy.drafting import Asked
+from gateway.proxy.queueing import OWN_PATH, made
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _PAGE: Final = 100

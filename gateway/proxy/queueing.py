@@ -8,40 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.writing import write
-from gateway.outbox.entry import Draft, Entry, RawLines, Recovery, Request
-from gateway.outbox.qualifying import (
-    BY_ID,
-    SETTLE,
-    WRITES,
-    Judgement,
-    Write,
-    asks_async,
-    judge,
-    without_async,
-)
+from gateway.outbox.entry import Entry, Recovery
+from gateway.outbox.qualifying import WRITES, Judgement, asks_async
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
-from gateway.proxy.answer_header import without_digests
 from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
-from gateway.proxy.coding import is_gzip
+from gateway.proxy.drafting import Asked, drafted, judged
 from gateway.proxy.headers import RequestHeader
-from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
 _log = logging.getLogger(__name__)
@@ -59,9 +46,6 @@ _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
 _RETRY_AFTER: Final = 60.0
-# Judging more than this at once would hold up the event loop.
-_INLINE: Final = 64 * 1024
-_MOST_OPENED: Final = 64 * 1024 * 1024
 
 
 class Delivering(Protocol):
@@ -79,23 +63,6 @@ class QueueRules:
     base_path: str
     public_url: str | None
     language: str
-
-
-class Asked(NamedTuple):
-    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
-
-    exchange: Exchange
-    caller: Caller
-    what: Interaction
-    target: Target
-    met: Meeting
-    body: RequestBody | None
-    gone: Callable[[], bool]
-
-    @property
-    def header(self) -> RequestHeader:
-        """Its header."""
-        return self.met.header
 
 
 class Pages(Protocol):
@@ -132,6 +99,7 @@ class Queueing:
         self._not_before = 0.0
         self._line_trouble = errors.UPSTREAM_UNREACHABLE
         self._written = _Written()
+        self._empty = False
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -150,7 +118,7 @@ class Queueing:
             return await self._pages.answer(asked, self._base(asked), self._reader(asked))
         if not _may_queue(asked.caller, asked.what, asked.header):
             return await send(asked)
-        if not self._outbox.surely_empty():
+        if not self._nothing_waits():
             kept = await self._behind_earlier(asked)
             if kept is not None:
                 return kept
@@ -168,6 +136,19 @@ class Queueing:
             self._written.note(asked, self._clock())
         return answer
 
+    def _nothing_waits(self) -> bool:
+        """Asked of the outbox once in each turn of the loop.
+
+        Who knows of an entry, by its 202, sent the next write after it: that comes in a later turn.
+        """
+        if not self._empty and self._outbox.surely_empty():
+            self._empty = True
+            asyncio.get_running_loop().call_soon(self._forget)
+        return self._empty
+
+    def _forget(self) -> None:
+        self._empty = False
+
     def _spare(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
         now = self._clock()
@@ -176,7 +157,7 @@ class Queueing:
 
     async def _behind_earlier(self, asked: Asked) -> Answer | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
-        judgement = await _judged(asked)
+        judgement = await judged(asked)
         if judgement is None:
             if asked.body is None or asked.body.replayable:
                 return None
@@ -198,7 +179,7 @@ class Queueing:
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
         if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
             raise error
-        judgement = await _judged(asked)
+        judgement = await judged(asked)
         if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
@@ -208,7 +189,7 @@ class Queueing:
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
-            judgement = await _judged(asked)
+            judgement = await judged(asked)
             if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
                 return answer
             kept = await self._kept(asked, judgement, trouble, unknown=unknown)
@@ -224,17 +205,9 @@ class Queueing:
         self, asked: Asked, judgement: Judgement, error: GatewayError, *, unknown: bool = False
     ) -> Answer:
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
-        body = None if asked.body is None else await asked.body.all()
         base = self._base(asked)
-        draft = Draft(
-            caller=asked.caller.name,
-            request=_request(asked, body or b"", base),
-            orders=judgement.orders,
-            recovery=judgement.recovery,
-            doubt=unknown,
-            cause="" if error.reason is errors.OUTBOX_FULL else error.reason.code,
-            delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
-        )
+        cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
+        draft = await drafted(asked, judgement, base, cause=cause, unknown=unknown)
         if self._written.since(asked):
             # It would undo a later write of the same resource that the platform has already.
             raise error
@@ -318,78 +291,6 @@ def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool
         return True
     prefer = header.values.get(b"prefer")
     return prefer is not None and asks_async(prefer)
-
-
-def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
-    """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is Recovery.ASK or what.code not in BY_ID
-
-
-async def _judged(asked: Asked) -> Judgement | None:
-    """None where it cannot be queued, also as its body is not at hand any more."""
-    body = b"" if asked.body is None else await asked.body.all()
-    if body is None:
-        return None
-    header = asked.header
-    coding = header.text(b"content-encoding")
-    path, query = asked.target.path.removesuffix("?"), asked.target.query
-    none_exist = header.text(b"if-none-exist")
-    content_type = header.text(b"content-type")
-
-    def look() -> Judgement | None:
-        plain = _opened(body, coding)
-        if plain is None:
-            return None
-        return judge(Write(asked.what.code, path, query, plain, content_type, none_exist))
-
-    return look() if len(body) <= _INLINE and coding is None else await asyncio.to_thread(look)
-
-
-def _opened(body: bytes, coding: str | None) -> bytes | None:
-    """The content; None in a coding that is not known here, or when it grows too large."""
-    if coding is None or coding.strip().lower() == "identity":
-        return body
-    if not is_gzip(coding):
-        return None
-    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        plain = unpack.decompress(body, _MOST_OPENED)
-    except zlib.error:
-        return None
-    return plain if unpack.eof and not unpack.unused_data else None
-
-
-def _request(asked: Asked, body: bytes, base: str) -> Request:
-    lines = asked.met.lines
-    if asked.body is not None and asked.body.changed:
-        lines = without_digests(lines)
-    target = Target(asked.target.path, asked.met.links.query(asked.target.query))
-    what = asked.what
-    return Request(
-        method=asked.exchange.method,
-        suffix=target.suffix,
-        fields=tuple(_fields(lines)),
-        body=body,
-        credential=asked.caller.credential,
-        interaction=what.code,
-        resource=what.resource,
-        resource_id=what.resource_id,
-        request_id=asked.exchange.request_id,
-        gateway_base=base,
-    )
-
-
-def _fields(lines: list[bytes]) -> RawLines:
-    """The lines as fields, but for those of an answer that is waited for."""
-    fields = []
-    for line in lines:
-        name, _, value = line[:-2].partition(b": ")
-        key = name.lower()
-        if key == b"prefer":
-            value = without_async(value)
-        if key != b"accept-encoding" and (value or key != b"prefer"):
-            fields.append((name, value))
-    return tuple(fields)
 
 
 def _not_taken(why: str) -> GatewayError:
