@@ -66,7 +66,7 @@ async def test_links_are_of_the_host_that_was_asked(
 
 
 async def test_an_older_version_is_judged_by_itself(start_gateway: Start) -> None:
-    """What HTTP/1.1 allows, a body in chunks, is refused in HTTP/1.0 in spite of the same header."""
+    """A body in chunks, which HTTP/1.1 allows, is refused in HTTP/1.0 for all the same header."""
     chunks = "Transfer-Encoding: chunked"
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         newer, older = (
