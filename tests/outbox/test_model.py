@@ -7,16 +7,23 @@ nothing is done twice that must not be.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
+import itertools
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gateway.outbox.entry import (
     BLOCKING,
@@ -33,7 +40,8 @@ from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import NotPossible
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
-from tests.outbox.places import KEY, SqlitePlace, Wall
+from tests.outbox.places import KEY, Place, PostgresPlace, SqlitePlace, Wall
+from tests.outbox.postgres_server import PostgresServer
 from tests.outbox.running import OPTIONS, Process, Running
 
 KINDS = {
@@ -138,10 +146,10 @@ class ModelPlatform:
 
 @dataclass
 class Shared:
-    """The processes that deliver from one file."""
+    """The processes that deliver from one outbox."""
 
     loop: asyncio.Runner
-    place: SqlitePlace
+    place: Place
     platform: ModelPlatform
     clock: FakeClock
     processes: list[tuple[SqlStore, Running]] = field(default_factory=list)
@@ -217,16 +225,18 @@ WRITES = st.builds(
 FOUL = st.lists(st.sampled_from(Weather), min_size=2, max_size=12)
 
 
-class OutboxMachine(RuleBasedStateMachine):
-    """Two processes at most share one file; the platform remembers all."""
+MakePlace = Callable[[asyncio.Runner, Wall], Place]
 
-    def __init__(self) -> None:
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Two processes at most share one outbox; the platform remembers all."""
+
+    def __init__(self, make_place: MakePlace) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="dhp-outbox-"))
         clock = FakeClock()
-        place = SqlitePlace(self.directory / "outbox.db", ClockWall(clock))
         self.platform = ModelPlatform()
         self.runner = asyncio.Runner()
+        place = make_place(self.runner, ClockWall(clock))
         self.shared = Shared(self.runner, place, self.platform, clock)
         self.runner.run(self.shared.start())
 
@@ -305,7 +315,6 @@ class OutboxMachine(RuleBasedStateMachine):
         finally:
             self.runner.run(self._end())
             self.runner.close()
-            shutil.rmtree(self.directory)
 
     async def _put(self, write: Write) -> None:
         method, recovery = KINDS[write.kind]
@@ -371,10 +380,36 @@ class OutboxMachine(RuleBasedStateMachine):
             await self.shared.crash(0)
 
 
-OutboxMachine.TestCase.settings = settings(
-    max_examples=20,
+EFFORT = settings(
+    max_examples=15,
     stateful_step_count=15,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        # Each example makes a place of its own.
+        HealthCheck.function_scoped_fixture,
+    ],
 )
-TestModel = OutboxMachine.TestCase
+
+
+def test_sqlite_keeps_to_the_model(tmp_path: Path) -> None:
+    """Two processes on one file."""
+    numbers = itertools.count()
+
+    def make(_: asyncio.Runner, wall: Wall) -> Place:
+        return SqlitePlace(tmp_path / f"{next(numbers)}.db", wall)
+
+    run_state_machine_as_test(lambda: OutboxMachine(make), settings=EFFORT)
+
+
+def test_postgresql_keeps_to_the_model(server: PostgresServer) -> None:
+    """Two processes on one database of a server."""
+    numbers = itertools.count()
+
+    def make(runner: asyncio.Runner, wall: Wall) -> Place:
+        name = f"model{next(numbers)}"
+        runner.run(server.fresh_database(name))
+        return PostgresPlace(server, name, wall)
+
+    run_state_machine_as_test(lambda: OutboxMachine(make), settings=EFFORT)
