@@ -132,7 +132,7 @@ class Queueing:
         if answer.status == _NOT_NOW or answer.status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(asked, answer)
         self._delivery.platform_answered()
-        if answer.status < 300:
+        if answer.status < 300 and asked.what.resource_id is not None:
             self._written.note(asked, self._clock())
         return answer
 
