@@ -16,17 +16,13 @@ from gateway.admin.settings_shown import bare_url, shown
 from gateway.admin.status_merging import merge_status
 from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
-from gateway.admin.traffic import PLATFORM_ERROR, Traffic
+from gateway.admin.traffic import PLATFORM_ERROR, Traffic, many_errors
 from gateway.config import Settings
 from gateway.fhir.negotiation import choose_language
 from gateway.fhir.texts import LANGUAGES, text
 from gateway.oauth.tokens import TokenState
 from gateway.proxy.circuit import CircuitState
 from gateway.telemetry.timestamp import Timestamp
-
-# Below so many requests a share of errors says nothing.
-_ENOUGH: Final = 10
-_MANY: Final = 0.5
 
 # Where no worker answers.
 _NOTHING: Final[dict[str, Any]] = {
@@ -138,8 +134,7 @@ class Status:
             return "degraded", "renewal-fails"
         if _needs_a_person(sources.outbox()):
             return "degraded", "outbox-person"
-        requests, errors = self._traffic.recent()
-        if requests >= _ENOUGH and errors >= _MANY * requests:
+        if many_errors(*self._traffic.recent()):
             return "degraded", "many-errors"
         return "yes", "fine"
 

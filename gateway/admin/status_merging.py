@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from gateway.admin.traffic import SHOWN
+from gateway.admin.traffic import RECENT, SHOWN, many_errors
 
 _CARE: Final = ("yes", "degraded", "no")
 _CIRCUITS: Final = ("closed", "half-open", "open")
@@ -56,9 +56,19 @@ def _care(
     worst: dict[str, str] = max(verdicts, key=lambda each: _CARE.index(each["answer"]))
     missing = len(present) < len(reports)
     if worst["answer"] == "yes":
+        if _many_errors(present):
+            return {"answer": "degraded", "reason": "many-errors"}
         return {"answer": "degraded", "reason": "workers-missing"} if missing else dict(worst)
     all_stopped = all(each["answer"] == "no" for each in verdicts)
     return {"answer": "no" if all_stopped else "degraded", "reason": worst["reason"]}
+
+
+def _many_errors(present: Sequence[Facts]) -> bool:
+    """Each worker alone may have seen too few to tell."""
+    minutes = _hour([report["last_hour"] for report in present])["minutes"][-RECENT:]
+    return many_errors(
+        sum(minute["requests"] for minute in minutes), sum(minute["errors"] for minute in minutes)
+    )
 
 
 def _tokens(sources: Sequence[Mapping[str, Facts]]) -> dict[str, Facts]:

@@ -28,7 +28,7 @@ _EN: Final[dict[str, str]] = {
     "Act before it expires: run `dhp-gateway doctor`.",
     "care:outbox-person": "Requests reach the platform, but queued writes wait for a person's "
     "decision. Run `dhp-gateway outbox list`.",
-    "care:many-errors": "Half of the last requests failed. See the errors below.",
+    "care:many-errors": "Half of the last requests or more failed. See the errors below.",
     "care:workers-missing": "Not every worker process answers; another is being started. If this "
     "lasts longer than a minute, look into the log.",
     "platform-error": "The platform itself answered with an error, which was passed on.",
@@ -130,7 +130,7 @@ _RU: Final[dict[str, str]] = {
     "Примите меры до его истечения: выполните `dhp-gateway doctor`.",
     "care:outbox-person": "Запросы доходят до платформы, но записи в очереди ждут решения "
     "человека. Выполните `dhp-gateway outbox list`.",
-    "care:many-errors": "Половина последних запросов не удалась. Смотрите ошибки ниже.",
+    "care:many-errors": "Не удалась половина последних запросов или больше. Смотрите ошибки ниже.",
     "care:workers-missing": "Отвечают не все рабочие процессы; недостающий запускается. Если это "
     "длится дольше минуты, посмотрите лог.",
     "platform-error": "Платформа сама ответила ошибкой, ответ передан без изменений.",
@@ -233,7 +233,8 @@ _UZ: Final[dict[str, str]] = {
     "Muddati tugamasdan chora ko‘ring: `dhp-gateway doctor` buyrug‘ini bajaring.",
     "care:outbox-person": "So‘rovlar platformaga yetib bormoqda, lekin navbatdagi yozuvlar odam "
     "qarorini kutmoqda. `dhp-gateway outbox list` buyrug‘ini bajaring.",
-    "care:many-errors": "Oxirgi so‘rovlarning yarmi bajarilmadi. Quyidagi xatolarga qarang.",
+    "care:many-errors": "Oxirgi so‘rovlarning yarmi yoki undan ko‘pi bajarilmadi. "
+    "Quyidagi xatolarga qarang.",
     "care:workers-missing": "Ishchi jarayonlarning hammasi javob bermayapti; yetishmayotgani ishga "
     "tushirilmoqda. Bu bir daqiqadan uzoq davom etsa, logni ko‘ring.",
     "platform-error": "Platformaning o‘zi xato bilan javob berdi, javob o‘zgarishsiz uzatildi.",

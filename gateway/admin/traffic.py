@@ -14,7 +14,12 @@ from gateway.exchange import Exchange
 from gateway.telemetry.timestamp import Timestamp
 
 MINUTES: Final = 60
-_RECENT: Final = 5
+# So many minutes are the last ones that a verdict looks at.
+RECENT: Final = 5
+# Below so many requests a share of errors says nothing, unless every one of some failed.
+_ENOUGH: Final = 10
+_SOME: Final = 3
+_MANY: Final = 0.5
 # How many of the slowest are shown.
 SHOWN: Final = 10
 # Names come from the settings, which may be reloaded for ever.
@@ -102,7 +107,7 @@ class Traffic:
 
     def recent(self) -> tuple[int, int]:
         """Requests and errors of the last five minutes."""
-        last = [minute for _, minute in self._hour()][-_RECENT:]
+        last = [minute for _, minute in self._hour()][-RECENT:]
         return sum(each.requests for each in last), sum(each.errors for each in last)
 
     def facts(self) -> dict[str, Any]:
@@ -149,6 +154,12 @@ class Traffic:
             }
             for reason, (at, status, count) in newest_first
         ]
+
+
+def many_errors(requests: int, errors: int) -> bool:
+    """Whether so many of the last requests failed that somebody has to look."""
+    share = 1.0 if requests < _ENOUGH else _MANY
+    return requests >= _SOME and errors >= share * requests
 
 
 def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:

@@ -190,6 +190,32 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
     assert facts["outbox"] == entries
 
 
+@pytest.mark.parametrize(
+    ("requests", "errors", "reason"),
+    [
+        *[(2, 2, "fine"), (3, 3, "many-errors"), (6, 6, "many-errors"), (6, 5, "fine")],
+        *[(10, 4, "fine"), (10, 5, "many-errors")],
+    ],
+)
+async def test_many_errors_are_a_limit(
+    gateway: Running, traffic: Traffic, clock: FakeClock, requests: int, errors: int, reason: str
+) -> None:
+    """Half of many requests, or each of a few, must have failed; one or two say nothing."""
+    for number in range(requests):
+        failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
+        traffic.note(exchange(clock, **failed))
+    sources = Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+    )
+    assert (await Status(sources, traffic).facts("en"))["care"]["reason"] == reason
+
+
 async def test_queued_writes_are_shown_without_what_they_hold(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:

@@ -66,6 +66,14 @@ def test_care_goes_on_as_far_as_a_worker_serves(
     assert merge_status(reports, draining=draining)["care"] == expected
 
 
+def test_errors_that_are_few_in_each_worker_count_together() -> None:
+    """Where all of some requests failed care is limited, however they fell on the workers."""
+    minutes = [{"from": "a", "requests": 2, "errors": 2}, {"from": "b", "requests": 0, "errors": 0}]
+    failing = report(last_hour={"requests": 2, "errors": 2, "minutes": minutes})
+    merged = merge_status([failing, failing], draining=False)
+    assert merged["care"] == {"answer": "degraded", "reason": "many-errors"}
+
+
 def test_counts_add_up() -> None:
     """Requests, errors, connections and callers of all workers are one number."""
     callers = [{"name": "lab", "requests": 2, "errors": 1}]
