@@ -109,6 +109,7 @@ def query_names(query: str) -> tuple[str, ...]:
 
     Whatever does not look like the name of a search parameter becomes "?": longer than 64
     characters, other characters, seven digits in a row, or no "=" after it. It could be data.
+    Where there are more, the last is "?" as well: the others could be any.
     """
     if not query:
         return ()
@@ -117,8 +118,8 @@ def query_names(query: str) -> tuple[str, ...]:
         if part:
             name, equals, _ = part.partition("=")
             names[_safe_name(name) if equals else "?"] = None
-            if len(names) == _MAX_NAMES:
-                break
+            if len(names) > _MAX_NAMES:
+                return (*list(names)[: _MAX_NAMES - 1], "?")
     return tuple(names)
 
 

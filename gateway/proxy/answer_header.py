@@ -20,6 +20,7 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
         b"set-cookie2",
         b"clear-site-data",
         b"authentication-info",
+        b"authorization",  # an echo of the token
         b"proxy-authentication-info",
         # The gateway's own voice.
         b"x-gateway-error",
@@ -33,6 +34,8 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
     )
 )
 _WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
+# What is judged or changed here must not come by another spelling, too.
+_JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
 # Digests of a body that no longer is what it was (RFC 9530, RFC 1864).
 _DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-digest:")
 # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
@@ -48,8 +51,12 @@ class _Passage(IntEnum):
 
 
 def _judge(name: bytes) -> tuple[bytes, _Passage]:
-    key = name.lower().replace(b"_", b"-")
-    if key in _NOT_RETURNED or key.startswith(b"access-control-"):
+    key = name.lower()
+    # Some readers take an underscore for a dash. What a field means is said by its own name alone.
+    dashed = key.replace(b"_", b"-")
+    if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
+        return key, _Passage.STAYS
+    if key != dashed and dashed in _JUDGED:
         return key, _Passage.STAYS
     return key, _Passage.HAS_LINKS if key in _WITH_LINKS else _Passage.GOES_ON
 
@@ -59,7 +66,7 @@ _HAS_LINKS: Final = _Passage.HAS_LINKS
 
 
 class AnswerFields:
-    """`values` are the first ones by their names in lower case with dashes, Connection's joined.
+    """`values` are the first ones by their names in lower case, Connection's joined.
 
     `repeated` are the names of fields that came more than once, `differing` of those that did so
     with another value; `raw` are all fields as bytes of the wire.

@@ -39,6 +39,8 @@ LINGER: Final = 1.0
 Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
 """
 
+# Requests that were sent ahead: more are not read before these have been answered.
+_MOST_QUEUED: Final = 4
 # How long a connection that was let in may take to say what it wants, when others wait for its
 # place or for the end.
 _FIRST_REQUEST: Final = 1.0
@@ -81,6 +83,9 @@ class CallerConnection(RequestHandler):
         self, server: CallerServer, sink: RequestSink, turn_end: TurnEnd, **options: Any
     ) -> None:
         super().__init__(server, **options)
+        # aiohttp would queue so many that their headers alone could fill the memory.
+        self._max_msg_queue_size = _MOST_QUEUED
+        self._msg_queue_resume_size = _MOST_QUEUED // 2
         self._sink = sink
         self._turn_end = turn_end
         self._held = b""

@@ -83,6 +83,9 @@ class Composer:
             # Up to here a body that changes still goes out with its length.
             body.change_by(transform)
             await body.prefix(self._limits.replay_bytes)
+        elif what.is_search:
+            # Its form is judged.
+            await body.prefix(self._limits.replay_bytes)
         if what.code != "transaction":
             return what
         # Only the Bundle itself tells a batch from a transaction.

@@ -87,7 +87,7 @@ _READ: Final = frozenset(
         b"x-request-id",
     )
 )
-_ONCE: Final = frozenset((b"content-length", b"host", b"transfer-encoding"))
+_ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
 

@@ -24,21 +24,14 @@ _SECRET: Final = (b"authorization", b"x-api-key")
 class Meeting:
     """A header that was judged, whom it named, and what translates for him.
 
-    `rules` is whose judgement it was; `remote` the address that the caller was seen at,
-    `scheme` what he came by; `lines` are
-    the fields as they go to the platform, `accept` is the value of Accept.
+    `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
+    what he came by; `lines` are the fields as they go to the platform, `accept` the value of
+    Accept.
     """
 
     __slots__ = (
-        "_raw",
-        "_rules",
-        "accept",
-        "caller",
-        "header",
-        "lines",
-        "links",
-        "remote",
-        "scheme",
+        *("_is_newest", "_raw", "_rules"),
+        *("accept", "caller", "header", "lines", "links", "remote", "scheme"),
     )
 
     def __init__(
@@ -53,6 +46,8 @@ class Meeting:
     ) -> None:
         self._raw: RawHeaders = request.message.raw_headers
         self._rules = rules
+        # An older version is judged by other rules.
+        self._is_newest = request.message.version is HttpVersion11
         self.header = header
         self.caller = caller
         self.remote = remote
@@ -65,7 +60,7 @@ class Meeting:
     def may_be_remembered(self) -> bool:
         """Whether nothing speaks against comparing the next request with this one."""
         values = self.header.values
-        return not any(name in values for name in _SECRET)
+        return self._is_newest and not any(name in values for name in _SECRET)
 
     def is_repeated_by(self, message: RawRequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -249,6 +250,40 @@ async def test_network_and_resources_limit_a_caller(start_gateway, platform: Pla
         ]
     assert statuses == [200, 403, 403, 403]
     assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("many", [5, 49, 50, 51, 200])
+async def test_a_long_query_hides_nothing(start_gateway, platform: Platform, many: int) -> None:
+    """What brings other types along is refused wherever it stands, in a query or a form."""
+    allow = {"interactions": ["search-type"], "resources": ["Observation"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    query = "&".join((*(f"p{number}=1" for number in range(many)), "_include=*"))
+    form = "Content-Type: application/x-www-form-urlencoded"
+    async with start_gateway(callers=[caller]) as gateway:
+        asked = get(f"/fhir/Observation?{query}")
+        assert (await ask(gateway.address, asked)).status == 403
+        length = f"Content-Length: {len(query)}"
+        posted = get("/fhir/Observation/_search", form, length, method="POST") + query.encode()
+        assert (await ask(gateway.address, posted)).status == 403
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_form_that_comes_late_is_judged(
+    start_gateway, platform: Platform, *, enabled: bool
+) -> None:
+    """A search by POST is no less allowed because its form takes a moment."""
+    allow = {"interactions": ["search-type"], "resources": ["Observation"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    form = "Content-Type: application/x-www-form-urlencoded"
+    head = get("/fhir/Observation/_search", form, "Content-Length: 6", method="POST")
+    async with (
+        start_gateway(callers=[caller], rewrite={"enabled": enabled}) as gateway,
+        await Wire.open(gateway.address) as wire,
+    ):
+        await wire.send(head)
+        await asyncio.sleep(0.05)
+        assert (await wire.ask(b"code=1")).status == 200
 
 
 async def test_bundle_is_judged_by_its_type(start_gateway, platform: Platform) -> None:

@@ -5,6 +5,7 @@ Old systems send the same header each time, so that the gateway remembers what i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.config.inbound import CallerSettings
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, fhir
+from tests.doubles.platform import Line, Platform, fhir
 from tests.doubles.wire import Wire, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
@@ -124,3 +125,31 @@ async def test_the_last_answer_arrives_whole(
         reply = await wire.ask(post("/fhir/Basic", b"{}", "Connection: close"))
         assert reply.body == body
         assert await wire.at_end()
+
+
+async def test_what_an_older_version_ignores_is_judged_later(start_gateway: Start) -> None:
+    """HTTP/1.0 ignores Upgrade; the same header in HTTP/1.1 is refused, as ever."""
+    fields = ("Connection: keep-alive", "Upgrade: foo")
+    async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
+        assert (await wire.ask(get(READ, *fields, version="1.0"))).status == 200
+        assert (await wire.ask(get(READ, *fields))).status == 400
+
+
+async def test_what_is_sent_ahead_is_bounded(start_gateway: Start, platform: Platform) -> None:
+    """While one request is under way, few of the following are read, however many are sent."""
+    asked = asyncio.Event()
+
+    async def hold(line: Line) -> None:
+        await asked.wait()
+        line.writer.write(fhir())
+
+    platform.script(hold)
+    request = get(READ, f"X-Filler: {'x' * 7000}")
+    async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
+        wire.writer.write(request * 4000)
+        await platform.until_seen(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await wire.writer.drain()
+        asked.set()
+        assert [(await wire.reply()).status for _ in range(50)] == [200] * 50

@@ -165,6 +165,42 @@ async def test_unusual_answer_is_passed_on(
     assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
 
 
+LOOKALIKES = (b"Content_Length: 1", b"Content_Length: abc", b"Transfer_Encoding: chunked")
+
+
+@pytest.mark.parametrize("field", [*LOOKALIKES, b"Content_Type: text/html"])
+async def test_a_name_with_an_underscore_says_nothing(
+    gateway: Running, platform: Platform, field: bytes
+) -> None:
+    """Some programs take it for the name with a dash: it neither frames an answer nor goes on."""
+    body = b'{"resourceType":"Basic","n":"%s"}' % (b"x" * 1000)
+    head = _OK.replace(b"OK\r\n", b"OK\r\n" + field + b"\r\n") + b"Content-Length: %d\r\n\r\n"
+
+    async def in_two_parts(line: Line) -> None:
+        line.writer.write(head % len(body))
+        await line.writer.drain()
+        await asyncio.sleep(0.02)
+        line.writer.write(body)
+
+    platform.script(in_two_parts, in_two_parts)
+    async with await Wire.open(gateway.address) as wire:
+        for _ in range(2):
+            reply = await wire.ask(get("/fhir/Basic/1"))
+            assert (reply.status, reply.body) == (200, body)
+            assert reply.header(field.partition(b":")[0].decode().lower()) is None
+
+
+async def test_an_echo_of_the_token_stays_here(gateway: Running, platform: Platform) -> None:
+    """A platform that sends the request's fields back does not tell callers the token."""
+    platform.answer(
+        with_field(b"Authorization: Bearer secret\r\nProxy-Authorization: Bearer secret")
+    )
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(get("/fhir/Basic/1"))
+    assert reply.status == 200
+    assert "secret" not in str(reply.headers)
+
+
 async def test_bytes_of_a_value_pass_unchanged(gateway: Running, platform: Platform) -> None:
     """A value's bytes outside ASCII reach the caller as they are (RFC 9112 section 2.2)."""
     platform.answer(with_field("X-Name: Жасур".encode()))
