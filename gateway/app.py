@@ -33,6 +33,7 @@ from gateway.admin.traffic import Traffic
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
 from gateway.keeping import Keeping, open_outbox
+from gateway.oauth.tokens import Tokens
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
 from gateway.proxy.listener import CallerServer
@@ -73,6 +74,7 @@ class Gateway:
         self._hurry = asyncio.Event()
         self._stopping = False
         self._keeping: Keeping | None = None
+        self._opened: Cores | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._expiries: dict[str, float] = {}
@@ -179,11 +181,11 @@ class Gateway:
                 await self._hurry.wait()
 
     async def _open(self) -> None:
-        self.audit = self._open_audit()
         session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
+        self.audit = self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
         self._around = Surroundings(
@@ -199,7 +201,7 @@ class Gateway:
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
         core = Core(self.settings, self._around)
-        self._cores = Cores(core)
+        self._cores = self._opened = Cores(core)
         self._stack.push_async_callback(self._cores.close)
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
@@ -236,15 +238,19 @@ class Gateway:
             self._stack.callback(listening.remove_path)
             self._stack.callback(listening.close)
 
-    def _open_audit(self) -> AuditTrail:
+    def _open_audit(self, session: aiohttp.ClientSession) -> AuditTrail:
         audit = auditing.open_trail(
             self.settings,
             self.metrics.audit_record,
             company=None if self._shared is None else self._shared.company,
             stdout=self._audit_fd,
+            delivery=auditing.Delivery(session, self._tokens),
         )
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
+
+    def _tokens(self) -> Tokens | None:
+        return None if self._opened is None else self._opened.current.tokens
 
     @staticmethod
     async def _close_audit(audit: AuditTrail) -> None:

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from gateway import certificates
 from gateway.config import Settings
 from gateway.fhir.audit_event import Parties, audit_event
+from gateway.fhir.audit_profile import national_event
+from gateway.oauth.tokens import Tokens
 from gateway.telemetry.audit import Audit, AuditTrail, NullAudit, Translate
 from gateway.telemetry.audit_file import FileRules, FileSink
 from gateway.telemetry.chain_end import ForeignFile, Turn
+from gateway.telemetry.repository import RepositorySink, RepositoryWriter
+from gateway.telemetry.repository_http import RepositoryPost
 from gateway.telemetry.sink import Sink, StdoutSink
 from gateway.telemetry.syslog import Formatter, SyslogServer, SyslogSink, Transport
 from gateway.telemetry.turns import TakingTurns
@@ -34,22 +40,77 @@ class Company:
     joins: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """By what AuditEvents reach their repository.
+
+    The session outlives the trail; `tokens` gives the tokens in use, None before there are any.
+    """
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    tokens: Callable[[], Tokens | None]
+
+
 def open_trail(
     settings: Settings,
     on_records: Callable[[str, int], None],
     *,
     company: Company | None = None,
     stdout: int = 1,
+    delivery: Delivery | None = None,
 ) -> AuditTrail:
-    """The audit trail; its `close` releases all. Raises `StartError`."""
+    """The audit trail; its `close` releases all. Raises `StartError`.
+
+    Without `delivery` AuditEvents follow their records, whatever repository the settings name.
+    """
     if settings.audit.sink == "off":
         return NullAudit()
+    resources = None if delivery is None else _repository(settings, on_records, delivery)
     writer = Writer(
         _sink(settings, company, stdout),
         on_failure=settings.audit.on_failure,
         on_records=on_records,
     )
-    return Audit(writer, translate=_translation(settings))
+    return Audit(writer, translate=_translation(settings), resources=resources)
+
+
+def _repository(
+    settings: Settings, on_records: Callable[[str, int], None], delivery: Delivery
+) -> Writer | None:
+    audit = settings.audit
+    if audit.fhir_endpoint is None or not audit.fhir_audit_events:
+        return None
+    name = audit.fhir_credential
+    post = RepositoryPost(
+        delivery.session,
+        audit.fhir_endpoint,
+        tls=certificates.audit_repository_tls(settings),
+        bearer=None if name is None else _CredentialBearer(name, delivery.tokens),
+    )
+    sink = RepositorySink(audit.fhir_endpoint, post, on_records)
+    return RepositoryWriter(sink, on_failure=audit.on_failure)
+
+
+class _CredentialBearer:
+    """The token of a credential, for the repository."""
+
+    def __init__(self, credential: str, tokens: Callable[[], Tokens | None]) -> None:
+        self._credential = credential
+        self._tokens = tokens
+
+    async def authorization(self) -> bytes:
+        """See `Bearer`."""
+        tokens = self._tokens()
+        if tokens is None:
+            raise LookupError
+        return (await tokens.obtain(self._credential)).authorization
+
+    def refused(self, authorization: bytes) -> None:
+        """Have another token fetched, as often as the SSO may be asked."""
+        tokens = self._tokens()
+        token = None if tokens is None else tokens.current(self._credential)
+        if tokens is not None and token is not None and token.authorization == authorization:
+            tokens.drop(self._credential, token)
 
 
 def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
@@ -100,4 +161,5 @@ def _translation(settings: Settings) -> Translate | None:
         platform_url=settings.platform.fhir_base_url,
         sso_url=settings.sso.token_url,
     )
-    return functools.partial(audit_event, parties=parties)
+    national = settings.audit.fhir_profile == "uz-core"
+    return functools.partial(national_event if national else audit_event, parties=parties)

@@ -65,6 +65,12 @@ def syslog_tls(settings: Settings) -> ssl.SSLContext:
     return context
 
 
+def audit_repository_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the repository of AuditEvents, None without. Raises `StartError`."""
+    audit = settings.audit
+    return client_tls(audit.fhir_endpoint or "", audit.fhir_ca_file, "audit.fhir_ca_file")
+
+
 def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
     """A verifying context for an https URL, with our own trust roots or the system's."""
     if urlsplit(url).scheme != "https":
@@ -100,6 +106,7 @@ def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
     yield "platform-client", settings.platform.client_cert_file
     yield "sso-ca", settings.sso.ca_file
     yield "syslog-ca", settings.audit.syslog_ca_file
+    yield "audit-fhir-ca", settings.audit.fhir_ca_file
     yield "syslog-client", settings.audit.syslog_client_cert_file
 
 

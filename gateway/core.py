@@ -211,8 +211,9 @@ class Core:
                 yield name
 
     def tokens_valid(self) -> dict[str, bool]:
-        """For every credential in use whether it has a valid token."""
-        return {name: state.valid for name, state in self.tokens.states().items()}
+        """For every credential that callers use whether it has a valid token."""
+        states = self.tokens.states()
+        return {name: states[name].valid for name in wiring.credentials_in_use(self.settings)}
 
     def circuit_open(self) -> bool:
         """Whether the platform is left alone for now."""
@@ -331,7 +332,10 @@ def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSou
     endpoint = TokenEndpoint(
         around.session, wiring.token_endpoint(settings, certificates.sso_tls(settings))
     )
-    return {name: _source(settings, endpoint, name) for name in wiring.credentials_in_use(settings)}
+    names = dict.fromkeys(wiring.credentials_in_use(settings))
+    if settings.audit.fhir_credential is not None:
+        names[settings.audit.fhir_credential] = None
+    return {name: _source(settings, endpoint, name) for name in names}
 
 
 def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> RereadingSource:

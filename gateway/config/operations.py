@@ -17,6 +17,7 @@ from gateway.config.values import (
     Count,
     FilePath,
     Flag,
+    Name,
     PositiveSeconds,
     PositiveSize,
     Ratio,
@@ -69,6 +70,26 @@ class AuditSettings(Section):
     )
     fhir_audit_events: Flag = Field(
         default=False, description="Whether each record is followed by a FHIR R5 AuditEvent."
+    )
+    fhir_profile: Literal["base", "uz-core"] = Field(
+        default="base",
+        description="What AuditEvents claim to be: the base resource, or the platform's own "
+        "profile where a person is signed in and the profile knows the interaction.",
+    )
+    fhir_endpoint: BaseUrl | None = Field(
+        default=None,
+        description="Base URL of a FHIR R5 repository that AuditEvents are sent to, in batches, "
+        "instead of following their records; null: none.",
+    )
+    fhir_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the repository's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    fhir_credential: Name | None = Field(
+        default=None,
+        description="The credential whose token the repository gets; it is used for nothing else "
+        "unless a caller names it. null: no `Authorization`.",
     )
 
 

@@ -59,6 +59,7 @@ def _plaintext(settings: Settings) -> Iterator[Finding]:
         ("platform", "fhir_base_url"): settings.platform.fhir_base_url,
         ("sso", "token_url"): settings.sso.token_url,
         ("sso", "authorize_url"): settings.sso.authorize_url,
+        ("audit", "fhir_endpoint"): settings.audit.fhir_endpoint,
     }
     for path, url in urls.items():
         if url is not None and is_plaintext_abroad(url):
@@ -231,6 +232,30 @@ def _audit(settings: Settings) -> Iterator[Finding]:
         "syslog_client_key_file": audit.syslog_client_key_file,
     }
     yield from _pair(("audit",), pair)
+    yield from _audit_events(settings)
+
+
+def _audit_events(settings: Settings) -> Iterator[Finding]:
+    audit = settings.audit
+    wanted: tuple[Setting, ...] = (("audit", "fhir_audit_events"),)
+    if audit.fhir_profile != "base" and not audit.fhir_audit_events:
+        hint = "set audit.fhir_audit_events: true, or leave this out"
+        yield Finding(("audit", "fhir_profile"), "needs audit.fhir_audit_events", hint, wanted)
+    here: tuple[Setting, ...] = (("audit", "fhir_endpoint"),)
+    if audit.fhir_endpoint is not None:
+        if not audit.fhir_audit_events:
+            hint = "set audit.fhir_audit_events: true, or leave this out"
+            yield Finding(here[0], "needs audit.fhir_audit_events", hint, wanted)
+        if audit.sink == "off":
+            hint = "choose an audit.sink for the records themselves"
+            yield Finding(here[0], "is not used with audit.sink off", hint, (("audit", "sink"),))
+    for key in ("fhir_ca_file", "fhir_credential"):
+        if getattr(audit, key) is not None and audit.fhir_endpoint is None:
+            yield Finding(("audit", key), "needs audit.fhir_endpoint", "remove it", here)
+    if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
+        hint = f"known here: {', '.join(settings.credentials) or 'none'}"
+        concerns: tuple[Setting, ...] = (("credentials",),)
+        yield Finding(("audit", "fhir_credential"), "names no credential", hint, concerns)
 
 
 def _tracing(settings: Settings) -> Iterator[Finding]:

@@ -69,7 +69,8 @@ class Audit:
     """The audit trail in front of a writer; all methods belong to the loop's thread.
 
     `clock` gives seconds since 1970, for the events; an exchange brings the time it started.
-    What `translate` makes of a record follows it as a line of its own.
+    What `translate` makes of a record follows it as a line of its own; with `resources`, a second
+    writer, it goes there instead, as it is.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Audit:
         writer: Writer,
         *,
         translate: Translate | None = None,
+        resources: Writer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._writer = writer
         self._translate = translate
+        self._resources = resources
         self._clock = clock
         self._iso = Timestamp().iso
         self._pending: list[Record] = []
@@ -88,7 +91,8 @@ class Audit:
     @property
     def available(self) -> bool:
         """False while records cannot be written and `on_failure` is `block`."""
-        return self._writer.available
+        resources = self._resources
+        return self._writer.available and (resources is None or resources.available)
 
     def exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
@@ -109,42 +113,36 @@ class Audit:
     async def close(self, timeout: float) -> int:
         """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
         self._hand_over()
-        return await self._writer.close(timeout)
+        if self._resources is None:
+            return await self._writer.close(timeout)
+        return sum(
+            await asyncio.gather(self._writer.close(timeout), self._resources.close(timeout))
+        )
 
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, []
-        if self._writer.full:
-            pending = self._indispensable(pending)
-        if pending:
-            self._writer.put(self._rendered(pending))
-
-    def _indispensable(self, pending: list[Record]) -> list[Record]:
-        """What is accepted beyond the backlog's limit: with `block`, what the platform has seen.
-
-        Those requests were let in before the limit was reached, so they are few. The records of
-        refused ones are not: kept, they would fill the memory for as long as the sink is blocked.
-        """
-        kept: list[Record] = [
-            record
-            for record in pending
-            if self._writer.on_failure == "block"
-            and isinstance(record, Exchange)
-            and record.attempts
-        ]
-        if len(kept) < len(pending):
-            self._writer.on_records("dropped", len(pending) - len(kept))
-        return kept
+        if kept := _indispensable(self._writer, pending):
+            self._writer.put(self._rendered(kept))
+        if self._resources is None or self._translate is None:
+            return
+        kept = _indispensable(self._resources, pending)
+        resources = (_resource(self._fields(record), self._translate) for record in kept)
+        if lines := [_render(resource) for resource in resources if resource is not None]:
+            self._resources.put(lines)
 
     def _rendered(self, pending: list[Record]) -> list[bytes]:
-        iso, translate = self._iso, self._translate
+        translate = self._translate if self._resources is None else None
         lines = []
-        for record in pending:
-            if isinstance(record, Exchange):
-                record = exchange_record(record, iso(record.started_at))
+        for record in map(self._fields, pending):
             lines.append(_render(record))
             if translate is not None:
                 lines += _translated(record, translate)
         return lines
+
+    def _fields(self, record: Record) -> dict[str, Any]:
+        if isinstance(record, Exchange):
+            return exchange_record(record, self._iso(record.started_at))
+        return record
 
 
 class NullAudit:
@@ -163,13 +161,35 @@ class NullAudit:
         return 0
 
 
-def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
+def _indispensable(writer: Writer, pending: list[Record]) -> list[Record]:
+    """What is accepted; beyond the backlog's limit, with `block`, what the platform has seen.
+
+    Those requests were let in before the limit was reached, so they are few. The records of
+    refused ones are not: kept, they would fill the memory for as long as the sink is blocked.
+    """
+    if not writer.full:
+        return pending
+    kept: list[Record] = [
+        record
+        for record in pending
+        if writer.on_failure == "block" and isinstance(record, Exchange) and record.attempts
+    ]
+    if len(kept) < len(pending):
+        writer.on_records("dropped", len(pending) - len(kept))
+    return kept
+
+
+def _resource(record: Mapping[str, Any], translate: Translate) -> Mapping[str, Any] | None:
     try:
-        resource = translate(record)
+        return translate(record)
     except Exception as error:
         # A bug must not cost the record itself. The message could quote it.
         _log.error("no AuditEvent could be made", error=type(error).__name__)
-        return []
+        return None
+
+
+def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
+    resource = _resource(record, translate)
     if resource is None:
         return []
     head = {"event": "audit-event", "timestamp": record["timestamp"]}

@@ -39,7 +39,7 @@ CONNECTION_STATES: Final = ("idle", "active", "connecting")
 # Whose end is told; `…-ca` are trust roots of one's own, `platform` is what the platform shows.
 CERTIFICATES: Final = (
     *("listener", "caller-ca", "platform", "platform-ca", "platform-client"),
-    *("sso-ca", "syslog-ca", "syslog-client"),
+    *("sso-ca", "syslog-ca", "syslog-client", "audit-fhir-ca"),
 )
 
 # Why a request was sent once more:

@@ -9,6 +9,10 @@ from typing import Final, Protocol
 from gateway import system
 
 
+class SinkError(OSError):
+    """A failure in words of our own, which the log may show."""
+
+
 class Sink(Protocol):
     """Takes whole lines, each with its newline. All methods are called in the writer's thread."""
 

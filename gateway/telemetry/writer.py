@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.sink import Sink
+from gateway.telemetry.sink import Sink, SinkError
 
 OnFailure = Literal["block", "drop"]
 
@@ -49,6 +49,13 @@ class Writer:
     called in any thread. With `on_failure` `block` a failed write is repeated every `retry_delay`
     seconds until it succeeds; with `drop` the lines of a failed write are given up.
     """
+
+    subject: ClassVar[str] = "audit records"
+    """What the lines are called in the log."""
+    patient: ClassVar[bool] = False
+    """Repeat a failed write with `drop` too, and call only a backlog over its limit a failure."""
+    at_once: ClassVar[int | None] = None
+    """How many lines the sink is given at a time at most."""
 
     def __init__(
         self,
@@ -86,7 +93,9 @@ class Writer:
     @property
     def available(self) -> bool:
         """Whether the records of new requests are sure to be kept; always true with `drop`."""
-        return self.on_failure == "drop" or not (self._full or self._failing)
+        if self.on_failure == "drop":
+            return True
+        return not (self._full or (self._failing and not self.patient))
 
     def put(self, lines: list[bytes]) -> None:
         """Accept lines for writing, whatever the backlog; the first call starts the thread."""
@@ -140,11 +149,12 @@ class Writer:
         self._sink.close()
 
     def _next(self) -> list[bytes]:
-        """The lines that wait, or none when the writer is closing and there are none."""
+        """Lines that wait, or none when the writer is closing and there are none."""
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
-            lines, self._queue = self._queue, []
+            lines = self._queue[: self.at_once]
+            del self._queue[: self.at_once]
             return lines
 
     def _write(self, lines: list[bytes]) -> bool:
@@ -157,7 +167,7 @@ class Writer:
             else:
                 self._done(lines, lost=0)
                 return True
-            if self.on_failure == "drop":
+            if self.on_failure == "drop" and not self.patient:
                 self._done(lines, lost=self._sink.abandon())
                 return True
             with self._changed:
@@ -168,16 +178,17 @@ class Writer:
         if not self._failing:
             self._failing = True
             number = error.errno if isinstance(error, OSError) else None
+            name = str(error) if isinstance(error, SinkError) else type(error).__name__
             _log.error(
-                "audit records cannot be written",
-                error=errno.errorcode.get(number or 0, type(error).__name__),
+                f"{self.subject} cannot be written",
+                error=errno.errorcode.get(number or 0, name),
                 on_failure=self.on_failure,
             )
 
     def _done(self, lines: list[bytes], *, lost: int) -> None:
         if self._failing and not lost:
             self._failing = False
-            _log.info("audit records can be written again")
+            _log.info(f"{self.subject} can be written again")
         with self._changed:
             self._backlog -= sum(map(len, lines))
             self._unwritten -= len(lines)

@@ -14,6 +14,10 @@ BASE: dict[str, Any] = {
     "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}
 }
 CALLER = {"name": "lab", "api_key_file": "/run/k"}
+REPOSITORY: dict[str, Any] = {
+    "fhir_audit_events": True,
+    "fhir_endpoint": "https://audit.clinic.uz/fhir",
+}
 LOGIN: dict[str, Any] = {
     "enabled": True,
     "client_id": "a",
@@ -42,6 +46,10 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
         {"login": {"enabled": True, "client_id": "a", "client_secret": "b",
                    "redirect_uri": "https://x/behind/auth/callback"}},
         {"audit": {"sink": "file", "path": "/x"}},
+        {"audit": REPOSITORY | {"fhir_credential": "default", "fhir_profile": "uz-core"}},
+        {"audit": REPOSITORY | {"fhir_endpoint": "http://127.0.0.1:1/fhir"}},
+        {"audit": REPOSITORY | {"fhir_endpoint": "http://10.0.0.1/fhir"},
+         "platform": {"allow_plaintext": True}},
         {"listen": {"base_path": "/auth"}},
         {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
          "redirect_uri": "https://x/auth/callback"}},
@@ -134,6 +142,13 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
         ({"platform": {"client_cert_file": "/c"}}, "platform.client_key_file"),
         ({"audit": {"sink": "file"}}, "audit.path"),
         ({"audit": {"sink": "syslog"}}, "audit.syslog_url"),
+        ({"audit": {"fhir_profile": "uz-core"}}, "audit.fhir_profile"),
+        ({"audit": {"fhir_endpoint": "https://x/fhir"}}, "audit.fhir_endpoint"),
+        ({"audit": REPOSITORY | {"sink": "off"}}, "audit.fhir_endpoint"),
+        ({"audit": REPOSITORY | {"fhir_endpoint": "http://x/fhir"}}, "audit.fhir_endpoint"),
+        ({"audit": {"fhir_credential": "default"}}, "audit.fhir_credential"),
+        ({"audit": REPOSITORY | {"fhir_credential": "other"}}, "audit.fhir_credential"),
+        ({"audit": {"fhir_ca_file": "/c"}}, "audit.fhir_ca_file"),
         ({"login": {"enabled": True, "redirect_uri": "https://x/auth/callback"}},
          "login.client_id"),
         ({"login": {"enabled": True, "client_id": "a"}}, "login.redirect_uri"),

@@ -1,0 +1,154 @@
+"""A FHIR repository that takes batches of AuditEvents, remembers what it saw, and can misbehave.
+
+It runs in a thread of its own, so that a gateway's loop in the test's process may be watched too.
+
+    repository = Repository()
+    repository.behave(500)            # then: back to normal with behave(None)
+    repository.until(lambda stored: len(stored) >= 3)
+    repository.close()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+Behaviour = int | Literal["hang", "reset", "take-and-reset", "nonsense"] | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A request as it was received."""
+
+    path: str
+    headers: dict[str, str]
+    bundle: dict[str, Any]
+
+
+class Repository:
+    """The server. `entry_status` may answer an entry with another status than 201 or 200."""
+
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.batches: list[Batch] = []
+        self.stored: dict[str, list[dict[str, Any]]] = {}
+        self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
+        self._behaviour: Behaviour = None
+        self._news = threading.Condition()
+        self._released = threading.Event()
+        self._server = _Server(("127.0.0.1", port), _handler(self))
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.port: int = self._server.server_address[1]
+        scheme, host = ("http", "127.0.0.1") if tls is None else ("https", "localhost")
+        self.url = f"{scheme}://{host}:{self.port}/fhir"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """From now on: a status, a kind of trouble, or None for as it should be."""
+        self._behaviour = behaviour
+        self._released.set()
+        self._released = threading.Event()
+
+    def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """What is stored, newest versions by id, once it fulfils a condition."""
+        with self._news:
+            assert self._news.wait_for(lambda: condition(self.current()), 20), self.stored
+            return self.current()
+
+    def until_asked(self, times: int) -> None:
+        """Return when so many batches have come in."""
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.batches) >= times, 20), self.batches
+
+    def current(self) -> dict[str, Any]:
+        """The newest versions by id."""
+        return {key: versions[-1] for key, versions in self.stored.items()}
+
+    def close(self) -> None:
+        """Serve no more; connections that are open end."""
+        self.behave("reset")
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.hang_up()
+        self._thread.join()
+
+    def take(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer one request."""
+        body = handler.rfile.read(int(handler.headers["Content-Length"]))
+        bundle = json.loads(body)
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        behaviour, released = self._behaviour, self._released
+        answer = self._store(bundle) if behaviour in (None, "take-and-reset") else b"{}"
+        with self._news:
+            self.batches.append(Batch(handler.path, headers, bundle))
+            self._news.notify_all()
+        if behaviour == "hang":
+            released.wait(60)
+        if behaviour in ("hang", "reset", "take-and-reset"):
+            handler.close_connection = True
+            with contextlib.suppress(OSError):
+                handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        status = behaviour if isinstance(behaviour, int) else 200
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/fhir+json")
+        handler.send_header("Content-Length", str(len(answer)))
+        handler.end_headers()
+        handler.wfile.write(answer)
+
+    def _store(self, bundle: dict[str, Any]) -> bytes:
+        responses = []
+        with self._news:
+            for entry in bundle["entry"]:
+                status = self.entry_status(entry["resource"])
+                if status is None:
+                    kind, _, resource_id = entry["request"]["url"].partition("/")
+                    assert (entry["request"]["method"], kind) == ("PUT", "AuditEvent")
+                    assert entry["resource"]["id"] == resource_id
+                    versions = self.stored.setdefault(resource_id, [])
+                    versions.append(entry["resource"])
+                    status = 201 if len(versions) == 1 else 200
+                responses.append({"response": {"status": f"{status} said so"}})
+        answer = {"resourceType": "Bundle", "type": "batch-response", "entry": responses}
+        return json.dumps(answer).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._open: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.append(request)
+        super().process_request(request, client_address)
+
+    def hang_up(self) -> None:
+        """Close every connection."""
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            with contextlib.suppress(OSError):
+                repository.take(self)
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    return Handler

@@ -1,0 +1,272 @@
+"""AuditEvents of real gateway processes at a FHIR repository, in good days and bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fhir.resources.auditevent import AuditEvent
+
+from tests.doubles.platform import Platform
+from tests.doubles.repository import Repository
+from tests.doubles.sso import Sso
+from tests.doubles.wire import ask, get
+from tests.lifecycle.conftest import SECRET, Service, StartService
+
+READ = get("/fhir/Patient/1")
+TOTAL = "dhp_gateway_audit_records_total"
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    """A repository that takes everything unless told otherwise."""
+    double = Repository()
+    yield double
+    double.close()
+
+
+def to(repository: Repository, **more: Any) -> dict[str, Any]:
+    """Settings for AuditEvents to a repository."""
+    return {"fhir_audit_events": True, "fhir_endpoint": repository.url, **more}
+
+
+async def ended(service: Service) -> None:
+    """End it in peace."""
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+
+
+def is_exchange(event: dict[str, Any]) -> bool:
+    """Whether it tells of a request."""
+    return str(event["category"][0]["coding"][0]["code"]) == "rest"
+
+
+def request_ids(stored: dict[str, Any]) -> list[str]:
+    """The request ids that exchanges name."""
+    return [
+        event["entity"][-1]["what"]["identifier"]["value"]
+        for event in stored.values()
+        if is_exchange(event)
+    ]
+
+
+def recorded(service: Service) -> list[str]:
+    """The request ids of the records on standard output."""
+    return [record["request_id"] for record in service.audit("exchange")]
+
+
+async def until(repository: Repository, count: int) -> dict[str, Any]:
+    """What is stored once it tells of so many requests."""
+    return await asyncio.to_thread(
+        repository.until, lambda stored: len(request_ids(stored)) >= count
+    )
+
+
+async def test_events_arrive_in_batches(
+    start_service: StartService, repository: Repository
+) -> None:
+    """Each record has its valid AuditEvent there, start and stop included, and none in the sink."""
+    service = start_service(audit=to(repository))
+    await service.until_ready()
+    search = get("/fhir/Patient?name=planted-name&identifier=30101901234567")
+    for request in (READ, READ, search):
+        assert (await ask(service.address, request)).status == 200
+    await ended(service)
+    assert service.audit("audit-event") == []
+    assert sorted(request_ids(repository.current())) == sorted(recorded(service))
+    assert len(repository.stored) == len(service.audit())
+    for event in repository.current().values():
+        AuditEvent.model_validate_json(json.dumps(event))
+    for batch in repository.batches:
+        assert batch.path == "/fhir"
+        assert batch.bundle["type"] == "batch"
+        assert batch.headers["content-type"] == "application/fhir+json"
+        assert batch.headers["prefer"] == "return=minimal"
+        assert "authorization" not in batch.headers
+    seen = json.dumps([batch.bundle for batch in repository.batches])
+    for planted in ("planted-name", "30101901234567", SECRET, "Bearer", "token-1"):
+        assert planted not in seen
+
+
+async def test_the_token_of_a_credential(
+    start_service: StartService, repository: Repository, sso: Sso
+) -> None:
+    """With fhir_credential its token goes along; one that is refused is replaced."""
+    credentials = {
+        "default": {"client_id": "hospital-17", "client_secret": SECRET},
+        "audit": {"client_id": "auditor", "client_secret": SECRET},
+    }
+    repository.behave(401)
+    service = start_service(audit=to(repository, fhir_credential="audit"), credentials=credentials)
+    await service.until_ready()
+    await asyncio.to_thread(repository.until_asked, 1)
+    repository.behave(None)
+    assert (await ask(service.address, READ)).status == 200
+    await until(repository, 1)
+    await ended(service)
+    sent = [batch.headers["authorization"] for batch in repository.batches]
+    assert all(each.startswith("Bearer ") for each in sent)
+    assert sent[-1] != sent[0]
+    assert sent[0].removeprefix("Bearer ") not in service.process.stderr + service.process.stdout
+    assert len(repository.stored) == len(service.audit())
+
+
+@pytest.mark.parametrize(
+    "trouble", [500, 503, 403, 302, 202, "reset", "take-and-reset", "nonsense"]
+)
+async def test_what_is_not_taken_is_sent_again(
+    start_service: StartService, repository: Repository, trouble: Any
+) -> None:
+    """Callers notice nothing of trouble that passes; nothing is lost and no id is made twice."""
+    repository.behave(trouble)
+    service = start_service(audit=to(repository))
+    await service.until_ready()
+    for _ in range(5):
+        assert (await ask(service.address, READ)).status == 200
+    await asyncio.to_thread(repository.until_asked, 2)
+    repository.behave(None)
+    await until(repository, 5)
+    await ended(service)
+    found = request_ids(repository.current())
+    assert sorted(found) == sorted(recorded(service))
+    assert len(set(found)) == len(found)
+    for versions in repository.stored.values():
+        assert all(version == versions[0] for version in versions)
+    assert await_text(service, "AuditEvents cannot be written")
+    assert await_text(service, "AuditEvents can be written again")
+
+
+def await_text(service: Service, text: str) -> list[str]:
+    """The lines of the log that hold it; the process has ended."""
+    return service.logged(text)
+
+
+async def test_a_repository_that_comes_late(
+    start_service: StartService, platform: Platform
+) -> None:
+    """While nobody listens there requests go on; afterwards all is delivered."""
+    away = Repository()
+    away.close()
+    service = start_service(audit=to(away))
+    await service.until_ready()
+    for _ in range(3):
+        assert (await ask(service.address, READ)).status == 200
+    repository = Repository(port=away.port)
+    try:
+        await until(repository, 3)
+        await ended(service)
+        assert sorted(request_ids(repository.current())) == sorted(recorded(service))
+    finally:
+        repository.close()
+
+
+async def test_entries_refused_for_good_are_dropped_and_counted(
+    start_service: StartService, repository: Repository
+) -> None:
+    """A 422 for an entry drops that one alone; the log tells it once, without contents."""
+    repository.entry_status = lambda event: (
+        422 if is_exchange(event) and event["code"]["coding"][0]["code"] == "read" else None
+    )
+    service = start_service(audit=to(repository))
+    await service.until_ready()
+    search = get("/fhir/Patient?name=planted-name")
+    for _ in range(3):
+        assert (await ask(service.address, READ)).status == 200
+        assert (await ask(service.address, search)).status == 200
+    await until(repository, 3)
+    await service.until_metric(3, TOTAL, outcome="dropped")
+    assert await service.metric(TOTAL, outcome="dropped") == 3
+    await ended(service)
+    told = service.logged("refused for good")
+    assert len(told) == 1
+    assert "422" in told[0]
+    assert "Patient" not in told[0]
+
+
+async def test_an_entry_that_is_not_taken_yet_waits_alone(
+    start_service: StartService, repository: Repository
+) -> None:
+    """A 503 for some entries has only these sent again."""
+    refusals = iter([503, 503])
+    repository.entry_status = lambda event: next(refusals, None) if is_exchange(event) else None
+    service = start_service(audit=to(repository))
+    await service.until_ready()
+    for _ in range(4):
+        assert (await ask(service.address, READ)).status == 200
+    await until(repository, 4)
+    await ended(service)
+    assert all(len(versions) == 1 for versions in repository.stored.values())
+    assert sorted(request_ids(repository.current())) == sorted(recorded(service))
+
+
+async def test_the_end_delivers_what_waits(
+    start_service: StartService, repository: Repository
+) -> None:
+    """At SIGTERM pauses end: what the repository did not take before it takes now."""
+    repository.behave(503)
+    service = start_service(audit=to(repository), shutdown={"delay": 0.3, "drain_timeout": 1})
+    await service.until_ready()
+    assert (await ask(service.address, READ)).status == 200
+    await asyncio.to_thread(repository.until_asked, 3)
+    repository.behave(None)
+    await ended(service)
+    assert len(repository.stored) == len(service.audit())
+
+
+async def test_the_end_does_not_wait_for_ever(
+    start_service: StartService, repository: Repository
+) -> None:
+    """A repository that hangs costs AuditEvents, told and counted, not the end; records stay."""
+    repository.behave("hang")
+    service = start_service(audit=to(repository), shutdown={"delay": 0, "drain_timeout": 1})
+    await service.until_ready()
+    assert (await ask(service.address, READ)).status == 200
+    await ended(service)
+    assert service.logged("audit records could not be written")
+    assert service.audit("exchange")
+    assert service.audit("stop")
+
+
+async def test_a_restart_repeats_nothing(
+    start_service: StartService, repository: Repository
+) -> None:
+    """Two runs one after the other leave each event once."""
+    ids: list[str] = []
+    for _ in range(2):
+        service = start_service(audit=to(repository))
+        await service.until_ready()
+        assert (await ask(service.address, READ)).status == 200
+        await ended(service)
+        ids += recorded(service)
+    assert sorted(request_ids(repository.current())) == sorted(ids)
+    assert all(len(versions) == 1 for versions in repository.stored.values())
+
+
+async def test_workers_send_theirs(start_service: StartService, repository: Repository) -> None:
+    """With workers the exchanges arrive; the supervisor's own events follow their records."""
+    service = start_service(workers=2, audit=to(repository))
+    await service.until_ready()
+    for _ in range(4):
+        assert (await ask(service.address, READ)).status == 200
+    await ended(service)
+    assert sorted(request_ids(repository.current())) == sorted(recorded(service))
+    beside = [record["resource"]["code"]["coding"][0]["code"]
+              for record in service.audit("audit-event")]  # fmt: skip
+    assert beside == ["110120", "110121"]
+
+
+async def test_a_wrong_ca_file_ends_the_start(start_service: StartService, tmp_path: Any) -> None:
+    """A CA file that cannot be used is told by its key, with exit code 3."""
+    (tmp_path / "ca.pem").write_text("nothing\n")
+    audit = {
+        "fhir_audit_events": True,
+        "fhir_endpoint": "https://localhost:1/fhir",
+        "fhir_ca_file": str(tmp_path / "ca.pem"),
+    }
+    service = start_service(audit=audit)
+    assert await service.ended() == 3
+    assert "audit.fhir_ca_file" in service.process.stderr
