@@ -78,16 +78,23 @@ class RepositoryPost:
         async with asyncio.timeout(self._timeout):
             headers = dict(_HEADERS)
             if self._bearer is None:
-                return await self._send(body, headers)
+                return await self._send_alive(body, headers)
             try:
                 authorization = await self._bearer.authorization()
             except Exception:
                 raise SinkError("no token for the repository") from None
             headers["Authorization"] = authorization.decode("ascii")
-            reply = await self._send(body, headers)
+            reply = await self._send_alive(body, headers)
             if reply.status == 401:
                 self._bearer.refused(authorization)
             return reply
+
+    async def _send_alive(self, body: bytes, headers: dict[str, str]) -> Reply:
+        """Send; once more when the connection was lost, which an idle one is without a sign."""
+        try:
+            return await self._send(body, headers)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+            return await self._send(body, headers)
 
     async def _send(self, body: bytes, headers: dict[str, str]) -> Reply:
         async with self._session.post(

@@ -39,6 +39,7 @@ class Repository:
         self.batches: list[Batch] = []
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
+        self.retry_after: str | None = None
         self._behaviour: Behaviour = None
         self._news = threading.Condition()
         self._released = threading.Event()
@@ -72,6 +73,10 @@ class Repository:
         """The newest versions by id."""
         return {key: versions[-1] for key, versions in self.stored.items()}
 
+    def hang_up(self) -> None:
+        """Close every connection; new ones are served."""
+        self._server.hang_up()
+
     def close(self) -> None:
         """Serve no more; connections that are open end."""
         self.behave("reset")
@@ -101,6 +106,8 @@ class Repository:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/fhir+json")
         handler.send_header("Content-Length", str(len(answer)))
+        if self.retry_after is not None:
+            handler.send_header("Retry-After", self.retry_after)
         handler.end_headers()
         handler.wfile.write(answer)
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
+from gateway.auditing import Delivery, open_trail
+from gateway.config import Settings
 from gateway.telemetry.audit import Audit
 from gateway.telemetry.repository import MAX_ENTRIES, RepositorySink, RepositoryWriter
 from gateway.telemetry.repository_http import RepositoryPost
 from gateway.telemetry.sink import SinkError
-from gateway.telemetry.writer import Limits
+from gateway.telemetry.writer import Limits, Writer
 from tests.doubles.repository import Repository
 
 
@@ -144,6 +148,82 @@ async def test_a_repository_that_hangs_is_given_up(open_sink, repository: Reposi
     assert str(caught.value) == "TimeoutError"
 
 
+async def test_an_idle_connection_that_was_closed_is_no_trouble(
+    open_sink, repository: Repository
+) -> None:
+    """A kept connection that the repository has closed is made anew, without a failure."""
+    sink = open_sink()
+    await asyncio.to_thread(sink.write, [line(0)])
+    repository.hang_up()
+    await asyncio.to_thread(sink.write, [line(1)])
+    assert list(repository.stored) == ["e-0", "e-1"]
+
+
+async def test_the_repository_says_when_to_come_back(
+    open_sink, repository: Repository, now: list[float]
+) -> None:
+    """Retry-After makes a pause longer, up to the longest."""
+    sink = open_sink()
+    repository.behave(503)
+    for asked, pause in (("7", 7.0), ("86400", 15.0)):
+        repository.retry_after = asked
+        with pytest.raises(SinkError):
+            await asyncio.to_thread(sink.write, lines(1))
+        assert sink._not_before - now[0] == pause
+        now[0] = sink._not_before
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
+    """A repository whose certificate comes from a CA that is not trusted gets nothing."""
+    authority = trustme.CA()
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    (authority if known else trustme.CA()).issue_cert("localhost").configure_cert(theirs)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+    repository = Repository(tls=theirs)
+    try:
+        async with aiohttp.ClientSession() as session:
+            post = RepositoryPost(session, repository.url, tls=ours)
+            sink = RepositorySink(repository.url, post, lambda *_: None)
+            if known:
+                await asyncio.to_thread(sink.write, lines(1))
+            else:
+                with pytest.raises(SinkError, match="ClientConnectorCertificateError"):
+                    await asyncio.to_thread(sink.write, lines(1))
+        assert len(repository.batches) == known
+    finally:
+        repository.close()
+
+
+@pytest.mark.parametrize(("profile", "claims"), [("base", False), ("uz-core", True)])
+async def test_the_settings_choose_the_profile(
+    pipe, repository: Repository, profile: str, claims: bool
+) -> None:
+    """`fhir_profile` decides whether the event of a person's sign-in claims the profile."""
+    settings = Settings.model_validate(
+        {
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "audit": {
+                "fhir_audit_events": True,
+                "fhir_endpoint": repository.url,
+                "fhir_profile": profile,
+            },
+        }
+    )
+    async with aiohttp.ClientSession() as session:
+        audit = open_trail(
+            settings,
+            lambda *_: None,
+            stdout=pipe.writer,
+            delivery=Delivery(session, lambda: None),
+        )
+        audit.event("login", user="aziza")
+        assert await audit.close(10) == 0
+    [event] = repository.current().values()
+    assert ("meta" in event) is claims
+
+
 class NoToken:
     """A bearer that has nothing to give."""
 
@@ -194,8 +274,6 @@ async def test_a_backlog_over_its_limit_decides(
 
     What was accepted is delivered once the repository is back, and the records lose nothing.
     """
-    from gateway.telemetry.writer import Writer
-
     caplog.set_level(logging.INFO)
     repository.behave(500)
     sink = open_sink()
