@@ -31,3 +31,34 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _forbid_skip(report)
     return report
+
+
+# What several modules make once and share, by the path's beginning; the longest first, so that
+# nobody waits for them alone at the end.
+_GROUPS = {
+    "tests/deploy/test_image.py": "image",
+    "tests/browser/": "browser",
+    "tests/deploy/test_alerts.py": "night",
+    "tests/deploy/test_dashboards.py": "night",
+    "tests/outbox_e2e/": "kills",
+    "tests/interop/": "interop",
+    "tests/deploy/test_helm.py": "manifests",
+    "tests/deploy/test_kubernetes.py": "manifests",
+    "tests/deploy/test_compose.py": "manifests",
+    "tests/deploy/test_boot.py": "boot",
+    "tests/deploy/test_offline.py": "offline",
+    "tests/lifecycle/": "",
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, the tests of a module or group run in one of them, in order."""
+    places = {}
+    for item in items:
+        path = item.nodeid.partition("::")[0]
+        start = next((start for start in _GROUPS if path.startswith(start)), None)
+        places[item] = len(_GROUPS) if start is None else list(_GROUPS).index(start)
+        item.add_marker(pytest.mark.xdist_group((start and _GROUPS[start]) or path))
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: places[item])
