@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway import wiring
 from gateway.config import OutboxSettings, Settings
 from gateway.outbox.entry import State
-from gateway.outbox.events import Event, Step
+from gateway.outbox.events import Event, Note, Step
 from gateway.outbox.opening import delivery_of, opened, outbox_of
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
 from gateway.proxy.asking import Asking
@@ -24,8 +24,9 @@ from gateway.proxy.delivering import CurrentDeliverer, Deliverer, Route
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.queue_pages import QueuePages
 from gateway.proxy.queueing import Queueing, QueueRules
-from gateway.telemetry.audit import AuditTrail
+from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.timestamp import Timestamp
 from gateway.wiring import StartError
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Keeping:
     ) -> None:
         self._metrics = metrics
         self._audit = audit
+        self._iso = Timestamp().iso
         self._store = store
         self._depth = Depth()
         self._changed = asyncio.Event()
@@ -181,3 +183,19 @@ class Keeping:
 
     async def _look(self) -> None:
         self._depth = await self.outbox.depth()
+        if not isinstance(self._audit, NullAudit):
+            await self.outbox.take_notes(self._record)
+
+    def _record(self, note: Note) -> bool:
+        """What a command did that had no audit at hand; False while there is none here either."""
+        if not self._audit.available:
+            return False
+        self._audit.event(
+            "outbox",
+            step=note.step.value,
+            entry=note.entry,
+            caller=note.caller,
+            by=note.by,
+            at=self._iso(note.at),
+        )
+        return True

@@ -32,6 +32,7 @@ MASK: Final = "***"
 _PAGE: Final = 500
 _COLUMNS: Final = "{:<34}{:<11}{:<22}{:>9}{:>10}  {:<16}{}"
 _AUDIT_FLUSH: Final = 5.0
+_NOTED: Final = "noted for the audit: the gateway records it, running or at its next start"
 
 
 class Trouble(Exception):  # noqa: N818 - for the operator
@@ -100,19 +101,23 @@ async def moved(
 ) -> int:
     """Retry or drop entries; how many could not be. Raises `Trouble`."""
     refused = 0
-    audit = _trail(settings, say)
-    async with _opened(settings, audit) as outbox:
+    audit = _trail(settings)
+    by = _by() if audit is None else None
+    async with _opened(settings, audit or NullAudit()) as outbox:
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
         for entry_id in _progress(ids, action, quiet=quiet):
             try:
-                entry = await move(entry_id)
+                entry = await move(entry_id, by)
             except NotPossible as refusal:
                 say(f"{entry_id}: not possible, it is {refusal.state}")
                 refused += 1
                 continue
             refused += entry is None
             say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
-    await audit.close(_AUDIT_FLUSH)
+    if audit is not None:
+        await audit.close(_AUDIT_FLUSH)
+    elif refused < len(ids):
+        say(_NOTED)
     return refused
 
 
@@ -151,7 +156,7 @@ async def _opened(settings: Settings, audit: AuditTrail) -> AsyncIterator[Outbox
             step=event.step.value,
             entry=event.entry.id,
             caller=event.entry.caller,
-            by=f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command",
+            by=_by(),
         )
 
     location = settings.outbox.url
@@ -167,13 +172,26 @@ async def _opened(settings: Settings, audit: AuditTrail) -> AsyncIterator[Outbox
         raise Trouble(f"outbox.url: {settings.outbox.url}: {error}") from None
 
 
-def _trail(settings: Settings, say: Say) -> AuditTrail:
-    """The audit, unless it is a file that the running gateway has in hand."""
+def _trail(settings: Settings) -> AuditTrail | None:
+    """The audit; None: it is a file that the gateway has in hand, or whose owner is another."""
+    if settings.audit.sink == "file" and not _is_mine(settings.audit.path):
+        return None
     try:
         return auditing.open_trail(settings, lambda *_: None)
-    except StartError as error:
-        say(f"not in the audit: {error}. Note elsewhere who does this, and why")
-        return NullAudit()
+    except StartError:
+        return None
+
+
+def _is_mine(path: Path | None) -> bool:
+    # A file that is made here, or by a rotation, would belong to whoever runs the command.
+    try:
+        return path is not None and path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _by() -> str:
+    return f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
 
 
 async def _entries(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
-from gateway.outbox.entry import Entry
+from gateway.outbox.entry import Entry, State
 
 
 class Step(StrEnum):
@@ -25,6 +25,14 @@ class Step(StrEnum):
     DROPPED = "dropped"
 
 
+MOVED: Final = {
+    State.WAITING: Step.RETRIED,
+    State.CANCELLED: Step.CANCELLED,
+    State.DROPPED: Step.DROPPED,
+}
+"""The step that brought an entry there by somebody's decision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A step of one entry; `cause` is a reason, `status` the platform's where it answered."""
@@ -33,6 +41,17 @@ class Event:
     entry: Entry
     cause: str = ""
     status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A step that stands in the store until an audit has it; `by` took it, at Unix time `at`."""
+
+    step: Step
+    entry: str
+    caller: str
+    by: str
+    at: float
 
 
 class Observer(Protocol):

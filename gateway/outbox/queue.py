@@ -7,10 +7,9 @@ another process.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import Event, Observer, Step
+from gateway.outbox.events import MOVED, Event, Note, Observer, Step
 from gateway.outbox.store import Depth, Limits, Store
 
 
@@ -72,34 +71,34 @@ class Outbox:
 
         None: the caller has no such entry. Raises `NotPossible`.
         """
-        return await self._move(entry_id, State.CANCELLED, caller)
+        return await self._move(entry_id, State.CANCELLED, caller=caller)
 
-    async def retry(self, entry_id: str) -> Entry | None:
+    async def retry(self, entry_id: str, by: str | None = None) -> Entry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
 
-        None: there is no such entry. Raises `NotPossible`.
+        With `by` the step is noted for the audit of another process. None: there is no such entry.
+        Raises `NotPossible`.
         """
-        return await self._move(entry_id, State.WAITING, None)
+        return await self._move(entry_id, State.WAITING, by=by)
 
-    async def drop(self, entry_id: str) -> Entry | None:
-        """A person gives up what is not delivered. None: no such entry. Raises `NotPossible`."""
-        return await self._move(entry_id, State.DROPPED, None)
+    async def drop(self, entry_id: str, by: str | None = None) -> Entry | None:
+        """A person gives up what is not delivered; otherwise as `retry`."""
+        return await self._move(entry_id, State.DROPPED, by=by)
+
+    async def take_notes(self, record: Callable[[Note], bool]) -> None:
+        """Have recorded what other processes noted; what gives False stays noted."""
+        await self._store.take_notes(record)
 
     async def depth(self) -> Depth:
         """How full it is."""
         return await self._store.depth()
 
-    async def _move(self, entry_id: str, to: State, caller: str | None) -> Entry | None:
-        entry = await self._store.move(entry_id, to, caller=caller)
+    async def _move(
+        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+    ) -> Entry | None:
+        entry = await self._store.move(entry_id, to, caller=caller, by=by)
         if entry is not None:
-            self._observe(Event(_STEPS[to], entry))
+            self._observe(Event(MOVED[to], entry))
             # What it blocked may go on.
             self._wake()
         return entry
-
-
-_STEPS: Final = {
-    State.WAITING: Step.RETRIED,
-    State.CANCELLED: Step.CANCELLED,
-    State.DROPPED: Step.DROPPED,
-}

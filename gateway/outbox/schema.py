@@ -1,7 +1,8 @@
 """The tables of the outbox, the same for SQLite and PostgreSQL.
 
 What changes often (`entries`) and what is large (`pieces`) stand apart. `orders` holds only what
-blocks: an entry that is delivered, cancelled or dropped has no rows there.
+blocks: an entry that is delivered, cancelled or dropped has no rows there. `notes` holds steps that
+no audit has yet.
 """
 
 from __future__ import annotations
@@ -56,4 +57,15 @@ pieces: Final = sa.Table(
     sa.Column("kind", sa.String(16), primary_key=True),
     sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+notes: Final = sa.Table(
+    "outbox_notes",
+    METADATA,
+    sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    sa.Column("step", sa.String(16), nullable=False),
+    sa.Column("entry", sa.String(64), nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at", _MOMENT, nullable=False),
+    sqlite_autoincrement=True,
 )

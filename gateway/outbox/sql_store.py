@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import changes, contents, statements
+from gateway.outbox import changes, contents, noting, statements
 from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, Draft, Entry, Request, Response, State
+from gateway.outbox.events import MOVED, Note
 from gateway.outbox.schema import METADATA, entries, meta, orders, pieces
 from gateway.outbox.sealing import (
     SCHEMA,
@@ -47,6 +48,7 @@ class SqlStore:
         self._contents = Contents(cipher)
         self._facts = {"schema": str(SCHEMA), "key": cipher.check}
         self.works = Works()
+        self._recorded: set[int] = set()
         self.surely_empty = database.surely_empty
 
     async def close(self) -> None:
@@ -228,10 +230,13 @@ class SqlStore:
             return len(numbers)
 
     @unbroken
-    async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
+    async def move(
+        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+    ) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
-        Raises `NotPossible`. Cancelling and dropping erase the request.
+        With `by` the step is noted for an audit, see `take_notes`. Raises `NotPossible`. Cancelling
+        and dropping erase the request.
         """
         async with self._database.writing() as connection:
             query = statements.shown().where(entries.c.id == entry_id).with_for_update()
@@ -240,7 +245,20 @@ class SqlStore:
             if entry is None or caller not in (None, entry.caller):
                 return None
             now = await self._database.now(connection)
-            return await changes.by_hand(connection, entry, to, now)
+            moved = await changes.by_hand(connection, entry, to, now)
+            if by is not None:
+                await noting.note(connection, Note(MOVED[to], entry.id, entry.caller, by, now))
+            return moved
+
+    @unbroken
+    async def take_notes(self, record: Callable[[Note], bool]) -> None:
+        """Have noted steps recorded, by one process only; what gives False is kept as it was."""
+        async with self._database.reading() as connection:
+            if not await noting.any_noted(connection):
+                return
+        async with self._database.writing() as connection:
+            taken = await noting.take(connection, record, self._recorded)
+        self._recorded -= taken
 
     @unbroken
     async def entry(self, entry_id: str) -> Entry | None:

@@ -8,11 +8,12 @@ reach.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
+from gateway.outbox.events import Note
 
 
 class OutboxError(Exception):
@@ -119,11 +120,18 @@ class Store(Protocol):
         """Forget what was delivered, cancelled or dropped so long ago; how many."""
         ...
 
-    async def move(self, entry_id: str, to: State, *, caller: str | None = None) -> Entry | None:
+    async def move(
+        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+    ) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
-        Raises `NotPossible`. Cancelling and dropping erase the request.
+        With `by` the step is noted for an audit, see `take_notes`. Raises `NotPossible`. Cancelling
+        and dropping erase the request.
         """
+        ...
+
+    async def take_notes(self, record: Callable[[Note], bool]) -> None:
+        """Have noted steps recorded, by one process only; what gives False is kept as it was."""
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

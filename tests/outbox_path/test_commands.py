@@ -211,3 +211,67 @@ async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: 
         env={**os.environ},
     )
     assert (done.returncode, "another key" in done.stderr) == (3, True), done.stderr
+
+
+def audited(directory: Path) -> dict[str, Any]:
+    """Settings of an audit in a file."""
+    return {"sink": "file", "path": str(directory / "audit" / "audit.jsonl")}
+
+
+def steps(directory: Path) -> list[tuple[str, str, str]]:
+    """Step, entry and author of what people did, as the audit has it."""
+    lines = (directory / "audit" / "audit.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(each["step"], each["entry"], each["by"]) for each in records if "by" in each]
+
+
+async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
+    opened: Open, operator: Operator, tmp_path: Path
+) -> None:
+    """Who gave up a write is recorded, once, by the gateway that has the file in hand."""
+    (tmp_path / "audit").mkdir()
+    operator.settings["audit"] = audited(tmp_path)
+    async with opened(audit=audited(tmp_path)) as hospital:
+        hospital.line.cut()
+        unclear = (await hospital.write(method="POST")).location
+        behind = (await hospital.write(number=2)).location
+        hospital.platform.script(then_close(b""))
+        await hospital.line.mend()
+        await hospital.ended(unclear)
+        entry_id = unclear.rsplit("/", 1)[1]
+        dropped = await operator.run("drop", entry_id)
+        assert (dropped.returncode, "noted for the audit" in dropped.stdout) == (0, True)
+        assert (await operator.run("drop", entry_id)).returncode == 1
+        await hospital.ended(behind)
+        while not steps(tmp_path):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    assert steps(tmp_path) == [("dropped", entry_id, f"command, user {os.getuid()}")]
+
+
+async def test_a_command_makes_no_audit_file(
+    opened: Open, operator: Operator, tmp_path: Path
+) -> None:
+    """It would belong to whoever runs it; the gateway makes it, and records what was noted."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
+    (tmp_path / "audit").mkdir()
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", entry_id)).returncode == 0
+    assert list((tmp_path / "audit").iterdir()) == []
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", entry_id, f"command, user {os.getuid()}")]
+
+
+async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
+    opened: Open, operator: Operator, tmp_path: Path
+) -> None:
+    """With the gateway stopped, the user whose file it is need not wait for its next start."""
+    (tmp_path / "audit").mkdir()
+    operator.settings["audit"] = audited(tmp_path)
+    async with opened(audit=audited(tmp_path)) as hospital:
+        hospital.line.cut()
+        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
+    assert (await operator.run("drop", entry_id)).returncode == 0
+    assert [step for step, *_ in steps(tmp_path)] == ["dropped"]

@@ -1,0 +1,48 @@
+"""Steps that stand in the store until an audit has them: their process had none at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.outbox.events import Note, Step
+from gateway.outbox.schema import notes
+
+_MOST: Final = 100
+
+
+async def note(connection: AsyncConnection, what: Note) -> None:
+    """Keep it, in the transaction of the step itself."""
+    fields = {"step": what.step, "entry": what.entry, "caller": what.caller}
+    await connection.execute(sa.insert(notes).values(**fields, by=what.by, at=what.at))
+
+
+async def any_noted(connection: AsyncConnection) -> bool:
+    """Whether there is something to take."""
+    query = sa.select(sa.exists().select_from(notes))
+    return bool((await connection.execute(query)).scalar_one())
+
+
+async def take(
+    connection: AsyncConnection, record: Callable[[Note], bool], recorded: set[int]
+) -> set[int]:
+    """Have the oldest recorded and forget them; the numbers of these.
+
+    Nobody else has them in hand meanwhile. `recorded` learns what is recorded, so that it is not
+    again where the transaction fails: a record may come twice if the process dies then, but is
+    never missing.
+    """
+    query = sa.select(notes).order_by(notes.c.number).limit(_MOST)
+    rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
+    for row in rows:
+        if row.number not in recorded:
+            if not record(Note(Step(row.step), row.entry, row.caller, row.by, row.at)):
+                break
+            recorded.add(row.number)
+    taken = {row.number for row in rows} & recorded
+    if taken:
+        await connection.execute(sa.delete(notes).where(notes.c.number.in_(taken)))
+    return taken

@@ -1,0 +1,64 @@
+"""Steps that are noted for an audit, in SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.outbox.entry import State
+from gateway.outbox.events import Note, Step
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import NotPossible
+from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.places import Place, opened
+
+
+class Records(list[Note]):
+    """What was recorded; nothing can be while `full`."""
+
+    full = False
+
+    def __call__(self, note: Note) -> bool:
+        """Record it."""
+        if not self.full:
+            self.append(note)
+        return not self.full
+
+
+async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> None:
+    """Several gateways that look at the same time share the notes."""
+    records = Records()
+    async with opened(place) as one, opened(place) as other, opened(place) as third:
+        entries = [await one.put(draft(str(n)), ROOMY) for n in range(20)]
+        for entry in entries:
+            await one.move(entry.id, State.DROPPED, by="somebody")
+        await asyncio.gather(*(store.take_notes(records) for store in (one, other, third)))
+        await third.take_notes(records)
+    assert sorted(note.entry for note in records) == sorted(entry.id for entry in entries)
+    assert {(note.step, note.caller, note.by, note.at) for note in records} == {
+        (Step.DROPPED, "lis", "somebody", place.wall.now)
+    }
+
+
+async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
+    """An audit that cannot write loses nothing."""
+    records = Records()
+    entry = await store.put(draft("a"), ROOMY)
+    await store.move(entry.id, State.WAITING, by="somebody")
+    records.full = True
+    await store.take_notes(records)
+    records.full = False
+    await store.take_notes(records)
+    assert [(note.step, note.entry) for note in records] == [(Step.RETRIED, entry.id)]
+
+
+async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
+    """A step that is refused, or recorded by whoever takes it, leaves no note."""
+    records = Records()
+    entry = await store.put(draft("a"), ROOMY)
+    await store.move(entry.id, State.DROPPED)
+    with pytest.raises(NotPossible):
+        await store.move(entry.id, State.WAITING, by="somebody")
+    await store.take_notes(records)
+    assert records == []
