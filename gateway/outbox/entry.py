@@ -57,7 +57,8 @@ class Entry:
 
     `number` gives the order of arrival; `id` is random and part of the status URL. `due_at` is the
     moment before which it is not tried again. `doubt`: an earlier attempt may have had its effect.
-    `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, "" for none.
+    `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, or
+    `platform-status` with the status by which the platform refused it; "" for none.
     `size` counts the bytes of the request, `attempts` how often it was sent.
     """
 

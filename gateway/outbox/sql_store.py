@@ -179,7 +179,7 @@ class SqlStore:
                 statements.change(*statements.leased(owner, entry)).values(
                     state=state,
                     finished_at=now,
-                    cause=response.reason,
+                    cause=_cause(state, response),
                     doubt=entry.doubt and state is State.UNCLEAR,
                     **FREE,
                 )
@@ -311,6 +311,12 @@ class SqlStore:
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
         )
+
+
+def _cause(state: State, response: Response) -> str:
+    if response.reason or state is State.DELIVERED:
+        return response.reason
+    return f"platform-status {response.status}"
 
 
 async def _facts(connection: AsyncConnection) -> dict[str, str]:

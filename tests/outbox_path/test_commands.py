@@ -76,6 +76,8 @@ async def test_what_waits_for_a_person_is_listed(
     assert listed.returncode == 0
     assert entry_id in listed.stdout
     assert listed.stdout.splitlines()[-1] == "1 failed"
+    assert "platform-status 422" in listed.stdout
+    assert "cause: platform-status 422\n" in (await operator.run("show", entry_id)).stdout
     (facts,) = json.loads((await operator.run("list", "--json")).stdout)
     assert (facts["id"], facts["state"], facts["caller"]) == (entry_id, "failed", "anonymous")
     for narrowed in (("--state", "unclear"), ("--caller", "other")):
