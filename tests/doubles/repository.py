@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-Behaviour = int | Literal["hang", "reset", "take-and-reset", "nonsense"] | None
+Behaviour = int | Literal["hang", "reset", "take-and-reset", "short", "nonsense"] | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Repository:
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
         self.retry_after: str | None = None
+        self.resets = 0  # how many of the next requests are not answered
         self._behaviour: Behaviour = None
         self._news = threading.Condition()
         self._released = threading.Event()
@@ -91,7 +92,14 @@ class Repository:
         bundle = json.loads(body)
         headers = {name.lower(): value for name, value in handler.headers.items()}
         behaviour, released = self._behaviour, self._released
-        answer = self._store(bundle) if behaviour in (None, "take-and-reset") else b"{}"
+        if self.resets:
+            self.resets -= 1
+            behaviour = "reset"
+        answer = b"{}"
+        if behaviour in (None, "take-and-reset"):
+            answer = self._store(bundle)
+        elif behaviour == "short":
+            answer = b'{"resourceType":"Bundle","type":"batch-response","entry":[]}'
         with self._news:
             self.batches.append(Batch(handler.path, headers, bundle))
             self._news.notify_all()
@@ -106,6 +114,8 @@ class Repository:
         handler.send_response(status)
         handler.send_header("Content-Type", "application/fhir+json")
         handler.send_header("Content-Length", str(len(answer)))
+        if 300 <= status < 400:
+            handler.send_header("Location", "/elsewhere")
         if self.retry_after is not None:
             handler.send_header("Retry-After", self.retry_after)
         handler.end_headers()

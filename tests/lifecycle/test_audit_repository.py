@@ -116,7 +116,7 @@ async def test_the_token_of_a_credential(
 
 
 @pytest.mark.parametrize(
-    "trouble", [500, 503, 403, 302, 202, "reset", "take-and-reset", "nonsense"]
+    "trouble", [500, 503, 403, 307, 202, "reset", "take-and-reset", "nonsense"]
 )
 async def test_what_is_not_taken_is_sent_again(
     start_service: StartService, repository: Repository, trouble: Any
@@ -136,13 +136,9 @@ async def test_what_is_not_taken_is_sent_again(
     assert len(set(found)) == len(found)
     for versions in repository.stored.values():
         assert all(version == versions[0] for version in versions)
-    assert await_text(service, "AuditEvents cannot be written")
-    assert await_text(service, "AuditEvents can be written again")
-
-
-def await_text(service: Service, text: str) -> list[str]:
-    """The lines of the log that hold it; the process has ended."""
-    return service.logged(text)
+    assert {batch.path for batch in repository.batches} == {"/fhir"}
+    assert service.logged("AuditEvents cannot be written")
+    assert service.logged("AuditEvents can be written again")
 
 
 async def test_a_repository_that_comes_late(
@@ -187,11 +183,12 @@ async def test_entries_refused_for_good_are_dropped_and_counted(
     assert "Patient" not in told[0]
 
 
+@pytest.mark.parametrize("status", [500, 503, 403, 429])
 async def test_an_entry_that_is_not_taken_yet_waits_alone(
-    start_service: StartService, repository: Repository
+    start_service: StartService, repository: Repository, status: int
 ) -> None:
-    """A 503 for some entries has only these sent again."""
-    refusals = iter([503, 503])
+    """What may be taken later is sent again, and nothing else of its batch."""
+    refusals = iter([status, status])
     repository.entry_status = lambda event: next(refusals, None) if is_exchange(event) else None
     service = start_service(audit=to(repository))
     await service.until_ready()

@@ -151,12 +151,30 @@ async def test_a_repository_that_hangs_is_given_up(open_sink, repository: Reposi
 async def test_an_idle_connection_that_was_closed_is_no_trouble(
     open_sink, repository: Repository
 ) -> None:
-    """A kept connection that the repository has closed is made anew, without a failure."""
+    """A kept connection that the repository closes meanwhile is made anew, without a failure."""
     sink = open_sink()
     await asyncio.to_thread(sink.write, [line(0)])
     repository.hang_up()
     await asyncio.to_thread(sink.write, [line(1)])
-    assert list(repository.stored) == ["e-0", "e-1"]
+    repository.resets = 1
+    await asyncio.to_thread(sink.write, [line(2)])
+    assert list(repository.stored) == ["e-0", "e-1", "e-2"]
+    assert len(repository.batches) == 4
+
+
+@pytest.mark.parametrize("answer", ["short", "nonsense"])
+async def test_an_answer_to_something_else_is_none(
+    open_sink, repository: Repository, now: list[float], answer: Any
+) -> None:
+    """Without a status for each entry nothing counts as taken; all is sent again."""
+    sink = open_sink()
+    repository.behave(answer)
+    with pytest.raises(SinkError, match="batch-response"):
+        await asyncio.to_thread(sink.write, lines(3))
+    repository.behave(None)
+    now[0] += 60
+    await asyncio.to_thread(sink.write, lines(3))
+    assert list(repository.stored) == ["e-0", "e-1", "e-2"]
 
 
 async def test_the_repository_says_when_to_come_back(
