@@ -60,7 +60,8 @@ ALLOWED: dict[str, set[str]] = {
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
     "commands": _RECORD
     | _KNOWLEDGE
-    | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"},
+    | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"}
+    | {"reloading"},
     "cli": _RECORD
     | _KNOWLEDGE
     | {"running", "worker", "reloading", "wiring", "sandbox", "commands", "outbox"},

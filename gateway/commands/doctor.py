@@ -23,7 +23,7 @@ import orjson
 
 from gateway import system
 from gateway.certificates import platform_tls, sso_tls
-from gateway.commands import doctor_login
+from gateway.commands import doctor_files, doctor_login
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
@@ -58,6 +58,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
     yield Finding("settings", "ok", f"environment {settings.environment}")
     for finding in _secret_files(settings):
+        yield finding
+    for finding in doctor_files.examine(settings):
         yield finding
     for finding in _listeners(settings):
         yield finding

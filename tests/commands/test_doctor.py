@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
 import socket
 import ssl
 import sys
@@ -122,6 +123,40 @@ async def test_readable_secret_file(ward: Ward) -> None:
     failed = await ward.failed()
     assert list(failed) == ["secret credentials.default.client_secret"]
     assert f"chmod 0600 {ward.secret}" in next(iter(failed.values()))
+
+
+async def test_audit_file_that_cannot_be(ward: Ward) -> None:
+    """A folder that is not there, or that is a file, is named with its key."""
+    folder = ward.folder / "logs"
+    ward.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
+    failed = await ward.failed()
+    assert list(failed) == ["audit audit.path"]
+    assert f"{folder} is not there" in failed["audit audit.path"]
+    assert "install -d" in failed["audit audit.path"]
+    folder.write_text("")
+    assert f"{folder} is no folder" in (await ward.failed())["audit audit.path"]
+    folder.unlink()
+    folder.mkdir()
+    assert await ward.failed() == {}
+    assert list(folder.iterdir()) == []
+
+
+async def test_audit_folder_of_another_user(ward: Ward) -> None:
+    """Who may not write it is told; root is told that the gateway's user may not."""
+    folder = ward.folder / "logs"
+    folder.mkdir(mode=0o555)
+    ward.settings["audit"] = {"sink": "file", "path": str(folder / "audit.jsonl")}
+    if os.geteuid() == 0:
+        assert f"{folder} belongs to root" in (await ward.examine())[1]
+    else:
+        assert f"{folder} cannot be written" in (await ward.failed())["audit audit.path"]
+
+
+async def test_files_for_root_only(ward: Ward) -> None:
+    """Run as root the doctor says which files the gateway's user may not read."""
+    code, text = await ward.examine()
+    assert code == 0
+    assert (f"only root may read {ward.secret}" in text) == (os.geteuid() == 0)
 
 
 async def test_taken_listener(ward: Ward) -> None:

@@ -1,0 +1,83 @@
+"""What the doctor finds about files: whether the audit can be kept, and whom root hides them from.
+
+Only looks; the gateway makes its files itself, so that they are its own.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from gateway import reloading, system
+from gateway.commands.findings import Finding
+from gateway.config import Settings
+
+_AUDIT: Final = "audit audit.path"
+# Folders here are made by systemd when it starts the service (LogsDirectory).
+_SYSTEM_LOGS: Final = Path("/var/log")
+_ROOT: Final = 0
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Of the audit's file where there is one, and for root of what it alone may read."""
+    if settings.audit.sink == "file" and settings.audit.path is not None:
+        yield _audit(settings.audit.path)
+    if _is_root():
+        yield from _for_root_only(settings)
+
+
+def _audit(path: Path) -> Finding:
+    folder = path.absolute().parent
+    make = f"Make it, for the gateway's user: install -d -m 0750 -o USER {folder}"
+    if not folder.exists():
+        if folder.parent == _SYSTEM_LOGS and _is_root():
+            detail = f"{folder} is not there; systemd makes it at the first start (LogsDirectory)"
+            return Finding(_AUDIT, "skipped", detail, f"Without systemd: {make}")
+        return Finding(_AUDIT, "failed", f"{folder} is not there", make)
+    if not folder.is_dir():
+        return Finding(_AUDIT, "failed", f"{folder} is no folder", "Give another audit.path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        hint = "Its owner must be the gateway's user: chown USER " + str(folder)
+        return Finding(_AUDIT, "failed", f"{folder} cannot be written", hint)
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        hint = f"It must be a file of the gateway's user: chown USER {path}"
+        return Finding(_AUDIT, "failed", f"{path} cannot be written", hint)
+    owned = next((each for each in (path, folder) if each.exists()), folder)
+    if _is_root() and owned.stat().st_uid == _ROOT:
+        hint = f"The gateway's user must: chown USER {owned}"
+        return Finding(_AUDIT, "ok", f"{owned} belongs to root, who can write it", hint)
+    return Finding(_AUDIT, "ok", f"{folder} can be written")
+
+
+def _for_root_only(settings: Settings) -> Iterator[Finding]:
+    hidden = [str(path) for path in reloading.files(settings) if _is_for_root_only(path)]
+    if hidden:
+        detail = f"run as root; only root may read {', '.join(hidden)}"
+        hint = (
+            "A gateway of another user needs them handed over (systemd's LoadCredential) "
+            "or the right to read them; run the doctor as that user to be sure"
+        )
+        yield Finding("files", "ok", detail, hint)
+
+
+def _is_for_root_only(path: Path) -> bool:
+    try:
+        file = path.resolve(strict=True)
+        return _is_closed(file.stat(), stat.S_IRGRP, stat.S_IROTH) or any(
+            _is_closed(folder.stat(), stat.S_IXGRP, stat.S_IXOTH) for folder in file.parents
+        )
+    except OSError:
+        return False
+
+
+def _is_closed(found: os.stat_result, group: int, others: int) -> bool:
+    if found.st_uid != _ROOT or found.st_mode & others:
+        return False
+    return found.st_gid == _ROOT or not found.st_mode & group
+
+
+def _is_root() -> bool:
+    return system.HAS_FILE_MODES and os.geteuid() == _ROOT
