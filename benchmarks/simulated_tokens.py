@@ -71,6 +71,7 @@ class _Sso:
 
     def __init__(self, lifetime: float, times: TimeSource) -> None:
         self.store_key = StoreKey("simulated", Secret("simulated"))
+        self.has_spare_in_use = False
         self.given = 0
         self._lifetime, self._times = lifetime, times
 

@@ -132,6 +132,8 @@ class Status:
             return "degraded", "circuit-half-open"
         if _worst(tokens) is not None:
             return "degraded", "renewal-fails"
+        if any(state.spare_secret for state in tokens.values()):
+            return "degraded", "secret-refused"
         if _needs_a_person(sources.outbox()):
             return "degraded", "outbox-person"
         if many_errors(*self._traffic.recent()):
@@ -212,6 +214,7 @@ def _token(state: TokenState) -> dict[str, Any]:
         "valid": state.valid,
         "expires_in": _rounded(state.expires_in),
         "rejected": state.rejected,
+        "spare_secret": state.spare_secret,
         "fetching": state.fetching,
         "failure": state.failure,
         "cause": state.cause,

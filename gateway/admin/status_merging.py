@@ -82,6 +82,7 @@ def _token(states: Sequence[Facts]) -> Facts:
         "valid": all(each["valid"] for each in states),
         "expires_in": _least(each["expires_in"] for each in states if not _lacks(each)),
         "rejected": any(each["rejected"] for each in states),
+        "spare_secret": any(each["spare_secret"] for each in states),
         "fetching": any(each["fetching"] for each in states),
         "failure": worst["failure"],
         "cause": worst["cause"],

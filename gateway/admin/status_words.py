@@ -26,6 +26,8 @@ _EN: Final[dict[str, str]] = {
     "care:circuit-half-open": "The platform failed and is being tried again. Wait a moment.",
     "care:renewal-fails": "The token is still valid but could not be renewed. "
     "Act before it expires: run `dhp-gateway doctor`.",
+    "care:secret-refused": "The sign-in service does not take the first secret in the file; "
+    "another one serves. Unless an exchange is under way, put the right one there.",
     "care:outbox-person": "Requests reach the platform, but queued writes wait for a person's "
     "decision. Run `dhp-gateway outbox list`.",
     "care:many-errors": "Half of the last requests or more failed. See the errors below.",
@@ -128,6 +130,8 @@ _RU: Final[dict[str, str]] = {
     "care:circuit-half-open": "Платформа давала сбои, шлюз пробует снова. Подождите немного.",
     "care:renewal-fails": "Токен ещё действует, но обновить его не удалось. "
     "Примите меры до его истечения: выполните `dhp-gateway doctor`.",
+    "care:secret-refused": "Сервис входа не принимает первый секрет из файла; пока работает "
+    "другой. Если секрет сейчас не меняют, впишите верный.",
     "care:outbox-person": "Запросы доходят до платформы, но записи в очереди ждут решения "
     "человека. Выполните `dhp-gateway outbox list`.",
     "care:many-errors": "Не удалась половина последних запросов или больше. Смотрите ошибки ниже.",
@@ -231,6 +235,8 @@ _UZ: Final[dict[str, str]] = {
     "care:circuit-half-open": "Platformada uzilishlar bo‘ldi, shlyuz yana urinmoqda. Biroz kuting.",
     "care:renewal-fails": "Token hali amal qilmoqda, lekin uni yangilab bo‘lmadi. "
     "Muddati tugamasdan chora ko‘ring: `dhp-gateway doctor` buyrug‘ini bajaring.",
+    "care:secret-refused": "Kirish xizmati fayldagi birinchi sirni qabul qilmayapti; hozircha "
+    "boshqasi ishlamoqda. Agar sir almashtirilayotgan bo‘lmasa, to‘g‘risini yozing.",
     "care:outbox-person": "So‘rovlar platformaga yetib bormoqda, lekin navbatdagi yozuvlar odam "
     "qarorini kutmoqda. `dhp-gateway outbox list` buyrug‘ini bajaring.",
     "care:many-errors": "Oxirgi so‘rovlarning yarmi yoki undan ko‘pi bajarilmadi. "

@@ -20,6 +20,11 @@ class TokenSource(Protocol):
         """Tells these tokens from all others in the store; changes with the secret."""
         ...
 
+    @property
+    def has_spare_in_use(self) -> bool:
+        """Whether the SSO refused the secret that is offered first, and took another."""
+        ...
+
     async def request(self) -> TokenResponse:
         """Ask the SSO once; raises `TokenRequestError`."""
         ...

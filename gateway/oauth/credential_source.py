@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from typing import Final
 
 from gateway.oauth.grants import ClientCredentials, TokenEndpoint
@@ -45,6 +46,11 @@ class CredentialSource:
         ]
         return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), grant.material)
 
+    @property
+    def has_spare_in_use(self) -> bool:
+        """Whether the SSO refused the secret that is offered first, and took another."""
+        return self.grant.fingerprint != next(iter(self._offered))
+
     def offer(self, grant: ClientCredentials) -> bool:
         """Present other secrets, those known so far having been refused; False if all are known."""
         offered = _with_others(grant)
@@ -67,23 +73,29 @@ class CredentialSource:
 
     async def request(self) -> TokenResponse:
         """Ask for a new token; raises `TokenRequestError`, that of the first secret."""
-        refusal: TokenRequestError | None = None
+        refusals: list[TokenRequestError] = []
         # The SSO may change over between two attempts: of several, the first gets a second one.
         again = self._candidates[:1] if len(self._candidates) > 1 else ()
         for candidate in (*self._candidates, *again):
             try:
                 response = await self._endpoint.request(candidate)
             except TokenRequestError as error:
+                refusals.append(error)
                 if not _may_be_the_secret(error):
-                    raise refusal or error from None
-                refusal = refusal or error
+                    break
                 continue
             self._accept(candidate)
-            return response
-        raise refusal or TokenRequestError("refused", "no secret")
+            return replace(response, refusals=tuple(refusals))
+        raise refusals[0]
 
     def _accept(self, candidate: ClientCredentials) -> None:
         if candidate.fingerprint in self._offered:
+            is_spare = candidate.fingerprint != next(iter(self._offered))
+            if is_spare and not self.has_spare_in_use:
+                _log.warning(
+                    "client %s: the SSO refused the first secret; another one stays in use",
+                    candidate.client_id,
+                )
             self._prefer(candidate.fingerprint)
         elif candidate is not self._candidates[0]:
             _log.warning(

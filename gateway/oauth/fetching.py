@@ -78,17 +78,26 @@ class Fetcher:
         outcome, detail = "transient", dict[str, str | float | None]()
         try:
             response = await source.request()
+            self._tell_refusals(credential, started, response)
+            started = response.requested_at
             token = self._usable(response)
             outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
             return token
         except TokenRequestError as error:
             outcome = error.kind
-            detail = {"cause": error.cause, "status": error.status, "error": error.oauth_error}
+            detail = _detail(error)
             raise
         finally:
             seconds = self._times.clock() - started
             self._observer.token_requested(credential, outcome, seconds)
             self._observer.token_event(credential, outcome, detail)
+
+    def _tell_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
+        # Otherwise nobody would see that a new secret is wrong, for as long as the old one serves.
+        for error in response.refusals:
+            seconds = (response.requested_at - started) / len(response.refusals)
+            self._observer.token_requested(credential, error.kind, seconds)
+            self._observer.token_event(credential, error.kind, _detail(error))
 
     def _usable(self, response: TokenResponse) -> Token:
         now = self._times.clock()
@@ -103,3 +112,7 @@ class Fetcher:
         if now >= token.usable_until:
             raise TokenRequestError("transient", "token expired on arrival")
         return token
+
+
+def _detail(error: TokenRequestError) -> dict[str, str | float | None]:
+    return {"cause": error.cause, "status": error.status, "error": error.oauth_error}

@@ -38,6 +38,11 @@ class RereadingSource:
         """Tells these tokens from all others in the store; changes with the secret."""
         return self._source.store_key
 
+    @property
+    def has_spare_in_use(self) -> bool:
+        """Whether the SSO refused the secret that is offered first, and took another."""
+        return self._source.has_spare_in_use
+
     async def request(self) -> TokenResponse:
         """Ask for a new token, a second time if the secret has changed since.
 

@@ -78,7 +78,8 @@ class TokenResponse:
     """A token as the SSO gave it.
 
     `lifetime` is in seconds from `requested_at`, a moment of the monotonic clock before the request
-    was sent; `lifetime_source` says where it is from.
+    was sent; `lifetime_source` says where it is from. `refusals` are those of other secrets that
+    were tried before.
     """
 
     access_token: Secret
@@ -86,6 +87,7 @@ class TokenResponse:
     lifetime_source: LifetimeSource
     requested_at: float
     scope: str | None = None
+    refusals: tuple[TokenRequestError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

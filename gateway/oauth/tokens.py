@@ -42,7 +42,7 @@ class TokenState:
 
     `failure` and `cause` tell of the last attempt if it failed, `next_attempt_in` when the SSO will
     be asked again (None while it is being asked: `fetching`); `rejected` says that the platform
-    refuses fresh tokens.
+    refuses fresh tokens; `spare_secret` that the SSO refuses the secret that is offered first.
     """
 
     valid: bool
@@ -52,6 +52,7 @@ class TokenState:
     next_attempt_in: float | None
     fetching: bool
     rejected: bool
+    spare_secret: bool = False
 
 
 class _Slot:
@@ -227,6 +228,7 @@ class Tokens:
             next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
             fetching=slot.flight is not None and slot.next_attempt is None,
             rejected=slot.rejections.paused(now),
+            spare_secret=slot.source.has_spare_in_use,
         )
 
     def _give_up(self, slot: _Slot, rejected: Token, *, spare: bool) -> None:

@@ -216,6 +216,26 @@ async def test_many_errors_are_a_limit(
     assert (await Status(sources, traffic).facts("en"))["care"]["reason"] == reason
 
 
+async def test_a_secret_that_is_refused_behind_another_shows(
+    platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """A wrong new secret, covered by the old one, is a limit, and is counted as refused."""
+    secrets = tmp_path / "secrets"
+    secrets.write_text("planted-new\nplanted-old\n")
+    secrets.chmod(0o600)
+    sso.script(sso_answers.refusal("invalid_client", 401))
+    credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
+    async with running(platform.url, sso.token_url, credentials=credentials) as gateway:
+        await come_to_have_a_token(gateway)
+        facts = await facts_of(gateway)
+        _, metrics = await get(f"{gateway.admin_url}/metrics")
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
+    assert facts["tokens"]["default"]["spare_secret"] is True
+    counted = 'dhp_gateway_token_requests_total{credential="default",outcome="%s"} 1.0'
+    assert counted % "refused" in metrics
+    assert counted % "ok" in metrics
+
+
 async def test_queued_writes_are_shown_without_what_they_hold(
     platform: Platform, sso: Sso, tmp_path: Path
 ) -> None:

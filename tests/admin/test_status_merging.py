@@ -13,6 +13,7 @@ TOKEN = {
     "valid": True,
     "expires_in": 200,
     "rejected": False,
+    "spare_secret": False,
     "fetching": False,
     "failure": None,
     "cause": None,

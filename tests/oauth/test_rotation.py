@@ -116,6 +116,22 @@ class TestTwoSecrets:
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
         assert sso.shown == ["new", "old", "old", "new", "new"]
 
+    async def test_a_covered_refusal_is_told(
+        self, sso: StrictSso, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """That the first is refused is told with the token, and in the log, once; then no more."""
+        source = CredentialSource(endpoint, grant("new\nold"))
+        assert not source.has_spare_in_use
+        told = [[each.oauth_error for each in (await source.request()).refusals] for _ in "12"]
+        assert told == [["invalid_client"], []]
+        assert source.has_spare_in_use
+        assert [record.message for record in caplog.records] == [
+            "client id: the SSO refused the first secret; another one stays in use"
+        ]
+        sso.takes = {"new"}
+        await source.request()
+        assert not source.has_spare_in_use
+
     async def test_the_sso_knows_both(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """The new one is used."""
         sso.takes = {"new", "old"}

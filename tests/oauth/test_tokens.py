@@ -368,6 +368,7 @@ class TestFailure:
 
         class Broken:
             store_key = "key"
+            has_spare_in_use = False
             calls = 0
 
             async def request(self) -> TokenResponse:

@@ -30,6 +30,7 @@ class ManualSource:
     """A source whose requests end when and as the machine says."""
 
     store_key = "key"
+    has_spare_in_use = False
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
