@@ -66,11 +66,12 @@ def settle_memory() -> None:
     """Take what exists now out of the collector's way, for good; to be called when all is set up.
 
     Requests are many small objects that hold no cycles: looking for those each 700 allocations, as
-    Python does by itself, is what the slowest of a hundred requests would wait for.
+    Python does by itself, is what the slowest of a hundred requests would wait for. Still often
+    enough that bodies which some failure has left in a cycle do not pile up.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(5_000, 20, 20)
     gc.enable()
 
 

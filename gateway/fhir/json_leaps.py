@@ -2,8 +2,8 @@
 
 In a page of search results nearly every URL of the platform is a `fullUrl` or a `reference`, in an
 entry of a few known forms. Those are found and judged where they stand, without looking at what is
-between them, which is ten times faster than following the structure. As soon as something looks
-otherwise the leap ends before that entry.
+between them, which is several times faster than following the structure. As soon as something
+looks otherwise the leap ends before that entry.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from gateway.fhir.link_map import Swap
 from gateway.fhir.link_rules import LISTED_KEYS, holds_attachment, is_plain_reference
 
 _ENTRY: Final = b'{"fullUrl":"'
-# The end of an entry's last object and of the entry. Only one entry stands between two of these.
+# The end of an entry's last object and of the entry. Entries of another form may stand between two
+# of these: their `resourceType` gives them away.
 _BETWEEN: Final = b"}},"
 _REFERENCE: Final = b'{"reference":"'
 _ANOTHER_REFERENCE: Final = b'"},{"reference":"'
 _ID: Final = rb"(?!\.{1,2}[\"/])[A-Za-z0-9\-.]{1,64}"
-# These hold other resources, or are not rewritten at all.
 _TYPE: Final = rb"[A-Z][A-Za-z]+"
+# These hold other resources, or are not rewritten at all.
 _UNUSUAL: Final = rb"(?!(?:Bundle|OperationOutcome|Parameters|Provenance)\")"
 _RESOURCE: Final = (
     rb"/[A-Z][A-Za-z]+/"
@@ -38,10 +39,11 @@ _KEY: Final = re.compile(rb'"([A-Za-z]+)":"\Z')
 _ATTACHMENT: Final = re.compile(
     rb'"([A-Za-z]+)":\[?\{(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"\Z'
 )
+_LONGEST_MEMBER: Final = 16
 _LONGEST_PARENT: Final = 64
 _LONGEST_ATTACHMENT: Final = 512
 # What makes an element another resource's, or part of a signature.
-_UNUSUAL_MEMBERS: Final = (b'"contained"', b'ignature"')
+_UNUSUAL_MEMBERS: Final = (b'"resourceType"', b'"contained"', b'"issues"', b'ignature"')
 
 
 @lru_cache(maxsize=64)
@@ -58,15 +60,20 @@ class Leap:
     `left` are the strings with a URL that stays: where they begin and end.
 
     `places` are the positions from `start` on where URLs under the bases may begin, the last one
-    beyond the text. In `text` quotes in strings are masked.
+    beyond the text. In `text` quotes in strings are masked, and no letter is escaped.
     """
 
-    __slots__ = ("_done", "_last", "_seen", "_swap", "_text", "end", "left", "start", "urls")
+    __slots__ = (
+        *("_checked", "_done", "_last", "_seen", "_swap", "_text"),
+        *("end", "left", "start", "urls"),
+    )
 
     def __init__(self, text: bytes, places: Sequence[int], start: int, swap: Swap) -> None:
         self._text = text
         self._swap = swap
-        self._seen = 0  # in the entry at hand, up to where nothing unusual stands; 0 before one
+        # In the entry at hand: behind its resource's type or its last Reference (0: there is no
+        # entry yet), and up to where nothing unusual stands.
+        self._seen = self._checked = 0
         self._last = 0  # the end of the last URL of a Reference there
         self._done = 0  # the end of the last string that stays
         self.start = self.end = start
@@ -83,17 +90,26 @@ class Leap:
         for at in places:
             if text.endswith(_ENTRY, start, at):
                 begin = at - len(_ENTRY)
-                if begin != start and not text.endswith(_BETWEEN, start, begin):
+                if not self._follows(begin):
                     break
                 self.end, sure = begin, (len(urls), len(self.left))
                 match = find_resource(text, at)
                 if match is None:
                     break
-                self._seen = match.end()
+                self._seen = self._checked = match.end()
                 urls.append(at)
             elif at >= self._done and not self._judge(at):
                 break
         return sure
+
+    def _follows(self, begin: int) -> bool:
+        """Whether the entry at `begin` is the first one, or the next after that at hand."""
+        if not self._seen:
+            return begin == self.start
+        if not self._text.endswith(_BETWEEN, self._seen, begin) or self._meets_unusual(begin):
+            return False
+        self._last = 0
+        return True
 
     def _judge(self, at: int) -> bool:
         """Whether it is clear what becomes of the URL at `at`, inside an entry."""
@@ -112,9 +128,15 @@ class Leap:
             return self._leave(at, at)
         return name == "url" and self._is_of_attachment(at)
 
-    def _meets_unusual(self, at: int) -> bool:
-        text = self._text
-        return any(text.find(member, self._seen, at) >= 0 for member in _UNUSUAL_MEMBERS)
+    def _meets_unusual(self, upto: int) -> bool:
+        """Whether something unusual stands in the entry at hand, up to there."""
+        text, start = self._text, self._checked
+        for member in _UNUSUAL_MEMBERS:
+            if text.find(member, start, upto) >= 0:
+                return True
+        # None of them is longer; one may have begun before `upto`.
+        self._checked = max(start, upto - _LONGEST_MEMBER)
+        return False
 
     def _refers(self, at: int) -> bool:
         """Whether the URL, behind `"reference":"`, is that of a Reference for sure."""

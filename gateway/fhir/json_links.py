@@ -42,7 +42,7 @@ from gateway.fhir.link_rules import (
 )
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, PatchScope, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
-from gateway.fhir.link_text import match_end
+from gateway.fhir.link_text import contains, match_end
 
 _QUOTE: Final = 0x22
 _OPENING: Final = b"{["
@@ -76,7 +76,7 @@ class JsonRewriter(StreamRewriter):
     `patch` says that the body is a JSON Patch (RFC 6902).
     """
 
-    __slots__ = ("_deep", "_frames", "_in_string", "_patch")
+    __slots__ = ("_deep", "_frames", "_in_string", "_is_plain", "_leapt_in", "_patch")
 
     _boundary = b'"'
 
@@ -85,6 +85,8 @@ class JsonRewriter(StreamRewriter):
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
+        self._leapt_in = b""
+        self._is_plain = True  # that text holds no escaped letters
         self._in_string = False  # in a string longer than MAX_TOKEN
 
     @property
@@ -116,7 +118,16 @@ class JsonRewriter(StreamRewriter):
 
     def _leap(self, frame: _Frame, text: bytes, pos: int) -> int:
         """Take the entries from `pos` on that look like nearly all; gives where that ends."""
-        if frame.scope is None or not frame.scope.settled() or self._output.is_waiting:
+        scope = frame.scope
+        if scope is None or scope.parent is not None or scope.resource != "Bundle":
+            return pos
+        # In requests entries hold queries, too.
+        if self._swap.is_request or not scope.verdict or self._output.is_waiting:
+            return pos
+        if self._leapt_in is not text:
+            # Escaped letters could spell anything.
+            self._leapt_in, self._is_plain = text, not contains(text, b"\\u00")
+        if not self._is_plain:
             return pos
         start = match_end(GAP, text, pos, self._places[self._next])
         leap = Leap(text, self._places[self._next :], start, self._swap)

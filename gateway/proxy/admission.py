@@ -37,12 +37,12 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not Phase.SERVING
 
-    def admit(self, caller: Caller, *, fresh: bool = False) -> bool:
-        """Take a place for a request of this caller; `leave` gives it back.
+    def admit_at_once(self, caller: Caller, *, fresh: bool = False) -> bool:
+        """Let a request of this caller in and take a place for it, which `leave` gives back.
 
-        False: there is none at once, and `queue` has to be awaited for it. `fresh` says that its
-        connection was accepted for it: such a request is served to the end. Raises `GatewayError`:
-        shutting-down, audit-unavailable or rate-limited.
+        False: it may come in, but there is no place at once: `queue` waits for one. `fresh` says
+        that its connection was accepted for it: such a request is served to the end. Raises
+        `GatewayError`: shutting-down, audit-unavailable or rate-limited.
         """
         if self.phase is Phase.STOPPED and not fresh:
             raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)

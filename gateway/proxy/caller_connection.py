@@ -23,7 +23,7 @@ from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
 from gateway.proxy.incoming import Answered, IncomingRequest
-from gateway.proxy.turn_end import LARGEST, TurnEnd
+from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 if TYPE_CHECKING:
     from gateway.proxy.listener import CallerServer
@@ -234,7 +234,7 @@ class CallerConnection(RequestHandler):
 
     def write_later(self, data: bytes) -> None:
         """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or self._close or len(data) > LARGEST:
+        if self._held or self._close or len(data) > LARGEST_HELD:
             self.write(data)
         else:
             self._held = data

@@ -66,11 +66,6 @@ class Permissions:
                 raise GatewayError(errors.CALLER_FORBIDDEN, "parameter", hint="search parameter")
 
     @property
-    def allows_everything(self) -> bool:
-        """Whether nothing is forbidden."""
-        return self.interactions is _ANYTHING and self.resources is _ANYTHING
-
-    @property
     def limits_types(self) -> bool:
         """Whether only some resource types are allowed."""
         return "*" not in self.resources

@@ -25,7 +25,7 @@ from gateway.proxy.framing import (
     frame,
     is_excessive,
 )
-from gateway.proxy.turn_end import LARGEST, TurnEnd
+from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
@@ -101,7 +101,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def write_whole(self, request: bytes) -> None:
         """The same for a whole request, which is sent when the loop's turn is over."""
-        if len(request) > LARGEST:
+        if len(request) > LARGEST_HELD:
             self.write(request)
             return
         self._held = request
@@ -203,8 +203,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    # What asyncio calls.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio.Protocol)."""
         self.transport = cast(asyncio.Transport, transport)
@@ -215,6 +213,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._surplus = True
             if self._parser is None:
                 self.close()
+            return
+        if self._held:
+            # It cannot be the answer to a request that was not sent yet.
+            self.abort()
             return
         self.started = True
         if self._left is not None:
@@ -286,16 +288,15 @@ class UpstreamConnection(asyncio.Protocol):
                 self._drained.set_result(None)
             self._drained = None
 
-    # What llhttp calls.
-
     def on_message_begin(self) -> None:
         """A second message after a complete one is never an answer (RFC 9112 section 6.3)."""
         if self.complete:
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; nobody looks at those of trailers and of surplus messages."""
-        self._fields.append((name, value))
+        """One field; those of trailers and of surplus messages are dropped."""
+        if self.answer is None and not self.complete:
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""

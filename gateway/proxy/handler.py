@@ -123,7 +123,7 @@ class Handler:
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
-            if not self._admission.admit(caller, fresh=not connection.kept):
+            if not self._admission.admit_at_once(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
             body = self._composer.body(request, header, side)
@@ -164,7 +164,7 @@ class Handler:
         try:
             exchange.remote = self._callers.origin(request.connection.peer, header).address
             strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
-            if not self._admission.admit(ANONYMOUS, fresh=request.fresh):
+            if not self._admission.admit_at_once(ANONYMOUS, fresh=request.fresh):
                 await self._admission.queue(ANONYMOUS)
             admitted = True
             return await give(side, exchange, await own.respond(exchange))

@@ -81,7 +81,8 @@ class CallerSide:
         self._request = request
         self._stall = stall
         self._closing = closing
-        self._keep_alive = not message.should_close
+        # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
+        self._keep_alive = not (message.should_close or message.upgrade)
         self.http10 = message.version < HttpVersion11
         self.head_only = message.method == "HEAD"
         self.lines = b""

@@ -7,9 +7,12 @@ costs the system, and whoever shares the processor, more than the message itself
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+import logging
+from typing import Final, Protocol
 
-LARGEST = 64 * 1024
+_log = logging.getLogger(__name__)
+
+LARGEST_HELD: Final = 64 * 1024
 """Longer messages than this, in bytes, are not worth holding back."""
 
 
@@ -38,4 +41,8 @@ class TurnEnd:
     def _flush(self) -> None:
         holding, self._holding = self._holding, []
         for connection in holding:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:
+                # It is that connection's own affair.
+                _log.error("internal error", exc_info=error)

@@ -140,7 +140,11 @@ class Upstream:
                 # A kept connection that broke is rarely alone; a fresh one tells more.
                 new = isinstance(failure, Broken)
                 if not error.repeatable or not self._may_repeat(exchange, outgoing):
-                    raise error from None
+                    try:
+                        raise error from None
+                    finally:
+                        # Or error and frame keep each other, and the body, until a collection.
+                        del error
                 pause = self._policy.pause(exchange.attempts)
             else:
                 exchange.upstream_status = answer.status
@@ -205,9 +209,10 @@ class Upstream:
             connection = (None if new else self._connections.take()) or (
                 await self._connections.acquire(new=new)
             )
-            connection.begin(expect_body=outgoing.method != "HEAD")
-            connection.write_whole(self._message(outgoing, authorization, whole or b""))
         try:
+            if whole is not None:
+                connection.begin(expect_body=outgoing.method != "HEAD")
+                connection.write_whole(self._message(outgoing, authorization, whole))
             answer = Answer(await connection.head(), connection, self._connections.release)
             if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)

@@ -12,12 +12,24 @@ from hypothesis import strategies as st
 from gateway.fhir.json_leaps import Leap
 from gateway.fhir.json_links import JsonRewriter
 from gateway.fhir.json_text import needles
+from gateway.fhir.link_map import Swap
 from gateway.fhir.links import LinkMap
 from tests.doubles.growth import operations
 
 BASE: Final = "https://playground.dhp.uz/fhir"
 LINKS: Final = LinkMap(BASE, "http://his.local:8080/fhir", ("https://alias.dhp.uz/r5",))
 SWAP: Final = LINKS.answers
+GATEWAY: Final = "http://his.local:8080/fhir"
+
+
+class StepByStep(JsonRewriter):
+    """Follows the structure of everything."""
+
+    __slots__ = ()
+
+    def _leap(self, frame: Any, text: bytes, pos: int) -> int:
+        return pos
+
 
 URLS: Final = st.sampled_from(
     [
@@ -71,9 +83,17 @@ PLAIN_MEMBERS: Final = st.one_of(
     _member(URLS | SENTENCES, st.sampled_from(["url", "source", "value", "valueUrl", "fullUrl"])),
     _member(st.fixed_dictionaries({"who": REFERENCES}), st.sampled_from(["signature", "agent"])),
     _member(st.fixed_dictionaries({"div": SENTENCES}), st.just("text")),
+    _member(st.lists(st.fixed_dictionaries({"item": REFERENCES}), max_size=3), st.just("entry")),
+    _member(st.fixed_dictionaries({"reference": REFERENCES}), st.sampled_from(["issues", "item"])),
 )
 TYPES: Final = st.sampled_from(
-    ["Patient", "Observation", "OperationOutcome", "Provenance", "Parameters", "Basic"]
+    ["Patient", "Observation", "OperationOutcome", "Provenance", "Parameters", "Basic", "List"]
+)
+
+
+REQUESTS: Final = st.fixed_dictionaries(
+    {"method": st.just("POST"), "url": st.sampled_from(["Patient", f"Patient?link={BASE}/P/1"])},
+    optional={"ifNoneExist": st.sampled_from(["identifier=x|1", f"subject={BASE}/Patient/1"])},
 )
 
 
@@ -93,14 +113,21 @@ def resources(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
 def bundles(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
     """A Bundle whose entries have their members in the usual order, or not."""
     entries = []
-    for _ in range(draw(st.integers(0, 5))):
-        members = {"fullUrl": draw(URLS), "resource": draw(resources(depth=depth))}
-        if draw(st.booleans()):
+    for _ in range(draw(st.integers(0, 6))):
+        members: dict[str, Any] = {"fullUrl": draw(URLS), "resource": draw(resources(depth=depth))}
+        shape = draw(st.integers(0, 9))
+        if shape < 4:
             members["search"] = {"mode": "match"}
-        if draw(st.integers(0, 5)) == 0:
+        elif shape == 4:
             members = dict(reversed(members.items()))
+        elif shape == 5:
+            del members["fullUrl"]
+        elif shape == 6:
+            members["response"] = {"location": draw(URLS), "outcome": draw(resources(depth=0))}
+        elif shape == 7:
+            members["request"] = draw(REQUESTS)
         entries.append(members)
-    kind = draw(st.sampled_from(["searchset", "searchset", "history", "document", "collection"]))
+    kind = draw(st.sampled_from(["searchset", "transaction", "history", "document", "batch"]))
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
     bundle["link"] = [{"relation": "self", "url": draw(URLS)}]
     bundle["entry"] = entries
@@ -109,24 +136,29 @@ def bundles(draw: st.DrawFn, depth: int = 1) -> dict[str, Any]:
     return bundle
 
 
-def rewritten(body: bytes, size: int) -> tuple[bytes, int, int]:
+def rewritten(
+    body: bytes, size: int, how: type[JsonRewriter] = JsonRewriter, swap: Swap = SWAP
+) -> tuple[bytes, int, int]:
     """What comes out when the body arrives in pieces of that size, and the two counts."""
-    rewriter = JsonRewriter(SWAP)
+    rewriter = how(swap)
     pieces = [rewriter.feed(body[at : at + size]) for at in range(0, len(body), size)]
     pieces.append(rewriter.finish())
     return b"".join(pieces), rewriter.rewritten, rewriter.unrewritten
 
 
-@given(bundles(), st.sampled_from([None, 1]), st.integers(20, 400))
-def test_however_a_bundle_arrives_the_same_comes_out(
-    bundle: dict[str, Any], indent: int | None, size: int
+@given(bundles(), st.sampled_from([None, 1]), st.integers(20, 400), st.booleans())
+def test_leaping_changes_nothing(
+    bundle: dict[str, Any], indent: int | None, size: int, is_request: bool
 ) -> None:
-    """Taken many entries at once, a few, or byte by byte, where no leap is possible."""
+    """Whatever a Bundle holds and however it arrives: as if its structure had been followed."""
     separators = (",", ":") if indent is None else None
     body = json.dumps(bundle, indent=indent, separators=separators, ensure_ascii=False).encode()
-    slowly = rewritten(body, 1)
-    assert rewritten(body, len(body)) == slowly
-    assert rewritten(body, size) == slowly
+    swap = SWAP
+    if is_request:
+        body, swap = body.replace(BASE.encode(), GATEWAY.encode()), LINKS.requests
+    step_by_step = rewritten(body, len(body), StepByStep, swap)
+    for each in (len(body), size, 1):
+        assert rewritten(body, each, swap=swap) == step_by_step
 
 
 def page(*entries: dict[str, Any]) -> bytes:

@@ -153,3 +153,12 @@ async def test_what_is_sent_ahead_is_bounded(start_gateway: Start, platform: Pla
                 await wire.writer.drain()
         asked.set()
         assert [(await wire.reply()).status for _ in range(50)] == [200] * 50
+
+
+async def test_nothing_follows_an_upgrade_that_is_ignored(start_gateway: Start) -> None:
+    """In HTTP/1.0 it is no reason to refuse; the connection then ends in order."""
+    fields = ("Connection: Upgrade, keep-alive", "Upgrade: websocket")
+    async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(get(READ, *fields, version="1.0"))
+        assert (reply.status, reply.header("connection")) == (200, "close")
+        assert await wire.at_end()
