@@ -11,9 +11,10 @@ END: Final = 1 << 62
 
 # Bytes: more than "https://" takes in references to characters, each with leading zeros.
 _LONGEST_SCHEME: Final = 128
-# How else than by "://" and escapes a scheme can end: escaped slashes, percent-encoding.
+# From so many on a byte is not rare in a text, and up to so many bytes any search is fast.
 _FEW: Final = 50
 _SHORT: Final = 4096
+# How else than by "://" and escapes a scheme can end: escaped slashes, percent-encoding.
 _OTHER_SPELLINGS: Final = (b"\\/", b"%2f", b"%3a")
 
 

@@ -79,15 +79,15 @@ def rewriter_for(content_type: str, links: LinkMap, direction: Direction) -> Rew
     return None
 
 
-def surely_unchanged(body: bytes, content_type: str, links: LinkMap, direction: Direction) -> bool:
-    """Whether a whole body holds no URL to be replaced, as most do, told without a rewriter.
+def surely_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
+    """Whether a whole body for the caller holds no URL to be replaced, told without a rewriter.
 
-    False: a rewriter has to tell, if there is one for the media type.
+    Most hold none. False: a rewriter has to tell, if there is one for the media type.
     """
     escape = _ESCAPES.get(_media_type(content_type)[0])
-    swap = links.answers if direction == "to-gateway" else links.requests
     if escape is None:
         return False
+    swap = links.answers
     # Escapes are written in one way; an address of digits is, too.
     return is_free(body if swap.without_case else body.lower(), swap.hosts, escape)
 

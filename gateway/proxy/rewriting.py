@@ -153,7 +153,7 @@ class Translation:
             # What HEAD announces is the length of a body that is not there to be looked at.
             return False
         kind = answer.content_type or ""
-        return surely_unchanged(answer.prefetched, kind, self.links, "to-gateway")
+        return surely_unchanged(answer.prefetched, kind, self.links)
 
     def _content(self, answer: Answer, what: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
