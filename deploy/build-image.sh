@@ -80,5 +80,10 @@ case $engine in
 esac
 
 echo "Building $image with $engine…" >&2
-"$engine" build "$@" .
+"$engine" build "$@" . || {
+    status=$?
+    [ -n "${BASE_IMAGE:-}" ] ||
+        echo "Where the base image could not be had, take it from elsewhere: BASE_IMAGE=registry.clinic.example/python:3.13-slim make image" >&2
+    exit $status
+}
 echo "Built $image." >&2
