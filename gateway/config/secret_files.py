@@ -17,7 +17,7 @@ MAX_SECRET_BYTES: Final = 64 * 1024
 
 
 _HINT: Final = "check that it is the right file"
-_WRITE: Final = "umask 077; printf %s 'SECRET' > {path}"
+_WRITE: Final = "(umask 077; printf %s 'SECRET' > {path})"
 _HINTS: Final = {
     "is empty": f"write the secret into it: {_WRITE}",
     "no such file or directory": f"check the path, or write the file: {_WRITE}",

@@ -89,7 +89,7 @@ def test_an_outbox_needs_a_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "write the secret into it: umask 077; printf"), (b"x" * 70000, "the right file")],
+    [(b"", "write the secret into it: (umask 077; printf"), (b"x" * 70000, "the right file")],
 )
 def test_a_secret_file_without_a_secret_comes_with_the_remedy(
     tmp_path: Path, content: bytes, words: str
