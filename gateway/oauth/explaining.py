@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.oauth.token_response import TokenRequestError
 
-UNKNOWN_CODE: Final = "an unknown error code"
+UNKNOWN_CODE: Final = "with an error code that is not OAuth's"
 
 _REFUSALS: Final = {
     "invalid_client": (
