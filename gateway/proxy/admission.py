@@ -8,10 +8,12 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.proxy.body import Room
 from gateway.proxy.callers import Caller
 from gateway.proxy.limiting import Slots
 
 _RETRY_AFTER: Final = 1.0
+_COLLECTING: Final = 256 * 1024 * 1024
 
 
 class Phase(Enum):
@@ -32,6 +34,8 @@ class Admission:
         self._audit_available = audit_available
         self.phase = Phase.SERVING
         self.inflight = 0
+        # What answers that have to be collected before they can go out take of the memory.
+        self.collecting = Room(_COLLECTING)
 
     def is_draining(self) -> bool:
         """Whether the end has begun."""

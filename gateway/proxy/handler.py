@@ -271,7 +271,10 @@ class Handler:
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
         side = CallerSide(
-            request, stall=self._rules.reader_stall, closing=self._admission.is_draining
+            request,
+            stall=self._rules.reader_stall,
+            closing=self._admission.is_draining,
+            room=self._admission.collecting,
         )
         if given is not None:
             side.lines, side.over = given.lines, given.over

@@ -23,7 +23,7 @@ from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
-from gateway.proxy.body import CallerGone
+from gateway.proxy.body import CallerGone, Room
 from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import Transform, steps
 from gateway.proxy.framing import Framing
@@ -63,6 +63,8 @@ UNCHANGED: Final = Passage()
 class CallerSide:
     """One caller's connection for the time of one exchange, and how to speak to it.
 
+    `room` is the memory that answers share which have to be collected for callers of HTTP/1.0.
+
     `stall` is how long, in seconds, a caller may take nothing at all of what waits. `closing` tells
     whether the gateway is about to end; it is asked when the answer's header is written.
     `lines` are fields for every answer of the exchange; `over` is what a person is told in the
@@ -71,15 +73,21 @@ class CallerSide:
 
     __slots__ = (
         *("_closing", "_keep_alive", "_request", "_stall"),
-        *("head_only", "http10", "lines", "over", "started"),
+        *("head_only", "http10", "lines", "over", "room", "started"),
     )
 
     def __init__(
-        self, request: IncomingRequest, *, stall: float, closing: Callable[[], bool]
+        self,
+        request: IncomingRequest,
+        *,
+        stall: float,
+        closing: Callable[[], bool],
+        room: Room,
     ) -> None:
         message = request.message
         self._request = request
         self._stall = stall
+        self.room = room
         self._closing = closing
         # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
         self._keep_alive = not (message.should_close or message.upgrade)
@@ -255,7 +263,7 @@ async def _stream(
     if transform is not None:
         lines, length = without_digests(lines), None
     if length is None and side.http10:
-        _send_whole(side, exchange, answer.status, lines, await _collect(answer, transform))
+        await _send_collected(side, exchange, answer, lines, transform)
         return
     chunked = length is None
     if length is None:
@@ -292,19 +300,37 @@ async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chun
         await side.drained()
 
 
-async def _collect(answer: Answer, transform: Transform | None) -> bytes:
+async def _send_collected(
+    side: CallerSide,
+    exchange: Exchange,
+    answer: Answer,
+    lines: list[bytes],
+    transform: Transform | None,
+) -> None:
+    """Send an answer once it is whole; all that are collected share one room."""
     pieces: list[bytes] = []
     size = 0
-    while data := await answer.read():
-        for piece in iter((data,)) if transform is None else steps(transform, data):
-            pieces.append(piece)
-            size += len(piece)
-            if size > _COLLECTED:
-                raise _too_long()
-            await asyncio.sleep(0)
-    if transform is not None:
-        pieces.append(transform.finish())
-    return b"".join(pieces)
+    try:
+        while data := await answer.read():
+            for piece in iter((data,)) if transform is None else steps(transform, data):
+                if not side.room.take(len(piece)):
+                    raise _too_many()
+                pieces.append(piece)
+                size += len(piece)
+                if size > _COLLECTED:
+                    raise _too_long()
+                await asyncio.sleep(0)
+        if transform is not None:
+            pieces.append(transform.finish())
+        _send_whole(side, exchange, answer.status, lines, b"".join(pieces))
+        await side.drained()
+    finally:
+        side.room.give(size)
+
+
+def _too_many() -> GatewayError:
+    what = "too many long answers in HTTP/1.0 at once"
+    return GatewayError(errors.OVERLOADED, what, hint="use HTTP/1.1", retry_after=1.0)
 
 
 def _too_long() -> GatewayError:

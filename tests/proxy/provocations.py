@@ -12,6 +12,7 @@ from typing import Any, Final
 from gateway import wiring
 from gateway.config import Address
 from gateway.exchange import Exchange
+from gateway.proxy.body import Room
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.listener import CallerServer
 from tests.doubles.gateway import Running
@@ -259,7 +260,7 @@ async def internal(stage: Stage) -> Evidence:
         gateway.gateway.audit.exchange(exchange)
 
     parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}
-    parts["admission"] = SimpleNamespace(inflight=0, is_draining=lambda: False)
+    parts["admission"] = SimpleNamespace(inflight=0, is_draining=lambda: False, collecting=Room(0))
     parts["account"] = account
     parts["clocks"] = Clocks(time.monotonic, time.time)
     handler = Handler(wiring.rules(gateway.settings), Collaborators(**parts))

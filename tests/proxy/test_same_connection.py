@@ -14,7 +14,7 @@ import pytest
 from gateway.config.inbound import CallerSettings
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir
-from tests.doubles.wire import Wire, get, post
+from tests.doubles.wire import Wire, ask, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
@@ -162,3 +162,25 @@ async def test_nothing_follows_an_upgrade_that_is_ignored(start_gateway: Start) 
         reply = await wire.ask(get(READ, *fields, version="1.0"))
         assert (reply.status, reply.header("connection")) == (200, "close")
         assert await wire.at_end()
+
+
+async def test_long_answers_in_an_old_version_share_a_room(
+    start_gateway: Start, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP/1.0 knows no chunks: an answer is collected, and beyond a limit of all refused."""
+    monkeypatch.setattr("gateway.proxy.admission._COLLECTING", 300_000)
+    short, long = (b"x" * size for size in (200_000, 400_000))
+    chunked = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    answers = [
+        chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) for body in (short, long, short)
+    ]
+    platform.script(*answers)
+    async with start_gateway() as gateway:
+        replies = [
+            await ask(gateway.address, get("/fhir/Binary/1", version="1.0")) for _ in answers
+        ]
+    assert [reply.status for reply in replies] == [200, 503, 200]
+    assert replies[1].reason == "overloaded"
+    assert replies[2].body == short
