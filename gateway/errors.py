@@ -122,7 +122,8 @@ class GatewayError(Exception):
     `detail` goes to the log only and must be free of secrets, tokens, query values and bodies.
     `hint` is shown to the caller in the outcome's diagnostics and must be free of them too.
     `retry_after` is in seconds. `close` says that the caller's connection cannot be used again,
-    `repeatable` that the platform cannot have acted and another attempt may help at once.
+    `repeatable` that the platform cannot have acted and another attempt may help at once, `of_page`
+    that a browser's page asked in a way that the gateway takes from no page.
     """
 
     reason: Reason
@@ -133,6 +134,7 @@ class GatewayError(Exception):
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
     repeatable: bool = False
+    of_page: bool = False
     status: int = field(init=False)
     issue_code: str = field(init=False)
 

@@ -83,11 +83,13 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Operator first",
         (
             "The caller is known, but its network, the interaction or the resource type is not in "
-            "its `callers` entry; or a browser request came from a foreign origin."
+            "its `callers` entry; or a page in a browser asked without `X-Requested-With`, or from "
+            "a foreign origin."
         ),
         (
             "Look up the audit record by the request id; it names the interaction and the "
-            "resource. Extend `allow` or `networks` if the caller should have it."
+            "resource. Extend `allow` or `networks` if the caller should have it. A page of your "
+            "own sends `X-Requested-With`, from an origin in `login.cors_origins`."
         ),
     ),
     "header-timeout": Guidance(

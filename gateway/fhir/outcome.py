@@ -49,7 +49,7 @@ def render(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": text(reason.code, language, write=write),
+            "text": text(reason.code, language, write=write, page=error.of_page),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

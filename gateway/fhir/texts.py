@@ -25,14 +25,23 @@ READS: Final[dict[str, dict[str, str]]] = {
     "uz": texts_uz.READS,
 }
 
+PAGES: Final[dict[str, dict[str, str]]] = {
+    "en": texts_en.PAGES,
+    "ru": texts_ru.PAGES,
+    "uz": texts_uz.PAGES,
+}
 
-def text(reason: str, language: str, *, write: bool = True) -> str:
+
+def text(reason: str, language: str, *, write: bool = True, page: bool = False) -> str:
     """The text of a reason's code; English where the language is not one of `LANGUAGES`.
 
     `write` says that the request may have changed something; so does one of which nothing is known.
+    `page`: what a browser's page has to do otherwise is in its programmer's hands.
     """
     if language not in LANGUAGES:
         language = "en"
+    if page and reason in PAGES[language]:
+        return PAGES[language][reason]
     if not write and reason in READS[language]:
         return READS[language][reason]
     return TEXTS[language][reason]

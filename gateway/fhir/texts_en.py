@@ -175,3 +175,11 @@ READS: Final[dict[str, str]] = {
         "again at once. Give the request id to the gateway's operator."
     ),
 }
+
+PAGES: Final[dict[str, str]] = {
+    "caller-forbidden": (
+        "A page asked in a way that the gateway takes from no page, so nothing was sent to the "
+        "platform. The page's programmer must add the header X-Requested-With, and send requests "
+        "from an origin that the gateway knows."
+    ),
+}

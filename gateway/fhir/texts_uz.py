@@ -190,3 +190,11 @@ READS: Final[dict[str, str]] = {
         "ayting."
     ),
 }
+
+PAGES: Final[dict[str, str]] = {
+    "caller-forbidden": (
+        "Sahifa so‘rovni shlyuz sahifalardan qabul qilmaydigan tarzda yubordi, shuning uchun "
+        "platformaga hech narsa yuborilmadi. Sahifani ishlab chiquvchi X-Requested-With "
+        "sarlavhasini qo‘shishi va so‘rovlarni shlyuzga ma’lum manzildan yuborishi kerak."
+    ),
+}

@@ -24,6 +24,8 @@ from gateway.proxy.visit import Visit
 SESSION: Final = "session"
 
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_ADD_HEADER: Final = "add the header X-Requested-With, with any value"
+_KNOWN_ORIGIN: Final = "Origin is missing, or is not in login.cors_origins"
 # What a page may send beside what every page may; neither a key nor a password is among it.
 _ALLOWED_FIELDS: Final = (
     "Accept, Accept-Language, Content-Type, If-Match, If-Modified-Since, If-None-Exist, "
@@ -181,7 +183,7 @@ class Guests:
     def preflight(self, visit: Visit) -> Reply:
         """What a page of another origin may send. Raises `GatewayError` caller-forbidden."""
         if visit.origin not in self._rules.cors_origins:
-            raise _forbidden("Origin")
+            raise _forbidden("Origin", _KNOWN_ORIGIN)
         return Reply(
             204,
             (
@@ -194,11 +196,11 @@ class Guests:
     def require_own_page(self, visit: Visit) -> None:
         """Raises `GatewayError` caller-forbidden unless our own page, or a named one, asks."""
         if visit.is_unsafe and not visit.has_own_header:
-            raise _forbidden("X-Requested-With")
+            raise _forbidden("X-Requested-With", _ADD_HEADER)
         if not self._is_own(visit.origin, visit.fields.get("host", "")):
             if visit.origin is None and not visit.is_unsafe:
                 return
-            raise _forbidden("Origin")
+            raise _forbidden("Origin", _KNOWN_ORIGIN)
 
     def _is_own(self, origin: str | None, host: str) -> bool:
         if origin is None:
@@ -244,5 +246,6 @@ def _is_below(visit: Visit, base_path: str) -> bool:
     return True
 
 
-def _forbidden(what: str) -> GatewayError:
-    return GatewayError(errors.CALLER_FORBIDDEN, f"{what} is missing or another", hint=what)
+def _forbidden(field: str, hint: str) -> GatewayError:
+    detail = f"{field} is missing or another"
+    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, of_page=True)

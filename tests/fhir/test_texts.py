@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import REASONS
 from gateway.fhir.catalogue import markdown
 from gateway.fhir.guidance import GUIDANCE
-from gateway.fhir.texts import LANGUAGES, READS, TEXTS, text
+from gateway.fhir.texts import LANGUAGES, PAGES, READS, TEXTS, text
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
 FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[language]]
@@ -29,6 +29,17 @@ def test_every_reason_has_a_text_in_every_language():
         assert list(TEXTS[language]) == list(REASONS)
         assert list(READS[language]) == list(READS["en"])
     assert list(GUIDANCE) == list(REASONS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_has_texts_of_its_own(language):
+    """Every language has them, other ones than for callers, naming the header."""
+    assert list(PAGES[language]) == list(PAGES["en"])
+    for reason in PAGES[language]:
+        value = text(reason, language, page=True)
+        assert value != text(reason, language)
+        assert "X-Requested-With" in value
+        assert not re.search(r"['`ʻʼ´]", value) or language == "en"
 
 
 def test_no_text_is_used_twice():

@@ -187,6 +187,26 @@ async def test_request_forgery(victim: Browser, method: str, fields: dict[str, s
         assert (answer.status, answer.headers["X-Gateway-Error"]) == (403, "caller-forbidden")
 
 
+@pytest.mark.parametrize(
+    ("fields", "advice"),
+    [
+        ({"Origin": "OWN"}, "add the header X-Requested-With, with any value"),
+        ({"X-Requested-With": "x"}, "Origin is missing, or is not in login.cors_origins"),
+    ],
+)
+async def test_a_page_is_told_what_it_lacks(
+    victim: Browser, fields: dict[str, str], advice: str
+) -> None:
+    """Its programmer reads which header to add, rather than to ask for a permission."""
+    await victim.sign_in()
+    sent = {name: value.replace("OWN", victim.base) for name, value in fields.items()}
+    answer = await victim.request("PUT", "/fhir/Patient/1", sent, data=b"{}")
+    issue = json.loads(answer.text)["issue"][0]
+    assert issue["diagnostics"].endswith(f"; {advice}")
+    assert "must add the header X-Requested-With" in issue["details"]["text"]
+    assert "permission" not in issue["details"]["text"]
+
+
 async def test_a_forged_sign_out(victim: Browser) -> None:
     """Neither a form of another page nor a link signs anybody out, nor takes the cookie away."""
     await victim.sign_in()
