@@ -313,7 +313,10 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
     [
         (answers.refusal("invalid_client", 401), "check client_id and client secret"),
         (answers.refusal("invalid_scope"), "credentials.default.scope"),
-        (answers.refusal(SECRET), "the SSO refused (status 400, with an error code that is not OAuth's)"),
+        (
+            answers.refusal(SECRET),
+            "the SSO refused (status 400, with an error code that is not OAuth's)",
+        ),
         (answers.status(429, ("Retry-After", "7")), "too many requests; try again in 7 s"),
         (answers.status(503), "gave no token (status 503)"),
         (answers.status(404), "gave no token (status 404): check sso.token_url"),
