@@ -32,8 +32,7 @@ async def take(
     """Have the oldest recorded and forget them; the numbers of these.
 
     Nobody else has them in hand meanwhile. `recorded` learns what is recorded, so that it is not
-    again where the transaction fails: a record may come twice if the process dies then, but is
-    never missing.
+    again where the transaction fails; it may come twice if the process dies before that ends.
     """
     query = sa.select(notes).order_by(notes.c.number).limit(_MOST)
     rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
