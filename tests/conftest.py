@@ -51,9 +51,11 @@ _GROUPS = {
 }
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, the tests of a module or group run in one of them, in order."""
+    """With several processes, the tests of a module or group run in one of them, in order.
+
+    After pytest-randomly, which comes first, and before pytest-xdist, which comes last.
+    """
     places = {}
     for item in items:
         path = item.nodeid.partition("::")[0]
