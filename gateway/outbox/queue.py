@@ -23,13 +23,11 @@ class Outbox:
         self, store: Store, limits: Limits, observe: Observer, wake: Callable[[], None]
     ) -> None:
         self._store = store
+        # Whether nothing waits, as far as can be told without waiting. Asked for every write.
+        self.surely_empty = store.surely_empty
         self._limits = limits
         self._observe = observe
         self._wake = wake
-
-    def surely_empty(self) -> bool:
-        """Whether nothing waits, as far as can be told without waiting; costs microseconds."""
-        return self._store.surely_empty()
 
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether a write of these orders has to queue behind earlier ones."""

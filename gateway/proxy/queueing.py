@@ -6,7 +6,6 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -99,7 +98,6 @@ class Queueing:
         self._not_before = 0.0
         self._line_trouble = errors.UPSTREAM_UNREACHABLE
         self._written = _Written()
-        self._empty = False
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -118,7 +116,7 @@ class Queueing:
             return await self._pages.answer(asked, self._base(asked), self._reader(asked))
         if not _may_queue(asked.caller, asked.what, asked.header):
             return await send(asked)
-        if not self._nothing_waits():
+        if not self._outbox.surely_empty():
             kept = await self._behind_earlier(asked)
             if kept is not None:
                 return kept
@@ -135,19 +133,6 @@ class Queueing:
         if answer.status < 300 and asked.what.resource_id is not None:
             self._written.note(asked, self._clock())
         return answer
-
-    def _nothing_waits(self) -> bool:
-        """Asked of the outbox once in each turn of the loop.
-
-        Who knows of an entry, by its 202, sent the next write after it: that comes in a later turn.
-        """
-        if not self._empty and self._outbox.surely_empty():
-            self._empty = True
-            asyncio.get_running_loop().call_soon(self._forget)
-        return self._empty
-
-    def _forget(self) -> None:
-        self._empty = False
 
     def _spare(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
