@@ -51,10 +51,11 @@ _GROUPS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes, the tests of a module or group run in one of them, in order.
 
-    After pytest-randomly, which comes first, and before pytest-xdist, which comes last.
+    Behind pytest-randomly, which is wrapped around this, and before pytest-xdist.
     """
     places = {}
     for item in items:
