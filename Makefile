@@ -18,7 +18,7 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadgroup $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder $(TESTS)
 
 check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .

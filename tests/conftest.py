@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -51,17 +53,26 @@ _GROUPS = {
 }
 
 
+def _start(nodeid: str) -> str | None:
+    return next((start for start in _GROUPS if nodeid.startswith(start)), None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, the tests of a module or group run in one of them, in order.
-
-    Behind pytest-randomly, which is wrapped around this, and before pytest-xdist.
-    """
-    places = {}
-    for item in items:
-        path = item.nodeid.partition("::")[0]
-        start = next((start for start in _GROUPS if path.startswith(start)), None)
-        places[item] = len(_GROUPS) if start is None else list(_GROUPS).index(start)
-        item.add_marker(pytest.mark.xdist_group((start and _GROUPS[start]) or path))
+    """With several processes the long ones come first."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=lambda item: places[item])
+        order = {start: place for place, start in enumerate(_GROUPS)}
+        items.sort(key=lambda item: order.get(_start(item.nodeid) or "", len(order)))
+
+
+class _Groups(LoadScopeScheduling):
+    """Gives all tests of a group, or else of a module, to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        start = _start(nodeid)
+        return (start and _GROUPS[start]) or nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
+    """By groups."""
+    return _Groups(config, log)
