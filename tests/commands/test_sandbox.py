@@ -76,11 +76,13 @@ async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:
 
 
 async def test_the_gateway_of_the_sandbox_becomes_ready(tmp_path: Path) -> None:
-    """The operators' address that is printed answers."""
+    """The operators' page that is printed is on the listener that tells when it is ready."""
     async with sandbox(tmp_path) as process:
+        page = said(process, "Operators")
+        assert page.endswith("/status")
         status = 503
         while status == 503:
-            status, _ = await get(said(process, "Operators"))
+            status, _ = await get(page.removesuffix("/status") + "/readyz")
     assert status == 200
 
 
