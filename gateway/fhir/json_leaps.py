@@ -26,14 +26,9 @@ _ID: Final = rb"(?!\.{1,2}[\"/])[A-Za-z0-9\-.]{1,64}"
 _TYPE: Final = rb"[A-Z][A-Za-z]+"
 # These hold other resources, or are not rewritten at all.
 _UNUSUAL: Final = rb"(?!(?:Bundle|OperationOutcome|Parameters|Provenance)\")"
-_RESOURCE: Final = (
-    rb"/[A-Z][A-Za-z]+/"
-    + _ID
-    + rb'","resource":\{"resourceType":"'
-    + _UNUSUAL
-    + rb'[A-Z][A-Za-z]+"'
-)
-_RESOURCE_NAME: Final = re.compile(rb"/" + _TYPE + rb"/" + _ID + rb"(?:/_history/" + _ID + rb')?"')
+_TYPED: Final = rb"/" + _TYPE + rb"/" + _ID
+_RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"' + _UNUSUAL + _TYPE + rb'"'
+_RESOURCE_NAME: Final = re.compile(_TYPED + rb"(?:/_history/" + _ID + rb')?"')
 _PARENT: Final = re.compile(rb'"([A-Za-z]+)":\[?\Z')
 _KEY: Final = re.compile(rb'"([A-Za-z]+)":"\Z')
 _ATTACHMENT: Final = re.compile(
