@@ -33,8 +33,8 @@ class Answer:
     def __init__(
         self,
         head: AnswerHead,
-        connection: UpstreamConnection | None,
-        on_done: Callable[[UpstreamConnection], None],
+        connection: UpstreamConnection | None = None,
+        on_done: Callable[[UpstreamConnection], None] | None = None,
     ) -> None:
         self.status = head.status
         self.framing = head.framing
@@ -50,7 +50,7 @@ class Answer:
     def made(cls, status: int, headers: RawHeaders, body: bytes = b"") -> Answer:
         """An answer of the gateway's own, in the platform's place."""
         head = AnswerHead(status, AnswerFields(headers), Framing.LENGTH, len(body))
-        answer = cls(head, None, _nothing)
+        answer = cls(head)
         answer._pieces.append(body)
         return answer
 
@@ -119,9 +119,5 @@ class Answer:
 
     def _done(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self._on_done is not None:
             self._on_done(connection)
-
-
-def _nothing(_: object) -> None:
-    """No connection was used."""
