@@ -82,9 +82,8 @@ class Composer:
         if transform is not None:
             # Up to here a body that changes still goes out with its length.
             body.change_by(transform)
-            await body.prefix(self._limits.replay_bytes)
-        elif what.is_search:
-            # Its form is judged.
+        # The form of a search is judged.
+        if transform is not None or what.is_search:
             await body.prefix(self._limits.replay_bytes)
         if what.code != "transaction":
             return what
