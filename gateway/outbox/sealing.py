@@ -96,7 +96,6 @@ def pack_request(request: Request) -> bytes:
     facts = {
         "method": request.method,
         "suffix": request.suffix,
-        "fields": _text(request.fields),
         "credential": request.credential,
         "interaction": request.interaction,
         "resource": request.resource,
@@ -104,41 +103,39 @@ def pack_request(request: Request) -> bytes:
         "request_id": request.request_id,
         "gateway_base": request.gateway_base,
     }
-    return _packed(facts, request.body)
+    return _packed(facts, request.fields, request.body)
 
 
 def unpack_request(data: bytes) -> Request:
     """What `pack_request` packed."""
-    facts, body = _unpacked(data)
-    return Request(**{**facts, "fields": _fields(facts["fields"]), "body": body})
+    return Request(**_unpacked(data))
 
 
 def pack_response(response: Response) -> bytes:
     """A response as bytes."""
     facts = {
         "status": response.status,
-        "fields": _text(response.fields),
         "reason": response.reason,
         "note": response.note,
         "found": response.found,
     }
-    return _packed(facts, response.body)
+    return _packed(facts, response.fields, response.body)
 
 
 def unpack_response(data: bytes) -> Response:
     """What `pack_response` packed."""
-    facts, body = _unpacked(data)
-    return Response(**{**facts, "fields": _fields(facts["fields"]), "body": body})
+    return Response(**_unpacked(data))
 
 
-def _packed(facts: dict[str, Any], body: bytes) -> bytes:
-    head = orjson.dumps(facts)
+def _packed(facts: dict[str, Any], fields: RawLines, body: bytes) -> bytes:
+    head = orjson.dumps({**facts, "fields": _text(fields)})
     return len(head).to_bytes(_LENGTH, "big") + head + body
 
 
-def _unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
+def _unpacked(data: bytes) -> dict[str, Any]:
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
-    return orjson.loads(data[_LENGTH:end]), data[end:]
+    facts = orjson.loads(data[_LENGTH:end])
+    return {**facts, "fields": _fields(facts["fields"]), "body": data[end:]}
 
 
 def _text(fields: RawLines) -> list[tuple[str, str]]:
