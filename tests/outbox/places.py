@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox.database import Database, PostgresDatabase, SqliteDatabase
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sql_store import SqlStore
+from tests.doubles.clock import FakeClock
 from tests.outbox.postgres_server import PostgresServer
 
 KEY = b"\x07" * 32
@@ -28,6 +29,18 @@ class Wall:
     def __call__(self) -> float:
         """The time."""
         return self.now
+
+
+class ClockWall(Wall):
+    """The database's time, which goes with a fake clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def __call__(self) -> float:
+        """The time."""
+        return self._clock.wall()
 
 
 class Place(Protocol):

@@ -20,21 +20,9 @@ from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailable
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import draft, write
-from tests.outbox.places import SqlitePlace, Wall, opened
+from tests.outbox.places import ClockWall, SqlitePlace, opened
 from tests.outbox.running import OPTIONS, Process, Running, settle, until
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
-
-
-class ClockWall(Wall):
-    """The database's time, which goes with a fake clock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def __call__(self) -> float:
-        """The time."""
-        return self._clock.wall()
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import NotPossible
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
-from tests.outbox.places import KEY, Place, PostgresPlace, SqlitePlace, Wall
+from tests.outbox.places import KEY, ClockWall, Place, PostgresPlace, SqlitePlace, Wall
 from tests.outbox.postgres_server import PostgresServer
 from tests.outbox.running import OPTIONS, Process, Running
 
@@ -193,18 +193,6 @@ class Shared:
             await self.clock.advance(min(seconds, 5.0))
             seconds -= 5.0
             await self.quiet()
-
-
-class ClockWall(Wall):
-    """The database's time, which goes with a fake clock."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__()
-        self._clock = clock
-
-    def __call__(self) -> float:
-        """The time."""
-        return self._clock.wall()
 
 
 @dataclass(frozen=True)
