@@ -14,7 +14,6 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import StreamReader
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
 
@@ -22,7 +21,7 @@ from gateway import errors, system
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
-from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ class CallerConnection(RequestHandler):
         finally:
             self._waiter = None
 
-    def _take_message(self) -> tuple[RawRequestMessage | _ErrInfo, StreamReader]:
+    def _take_message(self) -> tuple[RequestMessage | _ErrInfo, StreamReader]:
         """The next message; the parser learns that there is room for another."""
         taken = self._messages.popleft()
         if self._parser is not None:
@@ -192,9 +191,7 @@ class CallerConnection(RequestHandler):
             self._resume_reading_if_drained()
         return taken
 
-    async def _serve(
-        self, message: RawRequestMessage | _ErrInfo, payload: StreamReader
-    ) -> Answered:
+    async def _serve(self, message: RequestMessage | _ErrInfo, payload: StreamReader) -> Answered:
         """Have one message answered, and give the caller of a last answer time to read it."""
         self._request_in_progress = True
         try:

@@ -88,6 +88,9 @@ _READ: Final = frozenset(
     )
 )
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
+# Of field names whose verdicts are kept: their number, and their length in bytes.
+_MOST_VERDICTS: Final = 512
+_LONGEST_KEPT: Final = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
 
@@ -99,15 +102,12 @@ class Verdicts(dict[bytes, tuple[bytes, int]]):
     the field passes. Bounded, for callers and servers can make up any number of names.
     """
 
-    _MOST = 512
-    _LONGEST = 64
-
     def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
         self._judge = judge
 
     def __missing__(self, name: bytes) -> tuple[bytes, int]:
         verdict = self._judge(name)
-        if len(self) < self._MOST and len(name) <= self._LONGEST:
+        if len(self) < _MOST_VERDICTS and len(name) <= _LONGEST_KEPT:
             self[name] = verdict
         return verdict
 

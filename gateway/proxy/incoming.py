@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import StreamReader
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp import HttpVersion, StreamReader
 from aiohttp.streams import EMPTY_PAYLOAD
 
 if TYPE_CHECKING:
     from gateway.proxy.caller_connection import CallerConnection
+
+
+class RequestMessage(Protocol):
+    """A request's header section as aiohttp's parser gives it (its own name is two classes')."""
+
+    @property
+    def method(self) -> str:
+        """As the caller wrote it."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The request target as the caller wrote it (RFC 9112 section 3.2)."""
+        ...
+
+    @property
+    def version(self) -> HttpVersion:
+        """HTTP's version."""
+        ...
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields in their order, names as the caller wrote them."""
+        ...
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the caller wants the connection to end with the answer."""
+        ...
+
+    @property
+    def upgrade(self) -> bool:
+        """Whether the caller asks for another protocol."""
+        ...
 
 
 class IncomingRequest:
@@ -19,7 +52,7 @@ class IncomingRequest:
     __slots__ = ("connection", "message", "payload")
 
     def __init__(
-        self, message: RawRequestMessage, payload: StreamReader, connection: CallerConnection
+        self, message: RequestMessage, payload: StreamReader, connection: CallerConnection
     ) -> None:
         self.message = message
         self.payload = connection.payload = payload

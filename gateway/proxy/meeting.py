@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
 
 from gateway.proxy.callers import Caller
 from gateway.proxy.headers import RawHeaders, RequestHeader
-from gateway.proxy.incoming import IncomingRequest
+from gateway.proxy.incoming import IncomingRequest, RequestMessage
 from gateway.proxy.rewriting import Translation
 
 # Comparing tells by its time how much was alike. A secret must not be compared like that with the
@@ -62,7 +61,7 @@ class Meeting:
         values = self.header.values
         return self._is_newest and not any(name in values for name in _SECRET)
 
-    def is_repeated_by(self, message: RawRequestMessage, rules: object) -> bool:
+    def is_repeated_by(self, message: RequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""
         return (
             message.raw_headers == self._raw
@@ -71,7 +70,7 @@ class Meeting:
         )
 
 
-def recall(memory: object, message: RawRequestMessage, rules: object) -> Meeting | None:
+def recall(memory: object, message: RequestMessage, rules: object) -> Meeting | None:
     """The meeting that a connection remembers, if this message repeats it."""
     if isinstance(memory, Meeting) and memory.is_repeated_by(message, rules):
         return memory

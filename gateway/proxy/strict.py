@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion10, HttpVersion11
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.headers import RequestHeader, passed_through_us
+from gateway.proxy.incoming import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
@@ -28,7 +28,7 @@ _ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
-def check(message: RawRequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
+def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
     """Judge a parsed request message.
 
     Raises `GatewayError`: bad-request, header-too-large, method-not-allowed or loop.
@@ -80,7 +80,7 @@ def unknown_method() -> GatewayError:
     return GatewayError(errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close=True)
 
 
-def _check_version_10(message: RawRequestMessage, header: RequestHeader) -> None:
+def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
         raise _refused("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
