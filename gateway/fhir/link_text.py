@@ -14,8 +14,14 @@ _LONGEST_SCHEME: Final = 128
 # From so many on a byte is not rare in a text, and up to so many bytes any search is fast.
 _FEW: Final = 50
 _SHORT: Final = 4096
-# How else than by "://" and escapes a scheme can end: escaped slashes, percent-encoding.
+_PLAIN_END: Final = b"://"
+# How else than so and by the format's escapes a scheme can end: with escaped slashes or
+# percent-encoding; and how long such a scheme can be.
 _OTHER_SPELLINGS: Final = (b"\\/", b"%2f", b"%3a")
+_LONGEST_OTHER: Final = len(b"https%3a%2f%2f")
+# Bytes. CPython searches longer texts for six bytes or more in another way, which pays only where
+# the bytes looked for are many: it takes four times as long for a word in a page.
+_WINDOW: Final = 29_000
 
 
 class Rewriter(Protocol):
@@ -60,12 +66,34 @@ def contains(text: bytes, rare: bytes) -> bool:
     return rare in text if found is None else any(text.startswith(rare, at) for at in found)
 
 
+def holds(text: bytes, wanted: bytes) -> bool:
+    """Whether `wanted`, a name or the like, stands in the text."""
+    reach = len(wanted) - 1
+    for begin in range(0, len(text), _WINDOW):
+        if text.find(wanted, begin, begin + _WINDOW + reach) >= 0:
+            return True
+    return False
+
+
+def places_of(text: bytes, wanted: bytes) -> list[int]:
+    """Where `wanted`, a name or the like, stands in the text, in order; overlapping ones too."""
+    found: list[int] = []
+    reach = len(wanted) - 1
+    for begin in range(0, len(text), _WINDOW):
+        end = begin + _WINDOW + reach
+        at = text.find(wanted, begin, end)
+        while at >= 0:
+            found.append(at)
+            at = text.find(wanted, at + 1, end)
+    return found
+
+
 def is_free(lower: bytes, hosts: tuple[bytes, ...], escape: bytes) -> bool:
     """Whether neither a host nor an escape, which may hide one, stands in text of lower case."""
     if contains(lower, escape):
         return False
     for host in hosts:  # noqa: SIM110 - a generator costs more than all the rest
-        if host in lower:
+        if holds(lower, host):
             return False
     return True
 
@@ -82,7 +110,7 @@ class Needles:
 
     def __init__(self, hosts: tuple[bytes, ...], scheme: re.Pattern[bytes], escape: bytes) -> None:
         self._hosts = hosts
-        self._starts = tuple(b"://" + host for host in hosts)
+        self._starts = tuple(_PLAIN_END + host for host in hosts)
         self._scheme = scheme
         self._escape = escape
         self._reach = max(map(len, hosts)) + len(escape)
@@ -91,7 +119,7 @@ class Needles:
     def occur(self, data: bytes, known: int) -> bool:
         """Whether there is one in `data`, whose first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :] if known else data
-        if any(start in tail for start in self._starts):
+        if any(holds(tail, start) for start in self._starts):
             return True  # as nearly all are written
         return bool(self._found(tail.lower()))
 
@@ -103,30 +131,51 @@ class Needles:
 
     def _found(self, lower: bytes) -> list[int]:
         escape, hosts, reach = self._escape, self._hosts, self._reach
-        if not contains(lower, escape):
-            there = [host for host in hosts if host in lower]
-            if not there:
-                return []
-            if not any(contains(lower, other) for other in _OTHER_SPELLINGS):
-                return sorted(at for host in there for at in _plain(lower, b"://" + host))
-        return [
-            match.start()
-            for match in self._scheme.finditer(lower)
-            if lower.startswith(hosts, match.end())
-            or lower.find(escape, match.end(), match.end() + reach) >= 0
-        ]
+        if contains(lower, escape):
+            return [
+                match.start()
+                for match in self._scheme.finditer(lower)
+                if lower.startswith(hosts, match.end())
+                or lower.find(escape, match.end(), match.end() + reach) >= 0
+            ]
+        others = _other_spellings(lower)
+        if others is None:
+            return self._spelled(lower, 0, len(lower))
+        found: list[int] = []
+        for start in self._starts:
+            found += _plain(lower, start)
+        for at in others:
+            found += self._spelled(lower, max(0, at - _LONGEST_OTHER), at + _LONGEST_OTHER)
+        return sorted(set(found)) if others or len(hosts) > 1 else found
+
+    def _spelled(self, lower: bytes, begin: int, end: int) -> list[int]:
+        """Where one begins whose scheme, however it is spelled, stands there."""
+        schemes = self._scheme.finditer(lower, begin, end)
+        return [match.start() for match in schemes if lower.startswith(self._hosts, match.end())]
+
+
+def _other_spellings(lower: bytes) -> list[int] | None:
+    """Where a scheme may stand that is not plain; None where there are too many."""
+    found: list[int] = []
+    for byte in (b"\\", b"%"):
+        spellings = tuple(other for other in _OTHER_SPELLINGS if other.startswith(byte))
+        places = few(lower, byte)
+        if places is None:
+            if sum(lower.count(other) for other in spellings) > _FEW:
+                return None
+            places = [at for other in spellings for at in places_of(lower, other)]
+        found += [at for at in places if lower.startswith(spellings, at)]
+    return found
 
 
 def _plain(lower: bytes, start: bytes) -> list[int]:
     """Where URLs whose scheme is followed by `start` begin: much faster than a pattern."""
-    found = []
-    at = lower.find(start)
-    while at >= 0:
-        if lower.endswith(b"https", 0, at):
-            found.append(at - 5)
-        elif lower.endswith(b"http", 0, at):
+    found: list[int] = []
+    for at in places_of(lower, start):
+        if lower.endswith(b"http", 0, at):
             found.append(at - 4)
-        at = lower.find(start, at + len(start))
+        elif lower.endswith(b"https", 0, at):
+            found.append(at - 5)
     return found
 
 
