@@ -7,7 +7,6 @@ sections 5.1, 5.3, 7.6; contract section 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Final
 
 from gateway.proxy.headers import HOP_BY_HOP, RawHeaders, Verdicts, named_fields, without_named
@@ -42,27 +41,24 @@ _DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-diges
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
 
 
-class _Passage(IntEnum):
-    """What becomes of a field."""
-
-    STAYS = 0
-    GOES_ON = 1
-    HAS_LINKS = 2
+# What becomes of a field. Plain numbers: there are eight fields in each answer.
+_STAYS: Final = 0
+_GOES_ON: Final = 1
+_HAS_LINKS: Final = 2
 
 
-def _judge(name: bytes) -> tuple[bytes, _Passage]:
+def _judge(name: bytes) -> tuple[bytes, int]:
     key = name.lower()
     # Some readers take an underscore for a dash. What a field means is said by its own name alone.
     dashed = key.replace(b"_", b"-")
     if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
-        return key, _Passage.STAYS
+        return key, _STAYS
     if key != dashed and dashed in _JUDGED:
-        return key, _Passage.STAYS
-    return key, _Passage.HAS_LINKS if key in _WITH_LINKS else _Passage.GOES_ON
+        return key, _STAYS
+    return key, _HAS_LINKS if key in _WITH_LINKS else _GOES_ON
 
 
 _VERDICTS: Final = Verdicts(_judge)
-_HAS_LINKS: Final = _Passage.HAS_LINKS
 
 
 class AnswerFields:
@@ -89,7 +85,7 @@ class AnswerFields:
             else:
                 values[key] = value
             if passage:
-                if passage is _HAS_LINKS:
+                if passage == _HAS_LINKS:
                     self._links.append((len(lines), key, name, value))
                 lines.append(b"%s: %s\r\n" % (name, value))
 
