@@ -115,9 +115,8 @@ class Audit:
         self._hand_over()
         if self._resources is None:
             return await self._writer.close(timeout)
-        return sum(
-            await asyncio.gather(self._writer.close(timeout), self._resources.close(timeout))
-        )
+        writers = (self._writer, self._resources)
+        return sum(await asyncio.gather(*(writer.close(timeout) for writer in writers)))
 
     def _hand_over(self) -> None:
         pending, self._pending = self._pending, []
