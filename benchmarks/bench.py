@@ -95,7 +95,8 @@ def run(bench: Bench, workload: Workload, contenders: dict[str, Contender]) -> R
     else:
         assert workload.load is not None
         load = workload.load(bench.around, contenders[GATEWAY].port)
-        samples = bench.rounds(entries, load, workload.seconds * bench.options.seconds)
+        seconds = workload.seconds * bench.options.seconds
+        samples = bench.rounds(entries, load, seconds, ahead=workload.ahead)
     if workload.direct:
         _add_to_direct(samples)
     if workload.also:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.contenders import Contender
-from benchmarks.processes import Pinned, running
+from benchmarks.processes import Pinned, ahead_of_others, running
 from benchmarks.surroundings import MIB, READ, Surroundings, Upstream
 from benchmarks.watching import Figures, Load, Watch
 
@@ -69,8 +69,10 @@ class Bench:
             yield process
         records.unlink()
 
-    def rounds(self, entries: Sequence[Entry], load: Load, seconds: float) -> Samples:
-        """The figures of each round, by the entries' labels.
+    def rounds(
+        self, entries: Sequence[Entry], load: Load, seconds: float, *, ahead: bool = False
+    ) -> Samples:
+        """The figures of each round, by the entries' labels; `ahead` as of a `Workload`.
 
         When others disturb again and again, those of the rounds before; raises TooBusyError if
         there are none.
@@ -81,6 +83,8 @@ class Bench:
             processes = {label: process for label, process in running.items() if process}
             before = {label: _settled(process) for label, process in processes.items()}
             watch = Watch((self.proxy_core, self.load_core), [*self.own, *processes.values()])
+            if ahead:
+                stack.enter_context(ahead_of_others(watch.mine))
             for entry in entries:  # Fills pools and caches.
                 load.run(entry.port, seconds / 2)
             self._check_records(entries)
