@@ -9,7 +9,7 @@ from benchmarks.processes import ahead_of_others, running
 
 
 def test_only_within_the_block_programs_run_ahead_of_others(tmp_path: Path) -> None:
-    """A program and the benchmark itself have SCHED_RR in the block, if permitted, and not after."""
+    """A program and the benchmark have SCHED_RR in the block, if permitted, and not after it."""
     core = min(os.sched_getaffinity(0))
     with running(["sleep", "60"], core, tmp_path / "errors") as program:
         both = (program.popen.pid, 0)
