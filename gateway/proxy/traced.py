@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
 from gateway.proxy.framing import Broken
-from gateway.proxy.upstream import Connections, Outgoing, Upstream
+from gateway.proxy.upstream import Connections, Outgoing, Restraint, Upstream
 from gateway.telemetry.tracing import Tracing
 
 _FIELDS: Final = (b"traceparent:", b"tracestate:")
 
 
 class TracedUpstream(Upstream):
-    """The platform, told by `traceparent` which span each request belongs to.
-
-    `parts` are those of `Upstream`; `clock` is the monotonic one of the exchanges.
-    """
+    """The platform, told by `traceparent` which span each request belongs to."""
 
     def __init__(
         self,
         tracing: Tracing,
         connections: Connections,
         *,
-        clock: Callable[[], float] = time.monotonic,
-        **parts: Any,
+        authority: bytes,
+        restraint: Restraint,
+        uploads: AbstractAsyncContextManager[None],
+        on_retry: Callable[[str], None],
     ) -> None:
-        super().__init__(connections, **parts)
+        super().__init__(
+            connections,
+            authority=authority,
+            restraint=restraint,
+            uploads=uploads,
+            on_retry=on_retry,
+        )
         self._tracing = tracing
-        self._clock = clock
 
     async def _guarded(
         self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
@@ -42,7 +47,7 @@ class TracedUpstream(Upstream):
             # A question of the gateway's own, which nobody accounts for.
             return await super()._guarded(exchange, outgoing, authorization, new=new)
         before = exchange.attempts
-        attempt = self._tracing.attempt(exchange, self._clock())
+        attempt = self._tracing.attempt(exchange, time.monotonic())
         keeps_state = self._tracing.started_by_caller(exchange)
         outgoing = replace(
             outgoing, lines=_placed(outgoing.lines, str(attempt.context), keeps_state=keeps_state)
@@ -50,12 +55,12 @@ class TracedUpstream(Upstream):
         try:
             answer = await super()._guarded(exchange, outgoing, authorization, new=new)
         except BaseException as error:
-            attempt.ended, attempt.error = self._clock(), _word(error)
+            attempt.ended, attempt.error = time.monotonic(), _word(error)
             if exchange.attempts == before:
                 # The circuit was open.
                 self._tracing.forget(exchange, attempt)
             raise
-        attempt.ended, attempt.status = self._clock(), answer.status
+        attempt.ended, attempt.status = time.monotonic(), answer.status
         return answer
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -113,7 +113,6 @@ class Upstream:
         restraint: Restraint,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connections = connections
         self._host = b"Host: " + authority + b"\r\n"
@@ -122,7 +121,6 @@ class Upstream:
         self._circuit = restraint.circuit
         self._uploads = uploads
         self._on_retry = on_retry
-        self._sleep = sleep
 
     async def send(self, exchange: Exchange, outgoing: Outgoing, authorization: bytes) -> Answer:
         """Deliver the request; the answer's first bytes have arrived when this returns.
@@ -154,7 +152,7 @@ class Upstream:
                 answer.close()
                 cause, pause = "status", asked
             self._on_retry(cause)
-            await self._sleep(pause)
+            await asyncio.sleep(pause)
 
     def _may_repeat(self, exchange: Exchange, outgoing: Outgoing) -> bool:
         """Whether attempts, body and budget allow one more; takes it out of the budget."""
