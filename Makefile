@@ -8,7 +8,8 @@ export PYTHON
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
+COMPILED := build/compiled
+.PHONY: help demo test test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,16 @@ image: ## Build the container image with docker, podman or buildah
 
 dist: venv ## Build the wheel and the source package in dist/
 	@$(BIN)/hatchling build
+
+compiled: $(COMPILED)/.made ## Compile the request path for this machine's Python, in build/compiled/ (needs gcc and Python's headers)
+
+$(COMPILED)/.made: deploy/build_hook.py pyproject.toml $(shell find gateway -name '*.py')
+	@$(MAKE) --no-print-directory venv
+	@sh deploy/compile.sh $(BIN)/python $(COMPILED)
+
+test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
+		-o pythonpath="$(COMPILED) ." -m "not interpreted" $(or $(TESTS),tests/proxy tests/wire)
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
 	@.venv-tools/bin/python .ci/supply_chain.py audit

@@ -1,0 +1,114 @@
+"""Compiles the request path into a wheel of this machine's own with mypyc, where that is asked for.
+
+`DHP_GATEWAY_COMPILE=1` asks. The wheel needs a C compiler and Python's header files to be made and
+runs on the Python and the platform that made it; all sources are in it, too. Without the variable
+the wheel is one for any system. What the gateway does is the same either way.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SWITCH = "DHP_GATEWAY_COMPILE"
+# What a request passes through. The rest is not worth the size of its machine code.
+COMPILED = {
+    ".": "exchange",
+    "fhir": "address conformity interaction json_leaps json_links link_map link_query link_rules "
+    "link_scopes link_stream link_text links ndjson_links xml_links",
+    "oauth": "pacing tokens",
+    "proxy": "admission answer answer_header body callers circuit complete "
+    "composing connection examine forward framing handler headers incoming limiting max_forwards "
+    "meeting pool relay replies retrying rewriting strict target traced turn_end upstream",
+    "telemetry": "audit tally timestamp",
+}
+
+
+class CompiledBuild(BuildHookInterface):
+    """Adds the compiled modules to the wheel; hatchling calls it."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compiles, unless it is not asked for or the sources are installed in place."""
+        if version == "editable" or os.environ.get(SWITCH) != "1":
+            return
+        self._place = tempfile.TemporaryDirectory()
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["force_include"] |= {
+            str(file): str(file.relative_to(self._place.name))
+            for file in compile_in(Path(self._place.name), Path(self.root))
+        }
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Removes what was made on the way."""
+        if hasattr(self, "_place"):
+            self._place.cleanup()
+
+
+def compile_in(place: Path, project: Path) -> list[Path]:
+    """Compiles a copy of `project`'s package that it makes in `place`; the libraries."""
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    shutil.copytree(project / "gateway", place / "gateway")
+    shutil.copy(project / "pyproject.toml", place)
+    modules = list(chosen(place / "gateway"))
+    for module in modules:
+        module.write_text(without_slots(module.read_text()))
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        names = [str(module.relative_to(place)) for module in modules]
+        extensions = mypycify(names, opt_level="2", debug_level="0", group_name="gateway")
+        command = build_ext(Distribution({"name": "gateway", "ext_modules": extensions}))
+        command.inplace = True
+        command.ensure_finalized()
+        command.run()
+    finally:
+        os.chdir(before)
+    return [file for file in place.rglob("*.so") if "build" not in file.relative_to(place).parts]
+
+
+def chosen(package: Path) -> Iterator[Path]:
+    """The files of the modules that are compiled."""
+    for folder, names in COMPILED.items():
+        yield from (package / folder / f"{name}.py" for name in names.split())
+
+
+def without_slots(source: str) -> str:
+    """The same module without `__slots__`, line by line where it was.
+
+    A compiled class has no dictionary anyway, and mypyc refuses the declaration.
+    """
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            for first, last in _declarations(node):
+                lines[first] = " " * (node.col_offset + 4) + "pass\n"
+                lines[first + 1 : last] = ["\n"] * (last - first - 1)
+    return "".join(lines).replace(", slots=True", "").replace("(slots=True)", "")
+
+
+def _declarations(node: ast.ClassDef) -> Iterator[tuple[int, int]]:
+    for statement in node.body:
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name("__slots__")])
+                | ast.AnnAssign(target=ast.Name("__slots__"))
+            ):
+                yield statement.lineno - 1, statement.end_lineno or statement.lineno
+
+
+if __name__ == "__main__":
+    sys.exit("hatchling runs it: DHP_GATEWAY_COMPILE=1 make dist")

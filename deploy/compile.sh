@@ -1,0 +1,29 @@
+#!/bin/sh
+# Compiles the gateway's request path for one interpreter and unpacks the result.
+#   deploy/compile.sh PYTHON DIRECTORY
+# PYTHON is one with the development tools (requirements-dev.lock); DIRECTORY becomes a place for PYTHONPATH.
+set -eu
+cd "$(dirname "$0")/.."
+python=$1
+directory=$2
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 3
+}
+
+headers=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+command -v cc >/dev/null 2>&1 && [ -f "$headers/Python.h" ] ||
+    fail "A C compiler and Python's header files are needed. Debian, Ubuntu: sudo apt-get install gcc python3-dev"
+
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+echo "Compiling the request path (about a minute)…" >&2
+DHP_GATEWAY_COMPILE=1 "$python" -m hatchling build --target wheel --directory "$wheels" >"$wheels/log" 2>&1 || {
+    cat "$wheels/log" >&2
+    exit 1
+}
+rm -rf "$directory"
+mkdir -p "$directory"
+"$python" -m zipfile --extract "$wheels"/*.whl "$directory"
+touch "$directory/.made"
