@@ -53,7 +53,8 @@ class Pacer:
 class Line:
     """Whether the platform can be reached, as far as this process's attempts have shown.
 
-    While it is down one attempt at a time shows whether it is back.
+    While it is down one attempt at a time shows whether it is back. `up`: nothing speaks against
+    it; a plain value, as it is asked for every write that may be queued.
     """
 
     def __init__(self, pacer: Pacer, clock: Callable[[], float]) -> None:
@@ -62,11 +63,7 @@ class Line:
         self._failures = 0
         self._next_at = 0.0
         self._turn = 0
-
-    @property
-    def up(self) -> bool:
-        """Nothing speaks against it."""
-        return not self._failures
+        self.up = True
 
     @property
     def turn(self) -> int:
@@ -87,6 +84,7 @@ class Line:
     def answered(self) -> None:
         """The platform has answered somebody."""
         self._failures = 0
+        self.up = True
         self._next_at = 0.0
 
     def undecided(self) -> None:
@@ -103,4 +101,5 @@ class Line:
             return
         self._turn += 1
         self._failures += 1
+        self.up = False
         self._next_at = self._clock() + self._pacer.of_line(self._failures, retry_after)

@@ -102,7 +102,7 @@ class RequestBody:
 
     def let_go(self) -> None:
         """It is not read again."""
-        if self._room is not None:
+        if self._room is not None and self._in_room:
             self._room.give(self._in_room)
             self._in_room = 0
 

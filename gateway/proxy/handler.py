@@ -101,6 +101,7 @@ class Handler:
         self._bring = self._send if queueing is None else partial(queueing.bring, self._send)
         self._unbound = _unchanged if queueing is None else queueing.unbound
         self._keep = _not_kept if queueing is None else queueing.keep
+        self._queues = _never if queueing is None else queueing.concerns
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -208,6 +209,7 @@ class Handler:
             remote=peer.address,
             links=self._rewriting.translation(header, request.scheme),
         )
+        met.queues = self._queues(met.caller, header)
         connection.memory = met if guest is None and met.may_be_remembered else None
         return met
 
@@ -224,7 +226,7 @@ class Handler:
         Raises `GatewayError` caller-forbidden.
         """
         header = met.header
-        self._keep(caller, what, header, body)
+        self._keep(met, what, body)
         what = _note(exchange, await self._composer.read_ahead(header, body, what, met.links))
         caller.permissions.require(what, form_parameters(caller, what, header, body))
         watch_bundle(body, header, what, caller.permissions)
@@ -325,8 +327,12 @@ def _unchanged(caller: Caller, _target: Target) -> Caller:
     return caller
 
 
-def _not_kept(_caller: Caller, _what: Interaction, _header: RequestHeader, _: RequestBody) -> None:
+def _not_kept(_met: Meeting, _what: Interaction, _body: RequestBody) -> None:
     """Nothing is queued."""
+
+
+def _never(_caller: Caller, _header: RequestHeader) -> bool:
+    return False
 
 
 def _introduced(exchange: Exchange, met: Meeting) -> Caller:

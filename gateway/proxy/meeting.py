@@ -25,12 +25,12 @@ class Meeting:
 
     `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
     what he came by; `lines` are the fields as they go to the platform, `accept` the value of
-    Accept.
+    Accept; `queues`, set by `rules`, says that his writes may be kept in the outbox.
     """
 
     __slots__ = (
         *("_is_newest", "_raw", "_rules"),
-        *("accept", "caller", "header", "lines", "links", "remote", "scheme"),
+        *("accept", "caller", "header", "lines", "links", "queues", "remote", "scheme"),
     )
 
     def __init__(
@@ -54,6 +54,7 @@ class Meeting:
         self.links = links
         self.lines = links.lines(header)
         self.accept = header.text(b"accept")
+        self.queues = False
 
     @property
     def may_be_remembered(self) -> bool:

@@ -7,9 +7,11 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from gateway import errors
@@ -28,6 +30,7 @@ from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
 from gateway.proxy.drafting import Asked, drafted, judged
 from gateway.proxy.headers import RequestHeader
+from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
 _log = logging.getLogger(__name__)
@@ -45,6 +48,9 @@ _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
 _RETRY_AFTER: Final = 60.0
+
+
+Send = Callable[[Asked], Awaitable[Answer]]
 
 
 class Delivering(Protocol):
@@ -103,19 +109,32 @@ class Queueing:
         """The caller, who may ask for its own entries whatever else it is allowed."""
         return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
 
-    def keep(
-        self, caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody
-    ) -> None:
+    def concerns(self, caller: Caller, header: RequestHeader) -> bool:
+        """Whether a write of this caller may be queued, when it comes with this header."""
+        if caller.outbox == "off" or caller.user is not None:
+            return False
+        if caller.outbox == "always":
+            return True
+        prefer = header.values.get(b"prefer")
+        return prefer is not None and asks_async(prefer)
+
+    def keep(self, met: Meeting, what: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if _may_queue(caller, what, header):
+        if met.queues and what.code in WRITES:
             body.keep_in(self._room)
 
-    async def bring(self, send: Callable[[Asked], Awaitable[Answer]], asked: Asked) -> Answer:
-        """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`."""
+    def bring(self, send: Send, asked: Asked) -> Awaitable[Answer]:
+        """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
+
+        What cannot be queued has no more of the outbox in its way than this look.
+        """
         if _is_own(asked.target):
-            return await self._pages.answer(asked, self._base(asked), self._reader(asked))
-        if not _may_queue(asked.caller, asked.what, asked.header):
-            return await send(asked)
+            return self._pages.answer(asked, self._base(asked), self._reader(asked))
+        if asked.met.queues and asked.what.code in WRITES:
+            return self._bring_or_keep(send, asked)
+        return send(asked)
+
+    async def _bring_or_keep(self, send: Send, asked: Asked) -> Answer:
         if not self._outbox.surely_empty():
             kept = await self._behind_earlier(asked)
             if kept is not None:
@@ -127,11 +146,13 @@ class Queueing:
             if error.reason in _UNDELIVERED:
                 self._spare(began, error)
             return await self._instead_of(asked, error)
-        if answer.status == _NOT_NOW or answer.status in _UNKNOWN_STATUSES:
+        status = answer.status
+        if status < 300:
+            if asked.what.resource_id is not None:
+                self._written.note(asked, self._clock())
+        elif status == _NOT_NOW or status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(asked, answer)
         self._delivery.platform_answered()
-        if answer.status < 300 and asked.what.resource_id is not None:
-            self._written.note(asked, self._clock())
         return answer
 
     def _spare(self, began: float, error: GatewayError) -> None:
@@ -223,27 +244,27 @@ class Queueing:
 
 
 class _Written:
-    """When resources were last written directly, by caller and path; the newest ones only."""
+    """When resources were written directly, by caller and path; the newest times only.
 
-    _MOST = 4096
+    Noted for every write, looked through for few: so a note is put behind the others and no more.
+    """
+
+    _MOST = 8192
 
     def __init__(self) -> None:
-        self._moments: dict[tuple[str, str], float] = {}
+        self._notes: deque[tuple[float, str, str]] = deque(maxlen=self._MOST)
 
     def note(self, asked: Asked, now: float) -> None:
         """It was written."""
-        key = asked.caller.name, asked.target.path
-        self._moments.pop(key, None)
-        self._moments[key] = now
-        if len(self._moments) > self._MOST:
-            del self._moments[next(iter(self._moments))]
+        self._notes.append((now, asked.caller.name, asked.target.path))
 
     def since(self, asked: Asked) -> bool:
         """Whether a resource was written after this request had begun."""
         if asked.what.resource_id is None:
             return False
-        key = asked.caller.name, asked.target.path
-        return self._moments.get(key, 0.0) > asked.exchange.started
+        name, path, began = asked.caller.name, asked.target.path, asked.exchange.started
+        later = takewhile(lambda note: note[0] > began, reversed(self._notes))
+        return any(note[1] == name and note[2] == path for note in later)
 
 
 def made(
@@ -267,15 +288,6 @@ def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
 def _is_own(target: Target) -> bool:
     path = target.path
     return path.startswith(OWN_PATH) and path[len(OWN_PATH) : len(OWN_PATH) + 1] in ("", "/", "?")
-
-
-def _may_queue(caller: Caller, what: Interaction, header: RequestHeader) -> bool:
-    if what.code not in WRITES or caller.outbox == "off" or caller.user is not None:
-        return False
-    if caller.outbox == "always":
-        return True
-    prefer = header.values.get(b"prefer")
-    return prefer is not None and asks_async(prefer)
 
 
 def _not_taken(why: str) -> GatewayError:
