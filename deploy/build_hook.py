@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +107,3 @@ def _declarations(node: ast.ClassDef) -> Iterator[tuple[int, int]]:
                 | ast.AnnAssign(target=ast.Name("__slots__"))
             ):
                 yield statement.lineno - 1, statement.end_lineno or statement.lineno
-
-
-if __name__ == "__main__":
-    sys.exit("hatchling runs it: DHP_GATEWAY_COMPILE=1 make dist")
