@@ -91,7 +91,7 @@ class Gateway:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._event("start", version=__version__)
+        self._event("start", **auditing.start_facts())
         listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
         _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway import certificates
+from gateway import __version__, certificates, exchange
 from gateway.config import Settings
 from gateway.fhir.audit_event import Parties, audit_event
 from gateway.fhir.audit_profile import national_event
@@ -72,6 +72,14 @@ def open_trail(
         on_records=on_records,
     )
     return Audit(writer, translate=_translation(settings), resources=resources)
+
+
+def start_facts() -> dict[str, object]:
+    """What the event `start` tells about this gateway.
+
+    `compiled`: the request path runs as machine code (deploy/build_hook.py).
+    """
+    return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
 
 
 def _repository(

@@ -23,7 +23,7 @@ from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
 from gateway.admin.status import MergedStatus
 from gateway.app import serve_admin
-from gateway.auditing import Company, open_trail
+from gateway.auditing import Company, open_trail, start_facts
 from gateway.channel import Asking, ChannelClosed
 from gateway.config import Settings, SettingsError
 from gateway.reloading import SettingsSource
@@ -126,7 +126,7 @@ class Supervisor:
             await self._end_workers(0)
             await self._stack.aclose()
             raise
-        self._audit.event("start", version=__version__, workers=self._settings.workers)
+        self._audit.event("start", **start_facts(), workers=self._settings.workers)
         listen, platform = self._settings.listen, self._settings.platform.fhir_base_url
         address = self._listening.address
         _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)

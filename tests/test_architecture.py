@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     | _KNOWLEDGE
     | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping"},
     "reloading": {"config", "wiring", "certificates"},
-    "auditing": {"config", "fhir", "oauth", "telemetry", "wiring", "certificates"},
+    "auditing": {"exchange", "config", "fhir", "oauth", "telemetry", "wiring", "certificates"},
     "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing", "keeping"} | _PROCESS,
     "channel": set(),
     "process": {"config", "telemetry", "wiring", "system"},

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fhir.resources.auditevent import AuditEvent
 
+from gateway import __version__, exchange
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND
@@ -49,6 +50,16 @@ async def ended(service: Service) -> None:
 def exchanges(path: Path) -> list[dict[str, Any]]:
     """The records of requests."""
     return [record for record in records(path) if record["event"] == "exchange"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_start_tells_what_runs(start_service: StartService, workers: int) -> None:
+    """Its version, and whether the request path is compiled: here as it is in the tests."""
+    service = start_service(workers=workers)
+    await service.until_ready()
+    [start] = service.audit("start")
+    assert start["version"] == __version__
+    assert start["compiled"] == Path(str(exchange.__file__)).match("*.so")
 
 
 async def test_one_chain_over_rotations_and_restarts(
