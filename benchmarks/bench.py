@@ -26,7 +26,12 @@ from pathlib import Path
 
 from benchmarks.chart import chart
 from benchmarks.contenders import GATEWAY, Contender, every_contender
-from benchmarks.prerequisites import REPOSITORY, provide_debian_programs, provide_envoy
+from benchmarks.prerequisites import (
+    REPOSITORY,
+    provide_compiled,
+    provide_debian_programs,
+    provide_envoy,
+)
 from benchmarks.processes import free_port
 from benchmarks.report import Result, machine_readable, table
 from benchmarks.rounds import Bench, Entry, TooBusyError
@@ -35,6 +40,8 @@ from benchmarks.watching import Figures
 from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 
 DIRECT = "direct"
+# Those contenders that are measured as the container image has them.
+COMPILED = frozenset((GATEWAY, "gateway-unaudited", "gateway-file", "gateway-outbox"))
 
 
 @dataclasses.dataclass(slots=True)
@@ -56,6 +63,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--contenders", type=_list, default=None, metavar="A,B")
     parser.add_argument("--beside", type=Path, metavar="DIR", help="another checkout's gateway too")
+    parser.add_argument("--plain", action="store_true", help="do not compile the gateway")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of a measurement")
     parser.add_argument("--starts", type=int, default=5, help="for the time to the first request")
@@ -227,9 +235,11 @@ def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("The benchmark needs two cores: one for the proxy, one for the load.")
     provide_debian_programs("nginx", "haproxy", "wrk")
-    if any("envoy" in taking_part(workload, options) for workload in chosen(options)):
+    asked = {name for workload in chosen(options) for name in taking_part(workload, options)}
+    if "envoy" in asked:
         provide_envoy()
-    contenders = every_contender(options.beside)
+    compiles = asked & COMPILED and not options.plain
+    contenders = every_contender(options.beside, provide_compiled() if compiles else None)
     started = time.monotonic()
     with one_at_a_time():
         report = measure(options, contenders)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +38,10 @@ class Contender:
 
 
 def gateway(
-    *, program: Command = (), variant: str = GATEWAY, extra: dict[str, object] | None = None
+    place: Path | None = None, *, variant: str = GATEWAY, extra: dict[str, object] | None = None
 ) -> Prepare:
-    """How the gateway is started: with its defaults but for `extra`."""
-    program = program or (Path(sys.executable).with_name("dhp-gateway"),)
+    """How the gateway in that folder, or the installed one, starts: with defaults but `extra`."""
+    program = _program(place)
 
     def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
         platform: dict[str, object] = {"fhir_base_url": f"{upstream.origin}/fhir"}
@@ -61,10 +63,26 @@ def gateway(
     return prepare
 
 
-def _gateway_with_file(around: Surroundings, port: int, upstream: Upstream) -> Command:
-    audit = {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}
-    prepare = gateway(variant="gateway-file", extra={"audit": audit})
-    return prepare(around, port, upstream)
+def _gateway_with_file(place: Path | None) -> Prepare:
+    def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
+        audit = {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}
+        started = gateway(place, variant="gateway-file", extra={"audit": audit})
+        return started(around, port, upstream)
+
+    return prepare
+
+
+def _gateway_with_outbox(place: Path | None) -> Prepare:
+    def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
+        outbox = {
+            "enabled": True,
+            "url": f"sqlite:///{around.directory}/outbox-{port}.db",
+            "encryption_key": base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="),
+        }
+        started = gateway(place, variant="gateway-outbox", extra={"outbox": outbox})
+        return started(around, port, upstream)
+
+    return prepare
 
 
 def _usual_proxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
@@ -113,17 +131,37 @@ def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     return haproxy_command(configuration)
 
 
-def every_contender(beside: Path | None = None) -> dict[str, Contender]:
-    """All contenders by name; `beside` is another checkout whose gateway takes part too."""
-    unaudited = gateway(variant="gateway-unaudited", extra={"audit": {"sink": "off"}})
+def _program(place: Path | None) -> Command:
+    """The command of the gateway in a folder of its own, or of the installed one."""
+    if place is None:
+        return (Path(sys.executable).with_name("dhp-gateway"),)
+    return ("env", f"PYTHONPATH={place.resolve()}", sys.executable, "-P", "-m", "gateway")
+
+
+def every_contender(
+    beside: Path | None = None, compiled: Path | None = None
+) -> dict[str, Contender]:
+    """All contenders by name.
+
+    `compiled` is where the gateway's compiled form is, `beside` another checkout whose gateway
+    takes part too.
+    """
+    unaudited = gateway(compiled, variant="gateway-unaudited", extra={"audit": {"sink": "off"}})
+    form = "not compiled" if compiled is None else "compiled as in the container image"
     known = [
-        Contender(GATEWAY, "this gateway, audit and metrics on", gateway()),
+        Contender(GATEWAY, f"this gateway, audit and metrics on, {form}", gateway(compiled)),
+        Contender("gateway-plain", "the same, not compiled", gateway(variant="gateway-plain")),
         Contender("gateway-unaudited", "this gateway without audit", unaudited, records=False),
         Contender(
             "gateway-file",
             "this gateway, audit in hash-chained files, synced to the disk",
-            _gateway_with_file,
+            _gateway_with_file(compiled),
             records=False,
+        ),
+        Contender(
+            "gateway-outbox",
+            "this gateway with an empty outbox in SQLite",
+            _gateway_with_outbox(compiled),
         ),
         Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
         Contender("nginx", "nginx, fixed token, JSON access log", _nginx, fetches=False),
@@ -131,7 +169,6 @@ def every_contender(beside: Path | None = None) -> dict[str, Contender]:
         Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
     ]
     if beside is not None:
-        program = ("env", f"PYTHONPATH={beside.resolve()}", sys.executable, "-P", "-m", "gateway")
-        other = gateway(program=program, variant="beside")
+        other = gateway(beside, variant="beside")
         known.append(Contender("beside", f"the gateway of {beside}", other))
     return {contender.name: contender for contender in known}

@@ -13,6 +13,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv-bench"
 LOCK = Path(__file__).with_name("requirements.lock")
 WITHOUT_ENVOY = "Without Envoy: make bench ARGS='--contenders gateway,nginx,haproxy,usual'"
+COMPILED = REPOSITORY / "build" / "compiled"
+# Debian's packages whose names are not their program's.
+PACKAGES = {"cc": "gcc", "python3-config": "python3-dev"}
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
@@ -22,11 +25,11 @@ def program(name: str) -> str | None:
 
 
 def provide_debian_programs(*names: str) -> None:
-    """Installs those Debian packages whose program of the same name is missing.
+    """Installs the Debian packages of those programs that are missing.
 
     Raises SystemExit with the command to run when that is not possible here.
     """
-    missing = [name for name in names if program(name) is None]
+    missing = [PACKAGES.get(name, name) for name in names if program(name) is None]
     if not missing:
         return
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
@@ -37,8 +40,24 @@ def provide_debian_programs(*names: str) -> None:
     print(f"Installing {', '.join(missing)} with apt-get…", file=sys.stderr)
     subprocess.run([*as_root, "apt-get", "update", "-q"], stdout=subprocess.DEVNULL, check=False)
     done = subprocess.run([*as_root, *command], stdout=subprocess.DEVNULL, check=False)
-    if done.returncode != 0 or any(program(name) is None for name in missing):
+    if done.returncode != 0 or any(program(name) is None for name in names):
         raise SystemExit(by_hand)
+
+
+def provide_compiled() -> Path | None:
+    """Where the gateway is as the container image has it, compiled; made when its sources changed.
+
+    None where it cannot be: then the reason was printed.
+    """
+    try:
+        provide_debian_programs("cc", "python3-config")
+    except SystemExit as impossible:
+        print(impossible, file=sys.stderr)
+    make: list[str | Path] = ["make", "--silent", "--directory", REPOSITORY, "compiled"]
+    if subprocess.run(make, check=False).returncode != 0:
+        print("The gateway is measured as plain Python, as it cannot be compiled here.")
+        return None
+    return COMPILED
 
 
 def provide_envoy() -> Path:

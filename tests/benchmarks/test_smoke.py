@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("the benchmark needs two cores")
     written = tmp_path_factory.mktemp("bench") / "bench.json"
-    options = ["--workloads", ",".join(GROSS_LOSS), "--contenders", "gateway,usual"]
+    options = ["--workloads", ",".join(GROSS_LOSS), "--contenders", "gateway,usual", "--plain"]
     options += ["--rounds", "2", "--seconds", "1", "--max-others", "99", "--json", str(written)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench", *options],
