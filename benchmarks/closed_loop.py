@@ -16,12 +16,13 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """What wrk sends: a path, a header field, and for a POST the file of its body."""
+    """What wrk sends: a path, header fields, and for a write the file of its body."""
 
     path: str
     connections: int
     fields: Sequence[str] = ()
     body: Path | None = None
+    method: str = "POST"
 
     def run(self, port: int, seconds: float) -> Figures:
         """Requests a second and latencies in microseconds.
@@ -33,9 +34,9 @@ class ClosedLoop:
         options = ["-t1", f"-c{self.connections}", duration, "-s", str(SCRIPT)]
         for line in self.fields:
             options += ["-H", line]
-        posted = ["--", "POST", str(self.body)] if self.body else []
+        written = ["--", self.method, str(self.body)] if self.body else []
         done = subprocess.run(
-            [program("wrk") or "wrk", *options, url, *posted],
+            [program("wrk") or "wrk", *options, url, *written],
             capture_output=True,
             text=True,
             check=True,

@@ -12,7 +12,7 @@ from benchmarks.open_loop import OpenLoop
 from benchmarks.pages import observation, transaction
 from benchmarks.rounds import Bench, Entry, Samples
 from benchmarks.simulated_tokens import token_requests
-from benchmarks.surroundings import BINARY, BUNDLE, LARGE, PAGE, READ, Surroundings
+from benchmarks.surroundings import BINARY, BUNDLE, HERE, LARGE, PAGE, READ, Surroundings
 from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
@@ -78,6 +78,11 @@ def _create(around: Surroundings, port: int) -> Load:
     return ClosedLoop("/fhir/Observation", 32, body=body)
 
 
+def _asynchronous_update(around: Surroundings, port: int) -> Load:
+    fields = ("Prefer: respond-async",)
+    return ClosedLoop(READ, 32, fields, body=HERE / "patient.json", method="PUT")
+
+
 def _download_bundle(around: Surroundings, port: int) -> Load:
     around.write_bundle()
     return Bulk(BUNDLE, LARGE)
@@ -114,6 +119,13 @@ WORKLOADS = (
     ),
     Workload("small-256", "read of 1.7 kB, 256 connections", _read(256), contenders=FAST),
     Workload("create", "create of 3 kB, 32 connections", _create, upstream="creates"),
+    Workload(
+        "outbox",
+        "update of 1.7 kB that the outbox would keep if the line were down, 32 connections",
+        _asynchronous_update,
+        upstream="creates",
+        contenders=("gateway", "gateway-outbox"),
+    ),
     Workload(
         "page",
         "search page of 60 kB, 32 connections; the gateway rewrites its links",
