@@ -9,162 +9,294 @@ looks otherwise the leap ends before that entry.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_rules import LISTED_KEYS, holds_attachment, is_plain_reference
+from gateway.fhir.link_stream import MAX_TOKEN
+from gateway.fhir.link_text import END
 
 _ENTRY: Final = b'{"fullUrl":"'
 # The end of an entry's last object and of the entry. Entries of another form may stand between two
 # of these: their `resourceType` gives them away.
 _BETWEEN: Final = b"}},"
 _REFERENCE: Final = b'{"reference":"'
-_ANOTHER_REFERENCE: Final = b'"},{"reference":"'
 _ID: Final = rb"(?!\.{1,2}[\"/])[A-Za-z0-9\-.]{1,64}"
 _TYPE: Final = rb"[A-Z][A-Za-z]+"
 # These hold other resources, or are not rewritten at all.
 _UNUSUAL: Final = rb"(?!(?:Bundle|OperationOutcome|Parameters|Provenance)\")"
 _TYPED: Final = rb"/" + _TYPE + rb"/" + _ID
-_RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"' + _UNUSUAL + _TYPE + rb'"'
-_RESOURCE_NAME: Final = re.compile(_TYPED + rb"(?:/_history/" + _ID + rb')?"')
-_PARENT: Final = re.compile(rb'"([A-Za-z]+)":\[?\Z')
-_KEY: Final = re.compile(rb'"([A-Za-z]+)":"\Z')
-_ATTACHMENT: Final = re.compile(
-    rb'"([A-Za-z]+)":\[?\{(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"\Z'
-)
-_LONGEST_MEMBER: Final = 16
-_LONGEST_PARENT: Final = 64
+_RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"'
+_NAME: Final = _TYPED + rb"(?:/_history/" + _ID + rb')?"'
+# In a sentence. Not as in `_ID`: there a dot segment may end otherwise, too.
+_MENTIONED: Final = rb"/" + _TYPE + rb"/[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s])"
+# What the pattern found: the `fullUrl` of an entry that follows another, a whole string that names
+# a resource, a URL in a sentence that names one.
+_IS_ENTRY: Final = 1
+_IS_NAME: Final = 2
+_IS_MENTION: Final = 3
+# Between two References of one list.
+_SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
+_MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
+_LONGEST_NAME: Final = 64
 _LONGEST_ATTACHMENT: Final = 512
 # What makes an element another resource's, or part of a signature.
-_UNUSUAL_MEMBERS: Final = (b'"resourceType"', b'"contained"', b'"issues"', b'ignature"')
+_TYPE_MEMBER: Final = b'"resourceType"'
+_SIGNATURE_MEMBER: Final = b'ignature"'
+_LONGEST_MEMBER: Final = max(len(_TYPE_MEMBER), len(_SIGNATURE_MEMBER))
+# Parts of them: five bytes are searched several times faster than six.
+_PART_OF_TYPE: Final = b"urceT"
+_PART_OF_SIGNATURE: Final = b"gnatu"
+_QUOTE: Final = 0x22
+_LIST: Final = 0x5B
+# Elements that may be resources of their own, in which `reference` is no Reference's.
+_RESOURCES: Final = frozenset((b"contained", b"issues", b"outcome", b"resource"))
+_OPENINGS: Final = tuple(b'"%s":' % name for name in sorted(_RESOURCES))
+
+
+# The members of a page before its entries, in any order.
+_STRING: Final = rb'"[^"]*+"'
+_FLAT: Final = rb'\{(?:[^{}"]|' + _STRING + rb")*+\}"
+_OBJECT: Final = rb'\{(?:[^{}"]|' + _STRING + rb"|" + _FLAT + rb")*+\}"
+_LINK: Final = rb'\{"relation":"[^"]*+","url":"[^"]*+"\}'
+_LINKS: Final = rb',"link":\[(?:' + _LINK + rb"(?:," + _LINK + rb")*+)?+\]"
+_BEGINNING: Final = b'{"resourceType":"Bundle"'
+_HEAD_MEMBER: Final = re.compile(
+    (rb',"(?:id|implicitRules|language|timestamp)":' + _STRING + rb"()")
+    + (rb'|,"total":[0-9]++()|,"meta":' + _OBJECT + rb"()")
+    + (rb"|" + _LINKS + rb'()|,"type":"(?:searchset|history)"()|,"entry":\[()')
+)
+_IS_LINKS: Final = 4
+_IS_TYPE: Final = 5
+_IS_END: Final = 6
 
 
 @lru_cache(maxsize=64)
-def _resource_of_entry(source: bytes) -> Callable[[bytes, int], re.Match[bytes] | None]:
-    """Matches a `fullUrl` that begins with `source`, up to the type of the entry's resource."""
-    return re.compile(re.escape(source) + _RESOURCE).match
+def _page_link(source: bytes) -> re.Pattern[bytes]:
+    """The URL of a link of a page, which begins with `source`."""
+    path = rb"(?:/[A-Za-z_$][A-Za-z0-9\-_]*+)*+"
+    return re.compile(rb'(?<=,"url":")' + re.escape(source) + path + rb'(?:\?[^"\\]*+)?+"')
+
+
+def head_of_page(text: bytes, places: Sequence[int], swap: Swap) -> tuple[int, list[int]] | None:
+    """Where the first entry of a page would begin, and which of `places` are links to be replaced.
+
+    None where it does not begin as nearly all do that are answers to a search or a history. No
+    letter in the text is escaped; `places` are as for a leap.
+    """
+    if not text.startswith(_BEGINNING):
+        return None
+    find = _page_link(swap.plain_source).match
+    urls: list[int] = []
+    position, kind, types, number = len(_BEGINNING), 0, 0, 0
+    while kind != _IS_END:
+        member = _HEAD_MEMBER.match(text, position)
+        if member is None or member.lastindex is None:
+            return None
+        position, kind = member.end(), member.lastindex
+        types += kind == _IS_TYPE
+        while places[number] < position:
+            link = find(text, places[number]) if kind == _IS_LINKS else None
+            if link is None:
+                return None
+            urls.append(places[number])
+            while places[number] < link.end():
+                number += 1
+    return (position, urls) if types == 1 else None
+
+
+@lru_cache(maxsize=64)
+def _forms(source: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
+    """Of a URL that begins with `source`: all usual forms, and an entry's, the first or another."""
+    url = re.escape(source)
+    behind = rb"(?<=" + re.escape(_BETWEEN + _ENTRY) + rb")" + url
+    usual = (
+        (behind + _RESOURCE + _UNUSUAL + _TYPE + rb'"()|')
+        + (rb'(?<=")' + url + _NAME + rb"()|")
+        + (rb"(?<= )" + url + _MENTIONED + rb"()")
+    )
+    first = url + _RESOURCE + _UNUSUAL + _TYPE + rb'"'
+    return re.compile(usual), re.compile(first), re.compile(behind + _RESOURCE)
+
+
+@lru_cache(maxsize=1024)
+def _holds_reference(name: bytes) -> bool:
+    """Whether `reference` in an element of that name is a Reference's."""
+    usual = name.isalpha() and name not in _RESOURCES
+    return usual and is_plain_reference(name.decode("ascii"))
+
+
+@lru_cache(maxsize=1024)
+def _is_attachment(name: bytes) -> bool:
+    """Whether an element of that name, which has a `url`, is an Attachment."""
+    return name.isalpha() and holds_attachment(name.decode("ascii"))
+
+
+@lru_cache(maxsize=1024)
+def _is_never_listed(name: bytes) -> bool:
+    """Whether no member of that name is rewritten anywhere."""
+    return name.isalpha() and name.decode("ascii") not in LISTED_KEYS
 
 
 class Leap:
     """Over entries of a Bundle, from the one at `start` on, as far as they look as expected.
 
     It ends at `end`, before an entry that is yet to be looked at; without progress that is `start`.
-    `urls` are the positions of those to be replaced: each begins with `swap.plain_source`.
-    `left` are the strings with a URL that stays: where they begin and end.
+    Up to `upto`, which may lie in that entry, it is known what becomes of every URL: `urls` are the
+    positions of those to be replaced, each of which begins with `swap.plain_source`. `stays` are
+    the positions of those in a string that stays, one for each string; of the strings in `left`,
+    given by where they begin and end, it is yet to be found out whether they hold one.
 
     `places` are the positions from `start` on where URLs under the bases may begin, the last one
-    beyond the text. In `text` quotes in strings are masked, and no letter is escaped.
+    is END. In `text` quotes in strings are masked, and no letter is escaped. With `whole` what is
+    unusual is looked for in all of the text first.
     """
 
     __slots__ = (
-        *("_checked", "_done", "_last", "_seen", "_swap", "_text"),
-        *("end", "left", "start", "urls"),
+        *("_careful", "_checked", "_done", "_last", "_reached", "_seen", "_source", "_text"),
+        *("end", "left", "start", "stays", "upto", "urls"),
     )
 
-    def __init__(self, text: bytes, places: Sequence[int], start: int, swap: Swap) -> None:
+    def __init__(
+        self, text: bytes, places: Sequence[int], start: int, swap: Swap, *, whole: bool = False
+    ) -> None:
         self._text = text
-        self._swap = swap
-        # In the entry at hand: behind its resource's type or its last Reference (0: there is no
-        # entry yet), and up to where nothing unusual stands.
-        self._seen = self._checked = 0
-        self._last = 0  # the end of the last URL of a Reference there
-        self._done = 0  # the end of the last string that stays
-        self.start = self.end = start
+        self._source = swap.plain_source
+        self._careful = not whole or text.find(_PART_OF_SIGNATURE, start) >= 0
+        self.start = start
+        entries = self._run(places)
+        if not self._careful and text.count(_PART_OF_TYPE, start, self.upto) != entries:
+            self._careful = True
+            self._run(places)
+
+    def _run(self, places: Sequence[int]) -> int:
+        """Judge one after the other; gives the number of resources whose type stands before."""
+        text, start = self._text, self.start
+        self.end = self.upto = start
         self.urls: list[int] = []
+        self.stays: list[int] = []
         self.left: list[tuple[int, int]] = []
-        urls, left = self._run(places)
-        del self.urls[urls:], self.left[left:]
-
-    def _run(self, places: Sequence[int]) -> tuple[int, int]:
-        """Judge one after the other; gives how much of it lies before the end."""
-        text, start, urls = self._text, self.start, self.urls
-        find_resource = _resource_of_entry(self._swap.plain_source)
-        sure = (0, 0)
-        for at in places:
-            if text.endswith(_ENTRY, start, at):
-                begin = at - len(_ENTRY)
-                if not self._follows(begin):
-                    break
-                self.end, sure = begin, (len(urls), len(self.left))
-                match = find_resource(text, at)
-                if match is None:
-                    break
-                self._seen = self._checked = match.end()
-                urls.append(at)
-            elif at >= self._done and not self._judge(at):
+        usual, first, between = _forms(self._source)
+        match = first.match(text, places[0])
+        if match is None or places[0] != start + len(_ENTRY) or not text.startswith(_ENTRY, start):
+            return 0
+        self.urls.append(places[0])
+        self._enter(match.end())
+        entries, find, careful = 1, usual.match, self._careful
+        for at in places[1:]:
+            if at < self._done:
+                continue
+            if at == END:
+                self._stop(self._sure())
+                return entries
+            if careful and self._meets_unusual(at):
                 break
-        return sure
+            found = find(text, at)
+            if found is not None and found.lastindex == _IS_ENTRY:
+                self.end = at - len(_ENTRY)
+                self.urls.append(at)
+                self._enter(found.end())
+                entries += 1
+            elif not self._judge(at, found):
+                if between.match(text, at) is not None:
+                    self.end = at - len(_ENTRY)
+                    entries += 1
+                break
+        self._stop(self.end)
+        return entries - 1
 
-    def _follows(self, begin: int) -> bool:
-        """Whether the entry at `begin` is the first one, or the next after that at hand."""
-        if not self._seen:
-            return begin == self.start
-        if not self._text.endswith(_BETWEEN, self._seen, begin) or self._meets_unusual(begin):
-            return False
-        self._last = 0
-        return True
+    def _enter(self, seen: int) -> None:
+        """An entry begins, the type of whose resource was seen."""
+        # Behind that type; up to where nothing unusual stands; up to where URLs were judged.
+        self._seen = self._checked = self._reached = seen
+        self._last = 0  # the end of the last Reference's URL
+        self._done = 0  # the end of the last string that stays
 
-    def _judge(self, at: int) -> bool:
+    def _sure(self) -> int:
+        """Up to where URLs were judged for sure in the entry at hand, which may not be whole."""
+        text, seen, reached = self._text, self._seen, self._reached
+        # What follows in a resource of its own may be a signature.
+        waits = any(text.find(opening, seen, reached) >= 0 for opening in _OPENINGS)
+        return seen if waits else reached
+
+    def _stop(self, upto: int) -> None:
+        """Forget what was judged behind."""
+        self.upto = upto
+        del self.urls[bisect_left(self.urls, upto) :]
+        del self.stays[bisect_left(self.stays, upto) :]
+        del self.left[bisect_left(self.left, (upto, upto)) :]
+
+    def _judge(self, at: int, found: re.Match[bytes] | None) -> bool:
         """Whether it is clear what becomes of the URL at `at`, inside an entry."""
         text = self._text
-        if not self._seen or self._meets_unusual(at):
+        kind = 0 if found is None else found.lastindex
+        if text[at - 1] != _QUOTE:
+            begin = text.rfind(b'"', self._seen, at) + 1
+            return begin > 0 and self._leave(begin, at, known=kind == _IS_MENTION)
+        if text[at - 2] == _LIST:
+            return self._leave(at, at, known=kind == _IS_NAME)
+        name = self._name_before(at - 1)
+        if _is_never_listed(name):
+            return self._leave(at, at, known=kind == _IS_NAME)
+        if found is None or kind != _IS_NAME:
             return False
-        if text.endswith(_REFERENCE, self._seen, at):
-            return self._refers(at)
-        if not text.endswith(b'"', self._seen, at):
-            return self._leave(text.rfind(b'"', self._seen, at) + 1, at)
-        key = _KEY.search(text[max(self._seen, at - _LONGEST_PARENT) : at])
-        if key is None:
-            return False
-        name = key[1].decode("ascii")
-        if name not in LISTED_KEYS:
-            return self._leave(at, at)
-        return name == "url" and self._is_of_attachment(at)
+        self._reached = found.end() - 1
+        self.urls.append(at)
+        if name == b"reference":
+            return self._is_reference(at - len(_REFERENCE))
+        return name == b"url" and self._is_of_attachment(at)
+
+    def _name_before(self, at: int) -> bytes:
+        """The name of the member whose value, or the first one of a list, begins at `at`."""
+        text = self._text
+        end = at - 2 if text[at - 1] != _LIST else at - 3
+        if not text.startswith(b'":', end):
+            return b""
+        begin = text.rfind(b'"', max(self._seen, end - _LONGEST_NAME), end) + 1
+        return text[begin:end] if begin > 0 else b""
 
     def _meets_unusual(self, upto: int) -> bool:
         """Whether something unusual stands in the entry at hand, up to there."""
         text, start = self._text, self._checked
-        for member in _UNUSUAL_MEMBERS:
-            if text.find(member, start, upto) >= 0:
-                return True
-        # None of them is longer; one may have begun before `upto`.
+        # One may have begun before `upto`.
         self._checked = max(start, upto - _LONGEST_MEMBER)
-        return False
+        if text.find(_TYPE_MEMBER, start, upto) >= 0:
+            return True
+        return text.find(_SIGNATURE_MEMBER, start, upto) >= 0
 
-    def _refers(self, at: int) -> bool:
-        """Whether the URL, behind `"reference":"`, is that of a Reference for sure."""
-        text, source = self._text, self._swap.plain_source
-        match = _RESOURCE_NAME.match(text, at + len(source))
-        if match is None or not text.startswith(source, at):
+    def _is_reference(self, begin: int) -> bool:
+        """Whether the object at `begin`, whose first member's URL was read, is a Reference."""
+        text = self._text
+        if begin < self._seen or not text.startswith(_REFERENCE, begin):
             return False
-        begin = at - len(_REFERENCE)
-        if self._last and text.startswith(_ANOTHER_REFERENCE, self._last):
-            plain = self._last + len(_ANOTHER_REFERENCE) == at
-        else:
-            parent = _PARENT.search(text[max(self._seen, begin - _LONGEST_PARENT) : begin])
-            plain = parent is not None and is_plain_reference(parent[1].decode("ascii"))
-        self._last, self._seen = match.end() - 1, begin
-        self.urls.append(at)
-        return plain
+        sibling = _SIBLING.match(text, self._last) if self._last else None
+        self._last = self._reached
+        if sibling is not None and sibling.end() == begin:
+            return True
+        return _holds_reference(self._name_before(begin))
 
     def _is_of_attachment(self, at: int) -> bool:
         """Whether the URL, behind `"url":"`, is that of an Attachment for sure."""
-        text, source = self._text, self._swap.plain_source
-        found = _ATTACHMENT.search(text[max(self._seen, at - _LONGEST_ATTACHMENT) : at])
-        match = _RESOURCE_NAME.match(text, at + len(source))
-        self.urls.append(at)
-        return (
-            found is not None
-            and match is not None
-            and text.startswith(source, at)
-            and holds_attachment(found[1].decode("ascii"))
-        )
+        text = self._text
+        begin = text.rfind(b"{", max(self._seen, at - _LONGEST_ATTACHMENT), at)
+        if begin < 0:
+            return False
+        members = _MEMBERS.match(text, begin + 1, at)
+        if members is None or members.end() != at:
+            return False
+        return _is_attachment(self._name_before(begin))
 
-    def _leave(self, begin: int, at: int) -> bool:
-        """A string that begins at `begin` stays, whatever else it holds."""
+    def _leave(self, begin: int, at: int, *, known: bool) -> bool:
+        """A string that begins at `begin` stays; it is `known` that the URL is under a base."""
         end = self._text.find(b'"', at)
-        self._done = end
-        self.left.append((begin, end))
-        return begin > 0 and end >= 0
+        if end < 0 or end - begin > MAX_TOKEN:
+            return False
+        self._done = self._reached = end
+        if known:
+            self.stays.append(at)
+        else:
+            self.left.append((begin, end))
+        return True

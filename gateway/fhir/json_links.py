@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.json_leaps import Leap
+from gateway.fhir.json_leaps import Leap, head_of_page
 from gateway.fhir.json_text import (
     ARRAYS,
     BEFORE_VALUE,
@@ -99,6 +99,10 @@ class JsonRewriter(StreamRewriter):
         return masked(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        if not pos and not self._offset and len(self._frames) == 1:
+            begun = self._begin(text)
+            if begun:
+                return begun
         frame = self._frames[-1]
         if self._in_string:
             return self._leave_string(text, pos, size)
@@ -106,7 +110,7 @@ class JsonRewriter(StreamRewriter):
             pos = match_end(frame.skip, text, pos, needle)
             if frame.holds_entries and needle < size:
                 leapt = self._leap(frame, text, pos)
-                if leapt > pos:
+                if leapt is not None:
                     return leapt
             if frame.is_object:
                 member = MEMBER.match(text, pos, size)
@@ -116,36 +120,64 @@ class JsonRewriter(StreamRewriter):
             pos = match_end(STRINGS, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
 
-    def _leap(self, frame: _Frame, text: bytes, pos: int) -> int:
-        """Take the entries from `pos` on that look like nearly all; gives where that ends."""
+    def _begin(self, text: bytes) -> int:
+        """Take all before the entries of a page that looks as nearly all do; 0: it does not."""
+        if self._swap.is_request or self._frames[0].inner:
+            return 0
+        # Escaped letters could spell anything.
+        self._is_plain = not contains(text, b"\\u00")
+        if not self._is_plain:
+            return 0
+        head = head_of_page(text, self._places[self._next :], self._swap)
+        if head is None:
+            return 0
+        end, urls = head
+        self._open(is_object=True)
+        bundle = self._frames[-1]
+        self._learn(bundle, "resourceType", "Bundle", 0)
+        self._learn(bundle, "type", "searchset", 0)  # or a history's, which makes no difference
+        bundle.key = "entry"
+        self._open(is_object=False)
+        if end > self._mark:
+            self._translate(urls, end)
+        return end
+
+    def _leap(self, frame: _Frame, text: bytes, pos: int) -> int | None:
+        """Take the entries from `pos` on that look like nearly all; gives where that ends.
+
+        URLs behind that end, but before the mark, are judged as well; None: none was.
+        """
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
-            return pos
+            return None
         # In requests entries hold queries, too.
         if self._swap.is_request or not scope.verdict or self._output.is_waiting:
-            return pos
-        if self._leapt_in is not text:
+            return None
+        is_first = self._leapt_in is not text
+        if is_first:
             # Escaped letters could spell anything.
             self._leapt_in, self._is_plain = text, not contains(text, b"\\u00")
         if not self._is_plain:
-            return pos
+            return None
         start = match_end(GAP, text, pos, self._places[self._next])
-        leap = Leap(text, self._places[self._next :], start, self._swap)
-        if leap.end == start:
-            return pos
+        leap = Leap(text, self._places[self._next :], start, self._swap, whole=is_first)
+        if leap.upto == start:
+            return None
         self._copy(start)
-        buffer, source, target = self._buffer, self._swap.plain_source, self._swap.plain_target
-        pieces: list[bytes] = []
-        for at in leap.urls:
-            pieces += (buffer[self._mark : at], target)
-            self._mark = at + len(source)
-        self._output.text(b"".join(pieces))
-        self._copy(leap.end)
-        self._output.rewritten += len(leap.urls)
-        self._output.unrewritten += sum(
-            self._swap.mentioned_in(unescape(buffer[begin:end])) for begin, end in leap.left
-        )
+        self._translate(leap.urls, leap.upto)
+        self._output.unrewritten += len(leap.stays)
+        for begin, end in leap.left:
+            self._output.unrewritten += self._swap.mentioned_in(unescape(self._buffer[begin:end]))
         return leap.end
+
+    def _translate(self, urls: list[int], upto: int) -> None:
+        """Hand over the buffer up to a position with plain URLs replaced."""
+        buffer, length = self._buffer, len(self._swap.plain_source)
+        begins = [self._mark, *[at + length for at in urls]]
+        pieces = [buffer[begin:end] for begin, end in zip(begins, [*urls, upto], strict=True)]
+        self._output.text(self._swap.plain_target.join(pieces))
+        self._output.rewritten += len(urls)
+        self._mark = upto
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
         """Whatever stands at `pos` that is no whole member."""

@@ -138,13 +138,16 @@ class StreamRewriter(ABC):
         places = self._places = self._needles.positions(self._buffer)
         pos = self._next = 0
         while 0 <= pos < size:
-            while places[self._next] < pos:
+            # The mark is behind where URLs were judged before the structure around them was.
+            known = max(pos, self._mark)
+            while places[self._next] < known:
                 self._next += 1
             if places[self._next] == END and not (thorough or self._output.is_waiting):
                 break
             pos = self._advance(text, pos, min(places[self._next], size), size)
         done = pos if pos >= 0 else ~pos
-        self._alert = any(at >= done for at in places[self._next : -1])
+        known = max(done, self._mark)
+        self._alert = any(at >= known for at in places[self._next : -1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)
