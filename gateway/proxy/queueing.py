@@ -7,11 +7,9 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from gateway import errors
@@ -244,27 +242,32 @@ class Queueing:
 
 
 class _Written:
-    """When resources were written directly, by caller and path; the newest times only.
+    """When resources were last written directly, by caller and path; the newest ones only.
 
-    Noted for every write, looked through for few: so a note is put behind the others and no more.
+    Noted for every write, asked for few: the older half is forgotten at once rather than one each
+    time, and what is written again and again takes no more memory.
     """
 
-    _MOST = 8192
+    _MOST = 4096
 
     def __init__(self) -> None:
-        self._notes: deque[tuple[float, str, str]] = deque(maxlen=self._MOST)
+        self._newer: dict[tuple[str, str], float] = {}
+        self._older: dict[tuple[str, str], float] = {}
 
     def note(self, asked: Asked, now: float) -> None:
         """It was written."""
-        self._notes.append((now, asked.caller.name, asked.target.path))
+        newer = self._newer
+        newer[asked.caller.name, asked.target.path] = now
+        if len(newer) > self._MOST:
+            self._newer, self._older = {}, newer
 
     def since(self, asked: Asked) -> bool:
         """Whether a resource was written after this request had begun."""
         if asked.what.resource_id is None:
             return False
-        name, path, began = asked.caller.name, asked.target.path, asked.exchange.started
-        later = takewhile(lambda note: note[0] > began, reversed(self._notes))
-        return any(note[1] == name and note[2] == path for note in later)
+        key = asked.caller.name, asked.target.path
+        moment = self._newer.get(key) or self._older.get(key, 0.0)
+        return moment > asked.exchange.started
 
 
 def made(
