@@ -78,7 +78,7 @@ class Answer:
             return True
         if not connection.complete:
             return False
-        self._pieces = [connection.take()]
+        self._pieces = connection.take()
         self._done()
         return True
 
@@ -91,27 +91,29 @@ class Answer:
         patience = _TRICKLE if limit <= PREFETCH else math.inf
         given_up = time.monotonic() + patience
         while self._connection is not None and size < limit:
-            data = await self._receive(self._connection)
-            size += len(data)
-            if data:
-                self._pieces.append(data)
+            pieces = await self._receive(self._connection)
+            size += sum(map(len, pieces))
+            if pieces:
+                self._pieces += pieces
                 if time.monotonic() >= given_up:
                     return
 
     async def read(self) -> bytes:
-        """The next piece of the body, b"" at the end. Raises `Broken`."""
-        if self._pieces:
-            data = self.prefetched
-            self._pieces = []
-            if data:
-                return data
-        return b"" if self._connection is None else await self._receive(self._connection)
+        """What arrived of the body, b"" at the end. Raises `Broken`."""
+        return b"".join(await self.read_pieces())
 
-    async def _receive(self, connection: UpstreamConnection) -> bytes:
-        data = await connection.read()
+    async def read_pieces(self) -> list[bytes]:
+        """The same without putting the pieces together; none at the end. Raises `Broken`."""
+        pieces, self._pieces = self._pieces, []
+        if any(pieces):
+            return pieces
+        return [] if self._connection is None else await self._receive(self._connection)
+
+    async def _receive(self, connection: UpstreamConnection) -> list[bytes]:
+        pieces = await connection.read()
         if connection.complete and not connection.pending:
             self._done()
-        return data
+        return pieces
 
     def close(self) -> None:
         """Let go of the connection; it is kept only if the answer was read to its end."""

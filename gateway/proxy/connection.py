@@ -36,7 +36,7 @@ NEVER: Final = float("inf")
 class UpstreamConnection(asyncio.Protocol):
     """A connection that carries one exchange after the other.
 
-    `begin`, `write`, `head`, then `read` until it gives b"". All waiting ends with `Broken` when
+    `begin`, `write`, `head`, then `read` until nothing comes. All waiting ends with `Broken` when
     the connection fails or `deadline` passes; the pool's sweep compares `deadline` with the clock.
     """
 
@@ -141,26 +141,25 @@ class UpstreamConnection(asyncio.Protocol):
         """The request was not sent in full: the platform cannot tell where the next begins."""
         self._surplus = True
 
-    async def read(self) -> bytes:
-        """All body bytes that arrived, waiting for some; b"" at the end. Raises `Broken`."""
+    async def read(self) -> list[bytes]:
+        """The pieces of the body that arrived, at the end none. Raises `Broken`."""
         while not self._chunks:
             if self.complete:
-                return b""
+                return []
             self._raise_failure()
             self.deadline = self._clock() + self._idle_timeout
             await self._wait()
         self.deadline = NEVER
         return self.take()
 
-    def take(self) -> bytes:
-        """The body bytes that arrived and were not read yet."""
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
+    def take(self) -> list[bytes]:
+        """The pieces of the body that arrived and were not read yet."""
+        pieces, self._chunks = self._chunks, []
         self._buffered = 0
         if self._reading_paused and self.transport is not None:
             self._reading_paused = False
             self.transport.resume_reading()
-        return data
+        return pieces
 
     @property
     def pending(self) -> bool:

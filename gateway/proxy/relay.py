@@ -272,9 +272,14 @@ async def _stream(
         lines.append(b"Content-Length: %d\r\n" % length)
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
-    while data := await answer.read():
-        pieces = iter((data,)) if transform is None else steps(transform, data)
-        await _send_pieces(side, exchange, pieces, chunked=chunked)
+    while pieces := await answer.read_pieces():
+        if transform is not None:
+            changed = steps(transform, b"".join(pieces))
+            await _send_pieces(side, exchange, changed, chunked=chunked)
+            continue
+        # Putting two large ones together would cost more than another write.
+        for piece in pieces if len(pieces) <= 2 and not chunked else (b"".join(pieces),):
+            await _send_piece(side, exchange, piece, chunked=chunked)
     if transform is not None:
         await _send_piece(side, exchange, transform.finish(), chunked=chunked)
     if chunked:

@@ -104,8 +104,8 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
     body = b""
     try:
         answer = await connection.head()
-        while data := await connection.read():
-            body += data
+        while pieces := await connection.read():
+            body += b"".join(pieces)
     except Broken as broken:
         return broken.kind
     return answer.status, body
