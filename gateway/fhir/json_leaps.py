@@ -31,13 +31,12 @@ _UNUSUAL: Final = rb"(?!(?:Bundle|OperationOutcome|Parameters|Provenance)\")"
 _TYPED: Final = rb"/" + _TYPE + rb"/" + _ID
 _RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"'
 _NAME: Final = _TYPED + rb"(?:/_history/" + _ID + rb')?"'
-# In a sentence. Not as in `_ID`: there a dot segment may end otherwise, too.
-_MENTIONED: Final = rb"/" + _TYPE + rb"/[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s])"
+# In a sentence, or with more behind. Not as in `_ID`: a dot segment may end otherwise, too.
+_MENTIONED: Final = rb"/" + _TYPE + rb"/[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s#?])"
 # What the pattern found: the `fullUrl` of an entry that follows another, a whole string that names
-# a resource, a URL in a sentence that names one.
+# a resource, a URL anywhere that names one.
 _IS_ENTRY: Final = 1
 _IS_NAME: Final = 2
-_IS_MENTION: Final = 3
 # Between two References of one list.
 _SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
 _MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
@@ -116,7 +115,7 @@ def _forms(source: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Patt
     usual = (
         (behind + _RESOURCE + _UNUSUAL + _TYPE + rb'"()|')
         + (rb'(?<=")' + url + _NAME + rb"()|")
-        + (rb"(?<= )" + url + _MENTIONED + rb"()")
+        + (rb'(?<=[ "])' + url + _MENTIONED + rb"()")
     )
     first = url + _RESOURCE + _UNUSUAL + _TYPE + rb'"'
     return re.compile(usual), re.compile(first), re.compile(behind + _RESOURCE)
@@ -232,16 +231,16 @@ class Leap:
     def _judge(self, at: int, found: re.Match[bytes] | None) -> bool:
         """Whether it is clear what becomes of the URL at `at`, inside an entry."""
         text = self._text
-        kind = 0 if found is None else found.lastindex
+        known = found is not None
         if text[at - 1] != _QUOTE:
             begin = text.rfind(b'"', self._seen, at) + 1
-            return begin > 0 and self._leave(begin, at, known=kind == _IS_MENTION)
+            return begin > 0 and self._leave(begin, at, known=known)
         if text[at - 2] == _LIST:
-            return self._leave(at, at, known=kind == _IS_NAME)
+            return self._leave(at, at, known=known)
         name = self._name_before(at - 1)
         if _is_never_listed(name):
-            return self._leave(at, at, known=kind == _IS_NAME)
-        if found is None or kind != _IS_NAME:
+            return self._leave(at, at, known=known)
+        if found is None or found.lastindex != _IS_NAME:
             return False
         self._reached = found.end() - 1
         self.urls.append(at)

@@ -68,6 +68,8 @@ def contains(text: bytes, rare: bytes) -> bool:
 
 def holds(text: bytes, wanted: bytes) -> bool:
     """Whether `wanted`, a name or the like, stands in the text."""
+    if len(text) <= _WINDOW:
+        return wanted in text
     reach = len(wanted) - 1
     for begin in range(0, len(text), _WINDOW):
         if text.find(wanted, begin, begin + _WINDOW + reach) >= 0:
@@ -138,15 +140,24 @@ class Needles:
                 if lower.startswith(hosts, match.end())
                 or lower.find(escape, match.end(), match.end() + reach) >= 0
             ]
+        if not any(holds(lower, host) for host in hosts):
+            return []
         others = _other_spellings(lower)
         if others is None:
             return self._spelled(lower, 0, len(lower))
         found: list[int] = []
         for start in self._starts:
             found += _plain(lower, start)
+        plain = len(found) if len(hosts) == 1 else 0
         for at in others:
-            found += self._spelled(lower, max(0, at - _LONGEST_OTHER), at + _LONGEST_OTHER)
-        return sorted(set(found)) if others or len(hosts) > 1 else found
+            if self._is_near(lower, at):
+                found += self._spelled(lower, max(0, at - _LONGEST_OTHER), at + _LONGEST_OTHER)
+        return found if len(found) == plain else sorted(set(found))
+
+    def _is_near(self, lower: bytes, at: int) -> bool:
+        """Whether a host stands where one would whose scheme reaches over `at`."""
+        reach = at + _LONGEST_OTHER + self._reach
+        return any(lower.find(host, at, reach) >= 0 for host in self._hosts)
 
     def _spelled(self, lower: bytes, begin: int, end: int) -> list[int]:
         """Where one begins whose scheme, however it is spelled, stands there."""

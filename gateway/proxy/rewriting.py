@@ -8,7 +8,7 @@ passes as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -141,7 +141,7 @@ class Translation:
             transform = None if transform is None else InsideGzip(transform)
         elif (coding or "identity").strip().lower() != "identity":
             transform = None
-        return replace(self._unchanged, transform=transform, warning=warning, opened=opened)
+        return Passage(self._unchanged.translate, transform, warning, opened)
 
     def _surely_unchanged(self, answer: Answer, what: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
