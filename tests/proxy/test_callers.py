@@ -99,6 +99,7 @@ def test_without_callers_everybody_is_anonymous() -> None:
     assert identify((), Peer(FAR), (b"X-Api-Key", b"x")) == "anonymous"
 
 
+@pytest.mark.interpreted
 def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong key costs the same comparisons, of the same length, however much of it is right."""
     compared: list[tuple[int, int]] = []

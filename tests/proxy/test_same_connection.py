@@ -164,6 +164,7 @@ async def test_nothing_follows_an_upgrade_that_is_ignored(start_gateway: Start) 
         assert await wire.at_end()
 
 
+@pytest.mark.interpreted
 async def test_long_answers_in_an_old_version_share_a_room(
     start_gateway: Start, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
