@@ -169,7 +169,7 @@ async def test_not_understandable(
         assert b"X-Evil" not in reply.body
         await check(gateway, platform, reply, UNAVAILABLE)
         # On a slow machine the next attempt may be under way.
-        while await gateway.metric(TOKENS, outcome="transient") != len(sso.requests):
+        while await gateway.metric(TOKENS, outcome="transient") != len(sso.requests):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert {seen.target for seen in sso.requests} == {"/oauth/token"}
 
