@@ -26,7 +26,7 @@ COMPILED = {
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header body callers circuit complete "
     "composing connection examine forward framing handler headers incoming limiting max_forwards "
-    "meeting pool relay replies retrying rewriting strict target traced turn_end upstream",
+    "meeting pool queueing relay replies retrying rewriting strict target traced turn_end upstream",
     "telemetry": "audit tally timestamp",
 }
 
