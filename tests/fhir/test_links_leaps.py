@@ -227,6 +227,26 @@ def test_usual_elements_are_judged_in_a_leap(members: dict[str, Any], stays: int
     assert (len(leap.urls), len(leap.stays), leap.left) == (3 + urls, stays, [])
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"issues": {"subject": {"reference": URL}, "signature": []}},
+        {"contained": [{"resourceType": "OperationOutcome", "subject": {"reference": URL}}]},
+        {"x": {"y": [{"entry": [{"x": {"y": {}}}, {"fullUrl": URL}]}]}},
+        {"subject": {"reference": URL}, "meta": {"source": f"{URL}#1"}},
+    ],
+    ids=lambda members: next(iter(members)),
+)
+def test_wherever_a_page_is_cut_it_is_rewritten_alike(members: dict[str, Any]) -> None:
+    """What stands behind the cut may say that a URL stays, or where an entry ends."""
+    body = page(entry(1), entry(2, **members), entry(3))
+    wanted = rewritten(body, len(body), StepByStep)
+    for cut in range(1, len(body) + 1):
+        rewriter = JsonRewriter(SWAP)
+        pieces = (rewriter.feed(body[:cut]), rewriter.feed(body[cut:]), rewriter.finish())
+        assert (b"".join(pieces), rewriter.rewritten, rewriter.unrewritten) == wanted
+
+
 def head_of(**members: Any) -> tuple[bytes, tuple[int, list[int]] | None]:
     """A page with these members before an entry, and what is told of its beginning."""
     body = json.dumps({"resourceType": "Bundle", **members}, separators=(",", ":")).encode()
@@ -255,7 +275,7 @@ def test_a_usual_beginning_is_taken_at_once() -> None:
         {"link": [SELF]},
         {**SEARCHSET, "signature": {"who": {"reference": URL}}},
         {**SEARCHSET, "meta": {"profile": [URL]}},
-        {**SEARCHSET, "meta": {"extension": [{"x": "y", "url": URL}]}},
+        {**SEARCHSET, "meta": {"extension": [{"x": "y", "url": f"{BASE}/x"}]}},
         {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}/../admin"}]},
         {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}er?x"}]},
     ],
