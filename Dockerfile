@@ -17,11 +17,15 @@
 # Nothing is ever written: run it with a read-only root file system. It needs no capability and no /tmp. An audit in a file wants a volume
 # at /var/log/dhp-gateway, an outbox one at /var/lib/dhp-gateway.
 
-# Any image with Python 3.11 or newer, its venv module and the certificate authorities' roots, e.g. an in-house Debian with python3-venv.
+# BASE_IMAGE: any image with Python 3.11 or newer and the certificate authorities' roots, e.g. an in-house Debian with python3.
+# BUILD_IMAGE: one with the same Python at the same place, and its venv module; it stays behind. deploy/build-image.sh takes BASE_IMAGE
+# for it where only that is named. With a C compiler and Python's header files in it the request path is compiled, else it is interpreted,
+# which costs more processor time and changes nothing else. The start's audit event says which: "compiled".
 ARG BASE_IMAGE=python:3.13-slim
+ARG BUILD_IMAGE=python:3.13
 
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BUILD_IMAGE} AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
@@ -32,24 +36,40 @@ COPY requirements.lock requirements-dev.lock ./
 # The environment that ships is made without pip; the pip of a second one, which stays behind here, fills it.
 # Two optional build secrets reach pip on networks of hospitals, and leave no trace in any layer: a bundle of certificate authorities and a pip.conf.
 # The build backend and what it needs are picked from the lock of the development tools, so that they have hashes too; pip names one that is missing.
+# mypyc follows the gateway's imports, so it has to see the environment that ships.
 RUN --mount=type=secret,id=pip_cert \
     --mount=type=secret,id=pip_config \
     --mount=type=cache,target=/root/.cache/pip \
     set -eu; \
     if [ -s /run/secrets/pip_cert ]; then export PIP_CERT=/run/secrets/pip_cert; fi; \
     if [ -s /run/secrets/pip_config ]; then export PIP_CONFIG_FILE=/run/secrets/pip_config; fi; \
-    awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.lock >backend.lock; \
+    tools='hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers'; \
+    compiler=$(python3 -c 'import sysconfig; print(sysconfig.get_config_var("CC"), "-I" + sysconfig.get_path("include"))'); \
+    echo '#include <Python.h>' >probe.c; \
+    if $compiler -shared -fPIC -o probe.so probe.c >/dev/null 2>&1; then \
+        touch compile; \
+        tools="$tools|ast-serialize|librt|mypy|mypy-extensions|setuptools|types-cachetools|types-pyyaml|typing-extensions"; \
+    fi; \
+    awk -v "tools=^($tools)==" '/^[a-z]/ { keep = $0 ~ tools } keep' requirements-dev.lock >tools.lock; \
     python3 -m venv /build/tools; \
-    /build/tools/bin/python -m pip install --require-hashes --only-binary :all: --requirement backend.lock; \
+    /build/tools/bin/python -m pip install --require-hashes --only-binary :all: --requirement tools.lock; \
     python3 -m venv --without-pip /opt/dhp-gateway; \
     /build/tools/bin/python -m pip --python /opt/dhp-gateway/bin/python install \
-        --no-compile --no-deps --require-hashes --only-binary :all: --requirement requirements.lock
+        --no-compile --no-deps --require-hashes --only-binary :all: --requirement requirements.lock; \
+    echo /opt/dhp-gateway/lib/python3*/site-packages >"$(echo /build/tools/lib/python3*/site-packages)/gateway.pth"
 
 COPY pyproject.toml README.md LICENSE ./
+COPY deploy/build_hook.py deploy/
 COPY gateway gateway
 
 # Only our own command stays. Byte code is made here since nobody can write it later; it is not checked against its source's time stamp, which image builders change.
 RUN set -eu; \
+    if [ -e compile ]; then \
+        echo "Compiling the request path (some minutes)…"; \
+        export DHP_GATEWAY_COMPILE=1; \
+    else \
+        echo "No C compiler with Python's header files in the build image: the request path stays interpreted."; \
+    fi; \
     /build/tools/bin/python -m pip wheel --no-index --no-build-isolation --no-deps --wheel-dir wheel .; \
     /build/tools/bin/python -m pip --python /opt/dhp-gateway/bin/python install --no-cache-dir --no-index --no-compile --no-deps wheel/*.whl; \
     find /opt/dhp-gateway/bin -type f ! -name dhp-gateway -delete; \

@@ -4,7 +4,9 @@
 #   sh deploy/build-image.sh [option of the builder …]
 #
 #   ENGINE       docker, podman or buildah; else the first of them that works here
-#   BASE_IMAGE   an image with Python 3.11 or newer and its venv module; else the Dockerfile's default
+#   BASE_IMAGE   an image with Python 3.11 or newer (and its venv module, where BUILD_IMAGE is not named); else the Dockerfile's default
+#   BUILD_IMAGE  one with the same Python at the same place, its venv module and, if the request path is to be compiled, a C compiler and
+#                Python's header files; else BASE_IMAGE or, without that, the Dockerfile's default
 #   IMAGE        another name for the image, e.g. registry.clinic.example/dhp-gateway:1
 #   PIP_CERT     certificate authorities for pip; else those this machine trusts
 #   PIP_CONFIG_FILE, or PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_TRUSTED_HOST, PIP_PROXY   where pip finds packages; else pip's default
@@ -72,6 +74,8 @@ set -- --file Dockerfile --tag "$image" --build-arg "VERSION=$version" --build-a
 authorities=${PIP_CERT:-$(system_authorities)}
 [ -z "$authorities" ] || set -- --secret "id=pip_cert,src=$authorities" "$@"
 [ -z "${BASE_IMAGE:-}" ] || set -- --build-arg "BASE_IMAGE=$BASE_IMAGE" "$@"
+builds=${BUILD_IMAGE:-${BASE_IMAGE:-}}
+[ -z "$builds" ] || set -- --build-arg "BUILD_IMAGE=$builds" "$@"
 
 # The OCI image format has no health check; Docker's, which every runtime understands, has.
 case $engine in

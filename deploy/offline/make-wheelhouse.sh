@@ -8,6 +8,8 @@
 #   PYTHON   the interpreter to pack for, with pip and hatchling (make: that of .venv). Target and this machine must have the same minor
 #            version of Python, the same processor, and the target no older C library.
 #
+# The gateway in it is plain Python, not compiled: the servers' Pythons and C libraries differ.
+#
 # Packages come with the hashes of requirements.lock or not at all. The archive is told by its checksum, which goes to the hospital by
 # another way than the archive (by telephone, on paper): inside, SHA256SUMS and pip's hashes then vouch for every file.
 set -eu

@@ -1,7 +1,8 @@
 """Builds the real Dockerfile without a container engine's daemon, and runs the image read-only.
 
-The base image is this machine's own Debian or Ubuntu release with nothing but python3 and its venv
-module, made once by debootstrap and kept in a cache folder outside the project.
+The base image is this machine's own Debian or Ubuntu release with nothing but python3, its venv
+module and what compiles for it, made once by debootstrap and kept in a cache folder outside the
+project.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
+# The name changes with the packages, so that a base with others is made anew.
+BASE = "localhost/dhp-gateway-base-cc"
+BASE_PACKAGES = "python3,python3-venv,python3-dev,gcc,libc6-dev"
 
 # The image's root is mounted on itself so that it can be made read-only for this process alone.
 ENTER = """
@@ -102,16 +106,16 @@ class Builder:
         self.call("rm", "--all")
         for image in json.loads(self.call("images", "--json")):
             names = image.get("names") or []
-            if not any("/dhp-gateway-base:" in name for name in names):
+            if not any(name.startswith(f"{BASE}:") for name in names):
                 self.call("rmi", "--force", image["id"])
 
     def base(self, release: Release) -> str:
-        """The name of a base image with python3 and python3-venv only; made when there is none."""
-        name = f"localhost/dhp-gateway-base:{release.suite}"
+        """The name of a base image with `BASE_PACKAGES` only; made when there is none."""
+        name = f"{BASE}:{release.suite}"
         if json.loads(self.call("images", "--json", "--filter", f"reference={name}")):
             return name
         container = self.call("from", "scratch")
-        options = ["--variant=minbase", "--include=python3,python3-venv"]
+        options = ["--variant=minbase", f"--include={BASE_PACKAGES}"]
         options += [f"--components={release.components}"]
         target = [release.suite, self.call("mount", container)]
         self._run(["debootstrap", *options, *target, *filter(None, [release.mirror])], {})

@@ -22,7 +22,7 @@ from tests.deploy.container import Image, built_image, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 SECRET = "planted-client-secret"
@@ -161,6 +161,18 @@ def test_a_request_goes_out_with_a_token(running: Running, platform: Platform) -
     assert platform.saw[-1] == ("/r5/Patient/1", f"Bearer {TOKEN}")
 
 
+def test_its_request_path_is_compiled(running: Running) -> None:
+    """The start's event says so; machine code lies beside the sources, and nothing it came from."""
+    running.wait_until_ready()
+    start = next(line for line in running.output.read_text().splitlines() if '"start"' in line)
+    assert json.loads(start)["compiled"] is True
+    libraries = next(running.image.root.glob("opt/dhp-gateway/lib/python3*/site-packages"))
+    assert len(list(libraries.glob("gateway__mypyc.*.so"))) == 1
+    own = {path.suffix for path in (libraries / "gateway").rglob("*")}
+    assert {".py", ".so"} < own
+    assert not own & {".c", ".h", ".o"}
+
+
 def test_the_stop_signal_ends_it_cleanly(running: Running) -> None:
     """The stop signal is handled by the entry point itself, and nothing secret was printed."""
     running.wait_until_ready()
@@ -240,7 +252,7 @@ def test_volumes_belong_to_its_user(image: Image) -> None:
 def test_nothing_of_the_build_is_left(image: Image) -> None:
     """No build folder, pip, package cache or build secret is in the image."""
     installed = {path.name for path in (image.root / "opt/dhp-gateway").rglob("*")}
-    assert not installed & {"pip", "setuptools", "hatchling", "pip.conf"}
+    assert not installed & {"pip", "setuptools", "hatchling", "mypy", "mypyc", "pip.conf"}
     for left in ("build", "root/.cache", "run/secrets"):
         assert not any((image.root / left).glob("*")), left
     environment = " ".join(image.config["Env"])
