@@ -54,9 +54,11 @@ $(COMPILED)/.made: deploy/build_hook.py pyproject.toml $(shell find gateway -nam
 	@$(MAKE) --no-print-directory venv
 	@sh deploy/compile.sh $(BIN)/python $(COMPILED)
 
+# What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
-		-o pythonpath="$(COMPILED) ." -m "not interpreted" $(or $(TESTS),tests/proxy tests/wire)
+		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
+		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire)
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
 	@.venv-tools/bin/python .ci/supply_chain.py audit
