@@ -42,18 +42,20 @@ _SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
 _MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
 _LONGEST_NAME: Final = 64
 _LONGEST_ATTACHMENT: Final = 512
-# What makes an element another resource's, or part of a signature.
+# What makes an element another resource's, or part of a signature, or an entry another Bundle's.
 _TYPE_MEMBER: Final = b'"resourceType"'
 _SIGNATURE_MEMBER: Final = b'ignature"'
-_LONGEST_MEMBER: Final = max(len(_TYPE_MEMBER), len(_SIGNATURE_MEMBER))
+_ENTRY_MEMBER: Final = b'"entry"'
+_UNUSUAL_MEMBERS: Final = (_TYPE_MEMBER, _SIGNATURE_MEMBER, _ENTRY_MEMBER)
+_LONGEST_MEMBER: Final = max(map(len, _UNUSUAL_MEMBERS))
 # Parts of them: five bytes are searched several times faster than six.
 _PART_OF_TYPE: Final = b"urceT"
-_PART_OF_SIGNATURE: Final = b"gnatu"
+_OTHER_PARTS: Final = (b"gnatu", b"entry")
 _QUOTE: Final = 0x22
 _LIST: Final = 0x5B
 # Elements that may be resources of their own, in which `reference` is no Reference's.
 _RESOURCES: Final = frozenset((b"contained", b"issues", b"outcome", b"resource"))
-_OPENINGS: Final = tuple(b'"%s":' % name for name in sorted(_RESOURCES))
+_OPENINGS: Final = tuple(b'"%s"' % name for name in sorted(_RESOURCES))
 
 
 # The members of a page before its entries, in any order.
@@ -76,7 +78,8 @@ _IS_END: Final = 6
 @lru_cache(maxsize=64)
 def _page_link(source: bytes) -> re.Pattern[bytes]:
     """The URL of a link of a page, which begins with `source`."""
-    path = rb"(?:/[A-Za-z_$][A-Za-z0-9\-_]*+)*+"
+    # A backslash is two low lines in masked text: a name holds one at most, at its beginning.
+    path = rb"(?:/[_$]?+[A-Za-z0-9][A-Za-z0-9\-]*+)*+"
     return re.compile(rb'(?<=,"url":")' + re.escape(source) + path + rb'(?:\?[^"\\]*+)?+"')
 
 
@@ -164,7 +167,7 @@ class Leap:
     ) -> None:
         self._text = text
         self._source = swap.plain_source
-        self._careful = not whole or text.find(_PART_OF_SIGNATURE, start) >= 0
+        self._careful = not whole or any(text.find(part, start) >= 0 for part in _OTHER_PARTS)
         self.start = start
         entries = self._run(places)
         if not self._careful and text.count(_PART_OF_TYPE, start, self.upto) != entries:
@@ -262,9 +265,7 @@ class Leap:
         text, start = self._text, self._checked
         # One may have begun before `upto`.
         self._checked = max(start, upto - _LONGEST_MEMBER)
-        if text.find(_TYPE_MEMBER, start, upto) >= 0:
-            return True
-        return text.find(_SIGNATURE_MEMBER, start, upto) >= 0
+        return any(text.find(member, start, upto) >= 0 for member in _UNUSUAL_MEMBERS)
 
     def _is_reference(self, begin: int) -> bool:
         """Whether the object at `begin`, whose first member's URL was read, is a Reference."""

@@ -227,19 +227,29 @@ def test_usual_elements_are_judged_in_a_leap(members: dict[str, Any], stays: int
     assert (len(leap.urls), len(leap.stays), leap.left) == (3 + urls, stays, [])
 
 
+# An entry without a resource.
+DELETED: Final = {"request": {"method": "DELETE", "url": "Patient/1"}}
+
+
 @pytest.mark.parametrize(
     "members",
     [
         {"issues": {"subject": {"reference": URL}, "signature": []}},
         {"contained": [{"resourceType": "OperationOutcome", "subject": {"reference": URL}}]},
+        {"contained": [{"subject": {"reference": URL}, "resourceType": "OperationOutcome"}]},
         {"x": {"y": [{"entry": [{"x": {"y": {}}}, {"fullUrl": URL}]}]}},
+        {"contained": [{"entry": [DELETED, entry(4)], "resourceType": "Bundle"}]},
         {"subject": {"reference": URL}, "meta": {"source": f"{URL}#1"}},
     ],
     ids=lambda members: next(iter(members)),
 )
-def test_wherever_a_page_is_cut_it_is_rewritten_alike(members: dict[str, Any]) -> None:
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_wherever_a_page_is_cut_it_is_rewritten_alike(
+    members: dict[str, Any], blank: bytes
+) -> None:
     """What stands behind the cut may say that a URL stays, or where an entry ends."""
     body = page(entry(1), entry(2, **members), entry(3))
+    body = body.replace(b'"contained":', b'"contained"%s:' % blank)
     wanted = rewritten(body, len(body), StepByStep)
     for cut in range(1, len(body) + 1):
         rewriter = JsonRewriter(SWAP)
@@ -277,6 +287,8 @@ def test_a_usual_beginning_is_taken_at_once() -> None:
         {**SEARCHSET, "meta": {"profile": [URL]}},
         {**SEARCHSET, "meta": {"extension": [{"x": "y", "url": f"{BASE}/x"}]}},
         {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}/../admin"}]},
+        {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}/a\\b"}]},
+        {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}/\\host/b"}]},
         {**SEARCHSET, "link": [{"relation": "self", "url": f"{BASE}er?x"}]},
     ],
 )
