@@ -273,13 +273,14 @@ async def _stream(
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     while pieces := await answer.read_pieces():
-        if transform is not None:
-            changed = steps(transform, b"".join(pieces))
-            await _send_pieces(side, exchange, changed, chunked=chunked)
-            continue
-        # Putting two large ones together would cost more than another write.
-        for piece in pieces if len(pieces) <= 2 and not chunked else (b"".join(pieces),):
-            await _send_piece(side, exchange, piece, chunked=chunked)
+        if transform is not None or chunked or len(pieces) > 2:
+            # Two large ones stay apart: another write costs less. Others are not kept twice.
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            if transform is None:
+                await _send_piece(side, exchange, piece, chunked=chunked)
+            else:
+                await _send_pieces(side, exchange, steps(transform, piece), chunked=chunked)
     if transform is not None:
         await _send_piece(side, exchange, transform.finish(), chunked=chunked)
     if chunked:
