@@ -9,6 +9,8 @@ JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 
 .DEFAULT_GOAL := help
 COMPILED := build/compiled
+# By the C compiler's level: what was made for a quick check is not measured.
+MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
 .PHONY: help demo test test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
 
 help: ## Show this list
@@ -48,11 +50,15 @@ image: ## Build the container image with docker, podman or buildah
 dist: venv ## Build the wheel and the source package in dist/
 	@$(BIN)/hatchling build
 
-compiled: $(COMPILED)/.made ## Compile the request path for this machine's Python, in build/compiled/ (needs gcc and Python's headers)
+compiled: $(MADE) ## Compile the request path for this machine's Python, in build/compiled/ (needs gcc and Python's headers)
 
-$(COMPILED)/.made: deploy/build_hook.py pyproject.toml $(shell find gateway -name '*.py')
-	@$(MAKE) --no-print-directory venv
+$(MADE): deploy/build_hook.py deploy/compile.sh pyproject.toml $(shell find gateway -type f -not -name '*.py[co]') $(VENV)/.installed
 	@sh deploy/compile.sh $(BIN)/python $(COMPILED)
+	@touch $@
+
+# Newer than before only where the environment was made anew, as for another interpreter.
+$(VENV)/.installed: venv
+	@:
 
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one

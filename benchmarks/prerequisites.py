@@ -53,7 +53,9 @@ def provide_compiled() -> Path | None:
         provide_debian_programs("cc", "python3-config")
     except SystemExit as impossible:
         print(impossible, file=sys.stderr)
-    make: list[str | Path] = ["make", "--silent", "--directory", REPOSITORY, "compiled"]
+    # The interpreter of this environment, which must not be made anew while it is in use.
+    python = f"PYTHON={Path(sys.executable).resolve()}"
+    make: list[str | Path] = ["make", "--silent", "--directory", REPOSITORY, python, "compiled"]
     if subprocess.run(make, check=False).returncode != 0:
         print("The gateway is measured as plain Python, as it cannot be compiled here.")
         return None
