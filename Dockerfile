@@ -62,11 +62,14 @@ COPY pyproject.toml README.md LICENSE ./
 COPY deploy/build_hook.py deploy/
 COPY gateway gateway
 
+# The C compiler's level; 1 is for tests of the image, which have to be quick.
+ARG OPTIMISATION=2
+
 # Only our own command stays. Byte code is made here since nobody can write it later; it is not checked against its source's time stamp, which image builders change.
 RUN set -eu; \
     if [ -e compile ]; then \
         echo "Compiling the request path (some minutes)…"; \
-        export DHP_GATEWAY_COMPILE=1; \
+        export DHP_GATEWAY_COMPILE=1 DHP_GATEWAY_OPTIMISATION="$OPTIMISATION"; \
     else \
         echo "No C compiler with Python's header files in the build image: the request path stays interpreted."; \
     fi; \

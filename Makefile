@@ -64,7 +64,7 @@ $(VENV)/.installed: venv
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
-		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire)
+		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
 	@.venv-tools/bin/python .ci/supply_chain.py audit
