@@ -3,6 +3,9 @@
 `DHP_GATEWAY_COMPILE=1` asks. The wheel needs a C compiler and Python's header files to be made and
 runs on the Python and the platform that made it; all sources are in it, too. Without the variable
 the wheel is one for any system. What the gateway does is the same either way.
+
+`DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; where checks have to be quick, 1 takes
+it less than half the time of 2, the default.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SWITCH = "DHP_GATEWAY_COMPILE"
+LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # What a request passes through. The rest is not worth the size of its machine code.
 COMPILED = {
     ".": "exchange",
@@ -69,7 +73,8 @@ def compile_in(place: Path, project: Path) -> list[Path]:
     os.chdir(place)
     try:
         names = [str(module.relative_to(place)) for module in modules]
-        extensions = mypycify(names, opt_level="2", debug_level="0", group_name="gateway")
+        level = os.environ.get(LEVEL, "2")
+        extensions = mypycify(names, opt_level=level, debug_level="0", group_name="gateway")
         for each in extensions:
             # mypyc makes errors of warnings; which there are depends on the compiler's version.
             each.extra_compile_args.append("-Wno-error")
@@ -89,7 +94,7 @@ def chosen(package: Path) -> Iterator[Path]:
 
 
 def without_slots(source: str) -> str:
-    """The same module without `__slots__`, line by line where it was.
+    """The same module without `__slots__` and `slots=True`, line by line where it was.
 
     A compiled class has no dictionary anyway, and mypyc refuses the declaration.
     """
@@ -99,7 +104,10 @@ def without_slots(source: str) -> str:
             for first, last in _declarations(node):
                 lines[first] = " " * (node.col_offset + 4) + "pass\n"
                 lines[first + 1 : last] = ["\n"] * (last - first - 1)
-    return "".join(lines).replace(", slots=True", "").replace("(slots=True)", "")
+            for keyword in _slots_keywords(node):
+                line = keyword.lineno - 1
+                lines[line] = lines[line].replace("slots=True", "init=True")
+    return "".join(lines)
 
 
 def _declarations(node: ast.ClassDef) -> Iterator[tuple[int, int]]:
@@ -110,3 +118,9 @@ def _declarations(node: ast.ClassDef) -> Iterator[tuple[int, int]]:
                 | ast.AnnAssign(target=ast.Name("__slots__"))
             ):
                 yield statement.lineno - 1, statement.end_lineno or statement.lineno
+
+
+def _slots_keywords(node: ast.ClassDef) -> Iterator[ast.keyword]:
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call):
+            yield from (keyword for keyword in decorator.keywords if keyword.arg == "slots")

@@ -18,6 +18,7 @@ command -v cc >/dev/null 2>&1 && [ -f "$headers/Python.h" ] ||
 
 wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT
+trap 'exit 1' INT TERM
 echo "Compiling the request path (about a minute)…" >&2
 DHP_GATEWAY_COMPILE=1 "$python" -m hatchling build --target wheel --directory "$wheels" >"$wheels/log" 2>&1 || {
     cat "$wheels/log" >&2
