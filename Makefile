@@ -60,9 +60,10 @@ $(MADE): deploy/build_hook.py deploy/compile.sh pyproject.toml $(shell find gate
 $(VENV)/.installed: venv
 	@:
 
+# The gateway would take the level for a setting.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
-	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
+	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
 

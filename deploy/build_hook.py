@@ -4,8 +4,8 @@
 runs on the Python and the platform that made it; all sources are in it, too. Without the variable
 the wheel is one for any system. What the gateway does is the same either way.
 
-`DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; where checks have to be quick, 1 takes
-it less than half the time of 2, the default.
+`DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; 2, the default, ships. The lower, the
+sooner it is done.
 """
 
 from __future__ import annotations
