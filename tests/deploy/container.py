@@ -126,7 +126,7 @@ class Builder:
     def build(self, base: str) -> None:
         """Builds the project's Dockerfile on a base, as `make image` does but optimised less."""
         script = str(PROJECT / "deploy/build-image.sh")
-        quicker = ["--build-arg", "OPTIMISATION=1"]
+        quicker = ["--build-arg", "OPTIMISATION=0"]
         self._run(
             ["sh", script, *quicker], {"ENGINE": "buildah", "IMAGE": IMAGE, "BASE_IMAGE": base}
         )
