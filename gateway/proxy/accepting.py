@@ -14,8 +14,10 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from gateway.proxy.callers import address_of
 from gateway.proxy.listener import CallerServer
 
 _log = logging.getLogger(__name__)
@@ -125,7 +127,7 @@ class Acceptor:
     def _take(self, listening: socket.socket) -> bool:
         """Take one connection; False when there is none to be had now."""
         try:
-            connection, _ = listening.accept()
+            connection, name = listening.accept()
         except OSError as error:
             if error.errno not in _NOTHING_THERE:
                 self._refused(error)
@@ -133,16 +135,16 @@ class Acceptor:
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._set_up(connection))
+        task = self._loop.create_task(self._set_up(connection, address_of(name)))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
         return True
 
-    async def _set_up(self, connection: socket.socket) -> None:
+    async def _set_up(self, connection: socket.socket, address: str) -> None:
         tls = self.tls
         try:
             await self._loop.connect_accepted_socket(
-                self._server,
+                partial(self._server, address),
                 connection,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else self._capacity.handshake,

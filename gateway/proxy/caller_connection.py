@@ -79,7 +79,12 @@ class CallerConnection(RequestHandler):
     )
 
     def __init__(
-        self, server: CallerServer, sink: RequestSink, turn_end: TurnEnd, **options: Any
+        self,
+        server: CallerServer,
+        sink: RequestSink,
+        turn_end: TurnEnd,
+        address: str,
+        **options: Any,
     ) -> None:
         super().__init__(server, **options)
         # aiohttp would queue so many that their headers alone could fill the memory.
@@ -93,7 +98,7 @@ class CallerConnection(RequestHandler):
         self._discarding = False
         self._peer_done: asyncio.Event | None = None
         self._writable: asyncio.Future[None] | None = None
-        self.peer = Peer("")
+        self.peer = Peer(address)
         self.secure = False
         self.kept = False
         self.opened_at = 0.0
@@ -107,7 +112,7 @@ class CallerConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
-        self.peer = peer_of(transport)
+        self.peer = peer_of(transport, self.peer.address)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self._loop.time()
         super().connection_made(transport)

@@ -235,10 +235,18 @@ def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
 
 
-def peer_of(transport: asyncio.BaseTransport) -> Peer:
-    """Who is at the other end of a caller's connection."""
-    name = transport.get_extra_info("peername")
-    address = name[0] if isinstance(name, tuple) and name else "unix"
+def address_of(name: object) -> str:
+    """The address in a socket's name; "unix" for that of a unix socket."""
+    return str(name[0]) if isinstance(name, tuple) and name else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
+    """Who is at the other end of a caller's connection.
+
+    `address` is known when it was accepted; the transport no longer knows that of one who has
+    reset the connection since.
+    """
+    address = address or address_of(transport.get_extra_info("peername"))
     tls = transport.get_extra_info("ssl_object")
     certificate = tls.getpeercert() if tls is not None else None
     return Peer(address, certificate_names(certificate) if certificate else frozenset())

@@ -45,12 +45,16 @@ class CallerServer(web.Server):
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
-    def __call__(self) -> CallerConnection:
-        """A connection with our limits; aiohttp's factory would drop them all after one typo."""
+    def __call__(self, address: str = "") -> CallerConnection:
+        """A connection, of a caller at that address, with our limits.
+
+        aiohttp's factory would drop them all after one typo.
+        """
         return CallerConnection(
             self,
             self._sink,
             self._turn_end,
+            address,
             loop=self._loop,
             keepalive_timeout=KEEP_ALIVE,
             access_log=None,

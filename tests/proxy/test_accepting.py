@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,16 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Sink:
-    """Answers every request."""
+    """Answers every request, and knows from where each came."""
+
+    def __init__(self) -> None:
+        self.remotes: list[str] = []
+        self.asked = asyncio.Event()
 
     async def handle(self, request: IncomingRequest) -> Answered:
         """200."""
+        self.remotes.append(request.remote)
+        self.asked.set()
         transport = request.connection.transport
         assert transport is not None
         transport.write(ANSWER)
@@ -33,11 +40,13 @@ class Sink:
 
 
 @asynccontextmanager
-async def accepting(connections: int = 1000) -> AsyncIterator[tuple[Acceptor, socket.socket]]:
+async def accepting(
+    connections: int = 1000, sink: Sink | None = None
+) -> AsyncIterator[tuple[Acceptor, socket.socket]]:
     """An acceptor that is open, and the socket it takes connections from."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=200)
     listening.setblocking(False)
-    server = CallerServer(Sink(), ListenLimits(8192, 8192, 100, 10.0))
+    server = CallerServer(sink or Sink(), ListenLimits(8192, 8192, 100, 10.0))
     acceptor = Acceptor(
         [listening], server, Capacity(connections, 64, 10.0), tls=None, clock=time.monotonic
     )
@@ -81,3 +90,15 @@ async def test_more_callers_than_there_is_room_for_wait() -> None:
     async with accepting(connections=5) as (_, listening):
         callers = waiting_callers(listening, 50)
         assert [await answered(caller) for caller in callers] == [ANSWER] * 50
+
+
+async def test_who_resets_the_connection_at_once_is_known_by_address() -> None:
+    """A request is never recorded without its sender's address, however soon that one leaves."""
+    sink = Sink()
+    async with accepting(sink=sink) as (_, listening):
+        (caller,) = waiting_callers(listening, 1)
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()
+        async with asyncio.timeout(5):
+            await sink.asked.wait()
+    assert sink.remotes == ["127.0.0.1"]
