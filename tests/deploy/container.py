@@ -1,8 +1,10 @@
 """Builds the real Dockerfile without a container engine's daemon, and runs the image read-only.
 
-The base image is this machine's own Debian or Ubuntu release with nothing but python3, its venv
-module and what compiles for it, made once by debootstrap and kept in a cache folder outside the
-project.
+The base image is this machine's own Debian or Ubuntu release with nothing but python3 and its venv
+module, made once by debootstrap and kept in a cache folder outside the project.
+
+DHP_TEST_COMPILED_IMAGE=1 adds a C compiler to it, so that the image is the compiled one; that takes
+some minutes more. `make test-compiled` tests the compiled gateway itself.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from typing import Any
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
+COMPILES = os.environ.get("DHP_TEST_COMPILED_IMAGE") == "1"
+BASES = "localhost/dhp-gateway-base"
 # The name changes with the packages, so that a base with others is made anew.
-BASE = "localhost/dhp-gateway-base-cc"
-BASE_PACKAGES = "python3,python3-venv,python3-dev,gcc,libc6-dev"
+BASE = f"{BASES}-cc" if COMPILES else BASES
+BASE_PACKAGES = "python3,python3-venv" + ",python3-dev,gcc,libc6-dev" * COMPILES
 
 # The image's root is mounted on itself so that it can be made read-only for this process alone.
 ENTER = """
@@ -106,7 +110,7 @@ class Builder:
         self.call("rm", "--all")
         for image in json.loads(self.call("images", "--json")):
             names = image.get("names") or []
-            if not any(name.startswith(f"{BASE}:") for name in names):
+            if not any(name.startswith((f"{BASES}:", f"{BASES}-cc:")) for name in names):
                 self.call("rmi", "--force", image["id"])
 
     def base(self, release: Release) -> str:

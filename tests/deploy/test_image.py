@@ -18,7 +18,7 @@ from threading import Thread
 import pytest
 
 from gateway import __version__
-from tests.deploy.container import Image, built_image, missing
+from tests.deploy.container import COMPILES, Image, built_image, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
@@ -161,15 +161,16 @@ def test_a_request_goes_out_with_a_token(running: Running, platform: Platform) -
     assert platform.saw[-1] == ("/r5/Patient/1", f"Bearer {TOKEN}")
 
 
-def test_its_request_path_is_compiled(running: Running) -> None:
+def test_its_request_path_is_compiled_where_there_is_a_compiler(running: Running) -> None:
     """The start's event says so; machine code lies beside the sources, and nothing it came from."""
     running.wait_until_ready()
     start = next(line for line in running.output.read_text().splitlines() if '"start"' in line)
-    assert json.loads(start)["compiled"] is True
+    assert json.loads(start)["compiled"] is COMPILES
     libraries = next(running.image.root.glob("opt/dhp-gateway/lib/python3*/site-packages"))
-    assert len(list(libraries.glob("gateway__mypyc.*.so"))) == 1
+    assert len(list(libraries.glob("gateway__mypyc.*.so"))) == COMPILES
     own = {path.suffix for path in (libraries / "gateway").rglob("*")}
-    assert {".py", ".so"} < own
+    assert ".py" in own
+    assert (".so" in own) is COMPILES
     assert not own & {".c", ".h", ".o"}
 
 
