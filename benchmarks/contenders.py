@@ -19,6 +19,7 @@ GATEWAY = "gateway"
 
 Command = Sequence[str | Path]
 Prepare = Callable[[Surroundings, int, Upstream], Command]
+Extra = Callable[[Surroundings, int], dict[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,26 @@ class Contender:
     port: int = field(default_factory=free_port)
 
 
+def _file_audit(around: Surroundings, port: int) -> dict[str, object]:
+    return {"audit": {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}}
+
+
+def _sqlite_outbox(around: Surroundings, port: int) -> dict[str, object]:
+    key = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+    url = f"sqlite:///{around.directory}/outbox-{port}.db"
+    return {"outbox": {"enabled": True, "url": url, "encryption_key": key}}
+
+
+def _no_audit(_around: Surroundings, _port: int) -> dict[str, object]:
+    return {"audit": {"sink": "off"}}
+
+
+def _nothing_else(_around: Surroundings, _port: int) -> dict[str, object]:
+    return {}
+
+
 def gateway(
-    place: Path | None = None, *, variant: str = GATEWAY, extra: dict[str, object] | None = None
+    place: Path | None = None, *, variant: str = GATEWAY, extra: Extra = _nothing_else
 ) -> Prepare:
     """How the gateway in that folder, or the installed one, starts: with defaults but `extra`."""
     program = _program(place)
@@ -54,33 +73,11 @@ def gateway(
             "platform": platform,
             "sso": {"token_url": upstream.token_url},
             "credentials": {"default": {"client_id": "bench", "client_secret": "bench"}},
-            **(extra or {}),
+            **extra(around, port),
         }
         file = around.directory / f"{variant}-{port}.yaml"
         file.write_text(json.dumps(settings))  # JSON is YAML
         return [*program, "run", "--config", file]
-
-    return prepare
-
-
-def _gateway_with_file(place: Path | None) -> Prepare:
-    def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
-        audit = {"sink": "file", "path": str(around.directory / f"audit-{port}.jsonl")}
-        started = gateway(place, variant="gateway-file", extra={"audit": audit})
-        return started(around, port, upstream)
-
-    return prepare
-
-
-def _gateway_with_outbox(place: Path | None) -> Prepare:
-    def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
-        outbox = {
-            "enabled": True,
-            "url": f"sqlite:///{around.directory}/outbox-{port}.db",
-            "encryption_key": base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("="),
-        }
-        started = gateway(place, variant="gateway-outbox", extra={"outbox": outbox})
-        return started(around, port, upstream)
 
     return prepare
 
@@ -146,7 +143,7 @@ def every_contender(
     `compiled` is where the gateway's compiled form is, `beside` another checkout whose gateway
     takes part too.
     """
-    unaudited = gateway(compiled, variant="gateway-unaudited", extra={"audit": {"sink": "off"}})
+    unaudited = gateway(compiled, variant="gateway-unaudited", extra=_no_audit)
     form = "not compiled" if compiled is None else "compiled as in the container image"
     known = [
         Contender(GATEWAY, f"this gateway, audit and metrics on, {form}", gateway(compiled)),
@@ -155,13 +152,13 @@ def every_contender(
         Contender(
             "gateway-file",
             "this gateway, audit in hash-chained files, synced to the disk",
-            _gateway_with_file(compiled),
+            gateway(compiled, variant="gateway-file", extra=_file_audit),
             records=False,
         ),
         Contender(
             "gateway-outbox",
             "this gateway with an empty outbox in SQLite",
-            _gateway_with_outbox(compiled),
+            gateway(compiled, variant="gateway-outbox", extra=_sqlite_outbox),
         ),
         Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
         Contender("nginx", "nginx, fixed token, JSON access log", _nginx, fetches=False),
