@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 export PYTHON
 # Most tests wait for something; one more of them than there are processors keeps those busy.
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 COMPILED := build/compiled
@@ -21,7 +22,7 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder $(TESTS)
+	@$(PYTEST) $(TESTS)
 
 check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
@@ -63,7 +64,7 @@ $(VENV)/.installed: venv
 # The gateway would take the level for a setting.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
-	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder \
+	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
 
