@@ -62,7 +62,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY deploy/build_hook.py deploy/
 COPY gateway gateway
 
-# The C compiler's level; 1 is for tests of the image, which have to be quick.
+# The C compiler's level; the lower, the sooner it is done, which suits tests.
 ARG OPTIMISATION=2
 
 # Only our own command stays. Byte code is made here since nobody can write it later; it is not checked against its source's time stamp, which image builders change.

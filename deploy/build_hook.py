@@ -106,6 +106,7 @@ def without_slots(source: str) -> str:
                 lines[first + 1 : last] = ["\n"] * (last - first - 1)
             for keyword in _slots_keywords(node):
                 line = keyword.lineno - 1
+                # A default in its place, so that the call is right wherever it stood.
                 lines[line] = lines[line].replace("slots=True", "init=True")
     return "".join(lines)
 

@@ -22,7 +22,7 @@ from tests.deploy.container import COMPILES, Image, built_image, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1200 if COMPILES else 600),
 ]
 
 SECRET = "planted-client-secret"
