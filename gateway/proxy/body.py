@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import StreamReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.coding import STEP, Transform
+from gateway.proxy.counted_body import Payload
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
@@ -63,7 +63,7 @@ class RequestBody:
 
     def __init__(
         self,
-        payload: StreamReader,
+        payload: Payload,
         length: int | None,
         *,
         limits: BodyLimits,

@@ -1,4 +1,4 @@
-"""One connection of a caller: aiohttp parses and queues, all else is the gateway's own.
+"""One connection of a caller: how its requests are served and answered.
 
 Requests are served one after the other in one task, without the task, writer and timers that
 aiohttp makes for each. What its parser refuses, what takes too long and what it would answer in
@@ -13,15 +13,16 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aiohttp import StreamReader
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import ERROR, RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from gateway import errors, system
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
+from gateway.proxy.counted_body import Payload
 from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage
+from gateway.proxy.message_queue import MessageQueue
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ LINGER: Final = 1.0
 Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
 """
 
-# Requests that were sent ahead: more are not read before these have been answered.
-_MOST_QUEUED: Final = 4
 # How long a connection that was let in may take to say what it wants, when others wait for its
 # place or for the end.
 _FIRST_REQUEST: Final = 1.0
@@ -57,13 +56,10 @@ class RequestSink(Protocol):
         ...
 
 
-class CallerConnection(RequestHandler):
+class CallerConnection(MessageQueue):
     """One connection of a caller."""
 
     __slots__ = (
-        "_discarding",
-        "_head_bytes",
-        "_header_since",
         "_held",
         "_peer_done",
         "_sink",
@@ -73,7 +69,6 @@ class CallerConnection(RequestHandler):
         "kept",
         "memory",
         "opened_at",
-        "payload",
         "peer",
         "secure",
     )
@@ -87,15 +82,9 @@ class CallerConnection(RequestHandler):
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
-        # aiohttp would queue so many that their headers alone could fill the memory.
-        self._max_msg_queue_size = _MOST_QUEUED
-        self._msg_queue_resume_size = _MOST_QUEUED // 2
         self._sink = sink
         self._turn_end = turn_end
         self._held = b""
-        self._header_since: float | None = None
-        self._head_bytes = b""
-        self._discarding = False
         self._peer_done: asyncio.Event | None = None
         self._writable: asyncio.Future[None] | None = None
         self.peer = Peer(address)
@@ -104,8 +93,7 @@ class CallerConnection(RequestHandler):
         self.opened_at = 0.0
         # Whatever the handler wants to remember of the requests before.
         self.memory: object = None
-        # Of the request under way: its body, and whether nobody waits for it once its caller left.
-        self.payload = EMPTY_PAYLOAD
+        # Whether nobody waits for the request under way once its caller left.
         self.forsaken_with_caller = False
 
     # What asyncio calls.
@@ -116,22 +104,6 @@ class CallerConnection(RequestHandler):
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self._loop.time()
         super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse, and note since when a header is incomplete."""
-        if self._discarding:
-            return
-        # These may be the rest of a body, which has its own clock.
-        in_body = not self.payload.is_eof()
-        # Only a refused message looks at these bytes again.
-        self._head_bytes = data[:64] if self._header_since is None else self._head_bytes
-        super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._break_body()
-        if in_body or self.busy or self._messages:
-            self._header_since = None
-        elif data and self._header_since is None:
-            self._header_since = self._loop.time()
 
     def eof_received(self) -> None:
         """The caller sends no more; one that left and one that half-closed look the same here."""
@@ -148,12 +120,6 @@ class CallerConnection(RequestHandler):
         self._wake_writer()
         if self.forsaken_with_caller and task is not None:
             task.cancel()
-
-    def _break_body(self) -> None:
-        """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
-        for payload in (self.payload, *(payload for _, payload in self._messages)):
-            if not payload.is_eof():
-                payload.set_exception(RequestPayloadError("broken"))
 
     # What serves.
 
@@ -180,23 +146,7 @@ class CallerConnection(RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _next_message(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _take_message(self) -> tuple[RequestMessage | _ErrInfo, StreamReader]:
-        """The next message; the parser learns that there is room for another."""
-        taken = self._messages.popleft()
-        if self._parser is not None:
-            self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
-        return taken
-
-    async def _serve(self, message: RequestMessage | _ErrInfo, payload: StreamReader) -> Answered:
+    async def _serve(self, message: RequestMessage | _ErrInfo, payload: Payload) -> Answered:
         """Have one message answered, and give the caller of a last answer time to read it."""
         self._request_in_progress = True
         try:
@@ -259,11 +209,6 @@ class CallerConnection(RequestHandler):
         super().force_close()
 
     # What the handler and the server call.
-
-    @property
-    def busy(self) -> bool:
-        """Whether an exchange is under way."""
-        return self._request_in_progress
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -354,11 +299,6 @@ class CallerConnection(RequestHandler):
             return 0
         waiting = len(self._held) + transport.get_write_buffer_size()
         return waiting + _queued(transport.get_extra_info("socket"))
-
-    def overdue(self, now: float, header_timeout: float) -> bool:
-        """Whether a header has been incomplete for too long."""
-        since = self._header_since
-        return since is not None and not self.busy and now - since > header_timeout
 
     def silent(self, now: float, header_timeout: float) -> bool:
         """Whether nothing at all has come since the connection was made, for too long."""

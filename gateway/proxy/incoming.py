@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import HttpVersion, StreamReader
+from aiohttp import HttpVersion
 from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway.proxy.counted_body import Payload
 
 if TYPE_CHECKING:
     from gateway.proxy.caller_connection import CallerConnection
@@ -52,7 +54,7 @@ class IncomingRequest:
     __slots__ = ("connection", "message", "payload")
 
     def __init__(
-        self, message: RequestMessage, payload: StreamReader, connection: CallerConnection
+        self, message: RequestMessage, payload: Payload, connection: CallerConnection
     ) -> None:
         self.message = message
         self.payload = connection.payload = payload

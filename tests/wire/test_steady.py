@@ -102,9 +102,13 @@ def answering(head: bytes, pieces: list[bytes], tail: bytes) -> Callable[[Line],
     return answer
 
 
-async def swallow(reader: asyncio.StreamReader) -> int:
-    """Read a chunked body, forget it, and give its length."""
+async def swallow(reader: asyncio.StreamReader, length: int | None = None) -> int:
+    """Read a body, in chunks where its length is not known, forget it, and give its length."""
     total = 0
+    if length is not None:
+        while total < length:
+            total += len(await reader.read(min(PIECE, length - total)))
+        return total
     while size := int(await reader.readuntil(b"\r\n"), 16):
         await reader.readexactly(size + 2)
         total += size
@@ -134,14 +138,16 @@ async def test_long_answer(start: Start, kind: str) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("framing", ["chunks", "length"])
 @pytest.mark.parametrize("kind", ["unchanged", "rewritten"])
-async def test_long_request(start: Start, kind: str) -> None:
+async def test_long_request(start: Start, kind: str, framing: str) -> None:
     """100 MiB from a caller to the platform: memory does not grow with them."""
     stage = await start()
     taken: list[int] = []
 
     async def take(line: Line) -> None:
-        taken.append(await swallow(line.reader))
+        length = line.seen.header("content-length")
+        taken.append(await swallow(line.reader, None if length is None else int(length)))
         line.seen.complete = True
         line.writer.write(fhir())
 
@@ -155,14 +161,15 @@ async def test_long_request(start: Start, kind: str) -> None:
         b"{}]}",
     ]
     target = "/fhir" if kind == "rewritten" else "/fhir/Binary"
-    fields = (f"Content-Type: {media}", "Transfer-Encoding: chunked")
-    async with await Wire.open(stage.address) as wire:
-        await wire.send(get(target, *fields, method="POST"))
-        for piece in pieces:
-            await wire.send(b"%x\r\n%s\r\n" % (len(piece), piece))
-        await wire.send(b"0\r\n\r\n")
-        assert (await wire.reply()).status == 200
     sent = sum(map(len, pieces))
+    chunked = framing == "chunks"
+    framed = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {sent}"
+    async with await Wire.open(stage.address) as wire:
+        await wire.send(get(target, f"Content-Type: {media}", framed, method="POST"))
+        for piece in pieces:
+            await wire.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        await wire.send(b"0\r\n\r\n" if chunked else b"")
+        assert (await wire.reply()).status == 200
     longer = (len(pieces) - 2) * (len(stage.platform.url) - len(link))
     assert taken == [sent + (longer if kind == "rewritten" else 0)]
     assert stage.memory("VmHWM") - before < ALLOWED

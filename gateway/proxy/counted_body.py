@@ -1,0 +1,139 @@
+"""Bodies of a known length: their bytes are counted and handed on as they came.
+
+No parser could find anything in them (RFC 9112 section 6.2), and aiohttp's would copy them twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol
+
+# Bytes. Reading pauses when so much waits to be taken, and goes on when less than half is left.
+_HIGH_WATER: Final = 256 * 1024
+
+
+class Payload(Protocol):
+    """What is needed of a request's body; aiohttp's `StreamReader` has it."""
+
+    total_bytes: int
+    """How many bytes have come so far."""
+
+    def is_eof(self) -> bool:
+        """Whether the last byte has come."""
+        ...
+
+    def exception(self) -> BaseException | None:
+        """Why no more will come."""
+        ...
+
+    def set_exception(self, exc: BaseException) -> None:
+        """No more will come: reading raises this."""
+        ...
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        """All that is here; a limit is not asked for."""
+        ...
+
+    async def readany(self) -> bytes:
+        """What is here, waiting while that is nothing; b"" at the end."""
+        ...
+
+
+class ReadingSide(Protocol):
+    """The connection on which a body comes."""
+
+    def hold_back(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def read_on(self) -> None:
+        """Read again."""
+        ...
+
+
+class CountedBody:
+    """A body of `length` bytes, fed by its connection and read by one task."""
+
+    __slots__ = (
+        *("_connection", "_exception", "_held", "_left", "_pieces", "_waiter", "_waiting"),
+        "total_bytes",
+    )
+
+    def __init__(self, length: int, connection: ReadingSide) -> None:
+        self._connection = connection
+        self._exception: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._held = False
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0  # bytes
+        self._left = length
+        self.total_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came; gives what lies behind the body's end."""
+        mine, surplus = data, b""
+        if len(data) > self._left:
+            mine, surplus = data[: self._left], data[self._left :]
+        if mine:
+            self._keep(mine)
+        return surplus
+
+    def is_eof(self) -> bool:
+        """Whether the last byte has come."""
+        return not self._left
+
+    def exception(self) -> BaseException | None:
+        """Why no more will come."""
+        return self._exception
+
+    def set_exception(self, exc: BaseException) -> None:
+        """No more will come: reading raises this."""
+        self._exception = exc
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc)
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        """All that is here; a limit is not asked for. Raises what `set_exception` was given."""
+        del n
+        if self._exception is not None:
+            raise self._exception
+        return b"".join([self._take() for _ in range(len(self._pieces))])
+
+    async def readany(self) -> bytes:
+        """The next piece as it came, waiting for one; b"" at the end. Raises as `read_nowait`."""
+        if self._exception is not None:
+            raise self._exception
+        if not self._pieces and self._left:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._take() if self._pieces else b""
+
+    def _keep(self, piece: bytes) -> None:
+        self._left -= len(piece)
+        self.total_bytes += len(piece)
+        self._waiting += len(piece)
+        self._pieces.append(piece)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        # Behind the end come other requests, which have their own limits.
+        if self._left and self._waiting > _HIGH_WATER and not self._held:
+            self._held = True
+            self._connection.hold_back()
+        elif not self._left:
+            self._let_go()
+
+    def _take(self) -> bytes:
+        piece = self._pieces.popleft()
+        self._waiting -= len(piece)
+        if self._waiting < _HIGH_WATER // 2:
+            self._let_go()
+        return piece
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._connection.read_on()
