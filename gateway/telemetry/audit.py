@@ -132,7 +132,8 @@ class Audit:
     def _rendered(self, pending: list[Record]) -> list[bytes]:
         translate = self._translate if self._resources is None else None
         lines = []
-        for record in map(self._fields, pending):
+        for each in pending:
+            record = self._fields(each)
             lines.append(_render(record))
             if translate is not None:
                 lines += _translated(record, translate)
@@ -233,10 +234,15 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "attempts": exchange.attempts,
         "request_bytes": exchange.request_bytes,
         "response_bytes": exchange.response_bytes,
-        "duration_ms": round(exchange.duration * 1000, 3),
-        "upstream_ms": None if upstream is None else round(upstream * 1000, 3),
+        "duration_ms": _milliseconds(exchange.duration),
+        "upstream_ms": None if upstream is None else _milliseconds(upstream),
         "outcome": exchange.outcome,
     }
+
+
+def _milliseconds(seconds: float) -> float:
+    """With three digits; `round` would go through the number's decimal digits for that."""
+    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Final
+
+_FRACTIONS: Final = [f".{milliseconds:03d}Z" for milliseconds in range(1000)]
 
 
 class Timestamp:
@@ -17,8 +20,9 @@ class Timestamp:
 
     def iso(self, seconds: float) -> str:
         """`2026-03-01T08:30:00.125Z` for seconds since 1970."""
-        second, milliseconds = divmod(round(seconds * 1000), 1000)
+        milliseconds = int(seconds * 1000 + 0.5)
+        second = milliseconds // 1000
         if second != self._second:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{milliseconds:03d}Z"
+        return self._text + _FRACTIONS[milliseconds - second * 1000]
