@@ -8,14 +8,16 @@ answer `Patient/1/Observation/2` with an Observation.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote
 
 from gateway.fhir.labels import OPERATIONS
 from gateway.fhir.resource_types import RESOURCE_TYPES
 
 
-class Address(NamedTuple):
+@dataclass(slots=True)
+class Address:
     """`kind` is the first half of the keys of `gateway.fhir.interaction`'s table of codes."""
 
     kind: str
@@ -27,8 +29,10 @@ class Address(NamedTuple):
 def address(path: str) -> Address:
     """The shape of a raw path that is empty or begins with "/". Never raises."""
     plain = _PLAIN(path)
-    if plain is not None and plain[1] in RESOURCE_TYPES and plain[2] not in _DOTS:
-        return Address("type" if plain[2] is None else "instance", plain[1], plain[2])
+    if plain is not None:
+        resource, resource_id = plain.groups()
+        if resource in RESOURCE_TYPES and resource_id not in _DOTS:
+            return Address("type" if resource_id is None else "instance", resource, resource_id)
     if path in ("", "/"):
         return _BASE
     segments = path.split("/")

@@ -40,7 +40,9 @@ def is_error_page(kind: str, body: bytes, accept: str | None) -> bool:
 
 def is_page(kind: str, body: bytes, accept: str | None) -> bool:
     """Whether a successful answer is a web page, such as a sign-in form, nobody asked for."""
-    is_html = kind in _HTML or _LOOKS_LIKE_HTML.match(body) is not None
+    # JSON, as nearly all answers are, is told from a page by its first byte.
+    looks_so = not body.startswith(b"{") and _LOOKS_LIKE_HTML.match(body) is not None
+    is_html = looks_so or kind in _HTML
     return is_html and not _is_asked_for(kind, accept)
 
 

@@ -62,7 +62,10 @@ def few(text: bytes, byte: bytes) -> list[int] | None:
 
 def contains(text: bytes, rare: bytes) -> bool:
     """Whether the text contains something whose first byte is rare."""
-    found = None if len(text) < _SHORT else few(text, rare[:1])
+    first = rare[:1]
+    if text.find(first) < 0:
+        return False
+    found = None if len(text) < _SHORT else few(text, first)
     return rare in text if found is None else any(text.startswith(rare, at) for at in found)
 
 

@@ -87,7 +87,8 @@ class AnswerFields:
             if passage:
                 if passage == _HAS_LINKS:
                     self._links.append((len(lines), key, name, value))
-                lines.append(b"%s: %s\r\n" % (name, value))
+                # Formatting takes twice as long.
+                lines.append(b"".join((name, b": ", value, b"\r\n")))
 
     def _repeat(self, key: bytes, value: bytes) -> None:
         self.repeated.add(key)

@@ -7,14 +7,13 @@ reader can understand it differently (RFC 9110 section 7.7).
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from gateway import errors
 from gateway.errors import GatewayError
 
 # Whatever needs a closer look: escapes, backslashes, parameters, empty or dot segments.
-_SUSPECT = re.compile(r"[%\\;]|//|/\.")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # A reader that decodes them could take what follows for a new line or for nothing.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -22,7 +21,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DECODINGS = 3
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """A request target below `base_path`: the path relative to it and the query, both raw."""
 
     path: str
@@ -45,13 +45,19 @@ def resolve(raw: str, base_path: str) -> Target:
     if "#" in raw:
         raise _refused("target: fragment")
     path, mark, query = raw.partition("?")
-    if _SUSPECT.search(path):
+    if _is_suspect(path):
         _refuse_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
         rule = f"base-path={base_path or '/'}"
         raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
     # An empty query ("/Patient?") is kept by carrying its question mark in the path.
     return Target(path[len(base_path) :] + (mark if mark and not query else ""), query)
+
+
+def _is_suspect(path: str) -> bool:
+    """Whether there is what needs a closer look; a pattern takes three times as long to tell."""
+    special = "%" in path or "\\" in path or ";" in path
+    return special or "//" in path or "/." in path
 
 
 def _refuse_escape(path: str) -> None:
