@@ -96,42 +96,46 @@ class Composer:
             encoded=b"content-encoding" in header.values,
         )
 
-    async def compose(
+    def compose(
         self,
         exchange: Exchange,
         addressed: tuple[Target, Meeting],
         body: RequestBody | None,
         what: Interaction,
     ) -> Outgoing:
-        """The request as the platform gets it. Raises `GatewayError` when it has to be asked."""
+        """The request as the platform gets it."""
         target, met = addressed
         if target.query:
             target = Target(target.path, met.links.query(target.query))
         lines = met.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
-        added: list[bytes] = []
-        if what.is_search:
-            added = [] if self._guard is None else self._guard.lines(met.header)
-        elif self._asking is not None and _updates_blindly(exchange, met.header, what):
-            added = await self._current_version(self._asking, exchange, target)
         lines, goes_on = count_down(exchange.method, lines)
+        if what.is_search and self._guard is not None:
+            lines = [*lines, *self._guard.lines(met.header)]
         path = self._platform_path + target.suffix
         return Outgoing(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            lines=[*lines, *added] if added else lines,
+            lines=lines,
             request_id=exchange.request_id,
             body=body,
             safe=what.safe,
             ends_here=not goes_on,
         )
 
-    @staticmethod
-    async def _current_version(asking: Asking, exchange: Exchange, target: Target) -> list[bytes]:
+    def misses_version(self, exchange: Exchange, header: RequestHeader, what: Interaction) -> bool:
+        """Whether an update names no version where the settings want it to name the current one."""
+        return self._asking is not None and _updates_blindly(exchange, header, what)
+
+    async def add_version(self, exchange: Exchange, target: Target, outgoing: Outgoing) -> None:
+        """Let an update name the version that the platform has now. Raises `GatewayError`."""
+        if self._asking is None:
+            return
         credential = exchange.credential or "default"
-        etag = await current_version(asking, target.path, credential, exchange.request_id)
-        return [] if etag is None else [b"If-Match: %s\r\n" % etag]
+        etag = await current_version(self._asking, target.path, credential, exchange.request_id)
+        if etag is not None:
+            outgoing.lines = [*outgoing.lines, b"If-Match: %s\r\n" % etag]
 
 
 def watch_bundle(

@@ -138,7 +138,7 @@ class Handler:
             answer = await self._bring(asked)
             try:
                 examine(answer, what, known.accept)
-                warning = await self._judge(answer, what, target, header, body)
+                warning = await self._judge(answer, asked) if what.is_search else None
                 passage = known.links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)
             finally:
@@ -236,8 +236,11 @@ class Handler:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
-        addressed = asked.target, asked.met
-        outgoing = await self._composer.compose(exchange, addressed, asked.body, asked.what)
+        outgoing = self._composer.compose(
+            exchange, (asked.target, asked.met), asked.body, asked.what
+        )
+        if self._composer.misses_version(exchange, asked.met.header, asked.what):
+            await self._composer.add_version(exchange, asked.target, outgoing)
         began = self._monotonic()
         try:
             return await self._forwarder.send(exchange, outgoing, credential, token)
@@ -282,18 +285,12 @@ class Handler:
             side.lines, side.over = given.lines, given.over
         return side
 
-    async def _judge(
-        self,
-        answer: Answer,
-        what: Interaction,
-        target: Target,
-        header: RequestHeader,
-        body: RequestBody | None,
-    ) -> bytes | None:
-        """What the search guard has to say to the caller."""
-        if self._guard is None or not what.is_search:
+    async def _judge(self, answer: Answer, asked: Asked) -> bytes | None:
+        """What the search guard has to say to the caller about a search."""
+        if self._guard is None:
             return None
-        return await self._guard.judge(answer, what, search_parameters(target, header, body))
+        parameters = search_parameters(asked.target, asked.header, asked.body)
+        return await self._guard.judge(answer, asked.what, parameters)
 
     async def _conclude(
         self,

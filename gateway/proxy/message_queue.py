@@ -16,6 +16,8 @@ from gateway.proxy.incoming import RequestMessage
 
 # Requests that were sent ahead: more are not read before these have been answered.
 _MOST_QUEUED: Final = 4
+# Bytes. So much of a header tells why it was refused.
+_LOOKED_AT: Final = 64
 # Bytes. A body of which less is still to come is not worth another parser.
 _WORTH_COUNTING: Final = 64 * 1024
 
@@ -54,19 +56,20 @@ class MessageQueue(RequestHandler):
             self._counted, self._parser = None, self._another_parser()
         # These may be the rest of a body, which has its own clock.
         in_body = not self.payload.is_eof()
-        # Only a refused message looks at these bytes again.
-        self._head_bytes = data[:64] if self._header_since is None else self._head_bytes
         super().data_received(data)
         if self._messages:
-            self._look_at_last_message()
-        if in_body or self.busy or self._messages:
+            self._look_at_last_message(data)
+        if in_body or self._messages or self._request_in_progress:
             self._header_since = None
         elif data and self._header_since is None:
             self._header_since = self._loop.time()
+            self._head_bytes = data[:_LOOKED_AT]
 
-    def _look_at_last_message(self) -> None:
+    def _look_at_last_message(self, data: bytes) -> None:
         message, payload = self._messages[-1]
         if isinstance(message, _ErrInfo):
+            if self._header_since is None:
+                self._head_bytes = data[:_LOOKED_AT]
             self._break_body()
         elif not payload.is_eof():
             # Which the parser has found to be a number, and the only framing.
