@@ -19,8 +19,8 @@ import aiohttp
 
 from gateway import certificates, keeping, tracing, wiring
 from gateway.config import Settings
-from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.front_door import FrontDoor
 from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.pacing import TokenPolicy
@@ -37,7 +37,6 @@ from gateway.proxy.delivering import Deliverer
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
-from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.packing import Packing
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
@@ -250,37 +249,13 @@ class Core:
         self._pool.close()
 
 
-class FrontDoor:
-    """Leads every request to the newest core. `core` may be replaced at any time."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-
-    async def handle(self, request: IncomingRequest) -> Answered:
-        """Answer one request."""
-        core = self.core
-        core.exchanges += 1
-        try:
-            return await core.handler.handle(request)
-        finally:
-            core.left()
-
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
-        """Answer what could not be parsed."""
-        return await self.core.handler.refuse(request, error)
-
-
 class Cores:
     """The core in use and those that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
+        self.current = first  # the one that new requests meet
         self.door = FrontDoor(first)
         self._retiring: dict[asyncio.Task[None], Core] = {}
-
-    @property
-    def current(self) -> Core:
-        """The core that new requests meet."""
-        return self.door.core
 
     @property
     def inflight(self) -> int:
@@ -310,7 +285,7 @@ class Cores:
         """Let new requests go to another core; what is in flight stays where it is."""
         before = self.current
         await successor.start(before)
-        self.door.core = successor
+        self.current = self.door.core = successor
         task = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[task] = before
         task.add_done_callback(self._retiring.pop)

@@ -48,7 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "keeping": {"config", "outbox", "proxy", "telemetry", "wiring"},
     "core": _RECORD
     | _KNOWLEDGE
-    | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping"},
+    | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping", "front_door"},
+    "front_door": {"errors", "proxy"},
     "reloading": {"config", "wiring", "certificates"},
     "auditing": {"exchange", "config", "fhir", "oauth", "telemetry", "wiring", "certificates"},
     "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing", "keeping"} | _PROCESS,

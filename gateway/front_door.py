@@ -1,0 +1,55 @@
+"""Leads every request to the newest version of the settings."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.errors import GatewayError
+from gateway.proxy.incoming import Answered, IncomingRequest
+
+
+class Handling(Protocol):
+    """What answers requests."""
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        ...
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        ...
+
+
+class Current(Protocol):
+    """What is needed of `gateway.core.Core`."""
+
+    exchanges: int
+
+    @property
+    def handler(self) -> Handling:
+        """What answers its requests."""
+        ...
+
+    def left(self) -> None:
+        """An exchange is over."""
+        ...
+
+
+class FrontDoor:
+    """`core` may be replaced at any time; an exchange stays with the one it began in."""
+
+    def __init__(self, core: Current) -> None:
+        self.core = core
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        core = self.core
+        core.exchanges += 1
+        try:
+            return await core.handler.handle(request)
+        finally:
+            core.left()
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        return await self.core.handler.refuse(request, error)
