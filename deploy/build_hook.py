@@ -24,14 +24,15 @@ SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # What a request passes through. The rest is not worth the size of its machine code.
 COMPILED = {
-    ".": "exchange",
+    ".": "exchange front_door",
+    "admin": "traffic",
     "fhir": "address conformity interaction json_leaps json_links link_map link_query link_rules "
     "link_scopes link_stream link_text links ndjson_links xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header body callers circuit complete composing connection "
-    "counted_body examine forward framing handler headers incoming limiting max_forwards meeting "
-    "pool queueing relay replies retrying rewriting strict target traced turn_end upstream",
-    "telemetry": "audit tally timestamp",
+    "counted_body drafting examine forward framing handler headers incoming limiting max_forwards "
+    "meeting pool queueing relay replies retrying rewriting strict target traced turn_end upstream",
+    "telemetry": "audit masking tally timestamp",
 }
 
 
@@ -68,7 +69,7 @@ def compile_in(place: Path, project: Path) -> list[Path]:
     shutil.copy(project / "pyproject.toml", place)
     modules = list(chosen(place / "gateway"))
     for module in modules:
-        module.write_text(without_slots(module.read_text()))
+        module.write_text(with_constructors(without_slots(module.read_text())))
     before = Path.cwd()
     os.chdir(place)
     try:
@@ -109,6 +110,50 @@ def without_slots(source: str) -> str:
                 # A default in its place, so that the call is right wherever it stood.
                 lines[line] = lines[line].replace("slots=True", "init=True")
     return "".join(lines)
+
+
+def with_constructors(source: str) -> str:
+    """The same module in which dataclasses have their `__init__` in the place of a docstring.
+
+    The one that Python makes for them when the module is loaded is not compiled, and is what
+    creating an object costs most. Those of frozen ones cannot be written.
+    """
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and (call := _plain_dataclass(node)) is not None:
+            constructor, docstring = _constructor(node), node.body[0]
+            if constructor is None or ast.get_docstring(node) is None:
+                continue
+            first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
+            lines[first] = " " * docstring.col_offset + constructor + "\n"
+            lines[first + 1 : last] = ["\n"] * (last - first - 1)
+            line = call.lineno - 1
+            lines[line] = lines[line].replace("init=True", "init=False")
+    return "".join(lines)
+
+
+def _plain_dataclass(node: ast.ClassDef) -> ast.Call | None:
+    """The decorator of a dataclass that was made by `without_slots`, unless it is frozen."""
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator) == "dataclass(init=True)":
+            return decorator
+    return None
+
+
+def _constructor(node: ast.ClassDef) -> str | None:
+    """`__init__` as a dataclass's would be, on one line; None where that is not so simple."""
+    parameters, assignments = ["self"], []
+    for statement in node.body:
+        match statement:
+            case ast.FunctionDef(name="__init__" | "__post_init__"):
+                return None
+            case ast.AnnAssign(value=ast.Call()):
+                return None  # perhaps a `field` that is made anew for each object
+            case ast.AnnAssign(target=ast.Name(name), annotation=annotation, value=default):
+                given = "" if default is None else f" = {ast.unparse(default)}"
+                parameters.append(f"{name}: {ast.unparse(annotation)}{given}")
+                assignments.append(f"self.{name} = {name}")
+    return f"def __init__({', '.join(parameters)}) -> None: {'; '.join(assignments)}"
 
 
 def _declarations(node: ast.ClassDef) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,8 @@ limited to some interactions does not have.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 from urllib.parse import unquote_plus
 
 from gateway.fhir.address import address, valid_id
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 
-class Interaction(NamedTuple):
+@dataclass(slots=True)
+class Interaction:
     """What a request asks for.
 
     `resource` is an R5 type, `other` for an unknown one, or "" where the request is not about one
@@ -89,7 +91,7 @@ def refine_bundle(
     if what.code != "transaction":
         return what
     kind = None if encoded else _bundle_type(prefix, content_type)
-    return what._replace(code=kind if kind in ("batch", "transaction") else "other")
+    return replace(what, code=kind if kind in ("batch", "transaction") else "other")
 
 
 def _bundle_type(prefix: bytes, content_type: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
@@ -24,7 +25,8 @@ _INLINE: Final = 64 * 1024
 _MOST_OPENED: Final = 64 * 1024 * 1024
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True)
+class Asked:
     """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
 
     exchange: Exchange
