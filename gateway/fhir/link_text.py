@@ -15,9 +15,10 @@ _LONGEST_SCHEME: Final = 128
 _FEW: Final = 50
 _SHORT: Final = 4096
 _PLAIN_END: Final = b"://"
-# How else than so and by the format's escapes a scheme can end: with escaped slashes or
-# percent-encoding; and how long such a scheme can be.
-_OTHER_SPELLINGS: Final = (b"\\/", b"%2f", b"%3a")
+_HTTP: Final = len(b"http")
+# How else than so and by the format's escapes a scheme can end, by the first byte: with escaped
+# slashes or percent-encoding; and how long such a scheme can be.
+_OTHER_SPELLINGS: Final = {b"\\": (b"\\/",), b"%": (b"%2f", b"%2F", b"%3a", b"%3A")}
 _LONGEST_OTHER: Final = len(b"https%3a%2f%2f")
 # Bytes. CPython searches longer texts for six bytes or more in another way, which pays only where
 # the bytes looked for are many: it takes four times as long for a word in a page.
@@ -45,18 +46,18 @@ class Rewriter(Protocol):
         """The body ended; give the rest."""
 
 
-def few(text: bytes, byte: bytes) -> list[int] | None:
-    """Where a byte stands that is rare in most texts; None when it is not so rare in this one.
+def few(text: bytes, rare: bytes) -> list[int] | None:
+    """Where something stands that is rare in most texts; None when it is not so rare in this one.
 
     A single byte is found ten times faster than two of them.
     """
     found: list[int] = []
-    at = text.find(byte)
+    at = text.find(rare)
     while at >= 0:
         found.append(at)
         if len(found) > _FEW:
             return None
-        at = text.find(byte, at + 1)
+        at = text.find(rare, at + 1)
     return found
 
 
@@ -126,41 +127,44 @@ class Needles:
         tail = data[max(0, known - self._overlap) :] if known else data
         if any(holds(tail, start) for start in self._starts):
             return True  # as nearly all are written
-        return bool(self._found(tail.lower()))
+        return bool(self._found(tail))
 
     def positions(self, data: bytes) -> list[int]:
         """All of them, in order, then END."""
-        found = self._found(data.lower())
+        found = self._found(data)
         found.append(END)
         return found
 
-    def _found(self, lower: bytes) -> list[int]:
-        escape, hosts, reach = self._escape, self._hosts, self._reach
-        if contains(lower, escape):
-            return [
-                match.start()
-                for match in self._scheme.finditer(lower)
-                if lower.startswith(hosts, match.end())
-                or lower.find(escape, match.end(), match.end() + reach) >= 0
-            ]
-        if not any(holds(lower, host) for host in hosts):
-            return []
-        others = _other_spellings(lower)
-        if others is None:
-            return self._spelled(lower, 0, len(lower))
+    def _found(self, data: bytes) -> list[int]:
+        if contains(data, self._escape):
+            return self._escaped(data.lower())
         found: list[int] = []
         for start in self._starts:
-            found += _plain(lower, start)
-        plain = len(found) if len(hosts) == 1 else 0
+            found += _plain(data, start)
+        others = _other_spellings(data)
+        if others is None:
+            lower = data.lower()
+            if not found and not any(holds(lower, host) for host in self._hosts):
+                return found
+            return self._spelled(lower, 0, len(lower))
+        plain = len(found) if len(self._hosts) == 1 else 0
         for at in others:
-            if self._is_near(lower, at):
-                found += self._spelled(lower, max(0, at - _LONGEST_OTHER), at + _LONGEST_OTHER)
+            begin = max(0, at - _LONGEST_OTHER)
+            near = data[begin : at + _LONGEST_OTHER + self._reach].lower()
+            if any(host in near for host in self._hosts):
+                reach = at - begin + _LONGEST_OTHER
+                found += [begin + place for place in self._spelled(near, 0, reach)]
         return found if len(found) == plain else sorted(set(found))
 
-    def _is_near(self, lower: bytes, at: int) -> bool:
-        """Whether a host stands where one would whose scheme reaches over `at`."""
-        reach = at + _LONGEST_OTHER + self._reach
-        return any(lower.find(host, at, reach) >= 0 for host in self._hosts)
+    def _escaped(self, lower: bytes) -> list[int]:
+        """Where one begins, or may begin behind whose scheme there is an escape."""
+        escape, hosts, reach = self._escape, self._hosts, self._reach
+        return [
+            match.start()
+            for match in self._scheme.finditer(lower)
+            if lower.startswith(hosts, match.end())
+            or lower.find(escape, match.end(), match.end() + reach) >= 0
+        ]
 
     def _spelled(self, lower: bytes, begin: int, end: int) -> list[int]:
         """Where one begins whose scheme, however it is spelled, stands there."""
@@ -168,29 +172,57 @@ class Needles:
         return [match.start() for match in schemes if lower.startswith(self._hosts, match.end())]
 
 
-def _other_spellings(lower: bytes) -> list[int] | None:
+def _other_spellings(data: bytes) -> list[int] | None:
     """Where a scheme may stand that is not plain; None where there are too many."""
     found: list[int] = []
-    for byte in (b"\\", b"%"):
-        spellings = tuple(other for other in _OTHER_SPELLINGS if other.startswith(byte))
-        places = few(lower, byte)
-        if places is None:
-            if sum(lower.count(other) for other in spellings) > _FEW:
+    for byte, spellings in _OTHER_SPELLINGS.items():
+        places = few(data, byte)
+        if places is not None:
+            found += [at for at in places if data.startswith(spellings, at)]
+            continue
+        for spelling in spellings:
+            places = few(data, spelling)
+            if places is None:
                 return None
-            places = [at for other in spellings for at in places_of(lower, other)]
-        found += [at for at in places if lower.startswith(spellings, at)]
+            found += places
     return found
 
 
-def _plain(lower: bytes, start: bytes) -> list[int]:
+def _plain(data: bytes, start: bytes) -> list[int]:
     """Where URLs whose scheme is followed by `start` begin: much faster than a pattern."""
     found: list[int] = []
-    for at in places_of(lower, start):
-        if lower.endswith(b"http", 0, at):
-            found.append(at - 4)
-        elif lower.endswith(b"https", 0, at):
-            found.append(at - 5)
+    for at in _in_any_case(data, start):
+        if at >= _HTTP and data[at - _HTTP : at] == b"http":
+            found.append(at - _HTTP)
+        elif at > _HTTP and data[at - _HTTP - 1 : at] == b"https":
+            found.append(at - _HTTP - 1)
+        else:
+            scheme = data[max(0, at - _HTTP - 1) : at].lower()
+            if scheme.endswith((b"http", b"https")):
+                found.append(at - _HTTP - scheme.endswith(b"s"))
     return found
+
+
+def _in_any_case(data: bytes, start: bytes) -> list[int]:
+    """Where `start`, which is written in lower case, stands in the text in whatever case."""
+    if start.upper() == start:
+        return places_of(data, start)
+    # Its first letter is searched in both cases: faster than to make all of the text lower.
+    head, length = start[: len(_PLAIN_END) + 1], len(start)
+    found: list[int] = []
+    others = 0
+    for spelling in {head, head.upper()}:
+        at = data.find(spelling)
+        while at >= 0:
+            there = data[at : at + length]
+            if start in (there, there.lower()):
+                found.append(at)
+            else:
+                others += 1
+                if others > _FEW:
+                    return places_of(data.lower(), start)
+            at = data.find(spelling, at + 1)
+    return sorted(found)
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
