@@ -24,19 +24,21 @@ _ENTRY: Final = b'{"fullUrl":"'
 # of these: their `resourceType` gives them away.
 _BETWEEN: Final = b"}},"
 _REFERENCE: Final = b'{"reference":"'
-_ID: Final = rb"(?!\.{1,2}[\"/])[A-Za-z0-9\-.]{1,64}"
-_TYPE: Final = rb"[A-Z][A-Za-z]+"
+# Free of dot segments: an id may begin with a dot, but hardly any does.
+_ID: Final = rb"[A-Za-z0-9\-][A-Za-z0-9\-.]{0,63}+"
+_TYPE: Final = rb"[A-Z][A-Za-z]++"
 # These hold other resources, or are not rewritten at all.
 _UNUSUAL: Final = rb"(?!(?:Bundle|OperationOutcome|Parameters|Provenance)\")"
 _TYPED: Final = rb"/" + _TYPE + rb"/" + _ID
 _RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"'
-_NAME: Final = _TYPED + rb"(?:/_history/" + _ID + rb')?"'
+_NAME: Final = _ID + rb"(?:/_history/" + _ID + rb')?+"()'
 # In a sentence, or with more behind. Not as in `_ID`: a dot segment may end otherwise, too.
-_MENTIONED: Final = rb"/" + _TYPE + rb"/[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s#?])"
-# What the pattern found: the `fullUrl` of an entry that follows another, a whole string that names
-# a resource, a URL anywhere that names one.
+_MENTIONED: Final = rb"[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s#?])()"
+# What the pattern found: the `fullUrl` of an entry that follows another, a `reference` that comes
+# first in its object, another URL that names a resource to the string's end, or with more behind.
 _IS_ENTRY: Final = 1
-_IS_NAME: Final = 2
+_IS_REFERENCE: Final = 2
+_IS_NAME: Final = 3
 # Between two References of one list.
 _SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
 _MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
@@ -46,13 +48,12 @@ _LONGEST_ATTACHMENT: Final = 512
 _TYPE_MEMBER: Final = b'"resourceType"'
 _SIGNATURE_MEMBER: Final = b'ignature"'
 _ENTRY_MEMBER: Final = b'"entry"'
-_UNUSUAL_MEMBERS: Final = (_TYPE_MEMBER, _SIGNATURE_MEMBER, _ENTRY_MEMBER)
-_LONGEST_MEMBER: Final = max(map(len, _UNUSUAL_MEMBERS))
-# Parts of them: five bytes are searched several times faster than six.
-_PART_OF_TYPE: Final = b"urceT"
-_OTHER_PARTS: Final = (b"gnatu", b"entry")
+# A part of it: five bytes are searched several times faster than six in a long text.
+_PART_OF_ENTRY: Final = b"entry"
 _QUOTE: Final = 0x22
 _LIST: Final = 0x5B
+_IN_LIST: Final = b"[,"
+_LISTED: Final = frozenset(name.encode() for name in LISTED_KEYS)
 # Elements that may be resources of their own, in which `reference` is no Reference's.
 _RESOURCES: Final = frozenset((b"contained", b"issues", b"outcome", b"resource"))
 _OPENINGS: Final = tuple(b'"%s"' % name for name in sorted(_RESOURCES))
@@ -115,10 +116,11 @@ def _forms(source: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Patt
     """Of a URL that begins with `source`: all usual forms, and an entry's, the first or another."""
     url = re.escape(source)
     behind = rb"(?<=" + re.escape(_BETWEEN + _ENTRY) + rb")" + url
+    typed = url + rb"/" + _TYPE + rb"/"
     usual = (
         (behind + _RESOURCE + _UNUSUAL + _TYPE + rb'"()|')
-        + (rb'(?<=")' + url + _NAME + rb"()|")
-        + (rb'(?<=[ "])' + url + _MENTIONED + rb"()")
+        + (rb"(?<=" + re.escape(_REFERENCE) + rb")" + typed + _NAME + rb"|")
+        + (rb'(?<=[ "])' + typed + rb"(?:" + _NAME + rb"|" + _MENTIONED + rb")")
     )
     first = url + _RESOURCE + _UNUSUAL + _TYPE + rb'"'
     return re.compile(usual), re.compile(first), re.compile(behind + _RESOURCE)
@@ -137,12 +139,6 @@ def _is_attachment(name: bytes) -> bool:
     return name.isalpha() and holds_attachment(name.decode("ascii"))
 
 
-@lru_cache(maxsize=1024)
-def _is_never_listed(name: bytes) -> bool:
-    """Whether no member of that name is rewritten anywhere."""
-    return name.isalpha() and name.decode("ascii") not in LISTED_KEYS
-
-
 class Leap:
     """Over entries of a Bundle, from the one at `start` on, as far as they look as expected.
 
@@ -153,12 +149,13 @@ class Leap:
     given by where they begin and end, it is yet to be found out whether they hold one.
 
     `places` are the positions from `start` on where URLs under the bases may begin, the last one
-    is END. In `text` quotes in strings are masked, and no letter is escaped. With `whole` what is
-    unusual is looked for in all of the text first.
+    is END. In `text` quotes in strings are masked, and no letter is escaped. With `whole` entries
+    in an entry are looked for in all of the text first.
     """
 
     __slots__ = (
-        *("_careful", "_checked", "_done", "_last", "_reached", "_seen", "_source", "_text"),
+        *("_done", "_is_nested", "_is_request", "_judged", "_last", "_reached", "_seen"),
+        *("_source", "_text"),
         *("end", "left", "start", "stays", "upto", "urls"),
     )
 
@@ -167,59 +164,66 @@ class Leap:
     ) -> None:
         self._text = text
         self._source = swap.plain_source
-        self._careful = not whole or any(text.find(part, start) >= 0 for part in _OTHER_PARTS)
-        self.start = start
-        entries = self._run(places)
-        if not self._careful and text.count(_PART_OF_TYPE, start, self.upto) != entries:
-            self._careful = True
-            self._run(places)
-
-    def _run(self, places: Sequence[int]) -> int:
-        """Judge one after the other; gives the number of resources whose type stands before."""
-        text, start = self._text, self.start
-        self.end = self.upto = start
+        self._is_request = swap.is_request
+        # Whether there may be entries in an entry.
+        self._is_nested = not whole or text.find(_PART_OF_ENTRY, start) >= 0
+        self.start = self.end = self.upto = start
         self.urls: list[int] = []
         self.stays: list[int] = []
         self.left: list[tuple[int, int]] = []
+        self._run(places)
+
+    def _run(self, places: Sequence[int]) -> None:
+        """Judge one after the other."""
+        text, start = self._text, self.start
         usual, first, between = _forms(self._source)
         match = first.match(text, places[0])
         if match is None or places[0] != start + len(_ENTRY) or not text.startswith(_ENTRY, start):
-            return 0
+            return
         self.urls.append(places[0])
         self._enter(match.end())
-        entries, find, careful = 1, usual.match, self._careful
+        find = usual.match
         for at in places[1:]:
             if at < self._done:
                 continue
             if at == END:
                 self._stop(self._sure())
-                return entries
-            if careful and self._meets_unusual(at):
-                break
+                return
             found = find(text, at)
             if found is not None and found.lastindex == _IS_ENTRY:
+                if not self._was_usual(at):
+                    break
                 self.end = at - len(_ENTRY)
                 self.urls.append(at)
                 self._enter(found.end())
-                entries += 1
             elif not self._judge(at, found):
-                if between.match(text, at) is not None:
+                if between.match(text, at) is not None and self._was_usual(at):
                     self.end = at - len(_ENTRY)
-                    entries += 1
                 break
         self._stop(self.end)
-        return entries - 1
 
     def _enter(self, seen: int) -> None:
         """An entry begins, the type of whose resource was seen."""
-        # Behind that type; up to where nothing unusual stands; up to where URLs were judged.
-        self._seen = self._checked = self._reached = seen
+        self._seen = self._reached = seen  # behind that type; up to where URLs were judged
         self._last = 0  # the end of the last Reference's URL
         self._done = 0  # the end of the last string that stays
+        self._judged = False  # whether a URL is replaced for the element in which it stands
+
+    def _was_usual(self, upto: int) -> bool:
+        """Whether nothing in the entry at hand, up to there, forbids what was judged."""
+        text, seen = self._text, self._seen
+        if self._is_nested and text.find(_ENTRY_MEMBER, seen, upto) >= 0:
+            return False
+        if not self._judged:
+            return True
+        unusual = text.find(_TYPE_MEMBER, seen, upto) >= 0
+        return not unusual and text.find(_SIGNATURE_MEMBER, seen, upto) < 0
 
     def _sure(self) -> int:
         """Up to where URLs were judged for sure in the entry at hand, which may not be whole."""
         text, seen, reached = self._text, self._seen, self._reached
+        if not self._was_usual(reached):
+            return self.end
         # What follows in a resource of its own may be a signature.
         waits = any(text.find(opening, seen, reached) >= 0 for opening in _OPENINGS)
         return seen if waits else reached
@@ -234,49 +238,54 @@ class Leap:
     def _judge(self, at: int, found: re.Match[bytes] | None) -> bool:
         """Whether it is clear what becomes of the URL at `at`, inside an entry."""
         text = self._text
+        kind = 0 if found is None else found.lastindex
+        if found is not None and kind == _IS_REFERENCE:
+            return self._is_reference(at, found.end() - 1)
         known = found is not None
         if text[at - 1] != _QUOTE:
             begin = text.rfind(b'"', self._seen, at) + 1
-            return begin > 0 and self._leave(begin, at, known=known)
+            is_query = self._is_request and self._may_be_query(begin - 1)
+            return begin > 0 and not is_query and self._leave(begin, at, known=known)
         if text[at - 2] == _LIST:
             return self._leave(at, at, known=known)
         name = self._name_before(at - 1)
-        if _is_never_listed(name):
+        if name not in _LISTED and name.isalpha():  # no member of that name is ever rewritten
             return self._leave(at, at, known=known)
-        if found is None or found.lastindex != _IS_NAME:
+        if name != b"url" or found is None or kind != _IS_NAME:
             return False
+        self._judged = True
         self._reached = found.end() - 1
         self.urls.append(at)
-        if name == b"reference":
-            return self._is_reference(at - len(_REFERENCE))
-        return name == b"url" and self._is_of_attachment(at)
+        return self._is_of_attachment(at)
+
+    def _may_be_query(self, at: int) -> bool:
+        """Whether the string at `at`, in a request, may be an entry's own: those hold queries."""
+        name = self._name_before(at)
+        return name in _LISTED or (not name and self._text[at - 1] not in _IN_LIST)
 
     def _name_before(self, at: int) -> bytes:
         """The name of the member whose value, or the first one of a list, begins at `at`."""
         text = self._text
         end = at - 2 if text[at - 1] != _LIST else at - 3
-        if not text.startswith(b'":', end):
+        if text[end : end + 2] != b'":':
             return b""
         begin = text.rfind(b'"', max(self._seen, end - _LONGEST_NAME), end) + 1
         return text[begin:end] if begin > 0 else b""
 
-    def _meets_unusual(self, upto: int) -> bool:
-        """Whether something unusual stands in the entry at hand, up to there."""
-        text, start = self._text, self._checked
-        # One may have begun before `upto`.
-        self._checked = max(start, upto - _LONGEST_MEMBER)
-        return any(text.find(member, start, upto) >= 0 for member in _UNUSUAL_MEMBERS)
-
-    def _is_reference(self, begin: int) -> bool:
-        """Whether the object at `begin`, whose first member's URL was read, is a Reference."""
-        text = self._text
-        if begin < self._seen or not text.startswith(_REFERENCE, begin):
+    def _is_reference(self, at: int, end: int) -> bool:
+        """Whether the object that begins with the `reference` of that URL is a Reference."""
+        text, last, begin = self._text, self._last, at - len(_REFERENCE)
+        if begin < self._seen:
             return False
-        sibling = _SIBLING.match(text, self._last) if self._last else None
-        self._last = self._reached
+        self._judged = True
+        self._last = self._reached = end
+        self.urls.append(at)
+        sibling = _SIBLING.match(text, last) if last else None
         if sibling is not None and sibling.end() == begin:
             return True
-        return _holds_reference(self._name_before(begin))
+        name = self._name_before(begin)
+        # Of an element of that name in a request the rules take whatever it holds for a query.
+        return _holds_reference(name) and not (self._is_request and name == b"request")
 
     def _is_of_attachment(self, at: int) -> bool:
         """Whether the URL, behind `"url":"`, is that of an Attachment for sure."""

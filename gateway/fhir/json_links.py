@@ -150,8 +150,7 @@ class JsonRewriter(StreamRewriter):
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
             return None
-        # In requests entries hold queries, too.
-        if self._swap.is_request or not scope.verdict or self._output.is_waiting:
+        if not scope.verdict or self._output.is_waiting:
             return None
         is_first = self._leapt_in is not text
         if is_first:
@@ -172,10 +171,15 @@ class JsonRewriter(StreamRewriter):
 
     def _translate(self, urls: list[int], upto: int) -> None:
         """Hand over the buffer up to a position with plain URLs replaced."""
-        buffer, length = self._buffer, len(self._swap.plain_source)
-        begins = [self._mark, *[at + length for at in urls]]
-        pieces = [buffer[begin:end] for begin, end in zip(begins, [*urls, upto], strict=True)]
-        self._output.text(self._swap.plain_target.join(pieces))
+        buffer, target, mark = self._buffer, self._swap.plain_target, self._mark
+        length = len(self._swap.plain_source)
+        pieces: list[bytes] = []
+        for at in urls:
+            pieces.append(buffer[mark:at])
+            pieces.append(target)
+            mark = at + length
+        pieces.append(buffer[mark:upto])
+        self._output.texts(pieces)
         self._output.rewritten += len(urls)
         self._mark = upto
 

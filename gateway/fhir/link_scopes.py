@@ -186,6 +186,10 @@ class HeldOutput:
         else:
             self._ready.append(piece)
 
+    def texts(self, pieces: list[bytes]) -> None:
+        """Add text in pieces; nothing waits."""
+        self._ready += pieces
+
     def edit(self, edit: Edit, original: bytes) -> None:
         """Add text that may be replaced."""
         verdict = edit.scope.settled()

@@ -213,6 +213,7 @@ def test_usual_entries_are_taken_at_once() -> None:
         ({"performer": [{"reference": URL, "display": "x"}, {"reference": URL}]}, 0),
         ({"content": [{"attachment": {"contentType": "text/plain", "url": URL}}]}, 0),
         ({"contained": [{"subject": {"reference": URL}}]}, 0),
+        ({"contained": [{"resourceType": "Patient", "meta": {"source": URL}}]}, 1),
         ({"serviceType": [{"reference": {"reference": URL}}], "sourceType": "designation"}, 0),
         ({"meta": {"source": URL, "profile": [URL]}}, 2),
         ({"note": [{"text": f"see {URL} and {URL}"}]}, 1),
@@ -225,6 +226,48 @@ def test_usual_elements_are_judged_in_a_leap(members: dict[str, Any], stays: int
     assert rest.startswith(b'{"fullUrl":"https://playground.dhp.uz/fhir/Observation/3"')
     urls = json.dumps(members).count(URL) if not stays else 0
     assert (len(leap.urls), len(leap.stays), leap.left) == (3 + urls, stays, [])
+
+
+@pytest.mark.parametrize(
+    ("request_", "replaced"),
+    [
+        ({"method": "PUT", "url": "Patient/1"}, 4),
+        ({"method": "POST", "url": f"Patient?link={GATEWAY}/Patient/1"}, 1),
+        ({"method": "POST", "url": "Patient", "ifNoneExist": f"a={GATEWAY}/Patient/1"}, 1),
+        ({"method": "POST", "url": "Patient?link=http%3A%2F%2Fhis.local%3A8080%2Ffhir%2FP%2F1"}, 1),
+    ],
+    ids=["plain", "query", "condition", "encoded"],
+)
+def test_entries_of_a_transaction_are_taken_at_once_too(
+    request_: dict[str, str], replaced: int
+) -> None:
+    """Up to one whose own members hold a query with a URL."""
+    subject = {"reference": f"{BASE}/Patient/1"}
+    text = page(entry(1), {**entry(2, subject=subject), "request": request_}, entry(3))
+    body = text.replace(b"searchset", b"transaction").replace(BASE.encode(), GATEWAY.encode())
+    start = body.index(b'{"fullUrl"')
+    places = [at for at in needles(LINKS.requests).positions(body) if at >= start]
+    assert len(Leap(body, places, start, LINKS.requests).urls) == replaced
+    leapt = rewritten(body, len(body), swap=LINKS.requests)
+    assert leapt == rewritten(body, len(body), StepByStep, LINKS.requests)
+
+
+def test_a_request_of_which_an_answer_tells_is_followed() -> None:
+    """In a request nothing of that name is taken for a Reference, wherever it stands."""
+    text = page(entry(1), entry(2, request={"reference": f"{BASE}/Claim/1"}), entry(3))
+    body = text.replace(b"searchset", b"transaction").replace(BASE.encode(), GATEWAY.encode())
+    leapt = rewritten(body, len(body), swap=LINKS.requests)
+    assert leapt == rewritten(body, len(body), StepByStep, LINKS.requests)
+
+
+@pytest.mark.parametrize("others", [0, 30, 300])
+@pytest.mark.parametrize("host", ["PLAYGROUND.dhp.uz", "pLAYGROUND.DHP.UZ", "playground.dhp.uz"])
+def test_a_host_is_found_in_any_case(host: str, others: int) -> None:
+    """However many URLs there are whose hosts begin with the same letter."""
+    subject = {"reference": f"HTTPS://{host}/fhir/Patient/1"}
+    coding = [{"system": f"https://p{number}.example/x"} for number in range(others)]
+    body = page(entry(1), entry(2, coding=coding, subject=subject))
+    assert rewritten(body, len(body))[1] == 3
 
 
 # An entry without a resource.
