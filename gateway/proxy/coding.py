@@ -45,6 +45,16 @@ def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
             yield transform.feed(chunk[at : at + STEP])
 
 
+def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
+    """Whether the pieces, one after the other, are the whole."""
+    at = 0
+    for piece in pieces:
+        if not whole.startswith(piece, at):
+            return False
+        at += len(piece)
+    return at == len(whole)
+
+
 class Gunzip:
     """Opens a gzip body (RFC 1952), member after member; its content passes through a transform."""
 

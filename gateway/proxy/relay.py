@@ -25,7 +25,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone, Room
 from gateway.proxy.caller_connection import CallerConnection
-from gateway.proxy.coding import Transform, steps
+from gateway.proxy.coding import Transform, is_made_of, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Own, Reply
@@ -208,12 +208,13 @@ def _send_bodiless(
 
 
 def _send_whole(
-    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], body: bytes
+    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], *pieces: bytes
 ) -> None:
-    lines.append(b"Content-Length: %d\r\n" % len(body))
-    side.write_whole(_head(side, status, lines) + body)
+    size = sum(len(piece) for piece in pieces)
+    lines.append(b"Content-Length: %d\r\n" % size)
+    side.write_whole(b"".join((_head(side, status, lines), *pieces)))
     exchange.status = status
-    exchange.response_bytes = len(body)
+    exchange.response_bytes = size
 
 
 async def _send_changed(
@@ -238,9 +239,8 @@ async def _send_changed(
             break
     else:
         pieces.append(transform.finish())
-        changed = b"".join(pieces)
-        lines = lines if changed == body else without_digests(lines)
-        _send_whole(side, exchange, answer.status, lines, changed)
+        lines = lines if is_made_of(body, pieces) else without_digests(lines)
+        _send_whole(side, exchange, answer.status, lines, *pieces)
         return
     if side.http10:
         raise _too_long()
@@ -328,7 +328,7 @@ async def _send_collected(
                 await asyncio.sleep(0)
         if transform is not None:
             pieces.append(transform.finish())
-        _send_whole(side, exchange, answer.status, lines, b"".join(pieces))
+        _send_whole(side, exchange, answer.status, lines, *pieces)
         await side.drained()
     finally:
         side.room.give(size)
