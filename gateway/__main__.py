@@ -1,6 +1,47 @@
-"""`python -m gateway` is the console script `dhp-gateway`."""
+"""`dhp-gateway` and `python -m gateway`.
 
-from gateway.cli import main
+What supervisors of services and containers start, `run` with at most a `--config`, begins at once:
+the command line's library would cost time, and memory for as long as the gateway runs. Whatever
+else is said, and how a start that failed is told, is the command line's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from gateway.commands import serving
+
+
+def main() -> None:
+    """The console script."""
+    begin = _plain(sys.argv[1:])
+    failure: BaseException | None = None
+    if begin is not None:
+        try:
+            sys.exit(begin())
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+    from gateway.cli import main as command_line
+
+    command_line(failure)
+
+
+def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:
+    """What to do when that is plain to see; what could be meant otherwise is not."""
+    match arguments:
+        case ["run"]:
+            file = os.environ.get("DHP_GATEWAY_CONFIG")  # noqa: TID251 - as the command line's
+            return partial(serving.run, Path(file) if file else None)
+        case ["run", "--config", file] if file[:1] not in ("", "-"):
+            return partial(serving.run, Path(file))
+        case ["worker", inheritance] if inheritance[:1] == "[":
+            return partial(serving.worker, inheritance)
+    return None
+
 
 if __name__ == "__main__":
     main()

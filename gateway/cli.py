@@ -6,24 +6,25 @@ Modules are imported where a command needs them: `run` should serve soon, `healt
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
 from gateway import __version__
-from gateway.commands import outbox_app
+from gateway.commands import outbox_app, serving
 from gateway.commands.ending import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,
     ConfigOption,
     load_settings,
+    tell,
 )
 from gateway.commands.ending import fail as _fail
 
@@ -43,9 +44,9 @@ cli = typer.Typer(
 )
 
 
-def main() -> None:
-    """The console script."""
-    cli(prog_name="dhp-gateway")
+def main(failure: BaseException | None = None) -> None:
+    """What was asked for; `failure` is how `run` or `worker` ended that had begun without typer."""
+    cli(prog_name="dhp-gateway", obj=failure)
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,34 +68,40 @@ def options(
 
 
 @cli.command()
-def run(config: ConfigOption = None) -> None:
+def run(context: typer.Context, config: ConfigOption = None) -> None:
     """Run the gateway."""
-    # Until all is set up nothing is garbage: to look for it takes a tenth of the time to start.
-    gc.disable()
-    settings = load_settings(config)
-    from gateway.reloading import SettingsSource
-    from gateway.running import run as serve
-    from gateway.wiring import StartError
+    from gateway.config import SettingsError
 
     try:
-        code = serve(settings, SettingsSource(config, os.environ))
-    except StartError as error:
+        code = _outcome(context, partial(serving.run, config))
+    except SettingsError as error:
+        tell(error)
+    except Exception as error:
+        from gateway.wiring import StartError
+
+        if not isinstance(error, StartError):
+            raise
         _fail_to_start(error)
     raise typer.Exit(code)
 
 
 @cli.command(hidden=True)
-def worker(inheritance: str) -> None:
+def worker(context: typer.Context, inheritance: str) -> None:
     """Run one of several workers; for the gateway's own use."""
-    gc.disable()
     from gateway.worker import Inheritance
-    from gateway.worker import run as serve
 
     try:
-        inherited = Inheritance.from_text(inheritance)
+        Inheritance.from_text(inheritance)
     except ValueError:
         _fail("workers are started by `dhp-gateway run`", WRONG_USAGE)
-    raise typer.Exit(serve(inherited, os.environ))
+    raise typer.Exit(_outcome(context, partial(serving.worker, inheritance)))
+
+
+def _outcome(context: typer.Context, serve: Callable[[], int]) -> int:
+    """The exit code; raises how it failed, also where that was without typer."""
+    if context.obj is not None:
+        raise context.obj
+    return serve()
 
 
 @cli.command()

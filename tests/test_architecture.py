@@ -62,11 +62,11 @@ ALLOWED: dict[str, set[str]] = {
     "commands": _RECORD
     | _KNOWLEDGE
     | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"}
-    | {"reloading"},
+    | {"reloading", "running", "worker"},
     "cli": _RECORD
     | _KNOWLEDGE
     | {"running", "worker", "reloading", "wiring", "sandbox", "commands", "outbox"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "commands"},
     "__init__": set(),
 }
 MAX_MODULE_LINES = 400

@@ -225,6 +225,37 @@ async def test_run_names_all_ports_that_are_taken(tmp_path: Path, workers: int) 
         assert result.err.count(line) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [
+        (["run", "--config", "{}"], {}),
+        (["run", "--config={}"], {}),
+        (["run"], {"DHP_GATEWAY_CONFIG": "{}"}),
+    ],
+)
+async def test_run_finds_its_file(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str]
+) -> None:
+    """However the file is named it is read, and its problem told once, with code 2."""
+    file = str(write(tmp_path, {"log": {"level": "x"}}))
+    result = await dhp(
+        *(each.format(file) for each in arguments),
+        environ={name: value.format(file) for name, value in environ.items()},
+    )
+    assert result.code == 2
+    [problem] = result.err.splitlines()
+    assert problem.startswith("log.level: ")
+
+
+async def test_run_refuses_what_it_does_not_know() -> None:
+    """A further argument is wrong usage, and a worker starts only as the gateway starts it."""
+    assert "unexpected extra argument" in (await dhp("run", "x")).err
+    for text in ("x", "[1]"):
+        result = await dhp("worker", text)
+        assert result.code == 2
+        assert result.err == "dhp-gateway: workers are started by `dhp-gateway run`\n"
+
+
 async def test_run_says_that_a_secret_cannot_be_read(tmp_path: Path) -> None:
     """An unreadable secret is one line that names key and path, and code 3."""
     missing = str(tmp_path / "none")

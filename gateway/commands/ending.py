@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from gateway.config import Settings
+    from gateway.config import Settings, SettingsError
 
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -33,9 +33,14 @@ def load_settings(config: Path | None) -> Settings:
     try:
         return load(config, os.environ)  # noqa: TID251 - as the command line's
     except SettingsError as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(WRONG_USAGE) from None
+        tell(error)
+
+
+def tell(error: SettingsError) -> NoReturn:
+    """Print every problem to stderr and end with code 2."""
+    for problem in error.problems:
+        typer.echo(str(problem), err=True)
+    raise typer.Exit(WRONG_USAGE) from None
 
 
 def fail(message: str, code: int) -> NoReturn:

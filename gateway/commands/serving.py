@@ -1,0 +1,36 @@
+"""The commands that last: `run`, and `worker` for its own use.
+
+Nothing here loads typer, which would stay in memory for as long as the gateway runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+
+def run(config: Path | None) -> int:
+    """Run the gateway; gives the exit code. Raises `SettingsError` and `StartError`."""
+    # To look for garbage all the time takes a tenth of the time to start.
+    gc.disable()
+    from gateway.config import load
+
+    settings = load(config, os.environ)  # noqa: TID251 - as the command line's
+    # Once, what the settings have left behind makes room for all that comes; nothing of the rest
+    # is looked at again.
+    gc.collect()
+    gc.freeze()
+    from gateway.reloading import SettingsSource
+    from gateway.running import run as serve
+
+    return serve(settings, SettingsSource(config, os.environ))  # noqa: TID251 - the same
+
+
+def worker(inheritance: str) -> int:
+    """Run one of several workers; gives the exit code. Raises ValueError for no such text."""
+    gc.disable()
+    from gateway.worker import Inheritance
+    from gateway.worker import run as serve
+
+    return serve(Inheritance.from_text(inheritance), os.environ)  # noqa: TID251 - the same
