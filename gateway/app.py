@@ -11,10 +11,12 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp import http_parser, web
+from aiohttp import http_parser
+from aiohttp.web_app import Application
+from aiohttp.web_runner import SockSite
 
 from gateway import (
     __version__,
@@ -32,7 +34,6 @@ from gateway.admin.status import Sources, Status
 from gateway.admin.traffic import Traffic
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
-from gateway.keeping import Keeping, open_outbox
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
@@ -42,6 +43,9 @@ from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
 from gateway.tracing import open_tracing
 from gateway.wiring import StartError
+
+if TYPE_CHECKING:
+    from gateway.keeping import Keeping
 
 _log = logging.getLogger(__name__)
 
@@ -216,6 +220,11 @@ class Gateway:
         self._open_listener(tls)
 
     async def _open_outbox(self) -> Keeping | None:
+        if not self.settings.outbox.enabled:
+            return None
+        # Takes time and memory to import, and not everybody has one.
+        from gateway.keeping import open_outbox
+
         self._keeping = await open_outbox(
             self.settings.outbox,
             self._stack,
@@ -314,7 +323,7 @@ class Gateway:
 
 
 async def serve_admin(
-    stack: contextlib.AsyncExitStack, application: web.Application, listening: Listening
+    stack: contextlib.AsyncExitStack, application: Application, listening: Listening
 ) -> None:
     """Serve the operators' pages until the stack is closed."""
     stack.callback(listening.remove_path)
@@ -322,7 +331,7 @@ async def serve_admin(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for each in listening.sockets:
-        await web.SockSite(runner, each).start()
+        await SockSite(runner, each).start()
 
 
 def _require_strict_parser() -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gateway import certificates, keeping, tracing, wiring
+from gateway import certificates, tracing, wiring
 from gateway.config import Settings
 from gateway.exchange import Exchange
 from gateway.front_door import FrontDoor
@@ -33,7 +33,6 @@ from gateway.proxy.admission import Admission, Phase
 from gateway.proxy.asking import Asking
 from gateway.proxy.circuit import Circuit, CircuitState
 from gateway.proxy.composing import Composer
-from gateway.proxy.delivering import Deliverer
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
@@ -48,6 +47,9 @@ from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
+    # Where there is no outbox nothing of it is loaded.
+    from gateway.keeping import Keeping
+    from gateway.proxy.delivering import Deliverer
     from gateway.signing_in import SigningIn
 
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
@@ -68,7 +70,7 @@ class Surroundings:
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
     note: Callable[[Exchange], None] = _unnoted
     tracing: Tracing | None = None
-    keeping: keeping.Keeping | None = None
+    keeping: Keeping | None = None
 
     def account(self, exchange: Exchange) -> None:
         """The end of every exchange: one update of the metrics and one audit record.
@@ -85,6 +87,8 @@ class Core:
 
     Raises `StartError` when a secret or certificate cannot be read.
     """
+
+    deliverer: Deliverer  # where there is an outbox
 
     def __init__(self, settings: Settings, around: Surroundings) -> None:
         self.settings = settings
@@ -120,13 +124,11 @@ class Core:
         upstream = self._upstream(around)
         forwarder = Forwarder(upstream, tokens, around.metrics.retry)
         asking = Asking(forwarder, tokens, wiring.platform_path(settings))
-        # Queued writes go out with the callers' tokens, never with a person's.
-        self.deliverer = keeping.deliverer(
-            settings,
-            Forwarder(upstream, self.tokens, around.metrics.retry),
-            self.tokens,
-            credentials=self._sources,
-        )
+        if around.keeping is not None:
+            # Queued writes go out with the callers' tokens, never with a person's.
+            self.deliverer = around.keeping.deliverer(
+                settings, upstream, self.tokens, credentials=self._sources
+            )
         guard = self._guard(asking, around)
         packs = settings.platform.compression == "both"
         return Handler(

@@ -24,6 +24,7 @@ from gateway.proxy.delivering import CurrentDeliverer, Deliverer, Route
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.queue_pages import QueuePages
 from gateway.proxy.queueing import Queueing, QueueRules
+from gateway.proxy.upstream import Upstream
 from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.timestamp import Timestamp
@@ -51,10 +52,8 @@ async def open_outbox(
     hold: Hold,
     metrics: Metrics,
     audit: AuditTrail,
-) -> Keeping | None:
-    """The outbox, not delivering yet; None without `outbox.enabled`. Raises `StartError`."""
-    if not settings.enabled:
-        return None
+) -> Keeping:
+    """The outbox, not delivering yet. Raises `StartError`."""
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
     try:
@@ -62,21 +61,6 @@ async def open_outbox(
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
     return Keeping(store, settings, hold=hold, metrics=metrics, audit=audit)
-
-
-def deliverer(
-    settings: Settings, forwarder: Forwarder, tokens: TokenSource, *, credentials: Iterable[str]
-) -> Deliverer:
-    """What brings queued writes to the platform, by one version of the settings."""
-    return Deliverer(
-        Route(
-            forwarder,
-            tokens,
-            Asking(forwarder, tokens, wiring.platform_path(settings)),
-            credentials=frozenset(credentials),
-            versions=settings.fhir.auto_if_match,
-        )
-    )
 
 
 class Keeping:
@@ -124,6 +108,26 @@ class Keeping:
             ),
             room=Room(_LARGE_BODIES * settings.limits.max_body_bytes),
             clock=time.monotonic,
+        )
+
+    def deliverer(
+        self,
+        settings: Settings,
+        upstream: Upstream,
+        tokens: TokenSource,
+        *,
+        credentials: Iterable[str],
+    ) -> Deliverer:
+        """What brings queued writes to the platform, by one version of the settings."""
+        forwarder = Forwarder(upstream, tokens, self._metrics.retry)
+        return Deliverer(
+            Route(
+                forwarder,
+                tokens,
+                Asking(forwarder, tokens, wiring.platform_path(settings)),
+                credentials=frozenset(credentials),
+                versions=settings.fhir.auto_if_match,
+            )
         )
 
     async def start(self) -> None:

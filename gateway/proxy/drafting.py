@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.qualifying import BY_ID, SETTLE, Judgement, Write, judge, without_async
 from gateway.proxy.answer_header import without_digests
-from gateway.proxy.body import RequestBody
-from gateway.proxy.callers import Caller
+from gateway.proxy.asked import Asked
 from gateway.proxy.coding import is_gzip
-from gateway.proxy.headers import RequestHeader
-from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
 # Judging more than this at once would hold up the event loop.
 _INLINE: Final = 64 * 1024
 _MOST_OPENED: Final = 64 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Asked:
-    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
-
-    exchange: Exchange
-    caller: Caller
-    what: Interaction
-    target: Target
-    met: Meeting
-    body: RequestBody | None
-    gone: Callable[[], bool]
-
-    @property
-    def header(self) -> RequestHeader:
-        """Its header."""
-        return self.met.header
 
 
 async def judged(asked: Asked) -> Judgement | None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError, Reason
@@ -22,11 +22,11 @@ from gateway.oauth.token import Token
 from gateway.proxy import strict
 from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
+from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
-from gateway.proxy.drafting import Asked
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
 from gateway.proxy.framing import Broken
@@ -36,12 +36,14 @@ from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.listener import ListenLimits
 from gateway.proxy.meeting import Meeting, recall
-from gateway.proxy.queueing import Queueing
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import broken
+
+if TYPE_CHECKING:
+    from gateway.proxy.queueing import Queueing  # loaded only where there is an outbox
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, batch_response, listing, outcome
 from gateway.outbox.store import NotPossible, OutboxUnavailable
 from gateway.proxy.answer import Answer
-from gateway.proxy.drafting import Asked
+from gateway.proxy.asked import Asked
 from gateway.proxy.queueing import OWN_PATH, made
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")

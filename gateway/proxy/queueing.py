@@ -24,9 +24,10 @@ from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.proxy import strict
 from gateway.proxy.answer import Answer
+from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
-from gateway.proxy.drafting import Asked, drafted, judged
+from gateway.proxy.drafting import drafted, judged
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target

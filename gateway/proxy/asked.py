@@ -1,0 +1,32 @@
+"""A request on its way to the platform, with all that is known of it by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction
+from gateway.proxy.body import RequestBody
+from gateway.proxy.callers import Caller
+from gateway.proxy.headers import RequestHeader
+from gateway.proxy.meeting import Meeting
+from gateway.proxy.target import Target
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
+
+    exchange: Exchange
+    caller: Caller
+    what: Interaction
+    target: Target
+    met: Meeting
+    body: RequestBody | None
+    gone: Callable[[], bool]
+
+    @property
+    def header(self) -> RequestHeader:
+        """Its header."""
+        return self.met.header
