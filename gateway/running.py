@@ -6,7 +6,6 @@ import asyncio
 from typing import Protocol
 
 from gateway import system
-from gateway.app import Gateway
 from gateway.config import Settings
 from gateway.process import (
     background,
@@ -16,7 +15,6 @@ from gateway.process import (
     settle_memory,
 )
 from gateway.reloading import Reloader, Result, SettingsSource
-from gateway.supervising import Supervisor
 from gateway.systemd import Notifier
 
 
@@ -54,7 +52,7 @@ def run(settings: Settings, source: SettingsSource) -> int:
 
 
 async def _serve(settings: Settings, source: SettingsSource) -> int:
-    service: Service = Gateway(settings) if settings.workers == 1 else Supervisor(settings, source)
+    service = _service(settings, source)
     notifier = Notifier(source.environ)
 
     async def apply(changed: Settings) -> None:
@@ -79,3 +77,14 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
         notifier.stopping()
         await service.stop()
     return 0
+
+
+def _service(settings: Settings, source: SettingsSource) -> Service:
+    """One gateway has no use for what a supervisor needs, and that would stay in memory."""
+    if settings.workers == 1:
+        from gateway.app import Gateway
+
+        return Gateway(settings)
+    from gateway.supervising import Supervisor
+
+    return Supervisor(settings, source)
