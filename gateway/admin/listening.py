@@ -14,12 +14,18 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import hdrs
+from aiohttp.web_app import Application
+from aiohttp.web_exceptions import HTTPException
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_runner import AppRunner
+from aiohttp.web_server import Server
 
 from gateway.config import Address
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ _MAX_FIELD: Final = 4096
 _MAX_FIELDS: Final = 64
 
 
-class OperatorRunner(web.AppRunner):
+class OperatorRunner(AppRunner):
     """Serves the operators' pages on a listener of this address.
 
     On loopback only those are answered that name the listener by an IP address, as `localhost` or
@@ -44,7 +50,7 @@ class OperatorRunner(web.AppRunner):
 
     def __init__(
         self,
-        application: web.Application,
+        application: Application,
         address: Address,
         *,
         patience: float = _PATIENCE,
@@ -55,7 +61,7 @@ class OperatorRunner(web.AppRunner):
         self._patience = patience
         self._max_connections = max_connections
 
-    async def _make_server(self) -> web.Server:
+    async def _make_server(self) -> Server:
         made = await super()._make_server()
         return _OperatorServer(
             _answering(made.request_handler, self._names),
@@ -65,7 +71,7 @@ class OperatorRunner(web.AppRunner):
         )
 
 
-class _OperatorServer(web.Server):
+class _OperatorServer(Server):
     def __init__(
         self, handler: Handler, *, request_factory: Any, patience: float, max_connections: int
     ) -> None:
@@ -97,11 +103,11 @@ class _OperatorServer(web.Server):
 class _OperatorConnection(RequestHandler):
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
-    ) -> web.StreamResponse:
+    ) -> StreamResponse:
         """Answer what could not be parsed, or what broke, without a word of either."""
         if status >= 500:
             _log.error("the operators' listener failed", exc_info=exc)
@@ -113,12 +119,12 @@ class _OperatorConnection(RequestHandler):
 
 
 def _answering(handler: Handler, names: frozenset[str] | None) -> Handler:
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: BaseRequest) -> StreamResponse:
         if names is not None and not _is_named(request, names):
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "use an IP address or localhost")
         try:
             return await handler(request)
-        except web.HTTPException as error:
+        except HTTPException as error:
             # An unknown `Expect`, which no middleware sees.
             return _refusal(error.status)
 
@@ -132,7 +138,7 @@ def _names(address: Address) -> frozenset[str] | None:
     return frozenset({"localhost", address.host.lower()})
 
 
-def _is_named(request: web.BaseRequest, names: frozenset[str]) -> bool:
+def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
     host = request.headers.get(hdrs.HOST)
     if host is None:
         # No browser leaves it out.
@@ -148,14 +154,14 @@ def _is_named(request: web.BaseRequest, names: frozenset[str]) -> bool:
     return True
 
 
-def _refusal(status: int, hint: str | None = None) -> web.Response:
+def _refusal(status: int, hint: str | None = None) -> Response:
     body = {"error": HTTPStatus(status).phrase} | ({"hint": hint} if hint else {})
     headers = {
         hdrs.CACHE_CONTROL: "no-store",
         "X-Content-Type-Options": "nosniff",
         hdrs.SERVER: "dhp-gateway",
     }
-    return web.Response(
+    return Response(
         status=status,
         body=orjson.dumps(body) + b"\n",
         content_type="application/json",

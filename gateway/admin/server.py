@@ -12,13 +12,18 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import hdrs
+from aiohttp.web_app import Application
+from aiohttp.web_exceptions import HTTPException
+from aiohttp.web_middlewares import middleware
+from aiohttp.web_request import Request
+from aiohttp.web_response import Response, StreamResponse
 
 from gateway.admin import status_assets, status_page
 from gateway.admin.status_events import StatusEvents
 from gateway.telemetry.logs import get_logger
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 _log = get_logger("gateway.admin")
 
@@ -70,7 +75,7 @@ def build(
     refresh: Callable[[], Awaitable[None]] = _at_hand,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
     status: StatusReport | None = None,
-) -> web.Application:
+) -> Application:
     """The application for `admin.address`.
 
     `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
@@ -78,15 +83,15 @@ def build(
     Without `status` there are no `/status` and `/status.json`.
     """
 
-    async def livez(request: web.Request) -> web.Response:
+    async def livez(request: Request) -> Response:
         return _json(HTTPStatus.OK, {"alive": True})
 
-    async def readyz(request: web.Request) -> web.Response:
+    async def readyz(request: Request) -> Response:
         await refresh()
         ready, body = readiness.report()
         return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
-    async def scrape(request: web.Request) -> web.Response:
+    async def scrape(request: Request) -> Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
         await refresh()
         content_type, body = metrics.render(accept or None)
@@ -94,13 +99,13 @@ def build(
         if len(body) >= _GZIP_FROM and _accepts_gzip(request):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             body = gzip.compress(body, compresslevel=1)
-        return web.Response(body=body, headers=headers)
+        return Response(body=body, headers=headers)
 
-    async def jwks(request: web.Request) -> web.Response:
+    async def jwks(request: Request) -> Response:
         keys = await asyncio.to_thread(public_keys)
         return _json(HTTPStatus.OK, {"keys": list(keys)})
 
-    application = web.Application(middlewares=[_answers_in_json])
+    application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
     links = _LINKS if status is None else {**_LINKS, **_STATUS_LINKS}
     application.router.add_get("/", _index(links))
@@ -113,20 +118,20 @@ def build(
     return application
 
 
-def _add_status(application: web.Application, status: StatusReport) -> None:
-    def language(request: web.Request) -> str:
+def _add_status(application: Application, status: StatusReport) -> None:
+    def language(request: Request) -> str:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
         return status.language(request.query.get("lang"), accepted or None)
 
-    async def for_people(request: web.Request) -> web.Response:
+    async def for_people(request: Request) -> Response:
         text = status_page.page(await status.facts(language(request)))
-        return web.Response(text=text, content_type="text/html", headers=status_assets.HEADERS)
+        return Response(text=text, content_type="text/html", headers=status_assets.HEADERS)
 
-    async def for_programs(request: web.Request) -> web.Response:
+    async def for_programs(request: Request) -> Response:
         facts = await status.facts(language(request))
         return _json(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
 
-    async def for_open_pages(request: web.Request) -> web.StreamResponse:
+    async def for_open_pages(request: Request) -> StreamResponse:
         return await events.serve(request, language(request))
 
     events = StatusEvents(status, status_page.news)
@@ -153,17 +158,17 @@ _STATUS_LINKS: Final = {
 def _index(links: Mapping[str, str]) -> Handler:
     """What there is, for those who come with a browser."""
 
-    async def index(request: web.Request) -> web.Response:
+    async def index(request: Request) -> Response:
         return _json(HTTPStatus.OK, {"links": links})
 
     return index
 
 
-@web.middleware
-async def _answers_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+@middleware
+async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse:
     try:
         return await handler(request)
-    except web.HTTPException as error:
+    except HTTPException as error:
         allow = error.headers.get(hdrs.ALLOW)
         headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
         return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
@@ -173,14 +178,14 @@ async def _answers_in_json(request: web.Request, handler: Handler) -> web.Stream
         return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
 
 
-async def _guard(request: web.Request, response: web.StreamResponse) -> None:
+async def _guard(request: Request, response: StreamResponse) -> None:
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     # Otherwise aiohttp tells its own version and Python's.
     response.headers[hdrs.SERVER] = "dhp-gateway"
 
 
-def _accepts_gzip(request: web.Request) -> bool:
+def _accepts_gzip(request: Request) -> bool:
     """Whether a coding of `Accept-Encoding` is gzip with a weight above zero (RFC 9110, 12.5.3)."""
     for value in request.headers.getall(hdrs.ACCEPT_ENCODING, []):
         for item in value.split(","):
@@ -192,7 +197,7 @@ def _accepts_gzip(request: web.Request) -> bool:
 
 def _json(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> web.Response:
-    return web.Response(
+) -> Response:
+    return Response(
         status=status, body=orjson.dumps(body) + b"\n", content_type=_JSON, headers=headers
     )

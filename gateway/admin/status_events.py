@@ -8,7 +8,10 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import hdrs
+from aiohttp.web_exceptions import HTTPServiceUnavailable
+from aiohttp.web_request import Request
+from aiohttp.web_response import StreamResponse
 
 # How often facts are asked for, in seconds; what has not changed is sent every few times only.
 _INTERVAL: Final = 1.0
@@ -58,10 +61,10 @@ class StatusEvents:
         self._open = 0
         self._over = asyncio.Event()
 
-    async def serve(self, request: web.Request, language: str) -> web.StreamResponse:
+    async def serve(self, request: Request, language: str) -> StreamResponse:
         """Send events until the reader leaves or the gateway ends. Raises 503 for one too many."""
         if self._open >= self._most:
-            raise web.HTTPServiceUnavailable
+            raise HTTPServiceUnavailable
         self._open += 1
         try:
             return await self._stream(request, language)
@@ -72,8 +75,8 @@ class StatusEvents:
         """End all streams."""
         self._over.set()
 
-    async def _stream(self, request: web.Request, language: str) -> web.StreamResponse:
-        response = web.StreamResponse(status=HTTPStatus.OK, headers=HEADERS)
+    async def _stream(self, request: Request, language: str) -> StreamResponse:
+        response = StreamResponse(status=HTTPStatus.OK, headers=HEADERS)
         await response.prepare(request)
         last: object = None
         quiet = 0
@@ -88,7 +91,7 @@ class StatusEvents:
             await self._pause()
         return response
 
-    async def _send(self, response: web.StreamResponse, facts: Mapping[str, Any]) -> bool:
+    async def _send(self, response: StreamResponse, facts: Mapping[str, Any]) -> bool:
         """Send an event; whether the reader is still there."""
         event = b"data: " + orjson.dumps(self._render(facts)) + b"\n\n"
         try:

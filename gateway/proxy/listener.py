@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp.web_server import Server
 
 from gateway.proxy.caller_connection import KEEP_ALIVE, LINGER, CallerConnection, RequestSink
 from gateway.proxy.turn_end import TurnEnd
@@ -32,7 +32,7 @@ class ListenLimits:
         return 4 * self.header_bytes
 
 
-class CallerServer(web.Server):
+class CallerServer(Server):
     """Makes connections and looks after those that keep their header to themselves."""
 
     def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
