@@ -7,14 +7,13 @@ means null.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import SIMILAR, Problem, Setting
+from gateway.config.problems import Problem, Setting, most_similar
 from gateway.config.settings import Settings
 
 PREFIX: Final = "DHP_GATEWAY_"
@@ -124,8 +123,10 @@ def _nearest(name: str) -> str:
     spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
     # The prefix that all have would make all of them alike.
     ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
-    near = difflib.get_close_matches(name.removeprefix(PREFIX), ends, n=1, cutoff=SIMILAR)
-    return f"did you mean {PREFIX}{near[0]}?" if near else "see docs/settings.md for the names"
+    near = most_similar(name.removeprefix(PREFIX), ends)
+    if near is None:
+        return "see docs/settings.md for the names"
+    return f"did you mean {PREFIX}{near}?"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,13 @@ A problem never repeats a value: it may be a secret, also one that landed under 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
-SIMILAR: Final = 0.7
+_SIMILAR: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
 Setting = tuple[str | int, ...]
@@ -70,8 +69,17 @@ def dotted(setting: Setting) -> str:
 def nearest(wrong: str, known: Iterable[str]) -> str | None:
     """The known word that looks most like the wrong one, if any does."""
     folded = {choice.lower(): choice for choice in known}
-    near = difflib.get_close_matches(wrong.lower(), folded, n=1, cutoff=SIMILAR)
-    return folded[near[0]] if near else None
+    near = most_similar(wrong.lower(), folded)
+    return None if near is None else folded[near]
+
+
+def most_similar(wrong: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that looks most like the wrong one, if any does."""
+    # Settings that are fine never ask.
+    import difflib
+
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=_SIMILAR)
+    return near[0] if near else None
 
 
 def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> str:

@@ -12,10 +12,6 @@ import re
 from itertools import accumulate
 from typing import Final, Protocol
 
-# Only reads names and attributes; declarations of a document type, and with them all entities,
-# end the parsing before they are looked at.
-from xml.parsers import expat
-
 from gateway.fhir.json_text import masked
 
 _FHIR: Final = "http://hl7.org/fhir"
@@ -149,7 +145,13 @@ class _XmlWatch:
         self.kind: str | None = None
         self._depth = 0
         self._is_known = False
+        # Most callers never send any.
+        from xml.parsers import expat
+
+        # Only reads names and attributes; declarations of a document type, and with them all
+        # entities, end the parsing before they are looked at.
         self._parser = expat.ParserCreate(namespace_separator=" ")
+        self._errors = (expat.ExpatError, ValueError, LookupError)
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = _refuse
@@ -157,7 +159,7 @@ class _XmlWatch:
     def feed(self, data: bytes) -> None:
         try:
             self._parser.Parse(data, False)
-        except (expat.ExpatError, ValueError, LookupError):
+        except self._errors:
             raise UnclearBundleError from None
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:

@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
-from xml.parsers import expat
 
 from gateway.fhir.conformity import media_type
 
@@ -135,17 +134,21 @@ class _XmlReader:
         # The open elements: name, the attribute `value`, and what is within.
         self._open: list[tuple[str, str | None, Element]] = []
         self._foreign = 0
+        # Most callers never send any.
+        from xml.parsers import expat
+
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.StartDoctypeDeclHandler = _refuse_document_type
         parser.StartElementHandler = self._begin
         parser.EndElementHandler = self._end
         self._parser = parser
+        self._errors = (expat.ExpatError, LookupError, ValueError)
 
     def read(self, body: bytes) -> Element:
         """Raises `Unreadable`."""
         try:
             self._parser.Parse(body, True)
-        except (expat.ExpatError, LookupError, ValueError):
+        except self._errors:
             raise Unreadable("not FHIR XML") from None
         if self._root is None:
             raise Unreadable("not FHIR XML")

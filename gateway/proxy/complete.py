@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Final
-from xml.parsers import expat
 
 import orjson
 
@@ -59,6 +58,9 @@ def _is_ndjson(body: bytes) -> bool:
 
 
 def _is_xml(body: bytes) -> bool:
+    # Most platforms never send any.
+    from xml.parsers import expat
+
     try:
         expat.ParserCreate().Parse(body, True)
     except (expat.ExpatError, LookupError, ValueError):
