@@ -90,8 +90,8 @@ COPY --from=build /opt/dhp-gateway /opt/dhp-gateway
 # Official Python images ship the standard library without byte code: one import of everything makes what the gateway uses, so that a start
 # on a read-only file system compiles nothing. It also shows that the image can run at all, with whatever a setting may ask for.
 # The folders are for volumes, where there is an audit in a file or an outbox: a new volume of Docker's takes over owner and mode.
-RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app, gateway.cli, gateway.running, gateway.sandbox; \
-    import aiosqlite, asyncpg, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio' && \
+RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.app, gateway.cli, gateway.keeping, gateway.running, gateway.sandbox, gateway.supervising; \
+    import aiosqlite, asyncpg, difflib, xml.parsers.expat, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio' && \
     install -d -o 10001 -g 10001 -m 0700 /var/log/dhp-gateway /var/lib/dhp-gateway
 
 # Both are filled in by deploy/build-image.sh.

@@ -1,0 +1,73 @@
+"""What the process that serves has loaded, as Python tells it: all of that stays in memory."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.doubles.platform import Platform
+from tests.doubles.processes import start_gateway
+from tests.doubles.sso import Sso
+
+# Of commands, of features that are off by default, and what libraries would load for nothing.
+NOT_NEEDED = [
+    *(
+        "aiohttp.web",
+        "argparse",
+        "cryptography",
+        "difflib",
+        "greenlet._greenlet",
+        "importlib.metadata",
+    ),
+    *(
+        "joserfc",
+        "opentelemetry",
+        "redis",
+        "rich.console",
+        "sqlalchemy",
+        "typer",
+        "xml.parsers.expat",
+    ),
+    *("zipfile", "gateway.cli", "gateway.keeping", "gateway.outbox", "gateway.sandbox"),
+    *("gateway.signing_in", "gateway.supervising"),
+]
+
+
+async def loaded(platform: Platform, sso: Sso, tmp_path: Path) -> set[str]:
+    """The names of all modules and their packages, after a forwarded request."""
+    settings = {
+        "platform": {"fhir_base_url": platform.url},
+        "sso": {"token_url": sso.token_url},
+        "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+    }
+    gateway = start_gateway(settings, tmp_path, ("env", "PYTHONPROFILEIMPORTTIME=1"))
+    try:
+        await gateway.until_status(200)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{gateway.url}/Patient/1") as answer,
+        ):
+            assert answer.status == 200
+    finally:
+        gateway.process.terminate()
+    lines = gateway.process.stderr.splitlines()
+    names = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    parts = [name.split(".") for name in names]
+    return {".".join(each[:length]) for each in parts for length in range(1, len(each) + 1)}
+
+
+async def test_what_is_not_needed_is_not_loaded(tmp_path: Path) -> None:
+    """With default settings nothing of commands and features that are off gets into memory."""
+    async with Platform() as platform, Sso() as sso:
+        found = await loaded(platform, sso, tmp_path)
+    assert "gateway.app" in found
+    assert [name for name in NOT_NEEDED if name in found] == []
+
+
+@pytest.mark.parametrize("name", NOT_NEEDED)
+def test_there_is_something_not_to_load(name: str) -> None:
+    """Each name is one of a module that is there: one with another name would be missed."""
+    assert find_spec(name) is not None
