@@ -12,8 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from gateway.commands import serving
+
+# typer makes something else of them on Windows.
+_EXPANDED: Final = frozenset("~$%*?[")
 
 
 def main() -> None:
@@ -36,7 +40,7 @@ def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:
         case ["run"]:
             file = os.environ.get("DHP_GATEWAY_CONFIG")  # noqa: TID251 - as the command line's
             return partial(serving.run, Path(file) if file else None)
-        case ["run", "--config", file] if file[:1] not in ("", "-"):
+        case ["run", "--config", file] if file[:1] not in ("", "-") and _EXPANDED.isdisjoint(file):
             return partial(serving.run, Path(file))
         case ["worker", inheritance] if inheritance[:1] == "[":
             return partial(serving.worker, inheritance)

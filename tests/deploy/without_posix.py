@@ -72,7 +72,7 @@ def main() -> None:
     take_away()
     # The folder of this file holds no package; the checkout does.
     sys.path[0] = str(Path(__file__).parents[2])
-    importlib.import_module("gateway.cli").main()
+    importlib.import_module("gateway.__main__").main()
 
 
 if __name__ == "__main__":
