@@ -30,8 +30,9 @@ COMPILED = {
     "link_scopes link_stream link_text links ndjson_links xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body callers circuit complete composing "
-    "connection counted_body examine forward framing handler headers incoming limiting max_forwards "
-    "meeting pool queueing relay replies retrying rewriting strict target traced turn_end upstream",
+    "connection counted_body examine forward framing handler headers incoming limiting "
+    "max_forwards meeting pool queueing relay replies retrying rewriting strict target traced "
+    "turn_end upstream",
     "telemetry": "audit masking tally timestamp",
 }
 
