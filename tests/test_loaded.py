@@ -20,7 +20,6 @@ NOT_NEEDED = [
         "cryptography",
         "difflib",
         "greenlet._greenlet",
-        "importlib.metadata",
     ),
     *(
         "joserfc",
@@ -31,7 +30,7 @@ NOT_NEEDED = [
         "typer",
         "xml.parsers.expat",
     ),
-    *("zipfile", "gateway.cli", "gateway.keeping", "gateway.outbox", "gateway.sandbox"),
+    *("gateway.cli", "gateway.keeping", "gateway.outbox", "gateway.sandbox"),
     *("gateway.signing_in", "gateway.supervising"),
 ]
 
