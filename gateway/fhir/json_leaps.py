@@ -283,9 +283,7 @@ class Leap:
         sibling = _SIBLING.match(text, last) if last else None
         if sibling is not None and sibling.end() == begin:
             return True
-        name = self._name_before(begin)
-        # Of an element of that name in a request the rules take whatever it holds for a query.
-        return _holds_reference(name) and not (self._is_request and name == b"request")
+        return _holds_reference(self._name_before(begin))
 
     def _is_of_attachment(self, at: int) -> bool:
         """Whether the URL, behind `"url":"`, is that of an Attachment for sure."""

@@ -329,7 +329,7 @@ class JsonRewriter(StreamRewriter):
     def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = unescape(raw)
         position = self._offset + start
-        if self._swap.is_request and path[-2:-1] == ("request",):
+        if self._swap.is_request and path[:-1] == ("entry", "request"):
             swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
             if swapped != value:
                 head = escape_like(raw, swapped)

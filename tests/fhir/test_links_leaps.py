@@ -61,7 +61,7 @@ REFERENCES: Final = st.fixed_dictionaries(
 )
 # Names under which a Reference is one, is none, or is one only in some places.
 PARENTS: Final = st.sampled_from(
-    ["subject", "performer", "condition", "criteria", "nameExpression", "statement", "reference"]
+    ["subject", "performer", "condition", "criteria", "nameExpression", "statement", "request"]
 )
 SENTENCES: Final = st.sampled_from(
     [
@@ -252,12 +252,14 @@ def test_entries_of_a_transaction_are_taken_at_once_too(
     assert leapt == rewritten(body, len(body), StepByStep, LINKS.requests)
 
 
-def test_a_request_of_which_an_answer_tells_is_followed() -> None:
-    """In a request nothing of that name is taken for a Reference, wherever it stands."""
+@pytest.mark.parametrize("rewriter", [JsonRewriter, StepByStep])
+def test_a_request_that_a_resource_names_is_a_reference(rewriter: type[JsonRewriter]) -> None:
+    """Only an entry's own element of that name holds queries."""
     text = page(entry(1), entry(2, request={"reference": f"{BASE}/Claim/1"}), entry(3))
     body = text.replace(b"searchset", b"transaction").replace(BASE.encode(), GATEWAY.encode())
-    leapt = rewritten(body, len(body), swap=LINKS.requests)
-    assert leapt == rewritten(body, len(body), StepByStep, LINKS.requests)
+    after, replaced, left = rewritten(body, len(body), rewriter, LINKS.requests)
+    assert b'"request":{"reference":"%s/Claim/1"}' % BASE.encode() in after
+    assert (replaced, left) == (4, 0)
 
 
 @pytest.mark.parametrize("others", [0, 30, 300])
