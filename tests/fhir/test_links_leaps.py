@@ -61,7 +61,16 @@ REFERENCES: Final = st.fixed_dictionaries(
 )
 # Names under which a Reference is one, is none, or is one only in some places.
 PARENTS: Final = st.sampled_from(
-    ["subject", "performer", "condition", "criteria", "nameExpression", "statement", "request"]
+    [
+        "subject",
+        "performer",
+        "condition",
+        "criteria",
+        "nameExpression",
+        "statement",
+        "reference",
+        "request",
+    ]
 )
 SENTENCES: Final = st.sampled_from(
     [
