@@ -24,7 +24,8 @@ _PRESENTATION: Final = frozenset(
 )
 # One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but
 # extensions, whose presence only makes us look further.
-_LINK: Final = re.compile(rb"\{[^{}]*\"relation\"\s*:\s*\"self\"[^{}]*\}")
+_LINK: Final = re.compile(rb"\{[^{}]*?\"relation\"\s*:\s*\"self\"[^{}]*+\}")
+_SELF: Final = b'"self"'
 _URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?:[^\"\\]|\\.)*\")")
 _XML_LINK: Final = re.compile(
     rb"<link\b[^>]*>\s*<relation\s+value=\"self\"\s*/>\s*<url\s+value=\"([^\"]*)\""
@@ -69,14 +70,29 @@ def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
 
 
 def _json_self(body: bytes) -> str | None:
-    link = _LINK.search(body)
-    url = _URL.search(link[0]) if link is not None else None
+    link = _json_self_link(body)
+    url = None if link is None else _URL.search(link[0])
     if url is None:
         return None
     try:
         return str(orjson.loads(url[1]))
     except orjson.JSONDecodeError:
         return None
+
+
+def _json_self_link(body: bytes) -> re.Match[bytes] | None:
+    """What the pattern would find first; to look only around the word is several times faster."""
+    tried, seen = -1, 0
+    at = body.find(_SELF)
+    while at >= 0:
+        begin = body.rfind(b"{", seen, at)
+        if begin > tried:
+            tried = begin
+            if (link := _LINK.match(body, begin)) is not None:
+                return link
+        seen = at + len(_SELF)
+        at = body.find(_SELF, seen)
+    return None
 
 
 def _xml_self(body: bytes) -> str | None:

@@ -61,6 +61,21 @@ def test_self_is_found_in_any_order_and_spelling() -> None:
     assert self_parameters(body) == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        b'{"relation":"next","title":"self","url":"http://x/y?c=1"}',
+        b'{"relation":"next","url":"http://x/y?c=1","extension":[{"url":"self"},{"url":"self"}]}',
+        b'{"relation":"self" ',  # broken off
+    ],
+)
+def test_self_is_the_one_whose_relation_says_so(before: bytes) -> None:
+    """The word may stand anywhere before, also in an entry that is no link of that name."""
+    link = b'{"title":"self","relation":"self","url":"http://x/y?a=1&b=2"}'
+    assert self_parameters(b'{"link":[%s,%s]}' % (before, link)) == {"a", "b"}
+    assert self_parameters(b'{"link":[%s]}' % before) is None
+
+
 def test_self_of_xml_is_found() -> None:
     """The same link in XML, with an escaped ampersand."""
     body = (
