@@ -119,8 +119,9 @@ class CountedBody:
         self._pieces.append(piece)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        # Behind the end come other requests, which have their own limits.
-        if self._left and self._waiting > _HIGH_WATER and not self._held:
+        # Behind the end come other requests, which have their own limits. Told again as long as it
+        # goes on: to read the body of a request before this one lets the connection read, too.
+        if self._left and self._waiting > _HIGH_WATER:
             self._held = True
             self._connection.hold_back()
         elif not self._left:

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, fhir, outcome
+from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.wire import CutShort, Wire, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
@@ -173,6 +173,38 @@ async def test_an_answer_before_the_body_ended(gateway: Running, platform: Platf
     assert len(platform.seen) == 1
 
 
+async def until_it_stops(wire: Wire) -> int:
+    """Wait until the gateway takes no more of what was sent; how much of it is left."""
+    buffered = wire.writer.transport.get_write_buffer_size
+    left, before = buffered(), -1
+    while left != before:
+        await asyncio.sleep(0.2)
+        left, before = buffered(), left
+    return left
+
+
+async def test_a_long_body_waits_behind_others(gateway: Running, platform: Platform) -> None:
+    """While requests before a long body are under way, no more of it comes than buffers hold."""
+    size = 32 * KIB * KIB
+    answers = [asyncio.Event(), asyncio.Event()]
+
+    async def wait(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await answers[len(platform.seen) - 1].wait()
+        line.writer.write(fhir())
+
+    platform.script(wait, wait)
+    ahead = READ + post("/fhir/Basic", b"{}")
+    async with await Wire.open(gateway.address) as wire:
+        sending = asyncio.create_task(wire.send(ahead + post(BINARY, bytes(size))))
+        for count, answer in enumerate(answers, 1):
+            await platform.until_seen(count)
+            assert await until_it_stops(wire) > size // 4
+            answer.set()
+        await sending
+        assert [(await wire.reply()).status for _ in range(3)] == [200] * 3
+
+
 async def test_a_slow_platform_holds_back_the_caller(gateway: Running, platform: Platform) -> None:
     """While the platform takes nothing, a caller can send no more than buffers hold; then all."""
     size = 32 * KIB * KIB
@@ -192,12 +224,7 @@ async def test_a_slow_platform_holds_back_the_caller(gateway: Running, platform:
     async with await Wire.open(gateway.address) as wire:
         sending = asyncio.create_task(wire.send(post(BINARY, body)))
         await platform.until_seen(1)
-        left = [size, size + 1]
-        # Until it moves no more.
-        while left[-1] != left[-2]:
-            await asyncio.sleep(0.2)
-            left.append(wire.writer.transport.get_write_buffer_size())
-        assert left[-1] > size // 4
+        assert await until_it_stops(wire) > size // 4
         go_on.set()
         await sending
         assert (await wire.reply()).status == 200
