@@ -16,6 +16,9 @@ from gateway.proxy.incoming import RequestMessage
 
 # Requests that were sent ahead: more are not read before these have been answered.
 _MOST_QUEUED: Final = 4
+# A parser that has found so many goes on when it is told to, which only happens when the queue was
+# full. It counts one too many where a request was taken before its body had ended.
+_MOST_PARSED: Final = _MOST_QUEUED + 1
 # Bytes. So much of a header tells why it was refused.
 _LOOKED_AT: Final = 64
 # Bytes. A body of which less is still to come is not worth another parser.
@@ -96,7 +99,7 @@ class MessageQueue(RequestHandler):
             max_headers=self.max_headers,
             payload_exception=RequestPayloadError,
             auto_decompress=False,
-            max_msg_queue_size=_MOST_QUEUED,
+            max_msg_queue_size=_MOST_PARSED,
         )
 
     def hold_back(self) -> None:

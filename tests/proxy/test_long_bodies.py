@@ -81,6 +81,17 @@ async def test_requests_behind_a_long_body(gateway: Running, platform: Platform)
     assert bodies(platform) == [LONG, b"", b"{}", LONG, b""]
 
 
+async def test_many_requests_some_time_after_a_long_body(gateway: Running) -> None:
+    """All that is sent ahead is answered, also behind a body that came later than its header."""
+    small = post("/fhir/Basic", b"{}")
+    async with await Wire.open(gateway.address) as wire:
+        assert (await wire.ask(REQUEST)).status == 200
+        await send_in_pieces(wire, small, (len(small) - 2,))
+        assert (await wire.reply()).status == 200
+        await wire.send(READ * 9)
+        assert [(await wire.reply()).status for _ in range(9)] == [200] * 9
+
+
 async def test_a_surplus_cut_anywhere(gateway: Running, platform: Platform) -> None:
     """A header that begins in the bytes in which a long body ends is read on from there."""
     async with await Wire.open(gateway.address) as wire:
