@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Final, Literal, TextIO
 
 import orjson
@@ -118,6 +119,8 @@ class _Background(logging.Handler):
         self._limit = RateLimit()
         self.addFilter(self._limit)
         self._writer = LineWriter(fd, self)
+        self._tell = sys.excepthook
+        sys.excepthook = self._tell_at_last
 
     def emit(self, record: logging.LogRecord) -> None:
         """Render the record; it is written soon."""
@@ -133,8 +136,17 @@ class _Background(logging.Handler):
 
     def close(self) -> None:
         """End the thread; what was logged is still written."""
+        if sys.excepthook == self._tell_at_last:
+            sys.excepthook = self._tell
         self._writer.close()
         super().close()
+
+    def _tell_at_last(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Have the lines written before a traceback, which is written in pieces of lines."""
+        self.flush()
+        self._tell(kind, error, trace)
 
     # What the writer's thread asks: see `gateway.telemetry.log_lines.Notices`.
 

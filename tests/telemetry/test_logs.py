@@ -242,6 +242,27 @@ def test_all_is_written_before_the_process_ends(end):
     assert lines[-1]["suppressed"] == 5
 
 
+def test_a_traceback_comes_behind_the_log():
+    """The traceback that ends a program tears no line: it comes when all have been written."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{PROGRAM}\n1 / 0"], stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    log, _, traceback = ended.stderr.partition(b"Traceback")
+    assert all(json.loads(line) for line in log.splitlines())
+    assert b"{" not in traceback
+    assert traceback.endswith(b"\nZeroDivisionError: division by zero\n")
+
+
+def test_how_the_end_is_told_is_put_back():
+    """Once the logs are undone, what shows an uncaught error is what it was before them."""
+    before = sys.excepthook
+    undo = configure("info", "json")
+    meanwhile = sys.excepthook
+    undo()
+    assert meanwhile is not before
+    assert sys.excepthook is before
+
+
 def test_a_process_ends_though_nobody_reads_its_log(pipe):
     """A full pipe holds up neither who logs nor the end of the process."""
     pipe.fill()
