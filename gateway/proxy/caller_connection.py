@@ -62,6 +62,7 @@ class CallerConnection(MessageQueue):
     __slots__ = (
         "_held",
         "_peer_done",
+        "_server",
         "_sink",
         "_turn_end",
         "_writable",
@@ -82,6 +83,7 @@ class CallerConnection(MessageQueue):
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
+        self._server = server
         self._sink = sink
         self._turn_end = turn_end
         self._held = b""
@@ -118,8 +120,12 @@ class CallerConnection(MessageQueue):
             self._peer_done.set()
         super().connection_lost(exc)
         self._wake_writer()
-        if self.forsaken_with_caller and task is not None:
+        if task is None:
+            return
+        if self.forsaken_with_caller:
             task.cancel()
+        if self.busy:
+            self._server.outlived_by(task)
 
     # What serves.
 

@@ -42,6 +42,7 @@ class CallerServer(Server):
         self._turn_end = TurnEnd()
         self.limits = limits  # of connections to come
         self._tasks: set[asyncio.Task[None]] = set()
+        self._callerless: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
@@ -91,14 +92,22 @@ class CallerServer(Server):
     async def abort_exchanges(self) -> None:
         """Cancel every exchange in flight, and wait until each is accounted for."""
         tasks = [
-            connection.task
-            for connection in self._connections
-            if isinstance(connection, CallerConnection) and connection.busy
+            *self._callerless,
+            *(
+                connection.task
+                for connection in self._connections
+                if isinstance(connection, CallerConnection) and connection.busy
+            ),
         ]
         for task in tasks:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+
+    def outlived_by(self, exchange: asyncio.Task[None]) -> None:
+        """A connection is lost, but not the exchange on it: a write takes its course."""
+        self._callerless.add(exchange)
+        exchange.add_done_callback(self._callerless.discard)
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine that the server owns."""

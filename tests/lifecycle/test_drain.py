@@ -9,7 +9,7 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import PATIENT, Line, Platform, after, fhir
-from tests.doubles.wire import CutShort, Wire, get
+from tests.doubles.wire import CutShort, Wire, get, post
 from tests.lifecycle.conftest import Service, StartService
 
 SLOW = {"shutdown": {"delay": 30, "drain_timeout": 30}}
@@ -191,6 +191,22 @@ async def test_what_takes_too_long_is_cut_and_audited(
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"] * 5
     assert service.audit()[-1]["event"] == "stop"
     assert service.logged("5 requests cut at the end")
+
+
+async def test_a_write_without_its_caller_is_audited_when_it_is_cut(
+    start_service: StartService, platform: Platform
+) -> None:
+    """A write goes on when its caller leaves; cut by the end, it has its record all the same."""
+    platform.answer(Gate())
+    service = start_service(shutdown={"delay": 0, "drain_timeout": 0.3})
+    await service.until_ready()
+    async with await Wire.open(service.address) as wire:
+        await wire.send(post("/fhir/Basic", b"{}"))
+        await platform.until_seen(1)
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+    assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
+    assert service.audit()[-1]["event"] == "stop"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
