@@ -243,3 +243,21 @@ async def test_sigterm_before_the_first_token_ends_the_gateway(
     await service.until_ready(503)
     service.send(signal.SIGTERM)
     assert await service.ended() == 0
+
+
+async def test_a_long_body_may_still_come(start_service: StartService, platform: Platform) -> None:
+    """A caller that is sending at the end may send the rest, and is answered."""
+    service = start_service(**BRISK)
+    await service.until_ready()
+    request = post("/fhir/Binary", bytes(2**20))
+    async with await Wire.open(service.address) as wire:
+        await wire.send(request[: 2**19])
+        await platform.until_seen(1)
+        service.send(signal.SIGTERM)
+        await until_closed(service)
+        await wire.send(request[2**19 :])
+        reply = await wire.reply()
+        assert (reply.status, reply.header("connection")) == (200, "close")
+        assert await wire.at_end()
+    assert await service.ended() == 0
+    assert [len(seen.body) for seen in platform.seen] == [2**20]
