@@ -145,6 +145,8 @@ def _plain_dataclass(node: ast.ClassDef) -> ast.Call | None:
 
 def _constructor(node: ast.ClassDef) -> str | None:
     """`__init__` as a dataclass's would be, on one line; None where that is not so simple."""
+    if node.bases:
+        return None  # perhaps a dataclass with fields of its own
     parameters, assignments = ["self"], []
     for statement in node.body:
         match statement:

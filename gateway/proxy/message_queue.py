@@ -52,7 +52,8 @@ class MessageQueue(RequestHandler):
         if self._discarding:
             return
         if self._counted is not None:
-            data = self._counted.feed(data)
+            # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
+            data = self._counted.feed(bytes(data))
             if not self._counted.is_eof():
                 return
             # The one before waits for the body's end, of which it was told nothing.
