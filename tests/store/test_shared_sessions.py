@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.doubles.platform import Platform, unauthorized
+from tests.doubles.platform import Line, Platform, unauthorized
 from tests.doubles.sso import refusal, token
 from tests.lifecycle.conftest import StartService
 from tests.login.provider import Provider, back, signed_in
@@ -111,7 +111,14 @@ async def test_one_renewal_among_all_gateways(cast: Cast) -> None:
     async with cast.gateway() as one, cast.gateway(free_port()) as two:
         browser = await one.browser()
         await signed_in(browser)
-        cast.platform.script(*[unauthorized()] * 4)
+
+        async def refuse(line: Line) -> None:
+            # Or a tab that came late would wait for the token that the first ones ask for.
+            await cast.platform.until_seen(4)
+            line.writer.write(unauthorized())
+            line.seen.complete = True
+
+        cast.platform.script(*[refuse] * 4)
         cast.sso.hold()
         tabs = [
             browser.get(READ),
