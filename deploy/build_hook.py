@@ -106,8 +106,7 @@ def without_slots(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef):
             for first, last in _declarations(node):
-                lines[first] = " " * (node.col_offset + 4) + "pass\n"
-                lines[first + 1 : last] = ["\n"] * (last - first - 1)
+                _put(lines, first, last, " " * (node.col_offset + 4) + "pass\n")
             for keyword in _slots_keywords(node):
                 line = keyword.lineno - 1
                 # A default in its place, so that the call is right wherever it stood.
@@ -128,11 +127,15 @@ def with_constructors(source: str) -> str:
             if constructor is None or ast.get_docstring(node) is None:
                 continue
             first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
-            lines[first] = " " * docstring.col_offset + constructor + "\n"
-            lines[first + 1 : last] = ["\n"] * (last - first - 1)
+            _put(lines, first, last, " " * docstring.col_offset + constructor + "\n")
             line = call.lineno - 1
             lines[line] = lines[line].replace("init=True", "init=False")
     return "".join(lines)
+
+
+def _put(lines: list[str], first: int, last: int, statement: str) -> None:
+    """Put one line in the place of those up to `last`; all others stay where they are."""
+    lines[first:last] = [statement, *["\n"] * (last - first - 1)]
 
 
 def _plain_dataclass(node: ast.ClassDef) -> ast.Call | None:
