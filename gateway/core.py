@@ -255,9 +255,13 @@ class Cores:
     """The core in use and those that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
-        self.current = first  # the one that new requests meet
         self.door = FrontDoor(first)
         self._retiring: dict[asyncio.Task[None], Core] = {}
+
+    @property
+    def current(self) -> Core:
+        """The core that new requests meet."""
+        return self.door.core
 
     @property
     def inflight(self) -> int:
@@ -287,7 +291,7 @@ class Cores:
         """Let new requests go to another core; what is in flight stays where it is."""
         before = self.current
         await successor.start(before)
-        self.current = self.door.core = successor
+        self.door.core = successor
         task = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[task] = before
         task.add_done_callback(self._retiring.pop)

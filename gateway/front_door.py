@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
+from gateway.proxy.caller_connection import RequestSink
 from gateway.proxy.incoming import Answered, IncomingRequest
-
-
-class Handling(Protocol):
-    """What answers requests."""
-
-    async def handle(self, request: IncomingRequest) -> Answered:
-        """Answer one request."""
-        ...
-
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
-        """Answer what could not be parsed."""
-        ...
 
 
 class Current(Protocol):
@@ -26,7 +15,7 @@ class Current(Protocol):
     exchanges: int
 
     @property
-    def handler(self) -> Handling:
+    def handler(self) -> RequestSink:
         """What answers its requests."""
         ...
 
@@ -35,10 +24,13 @@ class Current(Protocol):
         ...
 
 
-class FrontDoor:
+AnyCore = TypeVar("AnyCore", bound=Current)
+
+
+class FrontDoor(Generic[AnyCore]):
     """`core` may be replaced at any time; an exchange stays with the one it began in."""
 
-    def __init__(self, core: Current) -> None:
+    def __init__(self, core: AnyCore) -> None:
         self.core = core
 
     async def handle(self, request: IncomingRequest) -> Answered:
