@@ -11,10 +11,10 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import Interaction, query_names, refine_bundle
 from gateway.proxy.answer_header import without_digests
+from gateway.proxy.asked import Asked
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
 from gateway.proxy.callers import Caller, Permissions
@@ -22,7 +22,6 @@ from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
-from gateway.proxy.meeting import Meeting
 from gateway.proxy.relay import CallerSide
 from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
@@ -96,22 +95,16 @@ class Composer:
             encoded=b"content-encoding" in header.values,
         )
 
-    def compose(
-        self,
-        exchange: Exchange,
-        addressed: tuple[Target, Meeting],
-        body: RequestBody | None,
-        what: Interaction,
-    ) -> Outgoing:
+    def compose(self, asked: Asked) -> Outgoing:
         """The request as the platform gets it."""
-        target, met = addressed
+        exchange, target, met, body = asked.exchange, asked.target, asked.met, asked.body
         if target.query:
             target = Target(target.path, met.links.query(target.query))
         lines = met.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
         lines, goes_on = count_down(exchange.method, lines)
-        if what.is_search and self._guard is not None:
+        if asked.what.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(met.header)]
         path = self._platform_path + target.suffix
         return Outgoing(
@@ -120,20 +113,21 @@ class Composer:
             lines=lines,
             request_id=exchange.request_id,
             body=body,
-            safe=what.safe,
+            safe=asked.what.safe,
             ends_here=not goes_on,
         )
 
-    def misses_version(self, exchange: Exchange, header: RequestHeader, what: Interaction) -> bool:
+    def misses_version(self, asked: Asked) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
-        return self._asking is not None and _updates_blindly(exchange, header, what)
+        return self._asking is not None and _updates_blindly(asked)
 
-    async def add_version(self, exchange: Exchange, target: Target, outgoing: Outgoing) -> None:
+    async def add_version(self, asked: Asked, outgoing: Outgoing) -> None:
         """Let an update name the version that the platform has now. Raises `GatewayError`."""
         if self._asking is None:
             return
+        exchange, path = asked.exchange, asked.target.path
         credential = exchange.credential or "default"
-        etag = await current_version(self._asking, target.path, credential, exchange.request_id)
+        etag = await current_version(self._asking, path, credential, exchange.request_id)
         if etag is not None:
             outgoing.lines = [*outgoing.lines, b"If-Match: %s\r\n" % etag]
 
@@ -163,12 +157,12 @@ def watch_bundle(
     body.show(look)
 
 
-def _updates_blindly(exchange: Exchange, header: RequestHeader, what: Interaction) -> bool:
+def _updates_blindly(asked: Asked) -> bool:
     """Whether a PUT names a resource but neither a version nor that there must be none."""
     return (
-        exchange.method == "PUT"
-        and what.resource_id is not None
-        and not header.values.keys() & {b"if-match", b"if-none-match"}
+        asked.exchange.method == "PUT"
+        and asked.what.resource_id is not None
+        and not asked.header.values.keys() & {b"if-match", b"if-none-match"}
     )
 
 

@@ -238,11 +238,9 @@ class Handler:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
-        outgoing = self._composer.compose(
-            exchange, (asked.target, asked.met), asked.body, asked.what
-        )
-        if self._composer.misses_version(exchange, asked.met.header, asked.what):
-            await self._composer.add_version(exchange, asked.target, outgoing)
+        outgoing = self._composer.compose(asked)
+        if self._composer.misses_version(asked):
+            await self._composer.add_version(asked, outgoing)
         began = self._monotonic()
         try:
             return await self._forwarder.send(exchange, outgoing, credential, token)
