@@ -64,9 +64,9 @@ def few(text: bytes, rare: bytes) -> list[int] | None:
 def contains(text: bytes, rare: bytes) -> bool:
     """Whether the text contains something whose first byte is rare."""
     first = rare[:1]
-    if text.find(first) < 0:
-        return False
-    found = None if len(text) < _SHORT else few(text, first)
+    if len(text) < _SHORT:
+        return text.find(first) >= 0 and rare in text
+    found = few(text, first)
     return rare in text if found is None else any(text.startswith(rare, at) for at in found)
 
 

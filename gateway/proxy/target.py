@@ -13,7 +13,6 @@ from urllib.parse import unquote
 from gateway import errors
 from gateway.errors import GatewayError
 
-# Whatever needs a closer look: escapes, backslashes, parameters, empty or dot segments.
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # A reader that decodes them could take what follows for a new line or for nothing.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -55,7 +54,10 @@ def resolve(raw: str, base_path: str) -> Target:
 
 
 def _is_suspect(path: str) -> bool:
-    """Whether there is what needs a closer look; a pattern takes three times as long to tell."""
+    """Whether there are escapes, backslashes, parameters, empty or dot segments to look at.
+
+    A pattern takes three times as long to tell.
+    """
     special = "%" in path or "\\" in path or ";" in path
     return special or "//" in path or "/." in path
 
