@@ -164,8 +164,6 @@ class Platform:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        # Who was accepted just now has yet to be known: cancelled before, nobody would close it.
-        await asyncio.sleep(0)
         for writer in list(self._writers):
             writer.transport.abort()
         for task in list(self._tasks):

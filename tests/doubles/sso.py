@@ -127,8 +127,6 @@ class Sso:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        # Who was accepted just now has yet to be known: cancelled before, nobody would close it.
-        await asyncio.sleep(0)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
