@@ -29,10 +29,10 @@ COMPILED = {
     "fhir": "address conformity interaction json_leaps json_links json_text link_map link_query "
     "link_rules link_scopes link_stream link_text links ndjson_links search_guard xml_links",
     "oauth": "pacing tokens",
-    "proxy": "admission answer answer_header asked body callers circuit coding complete composing "
-    "connection counted_body examine forward framing guarding handler headers incoming limiting "
-    "max_forwards meeting pool queueing relay replies retrying rewriting strict target traced "
-    "turn_end upstream",
+    "proxy": "admission answer answer_header asked body caller_connection callers circuit coding "
+    "complete composing connection counted_body examine forward framing guarding handler headers "
+    "incoming limiting listener max_forwards meeting message_queue pool queueing relay replies "
+    "retrying rewriting strict target traced turn_end upstream",
     "telemetry": "audit masking tally timestamp",
 }
 

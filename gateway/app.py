@@ -313,7 +313,7 @@ class Gateway:
 
     async def _close_server(self) -> None:
         self._server.stop_sweep()
-        self._server.pre_shutdown()
+        self._server.close_kept()
         # Nothing is in flight any more; aiohttp takes 0 for "for ever".
         await self._server.shutdown(0.1)
 

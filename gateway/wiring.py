@@ -31,7 +31,7 @@ from gateway.proxy.callers import Caller, Callers, Identification, Permissions
 from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.limiting import Slots, TokenBucket
-from gateway.proxy.listener import ListenLimits
+from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.pool import Proxy
 from gateway.proxy.rewriting import Bases, Rewriting
 

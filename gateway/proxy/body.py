@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.coding import STEP, Transform
-from gateway.proxy.counted_body import Payload
+from gateway.proxy.counted_body import BodyBroken, Payload
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
@@ -219,7 +218,7 @@ class RequestBody:
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
-        except (RequestPayloadError, HttpProcessingError):
+        except (BodyBroken, HttpProcessingError):
             raise GatewayError(errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close=True) from None
         except (ConnectionError, EOFError):
             raise CallerGone from None

@@ -1,8 +1,7 @@
 """One connection of a caller: how its requests are served and answered.
 
-Requests are served one after the other in one task, without the task, writer and timers that
-aiohttp makes for each. What its parser refuses, what takes too long and what it would answer in
-plain text is answered by the gateway instead.
+Requests are served one after the other in one task, without a task, a writer or a timer for each.
+What the parser refuses and what takes too long is answered as well.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ import asyncio
 import contextlib
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import ERROR, _ErrInfo
 
 from gateway import errors, system
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
 from gateway.proxy.counted_body import Payload
-from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage
-from gateway.proxy.message_queue import MessageQueue
+from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage, Unparsed
+from gateway.proxy.message_queue import ListenLimits, MessageQueue
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 if TYPE_CHECKING:
@@ -60,18 +58,9 @@ class CallerConnection(MessageQueue):
     """One connection of a caller."""
 
     __slots__ = (
-        "_held",
-        "_peer_done",
-        "_server",
-        "_sink",
-        "_turn_end",
-        "_writable",
-        "forsaken_with_caller",
-        "kept",
-        "memory",
-        "opened_at",
-        "peer",
-        "secure",
+        *("_closing", "_held", "_peer_done", "_server", "_sink", "_task", "_turn_end"),
+        *("_writable", "forsaken_with_caller", "idle_since", "kept", "memory", "opened_at"),
+        *("peer", "secure", "writing_paused"),
     )
 
     def __init__(
@@ -80,19 +69,23 @@ class CallerConnection(MessageQueue):
         sink: RequestSink,
         turn_end: TurnEnd,
         address: str,
-        **options: Any,
+        limits: ListenLimits,
     ) -> None:
-        super().__init__(server, **options)
+        super().__init__(limits)
         self._server = server
         self._sink = sink
         self._turn_end = turn_end
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False  # after the request under way
         self._held = b""
         self._peer_done: asyncio.Event | None = None
         self._writable: asyncio.Future[None] | None = None
+        self.writing_paused = False
         self.peer = Peer(address)
         self.secure = False
         self.kept = False
         self.opened_at = 0.0
+        self.idle_since = 0.0
         # Whatever the handler wants to remember of the requests before.
         self.memory: object = None
         # Whether nobody waits for the request under way once its caller left.
@@ -102,23 +95,27 @@ class CallerConnection(MessageQueue):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
+        self.transport = cast(asyncio.Transport, transport)
         self.peer = peer_of(transport, self.peer.address)
         self.secure = transport.get_extra_info("sslcontext") is not None
-        self.opened_at = self._loop.time()
-        super().connection_made(transport)
+        self.opened_at = self.idle_since = self._loop.time()
+        self._server.opened(self)
+        self._task = self._loop.create_task(self._serve())
 
     def eof_received(self) -> None:
         """The caller sends no more; one that left and one that half-closed look the same here."""
         if self._peer_done is not None:
             self._peer_done.set()
-        super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
-        task = self._task_handler
+        del exc  # the caller is gone either way
+        task, self._task = self._task, None
+        self._server.lost(self, task)
         if self._peer_done is not None:
             self._peer_done.set()
-        super().connection_lost(exc)
+        self.force_close()
+        self._hear_no_more()
         self._wake_writer()
         if task is None:
             return
@@ -129,16 +126,16 @@ class CallerConnection(MessageQueue):
 
     # What serves.
 
-    async def start(self) -> None:
-        """Serve requests until the connection ends; aiohttp makes a task of this."""
+    async def _serve(self) -> None:
+        """Answer requests until the connection ends."""
         try:
-            while not self._force_close:
+            while not self._ended:
                 if not self._messages:
                     await self._next_message()
-                answered = await self._serve(*self._take_message())
-                if answered is Answered.ENDS or self._close or self._force_close:
+                answered = await self._answer(*self._take_message())
+                if answered is Answered.ENDS or self._closing or self._ended:
                     break
-                self._keep()
+                self.idle_since = self._loop.time()
         except asyncio.CancelledError:
             self.force_close()
             raise
@@ -146,40 +143,28 @@ class CallerConnection(MessageQueue):
             # The handler answers for its own mistakes; what still arrives here is a bug.
             _log.error("internal error", exc_info=error)
             self.force_close()
-        if not self._force_close:
-            self._task_handler = None
+        if not self._ended:
+            self._task = None
             self.flush()
             if self.transport is not None:
                 self.transport.close()
 
-    async def _serve(self, message: RequestMessage | _ErrInfo, payload: Payload) -> Answered:
+    async def _answer(self, message: RequestMessage, payload: Payload) -> Answered:
         """Have one message answered, and give the caller of a last answer time to read it."""
-        self._request_in_progress = True
+        request = IncomingRequest(message, payload, self)
+        self.busy = True
         try:
-            if isinstance(message, _ErrInfo):
-                # Nothing of it is echoed.
-                error = refusals.translate(message.exc, self._head_bytes)
-                request = IncomingRequest(ERROR, payload, self)
+            if isinstance(message, Unparsed):
+                error = refusals.translate(message.error, self._head_bytes)
                 answered = await self._sink.refuse(request, error)
             else:
-                request = IncomingRequest(message, payload, self)
-                self._current_request = request  # type: ignore[assignment]
                 answered = await self._sink.handle(request)
             self.kept = True
             if answered is Answered.ENDS:
                 await self.linger()
             return answered
         finally:
-            self._current_request = None
-            self._request_in_progress = False
-            if self._handler_waiter is not None:
-                self._handler_waiter.set_result(None)
-
-    def _keep(self) -> None:
-        """The time for the next request runs from now."""
-        close_at = self._next_keepalive_close_time = self._loop.time() + KEEP_ALIVE
-        if self._keepalive_handle is None:
-            self._keepalive_handle = self._loop.call_at(close_at, self._process_keepalive)
+            self.busy = False
 
     # What writes.
 
@@ -192,7 +177,7 @@ class CallerConnection(MessageQueue):
 
     def write_later(self, data: bytes) -> None:
         """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or self._close or len(data) > LARGEST_HELD:
+        if self._held or self._closing or len(data) > LARGEST_HELD:
             self.write(data)
         else:
             self._held = data
@@ -205,21 +190,42 @@ class CallerConnection(MessageQueue):
             self.transport.write(held)
 
     def close(self) -> None:
-        """Take no more requests (aiohttp)."""
+        """Take no more requests than the one under way."""
         self.flush()
-        super().close()
+        self._closing = True
+        self._stop_waiting()
 
     def force_close(self) -> None:
-        """Close; what was written is still sent (aiohttp)."""
+        """Close; what was written is still sent."""
         self.flush()
-        super().force_close()
+        self._ended = True
+        self._stop_waiting()
+        if self.transport is not None:
+            self.transport.close()
+            self.transport = None
+
+    def _stop_waiting(self) -> None:
+        if self._waiter is not None:
+            self._waiter.cancel()
+
+    async def shutdown(self, timeout: float) -> None:
+        """Give the exchange under way `timeout` seconds, twice: before and after its body ends."""
+        self._ended = True
+        task = self._task
+        if task is not None and self.busy:
+            await asyncio.wait((task,), timeout=timeout)
+            self._lose_body(asyncio.CancelledError())
+            await asyncio.wait((task,), timeout=timeout)
+        if task is not None:
+            task.cancel()
+        self.force_close()
 
     # What the handler and the server call.
 
     @property
     def task(self) -> asyncio.Task[None] | None:
         """What serves this connection."""
-        return self._task_handler
+        return self._task
 
     @property
     def queued(self) -> bool:
@@ -259,22 +265,23 @@ class CallerConnection(MessageQueue):
         raw = transport.get_extra_info("socket")
         if reset and raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
-        self._force_close = True
+        self._ended = True
         self._held = b""
         transport.abort()
 
     async def drained(self) -> None:
-        """Wait until the transport takes more or is lost.
-
-        aiohttp's own way to wait cannot be tried again after a time-out.
-        """
+        """Wait until the transport takes more or is lost; may be tried again after a time-out."""
         self._writable = self._loop.create_future()
-        if self._paused and self.transport is not None:
+        if self.writing_paused and self.transport is not None:
             await self._writable
+
+    def pause_writing(self) -> None:
+        """The transport takes no more (asyncio.Protocol)."""
+        self.writing_paused = True
 
     def resume_writing(self) -> None:
         """The transport takes more (asyncio.Protocol)."""
-        super().resume_writing()
+        self.writing_paused = False
         self._wake_writer()
 
     def _wake_writer(self) -> None:
@@ -288,7 +295,7 @@ class CallerConnection(MessageQueue):
             return
         self._discarding = True
         self.flush()
-        self._resume_transport_reading()
+        self._resume_transport()
         self._peer_done = asyncio.Event()
         # The caller may have reset the connection a moment ago.
         with contextlib.suppress(OSError):
@@ -306,6 +313,11 @@ class CallerConnection(MessageQueue):
         waiting = len(self._held) + transport.get_write_buffer_size()
         return waiting + _queued(transport.get_extra_info("socket"))
 
+    def idle_for_long(self, now: float) -> bool:
+        """Whether nothing was asked for so long that the caller has to connect anew."""
+        rests = not (self.busy or self._messages) and self._header_since is None
+        return rests and now - self.idle_since > KEEP_ALIVE
+
     def silent(self, now: float, header_timeout: float) -> bool:
         """Whether nothing at all has come since the connection was made, for too long."""
         began = self.kept or self.busy or self._messages or self._header_since is not None
@@ -315,8 +327,8 @@ class CallerConnection(MessageQueue):
         """Answer a header that did not come in time, and close."""
         self._header_since = None
         self._discarding = True
-        request = IncomingRequest(ERROR, EMPTY_PAYLOAD, self)
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
+        request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
         await self._sink.refuse(request, error)
         await self.linger()
         self.force_close()

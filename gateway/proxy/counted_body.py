@@ -13,6 +13,10 @@ from typing import Final, Protocol
 _HIGH_WATER: Final = 256 * 1024
 
 
+class BodyBroken(Exception):  # noqa: N818 - a state, not a mistake
+    """The framing of a request's body is broken."""
+
+
 class Payload(Protocol):
     """What is needed of a request's body; aiohttp's `StreamReader` has it."""
 

@@ -34,8 +34,8 @@ from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.guests import Guest
 from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
-from gateway.proxy.listener import ListenLimits
 from gateway.proxy.meeting import Meeting, recall
+from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import HttpVersion
+from aiohttp import HttpVersion, HttpVersion10
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway.proxy.counted_body import Payload
@@ -48,6 +49,19 @@ class RequestMessage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Unparsed:
+    """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
+
+    error: BaseException
+    method: str = "UNKNOWN"
+    path: str = "/"
+    version: HttpVersion = HttpVersion10
+    raw_headers: tuple[tuple[bytes, bytes], ...] = ()
+    should_close: bool = True
+    upgrade: bool = False
+
+
 class IncomingRequest:
     """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
 
@@ -79,12 +93,6 @@ class IncomingRequest:
     def scheme(self) -> str:
         """`https` when it came over TLS, else `http`."""
         return "https" if self.connection.secure else "http"
-
-    def _cancel(self, exc: BaseException) -> None:
-        """aiohttp tells that the connection is lost: whoever reads the body learns it."""
-        # A body that arrived in full is not lost with the connection: a write takes its course.
-        if not self.payload.is_eof():
-            self.payload.set_exception(exc)
 
 
 class Answered(Enum):

@@ -1,4 +1,4 @@
-"""The callers' side: aiohttp's low-level server, told to make connections of our own.
+"""The callers' side: makes connections of what was accepted, and looks after them.
 
 Nothing here decides where a request goes.
 """
@@ -6,65 +6,44 @@ Nothing here decides where a request goes.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
 
-from aiohttp.web_server import Server
-
-from gateway.proxy.caller_connection import KEEP_ALIVE, LINGER, CallerConnection, RequestSink
+from gateway.proxy.caller_connection import CallerConnection, RequestSink
+from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.turn_end import TurnEnd
 
 _SWEEP_INTERVAL: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class ListenLimits:
-    """What a caller may send before it is refused: sizes in bytes, times in seconds."""
-
-    url_bytes: int
-    header_bytes: int
-    headers: int
-    header_timeout: float
-
-    @property
-    def all_header_bytes(self) -> int:
-        """All fields together."""
-        return 4 * self.header_bytes
-
-
-class CallerServer(Server):
+class CallerServer:
     """Makes connections and looks after those that keep their header to themselves."""
 
     def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
-        # Connections call the sink themselves; aiohttp only keeps them.
-        super().__init__(sink.handle, handler_cancellation=False)  # type: ignore[arg-type]
+        self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._turn_end = TurnEnd()
         self.limits = limits  # of connections to come
+        # In the order in which they were made; a lost one stays until its exchange is over.
+        self._connections: dict[CallerConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._callerless: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
     def __call__(self, address: str = "") -> CallerConnection:
-        """A connection, of a caller at that address, with our limits.
+        """A connection, of a caller at that address."""
+        return CallerConnection(self, self._sink, self._turn_end, address, self.limits)
 
-        aiohttp's factory would drop them all after one typo.
-        """
-        return CallerConnection(
-            self,
-            self._sink,
-            self._turn_end,
-            address,
-            loop=self._loop,
-            keepalive_timeout=KEEP_ALIVE,
-            access_log=None,
-            max_line_size=self.limits.url_bytes,
-            max_field_size=self.limits.header_bytes,
-            max_headers=self.limits.headers,
-            auto_decompress=False,
-            lingering_time=LINGER,
-        )
+    def opened(self, connection: CallerConnection) -> None:
+        """A connection was made."""
+        self._connections[connection] = None
+
+    def lost(self, connection: CallerConnection, task: asyncio.Task[None] | None) -> None:
+        """A connection was lost; `task` may still be at work for it."""
+        if task is None:
+            self._connections.pop(connection, None)
+        else:
+            task.add_done_callback(lambda _: self._connections.pop(connection, None))
 
     @property
     def open_connections(self) -> int:
@@ -75,16 +54,13 @@ class CallerServer(Server):
     def unfinished(self) -> int:
         """On how many connections the gateway still owes something."""
         now = self._loop.time()
-        return sum(
-            isinstance(connection, CallerConnection) and connection.unfinished(now)
-            for connection in self._connections
-        )
+        return sum(connection.unfinished(now) for connection in self._connections)
 
     def drop_idle(self) -> bool:
         """Close the longest open of the idle connections to make room; False if there is none."""
         now = self._loop.time()
         for connection in self._connections:
-            if isinstance(connection, CallerConnection) and connection.idle(now):
+            if connection.idle(now):
                 connection.force_close()
                 return True
         return False
@@ -93,11 +69,7 @@ class CallerServer(Server):
         """Cancel every exchange in flight, and wait until each is accounted for."""
         tasks = [
             *self._callerless,
-            *(
-                connection.task
-                for connection in self._connections
-                if isinstance(connection, CallerConnection) and connection.busy
-            ),
+            *(connection.task for connection in self._connections if connection.busy),
         ]
         for task in tasks:
             if task is not None:
@@ -115,6 +87,16 @@ class CallerServer(Server):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def close_kept(self) -> None:
+        """Take no more requests than those under way."""
+        for connection in tuple(self._connections):
+            connection.close()
+
+    async def shutdown(self, timeout: float) -> None:
+        """End every connection; what is under way gets `timeout` seconds, twice."""
+        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
+        self._connections.clear()
+
     def stop_sweep(self) -> None:
         """No more looking after deadlines; called when the server closes."""
         if self._timer is not None:
@@ -123,11 +105,9 @@ class CallerServer(Server):
     def _sweep(self) -> None:
         now = self._loop.time()
         timeout = self.limits.header_timeout
-        for connection in self.connections:
-            if not isinstance(connection, CallerConnection):
-                continue
+        for connection in tuple(self._connections):
             if connection.overdue(now, timeout):
                 self.spawn(connection.refuse_header())
-            elif connection.silent(now, timeout):
+            elif connection.silent(now, timeout) or connection.idle_for_long(now):
                 connection.force_close()
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

@@ -1,21 +1,27 @@
-"""What comes on a caller's connection: aiohttp parses it, messages wait in a queue.
+"""What comes on a caller's connection: aiohttp's parser reads it, messages wait in a queue.
 
 The bytes of a long body of known length do not pass the parser: they are counted.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
 
 from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
-from gateway.proxy.counted_body import CountedBody, Payload
-from gateway.proxy.incoming import RequestMessage
+from gateway.proxy.counted_body import BodyBroken, CountedBody, Payload
+from gateway.proxy.incoming import RequestMessage, Unparsed
 
-# Requests that were sent ahead: more are not read before these have been answered.
+# Requests that were sent ahead: more are not read before these have been answered. Their headers
+# alone could fill the memory.
 _MOST_QUEUED: Final = 4
+_FEW_QUEUED: Final = 2
 # A parser that has found so many goes on when it is told to, which only happens when the queue was
 # full. It counts one too many where a request was taken before its body had ended.
 _MOST_PARSED: Final = _MOST_QUEUED + 1
@@ -23,32 +29,78 @@ _MOST_PARSED: Final = _MOST_QUEUED + 1
 _LOOKED_AT: Final = 64
 # Bytes. A body of which less is still to come is not worth another parser.
 _WORTH_COUNTING: Final = 64 * 1024
+# Bytes. Reading pauses when twice as much of a body waits to be taken.
+_BODY_BUFFER: Final = 256 * 1024
 
 
-class MessageQueue(RequestHandler):
-    """The reading half of a caller's connection, as asyncio calls it."""
+@dataclass(frozen=True, slots=True)
+class ListenLimits:
+    """What a caller may send before it is refused: sizes in bytes, times in seconds."""
 
-    __slots__ = ("_counted", "_discarding", "_head_bytes", "_header_since", "payload")
+    url_bytes: int
+    header_bytes: int
+    headers: int
+    header_timeout: float
 
-    def __init__(self, server: Any, **options: Any) -> None:
-        super().__init__(server, **options)
-        # aiohttp would queue so many that their headers alone could fill the memory.
-        self._max_msg_queue_size = _MOST_QUEUED
-        self._msg_queue_resume_size = _MOST_QUEUED // 2
+    @property
+    def all_header_bytes(self) -> int:
+        """All fields together."""
+        return 4 * self.header_bytes
+
+
+class _Parser(Protocol):
+    """aiohttp's parser as it is compiled; its types describe the one in Python."""
+
+    def feed_data(
+        self, data: bytes
+    ) -> tuple[Sequence[tuple[RequestMessage, Payload]], bool, bytes]:
+        """The messages whose header ended; whether another protocol follows. Raises."""
+        ...
+
+    def message_consumed(self) -> None:
+        """There is room for another message."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Keep what follows in the body."""
+        ...
+
+
+class MessageQueue:
+    """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
+
+    __slots__ = (
+        *("_counted", "_discarding", "_ended", "_head_bytes", "_header_since", "_is_deaf"),
+        *("_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused", "_waiter"),
+        *("busy", "payload", "transport"),
+    )
+
+    def __init__(self, limits: ListenLimits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._parser: _Parser | None = self._new_parser()
+        self._messages: deque[tuple[RequestMessage, Payload]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._counted: CountedBody | None = None
         self._header_since: float | None = None
         self._head_bytes = b""
+        self._is_full = False  # the queue, so that reading pauses
+        self._reading_paused = False  # by a body that nobody takes
+        self._is_deaf = False  # nothing that follows can be a request
         self._discarding = False
-        # Of the request under way.
+        self._ended = False  # no request is taken any more
+        self.transport: asyncio.Transport | None = None
+        # Whether an exchange is under way, and its body.
+        self.busy = False
         self.payload: Payload = EMPTY_PAYLOAD
 
     @property
-    def busy(self) -> bool:
-        """Whether an exchange is under way."""
-        return self._request_in_progress
+    def connected(self) -> bool:
+        """Whether more may come (aiohttp's StreamReader)."""
+        return self.transport is not None
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and note since when a header is incomplete."""
+        """Parse, and note since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
         if self._counted is not None:
@@ -57,27 +109,41 @@ class MessageQueue(RequestHandler):
             if not self._counted.is_eof():
                 return
             # The one before waits for the body's end, of which it was told nothing.
-            self._counted, self._parser = None, self._another_parser()
+            self._counted, self._parser = None, self._new_parser()
         # These may be the rest of a body, which has its own clock.
-        in_body = not self.payload.is_eof()
-        super().data_received(data)
+        in_body = self.payload is not EMPTY_PAYLOAD and not self.payload.is_eof()
+        if self._parser is not None and not self._ended and not self._is_deaf:
+            self._parse(self._parser, data)
         if self._messages:
             self._look_at_last_message(data)
-        if in_body or self._messages or self._request_in_progress:
+        if in_body or self._messages or self.busy:
             self._header_since = None
         elif data and self._header_since is None:
             self._header_since = self._loop.time()
             self._head_bytes = data[:_LOOKED_AT]
 
+    def _parse(self, parser: _Parser, data: bytes) -> None:
+        try:
+            messages, self._is_deaf, _ = parser.feed_data(data)
+        except HttpProcessingError as error:
+            messages, self._is_deaf = ((Unparsed(error), EMPTY_PAYLOAD),), True
+        if not messages:
+            return
+        self._messages.extend(messages)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if len(self._messages) >= _MOST_QUEUED and not self._is_full:
+            self._is_full = True
+            self._pause_transport()
+
     def _look_at_last_message(self, data: bytes) -> None:
         message, payload = self._messages[-1]
-        if isinstance(message, _ErrInfo):
+        if isinstance(message, Unparsed):
             if self._header_since is None:
                 self._head_bytes = data[:_LOOKED_AT]
             self._break_body()
-        elif not payload.is_eof():
-            # Which the parser has found to be a number, and the only framing.
-            length = int(message.headers.get("Content-Length", 0))
+        elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
+            length = _announced_length(message)
             if length - payload.total_bytes > _WORTH_COUNTING:
                 self._count(length, message, payload)
 
@@ -86,37 +152,73 @@ class MessageQueue(RequestHandler):
         # Before that is read: reading has what the parser may have kept fed again.
         self._counted = CountedBody(length, self)
         # Nobody but this class and its own looks into the queue.
-        self._messages[-1] = (message, self._counted)  # type: ignore[assignment]
+        self._messages[-1] = (message, self._counted)
         self._counted.feed(begun.read_nowait(-1))
 
-    def _another_parser(self) -> HttpRequestParser:
-        """One as aiohttp made it for this connection."""
-        return HttpRequestParser(
-            self,
+    def _new_parser(self) -> _Parser:
+        limits = self._limits
+        parser = HttpRequestParser(
+            self,  # type: ignore[arg-type]  # it only has streams call what stands below
             self._loop,
-            self._read_bufsize,
-            max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size,
-            max_headers=self.max_headers,
-            payload_exception=RequestPayloadError,
+            _BODY_BUFFER,
+            max_line_size=limits.url_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            payload_exception=BodyBroken,
             auto_decompress=False,
             max_msg_queue_size=_MOST_PARSED,
         )
+        return cast(_Parser, parser)
+
+    def pause_reading(self) -> None:
+        """Too much of a body waits to be taken (aiohttp's StreamReader)."""
+        if self._parser is not None and not self._is_deaf:
+            self._parser.pause_reading()
+        self.hold_back()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Enough was taken; the parser may have kept some (aiohttp's StreamReader)."""
+        self._reading_paused = False
+        if resume_parser:
+            self.data_received(b"")
+        # That may have been too much again.
+        if not self._reading_paused and not self._is_full:
+            self._resume_transport()
 
     def hold_back(self) -> None:
-        """Read no more of a counted body for now."""
+        """Read no more of a body for now."""
         self._reading_paused = True
-        self._pause_transport_reading()
+        self._pause_transport()
 
     def read_on(self) -> None:
         """Read again."""
         self.resume_reading(resume_parser=False)
 
+    def _pause_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def _break_body(self) -> None:
         """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
         for payload in (self.payload, *(payload for _, payload in self._messages)):
             if not payload.is_eof():
-                payload.set_exception(RequestPayloadError("broken"))
+                payload.set_exception(BodyBroken("broken"))
+
+    def _lose_body(self, error: BaseException) -> None:
+        """Tell who reads the body of the request under way that no more will come."""
+        # A body that arrived in full is not lost with the connection: a write takes its course.
+        if self.busy and not self.payload.is_eof():
+            self.payload.set_exception(error)
+
+    def _hear_no_more(self) -> None:
+        """The connection is lost: let go of what would hold on to it in turn."""
+        self._lose_body(ConnectionResetError("connection lost"))
+        self._parser = self._counted = None
+        self.payload = EMPTY_PAYLOAD
 
     async def _next_message(self) -> None:
         self._waiter = self._loop.create_future()
@@ -125,16 +227,29 @@ class MessageQueue(RequestHandler):
         finally:
             self._waiter = None
 
-    def _take_message(self) -> tuple[RequestMessage | _ErrInfo, Payload]:
+    def _take_message(self) -> tuple[RequestMessage, Payload]:
         """The next message; the parser learns that there is room for another."""
         taken = self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
+        if self._is_full and len(self._messages) <= _FEW_QUEUED:
+            # What the parser kept comes first.
+            self.data_received(b"")
+            if len(self._messages) < _MOST_QUEUED:
+                self._is_full = False
+                if not self._reading_paused:
+                    self._resume_transport()
         return taken
 
     def overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long."""
         since = self._header_since
         return since is not None and not self.busy and now - since > header_timeout
+
+
+def _announced_length(message: RequestMessage) -> int:
+    """What Content-Length says, which the parser has found to be a number and the only framing."""
+    for name, value in message.raw_headers:
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from gateway.errors import GatewayError
 from gateway.proxy.accepting import Acceptor, Capacity
 from gateway.proxy.incoming import Answered, IncomingRequest
-from gateway.proxy.listener import CallerServer, ListenLimits
+from gateway.proxy.listener import CallerServer
+from gateway.proxy.message_queue import ListenLimits
 from tests.doubles.wire import get
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -55,7 +56,7 @@ async def accepting(
     acceptor.close()
     await acceptor.abort()
     server.stop_sweep()
-    server.pre_shutdown()
+    server.close_kept()
     await server.shutdown(0.1)
 
 
