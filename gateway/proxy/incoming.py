@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,17 +48,19 @@ class RequestMessage(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class Unparsed:
     """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
 
-    error: BaseException
-    method: str = "UNKNOWN"
-    path: str = "/"
-    version: HttpVersion = HttpVersion10
-    raw_headers: tuple[tuple[bytes, bytes], ...] = ()
-    should_close: bool = True
-    upgrade: bool = False
+    __slots__ = (*("error", "method", "path", "raw_headers", "should_close", "upgrade", "version"),)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.method = "UNKNOWN"
+        self.path = "/"
+        self.version = HttpVersion10
+        self.raw_headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.should_close = True
+        self.upgrade = False
 
 
 class IncomingRequest:
