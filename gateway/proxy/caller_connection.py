@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -131,8 +132,17 @@ class CallerConnection(MessageQueue):
         try:
             while not self._ended:
                 if not self._messages:
-                    await self._next_message()
-                answered = await self._answer(*self._take_message())
+                    await self._news()
+                answer = self._answer_to(*self._take_message())
+                self.busy = True
+                try:
+                    answered = await answer
+                    self.kept = True
+                    if answered is Answered.ENDS:
+                        # Its caller gets time to read it.
+                        await self.linger()
+                finally:
+                    self.busy = False
                 if answered is Answered.ENDS or self._closing or self._ended:
                     break
                 self.idle_since = self._loop.time()
@@ -149,22 +159,13 @@ class CallerConnection(MessageQueue):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _answer(self, message: RequestMessage, payload: Payload) -> Answered:
-        """Have one message answered, and give the caller of a last answer time to read it."""
+    def _answer_to(
+        self, message: RequestMessage, payload: Payload
+    ) -> Coroutine[Any, Any, Answered]:
         request = IncomingRequest(message, payload, self)
-        self.busy = True
-        try:
-            if isinstance(message, Unparsed):
-                error = refusals.translate(message.error, self._head_bytes)
-                answered = await self._sink.refuse(request, error)
-            else:
-                answered = await self._sink.handle(request)
-            self.kept = True
-            if answered is Answered.ENDS:
-                await self.linger()
-            return answered
-        finally:
-            self.busy = False
+        if isinstance(message, Unparsed):
+            return self._sink.refuse(request, refusals.translate(message.error, self._head_bytes))
+        return self._sink.handle(request)
 
     # What writes.
 

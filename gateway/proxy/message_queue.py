@@ -220,12 +220,10 @@ class MessageQueue:
         self._parser = self._counted = None
         self.payload = EMPTY_PAYLOAD
 
-    async def _next_message(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Done when a message has come."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _take_message(self) -> tuple[RequestMessage, Payload]:
         """The next message; the parser learns that there is room for another."""
