@@ -22,7 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
-# What a request passes through. The rest is not worth the size of its machine code.
+# What a request passes through. The rest is not worth the size of its machine code; `proxy/rooted`
+# has to be Python's own.
 COMPILED = {
     ".": "exchange front_door",
     "admin": "traffic",

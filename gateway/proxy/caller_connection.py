@@ -22,6 +22,7 @@ from gateway.proxy.callers import Peer, peer_of
 from gateway.proxy.counted_body import Payload
 from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage, Unparsed
 from gateway.proxy.message_queue import ListenLimits, MessageQueue
+from gateway.proxy.rooted import rooted
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class CallerConnection(MessageQueue):
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self.idle_since = self._loop.time()
         self._server.opened(self)
-        self._task = self._loop.create_task(self._serve())
+        self._task = self._loop.create_task(rooted(self._serve()))
 
     def eof_received(self) -> None:
         """The caller sends no more; one that left and one that half-closed look the same here."""

@@ -6,10 +6,12 @@ Nothing here decides where a request goes.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from gateway.proxy.caller_connection import CallerConnection, RequestSink
 from gateway.proxy.message_queue import ListenLimits
+from gateway.proxy.rooted import rooted
 from gateway.proxy.turn_end import TurnEnd
 
 _SWEEP_INTERVAL: Final = 0.25
@@ -81,9 +83,9 @@ class CallerServer:
         self._callerless.add(exchange)
         exchange.add_done_callback(self._callerless.discard)
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that the server owns."""
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(rooted(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
