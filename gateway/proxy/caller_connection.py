@@ -30,14 +30,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-KEEP_ALIVE: Final = 75.0
-"""How long, in seconds, a connection may be idle."""
-
-LINGER: Final = 1.0
-"""How long, in seconds, an answered connection stays open for what the caller is still sending.
-
-Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
-"""
+# How long, in seconds, an answered connection stays open for what the caller is still sending.
+# Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
+_LINGER: Final = 1.0
 
 # How long a connection that was let in may take to say what it wants, when others wait for its
 # place or for the end.
@@ -144,6 +139,8 @@ class CallerConnection(MessageQueue):
                         await self.linger()
                 finally:
                     self.busy = False
+                    if self._ended:
+                        self._forget_body()
                 if answered is Answered.ENDS or self._closing or self._ended:
                     break
                 self.idle_since = self._loop.time()
@@ -303,7 +300,7 @@ class CallerConnection(MessageQueue):
         with contextlib.suppress(OSError):
             if transport.can_write_eof():
                 transport.write_eof()
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(_LINGER):
                 await self._peer_done.wait()
 
     @property
@@ -318,7 +315,7 @@ class CallerConnection(MessageQueue):
     def idle_for_long(self, now: float) -> bool:
         """Whether nothing was asked for so long that the caller has to connect anew."""
         rests = not (self.busy or self._messages) and self._header_since is None
-        return rests and now - self.idle_since > KEEP_ALIVE
+        return rests and now - self.idle_since > self._limits.keep_alive
 
     def silent(self, now: float, header_timeout: float) -> bool:
         """Whether nothing at all has come since the connection was made, for too long."""

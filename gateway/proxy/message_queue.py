@@ -35,12 +35,16 @@ _BODY_BUFFER: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ListenLimits:
-    """What a caller may send before it is refused: sizes in bytes, times in seconds."""
+    """What a caller may send before it is refused: sizes in bytes, times in seconds.
+
+    `keep_alive` is how long a connection may be idle.
+    """
 
     url_bytes: int
     header_bytes: int
     headers: int
     header_timeout: float
+    keep_alive: float = 75.0
 
     @property
     def all_header_bytes(self) -> int:
@@ -126,7 +130,9 @@ class MessageQueue:
         try:
             messages, self._is_deaf, _ = parser.feed_data(data)
         except HttpProcessingError as error:
-            messages, self._is_deaf = ((Unparsed(error), EMPTY_PAYLOAD),), True
+            # Its traceback would hold on to this frame, and so to itself.
+            broken = Unparsed(error.with_traceback(None))
+            messages, self._is_deaf = ((broken, EMPTY_PAYLOAD),), True
         if not messages:
             return
         self._messages.extend(messages)
@@ -218,6 +224,15 @@ class MessageQueue:
         """The connection is lost: let go of what would hold on to it in turn."""
         self._lose_body(ConnectionResetError("connection lost"))
         self._parser = self._counted = None
+        self._messages.clear()
+        if not self.busy:
+            self._forget_body()
+
+    def _forget_body(self) -> None:
+        """Let go of the last request's; what cut it holds on to all that it was raised through."""
+        error = self.payload.exception()
+        if error is not None:
+            error.__traceback__ = None
         self.payload = EMPTY_PAYLOAD
 
     def _news(self) -> asyncio.Future[None]:
