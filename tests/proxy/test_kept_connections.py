@@ -55,7 +55,8 @@ async def test_idle_for_too_long(address: Address) -> None:
     """A connection that nothing was asked on for long is closed without a word."""
     async with await Wire.open(address) as wire:
         assert (await wire.ask(get("/"))).status == 204
-        assert await wire.at_end()
+        async with asyncio.timeout(10):
+            assert await wire.at_end()
 
 
 async def test_never_idle_for_long(address: Address) -> None:
