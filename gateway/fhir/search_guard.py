@@ -11,7 +11,7 @@ import html
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 import orjson
 
@@ -26,7 +26,9 @@ _PRESENTATION: Final = frozenset(
 # extensions, whose presence only makes us look further.
 _LINK: Final = re.compile(rb"\{[^{}]*?\"relation\"\s*:\s*\"self\"[^{}]*+\}")
 _SELF: Final = b'"self"'
-_URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?:[^\"\\]|\\.)*\")")
+_URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?:[^\"\\]++|\\.)*+\")")
+# Readers of URLs drop line breaks and tabs (WHATWG URL, section 4.4).
+_DROPPED: Final = dict.fromkeys(map(ord, "\t\r\n"))
 _XML_LINK: Final = re.compile(
     rb"<link\b[^>]*>\s*<relation\s+value=\"self\"\s*/>\s*<url\s+value=\"([^\"]*)\""
 )
@@ -66,7 +68,13 @@ def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
     """The names in the query of the first `self` link; None when there is no such link."""
     url = _xml_self(body) if xml else _json_self(body)
-    return None if url is None else frozenset(_names(urlsplit(url).query))
+    return None if url is None else frozenset(_names(_query(url)))
+
+
+def _query(url: str) -> str:
+    """What `urlsplit` takes for the query; whatever stands before it does not matter."""
+    plain = url if url.isprintable() else url.translate(_DROPPED)
+    return plain.partition("#")[0].partition("?")[2]
 
 
 def _json_self(body: bytes) -> str | None:
@@ -101,11 +109,12 @@ def _xml_self(body: bytes) -> str | None:
 
 
 def _names(query: str) -> list[str]:
-    return [
-        unquote_plus(part.partition("=")[0])
-        for part in query.split("&")
-        if part and part.partition("=")[2]
-    ]
+    found = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if value:
+            found.append(unquote_plus(name) if "%" in name or "+" in name else name)
+    return found
 
 
 def capabilities(statement: bytes) -> Mapping[str, frozenset[str]]:

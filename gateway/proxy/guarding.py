@@ -117,9 +117,15 @@ class SearchGuard:
         if not xml and not kind.endswith("json"):
             return None
         # The search has its answer by now: the statement never delays the platform's own work.
-        of_type = any(not name.startswith("_") for name in names)
-        capable = await self._capable(what.resource) if of_type else None
-        unused = ignored(names, await self._beginning(answer, xml=xml), capable, xml=xml)
+        capable = None
+        if _is_any_of_type(names):
+            capable = self._statement.parameters(what.resource)
+            if capable is None:
+                capable = await self._capable(what.resource)
+        body = _plain(answer)
+        if self._block and not answer.complete:
+            body = await self._beginning(answer, body, xml=xml)
+        unused = ignored(names, body, capable, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))
@@ -132,18 +138,24 @@ class SearchGuard:
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
     async def _capable(self, resource: str) -> frozenset[str] | None:
-        capable = self._statement.parameters(resource)
-        if capable is None:
-            await self._statement.first(_LONGEST_WAIT[self._block])
-            capable = self._statement.parameters(resource)
-        return capable
+        """The parameters of a type, once the first statement is there."""
+        await self._statement.first(_LONGEST_WAIT[self._block])
+        return self._statement.parameters(resource)
 
-    async def _beginning(self, answer: Answer, *, xml: bool) -> bytes:
-        body = _plain(answer)
-        if self._block and not answer.complete and self_parameters(body, xml=xml) is None:
-            await answer.prefetch(_HELD_BACK)
-            body = _plain(answer)
-        return body
+    async def _beginning(self, answer: Answer, body: bytes, *, xml: bool) -> bytes:
+        """So much of the body as is needed, if that which is here is too little."""
+        if self_parameters(body, xml=xml) is not None:
+            return body
+        await answer.prefetch(_HELD_BACK)
+        return _plain(answer)
+
+
+def _is_any_of_type(names: tuple[str, ...]) -> bool:
+    """Whether one of the parameters is not for all types."""
+    for name in names:  # noqa: SIM110 - a generator costs more than all the rest
+        if not name.startswith("_"):
+            return True
+    return False
 
 
 def _plain(answer: Answer) -> bytes:

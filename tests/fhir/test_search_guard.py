@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote_plus, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
 
@@ -74,6 +77,26 @@ def test_self_is_the_one_whose_relation_says_so(before: bytes) -> None:
     link = b'{"title":"self","relation":"self","url":"http://x/y?a=1&b=2"}'
     assert self_parameters(b'{"link":[%s,%s]}' % (before, link)) == {"a", "b"}
     assert self_parameters(b'{"link":[%s]}' % before) is None
+
+
+@given(st.text("aü%+&=?#:/[] \t\r\n\0"), st.sampled_from(["", "http://x/", "//", "x?"]))
+def test_the_query_of_self_is_that_of_a_url(rest: str, front: str) -> None:
+    """Whatever the platform puts there, also what is no URL."""
+    url = front + rest
+    body = json.dumps({"link": [{"relation": "self", "url": url}]}).encode()
+    try:
+        query = urlsplit(url).query
+    except ValueError:  # of the host, which tells nothing of the query
+        return
+    pairs = [part.partition("=") for part in query.split("&")]
+    assert self_parameters(body) == {unquote_plus(name) for name, _, value in pairs if value}
+
+
+@pytest.mark.parametrize("url", ["http://[/x?a=1", "//a]b?a=1#b=2"])
+def test_a_broken_host_in_self_does_not_matter(url: str) -> None:
+    """The platform used what stands in the query."""
+    body = json.dumps({"link": [{"relation": "self", "url": url}]}).encode()
+    assert self_parameters(body) == {"a"}
 
 
 def test_self_of_xml_is_found() -> None:
