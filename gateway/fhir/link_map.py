@@ -76,12 +76,12 @@ class Swap:
     """Replaces any of several bases at the front of a URL by another one.
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
-    `without_case`: no host has letters.
+    `without_case`: no host has letters; `holds_colon`: one has a colon.
     """
 
     __slots__ = (
-        *("hosts", "is_request", "plain_source", "plain_target", "sources", "target"),
-        "without_case",
+        *("holds_colon", "hosts", "is_request", "plain_source", "plain_target"),
+        *("sources", "target", "without_case"),
     )
 
     def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
@@ -93,6 +93,7 @@ class Swap:
         # As bytes of a text without escapes.
         self.plain_source = self.sources[0].text.encode()
         self.plain_target = target.text.encode()
+        self.holds_colon = any(b":" in host for host in self.hosts)
         self.without_case = all(host.upper() == host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:

@@ -19,12 +19,15 @@ _COMMA: Final = re.compile(r"(,|%2[Cc])")
 _SCHEME: Final = re.compile(
     rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
 )
+# An escape that is not of a colon, slash, bar or space: of these only the first is in some hosts.
+_HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
 
 
 def swap_query(raw: str, swap: Swap) -> str:
     """The query string with its absolute URLs under the other base."""
-    plain = unquote(raw, encoding="latin-1").lower()
+    is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
+    plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
     if not any(host.decode() in plain for host in swap.hosts):
         return raw
     return "&".join(_swap_pair(pair, swap) for pair in raw.split("&"))

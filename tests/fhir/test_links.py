@@ -12,6 +12,7 @@ from gateway.fhir.links import (
     rewrite_query,
     rewrite_request_header,
     rewriter_for,
+    surely_unchanged,
 )
 from tests.doubles.growth import FACTOR, growth
 
@@ -213,11 +214,32 @@ def test_other_headers_are_left_alone():
             f"a={GATEWAY}/Patient/1,{GATEWAY}/Patient/2%2c{GATEWAY}/Patient/3",
             f"a={PLATFORM}/Patient/1,{PLATFORM}/Patient/2%2c{PLATFORM}/Patient/3",
         ),
+        ("subject=http://12%37.0.0.1:8080/fhir/Patient/1", f"subject={PLATFORM}/Patient/1"),
+        ("subject=http://127%2e0.0.1:8080/fhir/Patient/1", f"subject={PLATFORM}/Patient/1"),
     ],
 )
 def test_gateway_urls_among_a_querys_values_become_platform_urls(query, expected):
     """Encoded as they were."""
     assert rewrite_query(query, LINKS) == expected
+
+
+def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
+    """Its colons may be encoded like those of any URL."""
+    links = LinkMap(PLATFORM, "http://[::1]:8080/fhir")
+    query = "subject=http%3A%2F%2F[%3A%3A1]%3A8080%2Ffhir%2FPatient%2F1"
+    assert rewrite_query(query, links) == (
+        "subject=https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1"
+    )
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+@pytest.mark.parametrize("host", ["playground.dhp.uz", "PlayGround.dhp.uz", "hapi.internal:8090"])
+def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> None:
+    """Of any name of the platform, in any case; without one it is."""
+    body = b'{"a":"%s","b":"http://%s/"}' % (b"x" * length, host.encode())
+    assert not surely_unchanged(body, "application/fhir+json", LINKS)
+    other = body.replace(host.encode(), b"example.org")
+    assert surely_unchanged(other, "application/fhir+json", LINKS)
 
 
 @pytest.mark.parametrize(
