@@ -125,7 +125,7 @@ class JsonRewriter(StreamRewriter):
         if self._swap.is_request or self._frames[0].inner:
             return 0
         # Escaped letters could spell anything.
-        self._is_plain = not contains(text, b"\\u00")
+        self._is_plain = self._is_bare or not contains(text, b"\\u00")
         if not self._is_plain:
             return 0
         head = head_of_page(text, self._places[self._next :], self._swap)
@@ -155,7 +155,8 @@ class JsonRewriter(StreamRewriter):
         is_first = self._leapt_in is not text
         if is_first:
             # Escaped letters could spell anything.
-            self._leapt_in, self._is_plain = text, not contains(text, b"\\u00")
+            self._leapt_in = text
+            self._is_plain = self._is_bare or not contains(text, b"\\u00")
         if not self._is_plain:
             return None
         start = match_end(GAP, text, pos, self._places[self._next])

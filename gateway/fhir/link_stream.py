@@ -37,7 +37,7 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *("_alert", "_arrived", "_buffer", "_due", "_mark"),
+        *("_alert", "_arrived", "_buffer", "_due", "_is_bare", "_mark"),
         *("_needles", "_next", "_offset", "_output", "_places", "_swap"),
     )
 
@@ -53,6 +53,7 @@ class StreamRewriter(ABC):
         self._offset = 0  # of the buffer in the body
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
+        self._is_bare = False  # no backslash does, as far as was looked
         self._places = [END]  # where, while it is scanned
         self._next = 0  # the first of these that is not behind
 
@@ -109,7 +110,10 @@ class StreamRewriter(ABC):
         """
 
     def _masked(self, text: bytes) -> bytes:
-        """The text as `_advance` is to see it, as long as before."""
+        """The text as `_advance` is to see it, as long as before.
+
+        Not asked where no backslash is in it.
+        """
         return text
 
     def _pass_on(self) -> None:
@@ -133,9 +137,11 @@ class StreamRewriter(ABC):
 
     def _scan(self, *, thorough: bool) -> None:
         """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
-        text = self._masked(self._buffer)
+        # Few texts hold a backslash: that none hides anything is found out once for all.
+        self._is_bare = b"\\" not in self._buffer
+        text = self._buffer if self._is_bare else self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
-        places = self._places = self._needles.positions(self._buffer)
+        places = self._places = self._needles.positions(self._buffer, is_bare=self._is_bare)
         pos = self._next = 0
         while 0 <= pos < size:
             # The mark is behind where URLs were judged before the structure around them was.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Protocol
 
-END: Final = 1 << 62
+END: Final = (1 << 62) - 1
 """Beyond every position."""
 
 
@@ -16,9 +16,12 @@ _FEW: Final = 50
 _SHORT: Final = 4096
 _PLAIN_END: Final = b"://"
 _HTTP: Final = len(b"http")
+_P: Final = 0x70
+_S: Final = 0x73
+_BACKSLASH: Final = b"\\"
 # How else than so and by the format's escapes a scheme can end, by the first byte: with escaped
 # slashes or percent-encoding; and how long such a scheme can be.
-_OTHER_SPELLINGS: Final = {b"\\": (b"\\/",), b"%": (b"%2f", b"%2F", b"%3a", b"%3A")}
+_OTHER_SPELLINGS: Final = {_BACKSLASH: (b"\\/",), b"%": (b"%2f", b"%2F", b"%3a", b"%3A")}
 _LONGEST_OTHER: Final = len(b"https%3a%2f%2f")
 # Bytes. CPython searches longer texts for six bytes or more in another way, which pays only where
 # the bytes looked for are many: it takes four times as long for a word in a page.
@@ -125,36 +128,42 @@ class Needles:
     def occur(self, data: bytes, known: int) -> bool:
         """Whether there is one in `data`, whose first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :] if known else data
-        if any(holds(tail, start) for start in self._starts):
-            return True  # as nearly all are written
-        return bool(self._found(tail))
+        for start in self._starts:
+            if holds(tail, start):
+                return True  # as nearly all are written
+        return bool(self._found(tail, is_bare=False))
 
-    def positions(self, data: bytes) -> list[int]:
-        """All of them, in order, then END."""
-        found = self._found(data)
+    def positions(self, data: bytes, *, is_bare: bool = False) -> list[int]:
+        """All of them, in order, then END. `is_bare`: there is surely no backslash."""
+        found = self._found(data, is_bare=is_bare)
         found.append(END)
         return found
 
-    def _found(self, data: bytes) -> list[int]:
-        if contains(data, self._escape):
+    def _found(self, data: bytes, *, is_bare: bool) -> list[int]:
+        is_free = is_bare and self._escape.startswith(_BACKSLASH)
+        if not is_free and contains(data, self._escape):
             return self._escaped(data.lower())
         found: list[int] = []
         for start in self._starts:
             found += _plain(data, start)
-        others = _other_spellings(data)
+        others = _other_spellings(data, is_bare=is_bare)
         if others is None:
             lower = data.lower()
-            if not found and not any(holds(lower, host) for host in self._hosts):
+            if not found and not self._is_host_in(lower):
                 return found
             return self._spelled(lower, 0, len(lower))
         plain = len(found) if len(self._hosts) == 1 else 0
-        for at in others:
-            begin = max(0, at - _LONGEST_OTHER)
-            near = data[begin : at + _LONGEST_OTHER + self._reach].lower()
-            if any(host in near for host in self._hosts):
-                reach = at - begin + _LONGEST_OTHER
-                found += [begin + place for place in self._spelled(near, 0, reach)]
+        for begin, end in _around(others):
+            near = data[begin : end + self._reach].lower()
+            if self._is_host_in(near):
+                found += [begin + place for place in self._spelled(near, 0, end - begin)]
         return found if len(found) == plain else sorted(set(found))
+
+    def _is_host_in(self, lower: bytes) -> bool:
+        for host in self._hosts:  # noqa: SIM110 - a generator costs more than all the rest
+            if holds(lower, host):
+                return True
+        return False
 
     def _escaped(self, lower: bytes) -> list[int]:
         """Where one begins, or may begin behind whose scheme there is an escape."""
@@ -172,10 +181,12 @@ class Needles:
         return [match.start() for match in schemes if lower.startswith(self._hosts, match.end())]
 
 
-def _other_spellings(data: bytes) -> list[int] | None:
+def _other_spellings(data: bytes, *, is_bare: bool) -> list[int] | None:
     """Where a scheme may stand that is not plain; None where there are too many."""
     found: list[int] = []
     for byte, spellings in _OTHER_SPELLINGS.items():
+        if is_bare and byte == _BACKSLASH:
+            continue
         places = few(data, byte)
         if places is not None:
             found += [at for at in places if data.startswith(spellings, at)]
@@ -188,13 +199,32 @@ def _other_spellings(data: bytes) -> list[int] | None:
     return found
 
 
+def _around(places: list[int]) -> list[tuple[int, int]]:
+    """Within what a scheme begins that has one of the places in it; those are often neighbours."""
+    found: list[tuple[int, int]] = []
+    begin = end = 0
+    for at in sorted(places):
+        if at > end:
+            if end:
+                found.append((begin, end))
+            begin = max(0, at - _LONGEST_OTHER)
+        end = at + _LONGEST_OTHER
+    if end:
+        found.append((begin, end))
+    return found
+
+
 def _plain(data: bytes, start: bytes) -> list[int]:
-    """Where URLs whose scheme is followed by `start` begin: much faster than a pattern."""
+    """Where URLs whose scheme is followed by `start` begin: much faster than a pattern.
+
+    Of another scheme that ends as one of these do a place is given, too.
+    """
     found: list[int] = []
     for at in _in_any_case(data, start):
-        if at >= _HTTP and data[at - _HTTP : at] == b"http":
+        last = data[at - 1] if at > _HTTP else 0
+        if last == _P:
             found.append(at - _HTTP)
-        elif at > _HTTP and data[at - _HTTP - 1 : at] == b"https":
+        elif last == _S:
             found.append(at - _HTTP - 1)
         else:
             scheme = data[max(0, at - _HTTP - 1) : at].lower()
