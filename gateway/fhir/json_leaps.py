@@ -10,20 +10,26 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from gateway.fhir.byte_wise import (
+    FORMS,
+    IS_COMPILED,
+    IS_ENTRY,
+    IS_NAME,
+    IS_REFERENCE,
+    NEXT_ENTRY,
+    REFERENCE,
+    behind_quote,
+    usual_form,
+)
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_rules import LISTED_KEYS, holds_attachment, is_plain_reference
 from gateway.fhir.link_stream import MAX_TOKEN
 from gateway.fhir.link_text import END
 
 _ENTRY: Final = b'{"fullUrl":"'
-# The end of an entry's last object and of the entry. Entries of another form may stand between two
-# of these: their `resourceType` gives them away.
-_BETWEEN: Final = b"}},"
-_REFERENCE: Final = b'{"reference":"'
 # Free of dot segments: an id may begin with a dot, but hardly any does.
 _ID: Final = rb"[A-Za-z0-9\-][A-Za-z0-9\-.]{0,63}+"
 _TYPE: Final = rb"[A-Z][A-Za-z]++"
@@ -34,11 +40,6 @@ _RESOURCE: Final = _TYPED + rb'","resource":\{"resourceType":"'
 _NAME: Final = _ID + rb"(?:/_history/" + _ID + rb')?+"()'
 # In a sentence, or with more behind. Not as in `_ID`: a dot segment may end otherwise, too.
 _MENTIONED: Final = rb"[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s#?])()"
-# What the pattern found: the `fullUrl` of an entry that follows another, a `reference` that comes
-# first in its object, another URL that names a resource to the string's end, or with more behind.
-_IS_ENTRY: Final = 1
-_IS_REFERENCE: Final = 2
-_IS_NAME: Final = 3
 # Between two References of one list.
 _SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
 _MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
@@ -65,15 +66,14 @@ _FLAT: Final = rb'\{(?:[^{}"]|' + _STRING + rb")*+\}"
 _OBJECT: Final = rb'\{(?:[^{}"]|' + _STRING + rb"|" + _FLAT + rb")*+\}"
 _LINK: Final = rb'\{"relation":"[^"]*+","url":"[^"]*+"\}'
 _LINKS: Final = rb',"link":\[(?:' + _LINK + rb"(?:," + _LINK + rb")*+)?+\]"
-_BEGINNING: Final = b'{"resourceType":"Bundle"'
-_HEAD_MEMBER: Final = re.compile(
-    (rb',"(?:id|implicitRules|language|timestamp)":' + _STRING + rb"()")
-    + (rb'|,"total":[0-9]++()|,"meta":' + _OBJECT + rb"()")
-    + (rb"|" + _LINKS + rb'()|,"type":"(?:searchset|history)"()|,"entry":\[()')
+_OTHER: Final = rb',"(?:id|implicitRules|language|timestamp)":' + _STRING + rb'|,"total":[0-9]++'
+_OTHERS: Final = rb"(?:" + _OTHER + rb'|,"meta":' + _OBJECT + rb")*+"
+_BUNDLE_TYPE: Final = rb',"type":"(?:searchset|history)"' + _OTHERS
+_HEAD: Final = re.compile(
+    (rb'\{"resourceType":"Bundle"' + _OTHERS + rb"(?:")
+    + (_BUNDLE_TYPE + rb"(" + _LINKS + rb")?|(" + _LINKS + rb")" + _OTHERS + _BUNDLE_TYPE)
+    + (rb")" + _OTHERS + rb',"entry":\[')
 )
-_IS_LINKS: Final = 4
-_IS_TYPE: Final = 5
-_IS_END: Final = 6
 
 
 @lru_cache(maxsize=64)
@@ -84,42 +84,40 @@ def _page_link(source: bytes) -> re.Pattern[bytes]:
     return re.compile(rb'(?<=,"url":")' + re.escape(source) + path + rb'(?:\?[^"\\]*+)?+"')
 
 
-def head_of_page(text: bytes, places: Sequence[int], swap: Swap) -> tuple[int, list[int]] | None:
+def head_of_page(text: bytes, places: list[int], swap: Swap) -> tuple[int, list[int]] | None:
     """Where the first entry of a page would begin, and which of `places` are links to be replaced.
 
     None where it does not begin as nearly all do that are answers to a search or a history. No
     letter in the text is escaped; `places` are as for a leap.
     """
-    if not text.startswith(_BEGINNING):
+    head = _HEAD.match(text)
+    if head is None:
         return None
+    begin, end = head.span(head.lastindex) if head.lastindex else (0, 0)
     find = _page_link(swap.plain_source).match
     urls: list[int] = []
-    position, kind, types, number = len(_BEGINNING), 0, 0, 0
-    while kind != _IS_END:
-        member = _HEAD_MEMBER.match(text, position)
-        if member is None or member.lastindex is None:
+    upto, number = head.end(), 0
+    while places[number] < upto:
+        at = places[number]
+        link = find(text, at) if begin < at < end else None
+        if link is None:
             return None
-        position, kind = member.end(), member.lastindex
-        types += kind == _IS_TYPE
-        while places[number] < position:
-            link = find(text, places[number]) if kind == _IS_LINKS else None
-            if link is None:
-                return None
-            urls.append(places[number])
-            while places[number] < link.end():
-                number += 1
-    return (position, urls) if types == 1 else None
+        urls.append(at)
+        behind = link.end()
+        while places[number] < behind:
+            number += 1
+    return upto, urls
 
 
 @lru_cache(maxsize=64)
 def _forms(source: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes], re.Pattern[bytes]]:
     """Of a URL that begins with `source`: all usual forms, and an entry's, the first or another."""
     url = re.escape(source)
-    behind = rb"(?<=" + re.escape(_BETWEEN + _ENTRY) + rb")" + url
+    behind = rb"(?<=" + re.escape(NEXT_ENTRY) + rb")" + url
     typed = url + rb"/" + _TYPE + rb"/"
     usual = (
         (behind + _RESOURCE + _UNUSUAL + _TYPE + rb'"()|')
-        + (rb"(?<=" + re.escape(_REFERENCE) + rb")" + typed + _NAME + rb"|")
+        + (rb"(?<=" + re.escape(REFERENCE) + rb")" + typed + _NAME + rb"|")
         + (rb'(?<=[ "])' + typed + rb"(?:" + _NAME + rb"|" + _MENTIONED + rb")")
     )
     first = url + _RESOURCE + _UNUSUAL + _TYPE + rb'"'
@@ -154,13 +152,13 @@ class Leap:
     """
 
     __slots__ = (
-        *("_done", "_is_nested", "_is_request", "_judged", "_last", "_reached", "_seen"),
-        *("_source", "_text"),
+        *("_done", "_is_nested", "_is_request", "_judged", "_last", "_reached"),
+        *("_seen", "_source", "_text"),
         *("end", "left", "start", "stays", "upto", "urls"),
     )
 
     def __init__(
-        self, text: bytes, places: Sequence[int], start: int, swap: Swap, *, whole: bool = False
+        self, text: bytes, places: list[int], start: int, swap: Swap, *, whole: bool = False
     ) -> None:
         self._text = text
         self._source = swap.plain_source
@@ -173,10 +171,10 @@ class Leap:
         self.left: list[tuple[int, int]] = []
         self._run(places)
 
-    def _run(self, places: Sequence[int]) -> None:
+    def _run(self, places: list[int]) -> None:
         """Judge one after the other."""
-        text, start = self._text, self.start
-        usual, first, between = _forms(self._source)
+        text, start, source = self._text, self.start, self._source
+        usual, first, between = _forms(source)
         match = first.match(text, places[0])
         if match is None or places[0] != start + len(_ENTRY) or not text.startswith(_ENTRY, start):
             return
@@ -189,14 +187,19 @@ class Leap:
             if at == END:
                 self._stop(self._sure())
                 return
-            found = find(text, at)
-            if found is not None and found.lastindex == _IS_ENTRY:
+            if IS_COMPILED:
+                form = usual_form(text, at, source)
+                kind, behind = form % FORMS, form // FORMS
+            else:
+                found = find(text, at)
+                kind, behind = (found.lastindex or 0, found.end()) if found is not None else (0, 0)
+            if kind == IS_ENTRY:
                 if not self._was_usual(at):
                     break
                 self.end = at - len(_ENTRY)
                 self.urls.append(at)
-                self._enter(found.end())
-            elif not self._judge(at, found):
+                self._enter(behind)
+            elif not self._judge(at, kind, behind):
                 if between.match(text, at) is not None and self._was_usual(at):
                     self.end = at - len(_ENTRY)
                 break
@@ -235,13 +238,14 @@ class Leap:
         del self.stays[bisect_left(self.stays, upto) :]
         del self.left[bisect_left(self.left, (upto, upto)) :]
 
-    def _judge(self, at: int, found: re.Match[bytes] | None) -> bool:
-        """Whether it is clear what becomes of the URL at `at`, inside an entry."""
-        text = self._text
-        kind = 0 if found is None else found.lastindex
-        if found is not None and kind == _IS_REFERENCE:
-            return self._is_reference(at, found.end() - 1)
-        known = found is not None
+    def _judge(self, at: int, kind: int, behind: int) -> bool:
+        """Whether it is clear what becomes of the URL at `at`, inside an entry.
+
+        `kind` is its form, 0 if it has none of the usual ones, and `behind` where that ends.
+        """
+        text, known = self._text, kind > 0
+        if kind == IS_REFERENCE:
+            return self._is_reference(at, behind - 1)
         if text[at - 1] != _QUOTE:
             begin = text.rfind(b'"', self._seen, at) + 1
             is_query = self._is_request and self._may_be_query(begin - 1)
@@ -251,10 +255,10 @@ class Leap:
         name = self._name_before(at - 1)
         if name not in _LISTED and name.isalpha():  # no member of that name is ever rewritten
             return self._leave(at, at, known=known)
-        if name != b"url" or found is None or kind != _IS_NAME:
+        if name != b"url" or kind != IS_NAME:
             return False
         self._judged = True
-        self._reached = found.end() - 1
+        self._reached = behind - 1
         self.urls.append(at)
         return self._is_of_attachment(at)
 
@@ -269,12 +273,13 @@ class Leap:
         end = at - 2 if text[at - 1] != _LIST else at - 3
         if text[end : end + 2] != b'":':
             return b""
-        begin = text.rfind(b'"', max(self._seen, end - _LONGEST_NAME), end) + 1
+        low = max(self._seen, end - _LONGEST_NAME)
+        begin = behind_quote(text, low, end) if IS_COMPILED else text.rfind(b'"', low, end) + 1
         return text[begin:end] if begin > 0 else b""
 
     def _is_reference(self, at: int, end: int) -> bool:
         """Whether the object that begins with the `reference` of that URL is a Reference."""
-        text, last, begin = self._text, self._last, at - len(_REFERENCE)
+        text, last, begin = self._text, self._last, at - len(REFERENCE)
         if begin < self._seen:
             return False
         self._judged = True

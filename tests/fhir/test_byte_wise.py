@@ -1,0 +1,69 @@
+"""The forms of URLs in entries, as machine code tells them and as patterns do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.fhir.byte_wise import FORMS, behind_quote, usual_form
+from gateway.fhir.json_leaps import _forms
+
+BASE: Final = b"http://platform.example/fhir"
+USUAL: Final = _forms(BASE)[0]
+# What stands one after the other, from before the URL on, and what may stand there instead.
+PARTS: Final[tuple[tuple[bytes, ...], ...]] = (
+    (b'}},{"fullUrl":"', b'},{"fullUrl":"', b'{"reference":"', b'"', b" ", b"", b"[", b'x"'),
+    (BASE, BASE[:-1], BASE.upper()),
+    (b"/", b"", b"//", b"?"),
+    (b"Patient", b"Aa", b"A", b"patient", b"Pat1ent", b"", b"X" * 99, b"[a", b"a`", b"A{"),
+    (b"/", b"", b"?", b'"'),
+    (b"1", b"a-1.b", b"-a", b".", b"..", b".a", b"", b"x" * 64, b"x" * 65, b"a@", b"/a", b"a,b"),
+    (b"", b"/_history/1", b"/_history/", b"/_history/.", b"/_history/a!", b"/_history"),
+    (b'"', b" ", b"#", b"?", b"\t", b"\v", b"\xa0", b"\\", b"", b"'"),
+    (b',"resource":{"resourceType":"', b',"resource":{"resourceType": "', b"}"),
+    (b"Basic", b"Bundle", b"BundleX", b"Parameters", b"Provenance", b"OperationOutcome", b"p", b""),
+    (b'"', b"\\", b""),
+)
+
+
+@st.composite
+def urls(draw: st.DrawFn) -> tuple[bytes, int]:
+    """A URL with what is around it, usual but for two parts at most; and where it begins."""
+    parts = [each[0] for each in PARTS]
+    for number in (0, *draw(st.lists(st.integers(1, len(PARTS) - 1), max_size=2))):
+        parts[number] = draw(st.sampled_from(PARTS[number]))
+    return b"".join(parts), len(parts[0])
+
+
+@given(urls(), st.integers(0, 200))
+def test_each_form_is_told_as_the_patterns_do(url: tuple[bytes, int], cut: int) -> None:
+    """With the same end, also where the text ends anywhere in between."""
+    whole, at = url
+    for text in (whole, whole[: at + cut]):
+        found = USUAL.match(text, at)
+        wanted = (0, 0) if found is None else (found.lastindex, found.end())
+        form = usual_form(text, at, BASE)
+        assert (form % FORMS, form // FORMS) == wanted
+
+
+def test_each_part_may_be_any() -> None:
+    """One after the other, behind each that may come first."""
+    for first in PARTS[0]:
+        for number, others in enumerate(PARTS[1:], 1):
+            for other in others:
+                parts = [first, *(each[0] for each in PARTS[1:])]
+                parts[number] = other
+                text = b"".join(parts)
+                found = USUAL.match(text, len(first))
+                wanted = 0 if found is None else (found.lastindex or 0) + found.end() * FORMS
+                assert usual_form(text, len(first), BASE) == wanted
+
+
+@given(st.binary(max_size=9) | st.text('a"', max_size=9).map(str.encode))
+def test_the_last_quote_is_found(text: bytes) -> None:
+    """Between any two places."""
+    for begin in range(len(text)):
+        for end in range(len(text) + 1):
+            assert behind_quote(text, begin, end) == text.rfind(b'"', begin, end) + 1
