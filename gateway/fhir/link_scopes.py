@@ -240,10 +240,9 @@ class HeldOutput:
         """The body ended early: what is undecided stays as it was."""
         self.expire(1 << 62)
 
-    def take(self) -> bytes:
-        """What is ready to be sent."""
-        ready = b"".join(self._ready)
-        self._ready.clear()
+    def take(self) -> list[bytes]:
+        """What is ready to be sent, in pieces."""
+        ready, self._ready = self._ready, []
         return ready
 
     def _let_go(self, start: int, end: int) -> None:

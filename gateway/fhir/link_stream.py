@@ -74,26 +74,38 @@ class StreamRewriter(ABC):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
+        self._take_in(chunk)
+        return b"".join(self._output.take())
+
+    def finish(self) -> bytes:
+        """The body ended; give the rest."""
+        self._end()
+        return b"".join(self._output.take())
+
+    def whole(self, body: bytes) -> list[bytes]:
+        """What both would give for a whole body, in pieces."""
+        self._take_in(body)
+        self._end()
+        return self._output.take()
+
+    def _take_in(self, chunk: bytes) -> None:
         self._arrived.append(chunk)
         self._due -= len(chunk)
         if self._due > 0:
-            return b""
+            return
         self._gather()
         thorough = len(self._buffer) > BACKLOG
         if self._alert or self._output.is_waiting or thorough:
             self._scan(thorough=thorough)
         if not self._alert and not self._output.is_waiting:
             self._pass_on()
-        return self._output.take()
 
-    def finish(self) -> bytes:
-        """The body ended; give the rest."""
+    def _end(self) -> None:
         self._gather()
         if self._alert or self._output.is_waiting:
             self._scan(thorough=False)
             self._output.abandon()
         self._copy(len(self._buffer))
-        return self._output.take()
 
     def _gather(self) -> None:
         known = len(self._buffer)

@@ -31,6 +31,10 @@ class Transform(Protocol):
         """The rest."""
         ...
 
+    def whole(self, body: bytes) -> list[bytes]:
+        """What both would give for a whole body of at most a step, in pieces."""
+        ...
+
 
 def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
     """Feed a chunk to a transform, in steps of bounded work between which others may have a turn.
@@ -43,6 +47,16 @@ def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
     else:
         for at in range(0, len(chunk), STEP):
             yield transform.feed(chunk[at : at + STEP])
+
+
+def changed_at_once(transform: Transform, body: bytes) -> list[bytes] | None:
+    """What becomes of a whole body that takes one step, in pieces; None: it takes more.
+
+    It is copied once less than by feeding it. No base is so long that it becomes much more.
+    """
+    if len(body) > STEP or isinstance(transform, Gunzip):
+        return None
+    return transform.whole(body)
 
 
 def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
@@ -99,6 +113,10 @@ class Gunzip:
         if self._inside:
             raise BrokenCoding
         return self._rest() if self._members else b""
+
+    def whole(self, body: bytes) -> list[bytes]:
+        """All of it, however much that is. Raises `BrokenCoding`."""
+        return [self.feed(body), self.finish()]
 
     def _rest(self) -> bytes:
         return b"" if self._inner is None else self._inner.finish()

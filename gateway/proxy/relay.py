@@ -25,7 +25,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone, Room
 from gateway.proxy.caller_connection import CallerConnection
-from gateway.proxy.coding import Transform, is_made_of, steps
+from gateway.proxy.coding import Transform, changed_at_once, is_made_of, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Own, Reply
@@ -210,7 +210,9 @@ def _send_bodiless(
 def _send_whole(
     side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], *pieces: bytes
 ) -> None:
-    size = sum(len(piece) for piece in pieces)
+    size = 0
+    for piece in pieces:
+        size += len(piece)
     lines.append(b"Content-Length: %d\r\n" % size)
     side.write_whole(b"".join((_head(side, status, lines), *pieces)))
     exchange.status = status
@@ -218,15 +220,12 @@ def _send_whole(
 
 
 async def _send_changed(
-    side: CallerSide,
-    exchange: Exchange,
-    answer: Answer,
-    lines: list[bytes],
-    transform: Transform,
+    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], transform: Transform
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
     body = answer.prefetched
-    rest = steps(transform, body)
+    at_once = changed_at_once(transform, body)
+    rest = steps(transform, body) if at_once is None else iter(())
     limit = _COLLECTED if side.http10 else _WHOLE
     pieces: list[bytes] = []
     size = 0
@@ -238,7 +237,7 @@ async def _send_changed(
         if size > limit:
             break
     else:
-        pieces.append(transform.finish())
+        pieces = [*pieces, transform.finish()] if at_once is None else at_once
         lines = lines if is_made_of(body, pieces) else without_digests(lines)
         _send_whole(side, exchange, answer.status, lines, *pieces)
         return

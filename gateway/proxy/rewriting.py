@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.interaction import Interaction
+from gateway.fhir.link_stream import StreamRewriter
 from gateway.fhir.links import (
     Direction,
     LinkMap,
@@ -188,6 +189,14 @@ class _Counted:
         rest = self._rewriter.finish()
         self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
         return rest
+
+    def whole(self, body: bytes) -> list[bytes]:
+        rewriter = self._rewriter
+        if not isinstance(rewriter, StreamRewriter):
+            return [self.feed(body), self.finish()]
+        pieces = rewriter.whole(body)
+        self._on_links(rewriter.rewritten, rewriter.unrewritten)
+        return pieces
 
 
 def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
