@@ -33,10 +33,13 @@ _HYPHEN: Final = 0x2D
 _DOT: Final = 0x2E
 _SLASH: Final = 0x2F
 _SPACE: Final = 0x20
+_COMMA: Final = 0x2C
+_COLON: Final = 0x3A
 # What may follow a name in a sentence: as `\s` in a pattern, a quote, a fragment, a query.
 _AFTER_NAME: Final = b'" #?\t\n\r\f\v'
 _TO_RESOURCE: Final = b'","resource":{"resourceType":"'
 _HISTORY: Final = b"/_history/"
+_URL_MEMBER: Final = b'"url":"'
 
 
 def usual_form(text: bytes, at: i64, source: bytes) -> i64:
@@ -71,6 +74,37 @@ def behind_quote(text: bytes, begin: i64, end: i64) -> i64:
         if text[end] == _QUOTE:
             return end + 1
     return 0
+
+
+def is_behind_members(text: bytes, begin: i64, at: i64) -> bool:
+    """Whether from `begin` on plain members stand, and then `"url":"`, up to `at`."""
+    while at - begin > len(_URL_MEMBER):
+        begin = _member_end(text, begin, at)
+        if not begin:
+            return False
+    return at - begin == len(_URL_MEMBER) and stands_at(text, begin, _URL_MEMBER)
+
+
+def _member_end(text: bytes, at: i64, limit: i64) -> i64:
+    """Behind a member, a string or word, and a comma, all of it before `limit`; or 0."""
+    if text[at] != _QUOTE:
+        return 0
+    end: i64 = at + 1
+    while end < limit and _is_letter(text[end]):
+        end += 1
+    if end == at + 1 or end + 2 >= limit or text[end] != _QUOTE or text[end + 1] != _COLON:
+        return 0
+    end += 2
+    begin = end
+    if text[end] == _QUOTE:
+        end += 1
+        while end < limit and text[end] != _QUOTE:
+            end += 1
+        end += 1
+    else:
+        while end < limit and _is_of_word(text[end]):
+            end += 1
+    return end + 1 if begin < end < limit and text[end] == _COMMA else 0
 
 
 def stands_at(text: bytes, at: i64, what: bytes) -> bool:
@@ -169,3 +203,8 @@ def _is_of_id(byte: i64) -> bool:
     if byte > _DOT:
         return _is_letter(byte) or 0x30 <= byte <= 0x39
     return byte >= _HYPHEN
+
+
+def _is_of_word(byte: i64) -> bool:
+    """Whether it is of a number without a sign, or of a literal."""
+    return 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 or byte == _DOT

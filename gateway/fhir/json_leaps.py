@@ -9,7 +9,6 @@ looks otherwise the leap ends before that entry.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from functools import lru_cache
 from typing import Final
 
@@ -22,6 +21,7 @@ from gateway.fhir.byte_wise import (
     NEXT_ENTRY,
     REFERENCE,
     behind_quote,
+    is_behind_members,
     usual_form,
 )
 from gateway.fhir.link_map import Swap
@@ -42,7 +42,8 @@ _NAME: Final = _ID + rb"(?:/_history/" + _ID + rb')?+"()'
 _MENTIONED: Final = rb"[A-Za-z0-9][A-Za-z0-9\-.]*+(?=[\"\s#?])()"
 # Between two References of one list.
 _SIBLING: Final = re.compile(rb'"(?:,"(?:display|type)":"[^"]*+")*+\},')
-_MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
+# Up to the `url` of an object.
+MEMBERS: Final = re.compile(rb'(?:"[a-zA-Z]+":(?:"[^"]*+"|[0-9a-z.]++),)*+"url":"')
 _LONGEST_NAME: Final = 64
 _LONGEST_ATTACHMENT: Final = 512
 # What makes an element another resource's, or part of a signature, or an entry another Bundle's.
@@ -227,16 +228,22 @@ class Leap:
         text, seen, reached = self._text, self._seen, self._reached
         if not self._was_usual(reached):
             return self.end
-        # What follows in a resource of its own may be a signature.
-        waits = any(text.find(opening, seen, reached) >= 0 for opening in _OPENINGS)
-        return seen if waits else reached
+        if seen < reached:
+            # What follows in a resource of its own may be a signature.
+            for opening in _OPENINGS:
+                if text.find(opening, seen, reached) >= 0:
+                    return seen
+        return reached
 
     def _stop(self, upto: int) -> None:
         """Forget what was judged behind."""
         self.upto = upto
-        del self.urls[bisect_left(self.urls, upto) :]
-        del self.stays[bisect_left(self.stays, upto) :]
-        del self.left[bisect_left(self.left, (upto, upto)) :]
+        while self.urls and self.urls[-1] >= upto:
+            self.urls.pop()
+        while self.stays and self.stays[-1] >= upto:
+            self.stays.pop()
+        while self.left and self.left[-1][0] >= upto:
+            self.left.pop()
 
     def _judge(self, at: int, kind: int, behind: int) -> bool:
         """Whether it is clear what becomes of the URL at `at`, inside an entry.
@@ -285,9 +292,10 @@ class Leap:
         self._judged = True
         self._last = self._reached = end
         self.urls.append(at)
-        sibling = _SIBLING.match(text, last) if last else None
-        if sibling is not None and sibling.end() == begin:
-            return True
+        if last and text[begin - 2 : begin] == b"},":
+            sibling = _SIBLING.match(text, last)
+            if sibling is not None and sibling.end() == begin:
+                return True
         return _holds_reference(self._name_before(begin))
 
     def _is_of_attachment(self, at: int) -> bool:
@@ -296,8 +304,10 @@ class Leap:
         begin = text.rfind(b"{", max(self._seen, at - _LONGEST_ATTACHMENT), at)
         if begin < 0:
             return False
-        members = _MEMBERS.match(text, begin + 1, at)
-        if members is None or members.end() != at:
+        if IS_COMPILED:
+            if not is_behind_members(text, begin + 1, at):
+                return False
+        elif MEMBERS.fullmatch(text, begin + 1, at) is None:
             return False
         return _is_attachment(self._name_before(begin))
 

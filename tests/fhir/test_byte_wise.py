@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.byte_wise import FORMS, behind_quote, usual_form
-from gateway.fhir.json_leaps import _forms
+from gateway.fhir.byte_wise import FORMS, behind_quote, is_behind_members, usual_form
+from gateway.fhir.json_leaps import MEMBERS, _forms
 
 BASE: Final = b"http://platform.example/fhir"
 USUAL: Final = _forms(BASE)[0]
@@ -59,6 +60,17 @@ def test_each_part_may_be_any() -> None:
                 found = USUAL.match(text, len(first))
                 wanted = 0 if found is None else (found.lastindex or 0) + found.end() * FORMS
                 assert usual_form(text, len(first), BASE) == wanted
+
+
+def test_members_before_a_url_are_told_as_the_pattern_does() -> None:
+    """Whatever they are made of, and wherever that ends."""
+    likely = (b'"a":"x"', b'"b":12.5', b'"a":""', b",", b'"url":"', b'"url":"x"', b'"a":')
+    odd = (b'"', b":", b"a", b'"":1', b'"a1":1', b'"a" :1', b"{", b"-")
+    for parts in itertools.product((*likely, *odd), repeat=4):
+        text = b"".join(parts)
+        for at in (len(text), len(text) - len(parts[-1])):
+            wanted = MEMBERS.fullmatch(text, 0, at) is not None
+            assert is_behind_members(text, 0, at) == wanted, text[:at]
 
 
 @given(st.binary(max_size=9) | st.text('a"', max_size=9).map(str.encode))
