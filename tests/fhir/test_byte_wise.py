@@ -64,7 +64,7 @@ def test_each_part_may_be_any() -> None:
 
 def test_members_before_a_url_are_told_as_the_pattern_does() -> None:
     """Whatever they are made of, and wherever that ends."""
-    likely = (b'"a":"x"', b'"b":12.5', b'"a":""', b",", b'"url":"', b'"url":"x"', b'"a":')
+    likely = (b'"a":"x"', b'"b":12.5', b'"a":""', b",", b'"url":"', b'"url":"x"', b'"abcdef":')
     odd = (b'"', b":", b"a", b'"":1', b'"a1":1', b'"a" :1', b"{", b"-")
     for parts in itertools.product((*likely, *odd), repeat=4):
         text = b"".join(parts)

@@ -409,6 +409,7 @@ def test_a_page_that_arrives_in_pieces_is_taken_at_once_too(told_by: str) -> Non
         {"contained": {"reference": f"{BASE}/Patient/1"}},
         {"performer": [{"reference": "Patient/1"}, {"reference": f"{BASE}/Patient/1"}]},
         {"implementation": {"url": f"{BASE}/Patient/1"}},
+        {"source": URL, "note": [{"text": f"see {BASE}/x"}], "valueUrl": URL},
     ],
     ids=lambda members: next(iter(members)),
 )
@@ -416,4 +417,4 @@ def test_a_leap_ends_before_what_is_unusual(members: dict[str, Any]) -> None:
     """The structure is then followed step by step."""
     rest, leap = leap_over(page(entry(1), entry(2, **members), entry(3), entry(4)))
     assert rest.startswith(b'{"fullUrl":"https://playground.dhp.uz/fhir/Observation/2"')
-    assert len(leap.urls) == 1
+    assert (len(leap.urls), leap.stays, leap.left) == (1, [], [])
