@@ -87,3 +87,22 @@ def _timers(port: int) -> set[str]:
         if local.endswith(f":{port:04X}") and state == "01":
             found.add(timer.partition(":")[0])
     return found
+
+
+@pytest.mark.parametrize("before", [b"", READ], ids=["first", "second"])
+async def test_who_is_told_of_a_slow_header_may_send_on(
+    start_gateway: StartGateway, before: bytes
+) -> None:
+    """What still comes for a moment behind the refusal does not reset the connection."""
+    async with (
+        start_gateway(limits=SHORT) as gateway,
+        await Wire.open(gateway.address) as wire,
+    ):
+        if before:
+            await wire.ask(before)
+        await wire.send(b"GET /fhir/Pat")
+        assert (await wire.reply()).status == 408
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            await wire.send(b"i")
+        assert await wire.reader.read() == b""
