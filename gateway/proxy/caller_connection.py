@@ -325,11 +325,12 @@ class CallerConnection(MessageQueue):
     async def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""
         self._header_since = None
-        self._discarding = True
+        self._discarding = self.busy = True
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
         request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
         await self._sink.refuse(request, error)
         await self.linger()
+        self.busy = False
         self.force_close()
 
 

@@ -283,16 +283,27 @@ class Upstream:
         """Stream the body until it ends or the platform answers before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
         answered = asyncio.get_running_loop().create_task(connection.answered())
+        failure: BaseException | None = None
         try:
             await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
             else:
                 connection.forbid_reuse()
+        except BaseException as error:
+            # Raised below. At the end of a `finally` in which it waited, what mypyc compiled raises
+            # any exception that is being handled anywhere in the task, also one long over.
+            failure = error
+        for task in (pump, answered):
+            task.cancel()
+        await asyncio.gather(pump, answered, return_exceptions=True)
+        if failure is None:
+            return
+        try:
+            raise failure
         finally:
-            for task in (pump, answered):
-                task.cancel()
-            await asyncio.gather(pump, answered, return_exceptions=True)
+            # It holds on to this frame.
+            del failure, pump
 
     async def _hold_back(self, answer: Answer) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
