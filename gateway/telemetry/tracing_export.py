@@ -1,7 +1,8 @@
 """Brings spans to a collector by OTLP/HTTP, in a thread of their own (extra `otel`).
 
 A collector that is away costs spans, never requests: what waits is bounded, and is dropped where
-there is no room. It is told once when it begins, then every minute, and when it is over.
+there is no room. It is told once when it begins, then every minute, and when it is over; at the end
+of the gateway, where something was lost that was not told yet.
 """
 
 from __future__ import annotations
@@ -58,14 +59,7 @@ class Export:
 
     def __init__(self, collector: Collector) -> None:
         self._exporter = _Patient(_otlp(collector))
-        processor = BatchSpanProcessor(
-            self._exporter,
-            max_queue_size=_MAX_QUEUE,
-            schedule_delay_millis=_DELAY_MS,
-            max_export_batch_size=_BATCH,
-            export_timeout_millis=_TIMEOUT * 1000,
-        )
-        self._spans = Spans(processor, _resource(collector.service_name))
+        self._spans = Spans(_Counting(self._exporter), _resource(collector.service_name))
         self.record = self._spans.record
 
     async def close(self, timeout: float) -> None:
@@ -88,9 +82,18 @@ class _Patient(SpanExporter):
     def __init__(self, exporter: SpanExporter, clock: Callable[[], float] = time.monotonic) -> None:
         self._exporter = exporter
         self._clock = clock
+        # Spans are exported in one thread and given up in another.
+        self._lock = threading.Lock()
+        self._waiting = 0
         self._lost = 0
+        self._told = 0
         self._remind_at: float | None = None
         self._given_up = False
+
+    def expect(self) -> None:
+        """One span more will be exported, or is lost."""
+        with self._lock:
+            self._waiting += 1
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export; called in the processor's thread only."""
@@ -100,10 +103,14 @@ class _Patient(SpanExporter):
             result = self._exporter.export(spans)
         except Exception:  # whatever the library raises, its text may hold anything
             result = SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
-            self._succeeded()
-        elif not self._given_up:
-            self._failed(len(spans))
+        with self._lock:
+            # What was given up meanwhile is counted as lost already.
+            if not self._given_up:
+                self._waiting -= len(spans)
+                if result is SpanExportResult.SUCCESS:
+                    self._succeeded()
+                else:
+                    self._failed(len(spans))
         return result
 
     @property
@@ -112,10 +119,15 @@ class _Patient(SpanExporter):
         return self._remind_at is not None
 
     def give_up(self) -> None:
-        """Export nothing more; may be called in any thread, any number of times."""
-        if not self._given_up:
+        """Export nothing more, and tell what is lost; in any thread, any number of times."""
+        with self._lock:
+            if self._given_up:
+                return
             self._given_up = True
-            self._exporter.shutdown()
+            self._lost += self._waiting
+            if self._lost > self._told:
+                self._tell()
+        self._exporter.shutdown()
 
     def shutdown(self) -> None:
         """See `give_up`."""
@@ -129,13 +141,36 @@ class _Patient(SpanExporter):
         self._lost += spans
         now = self._clock()
         if self._remind_at is None or now >= self._remind_at:
-            _log.warning("spans cannot be exported; requests are not affected", lost=self._lost)
+            self._tell()
             self._remind_at = now + _REMIND_AFTER
+
+    def _tell(self) -> None:
+        _log.warning("spans cannot be exported; requests are not affected", lost=self._lost)
+        self._told = self._lost
 
     def _succeeded(self) -> None:
         if self._remind_at is not None:
             _log.info("spans can be exported again", lost=self._lost)
-            self._remind_at, self._lost = None, 0
+            self._remind_at, self._lost, self._told = None, 0, 0
+
+
+class _Counting(BatchSpanProcessor):
+    """Tells the exporter of each span that it will get, or lose where there is no room."""
+
+    def __init__(self, exporter: _Patient) -> None:
+        super().__init__(
+            exporter,
+            max_queue_size=_MAX_QUEUE,
+            schedule_delay_millis=_DELAY_MS,
+            max_export_batch_size=_BATCH,
+            export_timeout_millis=_TIMEOUT * 1000,
+        )
+        self._patient = exporter
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span waits from now on."""
+        self._patient.expect()
+        super().on_end(span)
 
 
 def _otlp(collector: Collector) -> OTLPSpanExporter:
