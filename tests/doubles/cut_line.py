@@ -73,10 +73,11 @@ async def _join(one: Stream, other: Stream) -> None:
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Before anything is awaited: the line's end may cancel this task once more.
+        other[1].transport.abort()
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        other[1].transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -37,8 +37,6 @@ async def test_writes_are_kept_and_delivered(hospital: Hospital) -> None:
     assert len(hospital.writes()) == 3
 
 
-# On a busy machine a connection, of which double is not known, is collected before it is closed.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <function StreamWriter.__del__")
 async def test_a_database_that_is_away_lets_nothing_overtake(
     hospital: Hospital, server: PostgresServer
 ) -> None:
