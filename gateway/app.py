@@ -128,7 +128,7 @@ class Gateway:
         shutdown = self.settings.shutdown
         self._cores.set_phase(Phase.CLOSING)
         await self._pause(shutdown.delay)
-        self._listening.remove_path()
+        self._listening.turn_away()
         self._acceptor.close()
         self._cores.set_phase(Phase.STOPPED)
         await asyncio.gather(

@@ -24,14 +24,15 @@ class Listening:
     """The sockets of one address; `address` is the one they really have.
 
     `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
-    another process has put its own there; with `owns_path` false it stays.
+    another process has put its own there. While others go on listening at the same sockets
+    (`shared`), `remove_path` and `turn_away` do nothing.
     """
 
     def __init__(
-        self, address: Address, sockets: Sequence[socket.socket], *, owns_path: bool = True
+        self, address: Address, sockets: Sequence[socket.socket], *, shared: bool = False
     ) -> None:
         self.sockets = tuple(sockets)
-        self.owns_path = owns_path
+        self.shared = shared
         self.address = _bound(address, self.sockets)
         self._identity = None if address.path is None else _identity(Path(address.path))
 
@@ -42,11 +43,18 @@ class Listening:
 
     def remove_path(self) -> None:
         """Take a unix socket's path away if it is still ours."""
-        if self.address.path is None or not self.owns_path:
+        if self.address.path is None or self.shared:
             return
         path = Path(self.address.path)
         if self._identity is not None and _identity(path) == self._identity:
             path.unlink(missing_ok=True)
+
+    def turn_away(self) -> None:
+        """Before the last are accepted: let nobody come after them, whom closing would reset."""
+        self.remove_path()
+        if self.address.path is None and not self.shared:
+            for each in self.sockets:
+                system.turn_away(each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +108,11 @@ async def _listen(address: Address) -> Listening:
 
 
 def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
-    """Sockets that another process has opened and that listen already; the path is its own."""
+    """Sockets that another process has opened, that listen already and that others have too."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
         each.setblocking(False)
-    return Listening(address, sockets, owns_path=False)
+    return Listening(address, sockets, shared=True)
 
 
 async def _listen_tcp(address: Address) -> list[socket.socket]:

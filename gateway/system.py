@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -33,6 +34,20 @@ HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 HAS_FILE_MODES: Final = _IS_POSIX
 # As many sockets as select() takes on Windows, where Python has nothing better for our loop.
 _SELECTABLE: Final = 512
+# Of socket(7), for which Python has no names: a filter of packets, as code of its own that is given
+# the TCP header. It takes all but a SYN without ACK: load the flags, keep these two, and where only
+# SYN is left give 0 bytes of the packet, else all.
+_SO_ATTACH_FILTER: Final = 26
+_ALL_BUT_SYN: Final = b"".join(
+    struct.pack("HBBI", *step)
+    for step in (
+        (0x30, 0, 0, 13),
+        (0x54, 0, 0, 0x12),
+        (0x15, 0, 1, 0x02),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 0xFFFFFFFF),
+    )
+)
 # SO_LINGER that ends a connection by RST: on, for no time at all.
 RESET_ON_CLOSE: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
 
@@ -95,6 +110,20 @@ def claim_address(listening: socket.socket) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     else:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def turn_away(listening: socket.socket) -> None:
+    """Let nobody connect any more; who has, still waits in the queue of the listening TCP socket.
+
+    Who comes now tries again after a second and is refused, as the socket is closed by then. Where
+    the system is not Linux nothing happens, and closing resets who comes in that moment.
+    """
+    if not hasattr(os, "memfd_create"):
+        return
+    code = array("B", _ALL_BUT_SYN)
+    program = struct.pack("HL", len(code) // 8, code.buffer_info()[0])
+    with contextlib.suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:

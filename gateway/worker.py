@@ -23,7 +23,7 @@ from gateway.auditing import Company
 from gateway.channel import Answering
 from gateway.config import Settings, SettingsError, load
 from gateway.process import background, configure_logs, settle_memory
-from gateway.sockets import inherited
+from gateway.sockets import Listening, inherited
 from gateway.wiring import StartError
 
 
@@ -70,6 +70,7 @@ class _Worker:
         self._environ = environ
         self._stop = asyncio.Event()
         self._gateway: Gateway | None = None
+        self._listening: Listening | None = None
 
     async def serve(self) -> int:
         loop = asyncio.get_running_loop()
@@ -101,16 +102,14 @@ class _Worker:
     async def _start(self, text: str | None) -> dict[str, str]:
         settings = load_text(text, self._environ)
         configure_logs(settings)
-        shared = Shared(
-            inherited(settings.listen.address, self._inheritance.listening),
-            Company(self._inheritance.turn, joins=True),
-        )
-        gateway = Gateway(settings, shared=shared)
+        listening = inherited(settings.listen.address, self._inheritance.listening)
+        company = Company(self._inheritance.turn, joins=True)
+        gateway = Gateway(settings, shared=Shared(listening, company))
         try:
             await gateway.start()
         except StartError as error:
             return {"problem": str(error)}
-        self._gateway = gateway
+        self._gateway, self._listening = gateway, listening
         settle_memory()
         return {}
 
@@ -135,6 +134,9 @@ class _Worker:
         return None if self._gateway is None else self._gateway.status.report()
 
     async def _end(self, _: Any) -> None:
+        if self._listening is not None:
+            # All workers end: nobody is left to take whoever comes later.
+            self._listening.shared = False
         self._stop.set()
 
     async def _hurry(self, _: Any) -> None:

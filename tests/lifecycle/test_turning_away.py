@@ -1,0 +1,63 @@
+"""The moment in which listening sockets close: nobody is let in only to be reset."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.config import Address
+from gateway.sockets import Listening, listen
+
+
+@pytest.fixture
+async def listening() -> AsyncIterator[Listening]:
+    """A port that nobody accepts from."""
+    (made,) = await listen({"listen.address": Address("127.0.0.1", 0)})
+    yield made
+    made.close()
+
+
+def connect(listening: Listening) -> socket.socket:
+    """A caller that has begun to connect; at loopback it has succeeded where it can."""
+    caller = socket.socket()
+    caller.setblocking(False)
+    caller.connect_ex((listening.address.host, listening.address.port))
+    return caller
+
+
+async def end_of(caller: socket.socket) -> int:
+    """What became of a caller that was still connecting."""
+    connected = asyncio.Event()
+    asyncio.get_running_loop().add_writer(caller, connected.set)
+    await connected.wait()
+    asyncio.get_running_loop().remove_writer(caller)
+    return caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
+    listening: Listening,
+) -> None:
+    """The one is in the queue and stays; the other does not get there and is told by the close."""
+    with connect(listening) as early:
+        listening.turn_away()
+        with connect(listening) as late:
+            taken, _ = listening.sockets[0].accept()
+            with pytest.raises(BlockingIOError):
+                listening.sockets[0].accept()
+            listening.close()
+            assert await end_of(late) == errno.ECONNREFUSED
+        with taken:
+            early.send(b"x")
+            assert taken.recv(1) == b"x"
+
+
+async def test_where_others_go_on_listening_nobody_is_turned_away(listening: Listening) -> None:
+    """One of several workers that ends alone takes nothing from the rest."""
+    listening.shared = True
+    listening.turn_away()
+    with connect(listening), listening.sockets[0].accept()[0]:
+        pass
