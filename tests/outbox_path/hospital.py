@@ -85,11 +85,12 @@ class Hospital:
                 return reply
             await asyncio.sleep(_POLL)
 
-    async def until(self, state: str, location: str) -> None:
-        """Wait until the outbox says so of a waiting write."""
+    async def until(self, state: str, location: str) -> Reply:
+        """Wait until the outbox says so of a waiting write; the answer that does."""
         while True:
-            if (await self.ask("GET", location)).word == state:
-                return
+            reply = await self.ask("GET", location)
+            if reply.word == state:
+                return reply
             await asyncio.sleep(_POLL)
 
     def writes(self) -> list[tuple[str, str]]:
