@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHON
+# The tests start hundreds of Pythons, which would each compile all that they load.
+unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for something; one more of them than there are processors keeps those busy.
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder
