@@ -35,21 +35,36 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-# What several modules make once and share, by the path's beginning; the longest first, so that
-# nobody waits for them alone at the end.
+# By the path's beginning: what several modules make once and share, and modules that take long. The
+# longest come first, so that nobody waits for one of them alone at the end.
 _GROUPS = {
+    "tests/interop/": "interop",
+    "tests/outbox_e2e/": "kills",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
+    "tests/deploy/test_offline.py": "offline",
+    "tests/test_supply_chain.py": "",
     "tests/deploy/test_alerts.py": "night",
     "tests/deploy/test_dashboards.py": "night",
-    "tests/outbox_e2e/": "kills",
-    "tests/interop/": "interop",
+    "tests/deploy/test_boot.py": "boot",
+    "tests/fuzz/": "",
+    "tests/benchmarks/test_smoke.py": "",
+    "tests/deploy/test_windows.py": "",
     "tests/deploy/test_helm.py": "manifests",
     "tests/deploy/test_kubernetes.py": "manifests",
     "tests/deploy/test_compose.py": "manifests",
-    "tests/deploy/test_boot.py": "boot",
-    "tests/deploy/test_offline.py": "offline",
+    "tests/test_quick_start.py": "",
+    "tests/wire/test_every_byte.py": "",
     "tests/lifecycle/": "",
+    "tests/commands/": "",
+    "tests/outbox/test_model.py": "",
+    "tests/store/test_replicas.py": "",
+    "tests/wire/test_strictness.py": "",
+    "tests/deploy/test_rules.py": "",
+    "tests/test_cli.py": "",
+    "tests/proxy/test_token_rollover.py": "",
+    "tests/outbox/": "",
+    "tests/outbox_path/": "",
 }
 
 
