@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import shutil
 import socket
@@ -20,6 +19,7 @@ import pytest
 from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles.processes import (
     GATEWAY_COMMAND,
+    REPOSITORY,
     GatewayProcess,
     Process,
     free_port,
@@ -86,18 +86,13 @@ def clients_python() -> Path:
 def _environment(name: str) -> Path:
     lock = HERE / f"{name}.lock"
     environment = HERE / f".venv-{name}-{sys.version_info.major}.{sys.version_info.minor}"
-    python, stamp = environment / "bin" / "python", environment / ".installed"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return python
-    make = [sys.executable, "-m", "venv", "--clear", str(environment)]
-    install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock)]
-    for command in (make, install):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"{name} cannot be installed: {' '.join(command)}\n{done.stderr[-500:]}")
-    stamp.write_text(digest)
-    return python
+    command = [".ci/tools", environment, lock]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(
+            f"{name} cannot be installed: {' '.join(map(str, command))}\n{done.stderr[-500:]}"
+        )
+    return environment / "bin" / "python"
 
 
 @contextlib.contextmanager
