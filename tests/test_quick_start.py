@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
 # What does not come back until Ctrl-C.
 SERVES = re.compile(r"^(make demo|\.venv/bin/dhp-gateway run)\b", re.MULTILINE)
-PATIENCE = 20
+PATIENCE = 60
 
 # `make demo` without its set-up, which would renew the environment that this test runs in.
 PROMPT = """

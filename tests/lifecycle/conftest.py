@@ -26,7 +26,7 @@ from tests.doubles.processes import GATEWAY_COMMAND, Process, start
 from tests.doubles.sso import Sso
 
 SECRET = "planted-client-secret"
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 
 @dataclass
