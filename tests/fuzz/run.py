@@ -54,9 +54,10 @@ def environment() -> Path:
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return python
-    make = [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)]
-    install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(LOCK)]
-    for command in (make, install):
+    uv = [sys.executable, "-m", "uv"]
+    make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)]
+    install = [*uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
+    for command in (make, [*install, "--requirement", str(LOCK)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Unavailable(f"{' '.join(command)}\n{done.stderr[-500:]}")
