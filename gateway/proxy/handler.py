@@ -275,12 +275,7 @@ class Handler:
         self._account(exchange)
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
-        side = CallerSide(
-            request,
-            stall=self._rules.reader_stall,
-            closing=self._admission.is_draining,
-            room=self._admission.collecting,
-        )
+        side = CallerSide(request, self._admission, stall=self._rules.reader_stall)
         if given is not None:
             side.lines, side.over = given.lines, given.over
         return side

@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
+from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone, Room
@@ -63,32 +64,22 @@ UNCHANGED: Final = Passage()
 class CallerSide:
     """One caller's connection for the time of one exchange, and how to speak to it.
 
-    `room` is the memory that answers share which have to be collected for callers of HTTP/1.0.
-
-    `stall` is how long, in seconds, a caller may take nothing at all of what waits. `closing` tells
-    whether the gateway is about to end; it is asked when the answer's header is written.
+    `admission` tells, when the answer's header is written, whether the gateway is about to end.
+    `stall` is how long, in seconds, a caller may take nothing at all of what waits.
     `lines` are fields for every answer of the exchange; `over` is what a person is told in the
     place of caller-unauthenticated.
     """
 
     __slots__ = (
-        *("_closing", "_keep_alive", "_request", "_stall"),
-        *("head_only", "http10", "lines", "over", "room", "started"),
+        *("_admission", "_keep_alive", "_request", "_stall"),
+        *("head_only", "http10", "lines", "over", "started"),
     )
 
-    def __init__(
-        self,
-        request: IncomingRequest,
-        *,
-        stall: float,
-        closing: Callable[[], bool],
-        room: Room,
-    ) -> None:
+    def __init__(self, request: IncomingRequest, admission: Admission, *, stall: float) -> None:
         message = request.message
         self._request = request
+        self._admission = admission
         self._stall = stall
-        self.room = room
-        self._closing = closing
         # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
         self._keep_alive = not (message.should_close or message.upgrade)
         self.http10 = message.version < HttpVersion11
@@ -96,6 +87,11 @@ class CallerSide:
         self.lines = b""
         self.over: Own | None = None
         self.started = False
+
+    @property
+    def room(self) -> Room:
+        """The memory that answers share which are collected for callers of HTTP/1.0."""
+        return self._admission.collecting
 
     def is_gone(self) -> bool:
         """Whether nobody is there any more to read an answer."""
@@ -158,7 +154,7 @@ class CallerSide:
         # A body that was not read would be taken for the next request. At the end of the gateway
         # requests that were sent ahead are still answered.
         connection = self._request.connection
-        closing = self._closing() and not connection.queued
+        closing = self._admission.is_draining() and not connection.queued
         if closing or not self._request.payload.is_eof():
             self._keep_alive = False
         if not self._keep_alive:
