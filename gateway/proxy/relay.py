@@ -7,7 +7,7 @@ what fails then aborts the connection, so that nothing cut ever looks complete (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -209,8 +209,9 @@ def _send_whole(
     size = 0
     for piece in pieces:
         size += len(piece)
-    lines.append(b"Content-Length: %d\r\n" % size)
-    side.write_whole(b"".join((_head(side, status, lines), *pieces)))
+    # Formatting a number among other bytes takes twice as long.
+    lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
+    side.write_whole(_head(side, status, lines, pieces))
     exchange.status = status
     exchange.response_bytes = size
 
@@ -340,9 +341,10 @@ def _too_long() -> GatewayError:
     )
 
 
-def _head(side: CallerSide, status: int, lines: Iterable[bytes]) -> bytes:
+def _head(side: CallerSide, status: int, lines: list[bytes], body: tuple[bytes, ...] = ()) -> bytes:
+    """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"".join((line, *lines, side.lines, side.persistence(), b"\r\n"))
+    return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
 
 
 async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
@@ -353,7 +355,7 @@ async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
-    side.write(_head(side, reply.status, lines) + (b"" if side.head_only else reply.body))
+    side.write(_head(side, reply.status, lines, () if side.head_only else (reply.body,)))
     exchange.status = reply.status
     exchange.response_bytes = 0 if side.head_only else len(reply.body)
     await side.drained()
@@ -387,7 +389,7 @@ async def explain(
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    side.write(_head(side, error.status, lines) + (b"" if side.head_only else body))
+    side.write(_head(side, error.status, lines, () if side.head_only else (body,)))
     exchange.status = error.status
     exchange.response_bytes = 0 if side.head_only else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.

@@ -244,7 +244,7 @@ class Upstream:
         body: OutgoingBody,
         authorization: bytes,
     ) -> None:
-        head = self._head(outgoing, authorization)
+        head = b"".join(self._head(outgoing, authorization))
         if body.length is not None:
             connection.write(b"%sContent-Length: %d\r\n\r\n" % (head, body.length))
             await self._upload(connection, body, chunked=False)
@@ -253,29 +253,29 @@ class Upstream:
             await self._upload(connection, body, chunked=True)
 
     def _message(self, outgoing: Outgoing, authorization: bytes, whole: bytes) -> bytes:
-        head = self._head(outgoing, authorization)
-        if outgoing.body is None:
-            return head + b"\r\n"
-        return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(whole), whole)
+        parts = self._head(outgoing, authorization)
+        if outgoing.body is not None:
+            parts.append(b"Content-Length: %d\r\n" % len(whole))
+        parts += (b"\r\n", whole)
+        return b"".join(parts)
 
-    def _head(self, outgoing: Outgoing, authorization: bytes) -> bytes:
-        return b"".join(
-            (
-                outgoing.method.encode("ascii"),
-                b" ",
-                outgoing.target,
-                b" HTTP/1.1\r\n",
-                self._host,
-                *outgoing.lines,
-                b"Authorization: ",
-                authorization,
-                b"\r\n",
-                _VIA,
-                b"X-Request-Id: ",
-                outgoing.request_id.encode("ascii"),
-                b"\r\n",
-            )
-        )
+    def _head(self, outgoing: Outgoing, authorization: bytes) -> list[bytes]:
+        """The header but for what frames the body, in parts."""
+        return [
+            outgoing.method.encode("ascii"),
+            b" ",
+            outgoing.target,
+            b" HTTP/1.1\r\n",
+            self._host,
+            *outgoing.lines,
+            b"Authorization: ",
+            authorization,
+            b"\r\n",
+            _VIA,
+            b"X-Request-Id: ",
+            outgoing.request_id.encode("ascii"),
+            b"\r\n",
+        ]
 
     async def _upload(
         self, connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool
