@@ -59,6 +59,7 @@ def _judge(name: bytes) -> tuple[bytes, int]:
 
 
 _VERDICTS: Final = Verdicts(_judge)
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class AnswerFields:
@@ -73,10 +74,11 @@ class AnswerFields:
     def __init__(self, raw: RawHeaders) -> None:
         self.raw = raw
         self.values: dict[bytes, bytes] = {}
-        self.repeated: set[bytes] = set()
-        self.differing: set[bytes] = set()
+        # Nearly always empty: an object less for each.
+        self.repeated = _NONE
+        self.differing = _NONE
         self._lines: list[bytes] = []
-        self._links: list[tuple[int, bytes, bytes, bytes]] = []
+        self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
         values, lines = self.values, self._lines
         for name, value in raw:
             key, passage = _VERDICTS[name]
@@ -86,14 +88,14 @@ class AnswerFields:
                 values[key] = value
             if passage:
                 if passage == _HAS_LINKS:
-                    self._links.append((len(lines), key, name, value))
+                    self._links += ((len(lines), key, name, value),)
                 # Formatting takes twice as long.
                 lines.append(b"".join((name, b": ", value, b"\r\n")))
 
     def _repeat(self, key: bytes, value: bytes) -> None:
-        self.repeated.add(key)
+        self.repeated |= {key}
         if value != self.values[key]:
-            self.differing.add(key)
+            self.differing |= {key}
         if key == b"connection":
             self.values[key] += b"," + value
 
