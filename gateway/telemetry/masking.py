@@ -66,13 +66,15 @@ def mask_number(text: str) -> str:
     For fields by which records are found again: a PINFL holds a date of birth, which tells it from
     other numbers of 14 digits, such as a time.
     """
-    return MASK if _NUMBER.fullmatch(text) else text
+    # Nearly all are longer, such as a UUID.
+    return MASK if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else text
 
 
 # PINFL: sex and century, day, month and year of birth, seven more. Passport: two letters, seven.
 _NUMBER: Final = re.compile(
     r"[1-6](?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])\d{9}|[A-Za-z]{2}-?\d{7}"
 )
+_LONGEST_NUMBER: Final = 14
 
 
 def mask(value: object, depth: int = 0) -> object:
