@@ -128,14 +128,14 @@ class UpstreamConnection(asyncio.Protocol):
         """The final answer's head. Raises `Broken`."""
         while self.answer is None:
             self._raise_failure()
-            await self._wait()
+            await self._news()
         self.deadline = NEVER
         return self.answer
 
     async def answered(self) -> None:
         """Wait until there is an answer or there will be none; never raises."""
         while self.answer is None and self.failure is None and self.transport is not None:
-            await self._wait()
+            await self._news()
 
     def forbid_reuse(self) -> None:
         """The request was not sent in full: the platform cannot tell where the next begins."""
@@ -148,7 +148,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return []
             self._raise_failure()
             self.deadline = self._clock() + self._idle_timeout
-            await self._wait()
+            await self._news()
         self.deadline = NEVER
         return self.take()
 
@@ -185,9 +185,9 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.idle_since = self._clock()
 
-    def abort(self) -> None:
+    def abort(self, kind: FailureKind = "closed") -> None:
         """Drop the connection without ceremony; what waits on it fails."""
-        self._fail("closed")
+        self._fail(kind)
         if self.transport is not None:
             self.transport.abort()
 
@@ -198,9 +198,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self._fail("timeout")
-        if self.transport is not None:
-            self.transport.abort()
+        self.abort("timeout")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio.Protocol)."""
@@ -387,12 +385,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is None:
             raise Broken("closed", reused=self.used > 1)
 
-    async def _wait(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """What is done as soon as anything happens."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
