@@ -65,6 +65,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._held = b""
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
+        # One that has seen its message end, for the next exchange.
+        self._spare: httptools.HttpResponseParser | None = None
         # Of one exchange.
         self._parser: httptools.HttpResponseParser | None = None
         self._reset(expect_body=True)
@@ -80,7 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._in_interim = False
         self._surplus = False
         self._left: int | None = None
-        self._keep_alive, self._reading_paused = False, False
+        self._keep_alive, self._parsed, self._reading_paused = False, False, False
         self._chunks: list[bytes] = []
         self._buffered = self._body_size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -90,7 +92,7 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, *, expect_body: bool) -> None:
         """Start an exchange; `expect_body` is False for HEAD."""
         self._reset(expect_body=expect_body)
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser, self._spare = self._spare or httptools.HttpResponseParser(self), None
         self.used += 1
 
     def write(self, data: bytes) -> None:
@@ -179,11 +181,12 @@ class UpstreamConnection(asyncio.Protocol):
             and not self.transport.is_closing()
         )
 
-    def rest(self) -> None:
+    def rest(self, now: float) -> None:
         """Become idle: from now on any byte is one too many."""
+        self._spare = self._parser if self._parsed else None
         self._parser = None
         self.deadline = NEVER
-        self.idle_since = self._clock()
+        self.idle_since = now
 
     def abort(self, kind: FailureKind = "closed") -> None:
         """Drop the connection without ceremony; what waits on it fails."""
@@ -267,7 +270,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Fail what waits; a reset never completes an answer."""
         if self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
-        self.transport = None
+        self.transport = self._spare = None
         self._keep_alive = False
         self.resume_writing()
         self._wake()
@@ -354,7 +357,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._in_interim = False
             self._fields = []
         elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
-            self.complete = True
+            self.complete = self._parsed = True
 
     def _begin_interim(self, status: int) -> None:
         self._interim += 1

@@ -133,9 +133,10 @@ class UpstreamPool:
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back; one in doubt is closed and never used again."""
         self._active.discard(connection)
-        keep = not self._draining and self._clock() - connection.opened_at < _MAX_AGE
+        now = self._clock()
+        keep = not self._draining and now - connection.opened_at < _MAX_AGE
         if keep and connection.reusable:
-            connection.rest()
+            connection.rest(now)
             self._idle.append(connection)
         elif connection.complete:
             connection.close()
