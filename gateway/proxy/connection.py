@@ -74,7 +74,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _reset(self, *, expect_body: bool) -> None:
         self.answer: AnswerHead | None = None
         self.complete = False
-        self.started = False
+        self.started = self._usual = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
         self._overhead = 0
@@ -218,7 +218,8 @@ class UpstreamConnection(asyncio.Protocol):
             # It cannot be the answer to a request that was not sent yet.
             self.abort()
             return
-        self.started = True
+        if not self.started:
+            self.started, self._usual = True, data.startswith(b"HTTP/1.1 ")
         if self._left is not None:
             self._take_body(data, self._left)
             return
@@ -306,7 +307,8 @@ class UpstreamConnection(asyncio.Protocol):
         if 100 <= status < 200:
             self._begin_interim(status)
             return
-        version = self._parser.get_http_version()
+        # The parser would make a text of numbers.
+        version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
         # Nearly every answer is shorter altogether, and counting costs more than all else here.
         if not valid or is_excessive(self._fields, count=self._overhead > MAX_OVERHEAD):
