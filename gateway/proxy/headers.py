@@ -182,18 +182,23 @@ def without_named(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
-class _Randomness:
-    """Random bytes of the system, fetched for many requests at once."""
+_IDS_AT_ONCE: Final = 256
+# Those of version 4 UUIDs (RFC 9562) that are random, and those that tell what they are.
+_FREE_BITS: Final = int("ffffffffffff0fff3fffffffffffffff" * _IDS_AT_ONCE, 16)
+_FIXED_BITS: Final = int("00000000000040008000000000000000" * _IDS_AT_ONCE, 16)
 
-    _ENOUGH = 256
+
+class _Randomness:
+    """Random bits of the system, fetched for many requests at once."""
 
     def __init__(self) -> None:
         self._left: list[str] = []
 
     def digits(self) -> str:
-        """32 hexadecimal digits."""
+        """The 32 hexadecimal digits of a version 4 UUID."""
         if not self._left:
-            every = os.urandom(16 * self._ENOUGH).hex()
+            bits = int.from_bytes(os.urandom(16 * _IDS_AT_ONCE), "big")
+            every = f"{bits & _FREE_BITS | _FIXED_BITS:0{32 * _IDS_AT_ONCE}x}"
             self._left = [every[at : at + 32] for at in range(0, len(every), 32)]
         return self._left.pop()
 
@@ -214,9 +219,8 @@ def request_id(header: RequestHeader) -> str:
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value.decode("ascii")
     digits = _RANDOMNESS.digits()
-    # A version 4 UUID (RFC 9562), made without the object that `uuid` makes of it.
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    # Made without the object that `uuid` makes of it.
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def passed_through_us(via: bytes | None) -> bool:
