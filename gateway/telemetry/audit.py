@@ -85,7 +85,7 @@ class Audit:
         self._translate = translate
         self._resources = resources
         self._clock = clock
-        self._iso = Timestamp().iso
+        self._timestamp = Timestamp()
         self._pending: list[Record] = []
 
     @property
@@ -104,7 +104,7 @@ class Audit:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
             asyncio.get_running_loop().call_later(GATHER, self._hand_over)
-        record: dict[str, Any] = {"event": name, "timestamp": self._iso(self._clock())}
+        record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.iso(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
             record[field] = value if field == "user" else mask_field(field, value)
@@ -141,7 +141,7 @@ class Audit:
 
     def _fields(self, record: Record) -> dict[str, Any]:
         if isinstance(record, Exchange):
-            return exchange_record(record, self._iso(record.started_at))
+            return exchange_record(record, self._timestamp.iso(record.started_at))
         return record
 
 
@@ -227,7 +227,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "interaction": exchange.interaction,
         "resource": exchange.resource,
         "resource_id": exchange.resource_id,
-        "query_params": [*map(_name, exchange.query_params)],
+        "query_params": [_name(parameter) for parameter in exchange.query_params],
         "status": exchange.status,
         "reason": exchange.reason,
         "upstream_status": exchange.upstream_status,
