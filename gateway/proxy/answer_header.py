@@ -35,8 +35,14 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
 _WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
 # What is judged or changed here must not come by another spelling, too.
 _JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
-# Digests of a body that no longer is what it was (RFC 9530, RFC 1864).
-_DIGESTS: Final = (b"content-md5:", b"digest:", b"content-digest:", b"repr-digest:")
+# Digests of a body that no longer is what it was (RFC 9530, RFC 1864). Of no certain length:
+# compiled, one of four would be made anew for each line.
+_DIGESTS: Final[tuple[bytes, ...]] = (
+    b"content-md5:",
+    b"digest:",
+    b"content-digest:",
+    b"repr-digest:",
+)
 # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
 
