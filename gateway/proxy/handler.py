@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -98,12 +97,7 @@ class Handler:
         self._rewriting = collaborators.rewriting
         self._composer = collaborators.composer
         self._guard = collaborators.guard
-        queueing = collaborators.queueing
-        # Without an outbox nothing of it is in any request's way.
-        self._bring = self._send if queueing is None else partial(queueing.bring, self._send)
-        self._unbound = _unchanged if queueing is None else queueing.unbound
-        self._keep = _not_kept if queueing is None else queueing.keep
-        self._queues = _never if queueing is None else queueing.concerns
+        self._queueing = collaborators.queueing
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -122,7 +116,7 @@ class Handler:
             strict.check_method(message.method)
             target = resolve(message.path, self._rules.base_path)
             known = known or self._meet(exchange, request, header, guest)
-            caller = self._unbound(_introduced(exchange, known), target)
+            caller = self._introduced(exchange, known, target)
             what = _classify(exchange, target)
             if what.code != "transaction":
                 caller.permissions.require(what, exchange.query_params)
@@ -211,9 +205,17 @@ class Handler:
             remote=peer.address,
             links=self._rewriting.translation(header, request.scheme),
         )
-        met.queues = self._queues(met.caller, header)
+        met.queues = self._queueing is not None and self._queueing.concerns(met.caller, header)
         connection.memory = met if guest is None and met.may_be_remembered else None
         return met
+
+    def _introduced(self, exchange: Exchange, met: Meeting, target: Target) -> Caller:
+        """The caller, noted."""
+        caller = met.caller
+        exchange.remote = met.remote
+        exchange.caller, exchange.credential = caller.name, caller.credential
+        exchange.user = caller.user
+        return caller if self._queueing is None else self._queueing.unbound(caller, target)
 
     async def _look_into(
         self,
@@ -228,11 +230,18 @@ class Handler:
         Raises `GatewayError` caller-forbidden.
         """
         header = met.header
-        self._keep(met, what, body)
+        if self._queueing is not None:
+            self._queueing.keep(met, what, body)
         what = _note(exchange, await self._composer.read_ahead(header, body, what, met.links))
         caller.permissions.require(what, form_parameters(caller, what, header, body))
         watch_bundle(body, header, what, caller.permissions)
         return what
+
+    def _bring(self, asked: Asked) -> Awaitable[Answer]:
+        """The platform's answer, or the outbox's where there is one."""
+        if self._queueing is None:
+            return self._send(asked)
+        return self._queueing.bring(self._send, asked)
 
     async def _send(self, asked: Asked) -> Answer:
         """The platform's answer."""
@@ -313,27 +322,6 @@ class Handler:
             return await explain(side, exchange, failure, language=language, xml=xml)
         except CallerGone:
             return _abort(exchange, side)
-
-
-def _unchanged(caller: Caller, _target: Target) -> Caller:
-    return caller
-
-
-def _not_kept(_met: Meeting, _what: Interaction, _body: RequestBody) -> None:
-    """Nothing is queued."""
-
-
-def _never(_caller: Caller, _header: RequestHeader) -> bool:
-    return False
-
-
-def _introduced(exchange: Exchange, met: Meeting) -> Caller:
-    """The caller, noted."""
-    caller = met.caller
-    exchange.remote = met.remote
-    exchange.caller, exchange.credential = caller.name, caller.credential
-    exchange.user = caller.user
-    return caller
 
 
 def _classify(exchange: Exchange, target: Target) -> Interaction:
