@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.exchange import Exchange
@@ -11,12 +10,13 @@ from gateway.proxy.body import RequestBody
 from gateway.proxy.callers import Caller
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.meeting import Meeting
+from gateway.proxy.relay import CallerSide
 from gateway.proxy.target import Target
 
 
 @dataclass(slots=True)
 class Asked:
-    """A request as it came, and who sent it; `met` tells how he speaks, `gone` if he left."""
+    """A request as it came, and who sent it; `met` tells how he speaks, `side` if he left."""
 
     exchange: Exchange
     caller: Caller
@@ -24,7 +24,7 @@ class Asked:
     target: Target
     met: Meeting
     body: RequestBody | None
-    gone: Callable[[], bool]
+    side: CallerSide
 
     @property
     def header(self) -> RequestHeader:

@@ -130,7 +130,7 @@ class Handler:
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
-            asked = Asked(exchange, caller, what, target, known, body, side.is_gone)
+            asked = Asked(exchange, caller, what, target, known, body, side)
             answer = await self._bring(asked)
             try:
                 examine(answer, what, known.accept)

@@ -216,7 +216,7 @@ class Queueing:
         if self._written.since(asked):
             # It would undo a later write of the same resource that the platform has already.
             raise error
-        if asked.gone():
+        if asked.side.is_gone():
             # Nobody would learn that it is kept: it would be sent again, and be there twice.
             raise CallerGone
         try:
