@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Final
 
 from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead, Framing
 from gateway.proxy.headers import RawHeaders
+from gateway.proxy.pool import UpstreamPool
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
@@ -20,13 +20,13 @@ _TRICKLE: Final = 2.0
 
 
 class Answer:
-    """Owns its connection, if it has one, until it was read to the end or closed.
+    """Owns its connection, if it has one, until it was read to the end or closed; then `pool` does.
 
     `content_coding` is the value of Content-Encoding, `content_length` as announced, also for HEAD.
     """
 
     __slots__ = (
-        *("_connection", "_on_done", "_pieces"),
+        *("_connection", "_pieces", "_pool"),
         *("content_coding", "content_length", "content_type", "fields", "framing", "status"),
     )
 
@@ -34,7 +34,7 @@ class Answer:
         self,
         head: AnswerHead,
         connection: UpstreamConnection | None = None,
-        on_done: Callable[[UpstreamConnection], None] | None = None,
+        pool: UpstreamPool | None = None,
     ) -> None:
         self.status = head.status
         self.framing = head.framing
@@ -43,7 +43,7 @@ class Answer:
         self.content_type = self.header(b"content-type")
         self.content_coding = self.header(b"content-encoding")
         self._connection = connection
-        self._on_done = on_done
+        self._pool = pool
         self._pieces: list[bytes] = []
 
     @classmethod
@@ -121,5 +121,5 @@ class Answer:
 
     def _done(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None and self._on_done is not None:
-            self._on_done(connection)
+        if connection is not None and self._pool is not None:
+            self._pool.release(connection)

@@ -12,7 +12,8 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
 from gateway.proxy.framing import Broken
-from gateway.proxy.upstream import Connections, Outgoing, Restraint, Upstream
+from gateway.proxy.pool import UpstreamPool
+from gateway.proxy.upstream import Outgoing, Restraint, Upstream
 from gateway.telemetry.tracing import Tracing
 
 _FIELDS: Final = (b"traceparent:", b"tracestate:")
@@ -24,7 +25,7 @@ class TracedUpstream(Upstream):
     def __init__(
         self,
         tracing: Tracing,
-        connections: Connections,
+        pool: UpstreamPool,
         *,
         authority: bytes,
         restraint: Restraint,
@@ -32,7 +33,7 @@ class TracedUpstream(Upstream):
         on_retry: Callable[[str], None],
     ) -> None:
         super().__init__(
-            connections,
+            pool,
             authority=authority,
             restraint=restraint,
             uploads=uploads,

@@ -24,6 +24,7 @@ from gateway.proxy.complete import is_complete
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import Broken, Framing
 from gateway.proxy.headers import PSEUDONYM
+from gateway.proxy.pool import UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.retry_after import parse_retry_after
 
@@ -86,35 +87,19 @@ class Restraint:
     circuit: Circuit
 
 
-class Connections(Protocol):
-    """What is needed of the pool."""
-
-    def take(self) -> UpstreamConnection | None:
-        """A kept connection for one exchange, if there is one."""
-        ...
-
-    async def acquire(self, *, new: bool = False) -> UpstreamConnection:
-        """A connection for one exchange."""
-        ...
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """Give it back."""
-        ...
-
-
 class Upstream:
     """The platform, as the handler sees it."""
 
     def __init__(
         self,
-        connections: Connections,
+        pool: UpstreamPool,
         *,
         authority: bytes,
         restraint: Restraint,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
-        self._connections = connections
+        self._pool = pool
         self._host = b"Host: " + authority + b"\r\n"
         self._policy = restraint.policy
         self._budget = restraint.budget
@@ -204,21 +189,20 @@ class Upstream:
         if body is not None and whole is None:
             connection = await self._stream(outgoing, body, authorization, new=new)
         else:
-            connection = (None if new else self._connections.take()) or (
-                await self._connections.acquire(new=new)
-            )
+            kept = None if new else self._pool.take()
+            connection = kept or await self._pool.acquire(new=new)
         try:
             if whole is not None:
                 connection.begin(expect_body=outgoing.method != "HEAD")
                 connection.write_whole(self._message(outgoing, authorization, whole))
-            answer = Answer(await connection.head(), connection, self._connections.release)
+            answer = Answer(await connection.head(), connection, self._pool)
             if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
             elif not answer.take_whole():
                 await answer.prefetch()
         except BaseException:
             connection.abort()
-            self._connections.release(connection)
+            self._pool.release(connection)
             raise
         return answer
 
@@ -227,13 +211,13 @@ class Upstream:
     ) -> UpstreamConnection:
         """Send a request whose body streams in, for which there must be room."""
         async with self._uploads:
-            connection = await self._connections.acquire(new=new)
+            connection = await self._pool.acquire(new=new)
             try:
                 connection.begin(expect_body=outgoing.method != "HEAD")
                 await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
-                self._connections.release(connection)
+                self._pool.release(connection)
                 raise
         return connection
 
