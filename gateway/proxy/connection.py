@@ -36,8 +36,8 @@ NEVER: Final = float("inf")
 class UpstreamConnection(asyncio.Protocol):
     """A connection that carries one exchange after the other.
 
-    `begin`, `write`, `head`, then `read` until nothing comes. All waiting ends with `Broken` when
-    the connection fails or `deadline` passes; the pool's sweep compares `deadline` with the clock.
+    `begin`, `write`, `head` after each `news`, then `read` until nothing comes. All of it ends with
+    `Broken` when the connection fails or `deadline` passes, which the pool's sweep looks after.
     """
 
     def __init__(
@@ -126,18 +126,23 @@ class UpstreamConnection(asyncio.Protocol):
             self._drained = self._loop.create_future()
             await self._drained
 
-    async def head(self) -> AnswerHead:
-        """The final answer's head. Raises `Broken`."""
-        while self.answer is None:
+    def head(self) -> AnswerHead | None:
+        """The final answer's head, None until it has come. Raises `Broken`."""
+        if self.answer is None:
             self._raise_failure()
-            await self._news()
-        self.deadline = NEVER
+        else:
+            self.deadline = NEVER
         return self.answer
+
+    def news(self) -> asyncio.Future[None]:
+        """What is done as soon as anything happens."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     async def answered(self) -> None:
         """Wait until there is an answer or there will be none; never raises."""
         while self.answer is None and self.failure is None and self.transport is not None:
-            await self._news()
+            await self.news()
 
     def forbid_reuse(self) -> None:
         """The request was not sent in full: the platform cannot tell where the next begins."""
@@ -150,7 +155,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return []
             self._raise_failure()
             self.deadline = self._clock() + self._idle_timeout
-            await self._news()
+            await self.news()
         self.deadline = NEVER
         return self.take()
 
@@ -389,11 +394,6 @@ class UpstreamConnection(asyncio.Protocol):
             raise Broken(self.failure, reused=self.used > 1)
         if self.transport is None:
             raise Broken("closed", reused=self.used > 1)
-
-    def _news(self) -> asyncio.Future[None]:
-        """What is done as soon as anything happens."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

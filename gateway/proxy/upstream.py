@@ -195,7 +195,9 @@ class Upstream:
             if whole is not None:
                 connection.begin(expect_body=outgoing.method != "HEAD")
                 connection.write_whole(self._message(outgoing, authorization, whole))
-            answer = Answer(await connection.head(), connection, self._pool)
+            while (head := connection.head()) is None:
+                await connection.news()
+            answer = Answer(head, connection, self._pool)
             if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
             elif not answer.take_whole():

@@ -103,7 +103,8 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
     """Read an answer to its end."""
     body = b""
     try:
-        answer = await connection.head()
+        while (answer := connection.head()) is None:
+            await connection.news()
         while pieces := await connection.read():
             body += b"".join(pieces)
     except Broken as broken:
