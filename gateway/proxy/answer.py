@@ -9,7 +9,6 @@ from typing import Final
 from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead, Framing
-from gateway.proxy.headers import RawHeaders
 from gateway.proxy.pool import UpstreamPool
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
@@ -47,7 +46,7 @@ class Answer:
         self._pieces: list[bytes] = []
 
     @classmethod
-    def made(cls, status: int, headers: RawHeaders, body: bytes = b"") -> Answer:
+    def made(cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> Answer:
         """An answer of the gateway's own, in the platform's place."""
         head = AnswerHead(status, AnswerFields(headers), Framing.LENGTH, len(body))
         answer = cls(head)

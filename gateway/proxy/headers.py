@@ -95,18 +95,19 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
 
 
-class Verdicts(dict[bytes, tuple[bytes, int]]):
+class Verdicts(dict[bytes, tuple[bytes, int, bytes]]):
     """What was decided about field names, by their spelling: few are ever sent.
 
-    A verdict is the name in lower case, b"" where nobody reads the field here, and whether or how
-    the field passes. Bounded, for callers and servers can make up any number of names.
+    A verdict is the name in lower case, b"" where nobody reads the field here, whether or how the
+    field passes, and how its line begins. Bounded, for callers and servers can make up any number
+    of names.
     """
 
     def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
         self._judge = judge
 
-    def __missing__(self, name: bytes) -> tuple[bytes, int]:
-        verdict = self._judge(name)
+    def __missing__(self, name: bytes) -> tuple[bytes, int, bytes]:
+        verdict = (*self._judge(name), name + b": ")
         if len(self) < _MOST_VERDICTS and len(name) <= _LONGEST_KEPT:
             self[name] = verdict
         return verdict
@@ -157,13 +158,13 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     ambiguous = False
     for name, value in raw:
         total += len(name) + len(value)
-        key, passes = _REQUEST_FIELDS[name]
+        key, passes, beginning = _REQUEST_FIELDS[name]
         if key:
             earlier = values.get(key)
             values[key] = value if earlier is None else earlier + b", " + value
             ambiguous |= earlier is not None and key in _ONCE
         if passes:
-            lines.append(b"%s: %s\r\n" % (name, value))
+            lines.append(beginning + value + b"\r\n")
     connection = values.get(b"connection")
     if connection is not None and (named := named_fields(connection)):
         lines = without_named(lines, named)
