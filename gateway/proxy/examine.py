@@ -41,7 +41,7 @@ def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
         # Nothing but the type tells what a GET would have got.
         return is_page(kind, b"", accept)
     coding = answer.content_coding
-    if coding not in (None, "identity") and not is_gzip(coding):
+    if coding is not None and coding != "identity" and not is_gzip(coding):
         return is_page(kind, b"", accept)
     body = answer.prefetched
     if coding is not None:

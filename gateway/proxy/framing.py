@@ -82,7 +82,9 @@ def frame(
         return Framing.NONE, length
     if coding is not None:
         return Framing.CHUNKED, None
-    return (Framing.LENGTH, length) if length is not None else (Framing.CLOSE, None)
+    if length is not None:
+        return Framing.LENGTH, length
+    return Framing.CLOSE, None
 
 
 def is_excessive(fields: RawHeaders, *, count: bool) -> bool:

@@ -82,7 +82,8 @@ class CallerSide:
         self._stall = stall
         # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
         self._keep_alive = not (message.should_close or message.upgrade)
-        self.http10 = message.version < HttpVersion11
+        version = message.version
+        self.http10 = version is not HttpVersion11 and version < HttpVersion11
         self.head_only = message.method == "HEAD"
         self.lines = b""
         self.over: Own | None = None
