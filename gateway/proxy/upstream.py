@@ -19,7 +19,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.proxy.answer import Answer
-from gateway.proxy.circuit import Circuit
+from gateway.proxy.circuit import Circuit, Ticket
 from gateway.proxy.complete import is_complete
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import Broken, Framing
@@ -165,36 +165,20 @@ class Upstream:
         self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
     ) -> Answer:
         """One attempt, with the circuit before and its outcome after it."""
-        admission = self._circuit.admit()
+        ticket = self._circuit.admit()
         exchange.attempts += 1
         exchange.upstream_status = None
+        connection: UpstreamConnection | None = None
         try:
-            answer = await self._attempt(outgoing, authorization, new=new)
-        except BaseException as error:
-            if _blames_platform(error):
-                self._circuit.record(admission, failed=True, cause=_cause(error))
+            body = outgoing.body
+            whole = b"" if body is None else body.whole()
+            if body is not None and whole is None:
+                connection = await self._stream(outgoing, body, authorization, new=new)
             else:
-                self._circuit.skip(admission)
-            raise
-        if answer.status in _TROUBLED_STATUSES:
-            cause = f"the platform answered with status {answer.status}"
-            self._circuit.record(admission, failed=True, cause=cause)
-        else:
-            self._circuit.record(admission, failed=False)
-        return answer
-
-    async def _attempt(self, outgoing: Outgoing, authorization: bytes, *, new: bool) -> Answer:
-        body = outgoing.body
-        whole = b"" if body is None else body.whole()
-        if body is not None and whole is None:
-            connection = await self._stream(outgoing, body, authorization, new=new)
-        else:
-            kept = None if new else self._pool.take()
-            connection = kept or await self._pool.acquire(new=new)
-        try:
-            if whole is not None:
+                kept = None if new else self._pool.take()
+                connection = kept or await self._pool.acquire(new=new)
                 connection.begin(expect_body=outgoing.method != "HEAD")
-                connection.write_whole(self._message(outgoing, authorization, whole))
+                connection.write_whole(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
                 await connection.news()
             answer = Answer(head, connection, self._pool)
@@ -202,11 +186,27 @@ class Upstream:
                 await self._hold_back(answer)
             elif not answer.take_whole():
                 await answer.prefetch()
-        except BaseException:
-            connection.abort()
-            self._pool.release(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.abort()
+                self._pool.release(connection)
+            self._note_failure(ticket, error)
             raise
+        self._note_status(ticket, answer.status)
         return answer
+
+    def _note_failure(self, ticket: Ticket, error: BaseException) -> None:
+        if _blames_platform(error):
+            self._circuit.record(ticket, failed=True, cause=_cause(error))
+        else:
+            self._circuit.skip(ticket)
+
+    def _note_status(self, ticket: Ticket, status: int) -> None:
+        if status in _TROUBLED_STATUSES:
+            cause = f"the platform answered with status {status}"
+            self._circuit.record(ticket, failed=True, cause=cause)
+        else:
+            self._circuit.record(ticket, failed=False)
 
     async def _stream(
         self, outgoing: Outgoing, body: OutgoingBody, authorization: bytes, *, new: bool
