@@ -65,6 +65,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._held = b""
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
+        # Of a body. Between exchanges there are none, or the connection is not used again.
+        self._chunks: list[bytes] = []
+        self._buffered = 0
         # One that has seen its message end, for the next exchange.
         self._spare: httptools.HttpResponseParser | None = None
         # Of one exchange.
@@ -77,14 +80,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.started = self._usual = False
         self._expect_body = expect_body
         self._fields: list[tuple[bytes, bytes]] = []
-        self._overhead = 0
-        self._interim = 0
+        self._overhead = self._interim = self._body_size = 0
         self._in_interim = False
         self._surplus = False
         self._left: int | None = None
         self._keep_alive, self._parsed, self._reading_paused = False, False, False
-        self._chunks: list[bytes] = []
-        self._buffered = self._body_size = 0
         self._waiter: asyncio.Future[None] | None = None
 
     # What the exchange calls.
