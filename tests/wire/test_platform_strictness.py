@@ -57,6 +57,9 @@ REFUSED = {
     "quoted chunked": _OK + b'Transfer-Encoding: "chunked"\r\n\r\n2\r\n{}\r\n0\r\n\r\n',
     "identity coding": _OK + b"Transfer-Encoding: identity\r\n\r\n{}",
     "chunked in HTTP/1.0": _CHUNKED.replace(b"1.1", b"1.0") + b"2\r\n{}\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0 behind HTTP/1.1": b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    + _CHUNKED.replace(b"1.1", b"1.0")
+    + b"2\r\n{}\r\n0\r\n\r\n",
     "no chunk size": _CHUNKED + b"\r\n{}\r\n0\r\n\r\n",
     "chunk size no number": _CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
     "negative chunk size": _CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n",
