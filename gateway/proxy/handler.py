@@ -113,7 +113,7 @@ class Handler:
         try:
             if known is None:
                 strict.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
-            strict.check_method(message.method)
+            strict.check_method(exchange.method)
             target = resolve(message.path, self._rules.base_path)
             known = known or self._meet(exchange, request, header, guest)
             caller = self._introduced(exchange, known, target)
