@@ -75,7 +75,8 @@ class UpstreamPool:
         self._max_connections = max_connections
         self._clock = clock
         self._turn_end = TurnEnd()
-        self._idle: deque[UpstreamConnection] = deque()
+        # The one that was used last at the end.
+        self._idle: list[UpstreamConnection] = []
         self._active: set[UpstreamConnection] = set()
         self._connecting = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -90,7 +91,7 @@ class UpstreamPool:
         """Keep no connection for later; exchanges in flight go on."""
         self._draining = True
         while self._idle:
-            self._idle.popleft().close()
+            self._idle.pop(0).close()
             self._wake_waiter()
 
     def close(self) -> None:
@@ -159,7 +160,7 @@ class UpstreamPool:
     def _make_room(self, *, new: bool) -> bool:
         """Whether a new connection may be made; where it must be new a kept one gives way."""
         if new and self._room() <= 0 and self._idle:
-            self._idle.popleft().close()
+            self._idle.pop(0).close()
         return self._room() > 0
 
     async def _wait_for_one(self, *, new: bool) -> UpstreamConnection | None:
@@ -251,6 +252,6 @@ class UpstreamPool:
             if connection.deadline <= now:
                 connection.expire()
         while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
-            self._idle.popleft().close()
+            self._idle.pop(0).close()
             self._wake_waiter()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)
