@@ -57,6 +57,7 @@ async def test_the_start_tells_what_runs(start_service: StartService, workers: i
     """Its version, and whether the request path is compiled: here as it is in the tests."""
     service = start_service(workers=workers)
     await service.until_ready()
+    await ended(service)  # a supervisor may be ready before its record is written
     [start] = service.audit("start")
     assert start["version"] == __version__
     assert start["compiled"] == Path(str(exchange.__file__)).match("*.so")
