@@ -10,7 +10,6 @@ and move it to `tests/fuzz/corpus/TARGET/`. What a run learns is kept in `tests/
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -50,19 +49,11 @@ class Ended:
 
 def environment() -> Path:
     """The interpreter of the fuzzer's own environment, made from its lock. Raises `Unavailable`."""
-    python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".installed"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return python
-    uv = [sys.executable, "-m", "uv"]
-    make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)]
-    install = [*uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
-    for command in (make, [*install, "--requirement", str(LOCK)]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Unavailable(f"{' '.join(command)}\n{done.stderr[-500:]}")
-    stamp.write_text(digest)
-    return python
+    command = [".ci/tools", str(ENVIRONMENT), str(LOCK)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Unavailable(f"{' '.join(command)}\n{done.stderr[-500:]}")
+    return ENVIRONMENT / "bin" / "python"
 
 
 def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Popen[str]:
