@@ -124,9 +124,7 @@ class JsonRewriter(StreamRewriter):
         """Take all before the entries of a page that looks as nearly all do; 0: it does not."""
         if self._swap.is_request or self._frames[0].inner:
             return 0
-        # Escaped letters could spell anything.
-        self._is_plain = self._is_bare or not contains(text, b"\\u00")
-        if not self._is_plain:
+        if not self._learn_whether_plain(text):
             return 0
         head = head_of_page(text, self._places[self._next :], self._swap)
         if head is None:
@@ -142,6 +140,11 @@ class JsonRewriter(StreamRewriter):
             self._translate(urls, end)
         return end
 
+    def _learn_whether_plain(self, text: bytes) -> bool:
+        """Whether no letter in the text is escaped, which could spell anything."""
+        self._is_plain = self._is_bare or not contains(text, b"\\u00")
+        return self._is_plain
+
     def _leap(self, frame: _Frame, text: bytes, pos: int) -> int | None:
         """Take the entries from `pos` on that look like nearly all; gives where that ends.
 
@@ -154,9 +157,8 @@ class JsonRewriter(StreamRewriter):
             return None
         is_first = self._leapt_in is not text
         if is_first:
-            # Escaped letters could spell anything.
             self._leapt_in = text
-            self._is_plain = self._is_bare or not contains(text, b"\\u00")
+            self._learn_whether_plain(text)
         if not self._is_plain:
             return None
         start = match_end(GAP, text, pos, self._places[self._next])

@@ -84,6 +84,14 @@ def holds(text: bytes, wanted: bytes) -> bool:
     return False
 
 
+def holds_any(text: bytes, wanted: tuple[bytes, ...]) -> bool:
+    """Whether one of these, as `holds` takes them, stands in the text."""
+    for each in wanted:  # noqa: SIM110 - a generator costs more than all the rest
+        if holds(text, each):
+            return True
+    return False
+
+
 def places_of(text: bytes, wanted: bytes) -> list[int]:
     """Where `wanted`, a name or the like, stands in the text, in order; overlapping ones too."""
     found: list[int] = []
@@ -99,12 +107,7 @@ def places_of(text: bytes, wanted: bytes) -> list[int]:
 
 def is_free(lower: bytes, hosts: tuple[bytes, ...], escape: bytes) -> bool:
     """Whether neither a host nor an escape, which may hide one, stands in text of lower case."""
-    if contains(lower, escape):
-        return False
-    for host in hosts:  # noqa: SIM110 - a generator costs more than all the rest
-        if holds(lower, host):
-            return False
-    return True
+    return not contains(lower, escape) and not holds_any(lower, hosts)
 
 
 class Needles:
@@ -128,10 +131,8 @@ class Needles:
     def occur(self, data: bytes, known: int) -> bool:
         """Whether there is one in `data`, whose first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :] if known else data
-        for start in self._starts:
-            if holds(tail, start):
-                return True  # as nearly all are written
-        return bool(self._found(tail, is_bare=False))
+        # As nearly all are written first.
+        return holds_any(tail, self._starts) or bool(self._found(tail, is_bare=False))
 
     def positions(self, data: bytes, *, is_bare: bool = False) -> list[int]:
         """All of them, in order, then END. `is_bare`: there is surely no backslash."""
@@ -149,21 +150,15 @@ class Needles:
         others = _other_spellings(data, is_bare=is_bare)
         if others is None:
             lower = data.lower()
-            if not found and not self._is_host_in(lower):
+            if not found and not holds_any(lower, self._hosts):
                 return found
             return self._spelled(lower, 0, len(lower))
         plain = len(found) if len(self._hosts) == 1 else 0
         for begin, end in _around(others):
             near = data[begin : end + self._reach].lower()
-            if self._is_host_in(near):
+            if holds_any(near, self._hosts):
                 found += [begin + place for place in self._spelled(near, 0, end - begin)]
         return found if len(found) == plain else sorted(set(found))
-
-    def _is_host_in(self, lower: bytes) -> bool:
-        for host in self._hosts:  # noqa: SIM110 - a generator costs more than all the rest
-            if holds(lower, host):
-                return True
-        return False
 
     def _escaped(self, lower: bytes) -> list[int]:
         """Where one begins, or may begin behind whose scheme there is an escape."""
