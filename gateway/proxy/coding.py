@@ -31,8 +31,11 @@ class Transform(Protocol):
         """The rest."""
         ...
 
-    def whole(self, body: bytes) -> list[bytes]:
-        """What both would give for a whole body of at most a step, in pieces."""
+    def whole(self, body: bytes) -> list[bytes] | None:
+        """What both would give for a whole body of at most `STEP` bytes, copied once less.
+
+        In pieces, which are not much longer; None: only they tell.
+        """
         ...
 
 
@@ -47,16 +50,6 @@ def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
     else:
         for at in range(0, len(chunk), STEP):
             yield transform.feed(chunk[at : at + STEP])
-
-
-def changed_at_once(transform: Transform, body: bytes) -> list[bytes] | None:
-    """What becomes of a whole body that takes one step, in pieces; None: it takes more.
-
-    It is copied once less than by feeding it. No base is so long that it becomes much more.
-    """
-    if len(body) > STEP or isinstance(transform, Gunzip):
-        return None
-    return transform.whole(body)
 
 
 def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
@@ -114,9 +107,8 @@ class Gunzip:
             raise BrokenCoding
         return self._rest() if self._members else b""
 
-    def whole(self, body: bytes) -> list[bytes]:
-        """All of it, however much that is. Raises `BrokenCoding`."""
-        return [self.feed(body), self.finish()]
+    def whole(self, body: bytes) -> None:
+        """None: it may become far more."""
 
     def _rest(self) -> bytes:
         return b"" if self._inner is None else self._inner.finish()

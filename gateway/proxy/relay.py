@@ -26,7 +26,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding, without_digests
 from gateway.proxy.body import CallerGone, Room
 from gateway.proxy.caller_connection import CallerConnection
-from gateway.proxy.coding import Transform, changed_at_once, is_made_of, steps
+from gateway.proxy.coding import STEP, Transform, is_made_of, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Own, Reply
@@ -222,7 +222,7 @@ async def _send_changed(
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
     body = answer.prefetched
-    at_once = changed_at_once(transform, body)
+    at_once = transform.whole(body) if len(body) <= STEP else None
     rest = steps(transform, body) if at_once is None else iter(())
     limit = _COLLECTED if side.http10 else _WHOLE
     pieces: list[bytes] = []

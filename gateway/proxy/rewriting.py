@@ -190,10 +190,10 @@ class _Counted:
         self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
         return rest
 
-    def whole(self, body: bytes) -> list[bytes]:
+    def whole(self, body: bytes) -> list[bytes] | None:
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
-            return [self.feed(body), self.finish()]
+            return None
         pieces = rewriter.whole(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces
