@@ -312,9 +312,7 @@ class Gateway:
         self._acceptor.open()
 
     async def _close_server(self) -> None:
-        self._server.stop_sweep()
-        self._server.close_kept()
-        # Nothing is in flight any more; aiohttp takes 0 for "for ever".
+        # Nothing is in flight any more.
         await self._server.shutdown(0.1)
 
     def _event(self, name: Any, **fields: object) -> None:

@@ -55,7 +55,7 @@ class CallerConnection(MessageQueue):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_closing", "_held", "_peer_done", "_server", "_sink", "_task", "_turn_end"),
+        *("_held", "_peer_done", "_server", "_sink", "_task", "_turn_end"),
         *("_writable", "forsaken_with_caller", "idle_since", "kept", "memory", "opened_at"),
         *("peer", "secure", "writing_paused"),
     )
@@ -73,7 +73,6 @@ class CallerConnection(MessageQueue):
         self._sink = sink
         self._turn_end = turn_end
         self._task: asyncio.Task[None] | None = None
-        self._closing = False  # after the request under way
         self._held = b""
         self._peer_done: asyncio.Event | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -141,7 +140,7 @@ class CallerConnection(MessageQueue):
                     self.busy = False
                     if self._ended:
                         self._forget_body()
-                if answered is Answered.ENDS or self._closing or self._ended:
+                if answered is Answered.ENDS or self._ended:
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -176,7 +175,7 @@ class CallerConnection(MessageQueue):
 
     def write_later(self, data: bytes) -> None:
         """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or self._closing or len(data) > LARGEST_HELD:
+        if self._held or len(data) > LARGEST_HELD:
             self.write(data)
         else:
             self._held = data
@@ -188,24 +187,15 @@ class CallerConnection(MessageQueue):
         if held and self.transport is not None:
             self.transport.write(held)
 
-    def close(self) -> None:
-        """Take no more requests than the one under way."""
-        self.flush()
-        self._closing = True
-        self._stop_waiting()
-
     def force_close(self) -> None:
         """Close; what was written is still sent."""
         self.flush()
         self._ended = True
-        self._stop_waiting()
+        if self._waiter is not None:
+            self._waiter.cancel()
         if self.transport is not None:
             self.transport.close()
             self.transport = None
-
-    def _stop_waiting(self) -> None:
-        if self._waiter is not None:
-            self._waiter.cancel()
 
     async def shutdown(self, timeout: float) -> None:
         """Give the exchange under way `timeout` seconds, twice: before and after its body ends."""
@@ -235,9 +225,7 @@ class CallerConnection(MessageQueue):
         """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
         if self.transport is None or self.transport.is_closing():
             return False
-        if self.busy or self._messages or self._header_since is not None:
-            return False
-        return self.kept or now - self.opened_at > _FIRST_REQUEST
+        return self._rests and (self.kept or now - self.opened_at > _FIRST_REQUEST)
 
     def unfinished(self, now: float) -> bool:
         """Whether the gateway owes something here.
@@ -314,13 +302,11 @@ class CallerConnection(MessageQueue):
 
     def idle_for_long(self, now: float) -> bool:
         """Whether nothing was asked for so long that the caller has to connect anew."""
-        rests = not (self.busy or self._messages) and self._header_since is None
-        return rests and now - self.idle_since > self._limits.keep_alive
+        return self._rests and now - self.idle_since > self._limits.keep_alive
 
     def silent(self, now: float, header_timeout: float) -> bool:
         """Whether nothing at all has come since the connection was made, for too long."""
-        began = self.kept or self.busy or self._messages or self._header_since is not None
-        return not began and now - self.opened_at > header_timeout
+        return self._rests and not self.kept and now - self.opened_at > header_timeout
 
     async def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""

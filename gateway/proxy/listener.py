@@ -89,20 +89,12 @@ class CallerServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def close_kept(self) -> None:
-        """Take no more requests than those under way."""
-        for connection in tuple(self._connections):
-            connection.close()
-
     async def shutdown(self, timeout: float) -> None:
         """End every connection; what is under way gets `timeout` seconds, twice."""
-        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
-        self._connections.clear()
-
-    def stop_sweep(self) -> None:
-        """No more looking after deadlines; called when the server closes."""
         if self._timer is not None:
             self._timer.cancel()
+        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
+        self._connections.clear()
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -254,6 +254,11 @@ class MessageQueue:
                     self._resume_transport()
         return taken
 
+    @property
+    def _rests(self) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive."""
+        return not (self.busy or self._messages) and self._header_since is None
+
     def overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long."""
         since = self._header_since

@@ -267,7 +267,6 @@ async def internal(stage: Stage) -> Evidence:
     server = CallerServer(handler, wiring.listen_limits(gateway.settings))
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)
-    stage.stack.callback(server.stop_sweep)
     stage.stack.callback(listener.close)
     address = Address(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
     return await stage.evidence(gateway, stage.get(), await stage.open(address))

@@ -55,8 +55,6 @@ async def accepting(
     yield acceptor, listening
     acceptor.close()
     await acceptor.abort()
-    server.stop_sweep()
-    server.close_kept()
     await server.shutdown(0.1)
 
 

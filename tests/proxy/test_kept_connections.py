@@ -46,8 +46,6 @@ async def address() -> AsyncIterator[Address]:
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     yield Address(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
     listening.close()
-    server.stop_sweep()
-    server.close_kept()
     await server.shutdown(0.1)
 
 
