@@ -106,19 +106,14 @@ class CallerConnection(MessageQueue):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
         del exc  # the caller is gone either way
-        task, self._task = self._task, None
-        self._server.lost(self, task)
+        self._server.lost(self)
         if self._peer_done is not None:
             self._peer_done.set()
         self.force_close()
         self._hear_no_more()
         self._wake_writer()
-        if task is None:
-            return
-        if self.forsaken_with_caller:
-            task.cancel()
-        if self.busy:
-            self._server.outlived_by(task)
+        if self._task is not None and self.forsaken_with_caller:
+            self._task.cancel()
 
     # What serves.
 
@@ -150,8 +145,10 @@ class CallerConnection(MessageQueue):
             # The handler answers for its own mistakes; what still arrives here is a bug.
             _log.error("internal error", exc_info=error)
             self.force_close()
-        if not self._ended:
+        finally:
+            # What ended it would hold on to this connection.
             self._task = None
+        if not self._ended:
             self.flush()
             if self.transport is not None:
                 self.transport.close()

@@ -28,7 +28,6 @@ class CallerServer:
         # In the order in which they were made; a lost one stays until its exchange is over.
         self._connections: dict[CallerConnection, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._callerless: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
@@ -40,8 +39,9 @@ class CallerServer:
         """A connection was made."""
         self._connections[connection] = None
 
-    def lost(self, connection: CallerConnection, task: asyncio.Task[None] | None) -> None:
-        """A connection was lost; `task` may still be at work for it."""
+    def lost(self, connection: CallerConnection) -> None:
+        """A connection was lost, but not the exchange on it: a write takes its course."""
+        task = connection.task
         if task is None:
             self._connections.pop(connection, None)
         else:
@@ -69,19 +69,11 @@ class CallerServer:
 
     async def abort_exchanges(self) -> None:
         """Cancel every exchange in flight, and wait until each is accounted for."""
-        tasks = [
-            *self._callerless,
-            *(connection.task for connection in self._connections if connection.busy),
-        ]
+        tasks = [connection.task for connection in self._connections if connection.busy]
         for task in tasks:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
-
-    def outlived_by(self, exchange: asyncio.Task[None]) -> None:
-        """A connection is lost, but not the exchange on it: a write takes its course."""
-        self._callerless.add(exchange)
-        exchange.add_done_callback(self._callerless.discard)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that the server owns."""
