@@ -8,7 +8,6 @@ follows anything and never guesses (RFC 9112 sections 6 to 9). The pool decides 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -25,6 +24,7 @@ from gateway.proxy.framing import (
     frame,
     is_excessive,
 )
+from gateway.proxy.tls_transport import TlsTransport
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 _MAX_INTERIM_ANSWERS: Final = 20
@@ -56,7 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | TlsTransport | None = None
         self.opened_at = clock()
         self.used = 0
         self.idle_since = self.opened_at
@@ -208,9 +208,9 @@ class UpstreamConnection(asyncio.Protocol):
         """The deadline has passed."""
         self.abort("timeout")
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
         """Keep the transport (asyncio.Protocol)."""
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport | TlsTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse; what comes unasked or after an answer is in excess (RFC 9112 section 9.2)."""
@@ -375,13 +375,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _ended_cleanly(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""
         transport = self.transport
-        tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        if tls is None:
-            return True
-        try:
-            return bool(tls.read(1) == b"")
-        except ssl.SSLError:
-            return False
+        return not isinstance(transport, TlsTransport) or transport.ended_cleanly
 
     def _fail(self, kind: FailureKind) -> None:
         self._held = b""

@@ -20,6 +20,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.reaching import RETRY_AFTER, unreached
+from gateway.proxy.tls_transport import TlsTransport
 from gateway.proxy.tunnel import open_tunnel
 from gateway.proxy.turn_end import TurnEnd
 
@@ -221,15 +222,16 @@ class UpstreamPool:
         try:
             if origin.proxy is not None:
                 await open_tunnel(raw, origin.host, origin.port)
-            _, connection = await loop.create_connection(
-                self._make_protocol,
-                sock=raw,
-                ssl=origin.tls,
-                server_hostname=origin.host if origin.tls is not None else None,
-            )
+            connection = self._make_protocol()
+            if origin.tls is None:
+                await loop.create_connection(lambda: connection, sock=raw)
+                return connection
+            secure = TlsTransport(connection, origin.tls, origin.host)
+            await loop.create_connection(lambda: secure, sock=raw)
         except BaseException:
             raw.close()
             raise
+        await secure.established()
         return connection
 
     def _make_protocol(self) -> UpstreamConnection:
