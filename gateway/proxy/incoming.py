@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from gateway.proxy.caller_connection import CallerConnection
 
 
-class RequestMessage(Protocol):
-    """A request's header section as aiohttp's parser gives it (its own name is two classes')."""
+class ParsedMessage(Protocol):
+    """A request's header section as aiohttp's parser gives it."""
 
     @property
     def method(self) -> str:
@@ -48,19 +48,60 @@ class RequestMessage(Protocol):
         ...
 
 
-class Unparsed:
+class RequestMessage:
+    """A request's header section: the same, wherever it came from."""
+
+    __slots__ = ("method", "path", "raw_headers", "should_close", "upgrade", "version")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        version: HttpVersion,
+        raw_headers: tuple[tuple[bytes, bytes], ...],
+        *,
+        should_close: bool,
+        upgrade: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.version = version
+        self.raw_headers = raw_headers
+        self.should_close = should_close
+        self.upgrade = upgrade
+
+    @classmethod
+    def of(cls, parsed: ParsedMessage) -> RequestMessage:
+        """What the parser found."""
+        return RequestMessage(
+            parsed.method,
+            parsed.path,
+            parsed.version,
+            parsed.raw_headers,
+            should_close=parsed.should_close,
+            upgrade=parsed.upgrade,
+        )
+
+
+class RepeatedMessage(RequestMessage):
+    """One that the parser did not see: `first`, which it did, with another target."""
+
+    __slots__ = ()
+
+    def __init__(self, first: RequestMessage, path: str) -> None:
+        super().__init__(
+            first.method, path, first.version, first.raw_headers, should_close=first.should_close
+        )
+
+
+class Unparsed(RequestMessage):
     """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
 
-    __slots__ = (*("error", "method", "path", "raw_headers", "should_close", "upgrade", "version"),)
+    __slots__ = ("error",)
 
     def __init__(self, error: BaseException) -> None:
+        super().__init__("UNKNOWN", "/", HttpVersion10, (), should_close=True)
         self.error = error
-        self.method = "UNKNOWN"
-        self.path = "/"
-        self.version = HttpVersion10
-        self.raw_headers: tuple[tuple[bytes, bytes], ...] = ()
-        self.should_close = True
-        self.upgrade = False
 
 
 class IncomingRequest:

@@ -16,7 +16,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway.proxy.counted_body import BodyBroken, CountedBody, Payload
-from gateway.proxy.incoming import RequestMessage, Unparsed
+from gateway.proxy.incoming import ParsedMessage, RepeatedMessage, RequestMessage, Unparsed
+from gateway.proxy.repetition import Repetition
 
 # Requests that were sent ahead: more are not read before these have been answered. Their headers
 # alone could fill the memory.
@@ -55,9 +56,7 @@ class ListenLimits:
 class _Parser(Protocol):
     """aiohttp's parser as it is compiled; its types describe the one in Python."""
 
-    def feed_data(
-        self, data: bytes
-    ) -> tuple[Sequence[tuple[RequestMessage, Payload]], bool, bytes]:
+    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
         """The messages whose header ended; whether another protocol follows. Raises."""
         ...
 
@@ -74,8 +73,9 @@ class MessageQueue:
     """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
 
     __slots__ = (
-        *("_counted", "_discarding", "_ended", "_head_bytes", "_header_since", "_is_deaf"),
-        *("_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused", "_waiter"),
+        *("_at_start", "_counted", "_discarding", "_ended", "_head_bytes", "_header_since"),
+        *("_is_deaf", "_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused"),
+        *("_repetition", "_waiter"),
         *("busy", "payload", "transport"),
     )
 
@@ -83,6 +83,8 @@ class MessageQueue:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._parser: _Parser | None = self._new_parser()
+        self._at_start = True  # the parser, of a message, for sure
+        self._repetition = Repetition(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._counted: CountedBody | None = None
@@ -107,6 +109,12 @@ class MessageQueue:
         """Parse, and note since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
+        if self._at_start and not (self._messages or self._ended or self._is_deaf):
+            again = self._repetition.of(data)
+            if again is not None:
+                self._header_since = None
+                self._receive(again, EMPTY_PAYLOAD)
+                return
         if self._counted is not None:
             # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
             data = self._counted.feed(bytes(data))
@@ -127,15 +135,25 @@ class MessageQueue:
             self._head_bytes = data[:_LOOKED_AT]
 
     def _parse(self, parser: _Parser, data: bytes) -> None:
+        was_at_start, self._at_start = self._at_start, False
         try:
-            messages, self._is_deaf, _ = parser.feed_data(data)
+            parsed, self._is_deaf, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             # Its traceback would hold on to this frame, and so to itself.
-            broken = Unparsed(error.with_traceback(None))
-            messages, self._is_deaf = ((broken, EMPTY_PAYLOAD),), True
-        if not messages:
+            self._is_deaf = True
+            self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
             return
-        self._messages.extend(messages)
+        if not parsed:
+            return
+        for message, payload in parsed:
+            self._receive(RequestMessage.of(message), payload)
+        if self._messages[-1][1] is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
+            self._at_start = True
+            if was_at_start and len(parsed) == 1:
+                self._repetition.learn(data, self._messages[-1][0])
+
+    def _receive(self, message: RequestMessage, payload: Payload) -> None:
+        self._messages.append((message, payload))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if len(self._messages) >= _MOST_QUEUED and not self._is_full:
@@ -243,7 +261,7 @@ class MessageQueue:
     def _take_message(self) -> tuple[RequestMessage, Payload]:
         """The next message; the parser learns that there is room for another."""
         taken = self._messages.popleft()
-        if self._parser is not None:
+        if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
             self._parser.message_consumed()
         if self._is_full and len(self._messages) <= _FEW_QUEUED:
             # What the parser kept comes first.

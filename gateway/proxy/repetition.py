@@ -1,0 +1,81 @@
+"""Reads that come with the header of the one before, byte for byte, are not parsed again.
+
+Old systems send the same fields with every request of a connection; only the request line differs.
+What the parser made of the fields holds for the same bytes again. Of the request line nothing but
+the usual form is read here. Everything else is left to the parser.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from aiohttp import HttpVersion11
+
+from gateway.proxy.incoming import RepeatedMessage, RequestMessage
+
+# Bytes. Each connection keeps one.
+_LONGEST: Final = 4096
+_LINE_END: Final = b"\r\n"
+_HEADER_END: Final = b"\r\n\r\n"
+_METHOD: Final = b"GET "
+_VERSION: Final = b" HTTP/1.1\r\n"
+# An origin-form target (RFC 9112 section 3.2.1) of characters in whose meaning all readers agree.
+_READ: Final = re.compile(
+    _METHOD + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_VERSION)
+)
+# They say that something follows the header, or that another protocol does.
+_CONSEQUENTIAL: Final = frozenset(
+    (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"trailer")
+)
+
+
+class Repetition:
+    """Knows the fields of the last read on a connection. `longest` bounds a request line, in bytes.
+
+    The parser must stand at the beginning of a message whenever `of` is asked.
+    """
+
+    __slots__ = ("_fields", "_first", "_longest")
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._fields = b""
+        self._first: RequestMessage | None = None
+
+    def learn(self, data: bytes, message: RequestMessage) -> None:
+        """The parser, at the beginning of a message, made this one of all of `data`."""
+        line = _READ.match(data)
+        fields = bytes(data[line.end() :]) if line is not None else b""
+        if self._is_whole(fields, message) and message.path == _target(data, len(fields)):
+            self._fields, self._first = fields, message
+        else:
+            self._fields, self._first = b"", None
+
+    def of(self, data: bytes) -> RepeatedMessage | None:
+        """The message that `data` is, if it is one read, no more and no less, with those fields."""
+        first, fields = self._first, self._fields
+        if first is None or not data.endswith(fields):
+            return None
+        size = len(data) - len(fields)
+        if size > self._longest or _READ.fullmatch(data, 0, size) is None:
+            return None
+        return RepeatedMessage(first, _target(data, len(fields)))
+
+    def _is_whole(self, fields: bytes, message: RequestMessage) -> bool:
+        """Whether the fields are those of the message, and nothing follows or depends on them."""
+        raw = message.raw_headers
+        return (
+            len(fields) <= _LONGEST
+            and message.method == "GET"
+            and message.version is HttpVersion11
+            and not message.upgrade
+            and fields.find(_HEADER_END) == len(fields) - len(_HEADER_END) >= 0
+            and fields.count(_LINE_END) == len(raw) + 1
+            and not any(name.lower() in _CONSEQUENTIAL for name, _ in raw)
+        )
+
+
+def _target(data: bytes, behind: int) -> str:
+    """Of a usual request line, behind which so many bytes follow."""
+    return data[len(_METHOD) : len(data) - behind - len(_VERSION)].decode("ascii")
