@@ -35,7 +35,7 @@ COMPILED = {
     "complete composing connection counted_body examine forward framing guarding handler headers "
     "incoming limiting listener max_forwards meeting message_queue pool queueing relay repetition "
     "replies retrying rewriting strict target tls_transport traced turn_end upstream",
-    "telemetry": "audit masking tally timestamp",
+    "telemetry": "accounting audit masking tally timestamp",
 }
 
 

@@ -42,6 +42,7 @@ from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.traced import TracedUpstream
 from gateway.proxy.upstream import Restraint, Upstream
+from gateway.telemetry.accounting import Accounting
 from gateway.telemetry.audit import AuditTrail
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
@@ -72,15 +73,6 @@ class Surroundings:
     tracing: Tracing | None = None
     keeping: Keeping | None = None
 
-    def account(self, exchange: Exchange) -> None:
-        """The end of every exchange: one update of the metrics and one audit record.
-
-        `note` is told too.
-        """
-        self.metrics.exchange(exchange)
-        self.audit.exchange(exchange)
-        self.note(exchange)
-
 
 class Core:
     """The parts made of one version of the settings; constructing it opens nothing but files.
@@ -108,7 +100,7 @@ class Core:
         self.circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,
-            audit_available=lambda: around.audit.available,
+            audit=around.audit,
         )
         self._callers = wiring.callers(settings, time.monotonic)
         login = _signing_in(settings, around, self.tokens)
@@ -118,7 +110,8 @@ class Core:
 
     def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
-        account: Callable[[Exchange], None] = around.account
+        account: Callable[[Exchange], None]
+        account = Accounting(around.metrics.exchange, around.audit, around.note).end
         if around.tracing is not None:
             account = around.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(around)

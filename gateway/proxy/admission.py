@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -26,12 +25,21 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
+class Recording(Protocol):
+    """The audit, as far as admission asks it."""
+
+    @property
+    def available(self) -> bool:
+        """Whether the records of new requests are sure to be kept."""
+        ...
+
+
 class Admission:
     """Counts exchanges in flight and refuses those that cannot be taken."""
 
-    def __init__(self, *, max_concurrent: int, audit_available: Callable[[], bool]) -> None:
+    def __init__(self, *, max_concurrent: int, audit: Recording) -> None:
         self._slots = Slots(max_concurrent)
-        self._audit_available = audit_available
+        self._audit = audit
         self.phase = Phase.SERVING
         self.inflight = 0
         # What answers that have to be collected before they can go out take of the memory.
@@ -50,7 +58,7 @@ class Admission:
         """
         if self.phase is Phase.STOPPED and not fresh:
             raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
-        if not self._audit_available():
+        if not self._audit.available:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
         if caller.rate is not None:
             caller.rate.take()

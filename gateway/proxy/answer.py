@@ -48,7 +48,7 @@ class Answer:
     @classmethod
     def made(cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> Answer:
         """An answer of the gateway's own, in the platform's place."""
-        head = AnswerHead(status, AnswerFields(headers), Framing.LENGTH, len(body))
+        head = AnswerHead(status, AnswerFields.of(headers), Framing.LENGTH, len(body))
         answer = cls(head)
         answer._pieces.append(body)
         return answer

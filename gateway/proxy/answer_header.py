@@ -6,7 +6,7 @@ sections 5.1, 5.3, 7.6; contract section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.proxy.headers import HOP_BY_HOP, Verdicts, named_fields, without_named
@@ -69,33 +69,50 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class AnswerFields:
-    """`values` are the first ones by their names in lower case, Connection's joined.
+    """Takes one field after the other, as bytes of the wire.
 
-    `repeated` are the names of fields that came more than once, `differing` of those that did so
-    with another value; `raw` are all fields as bytes of the wire.
+    `values` are the first ones by their names in lower case, Connection's joined. `repeated` are
+    the names of fields that came more than once, `differing` of those that did so with another
+    value. `count` is the number of all fields, `size` that of the bytes in their names and values.
     """
 
-    __slots__ = ("_lines", "_links", "differing", "raw", "repeated", "values")
+    __slots__ = ("_lines", "_links", "count", "differing", "repeated", "size", "values")
 
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self.raw = raw
+    def __init__(self) -> None:
+        self.count = self.size = 0
         self.values: dict[bytes, bytes] = {}
         # Nearly always empty: an object less for each.
         self.repeated = _NONE
         self.differing = _NONE
         self._lines: list[bytes] = []
         self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
-        values, lines = self.values, self._lines
-        for name, value in raw:
-            key, passage, beginning = _VERDICTS[name]
-            if key in values:
-                self._repeat(key, value)
-            else:
-                values[key] = value
-            if passage:
-                if passage == _HAS_LINKS:
-                    self._links += ((len(lines), key, name, value),)
-                lines.append(beginning + value + b"\r\n")
+
+    @classmethod
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> AnswerFields:
+        """Those of an answer that did not come over a wire."""
+        made = AnswerFields()
+        for name, value in fields:
+            made.add(name, value)
+        return made
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take the next field."""
+        self.count += 1
+        self.size += len(name) + len(value)
+        key, passage, beginning = _VERDICTS[name]
+        if key in self.values:
+            self._repeat(key, value)
+        else:
+            self.values[key] = value
+        if passage:
+            if passage == _HAS_LINKS:
+                self._links += ((len(self._lines), key, name, value),)
+            self._lines.append(beginning + value + b"\r\n")
+
+    def passing(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+        """Those with one of these names, in lower case, that the caller may see."""
+        split = (line[:-2].partition(b": ") for line in self._lines)
+        return tuple((name, value) for name, _, value in split if name.lower() in names)
 
     def _repeat(self, key: bytes, value: bytes) -> None:
         self.repeated |= {key}

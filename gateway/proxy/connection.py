@@ -79,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.complete = False
         self.started = self._usual = False
         self._expect_body = expect_body
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields = AnswerFields()
         self._overhead = self._interim = self._body_size = 0
         self._in_interim = False
         self._surplus = False
@@ -302,7 +302,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; those of trailers and of surplus messages are dropped."""
         if self.answer is None and not self.complete:
-            self._fields.append((name, value))
+            self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""
@@ -315,12 +315,11 @@ class UpstreamConnection(asyncio.Protocol):
         # The parser would make a text of numbers.
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
-        # Nearly every answer is shorter altogether, and counting costs more than all else here.
-        if not valid or is_excessive(self._fields, count=self._overhead > MAX_OVERHEAD):
+        fields = self._fields
+        if not valid or is_excessive(fields):
             self._fail("protocol")
             return
         try:
-            fields = AnswerFields(self._fields)
             framing, length = frame(status, version, fields, expect_body=self._expect_body)
         except Ambiguous:
             self._fail("protocol")
@@ -362,7 +361,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The message ended as its framing announced."""
         if self._in_interim:
             self._in_interim = False
-            self._fields = []
+            self._fields = AnswerFields()
         elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
             self.complete = self._parsed = True
 

@@ -276,9 +276,7 @@ def _foreign(error: GatewayError, status: int) -> Result:
 
 
 async def _response(answer: Answer) -> Response:
-    fields: RawLines = tuple(
-        (name, value) for name, value in answer.fields.raw if name.lower() in _KEPT_FIELDS
-    )
+    fields: RawLines = answer.fields.passing(_KEPT_FIELDS)
     try:
         body = await _body(answer)
     except Broken:

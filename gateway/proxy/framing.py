@@ -6,7 +6,6 @@ from enum import Enum
 from typing import Final, Literal
 
 from gateway.proxy.answer_header import AnswerFields
-from gateway.proxy.headers import RawHeaders
 
 MAX_OVERHEAD: Final = 256 * 1024
 """Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
@@ -87,8 +86,6 @@ def frame(
     return Framing.CLOSE, None
 
 
-def is_excessive(fields: RawHeaders, *, count: bool) -> bool:
-    """Whether a header has too many fields or, if they are to be counted, too many bytes."""
-    if len(fields) > _MAX_FIELDS:
-        return True
-    return count and sum(len(name) + len(value) for name, value in fields) > MAX_OVERHEAD
+def is_excessive(fields: AnswerFields) -> bool:
+    """Whether a header has too many fields, or too many bytes."""
+    return fields.count > _MAX_FIELDS or fields.size > MAX_OVERHEAD

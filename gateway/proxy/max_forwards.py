@@ -36,4 +36,4 @@ def count_down(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
 def final_answer() -> Answer:
     """What the gateway says as the last recipient of an OPTIONS."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
-    return Answer(AnswerHead(204, AnswerFields([(b"Allow", allow)]), Framing.NONE, None))
+    return Answer(AnswerHead(204, AnswerFields.of([(b"Allow", allow)]), Framing.NONE, None))

@@ -110,7 +110,7 @@ def request(data: bytes) -> None:
     for number, (message, payload) in enumerate(messages):
         header = read_request(message.raw_headers)
         _check_lines(header.lines)
-        assert AnswerFields(list(message.raw_headers)).to_caller(request_id(header).encode("ascii"))
+        assert AnswerFields.of(message.raw_headers).to_caller(request_id(header).encode("ascii"))
         try:
             strict.check(message, header, max_header_bytes=65536)
             target = resolve(message.path, "/fhir")

@@ -1,0 +1,28 @@
+"""What becomes of every exchange at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.exchange import Exchange
+from gateway.telemetry.audit import AuditTrail
+
+
+class Accounting:
+    """One update of the metrics and one audit record; `note` is told last."""
+
+    def __init__(
+        self,
+        count: Callable[[Exchange], None],
+        audit: AuditTrail,
+        note: Callable[[Exchange], None],
+    ) -> None:
+        self._count = count
+        self._record = audit.exchange
+        self._note = note
+
+    def end(self, exchange: Exchange) -> None:
+        """Account for a finished exchange, which must not change any more."""
+        self._count(exchange)
+        self._record(exchange)
+        self._note(exchange)
