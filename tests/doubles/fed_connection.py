@@ -25,6 +25,10 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """The request goes nowhere."""
 
+    def can_write_eof(self) -> bool:
+        """Nobody is there to see it."""
+        return False
+
     def is_closing(self) -> bool:
         """Whether the connection gave it up."""
         return self.closing

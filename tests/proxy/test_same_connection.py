@@ -66,6 +66,35 @@ async def test_links_are_of_the_host_that_was_asked(
             assert f'"http://{host}/fhir/Patient/1"'.encode() in (await wire.ask(request)).body
 
 
+async def test_each_read_is_its_own(start_gateway: Start, platform: Platform) -> None:
+    """Reads that differ in their target alone are forwarded, and recorded, each as it is."""
+    fields = ("Accept: application/fhir+xml", "X-Site: 7")
+    targets = [f"/fhir/Patient/{number}?_elements=id" for number in range(3)]
+    async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
+        for target in targets:
+            assert (await wire.ask(get(target, *fields))).status == 200
+        assert ["/fhir" + seen.target.removeprefix("/r5") for seen in platform.seen] == targets
+        assert {(seen.header("accept"), seen.header("x-site")) for seen in platform.seen} == {
+            ("application/fhir+xml", "7")
+        }
+        records = await gateway.audit(3)
+        assert [record["resource_id"] for record in records] == ["0", "1", "2"]
+        assert len({record["request_id"] for record in records}) == 3
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/fhir/../metadata", "/fhir/%2e%2e/x", "/fhir/Patient/%zz", "/elsewhere", "/", "/fhir//x"],
+)
+async def test_a_target_is_judged_as_the_first_one(start_gateway: Start, target: str) -> None:
+    """Behind a read with the same header a target gets the answer that it gets alone."""
+    async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
+        assert (await wire.ask(get(READ))).status == 200
+        behind = await wire.ask(get(target))
+        alone = await ask(gateway.address, get(target))
+        assert (behind.status, behind.reason) == (alone.status, alone.reason)
+
+
 async def test_an_older_version_is_judged_by_itself(start_gateway: Start) -> None:
     """A body in chunks, which HTTP/1.1 allows, is refused in HTTP/1.0 for all the same header."""
     chunks = "Transfer-Encoding: chunked"
