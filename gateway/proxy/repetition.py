@@ -28,6 +28,9 @@ _READ: Final = re.compile(
 _CONSEQUENTIAL: Final = frozenset(
     (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"trailer")
 )
+# As in `gateway.proxy.meeting`: comparing would tell by its time how much of one was alike.
+_SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
+_NEVER_KEPT: Final = _CONSEQUENTIAL | _SECRET
 
 
 class Repetition:
@@ -63,7 +66,7 @@ class Repetition:
         return RepeatedMessage(first, _target(data, len(fields)))
 
     def _is_whole(self, fields: bytes, message: RequestMessage) -> bool:
-        """Whether the fields are those of the message, and nothing follows or depends on them."""
+        """Whether the fields are all of the message's, nothing follows, and they may be kept."""
         raw = message.raw_headers
         return (
             len(fields) <= _LONGEST
@@ -72,7 +75,7 @@ class Repetition:
             and not message.upgrade
             and fields.find(_HEADER_END) == len(fields) - len(_HEADER_END) >= 0
             and fields.count(_LINE_END) == len(raw) + 1
-            and not any(name.lower() in _CONSEQUENTIAL for name, _ in raw)
+            and not any(name.lower() in _NEVER_KEPT for name, _ in raw)
         )
 
 
