@@ -276,7 +276,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Fail what waits; a reset never completes an answer."""
         if self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
-        self.transport = self._spare = None
+        # The parser and this hold on to each other.
+        self.transport = self._parser = self._spare = None
         self._keep_alive = False
         self.resume_writing()
         self._wake()
