@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
@@ -16,6 +18,15 @@ from tests.doubles.sso import Sso
 from tests.proxy.stage import Stage
 
 StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Tests of what lies right on the loop run on both: Windows has asyncio's own."""
+    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if "test_tls_transport" in item.nodeid:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture
