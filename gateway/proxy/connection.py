@@ -24,7 +24,7 @@ from gateway.proxy.framing import (
     frame,
     is_excessive,
 )
-from gateway.proxy.tls_transport import TlsTransport
+from gateway.proxy.tls_transport import CertificateRefused, TlsTransport
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 _MAX_INTERIM_ANSWERS: Final = 20
@@ -274,7 +274,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what waits; a reset never completes an answer."""
-        if self._parser is not None and not self.complete:
+        if isinstance(exc, CertificateRefused):
+            self._fail("certificate")
+        elif self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
         # The parser and this hold on to each other.
         self.transport = self._parser = self._spare = None

@@ -12,9 +12,11 @@ from typing import Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.proxy.tls_transport import refuses_certificate
 from gateway.proxy.tunnel import NoTunnel
 
 RETRY_AFTER: Final = 5.0
+NOT_ACCEPTED: Final = "did not accept our certificate, or wants one: see platform.client_cert_file"
 
 # OpenSSL's numbers (X509_V_ERR_…).
 _NOT_AT_THIS_TIME: Final = frozenset({9, 10})
@@ -87,6 +89,8 @@ def _tls(error: ssl.SSLError, host: str, where: str) -> str:
         if error.verify_code in _OTHER_NAME:
             return f"the certificate of {where} belongs to another name than {host}"
         return f"the certificate of {where} is not trusted; its CA goes into platform.ca_file"
+    if refuses_certificate(error):
+        return f"{where} {NOT_ACCEPTED}"
     if error.reason in _NO_TLS:
         return f"{where} does not speak TLS"
     reason = (error.reason or "unknown reason").replace("_", " ").lower()

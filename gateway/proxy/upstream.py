@@ -25,6 +25,7 @@ from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import Broken, Framing
 from gateway.proxy.headers import PSEUDONYM
 from gateway.proxy.pool import UpstreamPool
+from gateway.proxy.reaching import NOT_ACCEPTED
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.retry_after import parse_retry_after
 
@@ -338,6 +339,8 @@ def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
     hint = "outcome unknown" if safe is False else ""
     if failure.kind == "timeout":
         return GatewayError(errors.UPSTREAM_TIMEOUT, _SENTENCES[failure.kind], hint=hint)
+    if failure.kind == "certificate":
+        return GatewayError(errors.UPSTREAM_TLS, _SENTENCES[failure.kind])
     return GatewayError(
         errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, repeatable=bool(safe)
     )
@@ -348,4 +351,5 @@ _SENTENCES: Final = {
     "truncated": "the platform's answer ended before it was complete",
     "protocol": "the platform's answer is not valid HTTP",
     "timeout": "the platform did not answer in time",
+    "certificate": f"no secure connection: the platform {NOT_ACCEPTED}",
 }

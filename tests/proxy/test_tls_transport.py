@@ -22,6 +22,7 @@ from gateway.proxy.framing import Broken
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.tls_transport import TlsTransport
 from gateway.proxy.turn_end import TurnEnd
+from gateway.proxy.upstream import broken
 from tests.doubles.tls_peer import TlsInMemory, TlsLine, TlsPeer
 from tests.proxy.stage import until
 
@@ -45,12 +46,17 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
     return found
 
 
-def server_side(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-    """The platform's side."""
+def server_side(
+    ca: trustme.CA, version: ssl.TLSVersion | None = None, clients: trustme.CA | None = None
+) -> ssl.SSLContext:
+    """The platform's side, which may want certificates of this CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)
     if version is not None:
         context.minimum_version = context.maximum_version = version
+    if clients is not None:
+        clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -243,6 +249,56 @@ async def test_answer_with_the_end_of_the_handshake(
         with pytest.raises(Broken):
             await read(connection)
         assert await line.at_end() == "close_notify"
+
+
+# Our own certificate.
+
+
+@pytest.mark.parametrize("has_one", [True, False], ids=["of another CA", "none"])
+async def test_platform_refuses_our_certificate(
+    ca: trustme.CA, version: ssl.TLSVersion, has_one: bool
+) -> None:
+    """The outcome is TLS's, also in TLS 1.3, where it comes when our handshake is long done."""
+    context = client_side(ca)
+    if has_one:
+        trustme.CA().issue_cert("hospital-17.test").configure_cert(context)
+    async with TlsPeer(server_side(ca, version, clients=trustme.CA())) as peer:
+        ours = Ours(context, peer.port)
+        line = await peer.accept()
+        with pytest.raises(ssl.SSLError):
+            await line.shake_hands()
+        if version == ssl.TLSVersion.TLSv1_3:
+            connection = await ours.opened()
+            connection.begin(expect_body=True)
+            connection.write_whole(REQUEST)
+            with pytest.raises(Broken, match="certificate") as caught:
+                await read(connection)
+            outcome = broken(caught.value, safe=False)
+            assert not outcome.hint
+            refused = outcome.reason.code, outcome.detail, outcome.repeatable
+        else:
+            refused = await ours.refused()
+        assert await line.closed()
+    assert refused[0] == "upstream-tls"
+    assert not refused[2]
+    if has_one or version == ssl.TLSVersion.TLSv1_3:
+        assert "did not accept our certificate" in refused[1]
+
+
+async def test_mutual_tls(ca: trustme.CA, version: ssl.TLSVersion) -> None:
+    """A platform that wants a certificate gets ours."""
+    context, clients = client_side(ca), trustme.CA()
+    clients.issue_cert("hospital-17.test").configure_cert(context)
+    async with TlsPeer(server_side(ca, version, clients)) as peer:
+        ours = Ours(context, peer.port)
+        line = await peer.accept()
+        await line.shake_hands()
+        both = Both(await ours.opened(), line, ours.pool)
+        await both.ask()
+        await line.send(line.record(ANSWER))
+        assert await both.answered() == BODY
+        assert line.tls.getpeercert()
+        both.connection.abort()
 
 
 # Answers.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+from tests.doubles.tls_peer import TlsPeer
+from tests.doubles.wire import ask, post
 
 NAME = "fhir.hospital.test"
 
@@ -186,9 +190,31 @@ async def test_mutual_tls(
 async def test_without_our_certificate(
     sso: Sso, ca: trustme.CA, clients: trustme.CA, tmp_path: Path
 ) -> None:
-    """Without one the platform serves nothing."""
+    """Without one the platform serves nothing, also one that cuts the line without a word."""
     async with Platform(tls=server_tls(ca, clients=clients)) as platform:
         section = {"fhir_base_url": platform.url, "ca_file": str(tmp_path / "ca.pem")}
         async with running(platform.url, sso.token_url, platform=section) as gateway:
             assert (await read(gateway))[0] in (502, 503)
         assert platform.seen == []
+
+
+async def test_certificate_of_a_stranger(
+    sso: Sso, ca: trustme.CA, clients: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A platform that says so is believed: a write is told that nothing was delivered, and why."""
+    caplog.set_level(logging.INFO)
+    context = server_tls(ca, clients=trustme.CA())
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    async with TlsPeer(context) as peer:
+        section = {"fhir_base_url": f"https://localhost:{peer.port}/r5", **identity(tmp_path)}
+        async with running("", sso.token_url, platform=section) as gateway:
+            asking = asyncio.ensure_future(ask(gateway.address, post("/fhir/Patient", b"{}")))
+            line = await peer.accept()
+            with pytest.raises(ssl.SSLError):
+                await line.shake_hands()
+            reply = await asking
+            (record,) = await gateway.audit()
+    assert (reply.status, reply.reason) == (502, "upstream-tls")
+    assert (record["reason"], record["attempts"]) == ("upstream-tls", 1)
+    assert "did not accept our certificate" in caplog.text
+    assert "platform.client_cert_file" in caplog.text
