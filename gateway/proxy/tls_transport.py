@@ -43,7 +43,9 @@ class CertificateRefused(Exception):  # noqa: N818 - what happened, not a mistak
 
 def refuses_certificate(error: ssl.SSLError) -> bool:
     """Whether the other side sent an alert about our certificate."""
-    return error.reason in _REFUSALS
+    # None where Python does not know OpenSSL's reason, whatever its types say; compiled, that counts.
+    reason: str | None = getattr(error, "reason", None)
+    return reason in _REFUSALS
 
 
 class TlsTransport(asyncio.Protocol):
