@@ -43,7 +43,8 @@ class CertificateRefused(Exception):  # noqa: N818 - what happened, not a mistak
 
 def refuses_certificate(error: ssl.SSLError) -> bool:
     """Whether the other side sent an alert about our certificate."""
-    # None where Python does not know OpenSSL's reason, whatever its types say; compiled, that counts.
+    # None where Python does not know OpenSSL's reason; its type says otherwise, and counts when
+    # this is compiled.
     reason: str | None = getattr(error, "reason", None)
     return reason in _REFUSALS
 
