@@ -259,11 +259,12 @@ class TlsTransport(asyncio.Protocol):
         try:
             if len(data) <= _SLICE:
                 done = self._tls.write(data)
-            # A memoryview, or the rest would be copied for each slice.
-            rest = memoryview(data)
-            while done < len(data):
-                done += self._tls.write(rest[done : done + _SLICE])
-                self._send()
+            if done < len(data):
+                # A memoryview, or the rest would be copied for each slice.
+                rest = memoryview(data)
+                while done < len(data):
+                    done += self._tls.write(rest[done : done + _SLICE])
+                    self._send()
         except ssl.SSLWantReadError:
             self._backlog = data[done:]
             self._connection.pause_writing()
