@@ -32,7 +32,6 @@ from gateway.telemetry.tally import DURATION_BUCKETS, Tally
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
-LINK_OUTCOMES: Final = ("rewritten", "unrewritten")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
 
@@ -64,9 +63,10 @@ class Metrics:
         self._define_own_state()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        # Of every exchange: one update of all that is counted of it.
+        # Of every exchange: one update of all that is counted of it; of every body, its links.
         self._tally = Tally()
         self.exchange = self._tally.exchange
+        self.links = self._tally.links
         self.registry.register(self._tally)
 
     def retry(self, cause: str) -> None:
@@ -110,12 +110,6 @@ class Metrics:
     def search_parameters_ignored(self, n: int) -> None:
         """Count search parameters that the platform ignored, as the search guard saw."""
         self._ignored_parameters.inc(n)
-
-    def links(self, rewritten: int, unrewritten: int) -> None:
-        """Count the URLs under the other side's base that one body held, by what became of them."""
-        for children, n in zip(self._links_by, (rewritten, unrewritten), strict=True):
-            if n:
-                children.inc(n)
 
     def config_reload(self, outcome: str) -> None:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
@@ -204,13 +198,6 @@ class Metrics:
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
         )
-        links = self._counter(
-            "dhp_gateway_links",
-            "URLs of the platform in answers and of the gateway in requests: links that were "
-            "rewritten, and what was left alone at other places, such as text and identities.",
-            ("outcome",),
-        )
-        self._links_by = [links.labels(outcome) for outcome in LINK_OUTCOMES]
         for outcome in AUDIT_OUTCOMES:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:

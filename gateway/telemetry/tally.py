@@ -26,6 +26,7 @@ DURATION_BUCKETS: Final[tuple[float, ...]] = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 _LABELS: Final = ("caller", "interaction", "resource", "status", "reason")
+_LINK_OUTCOMES: Final = ("rewritten", "unrewritten")
 _BOUNDS: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
 
 Key = tuple[str, str, str, int, str]
@@ -62,10 +63,16 @@ class _Cell:
 
 
 class Tally(Collector):
-    """Counts exchanges that have ended. Labels come from closed sets, so the cells are bounded."""
+    """Counts exchanges that have ended, and the links of bodies that passed.
+
+    Labels come from closed sets, so the cells are bounded.
+    """
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
+        self._begun = wall_clock()
+        self._rewritten = 0
+        self._unrewritten = 0
         self._cells: dict[Key, _Cell] = {}
         self._durations: dict[str, tuple[_Durations, _Durations]] = {}
 
@@ -95,6 +102,11 @@ class Tally(Collector):
         if exchange.traceparent is not None:
             _exemplify(exchange, cell)
 
+    def links(self, rewritten: int, unrewritten: int) -> None:
+        """Count the URLs under the other side's base that one body held, by what became of them."""
+        self._rewritten += rewritten
+        self._unrewritten += unrewritten
+
     def _begin(self, key: Key) -> _Cell:
         now = self._wall_clock()
         interaction = key[1]
@@ -123,6 +135,7 @@ class Tally(Collector):
             "The platform's part of a request's duration, all attempts together.",
             1,
         )
+        yield self._links()
 
     def describe(self) -> Iterator[Metric]:
         """The same, for names only (Collector)."""
@@ -133,6 +146,17 @@ class Tally(Collector):
         family = CounterMetricFamily("dhp_gateway_requests", text, labels=_LABELS)
         for key, cell in self._cells.items():
             family.add_metric([str(value) for value in key], cell.requests, created=cell.created)
+        return family
+
+    def _links(self) -> Metric:
+        text = (
+            "URLs of the platform in answers and of the gateway in requests: links that were "
+            "rewritten, and what was left alone at other places, such as text and identities."
+        )
+        family = CounterMetricFamily("dhp_gateway_links", text, labels=("outcome",))
+        counts = (self._rewritten, self._unrewritten)
+        for outcome, count in zip(_LINK_OUTCOMES, counts, strict=True):
+            family.add_metric((outcome,), count, created=self._begun)
         return family
 
     def _bytes(self, name: str, text: str, counted: Callable[[_Cell], int]) -> Metric:

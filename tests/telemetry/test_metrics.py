@@ -84,6 +84,17 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
     }
 
 
+def test_links_are_counted_by_what_became_of_them(metrics):
+    """Both series are there from the start, and bodies add up."""
+    links = "dhp_gateway_links_total"
+    assert _value(metrics, links, outcome="rewritten") == 0
+    assert _value(metrics, links, outcome="unrewritten") == 0
+    metrics.links(3, 0)
+    metrics.links(2, 5)
+    assert _value(metrics, links, outcome="rewritten") == 5
+    assert _value(metrics, links, outcome="unrewritten") == 5
+
+
 def test_an_exchange_is_counted_everywhere(metrics, make_exchange):
     """One call updates the counter, both durations and both byte counts."""
     for _ in range(2):
