@@ -29,6 +29,9 @@ FORMS: Final = 8
 
 _LONGEST_ID: Final = 64
 _QUOTE: Final = 0x22
+_B: Final = 0x42
+_O: Final = 0x4F
+_P: Final = 0x50
 _HYPHEN: Final = 0x2D
 _DOT: Final = 0x2E
 _SLASH: Final = 0x2F
@@ -61,7 +64,9 @@ def usual_form(text: bytes, at: i64, source: bytes) -> i64:
     end = _name_end(text, behind)
     if not end:
         end = _mentioned_end(text, behind)
-        return end * FORMS + IS_MENTIONED if end else 0
+        if not end:
+            return 0
+        return end * FORMS + IS_MENTIONED
     if is_string and stands_at(text, at - len(REFERENCE), REFERENCE):
         return end * FORMS + IS_REFERENCE
     return end * FORMS + IS_NAME
@@ -104,7 +109,9 @@ def _member_end(text: bytes, at: i64, limit: i64) -> i64:
     else:
         while end < limit and _is_of_word(text[end]):
             end += 1
-    return end + 1 if begin < end < limit and text[end] == _COMMA else 0
+    if end <= begin or end >= limit or text[end] != _COMMA:
+        return 0
+    return end + 1
 
 
 def stands_at(text: bytes, at: i64, what: bytes) -> bool:
@@ -134,12 +141,12 @@ def _entry_end(text: bytes, at: i64) -> i64:
 
 def _is_unusual(text: bytes, at: i64) -> bool:
     """Whether that is the type of what holds other resources, or is not rewritten at all."""
-    return (
-        stands_at(text, at, b'Bundle"')
-        or stands_at(text, at, b'OperationOutcome"')
-        or stands_at(text, at, b'Parameters"')
-        or stands_at(text, at, b'Provenance"')
-    )
+    first: i64 = text[at]
+    if first == _P:  # as of most pages: all begin so that hold patients
+        return stands_at(text, at, b'Parameters"') or stands_at(text, at, b'Provenance"')
+    if first == _B:
+        return stands_at(text, at, b'Bundle"')
+    return first == _O and stands_at(text, at, b'OperationOutcome"')
 
 
 def _name_end(text: bytes, at: i64) -> i64:
@@ -147,7 +154,9 @@ def _name_end(text: bytes, at: i64) -> i64:
     end = _id_end(text, at)
     if end and stands_at(text, end, _HISTORY):
         end = _id_end(text, end + len(_HISTORY))
-    return end + 1 if end and end < len(text) and text[end] == _QUOTE else 0
+    if not end or end >= len(text) or text[end] != _QUOTE:
+        return 0
+    return end + 1
 
 
 def _mentioned_end(text: bytes, at: i64) -> i64:
@@ -158,7 +167,9 @@ def _mentioned_end(text: bytes, at: i64) -> i64:
     end = at
     while end < size and _is_of_id(text[end]):
         end += 1
-    return end if at < end < size and text[end] in _AFTER_NAME else 0
+    if end == at or end >= size or text[end] not in _AFTER_NAME:
+        return 0
+    return end
 
 
 def _type_end(text: bytes, at: i64) -> i64:
@@ -167,7 +178,9 @@ def _type_end(text: bytes, at: i64) -> i64:
     if at >= size or text[at] != _SLASH:
         return 0
     end = _letters_end(text, at + 1)
-    return end + 1 if end and end < size and text[end] == _SLASH else 0
+    if not end or end >= size or text[end] != _SLASH:
+        return 0
+    return end + 1
 
 
 def _letters_end(text: bytes, at: i64) -> i64:
@@ -178,7 +191,9 @@ def _letters_end(text: bytes, at: i64) -> i64:
     end: i64 = at + 1
     while end < size and _is_letter(text[end]):
         end += 1
-    return end if end > at + 1 else 0
+    if end == at + 1:
+        return 0
+    return end
 
 
 def _id_end(text: bytes, at: i64) -> i64:
@@ -192,7 +207,9 @@ def _id_end(text: bytes, at: i64) -> i64:
     end = at
     while end < last and _is_of_id(text[end]):
         end += 1
-    return end if end > at else 0
+    if end == at:
+        return 0
+    return end
 
 
 def _is_letter(byte: i64) -> bool:
