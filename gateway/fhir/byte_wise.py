@@ -142,7 +142,7 @@ def _entry_end(text: bytes, at: i64) -> i64:
 def _is_unusual(text: bytes, at: i64) -> bool:
     """Whether that is the type of what holds other resources, or is not rewritten at all."""
     first: i64 = text[at]
-    if first == _P:  # as of most pages: all begin so that hold patients
+    if first == _P:  # as that of patients, the commonest
         return stands_at(text, at, b'Parameters"') or stands_at(text, at, b'Provenance"')
     if first == _B:
         return stands_at(text, at, b'Bundle"')

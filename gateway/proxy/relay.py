@@ -7,8 +7,7 @@ what fails then aborts the connection, so that nothing cut ever looks complete (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import chain
@@ -23,12 +22,13 @@ from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
-from gateway.proxy.answer_header import without_coding, without_digests
+from gateway.proxy.answer_header import without_coding
 from gateway.proxy.body import CallerGone, Room
 from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import STEP, Transform, is_made_of, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.passage import UNCHANGED, Passage, of_changed
 from gateway.proxy.replies import Own, Reply
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
@@ -42,23 +42,6 @@ _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """How an answer changes on its way: the values of its fields, its body, a warning.
-
-    `translate` gives the value for a lower-case field name and a value; None changes nothing.
-    `warning` is the value of X-Gateway-Warning. `opened`: the transform undoes the content coding.
-    """
-
-    translate: Callable[[bytes, bytes], bytes] | None = None
-    transform: Transform | None = None
-    warning: bytes | None = None
-    opened: bool = False
-
-
-UNCHANGED: Final = Passage()
 
 
 class CallerSide:
@@ -184,9 +167,14 @@ async def pass_on(
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
     elif answer.complete and transform is None:
-        _send_whole(side, exchange, answer.status, lines, answer.prefetched)
+        _send_whole(side, exchange, answer.status, lines, [answer.prefetched])
     elif answer.complete and transform is not None:
-        await _send_changed(side, exchange, answer, lines, transform)
+        body = answer.prefetched
+        pieces = transform.whole(body) if len(body) <= STEP else None
+        if pieces is None:
+            await _send_changed(side, exchange, answer, lines, transform)
+        else:
+            _send_made(side, exchange, answer, lines, pieces)
     else:
         await _stream(side, exchange, answer, lines, transform)
     if side.crowded:
@@ -205,7 +193,7 @@ def _send_bodiless(
 
 
 def _send_whole(
-    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], *pieces: bytes
+    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
 ) -> None:
     size = 0
     for piece in pieces:
@@ -217,13 +205,20 @@ def _send_whole(
     exchange.response_bytes = size
 
 
+def _send_made(
+    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], pieces: list[bytes]
+) -> None:
+    """Send an answer in one write whose body became these pieces."""
+    if not is_made_of(answer.prefetched, pieces):
+        lines = of_changed(answer, lines)
+    _send_whole(side, exchange, answer.status, lines, pieces)
+
+
 async def _send_changed(
     side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], transform: Transform
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
-    body = answer.prefetched
-    at_once = transform.whole(body) if len(body) <= STEP else None
-    rest = steps(transform, body) if at_once is None else iter(())
+    rest = steps(transform, answer.prefetched)
     limit = _COLLECTED if side.http10 else _WHOLE
     pieces: list[bytes] = []
     size = 0
@@ -235,13 +230,11 @@ async def _send_changed(
         if size > limit:
             break
     else:
-        pieces = [*pieces, transform.finish()] if at_once is None else at_once
-        lines = lines if is_made_of(body, pieces) else without_digests(lines)
-        _send_whole(side, exchange, answer.status, lines, *pieces)
+        _send_made(side, exchange, answer, lines, [*pieces, transform.finish()])
         return
     if side.http10:
         raise _too_long()
-    lines = [*without_digests(lines), _CHUNKED]
+    lines = [*of_changed(answer, lines), _CHUNKED]
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     await _send_pieces(side, exchange, chain(pieces, rest), chunked=True)
@@ -258,7 +251,7 @@ async def _stream(
 ) -> None:
     length = answer.content_length
     if transform is not None:
-        lines, length = without_digests(lines), None
+        lines, length = of_changed(answer, lines), None
     if length is None and side.http10:
         await _send_collected(side, exchange, answer, lines, transform)
         return
@@ -325,7 +318,7 @@ async def _send_collected(
                 await asyncio.sleep(0)
         if transform is not None:
             pieces.append(transform.finish())
-        _send_whole(side, exchange, answer.status, lines, *pieces)
+        _send_whole(side, exchange, answer.status, lines, pieces)
         await side.drained()
     finally:
         side.room.give(size)
@@ -342,10 +335,15 @@ def _too_long() -> GatewayError:
     )
 
 
-def _head(side: CallerSide, status: int, lines: list[bytes], body: tuple[bytes, ...] = ()) -> bytes:
+def _head(
+    side: CallerSide, status: int, lines: list[bytes], body: list[bytes] | None = None
+) -> bytes:
     """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
+    parts = [line, *lines, side.lines, side.persistence(), b"\r\n"]
+    if body is not None:
+        parts += body
+    return b"".join(parts)
 
 
 async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
@@ -356,7 +354,7 @@ async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
-    side.write(_head(side, reply.status, lines, () if side.head_only else (reply.body,)))
+    side.write(_head(side, reply.status, lines, [] if side.head_only else [reply.body]))
     exchange.status = reply.status
     exchange.response_bytes = 0 if side.head_only else len(reply.body)
     await side.drained()
@@ -390,7 +388,7 @@ async def explain(
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    side.write(_head(side, error.status, lines, () if side.head_only else (body,)))
+    side.write(_head(side, error.status, lines, [] if side.head_only else [body]))
     exchange.status = error.status
     exchange.response_bytes = 0 if side.head_only else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.

@@ -30,7 +30,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
 from gateway.proxy.framing import Framing
 from gateway.proxy.headers import RequestHeader
-from gateway.proxy.relay import Passage
+from gateway.proxy.passage import Passage
 
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))

@@ -1,0 +1,41 @@
+"""What becomes of an answer on its way: told by the translation, done by the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_digests
+from gateway.proxy.coding import Transform
+
+# Those that `without_digests` leaves out, by their names.
+_DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
+
+
+# Not frozen: the constructor of one that is cannot be compiled.
+@dataclass(slots=True)
+class Passage:
+    """How an answer changes on its way: the values of its fields, its body, a warning.
+
+    `translate` gives the value for a lower-case field name and a value; None changes nothing.
+    `warning` is the value of X-Gateway-Warning. `opened`: the transform undoes the content coding.
+    """
+
+    translate: Callable[[bytes, bytes], bytes] | None = None
+    transform: Transform | None = None
+    warning: bytes | None = None
+    opened: bool = False
+
+
+UNCHANGED: Final = Passage()
+
+
+def of_changed(answer: Answer, lines: list[bytes]) -> list[bytes]:
+    """The lines for a body that was changed: without its digests, which hardly any has."""
+    values = answer.fields.values
+    for name in _DIGESTS:
+        if name in values:
+            return without_digests(lines)
+    return lines
