@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.json_leaps import Leap, head_of_page
+from gateway.fhir.json_leaps import Leap, head_of_page, may_hold_entries
 from gateway.fhir.json_text import (
     ARRAYS,
     BEFORE_VALUE,
@@ -162,7 +162,8 @@ class JsonRewriter(StreamRewriter):
         if not self._is_plain:
             return None
         start = match_end(GAP, text, pos, self._places[self._next])
-        leap = Leap(text, self._places[self._next :], start, self._swap, whole=is_first)
+        nested = not is_first or may_hold_entries(text, start, whole=self._is_whole)
+        leap = Leap(text, self._places[self._next :], start, self._swap, nested=nested)
         if leap.upto == start:
             return None
         self._copy(start)

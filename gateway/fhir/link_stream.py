@@ -37,7 +37,7 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *("_alert", "_arrived", "_buffer", "_due", "_is_bare", "_mark"),
+        *("_alert", "_arrived", "_buffer", "_due", "_is_bare", "_is_whole", "_mark"),
         *("_needles", "_next", "_offset", "_output", "_places", "_swap"),
     )
 
@@ -54,6 +54,7 @@ class StreamRewriter(ABC):
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
         self._is_bare = False  # no backslash does, as far as was looked
+        self._is_whole = False  # the buffer is all of the body
         self._places = [END]  # where, while it is scanned
         self._next = 0  # the first of these that is not behind
 
@@ -84,6 +85,7 @@ class StreamRewriter(ABC):
 
     def whole(self, body: bytes) -> list[bytes]:
         """What both would give for a whole body, in pieces."""
+        self._is_whole = True
         self._take_in(body)
         self._end()
         return self._output.take()

@@ -190,6 +190,12 @@ def rewritten(
     return b"".join(pieces), rewriter.rewritten, rewriter.unrewritten
 
 
+def rewritten_whole(body: bytes, swap: Swap = SWAP) -> tuple[bytes, int, int]:
+    """The same of a body that is there to its end."""
+    rewriter = JsonRewriter(swap)
+    return b"".join(rewriter.whole(body)), rewriter.rewritten, rewriter.unrewritten
+
+
 @settings(deadline=None)
 @given(bundles(), st.sampled_from([None, 1]), st.integers(20, 400), st.booleans())
 def test_leaping_changes_nothing(
@@ -204,6 +210,7 @@ def test_leaping_changes_nothing(
     step_by_step = rewritten(body, len(body), StepByStep, swap)
     for each in (len(body), size, 1):
         assert rewritten(body, each, swap=swap) == step_by_step
+    assert rewritten_whole(body, swap) == step_by_step
 
 
 def page(*entries: dict[str, Any]) -> bytes:
@@ -302,6 +309,7 @@ def test_a_host_is_found_in_any_case(host: str, others: int) -> None:
 
 # An entry without a resource.
 DELETED: Final = {"request": {"method": "DELETE", "url": "Patient/1"}}
+BUNDLE: Final = {"resourceType": "Bundle"}
 
 
 @pytest.mark.parametrize(
@@ -312,6 +320,9 @@ DELETED: Final = {"request": {"method": "DELETE", "url": "Patient/1"}}
         {"contained": [{"subject": {"reference": URL}, "resourceType": "OperationOutcome"}]},
         {"x": {"y": [{"entry": [{"x": {"y": {}}}, {"fullUrl": URL}]}]}},
         {"contained": [{"entry": [DELETED, entry(4)], "resourceType": "Bundle"}]},
+        {"contained": [{"entry": [DELETED, entry(4)], "type": "document", **BUNDLE}]},
+        {"contained": [{"x": "B" * 9, "entry": [DELETED, entry(4)], "type": "document", **BUNDLE}]},
+        {"entry": [{"item": {"reference": URL}}, {"item": {"reference": URL, "display": "B"}}]},
         {"subject": {"reference": URL}, "meta": {"source": f"{URL}#1"}},
     ],
     ids=lambda members: next(iter(members)),
@@ -324,6 +335,7 @@ def test_wherever_a_page_is_cut_it_is_rewritten_alike(
     body = page(entry(1), entry(2, **members), entry(3))
     body = body.replace(b'"contained":', b'"contained"%s:' % blank)
     wanted = rewritten(body, len(body), StepByStep)
+    assert rewritten_whole(body) == wanted
     for cut in range(1, len(body) + 1):
         rewriter = JsonRewriter(SWAP)
         pieces = (rewriter.feed(body[:cut]), rewriter.feed(body[cut:]), rewriter.finish())
