@@ -23,6 +23,8 @@ _BACKSLASH: Final = b"\\"
 # slashes or percent-encoding; and how long such a scheme can be.
 _OTHER_SPELLINGS: Final = {_BACKSLASH: (b"\\/",), b"%": (b"%2f", b"%2F", b"%3a", b"%3A")}
 _LONGEST_OTHER: Final = len(b"https%3a%2f%2f")
+# Bytes of a string that are searched for them at once.
+_LONG: Final = 512
 # Bytes. CPython searches longer texts for six bytes or more in another way, which pays only where
 # the bytes looked for are many: it takes four times as long for a word in a page.
 _WINDOW: Final = 29_000
@@ -154,7 +156,7 @@ class Needles:
                 return found
             return self._spelled(lower, 0, len(lower))
         plain = len(found) if len(self._hosts) == 1 else 0
-        for begin, end in _around(others):
+        for begin, end in others:
             near = data[begin : end + self._reach].lower()
             if holds_any(near, self._hosts):
                 found += [begin + place for place in self._spelled(near, 0, end - begin)]
@@ -176,36 +178,42 @@ class Needles:
         return [match.start() for match in schemes if lower.startswith(self._hosts, match.end())]
 
 
-def _other_spellings(data: bytes, *, is_bare: bool) -> list[int] | None:
-    """Where a scheme may stand that is not plain; None where there are too many."""
-    found: list[int] = []
+def _other_spellings(data: bytes, *, is_bare: bool) -> list[tuple[int, int]] | None:
+    """Within what a scheme may stand that is not plain; None where that is too much."""
+    found: list[tuple[int, int]] = []
     for byte, spellings in _OTHER_SPELLINGS.items():
         if is_bare and byte == _BACKSLASH:
             continue
-        places = few(data, byte)
-        if places is not None:
-            found += [at for at in places if data.startswith(spellings, at)]
+        around = _around(data, byte, spellings)
+        if around is not None:
+            found += around
             continue
         for spelling in spellings:
-            places = few(data, spelling)
-            if places is None:
+            around = _around(data, spelling, spellings)
+            if around is None:
                 return None
-            found += places
+            found += around
     return found
 
 
-def _around(places: list[int]) -> list[tuple[int, int]]:
-    """Within what a scheme begins that has one of the places in it; those are often neighbours."""
+def _around(data: bytes, rare: bytes, spellings: tuple[bytes, ...]) -> list[tuple[int, int]] | None:
+    """Within what a scheme may stand that has one of the spellings in it, which begin with `rare`.
+
+    Where one stands there are often more: those of one string are taken together. None where there
+    are many.
+    """
     found: list[tuple[int, int]] = []
-    begin = end = 0
-    for at in sorted(places):
-        if at > end:
-            if end:
-                found.append((begin, end))
-            begin = max(0, at - _LONGEST_OTHER)
-        end = at + _LONGEST_OTHER
-    if end:
-        found.append((begin, end))
+    tried = 0
+    at = data.find(rare)
+    while at >= 0:
+        tried += 1
+        if tried > _FEW:
+            return None
+        end = at
+        if data.startswith(spellings, at):
+            end = max(at, data.find(b'"', at, at + _LONG))
+            found.append((max(0, at - _LONGEST_OTHER), end + _LONGEST_OTHER))
+        at = data.find(rare, end + 1)
     return found
 
 
