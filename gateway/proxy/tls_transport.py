@@ -232,7 +232,8 @@ class TlsTransport(asyncio.Protocol):
         try:
             while piece := self._tls.read(_RECORD):
                 pieces.append(piece)
-                if not self._incoming.pending and not self._tls.pending():
+                # What was asked for is all that a record can hold: nothing of this one is left.
+                if not self._incoming.pending:
                     break
             else:
                 self.ended_cleanly = True
