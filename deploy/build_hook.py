@@ -34,7 +34,8 @@ COMPILED = {
     "proxy": "admission answer answer_header asked body caller_connection callers circuit coding "
     "complete composing connection counted_body examine forward framing guarding handler headers "
     "incoming limiting listener max_forwards meeting message_queue passage pool queueing relay "
-    "repetition replies retrying rewriting strict target tls_transport traced turn_end upstream",
+    "repeated_header replies retrying rewriting strict target tls_transport traced turn_end "
+    "upstream",
     "telemetry": "accounting audit masking tally timestamp",
 }
 

@@ -111,7 +111,7 @@ class Core:
     def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(around.metrics.exchange, around.audit, around.note).end
+        account = Accounting(around.metrics.exchange, around.audit.exchange, around.note).end
         if around.tracing is not None:
             account = around.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(around)

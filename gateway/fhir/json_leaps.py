@@ -146,8 +146,8 @@ def may_hold_entries(text: bytes, start: int, *, whole: bool) -> bool:
     """Whether one of the entries from `start` on may hold others, as Bundles do in Bundles.
 
     `whole`: the text is there to its end. Then the type of such a Bundle is, too, be it behind its
-    entries; a single byte of it is found ten times faster than any of its names. A List's entries
-    are no such entries.
+    entries; a single byte of it is found ten times faster than any of its names. No other list in
+    FHIR holds elements that look like entries of a Bundle; in what is not FHIR one is not noticed.
     """
     if whole:
         left = len(text) // _RARE

@@ -304,7 +304,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; those of trailers and of surplus messages are dropped."""
-        if self.answer is None and not self.complete:
+        # Beyond what is refused anyway nothing is judged: taking one costs as much as there are.
+        if self.answer is None and not self.complete and not is_excessive(self._fields):
             self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:

@@ -57,6 +57,8 @@ _CALLER_ONLY: Final = frozenset(
     )
 )
 _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
+SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
+"""Fields that are credentials, or hold some."""
 # Fields whose value some step needs; all others are only copied.
 _READ: Final = frozenset(
     (

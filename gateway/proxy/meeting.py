@@ -6,18 +6,12 @@ stands as long as it comes again, byte for byte, to the same rules.
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp.http_writer import HttpVersion11
 
 from gateway.proxy.callers import Caller
-from gateway.proxy.headers import RawHeaders, RequestHeader
+from gateway.proxy.headers import SECRET, RawHeaders, RequestHeader
 from gateway.proxy.incoming import IncomingRequest, RequestMessage
 from gateway.proxy.rewriting import Translation
-
-# Comparing tells by its time how much was alike. A secret must not be compared like that with the
-# one before it, which may be another's where a proxy shares its connections among callers.
-_SECRET: Final = (b"authorization", b"x-api-key")
 
 
 class Meeting:
@@ -58,9 +52,12 @@ class Meeting:
 
     @property
     def may_be_remembered(self) -> bool:
-        """Whether nothing speaks against comparing the next request with this one."""
-        values = self.header.values
-        return self._is_newest and not any(name in values for name in _SECRET)
+        """Whether nothing speaks against comparing the next request with this one.
+
+        Comparing tells by its time how much was alike. A secret must not be compared like that
+        with the one before it, which may be another's where a proxy shares its connections.
+        """
+        return self._is_newest and not any(name.lower() in SECRET for name, _ in self._raw)
 
     def is_repeated_by(self, message: RequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""

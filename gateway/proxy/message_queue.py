@@ -1,6 +1,7 @@
 """What comes on a caller's connection: aiohttp's parser reads it, messages wait in a queue.
 
-The bytes of a long body of known length do not pass the parser: they are counted.
+What it need not see does not pass it: the bytes of a long body of known length, which are counted,
+and reads whose header repeats the one before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway.proxy.counted_body import BodyBroken, CountedBody, Payload
 from gateway.proxy.incoming import ParsedMessage, RepeatedMessage, RequestMessage, Unparsed
-from gateway.proxy.repetition import Repetition
+from gateway.proxy.repeated_header import RepeatedHeader, ends_with_header
 
 # Requests that were sent ahead: more are not read before these have been answered. Their headers
 # alone could fill the memory.
@@ -75,7 +76,7 @@ class MessageQueue:
     __slots__ = (
         *("_at_start", "_counted", "_discarding", "_ended", "_head_bytes", "_header_since"),
         *("_is_deaf", "_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused"),
-        *("_repetition", "_waiter"),
+        *("_repeated", "_waiter"),
         *("busy", "payload", "transport"),
     )
 
@@ -84,7 +85,7 @@ class MessageQueue:
         self._limits = limits
         self._parser: _Parser | None = self._new_parser()
         self._at_start = True  # the parser, of a message, for sure
-        self._repetition = Repetition(limits.url_bytes)
+        self._repeated = RepeatedHeader(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._counted: CountedBody | None = None
@@ -110,9 +111,8 @@ class MessageQueue:
         if self._discarding:
             return
         if self._at_start and not (self._messages or self._ended or self._is_deaf):
-            again = self._repetition.of(data)
+            again = self._repeated.of(data)
             if again is not None:
-                self._header_since = None
                 self._receive(again, EMPTY_PAYLOAD)
                 return
         if self._counted is not None:
@@ -147,10 +147,12 @@ class MessageQueue:
             return
         for message, payload in parsed:
             self._receive(RequestMessage.of(message), payload)
-        if self._messages[-1][1] is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
+        last = self._messages[-1][0]
+        # Of a full queue the parser may keep more than it gave.
+        if not self._is_full and data.endswith(b"\r\n\r\n") and ends_with_header(last):
             self._at_start = True
             if was_at_start and len(parsed) == 1:
-                self._repetition.learn(data, self._messages[-1][0])
+                self._repeated.learn(data, last)
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))

@@ -29,6 +29,6 @@ class Passage:
 UNCHANGED: Final = Passage()
 
 
-def of_changed(answer: Answer, lines: list[bytes]) -> list[bytes]:
+def without_wrong_digests(answer: Answer, lines: list[bytes]) -> list[bytes]:
     """The lines for a body that was changed, whose digests are wrong."""
     return without_digests(lines) if answer.fields.has_digest else lines

@@ -28,7 +28,7 @@ from gateway.proxy.caller_connection import CallerConnection
 from gateway.proxy.coding import STEP, Transform, is_made_of, steps
 from gateway.proxy.framing import Framing
 from gateway.proxy.incoming import Answered, IncomingRequest
-from gateway.proxy.passage import UNCHANGED, Passage, of_changed
+from gateway.proxy.passage import UNCHANGED, Passage, without_wrong_digests
 from gateway.proxy.replies import Own, Reply
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
@@ -210,7 +210,7 @@ def _send_made(
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
     if not is_made_of(answer.prefetched, pieces):
-        lines = of_changed(answer, lines)
+        lines = without_wrong_digests(answer, lines)
     _send_whole(side, exchange, answer.status, lines, pieces)
 
 
@@ -234,7 +234,7 @@ async def _send_changed(
         return
     if side.http10:
         raise _too_long()
-    lines = [*of_changed(answer, lines), _CHUNKED]
+    lines = [*without_wrong_digests(answer, lines), _CHUNKED]
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     await _send_pieces(side, exchange, chain(pieces, rest), chunked=True)
@@ -251,7 +251,7 @@ async def _stream(
 ) -> None:
     length = answer.content_length
     if transform is not None:
-        lines, length = of_changed(answer, lines), None
+        lines, length = without_wrong_digests(answer, lines), None
     if length is None and side.http10:
         await _send_collected(side, exchange, answer, lines, transform)
         return

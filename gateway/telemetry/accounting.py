@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.exchange import Exchange
-from gateway.telemetry.audit import AuditTrail
 
 
 class Accounting:
-    """One update of the metrics and one audit record; `note` is told last."""
+    """One update of the metrics (`count`) and one audit record; `note` is told last."""
 
     def __init__(
         self,
         count: Callable[[Exchange], None],
-        audit: AuditTrail,
+        record: Callable[[Exchange], None],
         note: Callable[[Exchange], None],
     ) -> None:
         self._count = count
-        self._record = audit.exchange
+        self._record = record
         self._note = note
 
     def end(self, exchange: Exchange) -> None:

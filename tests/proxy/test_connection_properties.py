@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -243,3 +244,18 @@ def test_surplus_is_never_reused(
     seen = runner.run(exchange(pieces, "open", head=valid.head))
     assert seen.result == valid.expected
     assert not seen.reusable or more.strip(b"\r\n") == b""
+
+
+@pytest.mark.parametrize("line", [b"X-%d: 1\r\n", b"Link: <%d>\r\n"])
+def test_fields_beyond_the_limit_are_not_kept(runner: asyncio.Runner, line: bytes) -> None:
+    """Of a header with tens of thousands of fields only the permitted ones take memory."""
+    fields = b"".join(line % number for number in range(200_000 // len(line)))
+    stream = b"HTTP/1.1 200 OK\r\n" + 2 * fields
+    tracemalloc.start()
+    try:
+        seen = runner.run(exchange([stream], "open"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(seen.result, str)
+    assert peak < 1_000_000
