@@ -34,9 +34,10 @@ _NEVER_KEPT: Final = _CONSEQUENTIAL | SECRET
 
 
 class RepeatedHeader:
-    """Knows the fields of the last read on a connection. `longest` bounds a request line, in bytes.
+    """Knows the fields of the last read that came alone on a connection.
 
-    The parser must stand at the beginning of a message whenever `of` is asked.
+    `longest` bounds a request line, in bytes. The parser must stand at the beginning of a message
+    whenever `of` is asked.
     """
 
     __slots__ = ("_fields", "_first", "_longest")
