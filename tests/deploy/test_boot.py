@@ -44,6 +44,8 @@ step process cat "/proc/$(systemctl show --property MainPID --value dhp-gateway)
 step reload systemctl reload dhp-gateway
 step stop systemctl stop dhp-gateway
 step result systemctl show --property Result,ExecMainStatus dhp-gateway
+# What programs wrote and what systemd says come to the journal by different ways.
+step sync journalctl --sync
 step log journalctl --unit dhp-gateway --output cat --no-pager
 step audit $gateway audit verify /var/log/dhp-gateway/audit.jsonl
 kill %1
