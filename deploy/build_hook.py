@@ -33,8 +33,8 @@ COMPILED = {
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body caller_connection callers circuit coding "
     "complete composing connection counted_body examine forward framing guarding handler headers "
-    "incoming limiting listener max_forwards meeting message_queue passage pool queueing relay "
-    "repeated_header replies retrying rewriting strict target tls_transport traced turn_end "
+    "incoming limiting listener max_forwards meeting message_queue passage patience pool queueing "
+    "relay repeated_header replies retrying rewriting strict target tls_transport traced turn_end "
     "upstream",
     "telemetry": "accounting audit masking tally timestamp",
 }

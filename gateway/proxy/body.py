@@ -17,6 +17,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.coding import STEP, Transform
 from gateway.proxy.counted_body import BodyBroken, Payload
+from gateway.proxy.patience import Patience
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
@@ -24,6 +25,10 @@ _BROKEN: Final = "body: broken framing, such as a bad chunk"
 
 class CallerGone(Exception):  # noqa: N818 - a state, not a mistake
     """The caller's connection ended before its exchange did."""
+
+
+class _Stalled(Exception):  # noqa: N818 - a state, not a mistake
+    """No byte came in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class RequestBody:
         self._in_window = 0
         self._room: Room | None = None
         self._in_room = 0
+        self._patience: Patience | None = None
         self.length = length
         self.received = 0
         self.replayable = True
@@ -101,6 +107,9 @@ class RequestBody:
 
     def let_go(self) -> None:
         """It is not read again."""
+        if self._patience is not None:
+            self._patience.forget()
+            self._patience = None
         if self._room is not None and self._in_room:
             self._room.give(self._in_room)
             self._in_room = 0
@@ -196,14 +205,20 @@ class RequestBody:
         if self._before_wait is not None:
             self._before_wait()
             self._before_wait = None
+        patience = self._patience
+        if patience is None:
+            patience = self._patience = Patience(self._limits.stall, self._give_up)
         started = self._clock()
+        patience.begin()
         try:
-            async with asyncio.timeout(self._limits.stall):
-                data = await self._read()
-        except TimeoutError:
-            raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
+            data = await self._read()
+        finally:
+            patience.end()
         self._check_rate(len(data), self._clock() - started)
         return data
+
+    def _give_up(self) -> None:
+        self._payload.set_exception(_Stalled())
 
     def _check_rate(self, size: int, waited: float) -> None:
         """Only the time in which the caller was waited for counts, window by window."""
@@ -218,6 +233,8 @@ class RequestBody:
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
+        except _Stalled:
+            raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
         except (BodyBroken, HttpProcessingError):
             raise GatewayError(errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close=True) from None
         except (ConnectionError, EOFError):
