@@ -48,8 +48,6 @@ lines() { journalctl --unit dhp-gateway --output cat --no-pager; }
 step reloaded reloaded
 step stop systemctl stop dhp-gateway
 step result systemctl show --property Result,ExecMainStatus dhp-gateway
-# What programs wrote and what systemd says come to the journal by different ways.
-step sync journalctl --sync
 step log lines
 step audit $gateway audit verify /var/log/dhp-gateway/audit.jsonl
 kill %1

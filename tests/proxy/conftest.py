@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import gc
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 
 from tests.doubles.gateway import Running, running
@@ -16,6 +19,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.rest import come_to_rest
 from tests.doubles.sso import Sso
 from tests.proxy.stage import Stage
+from tests.proxy.tls_stage import VERSIONS
 
 StartGateway = Callable[..., AbstractAsyncContextManager[Running]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -69,3 +73,25 @@ async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
     stage = Stage(platform, sso)
     async with stage.stack:
         yield stage
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    """The platform's CA."""
+    return trustme.CA()
+
+
+@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
+def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
+    """Each version that is in use."""
+    found: ssl.TLSVersion = request.param
+    return found
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What is not free by itself stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

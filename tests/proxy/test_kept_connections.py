@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -63,15 +63,6 @@ async def test_never_idle_for_long(address: Address) -> None:
         for _ in range(6):
             assert (await wire.ask(get("/"))).status == 204
             await asyncio.sleep(0.2)
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """What is not free by itself stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize(

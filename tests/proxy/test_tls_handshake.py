@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import gc
 import socket
 import ssl
-from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -22,7 +20,6 @@ from tests.proxy.tls_stage import (
     ANSWER,
     BODY,
     REQUEST,
-    VERSIONS,
     Both,
     Ours,
     client_side,
@@ -30,20 +27,6 @@ from tests.proxy.tls_stage import (
     read,
     server_side,
 )
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    """The platform's CA."""
-    return trustme.CA()
-
-
-@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
-    """Each version that is in use."""
-    found: ssl.TLSVersion = request.param
-    return found
-
 
 CERTIFICATES = {
     "untrusted": ("localhost", False, "is not trusted", "TLSV1_ALERT_UNKNOWN_CA"),
@@ -146,9 +129,7 @@ async def test_platform_refuses_our_certificate(
     ca: trustme.CA, version: ssl.TLSVersion, has_one: bool
 ) -> None:
     """The outcome is TLS's, also in TLS 1.3, where it comes when our handshake is long done."""
-    context = client_side(ca)
-    if has_one:
-        trustme.CA().issue_cert("hospital-17.test").configure_cert(context)
+    context = client_side(ca, issuer=trustme.CA() if has_one else None)
     async with TlsPeer(server_side(ca, version, clients=trustme.CA())) as peer:
         ours = Ours(context, peer.port)
         line = await peer.accept()
@@ -174,10 +155,9 @@ async def test_platform_refuses_our_certificate(
 
 async def test_mutual_tls(ca: trustme.CA, version: ssl.TLSVersion) -> None:
     """A platform that wants a certificate gets ours."""
-    context, clients = client_side(ca), trustme.CA()
-    clients.issue_cert("hospital-17.test").configure_cert(context)
+    clients = trustme.CA()
     async with TlsPeer(server_side(ca, version, clients)) as peer:
-        ours = Ours(context, peer.port)
+        ours = Ours(client_side(ca, issuer=clients), peer.port)
         line = await peer.accept()
         await line.shake_hands()
         both = Both(await ours.opened(), line, ours.pool)
@@ -189,15 +169,6 @@ async def test_mutual_tls(ca: trustme.CA, version: ssl.TLSVersion) -> None:
 
 
 # What is left.
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """What is not free by itself stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize("how", ["certificate", "plain HTTP", "end", "reset", "time-out", "cancel"])

@@ -13,49 +13,33 @@ import trustme
 
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import Broken
-from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from tests.doubles.held_line import HeldLine
 from tests.doubles.s_server import ASK_FOR_CERTIFICATE, NEW_KEY, NEW_KEYS, RENEGOTIATE, SServer
+from tests.proxy.tls_stage import Ours, client_side
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    """Everybody's CA."""
-    return trustme.CA()
-
-
-def ours(ca: trustme.CA, *, certificate: trustme.CA | None = None) -> ssl.SSLContext:
-    """Our side, with a certificate if wanted."""
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    if certificate is not None:
-        certificate.issue_cert("hospital-17.test").configure_cert(context)
-    return context
-
-
 @asynccontextmanager
 async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[UpstreamConnection]:
     """A connection to this port."""
-    pool = UpstreamPool(
-        Origin("localhost", port, context),
-        timeouts=Timeouts(5.0, 5.0, 5.0),
-        max_connections=1,
-        clock=asyncio.get_running_loop().time,
-    )
-    connection = await pool.acquire()
+    connection = await Ours(context, port).opened()
     yield connection
     connection.abort()
 
 
-async def exchange(connection: UpstreamConnection, server: SServer, number: int) -> None:
-    """Ask, be answered, and leave the connection as it was."""
+async def ask(connection: UpstreamConnection, server: SServer, number: int) -> None:
+    """Send a request, which arrives."""
     connection.begin(expect_body=True)
     connection.write_whole(b"GET /%d HTTP/1.1\r\n\r\n" % number)
     await server.until(b"GET /%d HTTP" % number)
+
+
+async def exchange(connection: UpstreamConnection, server: SServer, number: int) -> None:
+    """Ask, be answered, and leave the connection as it was."""
+    await ask(connection, server, number)
     await answered(connection, server)
 
 
@@ -77,7 +61,7 @@ async def test_between_exchanges(ca: trustme.CA, command: bytes, version: str) -
     """A connection goes on after new keys (RFC 8446 section 4.6.3) and renegotiation."""
     async with (
         SServer(ca, version) as server,
-        connected(server.port, ours(ca)) as connection,
+        connected(server.port, client_side(ca)) as connection,
     ):
         await exchange(connection, server, 1)
         await server.type(command)
@@ -91,14 +75,11 @@ async def test_certificate_asked_for_later(ca: trustme.CA) -> None:
 
     The request that it was about waits for that, and arrives.
     """
-    clients = trustme.CA()
     async with (
         SServer(ca, "-tls1_2", "-msg", "-no_ticket", "-no_cache") as server,
-        connected(server.port, ours(ca, certificate=clients)) as connection,
+        connected(server.port, client_side(ca, issuer=trustme.CA())) as connection,
     ):
-        connection.begin(expect_body=True)
-        connection.write_whole(b"GET /1 HTTP/1.1\r\n\r\n")
-        await server.until(b"GET /1 HTTP")
+        await ask(connection, server, 1)
         await server.type(ASK_FOR_CERTIFICATE)
         await server.until(b"CertificateVerify")
         await answered(connection, server)
@@ -108,15 +89,22 @@ async def test_certificate_refused_later(ca: trustme.CA) -> None:
     """Where the platform asked in the midst of an exchange, nobody knows what it did before."""
     async with (
         SServer(ca, "-tls1_2", "-no_ticket", "-no_cache", "-verify_return_error") as server,
-        connected(server.port, ours(ca, certificate=trustme.CA())) as connection,
+        connected(server.port, client_side(ca, issuer=trustme.CA())) as connection,
     ):
-        connection.begin(expect_body=True)
-        connection.write_whole(b"GET /1 HTTP/1.1\r\n\r\n")
-        await server.until(b"GET /1 HTTP")
+        await ask(connection, server, 1)
         await server.type(ASK_FOR_CERTIFICATE)
         await connection.answered()
         with pytest.raises(Broken, match="closed"):
             connection.head()
+
+
+async def begin_to_renegotiate(server: SServer, line: HeldLine) -> None:
+    """We learn that there shall be another handshake, and not how that goes on."""
+    line.hold()
+    await server.type(RENEGOTIATE)
+    await line.until_held()
+    line.let_through()
+    await line.until_held()
 
 
 async def test_upload_during_a_renegotiation(ca: trustme.CA) -> None:
@@ -124,15 +112,10 @@ async def test_upload_during_a_renegotiation(ca: trustme.CA) -> None:
     async with (
         SServer(ca, "-tls1_2") as server,
         HeldLine(server.port) as line,
-        connected(line.port, ours(ca)) as connection,
+        connected(line.port, client_side(ca)) as connection,
     ):
         await exchange(connection, server, 1)
-        line.hold()
-        await server.type(RENEGOTIATE)
-        await line.until_held()
-        # It learns that there shall be another handshake, and not how that goes on.
-        line.let_through()
-        await line.until_held()
+        await begin_to_renegotiate(server, line)
         connection.begin(expect_body=True)
         connection.write(b"POST /2 HTTP/1.1\r\n")
         connection.write(b"Content-Length: 200000\r\n\r\n")
@@ -155,13 +138,9 @@ async def test_platform_that_does_not_go_on(ca: trustme.CA) -> None:
     async with (
         SServer(ca, "-tls1_2") as server,
         HeldLine(server.port) as line,
-        connected(line.port, ours(ca)) as connection,
+        connected(line.port, client_side(ca)) as connection,
     ):
-        line.hold()
-        await server.type(RENEGOTIATE)
-        await line.until_held()
-        line.let_through()
-        await line.until_held()
+        await begin_to_renegotiate(server, line)
         connection.begin(expect_body=True)
         connection.write(b"POST /1 HTTP/1.1\r\n\r\n")
         waiting = asyncio.get_running_loop().create_task(connection.drained())

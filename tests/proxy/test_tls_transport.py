@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trustme
@@ -24,7 +23,6 @@ from tests.proxy.tls_stage import (
     ANSWER,
     BODY,
     REQUEST,
-    VERSIONS,
     Both,
     client_side,
     connected,
@@ -34,19 +32,6 @@ from tests.proxy.tls_stage import (
 )
 
 BY_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
-
-
-@pytest.fixture(scope="module")
-def ca() -> trustme.CA:
-    """The platform's CA."""
-    return trustme.CA()
-
-
-@pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
-def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
-    """Each version that is in use."""
-    found: ssl.TLSVersion = request.param
-    return found
 
 
 @pytest.fixture
@@ -251,10 +236,10 @@ class Loose(asyncio.Transport):
         return 0
 
 
-def one_connection() -> UpstreamConnection:
+def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConnection:
     """A connection that no pool knows."""
     return UpstreamConnection(
-        lambda: 0.0, lambda _: None, response_timeout=9.0, idle_timeout=9.0, turn_end=TurnEnd()
+        lambda: 0.0, lambda _: on_lost(), response_timeout=9.0, idle_timeout=9.0, turn_end=TurnEnd()
     )
 
 
@@ -292,13 +277,7 @@ async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None
 async def test_close_towards_a_platform_that_reads_nothing(ca: trustme.CA) -> None:
     """What waits to be sent holds a connection up for a while, not for ever."""
     lost = asyncio.Event()
-    connection = UpstreamConnection(
-        lambda: 0.0,
-        lambda _: lost.set(),
-        response_timeout=9.0,
-        idle_timeout=9.0,
-        turn_end=TurnEnd(),
-    )
+    connection = one_connection(lost.set)
     async with TlsPeer(server_side(ca)) as peer:
         secure = TlsTransport(connection, client_side(ca), "localhost", longest_close=0.1)
         loop = asyncio.get_running_loop()
@@ -324,15 +303,6 @@ async def line_is_whole(line: TlsLine, size: int) -> bool:
         while data := await line.read():
             got += len(data)
     return got >= size
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """What is not free by itself stays."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def end(how: str, both: Both) -> None:

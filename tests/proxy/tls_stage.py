@@ -38,11 +38,13 @@ def server_side(
     return context
 
 
-def client_side(ca: trustme.CA | None) -> ssl.SSLContext:
-    """Ours, which trusts this CA."""
+def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> ssl.SSLContext:
+    """Ours, which trusts this CA and has a certificate of that one's, if any."""
     context = ssl.create_default_context()
     if ca is not None:
         ca.configure_trust(context)
+    if issuer is not None:
+        issuer.issue_cert("hospital-17.test").configure_cert(context)
     return context
 
 
