@@ -7,7 +7,7 @@ what fails then aborts the connection, so that nothing cut ever looks complete (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from itertools import chain
@@ -335,15 +335,10 @@ def _too_long() -> GatewayError:
     )
 
 
-def _head(
-    side: CallerSide, status: int, lines: list[bytes], body: list[bytes] | None = None
-) -> bytes:
+def _head(side: CallerSide, status: int, lines: list[bytes], body: Sequence[bytes] = ()) -> bytes:
     """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    parts = [line, *lines, side.lines, side.persistence(), b"\r\n"]
-    if body is not None:
-        parts += body
-    return b"".join(parts)
+    return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
 
 
 async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:

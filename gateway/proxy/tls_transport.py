@@ -163,7 +163,7 @@ class TlsTransport(asyncio.Protocol):
             self._shake_hands()
 
     def eof_received(self) -> None:
-        """The line is cut, unless close_notify came before; then this does not matter any more."""
+        """The platform sends no more, cleanly or not; what may follow does not matter."""
         if self._closing:
             return
         if self._shaken:
@@ -250,9 +250,8 @@ class TlsTransport(asyncio.Protocol):
             self._connection.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if broken:
             self._finish()
-        elif self.ended_cleanly and not self._closing:
-            self._connection.eof_received()
-            self.close()
+        elif self.ended_cleanly:
+            self.eof_received()
 
     def _encrypt(self, data: bytes) -> None:
         done = 0

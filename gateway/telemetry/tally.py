@@ -26,7 +26,6 @@ DURATION_BUCKETS: Final[tuple[float, ...]] = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 _LABELS: Final = ("caller", "interaction", "resource", "status", "reason")
-_LINK_OUTCOMES: Final = ("rewritten", "unrewritten")
 _BOUNDS: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
 
 Key = tuple[str, str, str, int, str]
@@ -154,9 +153,8 @@ class Tally(Collector):
             "rewritten, and what was left alone at other places, such as text and identities."
         )
         family = CounterMetricFamily("dhp_gateway_links", text, labels=("outcome",))
-        counts = (self._rewritten, self._unrewritten)
-        for outcome, count in zip(_LINK_OUTCOMES, counts, strict=True):
-            family.add_metric((outcome,), count, created=self._begun)
+        family.add_metric(("rewritten",), self._rewritten, created=self._begun)
+        family.add_metric(("unrewritten",), self._unrewritten, created=self._begun)
         return family
 
     def _bytes(self, name: str, text: str, counted: Callable[[_Cell], int]) -> Metric:
