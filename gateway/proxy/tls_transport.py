@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Bytes: the most that one record holds (RFC 8446 section 5.1).
 _RECORD: Final = 16 * 1024
+# Bytes that are asked for at least: of a record more may be there than came last.
+_LEAST: Final = 2 * 1024
 # Bytes that are encrypted at a time: OpenSSL's buffers never shrink.
 _SLICE: Final = 64 * 1024
 # Seconds: as long as the event loop's own layer lets a platform that reads nothing hold up a close.
@@ -158,7 +160,7 @@ class TlsTransport(asyncio.Protocol):
             return
         self._incoming.write(data)
         if self._shaken:
-            self._read()
+            self._read(min(max(len(data), _LEAST), _RECORD))
         else:
             self._shake_hands()
 
@@ -209,7 +211,7 @@ class TlsTransport(asyncio.Protocol):
         self._judging = self._tls.version() == "TLSv1.3"
         self._connection.connection_made(self)
         self._end_handshake()
-        self._read()
+        self._read(_RECORD)
 
     def _fail_handshake(self, error: Exception | None) -> None:
         if self._error is None:
@@ -224,15 +226,18 @@ class TlsTransport(asyncio.Protocol):
         error, self._error = self._error, None
         return error
 
-    def _read(self) -> None:
-        """Pass on all that can be decrypted, in one piece."""
+    def _read(self, at_once: int) -> None:
+        """Pass on all that can be decrypted, in one piece; so many bytes are asked for at a time.
+
+        OpenSSL's binding sets them aside before it knows how many there are.
+        """
         pieces: list[bytes] = []
         broken = False
         try:
-            while piece := self._tls.read(_RECORD):
+            while piece := self._tls.read(at_once):
                 pieces.append(piece)
-                # What was asked for is all that a record can hold: nothing of this one is left.
-                if not self._incoming.pending:
+                # There was less than was asked for: nothing of this record is left.
+                if len(piece) < at_once and not self._incoming.pending:
                     break
             else:
                 self.ended_cleanly = True
