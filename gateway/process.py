@@ -8,7 +8,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from gateway import system
 from gateway.config import Settings
@@ -62,6 +62,10 @@ def guard_standard_files(settings: Settings) -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+# Bytes. Some bodies on their way, each in pieces of 256 KiB.
+_KEPT: Final = 4 * 1024 * 1024
+
+
 def settle_memory() -> None:
     """Take what exists now out of the collector's way, for good; to be called when all is set up.
 
@@ -73,6 +77,7 @@ def settle_memory() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
     gc.enable()
+    system.keep_freed_memory(_KEPT)
 
 
 def configure_logs(settings: Settings) -> None:
