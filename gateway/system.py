@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -76,8 +75,11 @@ def keep_freed_memory(most: int) -> None:
     glibc by itself gives back all beyond 128 KiB; the system clears each page of it anew when it is
     needed again. Elsewhere nothing happens.
     """
-    # Not there in other libraries of C, or in a Python that was built without it.
-    with contextlib.suppress(AttributeError, OSError, TypeError):
+    # Not every Python can call C (one that was built without libffi, or may not make code as it
+    # runs), and not every C library has this.
+    with contextlib.suppress(ImportError, MemoryError, AttributeError, OSError, TypeError):
+        import ctypes
+
         mallopt = ctypes.CDLL(None).mallopt
         # Each of them alone would have glibc adjust neither any more.
         mallopt(_M_MMAP_THRESHOLD, most)
