@@ -82,10 +82,11 @@ def test_memory_that_was_freed_is_used_again() -> None:
     assert _faults_of_second_use("system.keep_freed_memory(8 * 1024 * 1024)") < _PAGES / 10
 
 
-def test_python_without_ctypes_gives_memory_back() -> None:
+def test_python_without_ctypes_will_do() -> None:
     """Where Python was built without libffi nothing else is missing."""
-    without = "import sys; sys.modules['_ctypes'] = None; system.keep_freed_memory(8 * 1024 * 1024)"
-    assert _faults_of_second_use(without) > 0
+    program = "import sys; sys.modules['_ctypes'] = None; "
+    program += "from gateway import system; system.keep_freed_memory(8 * 1024 * 1024)"
+    subprocess.run((sys.executable, "-c", program), check=True)
 
 
 _PAGES = 1024  # of 4 KiB, in 16 pieces
