@@ -20,13 +20,19 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 GATEWAY_COMMAND = Path(sys.executable).with_name("dhp-gateway")
 _POLL = 0.02
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listened on a moment ago; never the same one twice."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        # The system may name it again before its first user listens.
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def _accepts(port: int) -> bool:
