@@ -17,6 +17,8 @@ import uvloop
 
 from gateway import system
 
+_PAGES = 1024  # of 4 KiB, in 16 pieces
+
 
 def test_the_loop_is_uvloop_where_there_is_one() -> None:
     """The fast loop is taken without being asked for."""
@@ -87,9 +89,6 @@ def test_python_without_ctypes_will_do() -> None:
     program = "import sys; sys.modules['_ctypes'] = None; "
     program += "from gateway import system; system.keep_freed_memory(8 * 1024 * 1024)"
     subprocess.run((sys.executable, "-c", program), check=True)
-
-
-_PAGES = 1024  # of 4 KiB, in 16 pieces
 
 
 def _faults_of_second_use(before: str) -> int:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from gateway import __version__
 from gateway.config import Settings, load
 from tests.deploy import tools
 from tests.deploy.manifests import END
+from tests.doubles.processes import free_port
 
 FOLDER = tools.PROJECT / "deploy/windows"
 SCRIPT = (FOLDER / "install.ps1").read_bytes()
@@ -130,12 +130,6 @@ def test_the_archive_is_complete(tmp_path: Path) -> None:
     assert all(one.endswith(("-none-any.whl", "-win_amd64.whl")) for one in wheels - {""})
     assert "uvloop" not in wanted
     assert {"install.ps1", "windows/dhp-gateway.xml", "windows/gateway.yaml", "pip/"} <= files
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +14,9 @@ from yarl import URL
 
 from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles.gateway import Running, running
+from tests.doubles.processes import free_port
 
 CLIENT_ID = "hospital-web"
-
-
-def free_port() -> int:
-    """A port that nobody listens on: the redirect URI has to name it beforehand."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -151,6 +144,7 @@ async def stage(
 
     `port` is where it listens, any free one without it.
     """
+    # The redirect URI has to name it beforehand.
     port = sections.pop("port", None) or free_port()
     base = f"http://127.0.0.1:{port}"
     login = {

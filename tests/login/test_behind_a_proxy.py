@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.doubles.platform import Platform
+from tests.doubles.processes import free_port
 from tests.login.provider import Provider, signed_in
-from tests.login.stage import Stage, free_port, stage
+from tests.login.stage import Stage, stage
 
 INSIDE: dict[str, Any] = {"name": "inside", "networks": ["127.0.0.0/8", "198.51.100.7/32"]}
 

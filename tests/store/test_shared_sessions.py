@@ -13,10 +13,11 @@ import aiohttp
 import pytest
 
 from tests.doubles.platform import Line, Platform, unauthorized
+from tests.doubles.processes import free_port
 from tests.doubles.sso import refusal, token
 from tests.lifecycle.conftest import StartService
 from tests.login.provider import Provider, back, signed_in
-from tests.login.stage import Browser, Page, Stage, free_port, stage
+from tests.login.stage import Browser, Page, Stage, stage
 from tests.store.redis_server import RedisServer
 
 READ = "/fhir/Patient/1"
