@@ -15,6 +15,9 @@ from gateway.config import Settings
 from gateway.telemetry import logs
 from gateway.wiring import StartError
 
+# Bytes of freed memory that stay at hand: some bodies on their way, each in pieces of 256 KiB.
+_KEPT: Final = 4 * 1024 * 1024
+
 
 def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
     """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
@@ -62,16 +65,14 @@ def guard_standard_files(settings: Settings) -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-# Bytes. Some bodies on their way, each in pieces of 256 KiB.
-_KEPT: Final = 4 * 1024 * 1024
-
-
 def settle_memory() -> None:
     """Take what exists now out of the collector's way, for good; to be called when all is set up.
 
     Requests are many small objects that hold no cycles: looking for those each 700 allocations, as
     Python does by itself, is what the slowest of a hundred requests would wait for. Still often
     enough that bodies which some failure has left in a cycle do not pile up.
+
+    Memory that one body leaves is kept for the next.
     """
     gc.collect()
     gc.freeze()

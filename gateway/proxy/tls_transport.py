@@ -160,7 +160,7 @@ class TlsTransport(asyncio.Protocol):
             return
         self._incoming.write(data)
         if self._shaken:
-            self._read(min(max(len(data), _LEAST), _RECORD))
+            self._read()
         else:
             self._shake_hands()
 
@@ -211,7 +211,7 @@ class TlsTransport(asyncio.Protocol):
         self._judging = self._tls.version() == "TLSv1.3"
         self._connection.connection_made(self)
         self._end_handshake()
-        self._read(_RECORD)
+        self._read()
 
     def _fail_handshake(self, error: Exception | None) -> None:
         if self._error is None:
@@ -226,11 +226,10 @@ class TlsTransport(asyncio.Protocol):
         error, self._error = self._error, None
         return error
 
-    def _read(self, at_once: int) -> None:
-        """Pass on all that can be decrypted, in one piece; so many bytes are asked for at a time.
-
-        OpenSSL's binding sets them aside before it knows how many there are.
-        """
+    def _read(self) -> None:
+        """Pass on all that can be decrypted, in one piece."""
+        # What is asked for at a time is set aside before anybody knows how much there is.
+        at_once = min(max(self._incoming.pending, _LEAST), _RECORD)
         pieces: list[bytes] = []
         broken = False
         try:
