@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import mmap
 import os
 import sqlite3
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,10 +22,6 @@ _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
 # One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
-# The first copy of the header of the WAL's index, in bytes; and for how long, in seconds, it alone
-# is believed.
-_INDEX_HEADER: Final = 48
-_INDEX_TRUSTED: Final = 1.0
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     # In WAL mode this is what survives a power cut: the log is synced at every commit.
@@ -204,44 +197,30 @@ def _begin(connection: sa.Connection) -> None:
 
 
 class _EmptySign:
-    """Tells in less than a microsecond whether `outbox_orders` is empty.
+    """Tells in a few microseconds whether `outbox_orders` is empty.
 
     `PRAGMA data_version` changes whenever any other connection, of whatever process, has
-    committed, and the table is looked at only after a change. The pragma itself is asked only when
-    the header of the WAL's index, which all processes share in memory, is not as it was (SQLite's
-    "WAL-mode File Format", section 2.1), and now and then in any case.
+    committed, and the table is looked at only after a change. The WAL's index, which would tell it
+    sooner, is SQLite's alone: whoever opens and closes that file ends all locks that this process
+    has on it (POSIX, `fcntl`: "How To Corrupt An SQLite Database File", section 2.2), and the next
+    process that comes would make it anew under those who use it.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
         self._connection: sqlite3.Connection | None = None
-        self._index: mmap.mmap | None = None
-        self._header = b""
-        self._due = -math.inf
         self._seen = -1
         self._empty = False
 
     def shows(self) -> bool:
         """False also where it cannot be told now."""
-        index = self._index
-        if (
-            index is not None
-            and index[:_INDEX_HEADER] == self._header
-            and self._clock() < self._due
-        ):
-            return self._empty
         try:
             return self._look()
-        except (sqlite3.Error, OSError):
-            self._seen, self._due = -1, -math.inf
+        except sqlite3.Error:
+            self._seen = -1
             return False
 
     def close(self) -> None:
-        self._due = -math.inf
-        if self._index is not None:
-            self._index.close()
-            self._index = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -249,26 +228,9 @@ class _EmptySign:
     def _look(self) -> bool:
         if self._connection is None:
             self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
-        # Read before the question: what is committed meanwhile makes a difference next time.
-        header = b"" if self._index is None else self._index[:_INDEX_HEADER]
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._seen:
             query = "SELECT EXISTS (SELECT 1 FROM outbox_orders)"
             self._empty = not self._connection.execute(query).fetchone()[0]
             self._seen = version
-        self._header, self._due = header, self._clock() + _INDEX_TRUSTED
-        if self._index is None:
-            self._index = _mapped(self._path)
         return self._empty
-
-
-def _mapped(path: Path) -> mmap.mmap | None:
-    """The WAL's index, which is there as long as any connection is open; None where it cannot be.
-
-    The sign's own connection keeps it from being made anew.
-    """
-    try:
-        with Path(f"{path}-shm").open("rb") as file:
-            return mmap.mmap(file.fileno(), _INDEX_HEADER, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):
-        return None

@@ -7,6 +7,8 @@ import base64
 import os
 import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,27 @@ from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 from tests.outbox.running import until
 from tests.outbox.sender import RecordingSender
 
+# Whether another process may take the lock by which SQLite tells that a WAL's index is in use
+# (`UNIX_SHM_DMS` in its os_unix.c). Who gets it makes the index anew.
+TAKE_THE_INDEX = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+    except BlockingIOError:
+        print("in use")
+"""
+
 
 def made(place: Place, **more: object) -> OutboxSettings:
     """Settings for that place."""
     return settings(place.url).model_copy(update=more)
+
+
+def another_process_says(program: str, argument: str) -> str:
+    """What a Python of its own prints."""
+    run = [sys.executable, "-c", program, argument]
+    return subprocess.run(run, capture_output=True, check=True, text=True).stdout
 
 
 async def test_settings_make_a_whole_outbox(place: Place) -> None:
@@ -167,6 +186,20 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         await there.drop(entry.id)
         assert here.surely_empty()
         assert not await here.blocked("lis", ["Observation/a"])
+
+
+async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
+    """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
+    events: list[Event] = []
+    async with opened(made(sqlite_place)) as store:
+        outbox = outbox_of(store, made(sqlite_place), events.append)
+        assert outbox.surely_empty()
+        entry = await outbox.put(draft("a"))
+        assert not outbox.surely_empty()
+        assert await outbox.blocked("lis", ["Observation/a"])
+        await outbox.drop(entry.id)
+        assert outbox.surely_empty()
+        assert another_process_says(TAKE_THE_INDEX, f"{sqlite_place.path}-shm") == "in use\n"
 
 
 async def test_many_processes_may_open_it_first(place: Place) -> None:
