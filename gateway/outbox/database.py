@@ -14,16 +14,19 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from gateway.outbox.store import OutboxUnavailable
 
 _BUSY: Final = 5.0
+_AGAIN: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
+# The part of an extended result code that says what kind it is.
+_PRIMARY: Final = 0xFF
 # One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
 _PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",
     # In WAL mode this is what survives a power cut: the log is synced at every commit.
     "PRAGMA synchronous = FULL",
     f"PRAGMA busy_timeout = {int(_BUSY * 1000)}",
@@ -185,9 +188,24 @@ def _prepare(connection: Any, _record: object) -> None:
     # Transactions are begun by `_begin`, not by the driver's guess.
     connection.isolation_level = None
     cursor = connection.cursor()
+    _keep_a_log(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _keep_a_log(cursor: Any) -> None:
+    """Fails at once, whatever the wait, while another process makes the tables of a new file."""
+    left = int(_BUSY / _AGAIN)
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not left or error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
+                raise
+        left -= 1
+        await_only(asyncio.sleep(_AGAIN))
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -7,6 +7,7 @@ import base64
 import os
 import re
 import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,16 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         await there.drop(entry.id)
         assert here.surely_empty()
         assert not await here.blocked("lis", ["Observation/a"])
+
+
+async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
+    """A new file that somebody else is writing to is opened as soon as that ends."""
+    other = sqlite3.connect(sqlite_place.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
+    async with opened(made(sqlite_place)) as store:
+        assert store.surely_empty()
+    other.close()
 
 
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
