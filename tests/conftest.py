@@ -91,3 +91,32 @@ class _Groups(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
     """By groups."""
     return _Groups(config, log)
+
+
+class _DeathOfATest:
+    """Ends the run when a test kills its process, and lets nobody try only that one once more.
+
+    The schedulers by scope may lose the rest of its module then, or wait for it forever.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._seen = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        """Told by the process that watches the others."""
+        self._seen = True
+        pytest.exit(f"{crashitem} killed its process", returncode=3)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """After those who note what failed."""
+        if self._seen and self._config.cache is not None:
+            self._config.cache.set("cache/lastfailed", {})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that watches the others."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        config.pluginmanager.register(_DeathOfATest(config))

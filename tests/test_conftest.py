@@ -13,6 +13,7 @@ import pytest
 MARKED = "import pytest\n@pytest.mark.skip(reason='no redis here')\ndef test_it(): pass\n"
 INSIDE = "import pytest\ndef test_it(): pytest.skip('no redis here')\n"
 MODULE = "import pytest\npytest.skip('no redis here', allow_module_level=True)\n"
+KILLS = "import os\ndef test_it(): os.abort()\ndef test_more(): pass\n"
 EXPECTED_FAILURE = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
 
 
@@ -52,3 +53,21 @@ def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
     result = run_pytest(tmp_path, EXPECTED_FAILURE, "1")
     assert result.returncode == 0, result.stdout
     assert "1 xfailed" in result.stdout
+
+
+def test_a_test_that_kills_its_process_ends_the_run(tmp_path: Path) -> None:
+    """The run fails and names the test, and trying what failed once more cannot pass."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_one.py").write_text(KILLS)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest", "-n2", "--dist=loadscope", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+
+    killed = run()
+    assert killed.returncode == 3, killed.stdout
+    assert "test_one.py::test_it killed its process" in killed.stdout + killed.stderr
+    assert run("--last-failed", "--last-failed-no-failures=none").returncode == 5
