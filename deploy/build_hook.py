@@ -28,8 +28,8 @@ COMPILED = {
     ".": "exchange front_door",
     "admin": "traffic",
     "fhir": "address byte_wise conformity interaction json_leaps json_links json_text link_map "
-    "link_query link_rules link_scopes link_stream link_text links ndjson_links search_guard "
-    "xml_links",
+    "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
+    "search_guard xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body caller_connection callers circuit coding "
     "complete composing connection counted_body examine forward framing guarding handler headers "

@@ -216,9 +216,14 @@ def _is_letter(byte: i64) -> bool:
     return 0x61 <= byte <= 0x7A or 0x41 <= byte <= 0x5A
 
 
+def is_letter_or_digit(byte: i64) -> bool:
+    """Of ASCII."""
+    return _is_letter(byte) or 0x30 <= byte <= 0x39
+
+
 def _is_of_id(byte: i64) -> bool:
     if byte > _DOT:
-        return _is_letter(byte) or 0x30 <= byte <= 0x39
+        return is_letter_or_digit(byte)
     return byte >= _HYPHEN
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.json_leaps import Leap, head_of_page, may_hold_entries
+from gateway.fhir.json_leaps import Leap, may_hold_entries
 from gateway.fhir.json_text import (
     ARRAYS,
     BEFORE_VALUE,
@@ -43,6 +43,7 @@ from gateway.fhir.link_rules import (
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, PatchScope, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
 from gateway.fhir.link_text import contains, match_end
+from gateway.fhir.page_head import head_of_page
 
 _QUOTE: Final = 0x22
 _OPENING: Final = b"{["

@@ -43,14 +43,22 @@ def judged(asked: str) -> tuple[str, ...]:
 
 
 def ignored(
-    names: tuple[str, ...], body: bytes, capable: frozenset[str] | None, *, xml: bool = False
+    asked: str,
+    names: tuple[str, ...],
+    body: bytes,
+    capable: frozenset[str] | None,
+    *,
+    xml: bool = False,
 ) -> tuple[str, ...]:
-    """Those of `names` (as `judged` gives them) that the platform did not use.
+    """Those of `names`, which `judged` gives of `asked`, that the platform did not use.
 
     `body` is the beginning of the searchset; without a `self` link in it only `capable`, the search
     parameters that the CapabilityStatement lists for the type (None: not known), can tell.
     """
-    used = self_parameters(body, xml=xml)
+    url = _self_link(body, xml=xml)
+    query = asked if url is None else _query(url)
+    # Nearly all repeat what was asked, letter by letter.
+    used = None if _begins_with(query, asked) else frozenset(_names(query))
     found = []
     for name in names:
         base = name.partition(":")[0]
@@ -58,6 +66,11 @@ def ignored(
         if missing or _is_unknown(base, capable):
             found.append(name)
     return tuple(found)
+
+
+def _begins_with(query: str, asked: str) -> bool:
+    """Whether the parameters that were asked come first."""
+    return query.startswith(asked) and query[len(asked) : len(asked) + 1] in ("", "&")
 
 
 def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
@@ -69,8 +82,12 @@ def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
 
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
     """The names in the query of the first `self` link; None when there is no such link."""
-    url = _xml_self(body) if xml else _json_self(body)
+    url = _self_link(body, xml=xml)
     return None if url is None else frozenset(_names(_query(url)))
+
+
+def _self_link(body: bytes, *, xml: bool) -> str | None:
+    return _xml_self(body) if xml else _json_self(body)
 
 
 def _query(url: str) -> str:

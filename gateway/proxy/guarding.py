@@ -125,7 +125,7 @@ class SearchGuard:
         body = _plain(answer)
         if self._block and not answer.complete:
             body = await self._beginning(answer, body, xml=xml)
-        unused = ignored(names, body, capable, xml=xml)
+        unused = ignored(asked, names, body, capable, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.fhir.byte_wise import FORMS, behind_quote, is_behind_members, usual_form
 from gateway.fhir.json_leaps import MEMBERS, _forms
+from gateway.fhir.page_head import HEAD, page_head, page_link, page_link_end
 
 BASE: Final = b"http://platform.example/fhir"
 USUAL: Final = _forms(BASE)[0]
@@ -79,3 +80,50 @@ def test_the_last_quote_is_found(text: bytes) -> None:
     for begin in range(len(text)):
         for end in range(len(text) + 1):
             assert behind_quote(text, begin, end) == text.rfind(b'"', begin, end) + 1
+
+
+# The members of a page's beginning, those that are usual first.
+MEMBERS_OF_A_PAGE: Final = (
+    *(b',"type":"searchset"', b',"type":"history"', b',"total":120', b',"id":"a-1"'),
+    *(b',"link":[]', b',"link":[{"relation":"self","url":"%s?a=1"}]' % BASE),
+    b',"link":[{"relation":"self","url":"x"},{"relation":"next","url":""}]',
+    *(b',"meta":{"lastUpdated":"}{"}', b',"meta":{"tag":[{"code":"x"},{}]}', b',"meta":{}'),
+    *(b',"timestamp":""', b',"language":"uz"', b',"implicitRules":"x"'),
+    *(b',"type":"document"', b',"type": "searchset"', b',"total":', b',"total":-1', b',"id":"'),
+    *(b',"link":{}', b',"link":[{"relation":"self"}]', b',"link":[{"url":"x"}]', b',"link":['),
+    *(b',"link":[{"relation":"a","url":"b"},]', b',"link":[{"relation":"a","url":"b"} ]'),
+    *(b',"meta":{"a":{"b":{}}}', b',"meta":[]', b',"meta":{"a', b',"extension":[]', b",", b"}"),
+)
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    """The beginning of a page, most of whose members are usual, cut or not."""
+    members = draw(st.lists(st.sampled_from(MEMBERS_OF_A_PAGE[:13]), max_size=4))
+    if draw(st.booleans()):
+        members.insert(0, MEMBERS_OF_A_PAGE[0])
+    if draw(st.booleans()):
+        odd = draw(st.sampled_from(MEMBERS_OF_A_PAGE))
+        members.insert(draw(st.integers(0, len(members))), odd)
+    whole = b'{"resourceType":"Bundle"%s,"entry":[{"fullUrl"' % b"".join(members)
+    return whole[: draw(st.none() | st.integers(0, len(whole)))]
+
+
+@given(heads())
+def test_a_beginning_is_told_as_the_pattern_does(text: bytes) -> None:
+    """Where it ends, and where its links stand."""
+    found = HEAD.match(text)
+    links = (0, 0) if found is None or not found.lastindex else found.span(found.lastindex)
+    assert page_head(text) == (0 if found is None else found.end(), *links)
+
+
+def test_a_page_s_link_is_told_as_the_pattern_does() -> None:
+    """Whatever stands before it, in it and behind it, and wherever the text ends."""
+    before = (b',"url":"', b'"url":"', b',"uri":"', b"")
+    sources = (BASE, BASE[:-1], BASE.upper())
+    paths = (b"", b"/Patient", b"/$x/_y-1", b"/", b"//a", b"/__a", b"/-a", b"/a.b", b"/a\\b")
+    queries = (b"", b"?", b"?a=%2F&b", b"?a\\/b", b"#a", b"?{}")
+    for parts in itertools.product(before, sources, paths, queries, (b'"', b'"}', b"", b"\\")):
+        text, at = b"".join(parts), len(parts[0])
+        found = page_link(BASE).match(text, at)
+        assert page_link_end(text, at, BASE) == (0 if found is None else found.end()), text

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.pages import searchset
-from gateway.fhir import json_leaps
-from gateway.fhir.json_leaps import Leap, head_of_page
+from gateway.fhir import json_leaps, page_head
+from gateway.fhir.json_leaps import Leap
 from gateway.fhir.json_links import JsonRewriter
 from gateway.fhir.json_text import needles
 from gateway.fhir.link_map import Swap
 from gateway.fhir.links import LinkMap
+from gateway.fhir.page_head import head_of_page
 from tests.doubles.growth import operations
 
 BASE: Final = "https://playground.dhp.uz/fhir"
@@ -30,7 +31,8 @@ URL: Final = f"{BASE}/Patient/1"
 def told_by(request: pytest.FixtureRequest) -> Iterator[str]:
     """What tells the forms of URLs: interpreted, it is patterns; compiled, it is byte by byte."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_leaps, "IS_COMPILED", request.param == "bytes")
+        for module in (json_leaps, page_head):
+            patch.setattr(module, "IS_COMPILED", request.param == "bytes")
         yield request.param
 
 
