@@ -58,7 +58,7 @@ def ignored(
     url = _self_link(body, xml=xml)
     query = asked if url is None else _query(url)
     # Nearly all repeat what was asked, letter by letter.
-    used = None if _begins_with(query, asked) else frozenset(_names(query))
+    used = None if query.startswith(asked) else frozenset(_names(query))
     found = []
     for name in names:
         base = name.partition(":")[0]
@@ -66,11 +66,6 @@ def ignored(
         if missing or _is_unknown(base, capable):
             found.append(name)
     return tuple(found)
-
-
-def _begins_with(query: str, asked: str) -> bool:
-    """Whether the parameters that were asked come first."""
-    return query.startswith(asked) and query[len(asked) : len(asked) + 1] in ("", "&")
 
 
 def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
