@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -70,11 +71,13 @@ class SqliteDatabase:
         self._clock = clock
         # Writers wait for each other here, in the order they came, rather than in SQLite's polling.
         self._turn = asyncio.Lock()
+        # Seconds that whoever has the turn may still wait for other processes.
+        self._patience = _BUSY
         _make_private(path)
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
         self._engine = create_async_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
         sa.event.listen(self._engine.sync_engine, "connect", _prepare)
-        sa.event.listen(self._engine.sync_engine, "begin", _begin)
+        sa.event.listen(self._engine.sync_engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
         self._sign = _EmptySign(path)
         # Whether no order has an entry, whichever process put it in.
@@ -91,8 +94,29 @@ class SqliteDatabase:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception."""
         with _translated():
-            async with self._turn, self._engine.begin() as connection:
+            async with self._taken_turn(), self._engine.begin() as connection:
                 yield connection
+
+    @contextlib.asynccontextmanager
+    async def _taken_turn(self) -> AsyncIterator[None]:
+        """Who has waited for the turn has so much less time left to wait for other processes."""
+        until = time.monotonic() + _BUSY
+        async with asyncio.timeout(_BUSY):
+            await self._turn.acquire()
+        try:
+            self._patience = max(0.0, until - time.monotonic())
+            yield
+        finally:
+            self._turn.release()
+
+    def _begin(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("reading", False):
+            _wait_at_most(_BUSY, connection)
+            connection.exec_driver_sql("BEGIN")
+            return
+        _wait_at_most(self._patience, connection)
+        # One that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     async def now(self, connection: AsyncConnection) -> float:
         """This machine's time."""
@@ -208,10 +232,12 @@ def _keep_a_log(cursor: Any) -> None:
         await_only(asyncio.sleep(_AGAIN))
 
 
-def _begin(connection: sa.Connection) -> None:
-    # A transaction that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+def _wait_at_most(seconds: float, connection: sa.Connection) -> None:
+    # To a tenth of a second, so that it need not be told anew where nobody has waited.
+    wait = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
+    if connection.info.get("wait") != wait:
+        connection.exec_driver_sql(wait).close()
+        connection.info["wait"] = wait
 
 
 class _EmptySign:

@@ -199,6 +199,55 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     other.close()
 
 
+async def test_nobody_waits_longer_as_others_wait_too(
+    sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another process has the file, all who came together give up together."""
+    monkeypatch.setattr("gateway.outbox.database._BUSY", 1.0)
+    async with opened(made(sqlite_place)) as store:
+        outbox = outbox_of(store, made(sqlite_place), lambda _: None)
+        other = sqlite3.connect(sqlite_place.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        puts = [asyncio.create_task(outbox.put(draft(str(number)))) for number in range(3)]
+        await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
+        # Less than the next one would have if its time began only now.
+        await asyncio.sleep(0.5)
+        other.close()
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert [type(result) for result in results] == [OutboxUnavailable] * 3
+        assert await outbox.entries() == []
+        await outbox.put(draft("later"))
+
+
+async def test_who_waited_for_this_process_waits_less_for_others(
+    sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is the same for both together."""
+    monkeypatch.setattr("gateway.outbox.database._BUSY", 1.0)
+    database = sqlite_place.database()
+    other = sqlite3.connect(sqlite_place.path, isolation_level=None)
+
+    async def write() -> None:
+        async with database.writing():
+            pass
+
+    async with database.writing():
+        # Though nobody else has the file.
+        with pytest.raises(OutboxUnavailable):
+            await asyncio.wait_for(write(), 5)
+        behind = asyncio.create_task(write())
+        await asyncio.sleep(0.6)
+    # Before whoever is behind has his turn.
+    other.execute("BEGIN IMMEDIATE")
+    # Less than he would have if his time began only now.
+    await asyncio.wait([behind], timeout=0.7)
+    other.close()
+    with pytest.raises(OutboxUnavailable):
+        await behind
+    await write()
+    await database.close()
+
+
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[Event] = []
