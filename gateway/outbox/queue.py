@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Event, Note, Observer, Step
-from gateway.outbox.store import Depth, Limits, Store
+from gateway.outbox.store import Confirm, Depth, Limits, Store, certain
 
 
 class Outbox:
@@ -33,9 +33,9 @@ class Outbox:
         """Whether a write of these orders has to queue behind earlier ones."""
         return not self._store.surely_empty() and await self._store.blocked(caller, orders)
 
-    async def put(self, draft: Draft) -> Entry:
-        """Keep a write; it is on the disk when this returns. Raises `OutboxFull`."""
-        entry = await self._store.put(draft, self._limits)
+    async def put(self, draft: Draft, confirm: Confirm = certain) -> Entry:
+        """Keep a write; it is on the disk when this returns. Otherwise as `Store.put`."""
+        entry = await self._store.put(draft, self._limits, confirm)
         self._observe(Event(Step.QUEUED, entry, draft.cause))
         self._wake()
         return entry

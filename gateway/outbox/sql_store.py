@@ -25,11 +25,13 @@ from gateway.outbox.sealing import (
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import (
     Changed,
+    Confirm,
     Depth,
     Limits,
     OutboxFull,
     OutboxUnavailable,
     OutboxUnusable,
+    certain,
 )
 from gateway.outbox.unbroken import Works, unbroken
 
@@ -75,13 +77,14 @@ class SqlStore:
             await connection.execute(sa.insert(meta), facts)
 
     @unbroken
-    async def put(self, draft: Draft, limits: Limits) -> Entry:
-        """Keep a write. Raises `OutboxFull`."""
+    async def put(self, draft: Draft, limits: Limits, confirm: Confirm = certain) -> Entry:
+        """Keep a write, if `confirm` lets it. Raises `OutboxFull`."""
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.seal_request(entry_id, draft)
         marks = [self._cipher.mark(draft.caller, order) for order in draft.orders]
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
+            confirm()
             await self._check(connection)
             count, used = (await connection.execute(statements.fullness())).one()
             if count >= limits.max_entries or used + size > limits.max_bytes:
@@ -92,6 +95,8 @@ class SqlStore:
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
             await connection.execute(sa.insert(orders), blocking)
             await contents.keep(connection, entry.number, "request", sealed)
+            # A slow disk, or a server far away, has let time pass since.
+            confirm()
             return entry
 
     @unbroken

@@ -65,6 +65,13 @@ class Changed:
     why: str
 
 
+Confirm = Callable[[], None]
+
+
+def certain() -> None:
+    """What is to be kept in any case needs no confirmation."""
+
+
 class Store(Protocol):
     """Keeps entries. `owner` names one process; durations are seconds."""
 
@@ -72,8 +79,12 @@ class Store(Protocol):
         """Whether nothing blocks anything, as far as can be told at once and for sure."""
         ...
 
-    async def put(self, draft: Draft, limits: Limits) -> Entry:
-        """Keep a write. Raises `OutboxFull`."""
+    async def put(self, draft: Draft, limits: Limits, confirm: Confirm = certain) -> Entry:
+        """Keep a write. Raises `OutboxFull`.
+
+        `confirm` is asked when the waiting is over and nobody else can put anything in, and again
+        at the very end. What it raises is raised here, and nothing is kept.
+        """
         ...
 
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:

@@ -213,14 +213,17 @@ class Queueing:
         base = self._base(asked)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
         draft = await drafted(asked, judgement, base, cause=cause, unknown=unknown)
-        if self._written.since(asked):
-            # It would undo a later write of the same resource that the platform has already.
-            raise error
-        if asked.side.is_gone():
-            # Nobody would learn that it is kept: it would be sent again, and be there twice.
-            raise CallerGone
+
+        def confirm() -> None:
+            if asked.side.is_gone():
+                # Nobody would learn that it is kept: it would be sent again, and be there twice.
+                raise CallerGone
+            if self._written.since(asked):
+                # It would undo a later write of the same resource that the platform has already.
+                raise error
+
         try:
-            entry = await self._outbox.put(draft)
+            entry = await self._outbox.put(draft, confirm)
         except OutboxFull:
             # What may have been delivered must not be told to be untaken.
             raise error if unknown else _not_taken("the outbox is full") from None

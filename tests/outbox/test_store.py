@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -146,6 +147,37 @@ async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     assert sum(isinstance(result, Entry) for result in results) == 7
     assert sum(isinstance(result, OutboxFull) for result in results) == 13
     assert len(await store.entries()) == 7
+
+
+@pytest.mark.parametrize("refused", [1, 2], ids=["at-first", "at-the-end"])
+async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) -> None:
+    """Whenever it is refused nothing is left of it, and the store works on."""
+    asked = itertools.count(1)
+
+    def confirm() -> None:
+        if next(asked) == refused:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.put(draft("a"), ROOMY, confirm)
+    assert await store.entries() == []
+    assert not await store.blocked("lis", ["Observation/a"])
+    await store.put(draft("b"), ROOMY)
+
+
+async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStore) -> None:
+    """It is asked for only when nobody else can put anything in any more."""
+    asked: list[int] = []
+    other = place.database()
+    async with other.writing() as connection:
+        await other.lock_arrivals(connection)
+        putting = asyncio.create_task(store.put(draft("a"), ROOMY, lambda: asked.append(1)))
+        # It has all the time it needs to come as far as it can.
+        await asyncio.sleep(0.2)
+        assert asked == []
+    await putting
+    await other.close()
+    assert len(asked) == 2
 
 
 async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:

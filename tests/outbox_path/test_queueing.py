@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +134,28 @@ async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
         (record,) = await hospital.gateway.audit()
         assert record["outcome"] == "aborted"
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """Nor when the write had to wait for another process, and the caller did not."""
+    hospital.line.cut()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with await Wire.open(hospital.gateway.address) as wire:
+            asked = "Prefer: respond-async"
+            await wire.send(post("/fhir/Observation", observation(), asked))
+            # Until it waits, and then until the gateway has seen that it is left.
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)
+        other.execute("ROLLBACK")
+    (record,) = await hospital.gateway.audit()
+    assert record["outcome"] == "aborted"
+    again = await hospital.write(method="POST")
+    await hospital.line.mend()
+    await hospital.ended(again.location)
+    assert len(hospital.writes()) == 1
 
 
 @pytest.mark.parametrize("status", [502, 504])
