@@ -37,6 +37,7 @@ from gateway.core import Core, Cores, Surroundings
 from gateway.oauth.tokens import Tokens
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
+from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.listener import CallerServer
 from gateway.sockets import Listening
 from gateway.telemetry.audit import AuditTrail, NullAudit
@@ -58,11 +59,14 @@ _ABORT: Final = 2.0
 class Shared:
     """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
 
-    The operators' listener and the audit's events are then the supervisor's.
+    `last_writes` is the descriptor of memory that all workers share, `number` whose lane this one
+    has in it. The operators' listener and the audit's events are the supervisor's.
     """
 
     listening: Listening
     company: auditing.Company
+    last_writes: int
+    number: int
 
 
 class Gateway:
@@ -229,10 +233,16 @@ class Gateway:
             self.settings.outbox,
             self._stack,
             hold=lambda: self._cores.hold(),
+            last_writes=self._last_writes(),
             metrics=self.metrics,
             audit=self.audit,
         )
         return self._keeping
+
+    def _last_writes(self) -> LastWrites:
+        if self._shared is None:
+            return LastWrites.alone()
+        return LastWrites.shared(self._shared.last_writes, self._shared.number)
 
     async def _bind(self) -> None:
         if self._shared is not None:

@@ -22,8 +22,9 @@ from gateway.proxy.asking import Asking
 from gateway.proxy.body import Room
 from gateway.proxy.delivering import CurrentDeliverer, Deliverer, Route
 from gateway.proxy.forward import Forwarder, TokenSource
+from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.queue_pages import QueuePages
-from gateway.proxy.queueing import Queueing, QueueRules
+from gateway.proxy.queueing import Memory, Queueing, QueueRules
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.audit import AuditTrail, NullAudit
 from gateway.telemetry.metrics import Metrics
@@ -50,6 +51,7 @@ async def open_outbox(
     stack: contextlib.AsyncExitStack,
     *,
     hold: Hold,
+    last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
 ) -> Keeping:
@@ -60,7 +62,9 @@ async def open_outbox(
         store = await stack.enter_async_context(opened(settings))
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
-    return Keeping(store, settings, hold=hold, metrics=metrics, audit=audit)
+    return Keeping(
+        store, settings, hold=hold, last_writes=last_writes, metrics=metrics, audit=audit
+    )
 
 
 class Keeping:
@@ -72,9 +76,11 @@ class Keeping:
         settings: OutboxSettings,
         *,
         hold: Hold,
+        last_writes: LastWrites,
         metrics: Metrics,
         audit: AuditTrail,
     ) -> None:
+        self._last_writes = last_writes
         self._metrics = metrics
         self._audit = audit
         self._iso = Timestamp().iso
@@ -106,7 +112,7 @@ class Keeping:
                 settings.listen.public_url,
                 settings.fhir.default_language,
             ),
-            room=Room(_LARGE_BODIES * settings.limits.max_body_bytes),
+            memory=Memory(Room(_LARGE_BODIES * settings.limits.max_body_bytes), self._last_writes),
             clock=time.monotonic,
         )
 

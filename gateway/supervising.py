@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from gateway.app import serve_admin
 from gateway.auditing import Company, open_trail, start_facts
 from gateway.channel import Asking, ChannelClosed
 from gateway.config import Settings, SettingsError
+from gateway.proxy import last_writes
 from gateway.reloading import SettingsSource
 from gateway.sockets import Listening
 from gateway.systemd import VARIABLES
@@ -48,6 +50,14 @@ _HEALTHY: Final = 30.0
 _AUDIT_FLUSH: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The descriptors of what all workers have: their turns at the audit, and their last writes."""
+
+    turn: int
+    last_writes: int
+
+
 class Worker:
     """A worker's process and the line to it."""
 
@@ -56,12 +66,19 @@ class Worker:
         self._channel = channel
 
     @classmethod
-    async def spawn(cls, listening: Listening, turn: int, environ: Mapping[str, str]) -> Worker:
-        """Start a process; it does nothing yet."""
+    async def spawn(
+        cls, number: int, listening: Listening, common: Common, environ: Mapping[str, str]
+    ) -> Worker:
+        """Start a process; it does nothing yet. `number`, from 1, is no other living worker's."""
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = tuple(each.fileno() for each in listening.sockets)
-            inheritance = Inheritance(theirs.fileno(), turn, descriptors)
+            inheritance = Inheritance(
+                number - 1,
+                theirs.fileno(),
+                common.turn,
+                common.last_writes,
+                tuple(each.fileno() for each in listening.sockets),
+            )
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -69,7 +86,7 @@ class Worker:
                 "worker",
                 inheritance.to_text(),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), turn, *descriptors),
+                pass_fds=inheritance.descriptors,
                 env={key: value for key, value in environ.items() if key not in VARIABLES},
             )
         ours.setblocking(False)
@@ -172,8 +189,9 @@ class Supervisor:
 
     async def _open(self) -> None:
         settings = self._settings
-        self._turn = os.memfd_create("turns")
-        self._stack.callback(os.close, self._turn)
+        self._common = Common(os.memfd_create("turns"), last_writes.shared_memory(settings.workers))
+        for descriptor in (self._common.turn, self._common.last_writes):
+            self._stack.callback(os.close, descriptor)
         self._audit = self._open_audit()
         self._listening, admin = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
@@ -201,12 +219,14 @@ class Supervisor:
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
 
     def _open_audit(self) -> AuditTrail:
-        audit = open_trail(self._settings, self._metrics.audit_record, company=Company(self._turn))
+        company = Company(self._common.turn)
+        audit = open_trail(self._settings, self._metrics.audit_record, company=company)
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
         return audit
 
     async def _start_worker(self, number: int) -> None:
-        worker = await Worker.spawn(self._listening, self._turn, self._source.environ)
+        environ = self._source.environ
+        worker = await Worker.spawn(number, self._listening, self._common, environ)
         self._workers[number] = worker
         await worker.order("start", self._text, timeout=_START)
 

@@ -29,21 +29,32 @@ from gateway.wiring import StartError
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """The descriptors that a worker gets from its supervisor, by what they are for."""
+    """The descriptors that a worker gets from its supervisor, by what they are for.
 
+    `number`, from 0, tells it from the others.
+    """
+
+    number: int
     channel: int
     turn: int
+    last_writes: int
     listening: tuple[int, ...]
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.channel, self.turn, self.last_writes, *self.listening)
 
     def to_text(self) -> str:
         """As an argument of a command line."""
-        return json.dumps([self.channel, self.turn, list(self.listening)])
+        listening = list(self.listening)
+        return json.dumps([self.number, self.channel, self.turn, self.last_writes, listening])
 
     @classmethod
     def from_text(cls, text: str) -> Inheritance:
         """Raises ValueError."""
-        channel, turn, listening = json.loads(text)
-        return cls(channel, turn, tuple(listening))
+        number, channel, turn, last_writes, listening = json.loads(text)
+        return cls(number, channel, turn, last_writes, tuple(listening))
 
 
 def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
@@ -104,7 +115,8 @@ class _Worker:
         configure_logs(settings)
         listening = inherited(settings.listen.address, self._inheritance.listening)
         company = Company(self._inheritance.turn, joins=True)
-        gateway = Gateway(settings, shared=Shared(listening, company))
+        shared = Shared(listening, company, self._inheritance.last_writes, self._inheritance.number)
+        gateway = Gateway(settings, shared=shared)
         try:
             await gateway.start()
         except StartError as error:

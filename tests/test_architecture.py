@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "channel": set(),
     "process": {"config", "telemetry", "wiring", "system"},
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
-    "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker"}
+    "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker", "proxy"}
     | _PROCESS,
     "running": {"config", "app", "process", "supervising"} | _PROCESS,
     "commands": _RECORD

@@ -29,6 +29,7 @@ from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import EVERYTHING, Caller
 from gateway.proxy.drafting import drafted, judged
 from gateway.proxy.headers import RequestHeader
+from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
 
@@ -69,6 +70,17 @@ class QueueRules:
     language: str
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`room` is for large bodies, which share it while they may still have to be kept.
+
+    `last_writes` are those of all processes of this gateway, also by earlier settings.
+    """
+
+    room: Room
+    last_writes: LastWrites
+
+
 class Pages(Protocol):
     """What is needed of `gateway.proxy.queue_pages.QueuePages`."""
 
@@ -80,8 +92,7 @@ class Pages(Protocol):
 class Queueing:
     """Keeps writes that cannot be delivered, and leads to the pages about them.
 
-    `room` is the memory that large bodies share while they may still have to be kept; `clock` is
-    monotonic.
+    `clock` is monotonic.
     """
 
     def __init__(
@@ -91,18 +102,18 @@ class Queueing:
         pages: Pages,
         *,
         rules: QueueRules,
-        room: Room,
+        memory: Memory,
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
         self._delivery = delivery
         self._pages = pages
         self._rules = rules
-        self._room = room
+        self._room = memory.room
         self._clock = clock
         self._not_before = 0.0
         self._line_trouble = errors.UPSTREAM_UNREACHABLE
-        self._written = _Written()
+        self._last_writes = memory.last_writes
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -138,6 +149,8 @@ class Queueing:
             kept = await self._behind_earlier(asked)
             if kept is not None:
                 return kept
+        # Before it goes out: older ones may fail, and ask, while this one is on its way.
+        self._note(asked)
         began = self._clock()
         try:
             answer = await send(asked)
@@ -146,10 +159,7 @@ class Queueing:
                 self._spare(began, error)
             return await self._instead_of(asked, error)
         status = answer.status
-        if status < 300:
-            if asked.what.resource_id is not None:
-                self._written.note(asked, self._clock())
-        elif status == _NOT_NOW or status in _UNKNOWN_STATUSES:
+        if status == _NOT_NOW or status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(asked, answer)
         self._delivery.platform_answered()
         return answer
@@ -218,9 +228,11 @@ class Queueing:
             if asked.side.is_gone():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
                 raise CallerGone
-            if self._written.since(asked):
-                # It would undo a later write of the same resource that the platform has already.
+            if self._is_overtaken(asked):
+                # It would undo a newer write of the same resource.
                 raise error
+            # Others that failed late are put in after this one, or not at all.
+            self._note(asked)
 
         try:
             entry = await self._outbox.put(draft, confirm)
@@ -231,6 +243,18 @@ class Queueing:
             raise error from None
         _log.info("kept in the outbox as %s (request %s)", entry.id, asked.exchange.request_id)
         return _accepted(entry, base, self._reader(asked))
+
+    def _note(self, asked: Asked) -> None:
+        resource = _resource(asked.what)
+        if resource is not None:
+            self._last_writes.note(asked.caller.name, resource, asked.exchange.started)
+
+    def _is_overtaken(self, asked: Asked) -> bool:
+        resource = _resource(asked.what)
+        started = asked.exchange.started
+        return resource is not None and self._last_writes.after(
+            asked.caller.name, resource, started
+        )
 
     def _base(self, asked: Asked) -> str:
         """The gateway's base as this caller knows it; only a path where that is not told."""
@@ -243,35 +267,6 @@ class Queueing:
     def _reader(self, asked: Asked) -> Reader:
         language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
         return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
-
-
-class _Written:
-    """When resources were last written directly, by caller and path; the newest ones only.
-
-    Noted for every write, asked for few: the older half is forgotten at once rather than one each
-    time, and what is written again and again takes no more memory.
-    """
-
-    _MOST = 4096
-
-    def __init__(self) -> None:
-        self._newer: dict[tuple[str, str], float] = {}
-        self._older: dict[tuple[str, str], float] = {}
-
-    def note(self, asked: Asked, now: float) -> None:
-        """It was written."""
-        newer = self._newer
-        newer[asked.caller.name, asked.target.path] = now
-        if len(newer) > self._MOST:
-            self._newer, self._older = {}, newer
-
-    def since(self, asked: Asked) -> bool:
-        """Whether a resource was written after this request had begun."""
-        if asked.what.resource_id is None:
-            return False
-        key = asked.caller.name, asked.target.path
-        moment = self._newer.get(key) or self._older.get(key, 0.0)
-        return moment > asked.exchange.started
 
 
 def made(
@@ -290,6 +285,10 @@ def made(
 def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
     location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
     return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
+
+
+def _resource(what: Interaction) -> str | None:
+    return None if what.resource_id is None else f"{what.resource}/{what.resource_id}"
 
 
 def _is_own(target: Target) -> bool:

@@ -12,18 +12,13 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.processes import children
 from tests.doubles.sso import Sso
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
 
 TWO: dict[str, Any] = {"workers": 2}
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
 
 
 def workers(service: Service) -> list[int]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -12,8 +16,8 @@ import pytest
 from gateway.config import Settings
 from gateway.wiring import StartError
 from tests.doubles.cut_line import CutLine
-from tests.doubles.platform import Line, Platform, after, fhir, read_body
-from tests.doubles.processes import start_gateway
+from tests.doubles.platform import Line, Platform, after, fhir, read_body, silence
+from tests.doubles.processes import GatewayProcess, children, start_gateway
 from tests.doubles.sso import Sso
 from tests.outbox_path.conftest import KEY, Open
 from tests.outbox_path.hospital import ASYNC, Hospital, observation
@@ -93,24 +97,78 @@ async def test_a_reload_does_not_cut_off_what_is_being_sent(hospital: Hospital) 
     assert len(hospital.platform.seen) == 1
 
 
+async def test_a_late_failure_does_not_undo_a_write_by_newer_settings(opened: Open) -> None:
+    """An update that hangs is not repeated after a reload and another one of the resource."""
+    async with opened(platform={"response_timeout": 2}) as hospital:
+        hospital.platform.script(silence)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            await hospital.gateway.gateway.reload(hospital.gateway.settings)
+            assert (await hospital.write()).status == 200
+        assert hanging.result().status == 504
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+def two_workers(port: int, token_url: str, directory: Path) -> GatewayProcess:
+    """A gateway of two processes; `port` is the platform's."""
+    return start_gateway(
+        {
+            "workers": 2,
+            "platform": {
+                "fhir_base_url": f"http://127.0.0.1:{port}/r5",
+                "response_timeout": 3,
+            },
+            "sso": {"token_url": token_url},
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "retries": {"max_attempts": 1},
+            "outbox": {
+                "enabled": True,
+                "url": f"sqlite:///{directory}/outbox.db",
+                "encryption_key": KEY,
+            },
+        },
+        directory,
+    )
+
+
+async def test_a_late_failure_does_not_undo_another_workers_write(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """An update that hangs in one worker is not repeated after another one did a newer."""
+    async with Sso() as sso:
+        service = two_workers(platform.port, sso.token_url, tmp_path)
+        try:
+            await service.until_status(200)
+            first, second = children(service.process.popen.pid)
+            platform.script(silence)
+            async with asyncio.TaskGroup() as group:
+                with _halted(second):
+                    hanging = group.create_task(_write(service.url, 1, patient=1))
+                    await platform.until_seen(1)
+                with _halted(first):
+                    newer, _ = await _write(service.url, 1, patient=2)
+            older, _ = hanging.result()
+        finally:
+            service.process.terminate()
+    assert (newer, older) == (200, 504)
+    assert (len(platform.seen), platform.seen[-1].body) == (2, observation(2))
+
+
+@contextlib.contextmanager
+def _halted(process: int) -> Iterator[None]:
+    """It takes no connection meanwhile."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
 async def test_workers_share_one_outbox(platform: Platform, tmp_path: Path) -> None:
     """Two processes keep and deliver together; each write reaches the platform once."""
     async with Sso() as sso, CutLine(platform.port) as line:
-        service = start_gateway(
-            {
-                "workers": 2,
-                "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/r5"},
-                "sso": {"token_url": sso.token_url},
-                "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
-                "retries": {"max_attempts": 1},
-                "outbox": {
-                    "enabled": True,
-                    "url": f"sqlite:///{tmp_path}/outbox.db",
-                    "encryption_key": KEY,
-                },
-            },
-            tmp_path,
-        )
+        service = two_workers(line.port, sso.token_url, tmp_path)
         try:
             await service.until_status(200)
             line.cut()
@@ -127,17 +185,22 @@ async def _write_many(base: str, count: int) -> list[str]:
     """Each on a connection of its own, so that both workers get some."""
     locations = []
     for number in range(count):
-        async with (
-            aiohttp.ClientSession() as session,
-            session.put(
-                f"{base}/Observation/{number}",
-                data=observation(number, number),
-                headers={**ASYNC, "Content-Type": "application/fhir+json"},
-            ) as answer,
-        ):
-            assert answer.status == 202
-            locations.append(answer.headers["Content-Location"])
+        status, location = await _write(base, number, patient=number)
+        assert status == 202
+        locations.append(location)
     return locations
+
+
+async def _write(base: str, number: int, *, patient: int) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(
+            f"{base}/Observation/{number}",
+            data=observation(patient, number),
+            headers={**ASYNC, "Content-Type": "application/fhir+json"},
+        ) as answer,
+    ):
+        return answer.status, answer.headers.get("Content-Location", "")
 
 
 async def _all_ended(locations: list[str], patience: float = 60) -> None:

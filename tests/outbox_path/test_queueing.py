@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.platform import fhir, http, outcome, page, silence, then_close
+from tests.doubles.platform import Line, fhir, http, outcome, page, read_body, silence, then_close
 from tests.doubles.sso import Answer
 from tests.doubles.wire import Wire, post
 from tests.outbox_path.conftest import Open
@@ -120,6 +120,62 @@ async def test_a_late_failure_does_not_undo_a_later_write(opened: Open) -> None:
         reply = hanging.result()
         assert (reply.status, reply.headers["X-Gateway-Error"]) == (504, "upstream-timeout")
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(opened: Open) -> None:
+    """Nor while the newer one still waits for its answer."""
+    released = asyncio.Event()
+
+    async def wait(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await released.wait()
+        line.writer.write(fhir())
+
+    async with opened(platform={"response_timeout": 2}) as hospital:
+        hospital.platform.script(silence, wait)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            # So that only the older one's time is over meanwhile.
+            await asyncio.sleep(1)
+            newer = group.create_task(hospital.write())
+            reply = await hanging
+            released.set()
+        assert (newer.result().status, reply.status) == (200, 504)
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
+    opened: Open,
+) -> None:
+    """What is delivered in the end is the newer one, which waited for another of its patient."""
+    async with opened(platform={"response_timeout": 1}) as hospital:
+        hospital.platform.script(silence, outcome(503, ("Retry-After", "2")))
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write(patient=1))
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write(patient=2, number=2)).status == 202
+            newer = await hospital.write(patient=2)
+        assert (newer.status, hanging.result().status) == (202, 504)
+        await hospital.ended(newer.location)
+        assert hospital.platform.seen[-1].body == observation(patient=2)
+        assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
+
+
+async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -> None:
+    """An update that hangs is kept although others, and other callers' of it, were done."""
+    callers = [
+        {"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"},
+        {"name": "his", "api_key": "a-key-of-his-own", "outbox": "always"},
+    ]
+    async with opened(callers=callers, platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write(number=2)).status == 200
+            assert (await hospital.write(X_Api_Key="a-key-of-his-own")).status == 200
+        assert hanging.result().status == 202
 
 
 async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
