@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway import wiring
@@ -196,16 +196,10 @@ class Keeping:
         if not isinstance(self._audit, NullAudit):
             await self.outbox.take_notes(self._record)
 
-    def _record(self, note: Note) -> bool:
-        """What a command did that had no audit at hand; False while there is none here either."""
+    async def _record(self, notes: Sequence[Note]) -> bool:
+        """What commands did that had no audit at hand; False while there is none here either."""
         if not self._audit.available:
             return False
-        self._audit.event(
-            "outbox",
-            step=note.step.value,
-            entry=note.entry,
-            caller=note.caller,
-            by=note.by,
-            at=self._iso(note.at),
-        )
+        for note in notes:
+            self._audit.event("outbox", **note.facts(self._iso))
         return True

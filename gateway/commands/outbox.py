@@ -17,11 +17,12 @@ from typing import Any, Final, TextIO, TypeVar
 from gateway import auditing
 from gateway.config import Settings
 from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, Entry, Request, Response, State
-from gateway.outbox.events import Event
+from gateway.outbox.events import Note
 from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
 from gateway.outbox.store import NotPossible, OutboxError, OutboxUnusable
-from gateway.telemetry.audit import AuditTrail, NullAudit
+from gateway.telemetry.audit import AuditTrail
+from gateway.telemetry.timestamp import Timestamp
 from gateway.wiring import StartError
 
 Say = Callable[[str], None]
@@ -31,8 +32,10 @@ _T = TypeVar("_T")
 MASK: Final = "***"
 _PAGE: Final = 500
 _COLUMNS: Final = "{:<34}{:<11}{:<22}{:>9}{:>10}  {:<16}{}"
-_AUDIT_FLUSH: Final = 5.0
+# Less than others wait for the outbox, which is locked meanwhile.
+_AUDIT_FLUSH: Final = 2.0
 _NOTED: Final = "noted for the audit: the gateway records it, running or at its next start"
+_FAILED: Final = "the audit cannot be written"
 
 
 class Trouble(Exception):  # noqa: N818 - for the operator
@@ -50,7 +53,7 @@ async def listed(
     settings: Settings, states: Sequence[State], caller: str | None
 ) -> tuple[list[Entry], dict[State, int]]:
     """The entries, and how many there are of each state. Raises `Trouble`."""
-    async with _opened(settings, NullAudit()) as outbox:
+    async with _opened(settings) as outbox:
         entries = [each async for each in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
 
@@ -91,7 +94,7 @@ def facts(entry: Entry) -> dict[str, Any]:
 
 async def shown(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
     """All of one entry; None: there is none. Raises `Trouble`."""
-    async with _opened(settings, NullAudit()) as outbox:
+    async with _opened(settings) as outbox:
         entry = await outbox.entry(entry_id)
         return None if entry is None else await _whole(outbox, entry, reveal=reveal)
 
@@ -99,25 +102,31 @@ async def shown(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str,
 async def moved(
     settings: Settings, action: str, ids: Sequence[str], say: Say, *, quiet: bool
 ) -> int:
-    """Retry or drop entries; how many could not be. Raises `Trouble`."""
+    """Retry or drop entries; how many could not be. Raises `Trouble`.
+
+    Each step is noted in its own transaction, so that an audit will have it whatever comes after.
+    """
     refused = 0
-    audit = _trail(settings)
-    by = _by() if audit is None else None
-    async with _opened(settings, audit or NullAudit()) as outbox:
+    noted: set[str] = set()
+    by = None if settings.audit.sink == "off" else _by()
+    async with _opened(settings) as outbox:
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
-        for entry_id in _progress(ids, action, quiet=quiet):
-            try:
-                entry = await move(entry_id, by)
-            except NotPossible as refusal:
-                say(f"{entry_id}: not possible, it is {refusal.state}")
-                refused += 1
-                continue
-            refused += entry is None
-            say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
-    if audit is not None:
-        await audit.close(_AUDIT_FLUSH)
-    elif refused < len(ids):
-        say(_NOTED)
+        try:
+            for entry_id in _progress(ids, action, quiet=quiet):
+                try:
+                    entry = await move(entry_id, by)
+                except NotPossible as refusal:
+                    say(f"{entry_id}: not possible, it is {refusal.state}")
+                    refused += 1
+                    continue
+                if entry is None:
+                    refused += 1
+                elif by is not None:
+                    noted.add(entry_id)
+                say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
+        finally:
+            if by is not None and (why := await _left(outbox, settings, noted)) is not None:
+                say(why)
     return refused
 
 
@@ -128,7 +137,7 @@ async def exported(
 
     The file is for its owner only, and must not exist.
     """
-    async with _opened(settings, NullAudit()) as outbox:
+    async with _opened(settings) as outbox:
         entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
@@ -149,35 +158,64 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings, audit: AuditTrail) -> AsyncIterator[Outbox]:
-    def observe(event: Event) -> None:
-        audit.event(
-            "outbox",
-            step=event.step.value,
-            entry=event.entry.id,
-            caller=event.entry.caller,
-            by=_by(),
-        )
-
+async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
         # Made here it would belong to whoever runs the command.
         raise Trouble(f"outbox.url: {location.path}: is not there; the gateway makes it")
     try:
         async with opened(settings.outbox) as store:
-            yield outbox_of(store, settings.outbox, observe)
+            yield outbox_of(store, settings.outbox, lambda _: None)
     except OutboxUnusable as error:
         raise Trouble(str(error)) from None
     except OutboxError as error:
         raise Trouble(f"outbox.url: {settings.outbox.url}: {error}") from None
 
 
-def _trail(settings: Settings) -> AuditTrail | None:
+async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> str | None:
+    """Have the audit take all that is noted; what to say where it did not take all of `noted`."""
+    why = _NOTED
+
+    async def record(notes: Sequence[Note]) -> bool:
+        nonlocal why
+        written = await _written(settings, notes)
+        if written:
+            noted.difference_update(note.entry for note in notes)
+        elif written is not None:
+            why = f"{_FAILED}; {_NOTED}"
+        return bool(written)
+
+    with contextlib.suppress(OutboxError):
+        while await outbox.take_notes(record):
+            pass
+    return why if noted else None
+
+
+async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
+    """Whether the audit has them now; None: it is not this command's to write."""
+    lost = 0
+
+    def count(outcome: str, records: int) -> None:
+        nonlocal lost
+        lost += records if outcome == "dropped" else 0
+
+    audit = _trail(settings, count)
+    if audit is None:
+        return None
+    try:
+        for note in notes:
+            audit.event("outbox", **note.facts(Timestamp().iso))
+    finally:
+        await audit.close(_AUDIT_FLUSH)
+    return not lost
+
+
+def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditTrail | None:
     """The audit; None: it is a file that the gateway has in hand, or whose owner is another."""
     if settings.audit.sink == "file" and not _is_mine(settings.audit.path):
         return None
     try:
-        return auditing.open_trail(settings, lambda *_: None)
+        return auditing.open_trail(settings, on_records)
     except StartError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -52,6 +53,20 @@ class Note:
     caller: str
     by: str
     at: float
+
+    def facts(self, spell: Callable[[float], str]) -> dict[str, str]:
+        """The fields of its record; `spell` writes a moment down."""
+        return {
+            "step": self.step.value,
+            "entry": self.entry,
+            "caller": self.caller,
+            "by": self.by,
+            "at": spell(self.at),
+        }
+
+
+RecordNotes = Callable[[Sequence[Note]], Awaitable[bool]]
+"""Has an audit take all of them; False: they are to stay noted."""
 
 
 class Observer(Protocol):

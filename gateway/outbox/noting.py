@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox.events import Note, Step
+from gateway.outbox.events import Note, RecordNotes, Step
 from gateway.outbox.schema import notes
 
 _MOST: Final = 100
@@ -26,9 +25,7 @@ async def any_noted(connection: AsyncConnection) -> bool:
     return bool((await connection.execute(query)).scalar_one())
 
 
-async def take(
-    connection: AsyncConnection, record: Callable[[Note], bool], recorded: set[int]
-) -> set[int]:
+async def take(connection: AsyncConnection, record: RecordNotes, recorded: set[int]) -> set[int]:
     """Have the oldest recorded and forget them; the numbers of these.
 
     Nobody else has them in hand meanwhile. `recorded` learns what is recorded, so that it is not
@@ -36,12 +33,14 @@ async def take(
     """
     query = sa.select(notes).order_by(notes.c.number).limit(_MOST)
     rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
-    for row in rows:
-        if row.number not in recorded:
-            if not record(Note(Step(row.step), row.entry, row.caller, row.by, row.at)):
-                break
-            recorded.add(row.number)
+    new = [row for row in rows if row.number not in recorded]
+    if new and await record([_note(row) for row in new]):
+        recorded.update(row.number for row in new)
     taken = {row.number for row in rows} & recorded
     if taken:
         await connection.execute(sa.delete(notes).where(notes.c.number.in_(taken)))
     return taken
+
+
+def _note(row: sa.Row[Any]) -> Note:
+    return Note(Step(row.step), row.entry, row.caller, row.by, row.at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, Event, Note, Observer, Step
+from gateway.outbox.events import MOVED, Event, Observer, RecordNotes, Step
 from gateway.outbox.store import Confirm, Depth, Limits, Store, certain
 
 
@@ -74,8 +74,8 @@ class Outbox:
     async def retry(self, entry_id: str, by: str | None = None) -> Entry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
 
-        With `by` the step is noted for the audit of another process. None: there is no such entry.
-        Raises `NotPossible`.
+        With `by` the step is noted until an audit has it. None: there is no such entry. Raises
+        `NotPossible`.
         """
         return await self._move(entry_id, State.WAITING, by=by)
 
@@ -83,9 +83,12 @@ class Outbox:
         """A person gives up what is not delivered; otherwise as `retry`."""
         return await self._move(entry_id, State.DROPPED, by=by)
 
-    async def take_notes(self, record: Callable[[Note], bool]) -> None:
-        """Have recorded what other processes noted; what gives False stays noted."""
-        await self._store.take_notes(record)
+    async def take_notes(self, record: RecordNotes) -> int:
+        """Have the oldest notes recorded and forgotten, nobody else having them meanwhile.
+
+        How many are forgotten: none are while `record` cannot, or there are none.
+        """
+        return await self._store.take_notes(record)
 
     async def depth(self) -> Depth:
         """How full it is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, Note
+from gateway.outbox.events import MOVED, Note, RecordNotes
 from gateway.outbox.schema import METADATA, entries, meta, orders, pieces
 from gateway.outbox.sealing import (
     SCHEMA,
@@ -256,14 +256,18 @@ class SqlStore:
             return moved
 
     @unbroken
-    async def take_notes(self, record: Callable[[Note], bool]) -> None:
-        """Have noted steps recorded, by one process only; what gives False is kept as it was."""
+    async def take_notes(self, record: RecordNotes) -> int:
+        """Have the oldest noted steps recorded, by one process only; how many are forgotten.
+
+        Others wait with their writes, so `record` must be quick. What it cannot stays noted.
+        """
         async with self._database.reading() as connection:
             if not await noting.any_noted(connection):
-                return
+                return 0
         async with self._database.writing() as connection:
             taken = await noting.take(connection, record, self._recorded)
         self._recorded -= taken
+        return len(taken)
 
     @unbroken
     async def entry(self, entry_id: str) -> Entry | None:

@@ -8,12 +8,12 @@ reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import Note
+from gateway.outbox.events import RecordNotes
 
 
 class OutboxError(Exception):
@@ -141,8 +141,11 @@ class Store(Protocol):
         """
         ...
 
-    async def take_notes(self, record: Callable[[Note], bool]) -> None:
-        """Have noted steps recorded, by one process only; what gives False is kept as it was."""
+    async def take_notes(self, record: RecordNotes) -> int:
+        """Have the oldest noted steps recorded, by one process only; how many are forgotten.
+
+        Others wait with their writes, so `record` must be quick. What it cannot stays noted.
+        """
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

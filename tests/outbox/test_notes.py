@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,10 +20,10 @@ class Records(list[Note]):
 
     full = False
 
-    def __call__(self, note: Note) -> bool:
-        """Record it."""
+    async def __call__(self, notes: Sequence[Note]) -> bool:
+        """Record them."""
         if not self.full:
-            self.append(note)
+            self.extend(notes)
         return not self.full
 
 
@@ -47,9 +48,9 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     entry = await store.put(draft("a"), ROOMY)
     await store.move(entry.id, State.WAITING, by="somebody")
     records.full = True
-    await store.take_notes(records)
+    assert await store.take_notes(records) == 0
     records.full = False
-    await store.take_notes(records)
+    assert await store.take_notes(records) == 1
     assert [(note.step, note.entry) for note in records] == [(Step.RETRIED, entry.id)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from tests.outbox_path.conftest import KEY, Open
 from tests.outbox_path.hospital import Hospital, observation
 
 Result = subprocess.CompletedProcess[str]
+BY = f"command, user {os.getuid()}"
 
 
 class Operator:
@@ -38,15 +41,16 @@ class Operator:
 
     async def run(self, *arguments: str) -> Result:
         """One command."""
+        process = self.begin(*arguments)
+        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        return Result(process.args, process.returncode, out, err)
+
+    def begin(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """One command, not waited for."""
         self.config.write_text(yaml.safe_dump(self.settings))
         command = [GATEWAY_COMMAND, "outbox", *arguments, "--config", self.config]
-        return await asyncio.to_thread(
-            subprocess.run,
-            command,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=self.config.parent,
+        return subprocess.Popen(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=self.config.parent
         )
 
 
@@ -128,22 +132,25 @@ async def test_a_retried_entry_is_delivered(
     assert "delivered" in again.stdout
 
 
-async def test_a_dropped_entry_lets_others_go_on(hospital: Hospital, operator: Operator) -> None:
+async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operator) -> None:
     """An unclear one holds up its patient until a person decides."""
-    hospital.line.cut()
-    unclear = (await hospital.write(method="POST")).location
-    behind = (await hospital.write(number=2)).location
-    hospital.platform.script(then_close(b""))
-    await hospital.line.mend()
-    await hospital.ended(unclear)
-    assert (await hospital.ask("GET", behind)).status == 202
-    dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
-    assert dropped.returncode == 1
-    assert "dropped" in dropped.stdout
-    assert "there is no such entry" in dropped.stdout
-    assert '"step":"dropped"' in dropped.stdout
-    assert (await hospital.ended(behind)).status == 200
-    assert (await hospital.ask("GET", unclear)).status == 410
+    # A gateway with an audit could be the one that records it.
+    async with opened(audit={"sink": "off"}) as hospital:
+        hospital.line.cut()
+        unclear = (await hospital.write(method="POST")).location
+        behind = (await hospital.write(number=2)).location
+        hospital.platform.script(then_close(b""))
+        await hospital.line.mend()
+        await hospital.ended(unclear)
+        assert (await hospital.ask("GET", behind)).status == 202
+        dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
+        assert dropped.returncode == 1
+        assert "dropped" in dropped.stdout
+        assert "there is no such entry" in dropped.stdout
+        assert '"step":"dropped"' in dropped.stdout
+        assert "noted for the audit" not in dropped.stdout
+        assert (await hospital.ended(behind)).status == 200
+        assert (await hospital.ask("GET", unclear)).status == 410
 
 
 @pytest.mark.parametrize(
@@ -247,7 +254,7 @@ async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
         await hospital.ended(behind)
         while not steps(tmp_path):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
-    assert steps(tmp_path) == [("dropped", entry_id, f"command, user {os.getuid()}")]
+    assert steps(tmp_path) == [("dropped", entry_id, BY)]
 
 
 async def test_a_command_makes_no_audit_file(
@@ -263,7 +270,7 @@ async def test_a_command_makes_no_audit_file(
     assert list((tmp_path / "audit").iterdir()) == []
     async with opened(audit=audited(tmp_path)):
         pass
-    assert steps(tmp_path) == [("dropped", entry_id, f"command, user {os.getuid()}")]
+    assert steps(tmp_path) == [("dropped", entry_id, BY)]
 
 
 async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
@@ -277,3 +284,75 @@ async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
         entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
     assert (await operator.run("drop", entry_id)).returncode == 0
     assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
+
+
+@pytest.fixture
+async def queued(opened: Open, tmp_path: Path) -> str:
+    """An entry whose gateway is stopped; its audit file is there."""
+    (tmp_path / "audit").mkdir()
+    async with opened(audit=audited(tmp_path)) as hospital:
+        hospital.line.cut()
+        return (await hospital.write()).location.rsplit("/", 1)[1]
+
+
+def nobody_listens(**more: str) -> dict[str, Any]:
+    """Settings of an audit that cannot be written now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{port}", **more}
+
+
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_a_step_that_the_audit_cannot_take_stays_noted(
+    opened: Open, operator: Operator, tmp_path: Path, queued: str, on_failure: str
+) -> None:
+    """Its command says so, and whoever can write the audit next records it."""
+    operator.settings["audit"] = nobody_listens(on_failure=on_failure)
+    dropped = await operator.run("drop", queued)
+    assert dropped.returncode == 0
+    assert "the audit cannot be written; noted for the audit" in dropped.stdout
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_step_is_recorded_although_its_command_is_interrupted(
+    opened: Open, operator: Operator, tmp_path: Path, queued: str, number: signal.Signals
+) -> None:
+    """Whatever ends the command once a write is given up, the next gateway knows who did it."""
+    operator.settings["audit"] = nobody_listens()
+    process = operator.begin("drop", queued)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == f"{queued}: dropped\n"
+    process.send_signal(number)
+    await asyncio.to_thread(process.communicate, timeout=60)
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+async def test_a_step_is_recorded_although_its_command_fails_midway(
+    operator: Operator, tmp_path: Path, queued: str
+) -> None:
+    """Here it cannot say what it has done; its own audit file has that all the same."""
+    operator.settings["audit"] = audited(tmp_path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = operator.begin("drop", queued, "nothing", stdout=full)
+    os.close(full)
+    _, err = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode != 0, err
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+async def test_a_command_records_what_others_have_noted(
+    operator: Operator, tmp_path: Path, opened: Open, queued: str
+) -> None:
+    """What an earlier one could not write need not wait for a gateway; no step is there twice."""
+    operator.settings["audit"] = nobody_listens()
+    assert (await operator.run("retry", queued)).returncode == 0
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", queued)).returncode == 0
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("retried", queued, BY), ("dropped", queued, BY)]
