@@ -21,6 +21,7 @@ from gateway.telemetry.chain import Link
 from gateway.telemetry.chain_end import Companion, Turn
 from gateway.telemetry.durable import DurableFile, sync_directory
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.rotated import rotated
 from gateway.telemetry.timestamp import Timestamp
 
 _log = get_logger("gateway.audit")
@@ -133,7 +134,7 @@ class FileSink:
         self._companion.write(last)
         self._companion.sync()
         try:
-            target = _rotated(self._path, last, self._now())
+            target = rotated(self._path, last.seq, self._clock())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
@@ -216,12 +217,3 @@ class FileSink:
             if kept := self._file.kept:
                 self._link = pieces[kept - 1][1]
             self._known = self._file.sound
-
-
-def _rotated(path: Path, last: Link, now: str) -> Path:
-    """A name that sorts by time and tells the last record: `audit.jsonl.20260301T083000Z-0042`."""
-    moment = now[:19].replace("-", "").replace(":", "")
-    target = path.with_name(f"{path.name}.{moment}Z-{last.seq:012d}")
-    while target.exists():
-        target = target.with_name(f"{target.name}x")
-    return target

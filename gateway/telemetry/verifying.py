@@ -3,27 +3,38 @@
 The files are taken in the order of their records, whatever order they are given in. A chain may
 begin with a later record than the first: older files are deleted one day. That nothing was cut off
 at the end is known only where the file still stands beside its companion.
+
+A gateway may write and rotate meanwhile. What was at a path when the list of files was made counts,
+whatever it is called now.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
 import orjson
 
 from gateway.telemetry import chain, chain_end
 from gateway.telemetry.chain import Bound, Link
+from gateway.telemetry.rotated import is_rotated, rotated_since
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
 # Time in which a gateway that runs ends the line that it has begun, in seconds.
 _PATIENCE: Final = 0.2
+# For so long, in seconds, the list of the files may have been made before they are looked at.
+_LISTED: Final = 60.0
+
+# Those that may be rotated while they are read, by the paths that were given.
+_Live = dict[Path, BinaryIO]
 
 
 class Line(NamedTuple):
@@ -62,47 +73,104 @@ class Verdict:
     bad: Bad | None = None
 
 
-def verify(files: Iterable[Path], pause: Callable[[float], None] = time.sleep) -> Verdict:
+def verify(
+    files: Iterable[Path],
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Verdict:
     """Verify the chain over these files. Raises OSError for one that cannot be read."""
-    ordered = sorted(files, key=_first_record)
-    verdict = Verdict(tuple(ordered))
-    # Before the records are read: a gateway that runs goes on writing.
-    noted = {file: chain_end.noted(file) for file in ordered}
-    with closing(_lines(ordered, pause)) as lines:
-        for line in lines:
-            verdict.bad = _judge(verdict, line, lines)
-            if verdict.bad is not None:
-                break
-    if verdict.bad is None:
-        verdict.bad = _cut_off(verdict, noted)
+    since = clock() - _LISTED
+    given = tuple(files)
+    # Before the files are opened: a gateway that runs goes on writing.
+    noted = {file: chain_end.noted(file) for file in given}
+    with ExitStack() as stack:
+        live = {
+            file: stack.enter_context(_opened(file, pause))
+            for file in given
+            if not is_rotated(file)
+        }
+        ordered = _ordered(given, live, since)
+        verdict = Verdict(ordered)
+        with closing(_lines(ordered, live, pause)) as lines:
+            for line in lines:
+                verdict.bad = _judge(verdict, line, lines)
+                if verdict.bad is not None:
+                    break
+        if verdict.bad is None:
+            verdict.bad = _cut_off(verdict, noted, live)
     return verdict
 
 
-def _cut_off(verdict: Verdict, noted: Mapping[Path, Link]) -> Bad | None:
+def _opened(path: Path, pause: Callable[[float], None]) -> BinaryIO:
+    with suppress(FileNotFoundError):
+        return path.open("rb")
+    # Between the old file's new name and the new file.
+    pause(_PATIENCE)
+    return path.open("rb")
+
+
+@contextmanager
+def _read(path: Path, live: _Live) -> Iterator[BinaryIO]:
+    """A file, from its beginning."""
+    if path in live:
+        live[path].seek(0)
+        yield live[path]
+        return
+    with path.open("rb") as file:
+        yield file
+
+
+def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ...]:
+    """The files by their first records, with what was rotated after they were listed."""
+    first = {file: _first_record(file, live) for file in given}
+    known = [_identity(file, live) for file in given]
+    beginning = min(first.values(), default=0.0)
+    # A directory that cannot be read is no reason not to read the files.
+    with suppress(PermissionError):
+        for file in [each for path in live for each in rotated_since(path, since)]:
+            # It may be archived in this moment.
+            with suppress(FileNotFoundError):
+                if _identity(file, live) not in known:
+                    number = _first_record(file, live)
+                    # What comes before all that was given was left out on purpose.
+                    if number > beginning or beginning == math.inf:
+                        first[file] = number
+    return tuple(sorted(first, key=first.__getitem__))
+
+
+def _identity(path: Path, live: _Live) -> tuple[int, int]:
+    status = os.fstat(live[path].fileno()) if path in live else path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad | None:
     """Whether the gateway has written more than is there."""
     last = verdict.last.seq
-    for file, link in noted.items():
+    for path, link in noted.items():
         if link.seq > last:
-            with file.open("rb") as lines:
+            with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
             detail = (
                 f"the gateway has written records up to {link.seq}; those after {last} are gone"
             )
-            return Bad(file, number, "removed", detail)
+            return Bad(path, number, "removed", detail)
     return None
 
 
-def _first_record(file: Path) -> int:
-    with file.open("rb") as lines:
+def _first_record(path: Path, live: _Live) -> float:
+    """The number of the first record; an empty file comes last, as it has just been begun."""
+    with _read(path, live) as lines:
         for line in lines:
             if (found := chain.read(line.rstrip(b"\n"))) is not None:
                 return found.seq
-    return 0
+        return 0 if lines.tell() else math.inf
 
 
-def _lines(files: Sequence[Path], pause: Callable[[float], None]) -> Generator[Line, None, None]:
+def _lines(
+    files: Sequence[Path], live: _Live, pause: Callable[[float], None]
+) -> Generator[Line, None, None]:
     for path in files:
-        with path.open("rb") as file:
+        with _read(path, live) as file:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     pause(_PATIENCE)

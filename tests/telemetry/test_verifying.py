@@ -13,6 +13,7 @@ from gateway.telemetry.verifying import verify
 from tests.telemetry.chained import files, lines, open_sink
 
 Place = tuple[int, int]  # which file, which line, from 0
+ROTATED = 1767225600.0  # when, by the names of the files
 
 
 @pytest.fixture
@@ -165,3 +166,59 @@ def test_no_record_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").touch()
     verdict = verify([tmp_path / "audit.jsonl"])
     assert (verdict.bad, verdict.first, verdict.records) == (None, None, 0)
+
+
+def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
+    """What a shell's `audit.jsonl*` no longer named when it was read is read too, once."""
+    listed = files(path)
+    sink = open_sink(path, rotate_bytes=2100)
+    sink.write(lines(30))
+    sink.close()
+    assert len(files(path)) > len(listed) + 1
+    verdict = verify(listed, clock=lambda: ROTATED + 10)
+    assert verdict.bad is None
+    assert list(verdict.files) == files(path)
+    assert verdict.records == len(_places(path))
+    here = path.parent
+    spelt = [here / ".." / here.name / each.name for each in files(path)[:-1]]
+    again = verify([*spelt, path], clock=lambda: ROTATED + 10)
+    assert (again.bad, again.records) == (None, verdict.records)
+
+
+def test_files_that_were_left_out_stay_out(path: Path) -> None:
+    """Neither what was rotated long ago, nor what comes before all that was given."""
+    first, _, last = files(path)
+    bad = verify([first, last], clock=lambda: ROTATED + 3600).bad
+    assert bad is not None
+    assert bad.fault == "gap"
+    assert verify([last], clock=lambda: ROTATED).files == (last,)
+
+
+def test_a_rotation_while_older_files_are_read_is_no_gap(path: Path) -> None:
+    """Reading gigabytes takes its time; the file that was live at the beginning counts."""
+    first = files(path)[0]
+    whole, before = first.read_bytes(), len(_places(path))
+    first.write_bytes(whole[:-1])
+
+    def go_on(_: float) -> None:
+        first.write_bytes(whole)
+        sink = open_sink(path, rotate_bytes=2100)
+        sink.write(lines(30))
+        sink.close()
+
+    verdict = verify(files(path), go_on, lambda: ROTATED + 3600)
+    assert (verdict.bad, verdict.torn) == (None, [])
+    assert before <= verdict.records < len(_places(path))
+
+
+def test_a_file_that_is_just_being_made_is_waited_for(path: Path) -> None:
+    """For a moment of a rotation the path means no file, and then an empty one."""
+    listed = files(path)
+    path.rename(moved := path.with_name(f"{path.name}.20260101T000000Z-000000000999"))
+
+    def go_on(_: float) -> None:
+        path.touch()
+
+    verdict = verify(listed, go_on, lambda: ROTATED)
+    assert (verdict.bad, verdict.files) == (None, (*listed[:-1], moved, path))
+    assert verify([path], clock=lambda: ROTATED).bad is None

@@ -1,0 +1,43 @@
+"""The names of rotated audit files, which sort by time and tell the last record.
+
+`audit.jsonl` becomes `audit.jsonl.20260301T083000Z-000000000042`, and stays so.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_MOMENT: Final = "%Y%m%dT%H%M%SZ"
+_NAME: Final = re.compile(r"(.+)\.([0-9]{8}T[0-9]{6}Z)-[0-9]{12,}x*")
+
+
+def rotated(path: Path, last: int, now: float) -> Path:
+    """A name that is free, for the file at `path` with the record `last` as its end."""
+    moment = time.strftime(_MOMENT, time.gmtime(now))
+    target = path.with_name(f"{path.name}.{moment}-{last:012d}")
+    while target.exists():
+        target = target.with_name(f"{target.name}x")
+    return target
+
+
+def is_rotated(path: Path) -> bool:
+    """Whether it has such a name."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+def rotated_since(path: Path, since: float) -> Iterator[Path]:
+    """What was at `path` and was rotated at `since` or later, in seconds since 1970."""
+    for file in path.parent.iterdir():
+        name = _NAME.fullmatch(file.name)
+        if name is not None and name[1] == path.name:
+            try:
+                moment = calendar.timegm(time.strptime(name[2], _MOMENT))
+            except ValueError:
+                continue
+            if moment >= since:
+                yield file
