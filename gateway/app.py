@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
-        self.audit = self._open_audit(session)
+        self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
         self._around = Surroundings(
@@ -257,14 +258,16 @@ class Gateway:
             self._stack.callback(listening.remove_path)
             self._stack.callback(listening.close)
 
-    def _open_audit(self, session: aiohttp.ClientSession) -> AuditTrail:
-        audit = auditing.open_trail(
+    async def _open_audit(self, session: aiohttp.ClientSession) -> AuditTrail:
+        opening = functools.partial(
+            auditing.open_trail,
             self.settings,
             self.metrics.audit_record,
             company=None if self._shared is None else self._shared.company,
             stdout=self._audit_fd,
             delivery=auditing.Delivery(session, self._tokens),
         )
+        audit = await auditing.await_trail(opening)
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 

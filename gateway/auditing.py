@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +30,16 @@ from gateway.telemetry.syslog import Formatter, SyslogServer, SyslogSink, Transp
 from gateway.telemetry.turns import TakingTurns
 from gateway.telemetry.writer import Writer
 from gateway.wiring import StartError
+
+_log = logging.getLogger(__name__)
+
+# For how long a gateway that starts waits for the audit file, and how often it looks, in seconds.
+_PATIENCE: Final = 5.0
+_LOOK: Final = 0.1
+
+
+class AuditInUse(StartError):  # noqa: N818 - a state, not a mistake
+    """Another process writes to the audit file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ def open_trail(
     stdout: int = 1,
     delivery: Delivery | None = None,
 ) -> AuditTrail:
-    """The audit trail; its `close` releases all. Raises `StartError`.
+    """The audit trail; its `close` releases all. Raises `StartError`, at once.
 
     Without `delivery` AuditEvents follow their records, whatever repository the settings name.
     """
@@ -72,6 +85,29 @@ def open_trail(
         on_records=on_records,
     )
     return Audit(writer, translate=_translation(settings), resources=resources)
+
+
+async def await_trail(
+    open_it: Callable[[], AuditTrail],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> AuditTrail:
+    """What `open_it` opens, once a command that has the file in hand has ended.
+
+    Raises `StartError`, as when another gateway has it.
+    """
+    until = clock() + _PATIENCE
+    waits = False
+    while True:
+        try:
+            return open_it()
+        except AuditInUse as error:
+            if clock() >= until:
+                raise
+            if not waits:
+                _log.info("%s; waiting for its end", error)
+            waits = True
+        await sleep(_LOOK)
 
 
 def start_facts() -> dict[str, object]:
@@ -142,7 +178,8 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     except ForeignFile:
         trouble = "is no audit file of this gateway; move it away, or give another path"
     except BlockingIOError:
-        trouble = "another gateway writes there"
+        sink.close()
+        raise AuditInUse(f"audit.path: {audit.path}: another gateway writes there") from None
     except OSError as error:
         trouble = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
     else:

@@ -24,7 +24,7 @@ from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
 from gateway.admin.status import MergedStatus
 from gateway.app import serve_admin
-from gateway.auditing import Company, open_trail, start_facts
+from gateway.auditing import Company, await_trail, open_trail, start_facts
 from gateway.channel import Asking, ChannelClosed
 from gateway.config import Settings, SettingsError
 from gateway.proxy import last_writes
@@ -192,7 +192,7 @@ class Supervisor:
         self._common = Common(os.memfd_create("turns"), last_writes.shared_memory(settings.workers))
         for descriptor in (self._common.turn, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
-        self._audit = self._open_audit()
+        self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
         )
@@ -218,9 +218,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
 
-    def _open_audit(self) -> AuditTrail:
-        company = Company(self._common.turn)
-        audit = open_trail(self._settings, self._metrics.audit_record, company=company)
+    async def _open_audit(self) -> AuditTrail:
+        audit = await await_trail(
+            lambda: open_trail(
+                self._settings, self._metrics.audit_record, company=Company(self._common.turn)
+            )
+        )
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
         return audit
 

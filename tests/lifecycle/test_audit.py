@@ -15,13 +15,17 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from gateway import __version__, exchange
+from gateway.auditing import await_trail, open_trail
+from gateway.config import Settings
+from gateway.wiring import StartError
+from tests.doubles.clock import FakeClock
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_workers import workers
-from tests.telemetry.chained import files, records, require_chain
+from tests.telemetry.chained import files, lines, open_sink, records, require_chain
 from tests.telemetry.test_syslog import Receiver
 
 READ = get("/fhir/Patient/1")
@@ -145,6 +149,46 @@ async def test_a_second_gateway_does_not_start(start_service: StartService, tmp_
     assert await second.ended() == 3
     assert "another gateway writes there" in second.process.stderr
     await ended(service)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_start_waits_for_a_command(
+    start_service: StartService, tmp_path: Path, workers: int
+) -> None:
+    """An audit file that a command has in hand for a moment does not keep the gateway from care."""
+    path = tmp_path / "audit.jsonl"
+    command = open_sink(path)
+    service = start_service(audit=to_file(path), workers=workers)
+    await service.until(lambda: bool(service.logged("waiting for its end")), "its patience")
+    command.write(lines(1))
+    command.close()
+    await service.until_ready()
+    await ended(service)
+    code, told = verify(*files(path))
+    assert code == 0, told
+
+
+async def test_a_start_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """After some seconds the file is another gateway's, and nothing is left open."""
+    path = tmp_path / "audit.jsonl"
+    settings = Settings.model_validate(
+        {
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "audit": to_file(path),
+        }
+    )
+    clock = FakeClock()
+
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    began, other = clock.now, open_sink(path)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StartError, match="another gateway writes there"):
+        await await_trail(lambda: open_trail(settings, lambda *_: None), clock, sleep)
+    assert 2 < clock.now - began < 10
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    other.close()
 
 
 @pytest.mark.parametrize(
