@@ -60,6 +60,14 @@ class Timeouts:
     idle: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """Somebody in the queue. `turn` brings a kept connection, or None: room for a new one."""
+
+    new: bool
+    turn: asyncio.Future[UpstreamConnection | None]
+
+
 class UpstreamPool:
     """At most `max_connections` connections to one origin."""
 
@@ -79,8 +87,10 @@ class UpstreamPool:
         # The one that was used last at the end.
         self._idle: list[UpstreamConnection] = []
         self._active: set[UpstreamConnection] = set()
+        # Places for new ones, from when they are promised to somebody.
         self._connecting = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        # While somebody waits, no connection is idle and there is no room: nobody jumps the queue.
+        self._waiters: deque[_Waiter] = deque()
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._draining = False
 
@@ -93,7 +103,6 @@ class UpstreamPool:
         self._draining = True
         while self._idle:
             self._idle.pop(0).close()
-            self._wake_waiter()
 
     def close(self) -> None:
         """Drop every connection; exchanges in flight fail."""
@@ -117,12 +126,11 @@ class UpstreamPool:
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
-        connection = None if new else self._take_idle()
-        if connection is None and not self._make_room(new=new):
+        connection = None if new else self.take()
+        if connection is None and not self._take_room(new=new):
             connection = await self._wait_for_one(new=new)
         if connection is None:
             connection = await self._connect()
-        self._active.add(connection)
         return connection
 
     def take(self) -> UpstreamConnection | None:
@@ -144,7 +152,8 @@ class UpstreamPool:
             connection.close()
         else:
             connection.abort()
-        self._wake_waiter()
+        if self._waiters:
+            self._serve_waiters()
 
     def _take_idle(self) -> UpstreamConnection | None:
         now = self._clock()
@@ -158,59 +167,87 @@ class UpstreamPool:
     def _room(self) -> int:
         return self._max_connections - len(self._active) - len(self._idle) - self._connecting
 
-    def _make_room(self, *, new: bool) -> bool:
+    def _take_room(self, *, new: bool) -> bool:
         """Whether a new connection may be made; where it must be new a kept one gives way."""
         if new and self._room() <= 0 and self._idle:
             self._idle.pop(0).close()
-        return self._room() > 0
+        if self._room() <= 0:
+            return False
+        self._connecting += 1
+        return True
 
     async def _wait_for_one(self, *, new: bool) -> UpstreamConnection | None:
-        """Wait until a kept connection is free (returned) or a new one may be made (None)."""
+        """Wait until it is our turn: for a kept connection, or None: for a new one."""
+        waiter = _Waiter(new, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                while True:
-                    await self._next_release()
-                    connection = None if new else self._take_idle()
-                    if connection is not None or self._make_room(new=new):
-                        return connection
+                connection = await self._turn_of(waiter)
         except TimeoutError:
             busy = (
                 f"all {self._max_connections} connections to the platform stayed in use "
                 f"for {self._timeouts.connect:g} s"
             )
             raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
+        if connection is not None and not connection.reusable:
+            # It broke on its way here; a new one may take its place.
+            connection.close()
+            self._active.discard(connection)
+            self._connecting += 1
+            connection = None
+        return connection
 
-    async def _next_release(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    async def _turn_of(self, waiter: _Waiter) -> UpstreamConnection | None:
         try:
-            await waiter
+            return await waiter.turn
         except asyncio.CancelledError:
-            # Woken and cancelled at once: the free place belongs to the next in line.
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            else:
-                self._wake_waiter()
+            elif not waiter.turn.cancelled():
+                # It was our turn at the very moment in which the wait ended.
+                self._pass_on(waiter.turn.result())
             raise
 
-    def _wake_waiter(self) -> None:
+    def _pass_on(self, connection: UpstreamConnection | None) -> None:
+        if connection is not None:
+            self.release(connection)
+        else:
+            self._connecting -= 1
+            self._serve_waiters()
+
+    def _serve_waiters(self) -> None:
+        """Hand what became free to those that wait, in their order.
+
+        Left lying it would be taken by whoever comes next, even if he has had many before.
+        """
         while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+            waiter = self._waiters[0]
+            if not waiter.turn.done():
+                connection = None if waiter.new else self.take()
+                if connection is None and not self._take_room(new=waiter.new):
+                    return
+                waiter.turn.set_result(connection)
+            self._waiters.popleft()
 
     async def _connect(self) -> UpstreamConnection:
-        self._connecting += 1
+        """Make a new connection in the room that was taken for it."""
+        try:
+            connection = await self._open_in_time()
+        except BaseException:
+            self._connecting -= 1
+            self._serve_waiters()
+            raise
+        self._connecting -= 1
+        self._active.add(connection)
+        return connection
+
+    async def _open_in_time(self) -> UpstreamConnection:
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
             raise unreached(error, origin, self._timeouts.connect, origin.proxy) from None
-        finally:
-            self._connecting -= 1
-            self._wake_waiter()
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
@@ -246,7 +283,6 @@ class UpstreamPool:
     def _lost(self, connection: UpstreamConnection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
-            self._wake_waiter()
 
     def _sweep(self) -> None:
         now = self._clock()
@@ -255,5 +291,4 @@ class UpstreamPool:
                 connection.expire()
         while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
             self._idle.pop(0).close()
-            self._wake_waiter()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from tests.doubles.gateway import Running
 from tests.doubles.platform import (
     PATIENT,
@@ -39,32 +38,6 @@ async def test_absurd_retry_after_costs_no_connection(start_gateway, platform: P
         statuses = [(await ask(gateway.address, get("/fhir/Patient/1"))).status for _ in range(3)]
         assert statuses == [503, 503, 200]
         assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 0
-
-
-async def test_who_wants_a_new_connection_does_not_starve(platform: Platform) -> None:
-    """A kept connection gives way to one that must be new, and the next in line has its turn."""
-    pool = UpstreamPool(
-        Origin("127.0.0.1", platform.port, None),
-        timeouts=Timeouts(5, 5, 5),
-        max_connections=1,
-        clock=asyncio.get_running_loop().time,
-    )
-    pool.open()
-    first = await pool.acquire()
-    first.begin(expect_body=True)
-    first.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    while first.head() is None:
-        await first.news()
-    await first.read()
-    new = asyncio.ensure_future(pool.acquire(new=True))
-    behind = asyncio.ensure_future(pool.acquire())
-    await asyncio.sleep(0)
-    pool.release(first)
-    second = await new
-    assert second is not first
-    pool.release(second)
-    pool.release(await behind)
-    pool.close()
 
 
 async def test_empty_gzip_answer_of_a_write_is_no_failure(
