@@ -200,9 +200,12 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection (TLS says close_notify, RFC 9112 section 9.8)."""
-        if self.transport is not None:
+        """Close after an answer (TLS says close_notify, RFC 9112 section 9.8)."""
+        if isinstance(self.transport, TlsTransport):
             self.transport.close()
+        elif self.transport is not None:
+            # Its `close` would wait without end for a platform that reads no more of the request.
+            self.transport.abort()
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -387,10 +390,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     def _raise_failure(self) -> None:
-        if self.failure is not None:
-            raise Broken(self.failure, reused=self.used > 1)
-        if self.transport is None:
-            raise Broken("closed", reused=self.used > 1)
+        kind = self.failure or ("closed" if self.transport is None else None)
+        if kind is not None:
+            raise Broken(kind, reused=self.used > 1)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 
@@ -11,9 +12,10 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
-from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.platform import Line, Platform, after, fhir, outcome
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, ask, get
+from tests.proxy.stage import until
 from tests.proxy.tls_stage import read
 
 READ = get("/fhir/Patient/1")
@@ -187,6 +189,40 @@ async def test_drain_with_a_queue(make_pool: MakePool) -> None:
         await exchange(connection)
         pool.release(connection)
     assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+
+
+async def test_rest_of_an_answered_request_holds_nothing_up(
+    make_pool: MakePool, platform: Platform
+) -> None:
+    """What the platform did not want to read before it answered keeps no connection open."""
+    size = 32 * 1024 * 1024
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def refuse(line: Line) -> None:
+        line.writer.transport.pause_reading()
+        line.writer.write(outcome(413))
+        await lost.wait()
+        line.writer.transport.resume_reading()
+        got = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await line.reader.read(1_000_000):
+                got += len(data)
+        arrived.set_result(got)
+
+    lost = asyncio.Event()
+    platform.script(refuse)
+    pool = make_pool()
+    connection = await pool.acquire()
+    connection.begin(expect_body=True)
+    connection.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    connection.write(bytes(size - 1))
+    await read(connection)
+    connection.forbid_reuse()
+    pool.release(connection)
+    async with asyncio.timeout(10):
+        await until(lambda: connection.transport is None)
+    lost.set()
+    assert await arrived < size
 
 
 @pytest.mark.parametrize("seed", range(5))
