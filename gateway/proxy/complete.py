@@ -24,6 +24,9 @@ async def is_complete(content_type: str | None, content_encoding: str | None, bo
     """Whether `body` is one complete document of its type; False where that cannot be told."""
     if is_gzip(content_encoding):
         body = await asyncio.to_thread(opened, body, _LARGEST)
+        if not body:
+            # It was cut or is too long, if it is not just empty.
+            return False
     elif content_encoding not in (None, "", "identity"):
         return False
     check = _checker((content_type or "").partition(";")[0].strip().lower())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.proxy.coding import pack
 from gateway.proxy.complete import is_complete
 
 JSON = b'{"resourceType":"Bundle","entry":[{"a":1.10},{"b":"\\u00e9\xd0\xb9"}],"c":null}'
@@ -38,6 +39,15 @@ async def test_ndjson_is_whole_after_a_line_only() -> None:
         n for n in range(1, len(NDJSON) + 1) if await is_complete("a/ndjson", None, NDJSON[:n])
     ]
     assert whole == [8, 16]
+
+
+@pytest.mark.parametrize(("kind", "body"), [("a/json", JSON), ("a/ndjson", NDJSON)])
+async def test_cut_gzip(kind: str, body: bytes) -> None:
+    """What is compressed is whole when it can be opened to its end."""
+    packed = pack(body)
+    for length in range(len(packed)):
+        assert not await is_complete(kind, "gzip", packed[:length], end_told=True), length
+    assert await is_complete(kind, "gzip", packed, end_told=True)
 
 
 async def test_number_is_never_whole() -> None:
