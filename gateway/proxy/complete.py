@@ -55,9 +55,11 @@ def _is_json(body: bytes) -> bool:
 
 
 def _is_ndjson(body: bytes) -> bool:
-    lines = body.split(b"\n")
-    # The last line ends with a line feed too, or it may be the beginning of a longer one.
-    return lines[-1] == b"" and all(_is_json(line) for line in lines if line.strip())
+    # The last line ends with a line feed too, or it may be the beginning of a longer one. Of an
+    # end right behind the header nobody can tell what it cut.
+    if not body.endswith(b"\n"):
+        return False
+    return all(_is_json(line) for line in body.split(b"\n") if line.strip())
 
 
 def _is_xml(body: bytes) -> bool:

@@ -34,10 +34,8 @@ async def test_cut_documents(kind: str, body: bytes) -> None:
 
 
 async def test_ndjson_is_whole_after_a_line_only() -> None:
-    """NDJSON that ends in the middle of a line, or without its line feed, is cut."""
-    whole = [
-        n for n in range(1, len(NDJSON) + 1) if await is_complete("a/ndjson", None, NDJSON[:n])
-    ]
+    """NDJSON that ends in the middle of a line, without its line feed or any line, is cut."""
+    whole = [n for n in range(len(NDJSON) + 1) if await is_complete("a/ndjson", None, NDJSON[:n])]
     assert whole == [8, 16]
 
 
@@ -46,8 +44,8 @@ async def test_cut_gzip(kind: str, body: bytes) -> None:
     """What is compressed is whole when it can be opened to its end."""
     packed = pack(body)
     for length in range(len(packed)):
-        assert not await is_complete(kind, "gzip", packed[:length], end_told=True), length
-    assert await is_complete(kind, "gzip", packed, end_told=True)
+        assert not await is_complete(kind, "gzip", packed[:length]), length
+    assert await is_complete(kind, "gzip", packed)
 
 
 async def test_number_is_never_whole() -> None:
