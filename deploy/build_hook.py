@@ -31,11 +31,11 @@ COMPILED = {
     "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
     "search_guard xml_links",
     "oauth": "pacing tokens",
-    "proxy": "admission answer answer_header asked body caller_connection callers circuit coding "
-    "complete composing connection counted_body examine forward framing guarding handler headers "
-    "incoming limiting listener max_forwards meeting message_queue passage patience pool queueing "
-    "relay repeated_header replies retrying rewriting strict target tls_transport traced turn_end "
-    "upstream",
+    "proxy": "admission answer answer_header asked body caller_connection callers circuit closing "
+    "coding complete composing connection counted_body examine forward framing guarding handler "
+    "headers incoming limiting listener max_forwards meeting message_queue passage patience pool "
+    "queueing relay repeated_header replies retrying rewriting strict target tls_transport traced "
+    "turn_end upstream",
     "telemetry": "accounting audit masking tally timestamp",
 }
 

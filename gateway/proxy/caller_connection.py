@@ -19,6 +19,7 @@ from gateway import errors, system
 from gateway.errors import GatewayError
 from gateway.proxy import refusals
 from gateway.proxy.callers import Peer, peer_of
+from gateway.proxy.closing import unsent
 from gateway.proxy.counted_body import Payload
 from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage, Unparsed
 from gateway.proxy.message_queue import ListenLimits, MessageQueue
@@ -102,14 +103,17 @@ class CallerConnection(MessageQueue):
         """The caller sends no more; one that left and one that half-closed look the same here."""
         if self._peer_done is not None:
             self._peer_done.set()
+        if self.transport is not None:
+            # The event loop would do it, and nobody would look after what still waits.
+            self._server.close(self, self.transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
         del exc  # the caller is gone either way
-        self._server.lost(self)
         if self._peer_done is not None:
             self._peer_done.set()
         self.force_close()
+        self._server.lost(self)
         self._hear_no_more()
         self._wake_writer()
         if self._task is not None and self.forsaken_with_caller:
@@ -151,7 +155,7 @@ class CallerConnection(MessageQueue):
         if not self._ended:
             self.flush()
             if self.transport is not None:
-                self.transport.close()
+                self._server.close(self, self.transport)
 
     def _answer_to(
         self, message: RequestMessage, payload: Payload
@@ -185,13 +189,13 @@ class CallerConnection(MessageQueue):
             self.transport.write(held)
 
     def force_close(self) -> None:
-        """Close; what was written is still sent."""
+        """Close; what was written is still sent to a caller that takes it."""
         self.flush()
         self._ended = True
         if self._waiter is not None:
             self._waiter.cancel()
         if self.transport is not None:
-            self.transport.close()
+            self._server.close(self, self.transport)
             self.transport = None
 
     async def shutdown(self, timeout: float) -> None:
@@ -294,8 +298,7 @@ class CallerConnection(MessageQueue):
         transport = self.transport
         if transport is None:
             return 0
-        waiting = len(self._held) + transport.get_write_buffer_size()
-        return waiting + _queued(transport.get_extra_info("socket"))
+        return len(self._held) + unsent(transport)
 
     def idle_for_long(self, now: float) -> bool:
         """Whether nothing was asked for so long that the caller has to connect anew."""
@@ -315,11 +318,3 @@ class CallerConnection(MessageQueue):
         await self.linger()
         self.busy = False
         self.force_close()
-
-
-def _queued(raw: Any) -> int:
-    """Bytes that the kernel has not delivered yet, where it tells."""
-    try:
-        return 0 if raw is None else system.unacknowledged(raw)
-    except (OSError, ValueError):
-        return 0

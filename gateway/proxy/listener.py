@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from gateway.proxy.caller_connection import CallerConnection, RequestSink
+from gateway.proxy.closing import Closing
 from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.rooted import rooted
 from gateway.proxy.turn_end import TurnEnd
@@ -27,6 +28,8 @@ class CallerServer:
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.
         self._connections: dict[CallerConnection, None] = {}
+        # Those that closed and still have something to send.
+        self._closing: dict[CallerConnection, Closing] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
@@ -41,11 +44,18 @@ class CallerServer:
 
     def lost(self, connection: CallerConnection) -> None:
         """A connection was lost, but not the exchange on it: a write takes its course."""
+        self._closing.pop(connection, None)
         task = connection.task
         if task is None:
             self._connections.pop(connection, None)
         else:
             task.add_done_callback(lambda _: self._connections.pop(connection, None))
+
+    def close(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
+        """Close a connection's transport; what it holds is sent while the caller takes it."""
+        transport.close()
+        if connection not in self._closing and transport.get_write_buffer_size():
+            self._closing[connection] = Closing(transport, self._loop.time())
 
     @property
     def open_connections(self) -> int:
@@ -87,6 +97,7 @@ class CallerServer:
             self._timer.cancel()
         await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
         self._connections.clear()
+        self._closing.clear()
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -96,4 +107,6 @@ class CallerServer:
                 self.spawn(connection.refuse_header())
             elif connection.silent(now, timeout) or connection.idle_for_long(now):
                 connection.force_close()
+        for closing in tuple(self._closing.values()):
+            closing.look(now, self.limits.reader_stall)
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

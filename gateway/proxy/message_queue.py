@@ -39,7 +39,8 @@ _BODY_BUFFER: Final = 256 * 1024
 class ListenLimits:
     """What a caller may send before it is refused: sizes in bytes, times in seconds.
 
-    `keep_alive` is how long a connection may be idle.
+    `keep_alive` is how long a connection may be idle, `reader_stall` how long a caller may take
+    nothing at all of what waits for it when its connection closes.
     """
 
     url_bytes: int
@@ -47,6 +48,7 @@ class ListenLimits:
     headers: int
     header_timeout: float
     keep_alive: float = 75.0
+    reader_stall: float = 30.0
 
     @property
     def all_header_bytes(self) -> int:

@@ -33,6 +33,10 @@ class FakeTransport(asyncio.Transport):
         """Whether the connection gave it up."""
         return self.closing
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
     def close(self) -> None:
         """Give it up."""
         self.closing = True

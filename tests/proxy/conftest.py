@@ -28,7 +28,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Tests of what lies right on the loop run on both: Windows has asyncio's own."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if "/test_tls_" in item.nodeid:
+    if "/test_tls_" in item.nodeid or "/test_accepting" in item.nodeid:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 
