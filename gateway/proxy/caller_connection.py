@@ -282,6 +282,7 @@ class CallerConnection(MessageQueue):
         if transport is None or transport.is_closing():
             return
         self._discarding = True
+        self._header_since = None
         self.flush()
         self._resume_transport()
         self._peer_done = asyncio.Event()
@@ -300,6 +301,13 @@ class CallerConnection(MessageQueue):
             return 0
         return len(self._held) + unsent(transport)
 
+    def overdue(self, now: float, header_timeout: float) -> bool:
+        """Whether a header has been incomplete for too long, the time of other requests aside."""
+        since = self._header_since
+        if since is None or self.busy or self._messages or self._ended:
+            return False
+        return now - max(since, self.idle_since) > header_timeout
+
     def idle_for_long(self, now: float) -> bool:
         """Whether nothing was asked for so long that the caller has to connect anew."""
         return self._rests and now - self.idle_since > self._limits.keep_alive
@@ -310,7 +318,6 @@ class CallerConnection(MessageQueue):
 
     async def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""
-        self._header_since = None
         self._discarding = self.busy = True
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
         request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)

@@ -124,19 +124,25 @@ class MessageQueue:
                 return
             # The one before waits for the body's end, of which it was told nothing.
             self._counted, self._parser = None, self._new_parser()
+        if self._parser is None or self._ended or self._is_deaf:
+            return
         # These may be the rest of a body, which has its own clock.
-        in_body = self.payload is not EMPTY_PAYLOAD and not self.payload.is_eof()
-        if self._parser is not None and not self._ended and not self._is_deaf:
-            self._parse(self._parser, data)
+        payload = self._messages[-1][1] if self._messages else self.payload
+        in_body = payload is not EMPTY_PAYLOAD and not payload.is_eof()
+        found = self._parse(self._parser, data)
         if self._messages:
             self._look_at_last_message(data)
-        if in_body or self._messages or self.busy:
-            self._header_since = None
-        elif data and self._header_since is None:
+        if not (found or in_body) and data and self._header_since is None:
+            self._begin_header(data)
+
+    def _begin_header(self, data: bytes) -> None:
+        # Some callers send an empty line behind a request (RFC 9112 section 2.2).
+        if not (self.busy or self._messages) or data.strip(b"\r\n"):
             self._header_since = self._loop.time()
             self._head_bytes = data[:_LOOKED_AT]
 
-    def _parse(self, parser: _Parser, data: bytes) -> None:
+    def _parse(self, parser: _Parser, data: bytes) -> bool:
+        """Whether a header ended, or was refused."""
         was_at_start, self._at_start = self._at_start, False
         try:
             parsed, self._is_deaf, _ = parser.feed_data(data)
@@ -144,17 +150,33 @@ class MessageQueue:
             # Its traceback would hold on to this frame, and so to itself.
             self._is_deaf = True
             self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
-            return
+            return True
         if not parsed:
-            return
+            return False
         for message, payload in parsed:
             self._receive(RequestMessage.of(message), payload)
-        last = self._messages[-1][0]
+        last, payload = self._messages[-1]
+        ended = data.endswith(b"\r\n\r\n")
+        if ended or payload is not EMPTY_PAYLOAD:
+            self._header_since = None
+        else:
+            self._look_behind(data)
         # Of a full queue the parser may keep more than it gave.
-        if not self._is_full and data.endswith(b"\r\n\r\n") and ends_with_header(last):
+        if ended and not self._is_full and ends_with_header(last):
             self._at_start = True
             if was_at_start and len(parsed) == 1:
                 self._repeated.learn(data, last)
+        return True
+
+    def _look_behind(self, data: bytes) -> None:
+        """Note what has begun behind a request without a body, the last one in these bytes."""
+        if not data:
+            # The parser had kept it, and what follows was noted when it came.
+            return
+        # Of the request's own end the beginning may have come before.
+        begun = data.rpartition(b"\r\n\r\n")[2].lstrip(b"\r\n")
+        self._header_since = self._loop.time() if begun else None
+        self._head_bytes = begun[:_LOOKED_AT]
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
@@ -169,6 +191,7 @@ class MessageQueue:
         if isinstance(message, Unparsed):
             if self._header_since is None:
                 self._head_bytes = data[:_LOOKED_AT]
+            self._header_since = None
             self._break_body()
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = _announced_length(message)
@@ -280,11 +303,6 @@ class MessageQueue:
     def _rests(self) -> bool:
         """Whether nothing is under way and nothing has begun to arrive."""
         return not (self.busy or self._messages) and self._header_since is None
-
-    def overdue(self, now: float, header_timeout: float) -> bool:
-        """Whether a header has been incomplete for too long."""
-        since = self._header_since
-        return since is not None and not self.busy and now - since > header_timeout
 
 
 def _announced_length(message: RequestMessage) -> int:

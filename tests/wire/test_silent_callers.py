@@ -10,10 +10,13 @@ import pytest
 import trustme
 
 from tests.doubles.gateway import Running
-from tests.doubles.wire import Wire, ask, get
+from tests.doubles.platform import Line, Platform, fhir, read_body
+from tests.doubles.wire import Wire, ask, get, post
 from tests.proxy.conftest import StartGateway
 
 READ = get("/fhir/Patient/1")
+OTHER = get("/fhir/Patient/1", "Accept: application/fhir+json")
+WRITE = post("/fhir/Patient", b'{"resourceType":"Patient"}')
 SHORT = {"header_timeout": 0.3}
 
 
@@ -106,3 +109,112 @@ async def test_who_is_told_of_a_slow_header_may_send_on(
             await asyncio.sleep(0.1)
             await wire.send(b"i")
         assert await wire.reader.read() == b""
+
+
+class Held:
+    """Has the platform keep its answers to itself until `release`."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._released = asyncio.Event()
+        platform.answer(self._answer)
+
+    async def _answer(self, line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await self._released.wait()
+        line.writer.write(fhir())
+
+    async def send(self, wire: Wire, pieces: list[bytes]) -> None:
+        """Send pieces, each apart from the others; the first one brings a request."""
+        for number, piece in enumerate(pieces):
+            await wire.send(piece)
+            if not number:
+                await self._platform.until_seen(1)
+            await asyncio.sleep(0.05)
+
+    def release(self) -> None:
+        """Answer."""
+        self._released.set()
+
+
+async def time_passes(gateway: Running) -> None:
+    """Wait as long as a newcomer may be silent."""
+    async with await Wire.open(gateway.address) as newcomer, asyncio.timeout(20):
+        assert await newcomer.at_end()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answers"),
+    [
+        pytest.param([READ + OTHER[:-2]], 1, id="in-one-piece"),
+        pytest.param([READ, OTHER[:20]], 1, id="while-it-is-answered"),
+        pytest.param([READ, OTHER[:20], OTHER[20:-4]], 1, id="in-two-pieces"),
+        pytest.param([READ, OTHER + READ[:-4]], 2, id="behind-one-that-waits"),
+        pytest.param([READ, OTHER, READ[:-4]], 2, id="apart-from-one-that-waits"),
+        pytest.param([READ * 12 + OTHER[:20]], 12, id="behind-many"),
+        pytest.param([READ, WRITE, OTHER[:20]], 2, id="behind-a-write"),
+    ],
+)
+async def test_a_header_that_is_begun_behind_a_request(
+    start_gateway: StartGateway, platform: Platform, pieces: list[bytes], answers: int
+) -> None:
+    """What is before it is answered; then its time runs as that of any other."""
+    held = Held(platform)
+    async with (
+        start_gateway(limits=SHORT) as gateway,
+        await Wire.open(gateway.address) as wire,
+        asyncio.timeout(20),
+    ):
+        await held.send(wire, pieces)
+        held.release()
+        assert [(await wire.reply()).status for _ in range(answers)] == [200] * answers
+        reply = await wire.reply()
+        assert (reply.status, reply.reason) == (408, "header-timeout")
+        assert await wire.at_end()
+
+
+@pytest.mark.parametrize("pieces", [[READ + OTHER[:-2]], [READ, OTHER[:-2]]])
+async def test_the_time_for_a_header_runs_when_the_one_before_is_answered(
+    start_gateway: StartGateway, platform: Platform, pieces: list[bytes]
+) -> None:
+    """However long that took: 408 comes `header_timeout` after the exchange, not the bytes."""
+    held = Held(platform)
+    async with (
+        start_gateway(limits={"header_timeout": 2}) as gateway,
+        await Wire.open(gateway.address) as wire,
+    ):
+        await held.send(wire, pieces)
+        await time_passes(gateway)
+        held.release()
+        assert (await wire.reply()).status == 200
+        # Long enough to be noticed, if it were late.
+        await asyncio.sleep(0.5)
+        assert (await wire.ask(OTHER[-2:])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answers"),
+    [
+        pytest.param([READ + OTHER], 2, id="two-requests"),
+        pytest.param([READ + OTHER[:20], OTHER[20:]], 2, id="one-in-two-pieces"),
+        pytest.param([READ, OTHER[:-2], b"\r\n"], 2, id="its-last-line-alone"),
+        pytest.param([READ, OTHER[:-1], b"\n"], 2, id="its-last-byte-alone"),
+        pytest.param([READ, b"\r\n"], 1, id="an-empty-line"),
+        pytest.param([READ + b"\r\n"], 1, id="an-empty-line-behind"),
+        pytest.param([WRITE, b"\r\n"], 1, id="an-empty-line-apart-from-a-write"),
+        pytest.param([READ, WRITE[:-9], WRITE[-9:]], 2, id="a-body-that-waits"),
+        pytest.param([READ * 12], 12, id="many"),
+        pytest.param([READ + WRITE * 6], 7, id="many-writes"),
+    ],
+)
+async def test_what_ends_with_a_request_leaves_the_connection_idle(
+    start_gateway: StartGateway, platform: Platform, pieces: list[bytes], answers: int
+) -> None:
+    """However it was cut: the time for a header does not run then."""
+    held = Held(platform)
+    async with start_gateway(limits=SHORT) as gateway, await Wire.open(gateway.address) as wire:
+        await held.send(wire, pieces)
+        held.release()
+        assert [(await wire.reply()).status for _ in range(answers)] == [200] * answers
+        await time_passes(gateway)
+        assert (await wire.ask(READ)).status == 200
