@@ -277,13 +277,20 @@ class CallerConnection(MessageQueue):
             self._writable.set_result(None)
 
     async def linger(self) -> None:
-        """Half-close and discard what still comes, for a moment."""
+        """Half-close and discard what still comes, for a moment.
+
+        Over TLS, which cannot be half-closed, the caller would learn of the end only after that:
+        nothing is waited for where all was read and sent.
+        """
         transport = self.transport
         if transport is None or transport.is_closing():
             return
+        sends_on = self._sends_on
         self._discarding = True
         self._header_since = None
         self.flush()
+        if not (sends_on or transport.can_write_eof() or transport.get_write_buffer_size()):
+            return
         self._resume_transport()
         self._peer_done = asyncio.Event()
         # The caller may have reset the connection a moment ago.
@@ -292,6 +299,13 @@ class CallerConnection(MessageQueue):
                 transport.write_eof()
             async with asyncio.timeout(_LINGER):
                 await self._peer_done.wait()
+
+    @property
+    def _sends_on(self) -> bool:
+        """Whether the caller has begun what it has not ended, or was not understood."""
+        if self._is_deaf or self._messages or self._header_since is not None:
+            return True
+        return not self.payload.is_eof()
 
     @property
     def unsent(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import ssl
@@ -13,7 +14,7 @@ import trustme
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, fhir
-from tests.doubles.wire import CutShort, Wire, get
+from tests.doubles.wire import CutShort, Wire, get, post
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 
@@ -82,6 +83,33 @@ async def test_links_lead_to_https(
         assert tls.selected_alpn_protocol() == "http/1.1"
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
     assert reply.json()["link"] == [{"url": "https://gateway/fhir/Patient"}]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(get("/fhir/Patient/1", "Connection: close"), id="close"),
+        pytest.param(get("/fhir/Patient/1", version="1.0"), id="1.0"),
+        pytest.param(post("/fhir/Patient", b"{}", "Connection: close"), id="write"),
+    ],
+)
+async def test_the_end_follows_the_last_answer(
+    start_service: StartService, pki: Pki, request_: bytes
+) -> None:
+    """Who has sent all is not waited for: the end comes sooner than that of a silent newcomer."""
+    service = start_service(listen=pki.settings(), limits={"header_timeout": 0.5})
+    await service.until_ready()
+    assert await status(service, pki.client()) == 200
+    async with (
+        await Wire.open(service.address, tls=pki.client()) as silent,
+        await Wire.open(service.address, tls=pki.client()) as wire,
+        asyncio.timeout(20),
+    ):
+        newcomer = asyncio.ensure_future(silent.at_end())
+        assert (await wire.ask(request_)).status == 200
+        assert await wire.at_end()
+        assert not newcomer.done()
+        assert await newcomer
 
 
 async def test_plain_http_on_a_tls_listener_harms_nobody(
