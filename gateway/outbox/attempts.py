@@ -63,7 +63,7 @@ class Means:
 
 
 class Attempts:
-    """Those in hand; `ended` is called after each, `idle` is set while there are none.
+    """Those in hand; `ended` is called after each.
 
     A result that the store cannot take is written as soon as it can.
     """
@@ -72,8 +72,6 @@ class Attempts:
         self._means = means
         self._ended = ended
         self._in_hand: dict[str, Attempt] = {}
-        self.idle = asyncio.Event()
-        self.idle.set()
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -92,7 +90,6 @@ class Attempts:
         """Take a claimed entry in hand."""
         attempt = Attempt(entry, self._means.line.turn)
         self._in_hand[entry.id] = attempt
-        self.idle.clear()
         attempt.task = asyncio.get_running_loop().create_task(self._carry(attempt))
         # Also called for a task that was cancelled before it began.
         attempt.task.add_done_callback(lambda _: self._end(attempt))
@@ -124,8 +121,6 @@ class Attempts:
 
     def _end(self, attempt: Attempt) -> None:
         del self._in_hand[attempt.entry.id]
-        if not self._in_hand:
-            self.idle.set()
         self._ended()
 
     async def _verdict(self, attempt: Attempt) -> Verdict:

@@ -69,6 +69,8 @@ class Delivery:
         self._upkeep = Upkeep(store, observe)
         self._woken = asyncio.Event()
         self._draining = False
+        self._over = asyncio.Event()
+        self._over.set()
         self._away = False
         self._guard: Timer | None = None
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
@@ -95,6 +97,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Deliver until `drain`."""
+        self._over.clear()
         try:
             while not (self._draining and not self._attempts):
                 self._woken.clear()
@@ -102,16 +105,20 @@ class Delivery:
                 await self._timing.wait(self._woken, self._idle_for())
         finally:
             self._stop_guard()
+            self._over.set()
             await self._attempts.abandon()
 
     async def drain(self, grace: float) -> None:
-        """Begin nothing more, and give what is being sent `grace` seconds; then `run` returns."""
+        """Begin nothing more, and give what is being sent `grace` seconds; `run` is then over.
+
+        So is what it had begun with the store: what was just being claimed has been given back.
+        """
         self._draining = True
         self.wake()
         if not await self._ended_within(grace):
             self._attempts.stop()
             if not await self._ended_within(_LAST_WRITES):
-                _log.error("the outbox could not take the results of %d attempts", self.in_hand)
+                _log.error("the outbox was too slow to take what %d attempts came to", self.in_hand)
                 await self._attempts.abandon()
         self.wake()
 
@@ -211,7 +218,7 @@ class Delivery:
     async def _ended_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._attempts.idle.wait()
+                await self._over.wait()
         except TimeoutError:
             return False
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -19,8 +20,8 @@ from gateway.outbox.sending import Effect, Failure, Finding, Found
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailable
 from tests.doubles.clock import FakeClock
-from tests.outbox.drafts import draft, write
-from tests.outbox.places import ClockWall, SqlitePlace, opened
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
 from tests.outbox.running import OPTIONS, Process, Running, settle, until
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
@@ -511,6 +512,51 @@ async def test_draining_ends_in_time(
     assert found.state is state
     assert found.doubt == (state is State.WAITING)
     assert sender.stopped == ["r-1"]
+
+
+class Slow:
+    """A store whose answers to some methods are held back until they are let go."""
+
+    def __init__(self, store: SqlStore, *methods: str) -> None:
+        self.held = {method: asyncio.Event() for method in methods}
+        self.waiting: list[str] = []
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        return functools.partial(self._later, name, method) if name in self.held else method
+
+    async def _later(self, name: str, method: Any, *given: Any, **named: Any) -> Any:
+        answer = await method(*given, **named)
+        if answer:
+            self.waiting.append(name)
+            await self.held[name].wait()
+        return answer
+
+
+async def test_draining_gives_back_what_was_being_claimed(
+    place: Place, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """However slow the store is, nothing that was never sent is left as if it had been."""
+    place.wall = ClockWall(clock)
+    async with opened(place) as store:
+        slow = Slow(store, "claim", "release")
+        async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
+            for name in "abc":
+                made = draft(name, method="POST", recovery=Recovery.PARK)
+                await store.put(made, ROOMY)
+            running.delivery.wake()
+            await until(lambda: slow.waiting == ["claim"])
+            draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
+            for method in ("claim", "release"):
+                await settle()
+                assert not draining.done()
+                slow.held[method].set()
+                await until(lambda: "release" in slow.waiting)
+            await draining
+        states = [entry.state for entry in await store.entries()]
+    assert states == [State.WAITING] * 3
+    assert sender.seen == []
 
 
 async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
