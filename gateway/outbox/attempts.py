@@ -197,8 +197,12 @@ class Attempts:
                     _log.error("the outbox cannot take a result now: %s", error)
                 told = True
                 await self._means.timing.sleep(_AGAIN)
+        event = _event(judging.after(entry, verdict), verdict)
         if held:
-            self._means.observe(_event(judging.after(entry, verdict), verdict))
+            self._means.observe(event)
+        else:
+            step = event.step.value
+            _log.warning("outbox: %s was no longer held here, %s is not noted", entry.id, step)
 
     async def _write(self, entry: Entry, verdict: Verdict) -> bool:
         store, owner = self._means.store, self._means.owner

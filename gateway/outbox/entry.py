@@ -3,6 +3,7 @@
     waiting ──claim──▶ sending ──▶ delivered
        ▲                 │ ├────▶ failed     refused by the platform, or too old
        └──not delivered──┘ └────▶ unclear    it may have been done, and must not be done twice
+    waiting in doubt, unclear ──▶ delivered   the answer came after the lease had ended
     failed, unclear ──retry──▶ waiting        (a person)
     waiting, failed ──cancel─▶ cancelled      (the caller)
     waiting, failed, unclear ──drop──▶ dropped (a person)

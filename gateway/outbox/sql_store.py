@@ -176,12 +176,18 @@ class SqlStore:
 
     @unbroken
     async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
-        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
+        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost.
+
+        What was delivered counts also then, unless somebody has claimed it or decided about it.
+        """
         sealed = await self._contents.seal_response(entry, response)
+        possible = sa.and_(*statements.leased(owner, entry))
+        if state is State.DELIVERED:
+            possible |= sa.and_(*statements.undecided(entry))
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             changed = await connection.execute(
-                statements.change(*statements.leased(owner, entry)).values(
+                statements.change(possible).values(
                     state=state,
                     finished_at=now,
                     cause=_cause(state, response),

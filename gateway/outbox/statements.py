@@ -108,6 +108,20 @@ def leased(owner: str, entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
+def undecided(entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
+    """That the lease of this attempt has ended, and nothing has happened to the entry since.
+
+    A claim counts an attempt, a retry of what is unclear ends its doubt, and what is dropped is in
+    another state. What waits in doubt is not changed by a retry.
+    """
+    in_doubt = (entries.c.state == State.WAITING) & entries.c.doubt
+    return (
+        entries.c.number == entry.number,
+        entries.c.attempts == entry.attempts,
+        (entries.c.state == State.UNCLEAR) | in_doubt,
+    )
+
+
 def fullness() -> sa.Select[Any]:
     """Number and bytes of what blocks."""
     return sa.select(

@@ -113,7 +113,10 @@ class Store(Protocol):
         ...
 
     async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
-        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost."""
+        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost.
+
+        What was delivered counts also then, unless somebody has claimed it or decided about it.
+        """
         ...
 
     async def recover(self, *, settle: float) -> Sequence[Changed]:

@@ -391,6 +391,37 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
     assert sender.seen == ["r-a"]
 
 
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_result_counts_though_the_lease_has_ended(
+    place: Place,
+    sender: RecordingSender,
+    clock: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    given_up: bool,
+) -> None:
+    """What another process took for unclear meanwhile; unless somebody decided, which is logged."""
+    place.wall = ClockWall(clock)
+    async with opened(place) as store, opened(place) as other:
+        fragile = Fragile(store)
+        async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+            fragile.away = {"finish", "renew"}
+            entry = await running.put(draft("a", method="POST", recovery=Recovery.PARK))
+            await until(lambda: bool(caplog.records))
+            clock.jump_wall(OPTIONS.lease + 1)
+            [changed] = await other.recover(settle=10.0)
+            assert changed.entry.state is State.UNCLEAR
+            if given_up:
+                await other.move(entry.id, State.DROPPED)
+            fragile.away = set()
+            await running.pass_time(3)
+            await running.until_idle()
+            assert await running.state(entry) is (State.DROPPED if given_up else State.DELIVERED)
+            assert (running.steps(entry)[-1] is Step.DELIVERED) != given_up
+            told = f"outbox: {entry.id} was no longer held here, delivered is not noted"
+            assert (told in caplog.messages) == given_up
+    assert sender.seen == ["r-a"]
+
+
 async def test_what_cannot_renew_its_lease_stops_in_time(
     store: SqlStore, sender: RecordingSender, clock: FakeClock
 ) -> None:

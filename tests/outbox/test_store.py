@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -238,6 +239,113 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
     assert await state_of(store, new) is State.SENDING
     assert await store.response(new.id) is None
     assert await store.finish(ME, new, State.DELIVERED, DONE)
+
+
+async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
+    """An entry as its sender knows it, whose lease has ended meanwhile."""
+    await store.put(draft("a", recovery=recovery), ROOMY)
+    [entry] = await claim(store)
+    place.wall.now += LEASE + 1
+    assert len(await store.recover(settle=10.0)) == 1
+    return entry
+
+
+@pytest.mark.parametrize("recovery", list(Recovery))
+async def test_a_late_delivery_counts(place: Place, store: SqlStore, recovery: Recovery) -> None:
+    """What the platform has answered for is delivered, as long as nobody went on with the entry."""
+    entry = await lost(place, store, recovery)
+    assert not await store.finish(ME, entry, State.FAILED, Response(422))
+    assert not await store.finish(ME, entry, State.UNCLEAR, Response(500))
+    assert await store.finish(ME, entry, State.DELIVERED, DONE)
+    found = await store.entry(entry.id)
+    assert found is not None
+    assert (found.state, found.doubt, found.cause) == (State.DELIVERED, False, "")
+    assert await store.response(entry.id) == DONE
+    assert await store.request(entry.id) is None
+    assert not await store.blocked("lis", ["Observation/a"])
+    place.wall.now += 100
+    assert await claim(store) == []
+
+
+async def claimed(store: SqlStore, entry: Entry) -> None:
+    """Somebody else is sending it."""
+    await claim(store, owner="other")
+
+
+async def put_back(store: SqlStore, entry: Entry) -> None:
+    """Somebody else could not send it."""
+    [again] = await claim(store, owner="other")
+    await store.release("other", again, delay=0.0, cause="upstream-unreachable")
+
+
+async def doubted(store: SqlStore, entry: Entry) -> None:
+    """Somebody else has sent it, and does not know either."""
+    [again] = await claim(store, owner="other")
+    await store.doubt("other", again, delay=0.0, cause="upstream-timeout")
+
+
+async def parked(store: SqlStore, entry: Entry) -> None:
+    """Somebody else has sent it, and a person has to look."""
+    [again] = await claim(store, owner="other")
+    await store.finish("other", again, State.UNCLEAR, Response(500))
+
+
+async def dropped(store: SqlStore, entry: Entry) -> None:
+    """A person gave it up."""
+    await store.move(entry.id, State.DROPPED)
+
+
+async def retried(store: SqlStore, entry: Entry) -> None:
+    """A person has it sent once more."""
+    await store.move(entry.id, State.WAITING)
+
+
+async def retried_and_expired(store: SqlStore, entry: Entry) -> None:
+    """And nobody could."""
+    await retried(store, entry)
+    await store.expire(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "act"),
+    [
+        *((Recovery.REPEAT, act) for act in (claimed, put_back, doubted, parked, dropped)),
+        *((Recovery.PARK, act) for act in (dropped, retried, retried_and_expired)),
+    ],
+)
+async def test_a_late_delivery_changes_nothing_that_went_on(
+    place: Place, store: SqlStore, recovery: Recovery, act: Callable[..., Awaitable[None]]
+) -> None:
+    """Once somebody has claimed the entry or decided about it, the answer is too late."""
+    entry = await lost(place, store, recovery)
+    await act(store, entry)
+    before = await store.entry(entry.id), await store.response(entry.id)
+    assert not await store.finish(ME, entry, State.DELIVERED, DONE)
+    assert (await store.entry(entry.id), await store.response(entry.id)) == before
+    assert (await store.request(entry.id) is None) == (act is dropped)
+
+
+@pytest.mark.parametrize("to", [State.SENDING, State.WAITING, State.DROPPED])
+async def test_a_late_delivery_and_somebody_else_at_once(
+    place: Place, store: SqlStore, to: State
+) -> None:
+    """A claim, a retry or a drop at the same moment: one of the two happens, whole."""
+    recovery = Recovery.REPEAT if to is State.SENDING else Recovery.PARK
+    async with opened(place) as second:
+        for n in range(20):
+            entry = await lost(place, store, recovery)
+            other = claim(second) if to is State.SENDING else second.move(entry.id, to)
+            both = [store.finish(ME, entry, State.DELIVERED, DONE), other]
+            begun = both if n % 2 else both[::-1]
+            done = await asyncio.gather(*begun, return_exceptions=True)
+            delivered, gone_on = done if n % 2 else done[::-1]
+            assert isinstance(gone_on, NotPossible) or delivered is not bool(gone_on)
+            assert await state_of(store, entry) is (State.DELIVERED if delivered else to)
+            assert (await store.response(entry.id) == DONE) == delivered
+            if to is not State.DROPPED and not delivered:
+                now = await claim(store) if to is State.WAITING else gone_on
+                assert isinstance(now, list)
+                assert await store.finish(ME, now[0], State.DELIVERED, DONE)
 
 
 async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
