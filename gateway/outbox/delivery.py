@@ -32,9 +32,9 @@ _OWNER_BYTES: Final = 8
 class Options:
     """`parallel` attempts at most in this process; the rest is in seconds.
 
-    Who does not renew its leases for `lease` loses them. What another process put in is noticed
-    after `poll` at the latest; `recovery` and `upkeep` are how often to look for what other
-    processes left, and for what is too old.
+    Who does not renew its leases for `lease` loses them, at the latest twice `recovery` later. What
+    another process put in is noticed after `poll` at the latest; `recovery` and `upkeep` are how
+    often to look for what other processes left, and for what is too old.
     """
 
     max_age: float
@@ -66,7 +66,7 @@ class Delivery:
             self._owner, store, sender, observe, self._line, pacer, options.pauses, timing
         )
         self._attempts = Attempts(means, self.wake)
-        self._upkeep = Upkeep(store, observe)
+        self._upkeep = Upkeep(store, observe, timing.clock)
         self._woken = asyncio.Event()
         self._draining = False
         self._over = asyncio.Event()
@@ -153,7 +153,7 @@ class Delivery:
             if self._attempts:
                 await self._renew()
             if not self._attempts.unrecorded:
-                await self._upkeep.recover(self._options.pauses.settle)
+                await self._upkeep.recover(self._options.lease, self._options.pauses.settle)
             self._recover_at = now + self._options.recovery
         if not self._draining:
             await self._claim()

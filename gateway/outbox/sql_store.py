@@ -27,6 +27,7 @@ from gateway.outbox.store import (
     Changed,
     Confirm,
     Depth,
+    Lease,
     Limits,
     OutboxFull,
     OutboxUnavailable,
@@ -204,12 +205,18 @@ class SqlStore:
             return True
 
     @unbroken
-    async def recover(self, *, settle: float) -> Sequence[Changed]:
-        """Judge entries whose lease has ended, by their `recovery`."""
+    async def leases(self) -> Collection[Lease]:
+        """All there are, of whichever process, ended or not."""
+        async with self._database.reading() as connection:
+            return [Lease(*row) for row in await connection.execute(statements.leases())]
+
+    @unbroken
+    async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
+        """Judge entries with one of these leases if it has ended, by their `recovery`."""
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            found = await connection.execute(statements.interrupted(now).limit(_JUDGED))
+            found = await connection.execute(statements.interrupted(standing, now).limit(_JUDGED))
             return [
                 await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
                 for row in found.all()

@@ -9,12 +9,14 @@ import sqlalchemy as sa
 
 from gateway.outbox.entry import BLOCKING, Draft, Entry, Recovery, State
 from gateway.outbox.schema import entries, orders, pieces
+from gateway.outbox.store import Lease
 
 _SHOWN: Final = (
     *(entries.c.number, entries.c.id, entries.c.caller, entries.c.state, entries.c.recovery),
     *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
     *(entries.c.attempts, entries.c.size, entries.c.cause),
 )
+_LEASE: Final = (entries.c.number, entries.c.attempts, entries.c.leased_until)
 # No lease and no pause is longer, in seconds: a later moment was set before the clock was put back.
 _LONGEST: Final = 4000.0
 _OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
@@ -78,9 +80,19 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
 
 
-def interrupted(now: float) -> sa.Select[Any]:
-    """Entries whose lease has ended."""
-    return locked(entries.c.state == State.SENDING, _reached(entries.c.leased_until, now))
+def leases() -> sa.Select[Any]:
+    """What is being sent: number, attempts, end of the lease."""
+    return sa.select(*_LEASE).where(entries.c.state == State.SENDING)
+
+
+def interrupted(standing: Collection[Lease], now: float) -> sa.Select[Any]:
+    """Entries that have one of these leases still, and it has ended."""
+    known = [(lease.number, lease.attempts, lease.until) for lease in standing]
+    return locked(
+        entries.c.state == State.SENDING,
+        sa.tuple_(*_LEASE).in_(known),
+        _reached(entries.c.leased_until, now),
+    )
 
 
 def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:

@@ -1,9 +1,11 @@
 """What the outbox needs of a place to keep its entries; see `sql_store` for the one there is.
 
 Several processes may share a store. An entry that is being sent is leased to one of them; a lease
-that is not renewed ends, and the entry is then judged as after an unclear failure. Every method is
-atomic and, when it returns, on the disk. All raise `OutboxUnavailable` when the place is out of
-reach.
+that is not renewed ends, and the entry is then judged as after an unclear failure. As the store's
+clock may be set, whoever has it judged must have seen for itself that it was not renewed.
+
+Every method is atomic and, when it returns, on the disk. All raise `OutboxUnavailable` when the
+place is out of reach.
 """
 
 from __future__ import annotations
@@ -55,6 +57,15 @@ class Depth:
     counts: dict[State, int] = field(default_factory=dict)
     size: int = 0
     oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """That entry `number` is being sent for the `attempts`th time; renewed, it is another one."""
+
+    number: int
+    attempts: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +130,12 @@ class Store(Protocol):
         """
         ...
 
-    async def recover(self, *, settle: float) -> Sequence[Changed]:
-        """Judge entries whose lease has ended, by their `recovery`.
+    async def leases(self) -> Collection[Lease]:
+        """All there are, of whichever process, ended or not."""
+        ...
+
+    async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
+        """Judge entries with one of these leases if it has ended, by their `recovery`.
 
         Those that the platform is to be asked about are due after `settle`.
         """

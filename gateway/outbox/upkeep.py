@@ -6,19 +6,29 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.outbox.entry import State
 from gateway.outbox.events import Event, Observer, Step
-from gateway.outbox.store import Changed, Store
+from gateway.outbox.store import Changed, Lease, Store
 
 
 class Upkeep:
-    """All raise `OutboxUnavailable`. Durations are seconds."""
+    """All raise `OutboxUnavailable`. Durations are seconds, `clock` is monotonic."""
 
-    def __init__(self, store: Store, observe: Observer) -> None:
+    def __init__(self, store: Store, observe: Observer, clock: Callable[[], float]) -> None:
         self._store = store
         self._observe = observe
+        self._clock = clock
+        self._seen: dict[Lease, float] = {}
 
-    async def recover(self, settle: float) -> None:
-        """Bring back what processes that ended had in hand."""
-        await self._all(lambda: self._store.recover(settle=settle), _after_interruption)
+    async def recover(self, lease: float, settle: float) -> None:
+        """Bring back what processes that ended had in hand.
+
+        The store's clock may have been set ahead: by this process's own, too, a lease must have
+        stood for as long as it lasts without being renewed. Whoever had it has stopped by then.
+        """
+        standing = await self._standing(lease)
+        if standing:
+            await self._all(
+                lambda: self._store.recover(standing, settle=settle), _after_interruption
+            )
 
     async def expire(self, max_age: float) -> None:
         """Give up what is too old."""
@@ -28,6 +38,13 @@ class Upkeep:
         """Forget what was over long ago."""
         while await self._store.purge(retention):
             pass
+
+    async def _standing(self, lease: float) -> list[Lease]:
+        found = await self._store.leases()
+        # Not before: one may have been renewed while this process waited for the answer.
+        now = self._clock()
+        self._seen = {each: self._seen.get(each, now) for each in found}
+        return [each for each, since in self._seen.items() if now - since >= lease]
 
     async def _all(
         self, change: Callable[[], Awaitable[Sequence[Changed]]], step: Callable[[Changed], Step]

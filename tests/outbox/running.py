@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from gateway.outbox.entry import Draft, Entry, State
 from gateway.outbox.events import Event, Step
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sending import Sender
+from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import Limits, Store
 from gateway.outbox.timing import Timing
 from tests.doubles.clock import FakeClock
@@ -68,6 +70,16 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.002)
+
+
+async def pass_time(clock: FakeClock, seconds: float, *stores: SqlStore) -> None:
+    """Let time pass second by second, each to the end of what the stores were asked in it."""
+    for _ in range(math.ceil(seconds)):
+        await clock.advance(1.0)
+        calm = 0
+        while calm < 4:
+            await asyncio.sleep(0.0005)
+            calm = 0 if any(store.works._tasks for store in stores) else calm + 1
 
 
 async def settle() -> None:

@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.entry import Recovery, Response, State
+from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.events import Step
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import pieces
-from gateway.outbox.sending import Effect, Failure, Finding, Found
+from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailable
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
-from tests.outbox.running import OPTIONS, Process, Running, settle, until
+from tests.outbox.running import OPTIONS, Process, Running, pass_time, settle, until
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
 
@@ -349,7 +349,7 @@ async def test_long_attempts_keep_their_lease(
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
     await running.pass_time(4 * OPTIONS.lease)
-    assert await store.recover(settle=10.0) == []
+    assert await store.recover(await store.leases(), settle=10.0) == []
     sender.held["r-a"].set()
     await running.until_state(entry, State.DELIVERED)
 
@@ -408,7 +408,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
             entry = await running.put(draft("a", method="POST", recovery=Recovery.PARK))
             await until(lambda: bool(caplog.records))
             clock.jump_wall(OPTIONS.lease + 1)
-            [changed] = await other.recover(settle=10.0)
+            [changed] = await other.recover(await other.leases(), settle=10.0)
             assert changed.entry.state is State.UNCLEAR
             if given_up:
                 await other.move(entry.id, State.DROPPED)
@@ -436,7 +436,7 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         assert sender.stopped == []
         await running.pass_time(OPTIONS.lease * 0.2)
         assert sender.stopped == ["r-a"]
-        assert (await store.recover(settle=10.0)) == []
+        assert await store.recover(await store.leases(), settle=10.0) == []
         await until(lambda: Step.DOUBTED in running.steps(entry))
 
 
@@ -450,6 +450,69 @@ async def test_what_has_lost_its_lease_stops(
     clock.jump_wall(OPTIONS.lease + 1)
     await running.pass_time(OPTIONS.lease / 3)
     assert sender.stopped == ["r-a"]
+
+
+@dataclass
+class Beside(RecordingSender):
+    """Notes how many sends another one had in hand at each of its own."""
+
+    other: RecordingSender = field(default_factory=RecordingSender)
+    met: list[int] = field(default_factory=list)
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """One attempt."""
+        self.met.append(self.other.busy)
+        return await super().send(entry, request)
+
+
+@pytest.mark.parametrize(
+    ("jump", "away"),
+    [(OPTIONS.lease * 2, set()), (OPTIONS.lease * 2, {"renew"}), (-7200.0, set())],
+)
+async def test_a_clock_that_is_set_turns_no_order_round(
+    place: Place, sender: RecordingSender, clock: FakeClock, jump: float, away: set[str]
+) -> None:
+    """Of one order nothing is sent while another process has not stopped what it is sending."""
+    place.wall = ClockWall(clock)
+    sender.hold("r-1")
+    second = Beside(other=sender)
+    async with opened(place) as store, opened(place) as other:
+        fragile = Fragile(store)
+        async with Process(fragile, sender, clock).running() as holder:  # type: ignore[arg-type]
+            # Of one patient, so that only the first can be in hand.
+            for name in "12":
+                await holder.put(draft(name, "P/a"))
+            await until(lambda: sender.busy == 1)
+            # The second looks for leases that have ended between two looks of the first.
+            await pass_time(clock, 3, store)
+            async with Process(other, second, clock).running():
+                await pass_time(clock, 3, store, other)
+                fragile.away = away
+                clock.jump_wall(jump)
+                await pass_time(clock, OPTIONS.lease * 2, store, other)
+                sender.held["r-1"].set()
+                fragile.away = set()
+                await pass_time(clock, OPTIONS.lease * 2, store, other)
+            assert [entry.state for entry in await store.entries()] == [State.DELIVERED] * 2
+    assert set(second.met) <= {0}
+
+
+async def test_what_a_killed_process_had_in_hand_is_noticed(
+    place: Place, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """By one that runs beside it, within a lease and a third."""
+    place.wall = ClockWall(clock)
+    sender.hold("r-a")
+    async with contextlib.AsyncExitStack() as stack:
+        store, other = [await stack.enter_async_context(opened(place)) for _ in range(2)]
+        async with Process(store, sender, clock).running() as killed:
+            entry = await killed.put(draft("a"))
+            await until(lambda: sender.busy == 1)
+            beside = Process(other, RecordingSender(), clock).running()
+            running = await stack.enter_async_context(beside)
+            await pass_time(clock, 1, store, other)
+        await pass_time(clock, OPTIONS.lease * 4 / 3, other)
+        assert await running.state(entry) is State.DELIVERED
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from gateway.outbox.entry import Entry, Recovery, Response, State
 from gateway.outbox.schema import meta, pieces
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import (
+    Changed,
     Limits,
     NotPossible,
     OutboxFull,
@@ -32,6 +33,11 @@ LEASE = 30.0
 async def claim(store: SqlStore, most: int = 10, owner: str = ME) -> list[Entry]:
     """What may be sent now."""
     return list(await store.claim(owner, most=most, lease=LEASE))
+
+
+async def recover(store: SqlStore) -> list[Changed]:
+    """What has ended, by the store's clock."""
+    return list(await store.recover(await store.leases(), settle=10.0))
 
 
 async def names(store: SqlStore, found: list[Entry]) -> list[str]:
@@ -189,10 +195,10 @@ async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
     assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
     assert set(await store.renew(ME, [entry.id, "nonesuch"], lease=LEASE)) == {entry.id}
     place.wall.now += LEASE - 1
-    assert await store.recover(settle=10.0) == []
+    assert await recover(store) == []
     place.wall.now += 2
     assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
-    [changed] = await store.recover(settle=10.0)
+    [changed] = await recover(store)
     assert changed.entry.id == entry.id
     assert set(await store.renew(ME, [entry.id], lease=LEASE)) == set()
 
@@ -212,7 +218,7 @@ async def test_an_ended_lease_is_judged(
     await store.put(draft("a", recovery=recovery), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
-    [changed] = await store.recover(settle=10.0)
+    [changed] = await recover(store)
     assert (changed.entry.state, changed.why) == (state, "upstream-failed")
     answer = await store.response(entry.id)
     if due_in is None:
@@ -222,7 +228,7 @@ async def test_an_ended_lease_is_judged(
         assert changed.entry.doubt
         assert changed.entry.due_at == place.wall.now + due_in
         assert answer is None
-    assert await store.recover(settle=10.0) == []
+    assert await recover(store) == []
 
 
 async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> None:
@@ -230,7 +236,7 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
     await store.put(draft("a"), ROOMY)
     [old] = await claim(store)
     place.wall.now += LEASE + 1
-    await store.recover(settle=10.0)
+    await recover(store)
     [new] = await claim(store)
     for owner, entry in ((ME, old), ("other", new)):
         assert not await store.finish(owner, entry, State.DELIVERED, DONE)
@@ -246,7 +252,7 @@ async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
     await store.put(draft("a", recovery=recovery), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
-    assert len(await store.recover(settle=10.0)) == 1
+    assert len(await recover(store)) == 1
     return entry
 
 
@@ -379,7 +385,7 @@ async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlS
     await store.put(draft("b"), ROOMY)
     await claim(store, most=1)
     place.wall.now -= 365 * 86400
-    assert len(await store.recover(settle=10.0)) == 1
+    assert len(await recover(store)) == 1
     assert len(await claim(store)) == 2
 
 
@@ -447,7 +453,7 @@ async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) ->
     await store.put(draft("2", "P/a"), ROOMY)
     await claim(store)
     place.wall.now += LEASE + 1
-    await store.recover(settle=10.0)
+    await recover(store)
     assert await state_of(store, first) is State.UNCLEAR
     assert await claim(store) == []
     moved = await store.move(first.id, State.WAITING)
@@ -540,7 +546,7 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) ->
         for access in (
             store.put(draft("b"), ROOMY),
             store.claim(ME, most=1, lease=LEASE),
-            store.recover(settle=10.0),
+            store.recover([], settle=10.0),
             store.expire(-1.0),
         ):
             with pytest.raises(OutboxUnavailable, match="another key"):
