@@ -8,7 +8,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for something; one more of them than there are processors keeps those busy.
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
-PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 COMPILED := build/compiled
@@ -24,7 +24,7 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
-	@$(PYTEST) $(TESTS)
+	@$(PYTEST) --numprocesses=$(JOBS) $(TESTS)
 
 check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
@@ -64,9 +64,11 @@ $(VENV)/.installed: venv
 	@:
 
 # The gateway would take the level for a setting.
+# They wait more than the others do: one more of them at a time.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
 	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
+		--numprocesses=$(shell expr $(JOBS) + 1) \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
 
