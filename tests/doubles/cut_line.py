@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Self
 
 
@@ -20,6 +21,8 @@ class CutLine:
         self.target = target
         self.port = 0
         self._server: asyncio.Server | None = None
+        # Bound while nobody listens: another test's server at this port would answer for it.
+        self._kept: socket.socket | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
@@ -28,6 +31,7 @@ class CutLine:
 
     async def __aexit__(self, *_: object) -> None:
         self.cut()
+        self._let_go().close()
         tasks = list(self._open)
         for task in tasks:
             task.cancel()
@@ -35,9 +39,7 @@ class CutLine:
 
     async def mend(self) -> None:
         """Let connections through, at the same port as before."""
-        self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, reuse_address=True
-        )
+        self._server = await asyncio.start_server(self._accept, sock=self._let_go())
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -45,8 +47,20 @@ class CutLine:
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._kept = self._bound()
         for writer in list(self._open.values()):
             writer.transport.abort()
+
+    def _let_go(self) -> socket.socket:
+        """The socket at the port, which is free from here on."""
+        kept, self._kept = self._kept or self._bound(), None
+        return kept
+
+    def _bound(self) -> socket.socket:
+        bound = socket.socket()
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", self.port))
+        return bound
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
