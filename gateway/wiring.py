@@ -171,7 +171,6 @@ def rules(settings: Settings) -> Rules:
         base_path=settings.listen.base_path,
         default_language=settings.fhir.default_language,
         listen=listen_limits(settings),
-        reader_stall=_reader_stall(settings),
     )
 
 
@@ -199,12 +198,8 @@ def listen_limits(settings: Settings) -> ListenLimits:
         header_bytes=limits.max_header_bytes,
         headers=limits.max_headers,
         header_timeout=limits.header_timeout,
-        reader_stall=_reader_stall(settings),
+        reader_stall=_STALL_FACTOR * limits.header_timeout,
     )
-
-
-def _reader_stall(settings: Settings) -> float:
-    return _STALL_FACTOR * settings.limits.header_timeout
 
 
 def circuit_policy(settings: Settings) -> CircuitPolicy:

@@ -203,8 +203,9 @@ async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
     if audit is None:
         return None
     try:
+        spell = Timestamp().iso
         for note in notes:
-            audit.event("outbox", **note.facts(Timestamp().iso))
+            audit.event("outbox", **note.facts(spell))
     finally:
         await audit.close(_AUDIT_FLUSH)
     return not lost

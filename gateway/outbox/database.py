@@ -30,7 +30,6 @@ _ADVISORY_LOCK: Final = 0x6468702D6F757462
 _PRAGMAS: Final = (
     # In WAL mode this is what survives a power cut: the log is synced at every commit.
     "PRAGMA synchronous = FULL",
-    f"PRAGMA busy_timeout = {int(_BUSY * 1000)}",
     # What was erased is overwritten, encrypted as it is.
     "PRAGMA secure_delete = ON",
 )

@@ -57,7 +57,6 @@ class Rules:
     base_path: str
     default_language: str
     listen: ListenLimits
-    reader_stall: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +283,7 @@ class Handler:
         self._account(exchange)
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
-        side = CallerSide(request, self._admission, stall=self._rules.reader_stall)
+        side = CallerSide(request, self._admission, stall=self._rules.listen.reader_stall)
         if given is not None:
             side.lines, side.over = given.lines, given.over
         return side

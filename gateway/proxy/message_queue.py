@@ -40,7 +40,7 @@ class ListenLimits:
     """What a caller may send before it is refused: sizes in bytes, times in seconds.
 
     `keep_alive` is how long a connection may be idle, `reader_stall` how long a caller may take
-    nothing at all of what waits for it when its connection closes.
+    nothing at all of what waits for it, in the midst of an answer or when its connection closes.
     """
 
     url_bytes: int
