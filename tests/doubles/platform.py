@@ -134,6 +134,17 @@ def after(seconds: float, data: bytes) -> Answer:
     return answer
 
 
+def once(released: asyncio.Event, data: bytes) -> Answer:
+    """Send the bytes when that is set."""
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await released.wait()
+        line.writer.write(data)
+
+    return answer
+
+
 async def silence(line: Line) -> None:
     """Say nothing until the other side gives up."""
     await line.reader.read()

@@ -273,19 +273,6 @@ async def test_a_command_makes_no_audit_file(
     assert steps(tmp_path) == [("dropped", entry_id, BY)]
 
 
-async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
-    opened: Open, operator: Operator, tmp_path: Path
-) -> None:
-    """With the gateway stopped, the user whose file it is need not wait for its next start."""
-    (tmp_path / "audit").mkdir()
-    operator.settings["audit"] = audited(tmp_path)
-    async with opened(audit=audited(tmp_path)) as hospital:
-        hospital.line.cut()
-        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
-    assert (await operator.run("drop", entry_id)).returncode == 0
-    assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
-
-
 @pytest.fixture
 async def queued(opened: Open, tmp_path: Path) -> str:
     """An entry whose gateway is stopped; its audit file is there."""
@@ -293,6 +280,15 @@ async def queued(opened: Open, tmp_path: Path) -> str:
     async with opened(audit=audited(tmp_path)) as hospital:
         hospital.line.cut()
         return (await hospital.write()).location.rsplit("/", 1)[1]
+
+
+async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
+    operator: Operator, tmp_path: Path, queued: str
+) -> None:
+    """With the gateway stopped, the user whose file it is need not wait for its next start."""
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", queued)).returncode == 0
+    assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
 
 
 def nobody_listens(**more: str) -> dict[str, Any]:

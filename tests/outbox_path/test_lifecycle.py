@@ -16,7 +16,7 @@ import pytest
 from gateway.config import Settings
 from gateway.wiring import StartError
 from tests.doubles.cut_line import CutLine
-from tests.doubles.platform import Line, Platform, after, fhir, read_body, silence
+from tests.doubles.platform import Platform, after, fhir, once, silence
 from tests.doubles.processes import GatewayProcess, children, start_gateway
 from tests.doubles.sso import Sso
 from tests.outbox_path.conftest import KEY, Open
@@ -81,14 +81,9 @@ async def test_a_reload_does_not_cut_off_what_is_being_sent(hospital: Hospital) 
     """The way it goes by stays open until it is answered."""
     released = asyncio.Event()
 
-    async def wait(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await released.wait()
-        line.writer.write(fhir())
-
     hospital.line.cut()
     location = (await hospital.write()).location
-    hospital.platform.answer(wait)
+    hospital.platform.answer(once(released, fhir()))
     await hospital.line.mend()
     await hospital.platform.until_seen(1)
     await hospital.gateway.gateway.reload(hospital.gateway.settings)

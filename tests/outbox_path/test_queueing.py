@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.platform import Line, fhir, http, outcome, page, read_body, silence, then_close
+from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
 from tests.doubles.sso import Answer
 from tests.doubles.wire import Wire, post
 from tests.outbox_path.conftest import Open
@@ -126,13 +126,8 @@ async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(opened: Ope
     """Nor while the newer one still waits for its answer."""
     released = asyncio.Event()
 
-    async def wait(line: Line) -> None:
-        await read_body(line.reader, line.seen)
-        await released.wait()
-        line.writer.write(fhir())
-
     async with opened(platform={"response_timeout": 2}) as hospital:
-        hospital.platform.script(silence, wait)
+        hospital.platform.script(silence, once(released, fhir()))
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(hospital.write())
             await hospital.platform.until_seen(1)

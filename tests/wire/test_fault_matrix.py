@@ -20,6 +20,7 @@ from tests.doubles.platform import (
     chunked,
     fhir,
     http,
+    once,
     outcome,
     page,
     read_body,
@@ -105,12 +106,7 @@ async def test_certificate_for_another_host(sso: Sso, tmp_path: Path) -> None:
 async def test_pool_full(start_gateway: StartGateway, platform: Platform) -> None:
     """No connection becomes free in time: nothing was delivered, the caller may come again."""
     released = asyncio.Event()
-
-    async def hold(line: Line) -> None:
-        await released.wait()
-        line.writer.write(fhir())
-
-    platform.script(hold)
+    platform.script(once(released, fhir()))
     limits = {"max_connections": 1, "connect_timeout": 0.2}
     async with start_gateway(platform=limits) as gateway, await Wire.open(gateway.address) as wire:
         await wire.send(READ)
