@@ -33,7 +33,7 @@ SERVICES: Final = ("pypi", "osv")
 PERMISSIVE: Final = (
     *("MIT", "MIT-0", "MIT License", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "0BSD"),
     "3-Clause BSD License",  # how protobuf writes BSD-3-Clause
-    *("Apache-2.0", "Apache Software License", "ISC", "ISC License"),
+    *("Apache-2.0", "Apache 2.0", "Apache Software License", "ISC", "ISC License"),
     *("PSF-2.0", "Python Software Foundation License", "Unlicense", "Zlib"),
     *("MPL-2.0", "Mozilla Public License 2.0"),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
 
 END: Final = (1 << 62) - 1
@@ -25,9 +27,8 @@ _OTHER_SPELLINGS: Final = {_BACKSLASH: (b"\\/",), b"%": (b"%2f", b"%2F", b"%3a",
 _LONGEST_OTHER: Final = len(b"https%3a%2f%2f")
 # Bytes of a string that are searched for them at once.
 _LONG: Final = 512
-# Bytes. CPython searches longer texts for six bytes or more in another way, which pays only where
-# the bytes looked for are many: it takes four times as long for a word in a page.
-_WINDOW: Final = 29_000
+
+_Search = Callable[[bytes], list[tuple[int, int, int]]]
 
 
 class Rewriter(Protocol):
@@ -75,15 +76,24 @@ def contains(text: bytes, rare: bytes) -> bool:
     return rare in text if found is None else any(text.startswith(rare, at) for at in found)
 
 
+@lru_cache(maxsize=64)
+def _search(wanted: tuple[bytes, ...]) -> _Search:
+    """Gives for a text which of these stands in it from where to where, one after the other.
+
+    It takes a third of the time of `bytes.find`, an eighth where nothing is found. An idle gateway
+    does without its 0.8 MB: it is loaded with the first text that may hold something.
+    """
+    from ahocorasick_rs import BytesAhoCorasick
+
+    return BytesAhoCorasick(wanted).find_matches_as_indexes
+
+
 def holds(text: bytes, wanted: bytes) -> bool:
     """Whether `wanted`, a name or the like, stands in the text."""
-    if len(text) <= _WINDOW:
-        return wanted in text
-    reach = len(wanted) - 1
-    for begin in range(0, len(text), _WINDOW):
-        if text.find(wanted, begin, begin + _WINDOW + reach) >= 0:
-            return True
-    return False
+    # What stands there at all mostly stands near the beginning, too.
+    if text.find(wanted, 0, _SHORT) >= 0:
+        return True
+    return len(text) > _SHORT and len(_search((wanted,))(text)) > 0
 
 
 def holds_any(text: bytes, wanted: tuple[bytes, ...]) -> bool:
@@ -95,16 +105,8 @@ def holds_any(text: bytes, wanted: tuple[bytes, ...]) -> bool:
 
 
 def places_of(text: bytes, wanted: bytes) -> list[int]:
-    """Where `wanted`, a name or the like, stands in the text, in order; overlapping ones too."""
-    found: list[int] = []
-    reach = len(wanted) - 1
-    for begin in range(0, len(text), _WINDOW):
-        end = begin + _WINDOW + reach
-        at = text.find(wanted, begin, end)
-        while at >= 0:
-            found.append(at)
-            at = text.find(wanted, at + 1, end)
-    return found
+    """Where `wanted`, which cannot overlap itself, stands in the text, in order."""
+    return [begin for _, begin, _ in _search((wanted,))(text)]
 
 
 def is_free(lower: bytes, hosts: tuple[bytes, ...], escape: bytes) -> bool:
@@ -244,18 +246,15 @@ def _in_any_case(data: bytes, start: bytes) -> list[int]:
     head, length = start[: len(_PLAIN_END) + 1], len(start)
     found: list[int] = []
     others = 0
-    for spelling in {head, head.upper()}:
-        at = data.find(spelling)
-        while at >= 0:
-            there = data[at : at + length]
-            if start in (there, there.lower()):
-                found.append(at)
-            else:
-                others += 1
-                if others > _FEW:
-                    return places_of(data.lower(), start)
-            at = data.find(spelling, at + 1)
-    return sorted(found)
+    for _, at, _ in _search((head, head.upper()))(data):
+        there = data[at : at + length]
+        if start in (there, there.lower()):
+            found.append(at)
+        else:
+            others += 1
+            if others > _FEW:
+                return places_of(data.lower(), start)
+    return found
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
