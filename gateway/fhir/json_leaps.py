@@ -27,7 +27,7 @@ from gateway.fhir.byte_wise import (
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_rules import LISTED_KEYS, holds_attachment, is_plain_reference
 from gateway.fhir.link_stream import MAX_TOKEN
-from gateway.fhir.link_text import END, places_of
+from gateway.fhir.link_text import END, matches
 
 _ENTRY: Final = b'{"fullUrl":"'
 # Free of dot segments: an id may begin with a dot, but hardly any does.
@@ -101,8 +101,8 @@ def may_hold_entries(text: bytes, start: int, *, whole: bool) -> bool:
 
 
 def _stands_behind(text: bytes, start: int, name: bytes) -> bool:
-    places = places_of(text, name)
-    return len(places) > 0 and places[-1] >= start
+    found = matches(text, (name,))
+    return len(found) > 0 and found[-1][1] >= start
 
 
 class Leap:
