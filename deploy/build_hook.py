@@ -26,7 +26,7 @@ LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # has to be Python's own.
 COMPILED = {
     ".": "exchange front_door",
-    "admin": "traffic",
+    "admin": "evidence traffic",
     "fhir": "address byte_wise conformity interaction json_leaps json_links json_text link_map "
     "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
     "search_guard xml_links",
@@ -36,7 +36,7 @@ COMPILED = {
     "headers incoming limiting listener max_forwards meeting message_queue passage patience pool "
     "queueing relay repeated_header replies retrying rewriting strict target tls_transport traced "
     "turn_end upstream",
-    "telemetry": "accounting audit masking tally timestamp",
+    "telemetry": "accounting audit findings masking tally timestamp",
 }
 
 

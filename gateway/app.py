@@ -33,9 +33,12 @@ from gateway.admin.listening import OperatorRunner
 from gateway.admin.server import build as build_admin
 from gateway.admin.status import Sources, Status
 from gateway.admin.traffic import Traffic
+from gateway.admin.watching import PlatformWatch, Watched
 from gateway.config import Settings
 from gateway.core import Core, Cores, Surroundings
+from gateway.exchange import Exchange
 from gateway.oauth.tokens import Tokens
+from gateway.process import background
 from gateway.proxy.accepting import Acceptor
 from gateway.proxy.admission import Phase
 from gateway.proxy.last_writes import LastWrites
@@ -88,6 +91,7 @@ class Gateway:
         self.metrics = Metrics()
         self._expiries: dict[str, float] = {}
         self.traffic = Traffic(time.monotonic, time.time)
+        self.watch = self._make_watch()
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -117,6 +121,8 @@ class Gateway:
             core = await asyncio.to_thread(Core, settings, self._around)
             expiries = await asyncio.to_thread(certificates.expiries, settings)
             await self._cores.replace(core)
+            if reloading.leads_elsewhere(self.settings, settings):
+                self.watch.forget()
             self._expiries = expiries
             self._acceptor.tls = tls
             self._server.limits = wiring.listen_limits(settings)
@@ -154,6 +160,7 @@ class Gateway:
             tokens=lambda: self._cores.current.tokens_valid(),
             circuit_open=lambda: self._cores.current.circuit_open(),
             draining=lambda: self._stopping,
+            platform_fails=self.watch.fails,
         )
 
     async def _drain(self, timeout: float) -> None:
@@ -203,7 +210,7 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            self.traffic.note,
+            self._note,
             tracing=open_tracing(self.settings, self._stack),
             keeping=await self._open_outbox(),
         )
@@ -220,6 +227,7 @@ class Gateway:
             await self._keeping.start()
         self._watch()
         self.status = self._make_status()
+        await self._stack.enter_async_context(background(self.watch.run()))
         if self._shared is None:
             await self._open_admin()
         self._open_listener(tls)
@@ -271,6 +279,23 @@ class Gateway:
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
+    def _note(self, exchange: Exchange) -> None:
+        self.traffic.note(exchange)
+        self.watch.note(exchange)
+
+    def _make_watch(self) -> PlatformWatch:
+        # Of several workers the first asks for all.
+        asks = self._shared is None or self._shared.number == 0
+        return PlatformWatch(
+            Watched(
+                tokens=lambda: self._cores.current.states_in_use(),
+                circuit=lambda: self._cores.current.circuit.state,
+                ask=lambda preferred: self._cores.ask_platform(preferred),
+                interval=lambda: self.settings.admin.probe_interval if asks else 0.0,
+                count=self.metrics.probe,
+            )
+        )
+
     def _tokens(self) -> Tokens | None:
         return None if self._opened is None else self._opened.current.tokens
 
@@ -285,6 +310,8 @@ class Gateway:
         self.metrics.watch_connections(self._cores.connections)
         self.metrics.watch_inflight(lambda: self._cores.inflight)
         self.metrics.watch_certificates(lambda: self._expiries)
+        if self._shared is None:
+            self.metrics.watch_platform(self.watch.usable)
 
     async def _open_admin(self) -> None:
         application = build_admin(
@@ -306,6 +333,7 @@ class Gateway:
                 inflight=lambda: self._cores.inflight,
                 audit_available=lambda: self.audit.available,
                 draining=lambda: self._stopping,
+                judging=self.watch.judging,
                 outbox=lambda: None if self._keeping is None else self._keeping.report(),
             ),
             self.traffic,

@@ -28,7 +28,7 @@ from gateway.oauth.rereading import RereadingSource
 from gateway.oauth.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import Tokens, TokenState
 from gateway.proxy.admission import Admission, Phase
 from gateway.proxy.asking import Asking
 from gateway.proxy.circuit import Circuit, CircuitState
@@ -39,6 +39,7 @@ from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.packing import Packing
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
+from gateway.proxy.probing import Probe
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.traced import TracedUpstream
 from gateway.proxy.upstream import Restraint, Upstream
@@ -117,6 +118,8 @@ class Core:
         upstream = self._upstream(around)
         forwarder = Forwarder(upstream, tokens, around.metrics.retry)
         asking = Asking(forwarder, tokens, wiring.platform_path(settings))
+        own = Forwarder(upstream, self.tokens, around.metrics.retry)
+        self.probe = Probe(Asking(own, self.tokens, asking.platform_path), self.tokens)
         if around.keeping is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
             self.deliverer = around.keeping.deliverer(
@@ -206,8 +209,12 @@ class Core:
 
     def tokens_valid(self) -> dict[str, bool]:
         """For every credential that callers use whether it has a valid token."""
+        return {name: state.valid for name, state in self.states_in_use().items()}
+
+    def states_in_use(self) -> dict[str, TokenState]:
+        """How each credential fares that callers use."""
         states = self.tokens.states()
-        return {name: states[name].valid for name in wiring.credentials_in_use(self.settings)}
+        return {name: states[name] for name in wiring.credentials_in_use(self.settings)}
 
     def circuit_open(self) -> bool:
         """Whether the platform is left alone for now."""
@@ -274,6 +281,23 @@ class Cores:
         core = self.current
         core.exchanges += 1
         return core.deliverer, core.left
+
+    async def ask_platform(self, preferred: str) -> tuple[str, str] | None:
+        """What the platform's metadata tell, and with which credential; None where nothing could.
+
+        `preferred` is the credential to ask with, if there is a token for it.
+        """
+        core = self.current
+        ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
+        if not ready:
+            return None
+        credential = preferred if preferred in ready else ready[0]
+        core.exchanges += 1
+        try:
+            found = await core.probe.ask(credential)
+        finally:
+            core.left()
+        return None if found is None else (found, credential)
 
     def set_phase(self, phase: Phase) -> None:
         """Tell every core where in its life the gateway is."""

@@ -48,6 +48,12 @@ def refuse_fixed_changes(old: Settings, new: Settings) -> None:
         )
 
 
+def leads_elsewhere(old: Settings, new: Settings) -> bool:
+    """Whether what was found of the platform tells nothing of the new settings."""
+    sections = ("platform", "sso", "credentials")
+    return any(getattr(old, section) != getattr(new, section) for section in sections)
+
+
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
     """The keys with another value that only a restart can bring into effect."""
     for key in FIXED_KEYS:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import __version__, reloading, sockets, wiring
-from gateway.admin.merging import MergedMetrics, merge_reports, snapshot
+from gateway.admin.merging import MergedMetrics, judge_together, merge_reports, snapshot
 from gateway.admin.server import build as build_admin
 from gateway.admin.status import MergedStatus
 from gateway.app import serve_admin
@@ -207,6 +207,7 @@ class Supervisor:
                 lambda: self._settings, self._ask_status, draining=lambda: self._stopping
             ),
         )
+        self._metrics.watch_platform(self._usable)
         await serve_admin(self._stack, application, admin)
         numbers = range(1, settings.workers + 1)
         started = await asyncio.gather(
@@ -309,6 +310,10 @@ class Supervisor:
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether all workers are ready, by their last answers."""
         return merge_reports(self._reports, draining=self._stopping)
+
+    def _usable(self) -> tuple[bool, str]:
+        judgement = judge_together(self._reports)
+        return judgement.usable, judgement.reason
 
     def _same_text(self, settings: Settings) -> str | None:
         """The text that these settings were read from. Raises `StartError` if it has changed."""

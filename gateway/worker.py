@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,10 @@ class _Worker:
         return {}
 
     async def _ready(self, _: Any) -> dict[str, Any] | None:
-        return None if self._gateway is None else self._gateway.readiness.report()[1]
+        if self._gateway is None:
+            return None
+        evidence = asdict(self._gateway.watch.evidence())
+        return {**self._gateway.readiness.report()[1], "evidence": evidence}
 
     async def _metrics(self, _: Any) -> Any:
         return [] if self._gateway is None else snapshot(self._gateway.metrics.registry)

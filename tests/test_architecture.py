@@ -52,7 +52,10 @@ ALLOWED: dict[str, set[str]] = {
     "front_door": {"errors", "proxy"},
     "reloading": {"config", "wiring", "certificates"},
     "auditing": {"exchange", "config", "fhir", "oauth", "telemetry", "wiring", "certificates"},
-    "app": _RECORD | _KNOWLEDGE | {"proxy", "admin", "auditing", "tracing", "keeping"} | _PROCESS,
+    "app": _RECORD
+    | _KNOWLEDGE
+    | {"proxy", "admin", "auditing", "tracing", "keeping", "process"}
+    | _PROCESS,
     "channel": set(),
     "process": {"config", "telemetry", "wiring", "system"},
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,

@@ -11,18 +11,21 @@ from typing import Any
 class Readiness:
     """Asks its collaborators anew for every report.
 
-    `tokens` gives for every credential in use whether it has a valid token; `circuit_open` and
-    `draining` (a shutdown is under way) are each a reason not to be ready.
+    `tokens` gives for every credential in use whether it has a valid token; `circuit_open`,
+    `platform_fails` (see `gateway.admin.judgement`) and `draining` (a shutdown is under way) are
+    each a reason not to be ready.
     """
 
     tokens: Callable[[], Mapping[str, bool]]
     circuit_open: Callable[[], bool]
     draining: Callable[[], bool]
+    platform_fails: Callable[[], bool] = bool
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether the gateway is ready, and the JSON body that says which check fails."""
         checks = {f"token:{name}": valid for name, valid in self.tokens().items()}
         checks["circuit"] = not self.circuit_open()
+        checks["platform"] = not self.platform_fails()
         checks["shutdown"] = not self.draining()
         failing = [check for check, passed in checks.items() if not passed]
         return not failing, {

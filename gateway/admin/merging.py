@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from gateway.admin.judgement import FAILING, Evidence, Judgement, judge, merged
 from gateway.telemetry.metrics import render
 
 # A family as plain data: name, text, type, and its samples as name, labels, value and, with a
@@ -119,12 +120,15 @@ def merge_reports(
 ) -> tuple[bool, dict[str, Any]]:
     """The readiness of all workers by number; None stands for one that does not answer.
 
-    A check fails that fails in any worker; `workers` fails while one of them is missing.
+    A check fails that fails in any worker; `workers` fails while one of them is missing. What is
+    known of the platform is judged together.
     """
     checks: dict[str, bool] = {}
     for report in reports.values():
         for check, state in (report or {}).get("checks", {}).items():
             checks[check] = checks.get(check, True) and state == "ok"
+    if "platform" in checks:
+        checks["platform"] = judge_together(reports).state != FAILING
     checks["workers"] = all(report is not None for report in reports.values())
     checks["shutdown"] = checks.get("shutdown", True) and not draining
     failing = [check for check, passed in checks.items() if not passed]
@@ -133,3 +137,9 @@ def merge_reports(
         "failing": failing,
         "checks": {check: "ok" if passed else "failed" for check, passed in checks.items()},
     }
+
+
+def judge_together(reports: Mapping[int, Mapping[str, Any] | None]) -> Judgement:
+    """What the evidence of all workers' readiness shows."""
+    told = (report for report in reports.values() if report is not None)
+    return judge(merged(Evidence(**each["evidence"]) for each in told if "evidence" in each))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway import __version__
+from gateway.admin.judgement import Judging, token_words
 from gateway.admin.settings_shown import bare_url, shown
 from gateway.admin.status_merging import merge_status
 from gateway.admin.status_remedies import REMEDIES
+from gateway.admin.status_verdict import verdict
 from gateway.admin.status_words import WORDS
 from gateway.admin.traffic import PLATFORM_ERROR, Traffic, many_errors
 from gateway.config import Settings
@@ -31,7 +33,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "sso": None,
     "outbox": None,
     "inflight": 0,
-    "last_hour": {"requests": 0, "errors": 0, "minutes": []},
+    "last_hour": {"requests": 0, "errors": 0, "refusals": 0, "minutes": []},
     "slowest": [],
     "errors": [],
     "callers": [],
@@ -63,6 +65,7 @@ class Sources:
     inflight: Callable[[], int]
     audit_available: Callable[[], bool]
     draining: Callable[[], bool]
+    judging: Judging
     outbox: Callable[[], Outbox | None] = _no_outbox
 
 
@@ -90,20 +93,27 @@ class Status:
     async def facts(self, language: str) -> dict[str, Any]:
         """All facts as plain data, with sentences in a language."""
         about = _about(self._sources.settings(), self._clock() - self._began, self._wall_clock())
-        return _told({**about, **self.report()}, language)
+        report = self.report()
+        care = verdict(report["care"], self._sources.judging.now(), report.pop("evidence"))
+        return _told({**about, **report, "care": care}, language)
 
     def report(self) -> dict[str, Any]:
-        """What differs from process to process, without sentences."""
+        """What differs from process to process, without sentences.
+
+        `care` leaves out what `evidence` says of the platform.
+        """
         sources, settings = self._sources, self._sources.settings()
         tokens = sources.tokens()
         outbox = sources.outbox()
         return {
             "care": self._care(tokens),
+            "evidence": asdict(sources.judging.evidence()),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
                 "url": bare_url(settings.platform.fhir_base_url),
                 "circuit": _CIRCUIT[sources.circuit()],
                 "connections": dict(sources.connections()),
+                **self._judged(),
             },
             "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},
             "outbox": None if outbox is None else dict(outbox),
@@ -111,15 +121,26 @@ class Status:
             **self._traffic.facts(),
         }
 
+    def _judged(self) -> dict[str, Any]:
+        judging, iso = self._sources.judging, Timestamp().iso
+        judgement, evidence = judging.now(), judging.evidence()
+        probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
+        return {
+            "state": judgement.state,
+            "reason": judgement.platform,
+            "since": iso(judging.since),
+            "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
+        }
+
     def _care(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
         answer, reason = self._verdict(tokens)
         return {"answer": answer, "reason": reason}
 
     def _verdict(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
-        """`yes`, `degraded` or `no`, with the reason that weighs most."""
+        """`yes`, `degraded` or `no`, with the reason that weighs most of what is known here."""
         sources = self._sources
         circuit = sources.circuit()
-        usable = [state.valid and not state.rejected for state in tokens.values()]
+        usable = [word == "valid" for word in token_words(tokens).values()]
         if sources.draining():
             return "no", "shutting-down"
         if not sources.audit_available():
@@ -197,8 +218,9 @@ def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
 def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
     """The facts with the sentences of a language, the verdict first."""
     care = facts["care"]
+    said = WORDS[language][f"care:{care['reason']}"]
     return {
-        "care": {**care, "text": WORDS[language][f"care:{care['reason']}"]},
+        "care": {**care, "text": said.replace("{credential}", care.get("credential", ""))},
         "language": language,
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
         "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
@@ -234,7 +256,7 @@ def _worst(tokens: Mapping[str, TokenState]) -> str | None:
 
 def _token_reason(tokens: Mapping[str, TokenState]) -> str:
     if any(state.rejected for state in tokens.values()):
-        return "token-rejected"
+        return "platform-refuses"
     lacking = {name: state for name, state in tokens.items() if not state.valid}
     failure = _worst(lacking)
     if failure is None:

@@ -8,10 +8,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.admin.status import FOR_A_PERSON
-from gateway.admin.status_markup import Html, Words, commands, inside, seconds, span
+from gateway.admin.status_markup import Html, Words, commands, inside, moment, seconds, span
 
-SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖"}
-_CIRCUITS: Final = {"closed": "yes", "half-open": "degraded", "open": "no"}
+SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
+_PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "untried": "untried"}
 # States of queued writes.
 _WAITING: Final = frozenset({"waiting", "sending"})
 
@@ -104,7 +104,7 @@ def _sso(facts: Facts, words: Words) -> str:
 
 def _platform(facts: Facts, words: Words) -> str:
     platform = facts["platform"]
-    circuit = platform["circuit"]
+    probe = platform["probe"]
     counts = [
         f"{words[f'connections:{state}']} {count}"
         for state, count in platform["connections"].items()
@@ -112,8 +112,12 @@ def _platform(facts: Facts, words: Words) -> str:
     ]
     return _card(
         words["platform"],
-        _signed(_CIRCUITS[circuit], words[circuit]),
+        _signed(_PLATFORM[platform["state"]], words[platform["reason"]]),
         _host(platform["url"]),
+        Html(f"{escape(words['since'])} {moment(platform['since'])}"),
+        Html(f"{escape(words['asked_itself'])} {moment(probe['at'])}: {words[probe['found']]}")
+        if probe
+        else "",
         f"{words['inflight']}: {facts['inflight']}",
         f"{words['connections']}: {', '.join(counts) or 0}",
     )

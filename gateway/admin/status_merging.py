@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
+from gateway.admin.judgement import Evidence, Judgement, judge, merged
+from gateway.admin.status_verdict import ANSWERS, verdict
 from gateway.admin.traffic import RECENT, SHOWN, many_errors
 
-_CARE: Final = ("yes", "degraded", "no")
 _CIRCUITS: Final = ("closed", "half-open", "open")
 _FAILURES: Final = (None, "transient", "throttled", "refused")
 
@@ -20,13 +22,15 @@ def merge_status(reports: Sequence[Facts | None], *, draining: bool) -> Facts:
     With no answer at all only `care` is there.
     """
     present = [report for report in reports if report is not None]
-    care = _care(reports, present, draining=draining)
+    own = _care(reports, present, draining=draining)
     if not present:
-        return {"care": care}
+        return {"care": own}
+    evidence = merged(Evidence(**report["evidence"]) for report in present)
+    judgement = judge(evidence)
     return {
-        "care": care,
+        "care": verdict(own, judgement, asdict(evidence)),
         "tokens": _tokens([report["tokens"] for report in present]),
-        "platform": _platform([report["platform"] for report in present]),
+        "platform": _platform([report["platform"] for report in present], judgement),
         "sso": {
             **present[0]["sso"],
             "failure": _worst(_FAILURES, (report["sso"]["failure"] for report in present)),
@@ -53,7 +57,7 @@ def _care(
     if not present:
         return {"answer": "no", "reason": "workers-missing"}
     verdicts = [report["care"] for report in present]
-    worst: dict[str, str] = max(verdicts, key=lambda each: _CARE.index(each["answer"]))
+    worst: dict[str, str] = max(verdicts, key=lambda each: ANSWERS.index(each["answer"]))
     missing = len(present) < len(reports)
     if worst["answer"] == "yes":
         if _many_errors(present):
@@ -98,7 +102,7 @@ def _least(found: Iterable[int | None]) -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def _platform(sources: Sequence[Facts]) -> Facts:
+def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
     connections: dict[str, int] = {}
     for source in sources:
         for state, count in source["connections"].items():
@@ -107,7 +111,21 @@ def _platform(sources: Sequence[Facts]) -> Facts:
         "url": sources[0]["url"],
         "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
         "connections": connections,
+        "state": judgement.state,
+        "reason": judgement.platform,
+        "since": _since(sources, judgement),
+        "probe": _newest(each["probe"] for each in sources),
     }
+
+
+def _since(sources: Sequence[Facts], judgement: Judgement) -> str:
+    """When the first of those saw it who see it as all together do."""
+    same: list[str] = [each["since"] for each in sources if each["state"] == judgement.state]
+    return min(same) if same else max(each["since"] for each in sources)
+
+
+def _newest(probes: Iterable[Facts | None]) -> Facts | None:
+    return max((each for each in probes if each), key=lambda each: each["at"], default=None)
 
 
 def _outbox(sources: Sequence[Facts | None]) -> Facts | None:
@@ -123,12 +141,14 @@ def _hour(sources: Sequence[Facts]) -> Facts:
             "from": same[0]["from"],
             "requests": sum(each["requests"] for each in same),
             "errors": sum(each["errors"] for each in same),
+            "refusals": sum(each["refusals"] for each in same),
         }
         for same in zip(*(source["minutes"] for source in sources), strict=False)
     ]
     return {
         "requests": sum(source["requests"] for source in sources),
         "errors": sum(source["errors"] for source in sources),
+        "refusals": sum(source["refusals"] for source in sources),
         "minutes": minutes,
     }
 
@@ -161,6 +181,7 @@ def _together(one: Facts, other: Facts) -> Facts:
         "name": one["name"],
         "requests": one["requests"] + other["requests"],
         "errors": one["errors"] + other["errors"],
+        "refusals": one["refusals"] + other["refusals"],
     }
 
 

@@ -99,6 +99,8 @@ def _figure(hour: Mapping[str, Any], kind: str, words: Words) -> str:
     most = max((minute[kind] for minute in hour["minutes"]), default=0)
     peak = f"{words['most']}: {most}"
     total = f"{words[kind]}: {hour[kind]}{_share(hour) if kind == 'errors' else ''}"
+    if kind == "errors" and hour["refusals"]:
+        total += f". {words['refusals']}: {hour['refusals']}"
     return (
         f"<figure><figcaption><b>{escape(total)}</b><span>{escape(peak)}</span></figcaption>"
         f"{chart(hour['minutes'], kind, f'{total}. {peak}')}</figure>"
@@ -108,7 +110,9 @@ def _figure(hour: Mapping[str, Any], kind: str, words: Words) -> str:
 def _share(hour: Mapping[str, Any]) -> str:
     if not hour["errors"] or not hour["requests"]:
         return ""
-    return f" ({100 * hour['errors'] / hour['requests']:.2g} %)"
+    share = 100 * hour["errors"] / hour["requests"]
+    # Two places, but never "1e+02".
+    return f" ({share:.0f} %)" if share >= 10 else f" ({share:.2g} %)"
 
 
 def _errors(errors: Iterable[Mapping[str, Any]], words: Words) -> str:
@@ -149,8 +153,9 @@ def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
 
 
 def _callers(callers: Iterable[Mapping[str, Any]], words: Words) -> str:
-    rows = [(each["name"], each["requests"], each["errors"]) for each in callers]
-    return _table("callers", ("caller", "requests", "errors"), rows, words)
+    columns = ("requests", "errors", "refusals")
+    rows = [(each["name"], *(each[column] for column in columns)) for each in callers]
+    return _table("callers", ("caller", *columns), rows, words)
 
 
 def _settings(settings: Mapping[str, Any], words: Words) -> str:
@@ -200,7 +205,11 @@ def _table(
 
 
 def _kind(column: str) -> str:
-    return " class=number" if column in {"requests", "errors", "duration", "status"} else ""
+    return (
+        " class=number"
+        if column in {"requests", "errors", "refusals", "duration", "status"}
+        else ""
+    )
 
 
 def _cell(name: str, kind: str, value: object) -> str:

@@ -39,8 +39,8 @@ _EN: Final = {
     "platform's support if it lasts.",
     "upstream-redirect": "Set `platform.fhir_base_url` to the documented address; look for a "
     "portal or proxy on the line.",
-    "upstream-non-fhir": "502 to 504 usually pass. Otherwise look for a proxy or portal on the "
-    "line.",
+    "upstream-non-fhir": "502 to 504 usually pass. Otherwise check `platform.fhir_base_url` with "
+    "`dhp-gateway doctor`; look for a proxy or portal on the line.",
     "circuit-open": "Look at the other reasons here: they name the cause. It closes by itself.",
     "audit-unavailable": "Free the disk or mend the audit's server.",
     "search-parameter-ignored": "Pass the diagnostics on to the vendor of the calling system.",
@@ -82,7 +82,8 @@ _RU: Final = {
     "сообщите службе поддержки платформы.",
     "upstream-redirect": "Задайте в `platform.fhir_base_url` адрес из документации; поищите портал "
     "или прокси на линии.",
-    "upstream-non-fhir": "502–504 обычно проходят сами. Иначе поищите прокси или портал на линии.",
+    "upstream-non-fhir": "502–504 обычно проходят сами. Иначе проверьте `platform.fhir_base_url` "
+    "командой `dhp-gateway doctor`; поищите прокси или портал на линии.",
     "circuit-open": "Посмотрите другие причины здесь: они называют источник. Восстановится само.",
     "audit-unavailable": "Освободите диск или почините сервер аудита.",
     "search-parameter-ignored": "Передайте diagnostics разработчику вызывающей системы.",
@@ -126,8 +127,8 @@ _UZ: Final = {
     "platforma yordam xizmatiga xabar bering.",
     "upstream-redirect": "`platform.fhir_base_url`ga hujjatdagi manzilni yozing; yo‘lda portal "
     "yoki proksi bor-yo‘qligini tekshiring.",
-    "upstream-non-fhir": "502–504 odatda o‘zi o‘tib ketadi. Aks holda yo‘lda proksi yoki portal "
-    "bor-yo‘qligini tekshiring.",
+    "upstream-non-fhir": "502–504 odatda o‘zi o‘tib ketadi. Aks holda `platform.fhir_base_url`ni "
+    "`dhp-gateway doctor` bilan tekshiring; yo‘lda proksi yoki portal bor-yo‘qligini ko‘ring.",
     "circuit-open": "Bu yerdagi boshqa sabablarga qarang: manba o‘shalarda. O‘zi tiklanadi.",
     "audit-unavailable": "Diskni bo‘shating yoki audit serverini tuzating.",
     "search-parameter-ignored": "diagnostics matnini tizim ishlab chiquvchisiga yuboring.",

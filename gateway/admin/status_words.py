@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.admin.platform_words import PLATFORM_WORDS
+
 _EN: Final[dict[str, str]] = {
     "title": "DHP Gateway",
     "question": "Can care go on?",
@@ -14,8 +16,6 @@ _EN: Final[dict[str, str]] = {
     "care:shutting-down": "The gateway is stopping. Start it again if that was not intended.",
     "care:audit-unavailable": "The audit cannot be written, so requests are refused. "
     "Check the disk or the audit's server.",
-    "care:token-rejected": "The platform refuses fresh tokens. Ask the platform's support whether "
-    "this client may use it.",
     "care:token-refused": "The sign-in service refuses our client. Run `dhp-gateway token` and "
     "compare client id and secret with those that were issued.",
     "care:token-awaited": "The first token is on its way. Wait a few seconds.",
@@ -85,9 +85,6 @@ _EN: Final[dict[str, str]] = {
     "sso:refused": "refuses our client",
     "sso:throttled": "asks us to wait",
     "sso:transient": "gives no token",
-    "closed": "requests pass",
-    "half-open": "being tried",
-    "open": "left alone",
     "count": "{last_hour} in the last hour, {since_start} since start",
     "last_seen": "last at",
     "remedy": "What to do",
@@ -118,8 +115,6 @@ _RU: Final[dict[str, str]] = {
     "care:shutting-down": "Шлюз останавливается. Запустите его снова, если это не планировалось.",
     "care:audit-unavailable": "Журнал аудита не записывается, поэтому запросы отклоняются. "
     "Проверьте диск или сервер аудита.",
-    "care:token-rejected": "Платформа не принимает новые токены. Спросите службу поддержки "
-    "платформы, есть ли у этого клиента доступ.",
     "care:token-refused": "Сервис входа не принимает наш клиент. Выполните `dhp-gateway token` и "
     "сравните client id и secret с выданными.",
     "care:token-awaited": "Первый токен запрашивается. Подождите несколько секунд.",
@@ -189,9 +184,6 @@ _RU: Final[dict[str, str]] = {
     "sso:refused": "не принимает наш клиент",
     "sso:throttled": "просит подождать",
     "sso:transient": "не выдаёт токен",
-    "closed": "запросы проходят",
-    "half-open": "проверяется",
-    "open": "сбои, пауза",
     "count": "за час: {last_hour}, с запуска: {since_start}",
     "last_seen": "последний раз",
     "remedy": "Что делать",
@@ -223,8 +215,6 @@ _UZ: Final[dict[str, str]] = {
     "tushiring.",
     "care:audit-unavailable": "Audit yozilmayapti, shuning uchun so‘rovlar rad etilmoqda. "
     "Diskni yoki audit serverini tekshiring.",
-    "care:token-rejected": "Platforma yangi tokenlarni qabul qilmayapti. Platformaning yordam "
-    "xizmatidan bu mijoz uchun ruxsat bor-yo‘qligini so‘rang.",
     "care:token-refused": "Kirish xizmati mijozimizni qabul qilmayapti. `dhp-gateway token` "
     "buyrug‘ini bajaring va client id hamda secret qiymatlarini berilganlari bilan solishtiring.",
     "care:token-awaited": "Birinchi token so‘ralmoqda. Bir necha soniya kuting.",
@@ -295,9 +285,6 @@ _UZ: Final[dict[str, str]] = {
     "sso:refused": "mijozimizni qabul qilmayapti",
     "sso:throttled": "kutishni so‘ramoqda",
     "sso:transient": "token bermayapti",
-    "closed": "so‘rovlar o‘tmoqda",
-    "half-open": "tekshirilmoqda",
-    "open": "uzilish, tanaffus",
     "count": "bir soatda: {last_hour}, ishga tushgandan beri: {since_start}",
     "last_seen": "oxirgi marta",
     "remedy": "Nima qilish kerak",
@@ -319,4 +306,7 @@ _UZ: Final[dict[str, str]] = {
     "entry:dropped": "o‘chirilgan",
 }
 
-WORDS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
+WORDS: Final[dict[str, dict[str, str]]] = {
+    language: {**words, **PLATFORM_WORDS[language]}
+    for language, words in (("en", _EN), ("ru", _RU), ("uz", _UZ))
+}

@@ -30,30 +30,32 @@ PLATFORM_ERROR: Final = "platform-error"
 
 
 class _Minute:
-    __slots__ = ("errors", "number", "reasons", "requests", "slowest", "slowest_of")
+    __slots__ = ("errors", "number", "reasons", "refusals", "requests", "slowest", "slowest_of")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.requests = 0
         self.errors = 0
+        self.refusals = 0
         self.reasons: dict[str, int] = {}
         self.slowest = -1.0
         self.slowest_of: tuple[str, str, int, float] = ("", "", 0, 0.0)
 
 
 class _Tally:
-    __slots__ = ("errors", "requests")
+    __slots__ = ("errors", "refusals", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
+        self.refusals = 0
 
 
 class Traffic:
     """A ring of the last hour's minutes; `clock` is the one that exchanges are measured with.
 
-    An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up, and not
-    a refusal (4xx), which only shows among the reasons.
+    An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up. A
+    refusal is a 4xx that the gateway explains; the two together are what the reasons tell of.
     """
 
     def __init__(
@@ -99,6 +101,9 @@ class Traffic:
         if exchange.status >= 500 or exchange.status == 0 or exchange.aborted:
             minute.errors += 1
             tally.errors += 1
+        else:
+            minute.refusals += 1
+            tally.refusals += 1
         reason = exchange.reason or PLATFORM_ERROR
         minute.reasons[reason] = minute.reasons.get(reason, 0) + 1
         before = self._last.get(reason)
@@ -118,15 +123,26 @@ class Traffic:
             "last_hour": {
                 "requests": sum(minute.requests for _, minute in hour),
                 "errors": sum(minute.errors for _, minute in hour),
+                "refusals": sum(minute.refusals for _, minute in hour),
                 "minutes": [
-                    {"from": iso(begin), "requests": minute.requests, "errors": minute.errors}
+                    {
+                        "from": iso(begin),
+                        "requests": minute.requests,
+                        "errors": minute.errors,
+                        "refusals": minute.refusals,
+                    }
                     for begin, minute in hour
                 ],
             },
             "slowest": _slowest([minute for _, minute in hour]),
             "errors": self._errors([minute for _, minute in hour]),
             "callers": [
-                {"name": name, "requests": tally.requests, "errors": tally.errors}
+                {
+                    "name": name,
+                    "requests": tally.requests,
+                    "errors": tally.errors,
+                    "refusals": tally.refusals,
+                }
                 for name, tally in sorted(self._callers.items())
             ],
         }

@@ -23,6 +23,7 @@ from gateway.config.values import (
     NetworkText,
     PositiveSeconds,
     PositiveSize,
+    Seconds,
     SecretText,
     Size,
     Text,
@@ -138,6 +139,12 @@ class AdminSettings(Section):
         default=Address("127.0.0.1", 9090),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. They hold no secrets but are open to whoever reaches them.",
+    )
+    probe_interval: Seconds = Field(
+        default=30,
+        description="When no caller has asked the platform for so long, or their answers look bad, "
+        "the gateway itself asks for `metadata`, with a token, at most once in that time: so that "
+        "`/readyz` and `/status` know. 0: never.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from gateway.exchange import Exchange
@@ -20,16 +21,27 @@ class Asking:
         self._tokens = tokens
         self.platform_path = platform_path
 
-    async def get(self, suffix: str, credential: str, request_id: str) -> Answer:
-        """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`."""
+    async def get(
+        self,
+        suffix: str,
+        credential: str,
+        request_id: str,
+        *,
+        lines: Sequence[bytes] = (),
+        once: bool = False,
+    ) -> Answer:
+        """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
+
+        `lines` are further fields; with `once` a platform that answers is asked no second time.
+        """
         token = self._tokens.current(credential) or await self._tokens.obtain(credential)
         outgoing = Outgoing(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
-            lines=[_ACCEPT],
+            lines=[_ACCEPT, *lines],
             request_id=request_id,
             body=None,
-            safe=True,
+            safe=not once,
         )
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request_id, started_at=0.0, started=0.0)

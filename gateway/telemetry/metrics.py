@@ -28,6 +28,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.telemetry.findings import ANSWERS, FAULTS
 from gateway.telemetry.tally import DURATION_BUCKETS, Tally
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
@@ -128,6 +129,14 @@ class Metrics:
         """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
+    def watch_platform(self, judged: Callable[[], tuple[bool, str]]) -> None:
+        """Ask `judged` at every scrape whether requests can succeed, and for the reason."""
+        self._usable.judged = judged
+
+    def probe(self, found: str) -> None:
+        """Count a question of the gateway's own; `found` is of `gateway.telemetry.findings`."""
+        self._probes.labels(found).inc()
+
     def watch_outbox(
         self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
     ) -> None:
@@ -164,6 +173,15 @@ class Metrics:
         self._circuit = self._gauge(
             "dhp_gateway_circuit_state", "The circuit breaker: 0 closed, 1 half-open, 2 open."
         )
+        self._probes = self._counter(
+            "dhp_gateway_platform_probes",
+            "Requests for the platform's metadata by which the gateway itself looked after it.",
+            ("found",),
+        )
+        self._usable = _Usable()
+        self.registry.register(self._usable)
+        for found in (ANSWERS, *FAULTS):
+            self._probes.labels(found)
         for state in CONNECTION_STATES:
             self._connections.labels(state)
         for cause in RETRY_CAUSES:
@@ -253,6 +271,24 @@ class _Certificates(Collector):
         for certificate in CERTIFICATES:
             if certificate in found:
                 family.add_metric((certificate,), found[certificate])
+        yield family
+
+
+class _Usable(Collector):
+    """One series at a time: whose `reason` is why it is so."""
+
+    def __init__(self) -> None:
+        self.judged: Callable[[], tuple[bool, str]] | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "dhp_gateway_platform_usable",
+            "1 while requests of this gateway can succeed as far as is known, 0 while not.",
+            labels=("reason",),
+        )
+        if self.judged is not None:
+            usable, reason = self.judged()
+            family.add_metric((reason,), float(usable))
         yield family
 
 

@@ -13,6 +13,7 @@ class Facts:
     def __init__(self) -> None:
         self.tokens = {"default": True, "lab": True}
         self.circuit_open = False
+        self.platform_fails = False
         self.draining = False
 
     def readiness(self) -> Readiness:
@@ -21,6 +22,7 @@ class Facts:
             tokens=lambda: self.tokens,
             circuit_open=lambda: self.circuit_open,
             draining=lambda: self.draining,
+            platform_fails=lambda: self.platform_fails,
         )
 
 
@@ -37,7 +39,13 @@ def test_ready_when_nothing_fails(facts):
         {
             "ready": True,
             "failing": [],
-            "checks": {"token:default": "ok", "token:lab": "ok", "circuit": "ok", "shutdown": "ok"},
+            "checks": {
+                "token:default": "ok",
+                "token:lab": "ok",
+                "circuit": "ok",
+                "platform": "ok",
+                "shutdown": "ok",
+            },
         },
     )
 
@@ -52,9 +60,12 @@ def test_a_missing_token_is_named(facts):
     assert body["checks"]["token:lab"] == "failed"
 
 
-@pytest.mark.parametrize(("fact", "check"), [("circuit_open", "circuit"), ("draining", "shutdown")])
-def test_the_circuit_and_a_shutdown_count(facts, fact, check):
-    """An open circuit or a shutdown under way makes the gateway not ready."""
+@pytest.mark.parametrize(
+    ("fact", "check"),
+    [("circuit_open", "circuit"), ("platform_fails", "platform"), ("draining", "shutdown")],
+)
+def test_circuit_platform_and_a_shutdown_count(facts, fact, check):
+    """An open circuit, an unusable platform or a shutdown under way: the gateway is not ready."""
     setattr(facts, fact, True)
     ready, body = facts.readiness().report()
     assert not ready

@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from gateway import __version__
+from gateway.admin.judgement import Evidence, Judging
 from gateway.admin.server import build
 from gateway.admin.status import Sources, Status
 from gateway.admin.status_page import page
@@ -33,6 +34,8 @@ from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
+# A platform that has answered well before.
+WORKED = Judging(lambda: Evidence(worked=True), lambda: 0.0)
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
@@ -121,7 +124,8 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
     assert facts["sso"]["failure"] is None
     hour = facts["last_hour"]
     assert (hour["requests"], hour["errors"], len(hour["minutes"])) == (1, 0, MINUTES)
-    assert facts["callers"] == [{"name": "anonymous", "requests": 1, "errors": 0}]
+    counts = {"requests": 1, "errors": 0, "refusals": 0}
+    assert facts["callers"] == [{"name": "anonymous", **counts}]
     (slowest,) = facts["slowest"]
     assert (slowest["interaction"], slowest["resource"]) == ("read", "Patient")
     assert facts["errors"] == []
@@ -183,6 +187,7 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
         inflight=int,
         audit_available=lambda: True,
         draining=lambda: False,
+        judging=WORKED,
         outbox=lambda: entries,
     )
     facts = await Status(sources, traffic).facts("en")
@@ -212,6 +217,7 @@ async def test_many_errors_are_a_limit(
         inflight=int,
         audit_available=lambda: True,
         draining=lambda: False,
+        judging=WORKED,
     )
     assert (await Status(sources, traffic).facts("en"))["care"]["reason"] == reason
 
@@ -340,7 +346,7 @@ async def test_the_reader_chooses_the_language(
 ) -> None:
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
-    assert WORDS[language]["care:fine"] in words
+    assert WORDS[language]["care:untried"] in words
     assert answer.headers["Vary"] == "Accept-Language"
 
 
@@ -391,7 +397,7 @@ class HostileStatus:
             "tokens": {planted: {**facts["tokens"]["default"], "cause": planted}},
             "platform": {**facts["platform"], "url": planted},
             "sso": {"url": planted, "failure": "refused"},
-            "callers": [{"name": planted, "requests": 1, "errors": 0}],
+            "callers": [{"name": planted, "requests": 1, "errors": 0, "refusals": 0}],
             "slowest": [{**dict.fromkeys(("interaction", "resource", "status", "at"), planted)}],
             "errors": [dict.fromkeys(_ERROR, planted)],
             "outbox": {"entries": {planted: 1}, "oldest_seconds": None},
@@ -477,23 +483,32 @@ def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None
 
 
 @pytest.mark.parametrize(
-    ("members", "errors", "reasons"),
+    ("members", "errors", "refusals", "reasons"),
     [
-        ({"status": 404}, 0, []),
-        ({"status": 429, "reason": "rate-limited"}, 0, ["rate-limited"]),
-        ({"status": 0, "aborted": True}, 0, []),
-        ({"status": 200, "aborted": True, "reason": "upstream-failed"}, 1, ["upstream-failed"]),
-        ({"status": 500}, 1, [PLATFORM_ERROR]),
-        ({"status": 503, "reason": "circuit-open"}, 1, ["circuit-open"]),
+        ({"status": 404}, 0, 0, []),
+        ({"status": 429, "reason": "rate-limited"}, 0, 1, ["rate-limited"]),
+        ({"status": 404, "reason": "upstream-non-fhir"}, 0, 1, ["upstream-non-fhir"]),
+        ({"status": 0, "aborted": True}, 0, 0, []),
+        ({"status": 200, "aborted": True, "reason": "upstream-failed"}, 1, 0, ["upstream-failed"]),
+        ({"status": 500}, 1, 0, [PLATFORM_ERROR]),
+        ({"status": 503, "reason": "circuit-open"}, 1, 0, ["circuit-open"]),
     ],
 )
 def test_an_error_is_what_went_wrong_here_or_beyond(
-    traffic: Traffic, clock: FakeClock, members: dict[str, Any], errors: int, reasons: list[str]
+    traffic: Traffic,
+    clock: FakeClock,
+    members: dict[str, Any],
+    errors: int,
+    refusals: int,
+    reasons: list[str],
 ) -> None:
-    """Failures count as errors; a refusal is only named, a caller's hang-up not even that."""
+    """What is among the reasons counts as error or as refusal; a caller's hang-up as neither."""
     traffic.note(exchange(clock, **members))
     facts = traffic.facts()
-    assert facts["last_hour"]["errors"] == errors
+    counts = {"requests": 1, "errors": errors, "refusals": refusals}
+    assert counts.items() <= facts["last_hour"].items()
+    assert counts.items() <= facts["last_hour"]["minutes"][-1].items()
+    assert counts.items() <= facts["callers"][0].items()
     assert [error["reason"] for error in facts["errors"]] == reasons
 
 

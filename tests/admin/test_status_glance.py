@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admin.judgement import REASONS
 from gateway.admin.status_glance import glance
 from gateway.admin.status_markup import span
 from gateway.admin.status_words import WORDS
@@ -26,6 +27,10 @@ FACTS: dict[str, Any] = {
         "url": "https://platform.example/fhir",
         "circuit": "closed",
         "connections": {"idle": 2, "active": 0},
+        "state": "answers",
+        "reason": "answers",
+        "since": "2026-01-02T03:04:05Z",
+        "probe": None,
     },
     "sso": {"url": "https://sso.example/token", "failure": None},
     "outbox": None,
@@ -48,7 +53,8 @@ def test_all_is_well() -> None:
     text = seen()
     assert "Token: expires in ✔ 3 min 20 s valid renewed in 1 min 40 s" in text
     assert "✔ answers sso.example" in text
-    assert "✔ requests pass platform.example Requests under way: 3 Connections: idle 2" in text
+    since = "Since 2026-01-02 03:04:05 UTC"
+    assert f"✔ answers platform.example {since} Requests under way: 3 Connections: idle 2" in text
     assert "Outbox" not in text
     assert "Worker" not in text
 
@@ -93,12 +99,35 @@ def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("circuit", "expected"),
-    [("half-open", "⚠ being tried"), ("open", "✖ left alone")],
+    ("state", "reason", "expected"),
+    [
+        ("untried", "untried", "? not tried yet"),
+        ("doubtful", "circuit-half-open", "⚠ being tried"),
+        ("doubtful", "many-refusals", "⚠ refuses nearly all"),
+        ("fails", "circuit-open", "✖ left alone"),
+        ("fails", "platform-not-fhir", "✖ no FHIR server"),
+    ],
 )
-def test_the_platform_says_whether_requests_pass(circuit: str, expected: str) -> None:
-    """By the state of the circuit breaker."""
-    assert expected in seen(platform={**FACTS["platform"], "circuit": circuit})
+def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected: str) -> None:
+    """Whether it answers and why not, whatever else may be wrong."""
+    assert expected in seen(platform={**FACTS["platform"], "state": state, "reason": reason})
+
+
+@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize("reason", {*REASONS} - {"token-awaited", "token-refused"})
+def test_every_reason_has_its_words(language: str, reason: str) -> None:
+    """The card has a word for each, the verdict a sentence."""
+    if reason not in ("sso-unavailable",):
+        assert WORDS[language][reason]
+    if reason != "answers":
+        assert WORDS[language][f"care:{reason}"]
+
+
+def test_what_the_gateway_asked_itself_is_told() -> None:
+    """With its time and what was found."""
+    probe = {"found": "platform-tls", "at": "2026-01-02T03:04:09Z"}
+    text = seen(platform={**FACTS["platform"], "probe": probe})
+    assert "The gateway itself asked 2026-01-02 03:04:09 UTC : no secure connection" in text
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from gateway.admin.judgement import Evidence
 from gateway.admin.status_merging import merge_status
 from gateway.admin.traffic import SHOWN
 
@@ -26,14 +28,24 @@ def report(**members: Any) -> dict[str, Any]:
     return {
         "care": {"answer": "yes", "reason": "fine"},
         "tokens": {"default": TOKEN},
-        "platform": {"url": "http://p", "circuit": "closed", "connections": {"idle": 1}},
+        "evidence": asdict(Evidence(worked=True)),
+        "platform": {
+            "url": "http://p",
+            "circuit": "closed",
+            "connections": {"idle": 1},
+            "state": "answers",
+            "reason": "answers",
+            "since": "b",
+            "probe": None,
+        },
         "sso": {"url": "http://s", "failure": None},
         "outbox": None,
         "inflight": 1,
         "last_hour": {
             "requests": 3,
             "errors": 1,
-            "minutes": [{"from": "a", "requests": 3, "errors": 1}],
+            "refusals": 1,
+            "minutes": [{"from": "a", "requests": 3, "errors": 1, "refusals": 1}],
         },
         "slowest": [],
         "errors": [],
@@ -69,27 +81,29 @@ def test_care_goes_on_as_far_as_a_worker_serves(
 
 def test_errors_that_are_few_in_each_worker_count_together() -> None:
     """Where all of some requests failed care is limited, however they fell on the workers."""
-    minutes = [{"from": "a", "requests": 2, "errors": 2}, {"from": "b", "requests": 0, "errors": 0}]
-    failing = report(last_hour={"requests": 2, "errors": 2, "minutes": minutes})
+    counts = [{"requests": 2, "errors": 2}, {"requests": 0, "errors": 0}]
+    minutes = [{"from": "a", "refusals": 0, **each} for each in counts]
+    failing = report(last_hour={**counts[0], "refusals": 0, "minutes": minutes})
     merged = merge_status([failing, failing], draining=False)
     assert merged["care"] == {"answer": "degraded", "reason": "many-errors"}
 
 
 def test_counts_add_up() -> None:
     """Requests, errors, connections and callers of all workers are one number."""
-    callers = [{"name": "lab", "requests": 2, "errors": 1}]
-    more = [*callers, {"name": "desk", "requests": 1, "errors": 0}]
+    callers = [{"name": "lab", "requests": 2, "errors": 1, "refusals": 1}]
+    more = [*callers, {"name": "desk", "requests": 1, "errors": 0, "refusals": 0}]
     merged = merge_status([report(callers=callers), None, report(callers=more)], draining=False)
     assert merged["inflight"] == 2
     assert merged["last_hour"] == {
         "requests": 6,
         "errors": 2,
-        "minutes": [{"from": "a", "requests": 6, "errors": 2}],
+        "refusals": 2,
+        "minutes": [{"from": "a", "requests": 6, "errors": 2, "refusals": 2}],
     }
     assert merged["platform"]["connections"] == {"idle": 2}
     assert merged["callers"] == [
-        {"name": "desk", "requests": 1, "errors": 0},
-        {"name": "lab", "requests": 4, "errors": 2},
+        {"name": "desk", "requests": 1, "errors": 0, "refusals": 0},
+        {"name": "lab", "requests": 4, "errors": 2, "refusals": 2},
     ]
 
 
@@ -143,3 +157,29 @@ def test_the_outbox_is_one_however_many_look_at_it() -> None:
     merged = merge_status([report(outbox=outbox), report(outbox=outbox)], draining=False)
     assert merged["outbox"] == outbox
     assert merge_status([report()], draining=False)["outbox"] is None
+
+
+def test_what_each_worker_knows_of_the_platform_is_judged_together() -> None:
+    """Five failures in each of two workers are ten; the first to see it says since when."""
+    evidence = asdict(
+        Evidence(since_good={"platform-fails": 5}, bad_since=1.0, kinds=1, now=2.0, worked=True)
+    )
+    doubtful = {"state": "doubtful", "reason": "many-errors", "since": "c", "probe": None}
+    failing = {**doubtful, "state": "fails", "probe": {"found": "answers", "at": "a"}}
+    workers = [
+        report(evidence=evidence, platform={**report()["platform"], **each})
+        for each in (doubtful, failing)
+    ]
+    merged = merge_status(workers, draining=False)
+    assert merged["care"] == {"answer": "no", "reason": "platform-fails"}
+    platform = merged["platform"]
+    assert (platform["state"], platform["reason"]) == ("fails", "platform-fails")
+    assert (platform["since"], platform["probe"]) == ("c", {"found": "answers", "at": "a"})
+
+
+def test_what_one_worker_met_before_another_got_an_answer_is_over() -> None:
+    """A good answer to any caller ends what was bad before it."""
+    bad = Evidence(since_good={"platform-fails": 20}, bad_since=1.0, now=9.0)
+    good = Evidence(minute={"answers": 1}, good_at=5.0, worked=True, now=9.0)
+    workers = [report(evidence=asdict(each)) for each in (bad, good)]
+    assert merge_status(workers, draining=False)["care"] == {"answer": "yes", "reason": "fine"}

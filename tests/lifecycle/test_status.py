@@ -45,7 +45,8 @@ async def test_the_page_is_of_all_workers(start_service: StartService) -> None:
     facts = await until_facts(service, answer="yes")
     assert facts["workers"] == {"configured": 2, "answering": 2}
     assert facts["last_hour"]["requests"] == load.served
-    assert facts["callers"] == [{"name": "anonymous", "requests": load.served, "errors": 0}]
+    counts = {"requests": load.served, "errors": 0, "refusals": 0}
+    assert facts["callers"] == [{"name": "anonymous", **counts}]
     assert facts["tokens"]["default"]["valid"] is True
     _, page = await service.operators("/status")
     assert "2 of 2 answer" in page

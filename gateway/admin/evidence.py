@@ -1,0 +1,125 @@
+"""What callers got of the platform in the last minutes, and what the gateway's own question found.
+
+Told of every exchange at its end, at a fixed cost and in a fixed amount of memory.
+`gateway.admin.judgement` says what it means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway.admin.judgement import WIDE, Evidence
+from gateway.exchange import Exchange
+from gateway.proxy.circuit import CircuitState
+from gateway.telemetry.findings import ANSWERS, of_exchange
+
+# Outcomes are counted in slices of so many seconds, and kept for five minutes.
+_SLICE: Final = 10
+_KEPT: Final = 30
+_MINUTE: Final = 6
+
+
+class _Slice:
+    __slots__ = ("counts", "number", "since_good")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.counts: dict[str, int] = {}
+        # Of these, what came after the last good answer.
+        self.since_good: dict[str, int] = {}
+
+
+class Outcomes:
+    """The outcomes of the last five minutes; `clock` is the one exchanges are measured with."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.forget()
+
+    def forget(self) -> None:
+        """What was found is of another platform, or was found with another client."""
+        self._slices = [_Slice(-1) for _ in range(_KEPT)]
+        self._kinds: set[tuple[str, str]] = set()
+        self._bad_since = math.inf
+        self.asked_at = self._good_at = self.probed_at = -math.inf
+        self.good_with = self._refused = self._found = ""
+        self._worked = False
+
+    def note(self, exchange: Exchange) -> None:
+        """Count an exchange that has ended, if it tells anything of the platform."""
+        found = of_exchange(exchange)
+        if found is None:
+            return
+        now = exchange.started + exchange.duration
+        self.asked_at = now
+        number = int(now) // _SLICE
+        part = self._slices[number % _KEPT]
+        if part.number != number:
+            part = self._slices[number % _KEPT] = _Slice(number)
+        part.counts[found] = part.counts.get(found, 0) + 1
+        if found == ANSWERS:
+            self._good_at = now
+            self.good_with = exchange.credential or ""
+            self._worked = True
+            if part.since_good or self._kinds:
+                part.since_good = {}
+                self._kinds = set()
+                self._bad_since = math.inf
+        else:
+            self._note_bad(exchange, found, part, now)
+
+    def _note_bad(self, exchange: Exchange, found: str, part: _Slice, now: float) -> None:
+        part.since_good[found] = part.since_good.get(found, 0) + 1
+        self._bad_since = min(self._bad_since, now)
+        self._refused = exchange.credential or ""
+        if len(self._kinds) < WIDE:
+            self._kinds.add((exchange.interaction, exchange.resource))
+
+    def note_probe(self, found: str, credential: str) -> None:
+        """The gateway itself has asked, with that credential's token."""
+        self._found, self.probed_at = found, self._clock()
+        if found == ANSWERS:
+            self._worked = True
+        else:
+            self._refused = credential
+
+    def evidence(
+        self, *, circuit: CircuitState, tokens: Mapping[str, str], probing: bool
+    ) -> Evidence:
+        """All that is known now."""
+        newest = int(self._clock()) // _SLICE
+        minute: dict[str, int] = {}
+        since_good: dict[str, int] = {}
+        found_good = False
+        for age in range(_KEPT):
+            part = self._slices[(newest - age) % _KEPT]
+            if part.number != newest - age:
+                continue
+            if age <= _MINUTE:
+                _add(minute, part.counts)
+            if not found_good:
+                _add(since_good, part.since_good)
+            found_good = found_good or ANSWERS in part.counts
+        return Evidence(
+            minute=minute,
+            since_good=since_good,
+            kinds=len(self._kinds) if since_good else 0,
+            bad_since=self._bad_since if since_good else math.inf,
+            good_at=self._good_at,
+            asked_at=self.asked_at,
+            worked=self._worked,
+            probe=self._found,
+            probed_at=self.probed_at,
+            probing=probing,
+            circuit=int(circuit),
+            tokens=dict(tokens),
+            credential=self._refused,
+            now=self._clock(),
+        )
+
+
+def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    for found, count in counts.items():
+        total[found] = total.get(found, 0) + count

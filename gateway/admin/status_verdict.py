@@ -1,0 +1,43 @@
+"""Can care go on? What is known of a process and what is known of the platform, as one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, Judgement
+from gateway.telemetry.findings import REFUSES
+
+ANSWERS: Final = ("yes", "degraded", "no")
+
+
+def verdict(
+    own: Mapping[str, str], judgement: Judgement, evidence: Mapping[str, Any]
+) -> dict[str, str]:
+    """`answer`, `reason` and, where a client is refused, `credential`: the worse of both.
+
+    `own` is what a process says that is asked for its tokens, its audit and the like.
+    """
+    care = _of_platform(judgement)
+    worse = ANSWERS.index(own["answer"]) - ANSWERS.index(care["answer"])
+    # Of two that stop care that is named which stops it here, before the platform is asked.
+    first = own["answer"] == "no" and own["reason"] != "circuit-open"
+    if worse > 0 or (worse == 0 and first):
+        care = dict(own)
+    if care["reason"] == REFUSES:
+        care["credential"] = _refused(evidence)
+    return care
+
+
+def _of_platform(judgement: Judgement) -> dict[str, str]:
+    if judgement.state == FAILING:
+        return {"answer": "no", "reason": judgement.platform}
+    if judgement.state == DOUBTFUL:
+        return {"answer": "degraded", "reason": judgement.platform}
+    return {"answer": "yes", "reason": UNTRIED if judgement.state == UNTRIED else "fine"}
+
+
+def _refused(evidence: Mapping[str, Any]) -> str:
+    """The credential that the platform refuses."""
+    rejected = (name for name, word in evidence["tokens"].items() if word == "rejected")
+    return evidence["credential"] or next(rejected, "") or next(iter(evidence["tokens"]), "")

@@ -1,0 +1,123 @@
+"""Watches the platform: by what callers get, and by a question of its own where nobody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.admin.evidence import Outcomes
+from gateway.admin.judgement import FAILING, Evidence, Judging, is_in_doubt, token_words
+from gateway.exchange import Exchange
+from gateway.oauth.tokens import TokenState
+from gateway.proxy.circuit import CircuitState
+from gateway.telemetry.findings import ANSWERS
+
+_log = logging.getLogger(__name__)
+
+_LOOK: Final = 1.0
+# A doubt that is over sooner is not worth a question, in seconds.
+_PAUSE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """Whom the watch asks.
+
+    `tokens` of the credentials in use. `ask` asks the platform, rather with the credential of that
+    name, and gives what was found and with which, None if nothing could be asked; at most once in
+    `interval` seconds, 0 for never. `count` is told what was found.
+    """
+
+    tokens: Callable[[], Mapping[str, TokenState]]
+    circuit: Callable[[], CircuitState]
+    ask: Callable[[str], Awaitable[tuple[str, str] | None]]
+    interval: Callable[[], float]
+    count: Callable[[str], None]
+
+
+class PlatformWatch:
+    """All that one process knows of whether its requests can succeed."""
+
+    def __init__(
+        self,
+        watched: Watched,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._watched = watched
+        self._clock = clock
+        self._outcomes = Outcomes(clock)
+        self.judging = Judging(self.evidence, wall_clock)
+        self._began = clock()
+        self._asked_at = -math.inf
+        self._found = ANSWERS
+
+    def note(self, exchange: Exchange) -> None:
+        """An exchange has ended."""
+        self._outcomes.note(exchange)
+
+    def forget(self) -> None:
+        """The settings lead to another platform now, or know another client."""
+        self._outcomes.forget()
+
+    def evidence(self) -> Evidence:
+        """What is known now."""
+        watched = self._watched
+        return self._outcomes.evidence(
+            circuit=watched.circuit(),
+            tokens=token_words(watched.tokens()),
+            probing=bool(watched.interval()),
+        )
+
+    def fails(self) -> bool:
+        """Whether the platform is known to be unusable."""
+        return self.judging.now().state == FAILING
+
+    def usable(self) -> tuple[bool, str]:
+        """Whether requests can succeed as far as is known, and the reason."""
+        judgement = self.judging.now()
+        return judgement.usable, judgement.reason
+
+    async def run(self) -> None:
+        """Look whether it is time to ask, again and again."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                await self.look()
+            except Exception as error:
+                # Its text could quote an answer.
+                _log.error("the platform could not be asked: %s", type(error).__name__)
+
+    async def look(self) -> None:
+        """Ask if it is time to."""
+        # So that it is known since when it is as it is.
+        self.judging.now()
+        if not self._is_time():
+            return
+        asked_at = self._clock()
+        result = await self._watched.ask(self._outcomes.good_with)
+        if result is None:
+            return
+        self._asked_at = asked_at
+        found, credential = result
+        self._outcomes.note_probe(found, credential)
+        self._watched.count(found)
+        if found != self._found:
+            level = logging.INFO if found == ANSWERS else logging.WARNING
+            _log.log(level, "the gateway asked for the platform's metadata itself: %s", found)
+            self._found = found
+
+    def _is_time(self) -> bool:
+        interval, now = self._watched.interval(), self._clock()
+        if not interval or now - self._asked_at < interval:
+            return False
+        evidence = self.evidence()
+        if evidence.circuit == CircuitState.OPEN:
+            return False
+        silent = now - max(self._began, evidence.asked_at) >= interval
+        return silent or is_in_doubt(evidence, _PAUSE)

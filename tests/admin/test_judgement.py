@@ -1,0 +1,268 @@
+"""Whether requests can succeed, as a table of what is known and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.admin.judgement import REASONS, Evidence, judge, merged, token_words
+from gateway.exchange import Exchange
+from gateway.oauth.tokens import TokenState
+from gateway.proxy.circuit import CircuitState
+from gateway.telemetry.findings import of_exchange
+
+NOW = 1000.0
+# Callers have been asking for two minutes, the gateway itself has not had to.
+WORKED = Evidence(worked=True, good_at=NOW - 120, asked_at=NOW, probing=True, now=NOW)
+NEW = replace(WORKED, worked=False, good_at=-1e9)
+# Its own question was answered a second ago, and callers went on asking.
+ASKED = replace(WORKED, probe="answers", probed_at=NOW - 1)
+
+
+def bad(before: Evidence, kinds: int = 1, lasting: float = 90, **counts: int) -> Evidence:
+    """Nothing but these answers for a while; the last minute is a part of it."""
+    told = {found.replace("_", "-"): count for found, count in counts.items()}
+    return replace(before, minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
+
+
+def mixed(before: Evidence, **counts: int) -> Evidence:
+    """These answers in the last minute, good ones among them."""
+    return replace(before, minute={f.replace("_", "-"): n for f, n in counts.items()})
+
+
+def own(found: str, age: float = 1) -> Evidence:
+    """The gateway itself has found that."""
+    return replace(WORKED, probe=found, probed_at=NOW - age)
+
+
+CASES: list[tuple[str, Evidence, str, str]] = [
+    # Nothing is known yet, or all is well.
+    ("nobody has asked", Evidence(), "untried", "untried"),
+    ("callers are answered", mixed(WORKED, answers=5), "answers", "answers"),
+    ("its own question is answered", own("answers"), "answers", "answers"),
+    ("nobody asks any more", replace(WORKED, now=NOW + 9000), "answers", "answers"),
+    # What no caller's mistake can be the cause of.
+    ("all of 15 fail", bad(WORKED, platform_fails=15), "fails", "platform-fails"),
+    ("all of 15, its own is answered", bad(ASKED, platform_fails=15), "fails", "platform-fails"),
+    ("a few fail", bad(WORKED, platform_fails=4), "doubtful", "many-errors"),
+    ("two fail", bad(WORKED, platform_fails=2), "answers", "answers"),
+    ("two fail at first", bad(NEW, platform_fails=2), "untried", "untried"),
+    ("no connection", bad(WORKED, platform_unreachable=10), "fails", "platform-unreachable"),
+    ("no TLS", bad(WORKED, platform_tls=10), "fails", "platform-tls"),
+    ("no answer in time", bad(WORKED, platform_timeout=10), "fails", "platform-timeout"),
+    (
+        "of several the most frequent",
+        bad(WORKED, platform_timeout=4, platform_fails=6),
+        "fails",
+        "platform-fails",
+    ),
+    (
+        "a busy minute, all but one fail",
+        mixed(WORKED, platform_fails=39, answers=1),
+        "fails",
+        "platform-fails",
+    ),
+    ("half fail", mixed(WORKED, platform_fails=20, answers=20), "answers", "answers"),
+    (
+        "good answers of this minute, then nothing else than failures for ten seconds",
+        replace(
+            mixed(WORKED, platform_fails=20, answers=40),
+            since_good={"platform-fails": 20},
+            bad_since=NOW - 10,
+        ),
+        "fails",
+        "platform-fails",
+    ),
+    (
+        "a hiccup",
+        replace(
+            mixed(WORKED, platform_fails=20, answers=40),
+            since_good={"platform-fails": 20},
+            bad_since=NOW - 2,
+        ),
+        "answers",
+        "answers",
+    ),
+    # What may be callers' mistakes.
+    (
+        "404 without FHIR from the start",
+        bad(NEW, platform_not_fhir=40),
+        "fails",
+        "platform-not-fhir",
+    ),
+    ("403 from the start", bad(NEW, platform_refuses=40), "fails", "platform-refuses"),
+    ("404 in FHIR from the start", bad(NEW, unclear=40), "doubtful", "many-refusals"),
+    ("a few 403 from the start", bad(NEW, platform_refuses=5), "doubtful", "many-refusals"),
+    ("403 after good answers", bad(WORKED, platform_refuses=40), "doubtful", "many-refusals"),
+    ("a burst of one 403", bad(ASKED, platform_refuses=40), "doubtful", "many-refusals"),
+    ("a missing id all night", bad(ASKED, unclear=5), "doubtful", "many-refusals"),
+    ("many 404 of many kinds", bad(ASKED, kinds=3, unclear=90), "doubtful", "many-refusals"),
+    ("403 for all", bad(ASKED, kinds=3, platform_refuses=40), "fails", "platform-refuses"),
+    (
+        "403 of many kinds, for a moment",
+        bad(ASKED, kinds=3, lasting=20, platform_refuses=40),
+        "doubtful",
+        "many-refusals",
+    ),
+    (
+        "most are 404, some 403",
+        bad(ASKED, kinds=3, platform_refuses=10, unclear=30),
+        "doubtful",
+        "many-refusals",
+    ),
+    ("19 of 20 are mistakes", mixed(ASKED, unclear=95, answers=5), "doubtful", "many-refusals"),
+    ("a fifth are mistakes", mixed(WORKED, platform_refuses=20, answers=80), "answers", "answers"),
+    # The gateway's own question decides, until a caller is answered.
+    ("its own is refused", own("platform-refuses"), "fails", "platform-refuses"),
+    ("its own finds no FHIR", own("platform-not-fhir"), "fails", "platform-not-fhir"),
+    (
+        "callers' mistakes and its own is refused",
+        replace(bad(WORKED, unclear=5), probe="platform-refuses", probed_at=NOW - 1),
+        "fails",
+        "platform-refuses",
+    ),
+    (
+        "callers are answered since",
+        replace(own("platform-timeout", age=9), good_at=NOW - 3),
+        "answers",
+        "answers",
+    ),
+    (
+        "all failed, then nobody asked but the gateway itself",
+        replace(bad(ASKED, platform_fails=15), asked_at=NOW - 30),
+        "answers",
+        "answers",
+    ),
+    (
+        "nearly all was refused, then only its own was answered",
+        replace(bad(ASKED, platform_refuses=15), asked_at=NOW - 30),
+        "doubtful",
+        "many-refusals",
+    ),
+    # The circuit.
+    ("it is left alone", replace(WORKED, circuit=CircuitState.OPEN), "fails", "circuit-open"),
+    (
+        "left alone, and its own question failed",
+        replace(own("platform-fails"), circuit=CircuitState.OPEN),
+        "fails",
+        "platform-fails",
+    ),
+    (
+        "it is being tried",
+        replace(WORKED, circuit=CircuitState.HALF_OPEN),
+        "doubtful",
+        "circuit-half-open",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "state", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_the_platform_is_judged(evidence: Evidence, state: str, reason: str) -> None:
+    """Row by row."""
+    found = judge(evidence)
+    assert (found.state, found.platform) == (state, reason)
+    assert (found.usable, found.reason) == (state != "fails", reason)
+    assert found.reason in REASONS
+
+
+@pytest.mark.parametrize(
+    ("tokens", "usable", "reason"),
+    [
+        ({}, True, "answers"),
+        ({"a": "valid", "b": "refused"}, True, "answers"),
+        ({"a": "awaited"}, True, "token-awaited"),
+        ({"a": "refused"}, False, "token-refused"),
+        ({"a": "transient"}, False, "sso-unavailable"),
+        ({"a": "throttled"}, False, "sso-unavailable"),
+        ({"a": "refused", "b": "transient"}, False, "token-refused"),
+        ({"a": "rejected", "b": "refused"}, False, "platform-refuses"),
+    ],
+)
+def test_without_a_token_no_request_can_succeed(
+    tokens: dict[str, str], usable: bool, reason: str
+) -> None:
+    """What is known of the platform stays; whether requests can succeed does not."""
+    found = judge(replace(WORKED, tokens=tokens))
+    assert (found.state, found.platform) == ("answers", "answers")
+    assert (found.usable, found.reason) == (usable, reason)
+
+
+@pytest.mark.parametrize(
+    ("members", "word"),
+    [
+        ({"valid": True}, "valid"),
+        ({"valid": True, "rejected": True}, "rejected"),
+        ({"valid": True, "failure": "transient"}, "valid"),
+        ({}, "awaited"),
+        ({"failure": "refused"}, "refused"),
+    ],
+)
+def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
+    """One that is valid serves although it could not be renewed."""
+    plain: dict[str, Any] = {
+        "valid": False,
+        "expires_in": None,
+        "failure": None,
+        "cause": None,
+        "next_attempt_in": None,
+        "fetching": False,
+        "rejected": False,
+    }
+    assert token_words({"a": TokenState(**{**plain, **members})}) == {"a": word}
+
+
+def test_of_several_workers_one_token_is_enough() -> None:
+    """What one of them has, requests can succeed with."""
+    workers = [Evidence(tokens={"a": word}) for word in ("refused", "valid", "awaited")]
+    assert merged(workers).tokens == {"a": "valid"}
+    assert merged(()) == Evidence()
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({"upstream_status": 200, "response_bytes": 9}, "answers"),
+        ({"upstream_status": 200, "response_bytes": 0}, "platform-not-fhir"),
+        ({"upstream_status": 200, "response_bytes": 0, "resource": "Binary"}, "answers"),
+        ({"upstream_status": 200, "response_bytes": 0, "aborted": True}, "answers"),
+        ({"upstream_status": 204, "method": "DELETE"}, "answers"),
+        ({"upstream_status": 304}, "answers"),
+        ({"upstream_status": 404}, "unclear"),
+        ({"upstream_status": 400}, "unclear"),
+        ({"upstream_status": 429}, "unclear"),
+        ({"upstream_status": 412}, "answers"),
+        ({"upstream_status": 422}, "answers"),
+        ({"upstream_status": 403}, "platform-refuses"),
+        ({"upstream_status": 500}, "platform-fails"),
+        ({"upstream_status": 501}, "unclear"),
+        ({"upstream_status": 401, "reason": "token-rejected"}, "platform-refuses"),
+        ({"upstream_status": 404, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+        ({"upstream_status": 200, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+        ({"upstream_status": 403, "reason": "upstream-non-fhir"}, "platform-refuses"),
+        ({"upstream_status": 502, "reason": "upstream-non-fhir"}, "platform-fails"),
+        ({"upstream_status": 302, "reason": "upstream-redirect"}, "platform-not-fhir"),
+        ({"reason": "upstream-unreachable"}, "platform-unreachable"),
+        ({"reason": "upstream-tls"}, "platform-tls"),
+        ({"reason": "upstream-timeout"}, "platform-timeout"),
+        ({"reason": "upstream-busy"}, "platform-timeout"),
+        ({"upstream_status": 200, "reason": "upstream-failed"}, "platform-fails"),
+        ({"upstream_status": 200, "reason": "search-parameter-ignored"}, "answers"),
+        # The platform was not asked.
+        ({"reason": "circuit-open"}, None),
+        ({"reason": "token-refused"}, None),
+        ({"reason": "sso-unavailable"}, None),
+        ({"reason": "caller-forbidden"}, None),
+        ({"reason": "rate-limited"}, None),
+    ],
+)
+def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str | None) -> None:
+    """What its end says, or nothing."""
+    exchange = Exchange("id", 0.0, 0.0, method="GET", response_bytes=1, resource="Patient")
+    exchange.status = members.get("upstream_status", 0)
+    for name, value in members.items():
+        setattr(exchange, name, value)
+    assert of_exchange(exchange) == found

@@ -1,0 +1,325 @@
+"""The watch over months of a clock: callers' mistakes never look like an outage, each outage does.
+
+A platform is a pair of functions here: what its answer to a caller tells, and to the gateway. What
+real answers tell is asked in tests/lifecycle/test_truth.py.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.admin.watching import PlatformWatch, Watched
+from gateway.exchange import Exchange
+from gateway.oauth.tokens import TokenState
+from gateway.proxy.circuit import CircuitState
+from tests.doubles.clock import FakeClock
+
+DAY = 86400.0
+MONTHS = 60 * DAY
+LOOK = 30.0
+KINDS = [
+    ("read", "Patient"),
+    ("search-type", "Observation"),
+    ("create", "Observation"),
+    ("read", "Encounter"),
+    ("search-type", "Patient"),
+]
+Answer = dict[str, Any]
+GOOD: Answer = {"upstream_status": 200, "response_bytes": 100}
+# Of all kinds: what the platform says no to in FHIR, a path it does not know, and the gateway's.
+MISTAKES: list[Answer] = [
+    {"upstream_status": 404},
+    {"upstream_status": 400},
+    {"upstream_status": 403},
+    {"upstream_status": 405},
+    {"upstream_status": 410},
+    {"upstream_status": 412},
+    {"upstream_status": 422},
+    {"upstream_status": 429},
+    {"upstream_status": 404, "reason": "upstream-non-fhir"},
+    {"upstream_status": 401, "reason": "token-rejected"},
+    {"status": 403, "reason": "caller-forbidden"},
+    {"status": 400, "reason": "bad-request"},
+]
+VALID = TokenState(
+    valid=True,
+    expires_in=200.0,
+    failure=None,
+    cause=None,
+    next_attempt_in=100.0,
+    fetching=False,
+    rejected=False,
+)
+
+
+@dataclass
+class World:
+    """A watch, its clock, and what its own question finds."""
+
+    interval: float = 30.0
+    found: str | None = "answers"
+    tokens: Mapping[str, TokenState] = field(default_factory=lambda: {"default": VALID})
+    circuit: CircuitState = CircuitState.CLOSED
+    clock: FakeClock = field(default_factory=FakeClock)
+    asked: list[float] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
+    watch: PlatformWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = PlatformWatch(
+            Watched(
+                tokens=lambda: self.tokens,
+                circuit=lambda: self.circuit,
+                ask=self._ask,
+                interval=lambda: self.interval,
+                count=self.counted.append,
+            ),
+            self.clock,
+            self.clock.wall,
+        )
+
+    async def _ask(self, preferred: str) -> tuple[str, str] | None:
+        self.asked.append(self.clock())
+        return None if self.found is None else (self.found, preferred or "default")
+
+    def call(self, kind: tuple[str, str], answer: Answer) -> None:
+        """A caller's request ends now."""
+        exchange = Exchange("id", self.clock.wall(), self.clock(), method="GET", credential="lab")
+        exchange.interaction, exchange.resource = kind
+        exchange.status = answer.get("upstream_status", 502)
+        for name, value in answer.items():
+            setattr(exchange, name, value)
+        self.watch.note(exchange)
+
+
+Event = tuple[float, int, tuple[str, str], Answer]
+
+
+def moments(rng: random.Random, until: float) -> Iterator[float]:
+    """When callers ask: by day twice a minute, by night every few minutes."""
+    now = 0.0
+    while now < until:
+        yield now
+        by_day = 6 < (now % DAY) / 3600 < 20
+        now += rng.expovariate(1 / 30 if by_day else 1 / 150)
+
+
+def burst(rng: random.Random, start: float) -> Iterator[Event]:
+    """A system that asks for one thing or two in vain, once or in a loop, quickly or slowly."""
+    answers = rng.choices(MISTAKES, k=rng.choice((1, 1, 3)))
+    kinds = rng.sample(KINDS, k=rng.choice((1, 2)))
+    pause = rng.choice((0.2, 2.0, 15.0, 60.0))
+    for number in range(1 + round(rng.expovariate(1 / 9))):
+        yield start + number * pause, rng.getrandbits(32), rng.choice(kinds), rng.choice(answers)
+
+
+def life(rng: random.Random, share: float) -> Iterator[Event]:
+    """Two months of requests, of which that share are mistakes."""
+    waiting: list[Event] = []
+    for moment in moments(rng, MONTHS):
+        while waiting and waiting[0][0] <= moment:
+            yield heapq.heappop(waiting)
+        yield moment, 0, rng.choice(KINDS), GOOD
+        if rng.random() < share / (1 - share) / 10:
+            for event in burst(rng, moment + rng.uniform(0, 30)):
+                heapq.heappush(waiting, event)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+async def test_two_months_of_mistakes_are_no_outage(share: float) -> None:
+    """4xx of all kinds in bursts, by day and by night, never make page or readiness say no."""
+    world, rng = World(), random.Random(7)  # noqa: S311 - the same months each time
+    start, requests, mistakes = world.clock(), 0, 0
+    for moment, _, kind, answer in life(rng, share):
+        while world.clock() + LOOK < start + moment:
+            world.clock.now += LOOK
+            await world.watch.look()
+            assert not world.watch.fails(), world.watch.evidence()
+        world.clock.now = max(world.clock.now, start + moment)
+        requests, mistakes = requests + 1, mistakes + (answer is not GOOD)
+        world.call(kind, answer)
+        assert world.watch.usable()[0], world.watch.evidence()
+    assert 0.7 * share < mistakes / requests < 1.3 * share
+
+
+@pytest.mark.parametrize("answer", MISTAKES, ids=str)
+@pytest.mark.parametrize("pause", [1.0, 20.0, 70.0])
+async def test_a_night_of_one_mistake_is_no_outage(answer: Answer, pause: float) -> None:
+    """The only caller asks for the same thing in vain until the morning."""
+    world = World()
+    world.call(KINDS[0], GOOD)
+    until = world.clock() + DAY / 12
+    while world.clock() < until:
+        for _ in range(round(pause)):
+            world.clock.now += 1
+            await world.watch.look()
+        world.call(KINDS[0], answer)
+        assert not world.watch.fails()
+        assert world.watch.usable()[0]
+
+
+# What callers get, and what the gateway's own question finds.
+OUTAGES: dict[str, tuple[Answer, str]] = {
+    "dns, refused": ({"reason": "upstream-unreachable"}, "platform-unreachable"),
+    "tls": ({"reason": "upstream-tls"}, "platform-tls"),
+    "timeouts": ({"reason": "upstream-timeout"}, "platform-timeout"),
+    "no connection free": ({"reason": "upstream-busy"}, "platform-timeout"),
+    "5xx": ({"upstream_status": 503}, "platform-fails"),
+    "html 5xx": ({"upstream_status": 502, "reason": "upstream-non-fhir"}, "platform-fails"),
+    "breaks off": ({"reason": "upstream-failed"}, "platform-fails"),
+    "html 200": ({"upstream_status": 200, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+    "empty 200": ({"upstream_status": 200, "response_bytes": 0}, "platform-not-fhir"),
+    "redirect": ({"upstream_status": 302, "reason": "upstream-redirect"}, "platform-not-fhir"),
+    "html 404": ({"upstream_status": 404, "reason": "upstream-non-fhir"}, "platform-not-fhir"),
+    "fhir 404": ({"upstream_status": 404}, "platform-not-fhir"),
+    "401": ({"upstream_status": 401, "reason": "token-rejected"}, "platform-refuses"),
+    "403": ({"upstream_status": 403}, "platform-refuses"),
+    "html 403": ({"upstream_status": 403, "reason": "upstream-non-fhir"}, "platform-refuses"),
+    "429": ({"upstream_status": 429}, "platform-fails"),
+}
+
+
+async def until_failing(world: World, pause: float | None, answer: Answer) -> float:
+    """Seconds until it is known, looked at for three minutes."""
+    began, due = world.clock(), 0.0
+    while world.clock() < began + 180:
+        world.clock.now += 0.5
+        due += 0.5
+        while pause is not None and due >= pause:
+            due -= pause
+            world.call(KINDS[int(world.clock() * 2) % len(KINDS)], answer)
+        await world.watch.look()
+        if world.watch.fails():
+            return world.clock() - began
+    raise AssertionError(f"not found: {world.watch.evidence()}")
+
+
+@pytest.mark.parametrize("pause", [0.1, 5.0, 40.0, None])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("outage", OUTAGES)
+async def test_every_outage_is_found_within_two_minutes(
+    outage: str, pause: float | None, before: bool
+) -> None:
+    """With many callers, few or none, after an hour that went well or from the start."""
+    answer, found = OUTAGES[outage]
+    world = World()
+    while before and world.clock() < 1000 + 300:
+        world.clock.now += 0.5
+        if pause is not None:
+            world.call(KINDS[0], GOOD)
+        await world.watch.look()
+    world.found = found
+    assert await until_failing(world, pause, answer) <= 120
+    assert world.watch.usable() == (False, found)
+    world.found = "answers"
+    world.clock.now += 31
+    await world.watch.look()
+    assert not world.watch.fails()
+
+
+@pytest.mark.parametrize("outage", ["401", "403", "html 404"])
+async def test_a_refusal_is_found_where_the_metadata_is_for_everybody(outage: str) -> None:
+    """Nearly all servers show their metadata without a token."""
+    world = World()
+    for _ in range(600):
+        world.clock.now += 0.5
+        world.call(KINDS[0], GOOD)
+        await world.watch.look()
+    assert await until_failing(world, 1.0, OUTAGES[outage][0]) <= 120
+
+
+@pytest.mark.parametrize("outage", ["dns, refused", "5xx", "tls"])
+async def test_an_outage_is_found_without_the_question(outage: str) -> None:
+    """With `admin.probe_interval: 0` by callers alone, and nobody is asked."""
+    world = World(interval=0)
+    assert await until_failing(world, 5.0, OUTAGES[outage][0]) <= 120
+    assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "rejected", "reason"),
+    [
+        ("transient", False, "sso-unavailable"),
+        ("refused", False, "token-refused"),
+        (None, True, "platform-refuses"),
+    ],
+)
+async def test_without_a_token_nothing_succeeds(failure: Any, rejected: bool, reason: str) -> None:
+    """The SSO is down, refuses the secret, or the platform refuses its tokens."""
+    state = TokenState(rejected, None, failure, None, None, fetching=False, rejected=rejected)
+    world = World(tokens={"default": state})
+    assert world.watch.usable() == (False, reason)
+
+
+async def test_it_asks_only_where_nobody_else_does() -> None:
+    """Not while callers are answered; else once in the interval, and each is counted."""
+    world = World()
+    for _ in range(120):
+        world.clock.now += 1
+        world.call(KINDS[0], GOOD)
+        await world.watch.look()
+    assert world.asked == []
+    for _ in range(100):
+        world.clock.now += 1
+        await world.watch.look()
+    assert [
+        later - sooner for sooner, later in zip(world.asked, world.asked[1:], strict=False)
+    ] == [
+        30.0,
+        30.0,
+    ]
+    assert world.counted == ["answers"] * 3
+
+
+async def test_what_could_not_be_asked_is_asked_soon() -> None:
+    """Without a token, or while the circuit is open, nothing is found and nothing is waited for."""
+    world = World(found=None, circuit=CircuitState.OPEN)
+    for _ in range(40):
+        world.clock.now += 1
+        await world.watch.look()
+    assert world.asked == []
+    world.circuit = CircuitState.CLOSED
+    for _ in range(3):
+        world.clock.now += 1
+        await world.watch.look()
+    assert len(world.asked) == 3
+    assert world.counted == []
+
+
+async def test_a_circuit_that_may_be_tried_is_tried() -> None:
+    """Nobody has to wait for a caller who dares."""
+    world = World(circuit=CircuitState.HALF_OPEN)
+    world.clock.now += 1
+    await world.watch.look()
+    assert len(world.asked) == 1
+
+
+async def test_it_is_known_since_when() -> None:
+    """The time stays while the finding does."""
+    world = World()
+    await world.watch.look()
+    world.found = "platform-tls"
+    world.clock.now += 31
+    await world.watch.look()
+    since = world.clock.wall()
+    for _ in range(50):
+        world.clock.now += 1
+        await world.watch.look()
+    assert world.watch.judging.now().state == "fails"
+    assert world.watch.judging.since == since + 1
+
+
+async def test_what_was_found_elsewhere_is_forgotten() -> None:
+    """Another platform in the settings begins untried."""
+    world = World(found="platform-tls")
+    world.clock.now += 31
+    await world.watch.look()
+    assert world.watch.fails()
+    world.watch.forget()
+    assert world.watch.judging.now().state == "untried"
