@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, Judgement
+from gateway.telemetry.findings import ANSWERS as ANSWERING
 from gateway.telemetry.findings import REFUSES
 
 ANSWERS: Final = ("yes", "degraded", "no")
@@ -19,6 +20,8 @@ def verdict(
     `own` is what a process says that is asked for its tokens, its audit and the like.
     """
     care = _of_platform(judgement)
+    if own["reason"] == "many-errors" and _is_over(judgement, evidence):
+        return care
     worse = ANSWERS.index(own["answer"]) - ANSWERS.index(care["answer"])
     # Of two that stop care that is named which stops it here, before the platform is asked.
     first = own["answer"] == "no" and own["reason"] != "circuit-open"
@@ -35,6 +38,12 @@ def _of_platform(judgement: Judgement) -> dict[str, str]:
     if judgement.state == DOUBTFUL:
         return {"answer": "degraded", "reason": judgement.platform}
     return {"answer": "yes", "reason": UNTRIED if judgement.state == UNTRIED else "fine"}
+
+
+def _is_over(judgement: Judgement, evidence: Mapping[str, Any]) -> bool:
+    """Whether the platform has answered the gateway itself since callers asked last."""
+    probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["asked_at"]
+    return probed and judgement.state == ANSWERING
 
 
 def _refused(evidence: Mapping[str, Any]) -> str:

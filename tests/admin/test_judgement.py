@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from gateway.admin.judgement import REASONS, Evidence, judge, merged, token_words
+from gateway.admin.status_verdict import verdict
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.proxy.circuit import CircuitState
@@ -266,3 +267,54 @@ def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str |
     for name, value in members.items():
         setattr(exchange, name, value)
     assert of_exchange(exchange) == found
+
+
+FINE = {"answer": "yes", "reason": "fine"}
+ERRORS = {"answer": "degraded", "reason": "many-errors"}
+
+
+@pytest.mark.parametrize(
+    ("own", "evidence", "expected"),
+    [
+        (FINE, WORKED, FINE),
+        (FINE, Evidence(), {"answer": "yes", "reason": "untried"}),
+        (ERRORS, WORKED, ERRORS),
+        (ERRORS, replace(ASKED, asked_at=NOW - 30), FINE),
+        (ERRORS, own("platform-tls"), {"answer": "no", "reason": "platform-tls"}),
+        (
+            {"answer": "degraded", "reason": "renewal-fails"},
+            bad(ASKED, unclear=9),
+            {"answer": "degraded", "reason": "many-refusals"},
+        ),
+        (
+            {"answer": "no", "reason": "shutting-down"},
+            own("platform-tls"),
+            {"answer": "no", "reason": "shutting-down"},
+        ),
+        (
+            {"answer": "no", "reason": "circuit-open"},
+            replace(own("platform-tls"), circuit=CircuitState.OPEN),
+            {"answer": "no", "reason": "platform-tls"},
+        ),
+        (
+            {"answer": "degraded", "reason": "circuit-open"},
+            WORKED,
+            {"answer": "degraded", "reason": "circuit-open"},
+        ),
+        (
+            {"answer": "no", "reason": "platform-refuses"},
+            replace(WORKED, tokens={"a": "valid", "b": "rejected"}),
+            {"answer": "no", "reason": "platform-refuses", "credential": "b"},
+        ),
+        (
+            FINE,
+            replace(own("platform-refuses"), credential="a"),
+            {"answer": "no", "reason": "platform-refuses", "credential": "a"},
+        ),
+    ],
+)
+def test_the_worse_of_both_is_the_verdict(
+    own: dict[str, str], evidence: Evidence, expected: dict[str, str]
+) -> None:
+    """What a process knows of itself, and what is known of the platform."""
+    assert verdict(own, judge(evidence), asdict(evidence)) == expected
