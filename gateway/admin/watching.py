@@ -12,7 +12,6 @@ from typing import Final
 
 from gateway.admin.evidence import Outcomes
 from gateway.admin.judgement import FAILING, Evidence, Judging, is_in_doubt, token_words
-from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.proxy.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -52,14 +51,12 @@ class PlatformWatch:
         self._watched = watched
         self._clock = clock
         self._outcomes = Outcomes(clock)
+        # To be told of every exchange at its end.
+        self.note = self._outcomes.note
         self.judging = Judging(self.evidence, wall_clock)
         self._began = clock()
         self._asked_at = -math.inf
         self._found = ANSWERS
-
-    def note(self, exchange: Exchange) -> None:
-        """An exchange has ended."""
-        self._outcomes.note(exchange)
 
     def forget(self) -> None:
         """The settings lead to another platform now, or know another client."""

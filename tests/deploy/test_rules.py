@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from gateway import errors
+from gateway.admin import judgement
 from gateway.outbox.entry import State
 from gateway.outbox.events import Step
 from gateway.telemetry import metrics
@@ -28,7 +29,7 @@ ALERTS = prometheus.alerts()
 OUTBOX = {"dhp_gateway_outbox_entries": {"state"}, "dhp_gateway_outbox_steps_total": {"step"}}
 NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {
-    "reason": {"", *errors.REASONS},
+    "reason": {"", *errors.REASONS, *judgement.REASONS},
     "outcome": {*metrics.TOKEN_OUTCOMES, *metrics.AUDIT_OUTCOMES, *metrics.RELOAD_OUTCOMES},
     "state": {*State, *metrics.CONNECTION_STATES},
     "step": {*Step},
