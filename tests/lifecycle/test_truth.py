@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import ssl
@@ -346,6 +347,45 @@ async def test_its_own_question_is_light_and_nobodys(
     assert await service.metric("dhp_gateway_requests_total") == 0
     assert (await told(service)).facts["last_hour"]["requests"] == 0
     assert service.audit("exchange") == []
+
+
+PLAIN = STATEMENT.partition(b"\r\n\r\n")[2]
+JSON = ("Content-Type", "application/fhir+json")
+
+
+async def leave(line: Line) -> None:
+    """A good answer, and the end of the connection without a word."""
+    line.seen.complete = True
+    line.writer.write(STATEMENT)
+    await line.writer.drain()
+    await asyncio.sleep(0.5)
+    line.writer.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answers.http(200, gzip.compress(PLAIN), JSON, ("Content-Encoding", "gzip")),
+        answers.fhir(b'{"resourceType":"CapabilityStatement","title":"%s"}' % (b"a" * 3_000_000)),
+        answers.http(
+            200,
+            b'<CapabilityStatement xmlns="http://hl7.org/fhir"/>',
+            ("Content-Type", "application/fhir+xml"),
+        ),
+        leave,
+    ],
+    ids=["gzip", "long", "xml", "kept and then closed"],
+)
+async def test_any_statement_is_an_answer(
+    start_service: StartService, platform: Platform, answer: answers.Answer
+) -> None:
+    """Compressed unasked, longer than is read, in XML, or on a connection that is given up."""
+    platform.answer(answer)
+    service = start_service(**CHECKED)
+    await service.until_ready()
+    await service.until_metric(3, "dhp_gateway_platform_probes_total")
+    assert await service.metric("dhp_gateway_platform_probes_total", found="answers") >= 3
+    assert (await told(service)).care == ("yes", "fine")
 
 
 async def test_it_can_be_switched_off(start_service: StartService, platform: Platform) -> None:
