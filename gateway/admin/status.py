@@ -240,6 +240,8 @@ def _token(state: TokenState) -> dict[str, Any]:
         "fetching": state.fetching,
         "failure": state.failure,
         "cause": state.cause,
+        "status": state.status,
+        "oauth_error": state.oauth_error,
         "next_attempt_in": _rounded(state.next_attempt_in),
     }
 

@@ -28,9 +28,10 @@ color:var(--no);background:var(--no-bg);font-size:1.15rem;font-weight:700}
 [hidden]{display:none!important}.old main{filter:grayscale(1);opacity:.6}
 #said{position:absolute;width:1px;height:1px;overflow:hidden;
 clip-path:inset(50%);white-space:nowrap}
-.badge{border:1px solid var(--soft);border-radius:.4rem;padding:0 .5rem;font-size:.875rem}
+.badge{border:1px solid var(--soft);border-radius:.4rem;padding:0 .5rem;background:none}
 main{display:grid;gap:1rem}#about{font-size:.9rem;color:var(--soft);margin-bottom:-.5rem}
-[data-seconds],time{white-space:nowrap}code{font-size:.95em;padding:.05em .3em;border-radius:.25em;
+[data-seconds],time,.number{white-space:nowrap}
+code{font-size:.95em;padding:.05em .3em;border-radius:.25em;
 background:color-mix(in srgb,currentColor 12%,transparent)}
 .care{display:flex;gap:1rem;align-items:center;border:2px solid;border-radius:.8rem;
 padding:1rem 1.25rem}
@@ -47,18 +48,20 @@ border-style:dashed}.care.no{background:var(--no-bg);border-style:double;border-
 figure{margin:0}figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 1rem;
 font-size:.9rem;color:var(--soft);margin-bottom:.3rem}
 figcaption b{color:var(--ink)}
-.chart{display:block;width:100%;height:6rem;border-bottom:1px solid var(--soft);
-border-top:1px dotted var(--line);fill:var(--bar)}
-.chart.errors{fill:var(--bad)}
-.axis{display:flex;justify-content:space-between;font-size:.85rem;color:var(--soft)}
+.chart{display:block;width:100%;height:6rem;border-bottom:1px solid var(--soft);fill:var(--bar)}
+.chart.errors{fill:var(--bad)}.chart.empty{display:grid;place-content:center;color:var(--soft)}
+.chart path{stroke:var(--line);stroke-dasharray:2;vector-effect:non-scaling-stroke}
+.axis{display:flex;position:relative;font-size:.85rem;color:var(--soft)}.axis span{width:25%}
+.axis span:last-child{position:absolute;right:0;width:auto}
 .reasons{list-style:none;margin:0;padding:0}
 .reasons li{padding:.6rem 0;border-top:1px solid var(--line)}
 .reasons li:first-child{border:0;padding-top:0}
-.reasons span{color:var(--soft);font-size:.9rem;margin-left:.6rem}
+.reasons span{color:var(--soft);font-size:.9rem;margin-right:.6rem;display:inline-block}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.95rem}
 th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid var(--line);
-vertical-align:top}
-th{color:var(--soft);font-weight:600;font-size:.875rem}tr:last-child>*{border-bottom:0}
+vertical-align:top}th:last-child,td:last-child{padding-right:0}
+th{color:var(--soft);font-weight:600;font-size:.875rem;overflow-wrap:normal}
+tr:last-child>*{border-bottom:0}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 summary{cursor:pointer;font-weight:700;padding:.3rem 0}
 details table{margin-top:.5rem}details th{width:40%}
@@ -66,16 +69,22 @@ footer{margin-top:1rem;color:var(--soft);font-size:.9rem}
 :focus-visible{outline:3px solid var(--bar);outline-offset:2px}
 @media(max-width:40rem){body{padding:.5rem .6rem 1.5rem}header{column-gap:.5rem}
 nav a{padding:.25rem .4rem;min-width:2.25rem}.care{padding:.8rem;gap:.8rem}
-.care svg{width:3.25rem;height:3.25rem}.care strong{font-size:2rem}
+.care svg{width:3.25rem;height:3.25rem}.care strong{font-size:clamp(1.2rem,7vw,1.6rem)}
 .glance{grid-template-columns:1fr 1fr;gap:.5rem}.glance .card{padding:.6rem .7rem}
 .glance .card b{font-size:1rem}
 table{font-size:.85rem}th{font-size:.8rem}th,td{padding-right:.4rem}
 .glance .card:last-child:nth-child(odd){grid-column:1/-1}main{gap:.75rem}.chart{height:4.5rem}
-.tokens thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-.tokens tr{display:block;padding:.4rem 0;border-bottom:1px solid var(--line)}
-.tokens tr:last-child{border:0}.tokens td,.tokens td.number{display:flex;gap:.75rem;
-justify-content:space-between;text-align:right;border:0;padding:.1rem 0}
-.tokens td::before{content:attr(data-name);color:var(--soft);text-align:left}}
+.axis span:nth-child(even){visibility:hidden}
+.tokens thead,.slowest thead{position:absolute;width:1px;height:1px;overflow:hidden;
+clip-path:inset(50%)}.tokens tr,.slowest tr{display:block;padding:.4rem 0;
+border-bottom:1px solid var(--line)}.tokens tr:last-child,.slowest tr:last-child{border:0}
+.tokens td,.slowest td{display:flex;gap:.75rem;justify-content:space-between;text-align:right;
+border:0;padding:.1rem 0}
+.tokens td::before,.slowest td::before{content:attr(data-name);color:var(--soft);
+text-align:left;white-space:nowrap}.slowest tr{display:grid;grid-template-columns:1fr auto}
+.slowest td{justify-content:end}
+.slowest td:nth-child(odd){justify-content:start;text-align:left;gap:.4rem}
+.slowest td:not(:nth-child(3))::before{content:none}}
 @media print{body{max-width:none}details{display:none}}
 """
 
@@ -107,9 +116,10 @@ SCRIPT: Final = """
       const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
       const clock = [at.getHours(), at.getMinutes(), at.getSeconds()].map(two);
       each.title = each.dateTime;
-      if ("short" in each.dataset) clock.pop();
+      const short = "short" in each.dataset;
+      if (short) clock.pop();
       const today = at.toDateString() === new Date().toDateString();
-      each.textContent = (today ? "" : day + " ") + clock.join(":");
+      each.textContent = (today || short ? "" : day + " ") + clock.join(":");
     }
     for (const each of part.querySelectorAll("[data-seconds]")) {
       each.until = Date.now() + 1000 * each.dataset.seconds;

@@ -1,17 +1,12 @@
-"""What the status page draws: the sign of a verdict, the icon of its tab, and charts, as SVG.
+"""The sign of a verdict and the icon of the page's tab, as SVG.
 
 Signs differ in shape as well as in colour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
-
-_BAR: Final = 5
-_HEIGHT: Final = 60
 
 # A disc, a triangle and an octagon, each with its sign cut out of it.
 _SHAPES: Final = {
@@ -52,27 +47,3 @@ def icon(answer: str) -> str:
         f"{mark}</g></svg>"
     )
     return f"data:image/svg+xml,{quote(drawn)}"
-
-
-def chart(minutes: Sequence[Mapping[str, Any]], kind: str, label: str) -> str:
-    """A bar for each minute, as high as its share of the highest; `label` says it in words."""
-    most = max((minute[kind] for minute in minutes), default=0)
-    bars = "".join(
-        _bar(place, minute[kind] / most, f"{minute['from'][11:16]} UTC: {minute[kind]}")
-        for place, minute in enumerate(minutes)
-        if minute[kind]
-    )
-    return (
-        f'<svg class="chart {kind}" role="img" aria-label="{escape(label)}" '
-        f'preserveAspectRatio="none" viewBox="0 0 {max(1, len(minutes)) * _BAR} {_HEIGHT}">'
-        f"{bars}</svg>"
-    )
-
-
-def _bar(place: int, share: float, told: str) -> str:
-    # Never so low that one among many cannot be seen.
-    height = max(1.5, round(share * _HEIGHT, 1))
-    return (
-        f'<rect x="{place * _BAR}" y="{_HEIGHT - height:g}" width="{_BAR - 1}" '
-        f'height="{height:g}"><title>{escape(told)}</title></rect>'
-    )

@@ -8,7 +8,17 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.admin.status import FOR_A_PERSON
-from gateway.admin.status_markup import Html, Words, commands, inside, moment, seconds, span
+from gateway.admin.status_markup import (
+    Html,
+    Words,
+    code,
+    commands,
+    inside,
+    moment,
+    number,
+    seconds,
+    span,
+)
 
 SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
 _PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "untried": "untried"}
@@ -27,6 +37,16 @@ def token_state(token: Facts, words: Words) -> str:
     """The state of a token as a sign and a word."""
     kind, state = _token_kind(token)
     return _signed(kind, words[state])
+
+
+def failure(token: Facts, words: Words) -> str:
+    """Why the last attempt failed, and what the SSO reported."""
+    told = [escape(words[f"cause:{token['cause']}"])]
+    if token["status"] is not None:
+        told.append(f"HTTP {token['status']}")
+    if token["oauth_error"] not in (None, "other"):
+        told.append(code(token["oauth_error"]))
+    return Html(", ".join(told))
 
 
 def _cards(facts: Facts, words: Words) -> Iterator[str]:
@@ -86,19 +106,19 @@ def _credential(name: str, tokens: Mapping[str, Facts], words: Words) -> Iterabl
     """Which one it is, where there are several, and how many are well."""
     if len(tokens) > 1:
         good = sum(_token_kind(token)[0] == "yes" for token in tokens.values())
-        yield f"{words['credential']}: {name}"
+        yield Html(f"{escape(words['credential'])}: {code(name)}")
         yield words["good_of"].format(good=good, all=len(tokens))
 
 
 def _sso(facts: Facts, words: Words) -> str:
     sso = facts["sso"]
-    failure = sso["failure"]
-    causes = (each["cause"] for each in facts["tokens"].values() if each["failure"] == failure)
+    kind = sso["failure"]
+    told = (failure(each, words) for each in facts["tokens"].values() if each["failure"] == kind)
     return _card(
         words["sso"],
-        _signed("no" if failure else "yes", words[f"sso:{failure or 'answers'}"]),
+        _signed("no" if kind else "yes", words[f"sso:{kind or 'answers'}"]),
         _host(sso["url"]),
-        f"{words['failure']}: {next(causes, None) or words['none']}" if failure else "",
+        Html(f"{escape(words['failure'])}: {next(told, words['none'])}") if kind else "",
     )
 
 
@@ -131,7 +151,9 @@ def _outbox(outbox: Facts, words: Words) -> str:
     entries = {state: count for state, count in outbox["entries"].items() if count}
     person = any(state in entries for state in FOR_A_PERSON)
     told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
-    counts = ", ".join(f"{words.get(f'entry:{state}', state)} {n}" for state, n in entries.items())
+    counts = ", ".join(
+        f"{words.get(f'entry:{state}', state)} {number(n, words)}" for state, n in entries.items()
+    )
     oldest = outbox["oldest_seconds"]
     return _card(
         words["outbox"],

@@ -1,4 +1,4 @@
-"""Small parts of the status page: text that is markup, moments and spans of time."""
+"""Small parts of the status page: text that is markup, moments, spans of time and numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Final
 Words = Mapping[str, str]
 
 _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
+# A space at which no line is broken.
+_SPACE: Final = "\N{NO-BREAK SPACE}"
+# Numbers of fewer digits are read without a mark between thousands.
+_GROUPED_FROM: Final = 10_000
 
 
 class Html(str):
@@ -22,12 +26,48 @@ def inside(value: object) -> str:
     return value if isinstance(value, Html) else escape(str(value))
 
 
+def code(text: object) -> str:
+    """What is the same in every language: a code, a name of the settings."""
+    return Html(f"<code>{escape(str(text))}</code>")
+
+
 def commands(text: str) -> str:
     """Text in which what stands between backquotes is to be typed."""
     parts = escape(text).split("`")
     return Html(
         "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
     )
+
+
+def number(value: int, words: Words) -> str:
+    """A whole number; great ones have a mark between thousands."""
+    return f"{value:,}".replace(",", words["thousands"]) if value >= _GROUPED_FROM else str(value)
+
+
+def share(part: int, whole: int, words: Words) -> str:
+    """What part is of the whole: `100 %` for all of it only, `0 %` for nothing only."""
+    percent = 100 * part / whole
+    if part and percent < 0.1:
+        return f"< {_decimal(0.1, words)}{_SPACE}%"
+    if part < whole and percent > 99.9:
+        return f"> {_decimal(99.9, words)}{_SPACE}%"
+    few = percent < 10 or percent > 99
+    return f"{_decimal(percent, words) if few else round(percent)}{_SPACE}%"
+
+
+def milliseconds(duration: float, words: Words) -> str:
+    """How long something took, in the unit that people would take."""
+    if duration >= 59_950:
+        return span(round(duration / 1000), words)
+    if duration >= 999.5:
+        return f"{_decimal(duration / 1000, words)}{_SPACE}{words['second']}"
+    shown = _decimal(duration, words) if duration < 9.95 else round(duration)
+    return f"{shown}{_SPACE}{words['millisecond']}"
+
+
+def _decimal(value: float, words: Words) -> str:
+    """With one digit behind the decimal sign, unless that is nought."""
+    return f"{value:.1f}".removesuffix(".0").replace(".", words["decimal"])
 
 
 def unit_names(words: Words) -> str:
@@ -55,7 +95,10 @@ def seconds(left: int | None, words: Words) -> str:
 
 
 def moment(iso: str, *, short: bool = False) -> str:
-    """A time in UTC, which the script turns into the reader's; `short` is without seconds."""
-    shown = f"{iso[11:16] if short else iso[:19].replace('T', ' ')} UTC"
+    """A time in UTC, which the script turns into the reader's.
+
+    `short` is without day, seconds and the word UTC.
+    """
+    shown = iso[11:16] if short else f"{iso[:19].replace('T', ' ')} UTC"
     mark = " data-short" if short else ""
     return Html(f'<time datetime="{escape(iso)}"{mark}>{escape(shown)}</time>')

@@ -88,8 +88,7 @@ def _token(states: Sequence[Facts]) -> Facts:
         "rejected": any(each["rejected"] for each in states),
         "spare_secret": any(each["spare_secret"] for each in states),
         "fetching": any(each["fetching"] for each in states),
-        "failure": worst["failure"],
-        "cause": worst["cause"],
+        **{key: worst[key] for key in ("failure", "cause", "status", "oauth_error")},
         "next_attempt_in": _least(each["next_attempt_in"] for each in states),
     }
 

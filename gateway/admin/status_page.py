@@ -13,12 +13,29 @@ from typing import Any
 
 from gateway.admin import status_glance
 from gateway.admin.status_assets import SCRIPT, STYLE
-from gateway.admin.status_drawing import chart, icon, sign
-from gateway.admin.status_markup import Words, commands, inside, moment, seconds, span, unit_names
+from gateway.admin.status_chart import chart
+from gateway.admin.status_drawing import icon, sign
+from gateway.admin.status_markup import (
+    Words,
+    code,
+    commands,
+    inside,
+    milliseconds,
+    moment,
+    number,
+    seconds,
+    share,
+    span,
+    unit_names,
+)
 from gateway.admin.status_words import WORDS
+from gateway.admin.traffic import OTHERS
 from gateway.fhir.texts import LANGUAGES
+from gateway.proxy.callers import ANONYMOUS
 
 _NAMES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
+# Callers that the settings do not name.
+_UNNAMED = {ANONYMOUS.name: "anonymous", OTHERS: "others"}
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -38,11 +55,11 @@ def page(facts: Mapping[str, Any]) -> str:
         '<noscript><meta http-equiv="refresh" content="10"></noscript>'
         f"<title>{escape(current['title'])}</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{escape(words['title'])}</h1>"
-        f"<b class=badge>{escape(str(facts['settings'].get('environment', '')))}</b>"
+        f"<code class=badge>{escape(str(facts['settings'].get('environment', '')))}</code>"
         f'<nav aria-label="{escape(words["language"])}">{links}</nav>'
         f'<p id="stale" role="alert" hidden>⚠ {escape(words["stale"])}</p></header>'
         f'<p id="said" role="status"></p><main>{current["main"]}</main>'
-        f'<footer><a href="status.json?lang={language}">status.json</a></footer>'
+        f'<footer><a href="status.json?lang={language}">{code("status.json")}</a></footer>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -80,14 +97,10 @@ def _care(care: Mapping[str, Any], words: Words) -> str:
 
 
 def _hour(hour: Mapping[str, Any], words: Words) -> str:
-    minutes = hour["minutes"]
-    axis = ""
-    if minutes:
-        begin, end = (moment(minutes[place]["from"], short=True) for place in (0, -1))
-        axis = f'<p class="axis"><span>{begin}</span><span>{end}</span></p>'
+    if not hour["minutes"]:
+        return ""
     charts = "".join(
-        f'<div class="card">{_figure(hour, kind, words)}{axis}</div>'
-        for kind in ("requests", "errors")
+        f'<div class="card">{_figure(hour, kind, words)}</div>' for kind in ("requests", "errors")
     )
     return (
         f'<section id="hour"><h2>{escape(words["hour"])}</h2><div class="two">{charts}</div>'
@@ -97,28 +110,21 @@ def _hour(hour: Mapping[str, Any], words: Words) -> str:
 
 def _figure(hour: Mapping[str, Any], kind: str, words: Words) -> str:
     most = max((minute[kind] for minute in hour["minutes"]), default=0)
-    peak = f"{words['most']}: {most}"
-    total = f"{words[kind]}: {hour[kind]}{_share(hour) if kind == 'errors' else ''}"
+    peak = f"{words['most']}: {number(most, words)}" if most else ""
+    total = f"{words[kind]}: {number(hour[kind], words)}"
+    if kind == "errors" and hour["errors"]:
+        total += f" ({share(hour['errors'], hour['requests'], words)})"
     if kind == "errors" and hour["refusals"]:
-        total += f". {words['refusals']}: {hour['refusals']}"
+        total += f". {words['refusals']}: {number(hour['refusals'], words)}"
     return (
         f"<figure><figcaption><b>{escape(total)}</b><span>{escape(peak)}</span></figcaption>"
-        f"{chart(hour['minutes'], kind, f'{total}. {peak}')}</figure>"
+        f"{chart(hour['minutes'], kind, f'{total}. {peak}', words)}</figure>"
     )
-
-
-def _share(hour: Mapping[str, Any]) -> str:
-    if not hour["errors"] or not hour["requests"]:
-        return ""
-    share = 100 * hour["errors"] / hour["requests"]
-    # Two places, but never "1e+02".
-    return f" ({share:.0f} %)" if share >= 10 else f" ({share:.2g} %)"
 
 
 def _errors(errors: Iterable[Mapping[str, Any]], words: Words) -> str:
     items = "".join(
-        f"<li><b>{escape(error['reason'])}</b> "
-        f"<span>{escape(words['count'].format(**error))}</span> "
+        f"<li><b>{code(error['reason'])}</b> <span>{escape(_count(error, words))}</span> "
         f"<span>{escape(words['last_seen'])} {moment(error['last_at'])}</span> "
         f"<span>{escape(words['status'])} {escape(str(error['last_status']))}</span>"
         f"<p>{escape(error['text'])}</p>"
@@ -129,12 +135,17 @@ def _errors(errors: Iterable[Mapping[str, Any]], words: Words) -> str:
     return _card("reasons", inside, words)
 
 
+def _count(error: Mapping[str, Any], words: Words) -> str:
+    counts = {key: number(error[key], words) for key in ("last_hour", "since_start")}
+    return words["count"].format(**counts)
+
+
 def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Words) -> str:
     rows = [
         (
-            *(name, status_glance.token_state(token, words)),
+            *(code(name), status_glance.token_state(token, words)),
             *(seconds(token["expires_in"], words), seconds(token["next_attempt_in"], words)),
-            token["cause"] or words["none"],
+            status_glance.failure(token, words) if token["failure"] else words["none"],
         )
         for name, token in tokens.items()
     ]
@@ -144,8 +155,9 @@ def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Words) -> str:
 def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
     rows = [
         (
-            *(f"{each['interaction']} {each['resource']}", f"{each['duration_ms']:g} ms"),
-            *(each["status"], moment(each["at"])),
+            code(f"{each['interaction']} {each['resource']}".rstrip()),
+            milliseconds(each["duration_ms"], words),
+            *(each["status"] or words["none"], moment(each["at"])),
         )
         for each in slowest
     ]
@@ -154,13 +166,20 @@ def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
 
 def _callers(callers: Iterable[Mapping[str, Any]], words: Words) -> str:
     columns = ("requests", "errors", "refusals")
-    rows = [(each["name"], *(each[column] for column in columns)) for each in callers]
+    rows = [
+        (_caller(each["name"], words), *(number(each[column], words) for column in columns))
+        for each in callers
+    ]
     return _table("callers", ("caller", *columns), rows, words)
+
+
+def _caller(name: str, words: Words) -> str:
+    return words[_UNNAMED[name]] if name in _UNNAMED else code(name)
 
 
 def _settings(settings: Mapping[str, Any], words: Words) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{escape(key)}</th><td>{escape(_plain(value))}</td></tr>"
+        f"<tr><th scope=row>{code(key)}</th><td>{code(_plain(value))}</td></tr>"
         for key, value in settings.items()
     )
     return (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _EN: Final = {
-    "bad-request": "Nothing here. Pass the diagnostics on to the vendor of the calling system.",
+    "bad-request": "Nothing here. Pass the `diagnostics` on to the vendor of the calling system.",
     "unknown-path": "Compare the caller's base URL with `listen.base_path`.",
     "loop": "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or its proxy.",
     "method-not-allowed": "Nothing here. The vendor of the calling system has to correct it.",
@@ -24,9 +24,9 @@ _EN: Final = {
     "header-too-large": "Look for a large cookie or token that the caller need not send.",
     "rate-limited": "Nothing, if it is rare. Else raise the caller's `rate_limit`.",
     "overloaded": "If the platform is fast, raise the limit or add a worker.",
-    "token-refused": "Run `dhp-gateway token`; compare client id and secret with those issued.",
-    "sso-unavailable": "Run `dhp-gateway doctor`. If only the SSO fails, tell the platform's "
-    "support.",
+    "token-refused": "Run `dhp-gateway token`; compare `client_id` and secret with those issued.",
+    "sso-unavailable": "Run `dhp-gateway doctor`. If only the sign-in service fails, tell the "
+    "platform's support.",
     "token-rejected": "Check that `sso` and `platform` are of one environment and the clock is "
     "right; then ask the platform's support.",
     "upstream-unreachable": "Run `dhp-gateway doctor`; check line, firewall and proxy.",
@@ -43,14 +43,14 @@ _EN: Final = {
     "`dhp-gateway doctor`; look for a proxy or portal on the line.",
     "circuit-open": "Look at the other reasons here: they name the cause. It closes by itself.",
     "audit-unavailable": "Free the disk or mend the audit's server.",
-    "search-parameter-ignored": "Pass the diagnostics on to the vendor of the calling system.",
+    "search-parameter-ignored": "Pass the `diagnostics` on to the vendor of the calling system.",
     "outbox-full": "Mend the line to the platform; raise the outbox's limits if there is space.",
     "shutting-down": "Nothing.",
-    "internal": "Find the traceback in the log and report it with the version.",
+    "internal": "Find the `Traceback` in the log and report it with the version.",
     "platform-error": "Nothing here. If it lasts, tell the platform's support.",
 }
 _RU: Final = {
-    "bad-request": "Здесь ничего. Передайте diagnostics разработчику вызывающей системы.",
+    "bad-request": "Здесь ничего. Передайте `diagnostics` разработчику вызывающей системы.",
     "unknown-path": "Сравните базовый URL системы с `listen.base_path`.",
     "loop": "Выполните `dhp-gateway doctor`, затем исправьте `platform.fhir_base_url` или прокси.",
     "method-not-allowed": "Здесь ничего. Исправить должен разработчик вызывающей системы.",
@@ -66,9 +66,9 @@ _RU: Final = {
     "header-too-large": "Найдите большой cookie или токен, который системе не нужно отправлять.",
     "rate-limited": "Ничего, если это редко. Иначе увеличьте `rate_limit` системы.",
     "overloaded": "Если платформа отвечает быстро, увеличьте предел или добавьте процесс.",
-    "token-refused": "Выполните `dhp-gateway token`; сравните client id и secret с выданными.",
-    "sso-unavailable": "Выполните `dhp-gateway doctor`. Если не работает только SSO, сообщите "
-    "службе поддержки платформы.",
+    "token-refused": "Выполните `dhp-gateway token`; сравните `client_id` и секрет с выданными.",
+    "sso-unavailable": "Выполните `dhp-gateway doctor`. Если не работает только сервис входа, "
+    "сообщите службе поддержки платформы.",
     "token-rejected": "Проверьте, что `sso` и `platform` из одной среды и часы верны; затем "
     "спросите службу поддержки платформы.",
     "upstream-unreachable": "Выполните `dhp-gateway doctor`; проверьте линию, межсетевой экран и "
@@ -86,14 +86,15 @@ _RU: Final = {
     "командой `dhp-gateway doctor`; поищите прокси или портал на линии.",
     "circuit-open": "Посмотрите другие причины здесь: они называют источник. Восстановится само.",
     "audit-unavailable": "Освободите диск или почините сервер аудита.",
-    "search-parameter-ignored": "Передайте diagnostics разработчику вызывающей системы.",
+    "search-parameter-ignored": "Передайте `diagnostics` разработчику вызывающей системы.",
     "outbox-full": "Восстановите связь с платформой; увеличьте пределы очереди, если есть место.",
     "shutting-down": "Ничего.",
-    "internal": "Найдите в логе traceback и сообщите о нём вместе с версией.",
+    "internal": "Найдите в логе `Traceback` и сообщите о нём вместе с версией.",
     "platform-error": "Здесь ничего. Если это длится, сообщите службе поддержки платформы.",
 }
 _UZ: Final = {
-    "bad-request": "Bu yerda hech narsa. diagnostics matnini tizim ishlab chiquvchisiga yuboring.",
+    "bad-request": "Bu yerda hech narsa. `diagnostics` matnini tizim ishlab chiquvchisiga "
+    "yuboring.",
     "unknown-path": "Tizimning asosiy URL manzilini `listen.base_path` bilan solishtiring.",
     "loop": "`dhp-gateway doctor` buyrug‘ini bajaring, so‘ng `platform.fhir_base_url` yoki "
     "proksini to‘g‘rilang.",
@@ -110,10 +111,10 @@ _UZ: Final = {
     "header-too-large": "Tizim yuborishi shart bo‘lmagan katta cookie yoki tokenni qidiring.",
     "rate-limited": "Kam uchrasa, hech narsa. Aks holda tizimning `rate_limit`ini oshiring.",
     "overloaded": "Platforma tez javob bersa, chegarani oshiring yoki jarayon qo‘shing.",
-    "token-refused": "`dhp-gateway token` buyrug‘ini bajaring; client id va secret qiymatlarini "
-    "berilganlari bilan solishtiring.",
-    "sso-unavailable": "`dhp-gateway doctor` buyrug‘ini bajaring. Faqat SSO ishlamasa, platforma "
-    "yordam xizmatiga xabar bering.",
+    "token-refused": "`dhp-gateway token` buyrug‘ini bajaring; `client_id` va sirni berilganlari "
+    "bilan solishtiring.",
+    "sso-unavailable": "`dhp-gateway doctor` buyrug‘ini bajaring. Faqat kirish xizmati ishlamasa, "
+    "platforma yordam xizmatiga xabar bering.",
     "token-rejected": "`sso` va `platform` bir muhitdan ekanini va soat to‘g‘riligini tekshiring; "
     "so‘ng platforma yordam xizmatidan so‘rang.",
     "upstream-unreachable": "`dhp-gateway doctor` buyrug‘ini bajaring; aloqa, tarmoq ekrani va "
@@ -131,10 +132,10 @@ _UZ: Final = {
     "`dhp-gateway doctor` bilan tekshiring; yo‘lda proksi yoki portal bor-yo‘qligini ko‘ring.",
     "circuit-open": "Bu yerdagi boshqa sabablarga qarang: manba o‘shalarda. O‘zi tiklanadi.",
     "audit-unavailable": "Diskni bo‘shating yoki audit serverini tuzating.",
-    "search-parameter-ignored": "diagnostics matnini tizim ishlab chiquvchisiga yuboring.",
+    "search-parameter-ignored": "`diagnostics` matnini tizim ishlab chiquvchisiga yuboring.",
     "outbox-full": "Platforma bilan aloqani tiklang; joy bo‘lsa, navbat chegaralarini oshiring.",
     "shutting-down": "Hech narsa.",
-    "internal": "Logdan traceback ni toping va uni versiya bilan birga xabar qiling.",
+    "internal": "Logdan `Traceback`ni toping va uni versiya bilan birga xabar qiling.",
     "platform-error": "Bu yerda hech narsa. Davom etsa, platforma yordam xizmatiga xabar bering.",
 }
 

@@ -1,10 +1,14 @@
-"""The words of the status page in three languages; `care:` says what to do about a verdict."""
+"""The words of the status page in three languages.
+
+`care:` says what to do about a verdict, `cause:` why there is no token.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from gateway.admin.platform_words import PLATFORM_WORDS
+from gateway.admin.status_causes import CAUSES
 
 _EN: Final[dict[str, str]] = {
     "title": "DHP Gateway",
@@ -17,7 +21,7 @@ _EN: Final[dict[str, str]] = {
     "care:audit-unavailable": "The audit cannot be written, so requests are refused. "
     "Check the disk or the audit's server.",
     "care:token-refused": "The sign-in service refuses our client. Run `dhp-gateway token` and "
-    "compare client id and secret with those that were issued.",
+    "compare `client_id` and secret with those that were issued.",
     "care:token-awaited": "The first token is on its way. Wait a few seconds.",
     "care:sso-unavailable": "The sign-in service gives no token. Check the network with "
     "`dhp-gateway doctor`; the gateway goes on asking by itself.",
@@ -65,6 +69,11 @@ _EN: Final[dict[str, str]] = {
     "outbox": "Outbox",
     "oldest": "The oldest waits",
     "most": "Most in one minute",
+    "no-requests": "No requests yet.",
+    "no-errors": "No errors.",
+    "now": "now",
+    "anonymous": "anonymous",
+    "others": "others",
     "nothing": "Nothing so far.",
     "as_of": "As of",
     "stale": "No answer from the gateway: what you see is old.",
@@ -73,6 +82,9 @@ _EN: Final[dict[str, str]] = {
     "hour_unit": "h",
     "minute": "min",
     "second": "s",
+    "millisecond": "ms",
+    "decimal": ".",
+    "thousands": ",",
     "token": "Token",
     "expires": "Expires in",
     "next": "Asked for again in",
@@ -116,7 +128,7 @@ _RU: Final[dict[str, str]] = {
     "care:audit-unavailable": "Журнал аудита не записывается, поэтому запросы отклоняются. "
     "Проверьте диск или сервер аудита.",
     "care:token-refused": "Сервис входа не принимает наш клиент. Выполните `dhp-gateway token` и "
-    "сравните client id и secret с выданными.",
+    "сравните `client_id` и секрет с выданными.",
     "care:token-awaited": "Первый токен запрашивается. Подождите несколько секунд.",
     "care:sso-unavailable": "Сервис входа не выдаёт токен. Проверьте сеть командой "
     "`dhp-gateway doctor`; шлюз повторяет запрос сам.",
@@ -164,6 +176,11 @@ _RU: Final[dict[str, str]] = {
     "outbox": "Очередь отправки",
     "oldest": "Самая старая ждёт",
     "most": "Больше всего за минуту",
+    "no-requests": "Запросов пока нет.",
+    "no-errors": "Ошибок нет.",
+    "now": "сейчас",
+    "anonymous": "без имени",
+    "others": "остальные",
     "nothing": "Пока ничего.",
     "as_of": "По состоянию на",
     "stale": "Шлюз не отвечает: данные на странице устарели.",
@@ -172,6 +189,9 @@ _RU: Final[dict[str, str]] = {
     "hour_unit": "ч",
     "minute": "мин",
     "second": "с",
+    "millisecond": "мс",
+    "decimal": ",",
+    "thousands": "\N{NO-BREAK SPACE}",
     "token": "Токен",
     "expires": "Истекает через",
     "next": "Новый запрос через",
@@ -216,7 +236,7 @@ _UZ: Final[dict[str, str]] = {
     "care:audit-unavailable": "Audit yozilmayapti, shuning uchun so‘rovlar rad etilmoqda. "
     "Diskni yoki audit serverini tekshiring.",
     "care:token-refused": "Kirish xizmati mijozimizni qabul qilmayapti. `dhp-gateway token` "
-    "buyrug‘ini bajaring va client id hamda secret qiymatlarini berilganlari bilan solishtiring.",
+    "buyrug‘ini bajaring va `client_id` hamda sirni berilganlari bilan solishtiring.",
     "care:token-awaited": "Birinchi token so‘ralmoqda. Bir necha soniya kuting.",
     "care:sso-unavailable": "Kirish xizmati token bermayapti. Tarmoqni `dhp-gateway doctor` bilan "
     "tekshiring; shlyuz so‘rovni o‘zi takrorlaydi.",
@@ -265,6 +285,11 @@ _UZ: Final[dict[str, str]] = {
     "outbox": "Jo‘natish navbati",
     "oldest": "Eng eskisi kutmoqda",
     "most": "Bir daqiqada eng ko‘pi",
+    "no-requests": "Hozircha so‘rovlar yo‘q.",
+    "no-errors": "Xatolar yo‘q.",
+    "now": "hozir",
+    "anonymous": "nomsiz",
+    "others": "boshqalar",
     "nothing": "Hozircha hech narsa.",
     "as_of": "Holat vaqti",
     "stale": "Shlyuz javob bermayapti: sahifadagi ma’lumotlar eskirgan.",
@@ -273,6 +298,9 @@ _UZ: Final[dict[str, str]] = {
     "hour_unit": "soat",
     "minute": "daq",
     "second": "s",
+    "millisecond": "ms",
+    "decimal": ",",
+    "thousands": "\N{NO-BREAK SPACE}",
     "token": "Token",
     "expires": "Tugashiga",
     "next": "Keyingi so‘rovgacha",
@@ -307,6 +335,10 @@ _UZ: Final[dict[str, str]] = {
 }
 
 WORDS: Final[dict[str, dict[str, str]]] = {
-    language: {**words, **PLATFORM_WORDS[language]}
+    language: {
+        **words,
+        **PLATFORM_WORDS[language],
+        **{f"cause:{cause}": text for cause, text in CAUSES[language].items()},
+    }
     for language, words in (("en", _EN), ("ru", _RU), ("uz", _UZ))
 }

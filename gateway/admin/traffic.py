@@ -24,7 +24,7 @@ _MANY: Final = 0.5
 SHOWN: Final = 10
 # Names come from the settings, which may be reloaded for ever.
 _MOST_CALLERS: Final = 500
-_OTHERS: Final = "(others)"
+OTHERS: Final = "(others)"
 # An error that the platform made, and the gateway passed on.
 PLATFORM_ERROR: Final = "platform-error"
 
@@ -92,7 +92,7 @@ class Traffic:
             self._note_error(exchange, minute, tally)
 
     def _meet(self, caller: str) -> _Tally:
-        name = caller if len(self._callers) < _MOST_CALLERS else _OTHERS
+        name = caller if len(self._callers) < _MOST_CALLERS else OTHERS
         return self._callers.setdefault(name, _Tally())
 
     def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:

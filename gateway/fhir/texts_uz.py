@@ -80,8 +80,8 @@ TEXTS: Final[dict[str, str]] = {
     "token-refused": (
         "Kirish xizmati (SSO) shlyuzning client_id va client secret (yoki kalit) qiymatlarini "
         "qabul qilmadi, shuning uchun platformaga hech narsa yuborilmadi. Qayta yuborish yordam "
-        "bermaydi. Shlyuz administratori client_id va client secret (yoki kalit) qiymatlarini SSO "
-        "bergan qiymatlar bilan solishtirishi kerak."
+        "bermaydi. Shlyuz administratori client_id va client secret (yoki kalit) qiymatlarini "
+        "kirish xizmati bergan qiymatlar bilan solishtirishi kerak."
     ),
     "sso-unavailable": (
         "Hozir kirish xizmatidan (SSO) foydalanib bo‘lmayapti, shuning uchun platformaga hech "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,8 +12,10 @@ from typing import Final
 
 import aiohttp
 
-from gateway.oauth.token_response import TokenRequestError, oauth_error_of, parse_object
+from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
 from gateway.retry_after import parse_retry_after
+
+_log = logging.getLogger(__name__)
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
@@ -83,32 +86,33 @@ def failure(answer: Answer, wall_now: float) -> TokenRequestError:
     )
 
 
-def cause(error: Exception) -> str:
-    """A fixed word for an exception. The order matters: aiohttp's classes overlap."""
+def cause(error: Exception) -> Cause:
+    """A fixed word for an exception. The order matters: aiohttp's classes overlap.
+
+    Of one that nobody expected the class is logged; its text may hold anything.
+    """
     for kinds, word in _CAUSES:
         if isinstance(error, kinds):
             return word if isinstance(word, str) else word(error)
-    return f"unexpected {type(error).__name__}"
+    _log.error("a token request broke: %s", type(error).__name__)
+    return "internal error"
 
 
-def _certificate(error: Exception) -> str:
+def _certificate(error: Exception) -> Cause:
     """What is wrong with it, by OpenSSL's number (X509_V_ERR_…)."""
     code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
-    return {9: "certificate time", 10: "certificate time", 62: _NAME, 64: _NAME}.get(
-        code, "certificate"
-    )
+    if code in (9, 10):
+        return "certificate time"
+    return "certificate name" if code in (62, 64) else "certificate"
 
 
-def _tls(error: Exception) -> str:
+def _tls(error: Exception) -> Cause:
     """Plain HTTP where TLS was expected is told from other failures, by OpenSSL's words."""
     reason = getattr(getattr(error, "os_error", error), "reason", None)
     return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
 
 
-_NAME: Final = "certificate name"
-
-
-_Word = str | Callable[[Exception], str]
+_Word = Cause | Callable[[Exception], Cause]
 _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
     ((TimeoutError,), "time-out"),
     ((aiohttp.ClientConnectorDNSError,), "name not found"),

@@ -20,6 +20,31 @@ from gateway.secret import Secret
 
 FailureKind = Literal["refused", "throttled", "transient"]
 LifetimeSource = Literal["expires_in", "jwt", "default"]
+# Why there is no token, in fixed words: `explaining` and the status page have a text for each.
+Cause = Literal[
+    "refused",
+    "throttled",
+    "redirect",
+    "error status",
+    "empty answer",
+    "unreadable answer",
+    "not HTTP",
+    "not a JSON object",
+    "no usable access_token",
+    "token_type is not Bearer",
+    "token expired on arrival",
+    "time-out",
+    "name not found",
+    "no connection",
+    "connection broken",
+    "proxy",
+    "certificate",
+    "certificate name",
+    "certificate time",
+    "no TLS",
+    "TLS",
+    "internal error",
+]
 
 MAX_LIFETIME: Final = 24 * 3600.0
 
@@ -44,14 +69,14 @@ class TokenRequestError(Exception):
     """The SSO gave no token.
 
     `kind` says how to go on: `refused` (400, 401, 403: somebody must act), `throttled` (429) or
-    `transient`. `cause` is a fixed word for logs, never text of the SSO. `oauth_error` is a code of
-    RFC 6749 section 5.2 or `other`; `retry_after` is in seconds, from the header of that name.
+    `transient`. `cause` is never text of the SSO. `oauth_error` is a code of RFC 6749 section 5.2
+    or `other`; `retry_after` is in seconds, from the header of that name.
     """
 
     def __init__(
         self,
         kind: FailureKind,
-        cause: str,
+        cause: Cause,
         *,
         oauth_error: str | None = None,
         status: int | None = None,
@@ -65,7 +90,7 @@ class TokenRequestError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        parts = [] if self.cause == self.kind else [self.cause]
+        parts: list[str] = [] if self.cause == self.kind else [self.cause]
         if self.status is not None:
             parts.append(f"status {self.status}")
         if self.oauth_error not in (None, "other"):

@@ -21,7 +21,7 @@ from gateway.oauth.fetching import Fetcher
 from gateway.oauth.pacing import Failure, Pacing, Rejections, TokenPolicy
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
-from gateway.oauth.token_response import FailureKind, TokenRequestError
+from gateway.oauth.token_response import Cause, FailureKind, TokenRequestError
 
 __all__ = [
     "TimeSource",
@@ -40,7 +40,8 @@ _log = logging.getLogger(__name__)
 class TokenState:
     """One credential for readiness and the status page; times in seconds from now.
 
-    `failure` and `cause` tell of the last attempt if it failed, `next_attempt_in` when the SSO will
+    `failure` and `cause` tell of the last attempt if it failed, with what the SSO then reported:
+    `status` and `oauth_error`, as in `TokenRequestError`. `next_attempt_in`: when the SSO will
     be asked again (None while it is being asked: `fetching`); `rejected` says that the platform
     refuses fresh tokens; `spare_secret` that the SSO refuses the secret that is offered first.
     """
@@ -48,7 +49,9 @@ class TokenState:
     valid: bool
     expires_in: float | None
     failure: FailureKind | None
-    cause: str | None
+    cause: Cause | None
+    status: int | None
+    oauth_error: str | None
     next_attempt_in: float | None
     fetching: bool
     rejected: bool
@@ -224,7 +227,9 @@ class Tokens:
             valid=token is not None,
             expires_in=token.expires_at - now if token is not None else None,
             failure=failure.kind if failure is not None else None,
-            cause=str(failure) if failure is not None else None,
+            cause=failure.cause if failure is not None else None,
+            status=failure.status if failure is not None else None,
+            oauth_error=failure.oauth_error if failure is not None else None,
             next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
             fetching=slot.flight is not None and slot.next_attempt is None,
             rejected=slot.rejections.paused(now),

@@ -46,7 +46,7 @@ STATUS: Final = {
     "invalid": 502,
     "unavailable": 503,
 }
-_TEXTS: Final[dict[str, dict[str, str]]] = {
+TEXTS: Final[dict[str, dict[str, str]]] = {
     "en": {
         "title": "You are not signed in",
         "again": "Try again",
@@ -78,31 +78,31 @@ _TEXTS: Final[dict[str, dict[str, str]]] = {
         "администратору.",
         "rejected": "Вы вошли, но платформа этот вход не принимает. Попробуйте ещё раз через "
         "минуту; если это повторится, сообщите администратору.",
-        "refused": "Служба входа отклонила запрос. Попробуйте ещё раз; если это повторится, "
+        "refused": "Сервис входа отклонил запрос. Попробуйте ещё раз; если это повторится, "
         "сообщите администратору.",
-        "invalid": "Ответу службы входа нельзя доверять, поэтому вход не выполнен. Если это "
+        "invalid": "Ответу сервиса входа нельзя доверять, поэтому вход не выполнен. Если это "
         "повторится, сообщите администратору.",
-        "unavailable": "Служба входа сейчас недоступна. Ничего не потеряно; попробуйте ещё раз "
+        "unavailable": "Сервис входа сейчас недоступен. Ничего не потеряно; попробуйте ещё раз "
         "через минуту.",
     },
     "uz": {
         "title": "Siz tizimga kirmadingiz",
-        "again": "Qayta urinib koʻring",
+        "again": "Qayta urinib ko‘ring",
         "number": "Yordam xizmati uchun raqam",
         "expired": "Kirish juda uzoq davom etdi, allaqachon ishlatilgan yoki boshqa brauzerda "
         "boshlangan. Iltimos, qaytadan boshlang.",
-        "return": "Kirishdan keyin ochilishi kerak boʻlgan manzilga ruxsat berilmagan. Iltimos, "
+        "return": "Kirishdan keyin ochilishi kerak bo‘lgan manzilga ruxsat berilmagan. Iltimos, "
         "dasturning birinchi sahifasini qayta oching.",
-        "denied": "Kirish bekor qilindi yoki sizda ruxsat yoʻq. Ruxsat boʻlishi kerak boʻlsa, "
+        "denied": "Kirish bekor qilindi yoki sizda ruxsat yo‘q. Ruxsat bo‘lishi kerak bo‘lsa, "
         "administratorga murojaat qiling.",
         "rejected": "Siz kirdingiz, lekin platforma bu kirishni qabul qilmayapti. Bir daqiqadan "
-        "keyin qayta urinib koʻring; takrorlansa, administratorga xabar bering.",
-        "refused": "Kirish xizmati soʻrovni rad etdi. Qayta urinib koʻring; takrorlansa, "
+        "keyin qayta urinib ko‘ring; takrorlansa, administratorga xabar bering.",
+        "refused": "Kirish xizmati so‘rovni rad etdi. Qayta urinib ko‘ring; takrorlansa, "
         "administratorga xabar bering.",
-        "invalid": "Kirish xizmatining javobiga ishonib boʻlmaydi, shuning uchun hech kim tizimga "
+        "invalid": "Kirish xizmatining javobiga ishonib bo‘lmaydi, shuning uchun hech kim tizimga "
         "kirmadi. Takrorlansa, administratorga xabar bering.",
-        "unavailable": "Kirish xizmati hozir ishlamayapti. Hech narsa yoʻqolmadi; bir daqiqadan "
-        "keyin qayta urinib koʻring.",
+        "unavailable": "Kirish xizmati hozir ishlamayapti. Hech narsa yo‘qolmadi; bir daqiqadan "
+        "keyin qayta urinib ko‘ring.",
     },
 }
 
@@ -111,7 +111,7 @@ def failure_page(
     what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
 ) -> Reply:
     """Why nobody was signed in; `what` is a key of `STATUS`, `again_path` begins once more."""
-    texts = _TEXTS.get(language, _TEXTS["en"])
+    texts = TEXTS.get(language, TEXTS["en"])
     page = _DOCUMENT.format(
         language=language,
         style=_STYLE,

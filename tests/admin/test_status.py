@@ -383,7 +383,7 @@ class Facts(HTMLParser):
         self.tags.append(tag)
 
 
-_ERROR = ("reason", "last_at", "last_status", "last_hour", "since_start", "text", "remedy")
+_ERROR = ("reason", "last_at", "last_status", "text", "remedy")
 
 
 class HostileStatus:
@@ -394,16 +394,16 @@ class HostileStatus:
             **facts,
             "version": planted,
             "care": {**facts["care"], "text": planted},
-            "tokens": {planted: {**facts["tokens"]["default"], "cause": planted}},
+            "tokens": {planted: {**facts["tokens"]["default"], "cause": "refused"}},
             "platform": {**facts["platform"], "url": planted},
             "sso": {"url": planted, "failure": "refused"},
             "callers": [{"name": planted, "requests": 1, "errors": 0, "refusals": 0}],
             "slowest": [{**dict.fromkeys(("interaction", "resource", "status", "at"), planted)}],
-            "errors": [dict.fromkeys(_ERROR, planted)],
+            "errors": [{**dict.fromkeys(_ERROR, planted), "last_hour": 1, "since_start": 1}],
             "outbox": {"entries": {planted: 1}, "oldest_seconds": None},
             "settings": {planted: planted, "environment": planted},
         }
-        self._facts["tokens"][planted]["failure"] = "refused"
+        self._facts["tokens"][planted] |= {"failure": "refused", "oauth_error": planted}
         self._facts["slowest"][0]["duration_ms"] = 1.0
 
     def language(self, asked: str | None, accept_language: str | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.admin.judgement import REASONS
 from gateway.admin.status_glance import glance
-from gateway.admin.status_markup import span
+from gateway.admin.status_markup import milliseconds, number, share, span
 from gateway.admin.status_words import WORDS
 
 EN = WORDS["en"]
@@ -19,6 +19,8 @@ TOKEN: dict[str, Any] = {
     "fetching": False,
     "failure": None,
     "cause": None,
+    "status": None,
+    "oauth_error": None,
     "next_attempt_in": 100,
 }
 FACTS: dict[str, Any] = {
@@ -80,22 +82,24 @@ def test_of_several_tokens_the_worst_is_shown() -> None:
     lacking = {**TOKEN, "valid": False, "expires_in": None}
     text = seen(tokens={"ward": TOKEN, "laboratory": lacking, "desk": {**TOKEN, "expires_in": 1}})
     assert "✖ missing" in text
-    assert "Credential: laboratory 2 of 3 are well" in text
+    assert "Credential: `laboratory` 2 of 3 are well" in text
 
 
 @pytest.mark.parametrize(
     ("failure", "expected"),
     [
-        ("refused", "✖ refuses our client sso.example Last failure: status 401"),
+        ("refused", "✖ refuses our client sso.example Last failure: our client is refused, "),
         ("throttled", "✖ asks us to wait"),
         ("transient", "✖ gives no token"),
     ],
 )
 def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
-    """Each kind of failure has its words, and the cause stands beside them."""
-    token = {**TOKEN, "failure": failure, "cause": "status 401"}
+    """Each kind of failure has its words, and cause, status and code stand beside them."""
+    reported = {"cause": "refused", "status": 401, "oauth_error": "invalid_client"}
+    token = {**TOKEN, "failure": failure, **reported}
     text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
     assert expected in text
+    assert "our client is refused, HTTP 401, `invalid_client`" in text
 
 
 @pytest.mark.parametrize(
@@ -173,3 +177,41 @@ def test_without_a_worker_only_they_are_shown() -> None:
 def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
     """Nobody reads seconds of a day."""
     assert span(duration, EN) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        *[(0, 15, "0 %"), (15, 15, "100 %"), (1, 3, "33 %"), (9, 10, "90 %"), (1, 10, "10 %")],
+        *[(1, 40, "2.5 %"), (1, 50, "2 %"), (1, 1000, "0.1 %"), (1, 12_346, "< 0.1 %")],
+        *[(199, 200, "99.5 %"), (12_345, 12_346, "> 99.9 %"), (10**9, 10**9, "100 %")],
+    ],
+)
+def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> None:
+    """No powers of ten; 100 % is all of it, and 0 % nothing, in the language's own signs."""
+    assert share(part, whole, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+    russian = share(part, whole, WORDS["ru"]).replace("\N{NO-BREAK SPACE}", " ")
+    assert russian == expected.replace(".", ",")
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        *[(0.0, "0 ms"), (0.4, "0.4 ms"), (9.96, "10 ms"), (84.3, "84 ms"), (999.4, "999 ms")],
+        *[(999.6, "1 s"), (1234.5, "1.2 s"), (59_940.0, "59.9 s"), (59_990.0, "1 min 0 s")],
+        *[(75_500.0, "1 min 16 s"), (7_200_000.0, "2 h 0 min")],
+    ],
+)
+def test_a_duration_has_the_unit_that_people_would_take(duration: float, expected: str) -> None:
+    """Milliseconds below a second, seconds below a minute, then as every other span."""
+    assert milliseconds(duration, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "english", "uzbek"),
+    [(0, "0", "0"), (9999, "9999", "9999"), (1_234_567, "1,234,567", "1 234 567")],
+)
+def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> None:
+    """With the language's own mark between thousands."""
+    assert number(value, EN) == english
+    assert number(value, WORDS["uz"]).replace("\N{NO-BREAK SPACE}", " ") == uzbek

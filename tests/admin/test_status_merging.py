@@ -19,6 +19,8 @@ TOKEN = {
     "fetching": False,
     "failure": None,
     "cause": None,
+    "status": None,
+    "oauth_error": None,
     "next_attempt_in": 100,
 }
 
@@ -109,8 +111,8 @@ def test_counts_add_up() -> None:
 
 def test_the_worst_token_is_shown() -> None:
     """A token is valid where each worker's is; the time is that of the first to run out."""
-    failing = {**TOKEN, "expires_in": 20, "failure": "transient", "cause": "HTTP 500"}
-    refused = {**TOKEN, "valid": False, "expires_in": None, "failure": "refused", "cause": "no"}
+    failing = {**TOKEN, "expires_in": 20, "failure": "transient", "status": 500}
+    refused = {**TOKEN, "valid": False, "expires_in": None, "failure": "refused", "status": 401}
     one = merge_status([report(), report(tokens={"default": failing})], draining=False)
     assert one["tokens"]["default"] == {**failing, "next_attempt_in": 100}
     sso = {"url": "http://s", "failure": "refused"}
@@ -119,7 +121,7 @@ def test_the_worst_token_is_shown() -> None:
         draining=False,
     )
     found = two["tokens"]["default"]
-    assert (found["valid"], found["failure"], found["cause"]) == (False, "refused", "no")
+    assert (found["valid"], found["failure"], found["status"]) == (False, "refused", 401)
     assert found["expires_in"] == 20
     assert two["sso"]["failure"] == "refused"
 

@@ -19,6 +19,7 @@ from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES
 from gateway.sandbox import Faults, Sandbox
 from tests.browser.conftest import Person
+from tests.doubles.duty import shown
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.login.stage import sandbox
 
@@ -142,6 +143,62 @@ async def test_people_see_at_a_glance_that_all_is_well(person: Person, tmp_path:
             assert await person.run(sideways), f"{name}: the page has to be moved sideways"
             await shoot(person, tmp_path, name)
         await no_complaints(person)
+
+
+# Words of heads, headings and answers that stand on more than one line, and what is cut off.
+BROKEN = """[...document.querySelectorAll("h1,h2,h3,strong,b,th,.badge,nav a,.axis *,figcaption")]
+  .filter((part) => part.getClientRects().length && !part.closest("[hidden]"))
+  .flatMap((part) => {
+    const lines = (text, from, to) => {
+      const range = document.createRange();
+      range.setStart(text, from);
+      range.setEnd(text, to);
+      return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+    };
+    const found = [];
+    for (const text of part.childNodes) {
+      if (text.nodeType !== Node.TEXT_NODE) continue;
+      for (const word of text.data.matchAll(/[^\\s-]+/g)) {
+        const end = word.index + word[0].length;
+        if (lines(text, word.index, end) > 1) found.push(word[0]);
+      }
+    }
+    if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth) found.push(part.textContent);
+    return found;
+  })"""
+WIDER = """[document.documentElement, ...document.querySelectorAll(".wide")]
+  .filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.id)"""
+WIDTHS = (320, 360, 390, 641, 768, 1280)
+# In these each part of the page has much in it.
+FULL = ("every-interaction", "every-reason", "several-tokens", "outbox-person", "many-callers")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_page_fits_every_screen(person: Person, language: str) -> None:
+    """From a small phone to a desk no word of a head is broken, and nothing is wider than it."""
+    for state in (*FULL, "busy", "shutting-down"):
+        async with shown(state) as url:
+            await person.do("open", url=f"{url}/status?lang={language}")
+            for width in WIDTHS:
+                await person.do("look", width=width, height=800)
+                faults = (await person.run(BROKEN), await person.run(WIDER))
+                assert faults == ([], []), f"{state} at {width} px"
+
+
+async def test_a_single_minute_looks_like_one(person: Person) -> None:
+    """On a desk and on a phone its bar is a sixtieth of the chart's width, at the right end."""
+    async with shown("first-minute") as url:
+        await person.do("open", url=f"{url}/status")
+        for size in (DESKTOP, PHONE):
+            await person.do("look", **size)
+            boxes = await person.run(
+                "['.chart.requests', '.chart.requests rect'].map((each) => "
+                "document.querySelector(each).getBoundingClientRect().toJSON())"
+            )
+            chart, bar = boxes
+            assert 0.5 < bar["width"] / (chart["width"] / 60) < 1
+            assert 0 <= chart["right"] - bar["right"] < chart["width"] / 60
+            assert bar["height"] < 0.7 * chart["height"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

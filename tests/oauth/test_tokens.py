@@ -526,7 +526,8 @@ class TestTelling:
         await given.pass_time(241, step=10)
         assert given.state.valid
         assert given.state.failure == "refused"
-        assert given.state.cause == "token request refused: status 401, error invalid_client"
+        reported = (given.state.cause, given.state.status, given.state.oauth_error)
+        assert reported == ("refused", 401, "invalid_client")
 
     @pytest.mark.parametrize("kind", FAILURES)
     async def test_nothing_leaks(

@@ -1,0 +1,231 @@
+"""The status page in the states a gateway may come into, made by the product's own `Status`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, get_args
+
+from aiohttp import web
+
+from gateway.admin.server import build
+from gateway.admin.status import MergedStatus, Outbox, Sources, Status
+from gateway.admin.traffic import Traffic
+from gateway.config import Settings, load
+from gateway.exchange import Exchange
+from gateway.fhir.labels import INTERACTIONS
+from gateway.fhir.texts import TEXTS
+from gateway.oauth.token_response import Cause
+from gateway.oauth.tokens import TokenState
+from gateway.proxy.circuit import CircuitState
+from tests.doubles.clock import FakeClock
+
+GOOD: Final = TokenState(
+    valid=True,
+    expires_in=3274.0,
+    failure=None,
+    cause=None,
+    status=None,
+    oauth_error=None,
+    next_attempt_in=2911.0,
+    fetching=False,
+    rejected=False,
+)
+_LACKING: Final = replace(GOOD, valid=False, expires_in=None, next_attempt_in=12.0)
+ENTRIES: Final = ("waiting", "sending", "delivered", "failed", "unclear", "cancelled", "dropped")
+Outcome = tuple[int, str]
+FINE: Final[Outcome] = (200, "")
+
+
+class Duty:
+    """An hour of a gateway, and how things stand at its end."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(1_000_000.0)
+        self.traffic = Traffic(self.clock, self.clock.wall)
+        self.tokens: Mapping[str, TokenState] = {"default": GOOD}
+        self.circuit = CircuitState.CLOSED
+        self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}
+        self.outbox: Outbox | None = None
+        self.audit_available = True
+        self.draining = False
+
+    def serve(self, minutes_ago: int, *outcomes: Outcome, **members: Any) -> None:
+        """Requests that ended so long ago."""
+        for status, reason in outcomes:
+            duration = members.get("duration", 0.084)
+            began = self.clock() - 60 * minutes_ago - duration
+            ended = Exchange("id", began + self.clock.wall() - self.clock(), began)
+            ended.status, ended.reason = status, reason
+            ended.caller, ended.interaction, ended.resource = "laboratory", "read", "Patient"
+            for name, value in {"duration": duration, **members}.items():
+                setattr(ended, name, value)
+            self.traffic.note(ended)
+
+    def status(self) -> Status:
+        """What the product makes of it."""
+        sources = Sources(
+            settings=settings,
+            tokens=lambda: self.tokens,
+            circuit=lambda: self.circuit,
+            connections=lambda: self.connections,
+            inflight=lambda: 3,
+            audit_available=lambda: self.audit_available,
+            draining=lambda: self.draining,
+            outbox=lambda: self.outbox,
+        )
+        return Status(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
+
+
+def settings() -> Settings:
+    """Those of a hospital with two systems."""
+    return load(None, _SETTINGS)
+
+
+_SETTINGS: Final = {
+    "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-client-secret",
+}
+
+
+def _busy(duty: Duty) -> None:
+    names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
+    for minute in range(60):
+        failing = 31 <= minute <= 34
+        for number in range(18 + (minute * 7) % 13):
+            interaction, resource = names[(number + minute) % 3]
+            failed = failing and number % 3 == 0
+            duty.serve(
+                minute,
+                (503, "upstream-unreachable") if failed else FINE,
+                caller="laboratory" if number % 4 == 0 else "hospital-system",
+                interaction=interaction,
+                resource=resource,
+                duration=0.08 + 0.013 * ((number * minute) % 29),
+            )
+
+
+def _first_minute(duty: Duty) -> None:
+    duty.serve(0, FINE, FINE, FINE)
+
+
+def _all_fail(duty: Duty) -> None:
+    duty.serve(0, *[(502, "upstream-failed")] * 15)
+
+
+def _few_fail(duty: Duty) -> None:
+    duty.serve(40, *[FINE] * 12_345, (502, "upstream-failed"), duration=75.5)
+
+
+def _every_reason(duty: Duty) -> None:
+    for reason in TEXTS["en"]:
+        duty.serve(0, (500, reason))
+    duty.serve(0, (500, ""), (499, "upstream-failed"))
+
+
+def _every_interaction(duty: Duty) -> None:
+    for minute, interaction in enumerate(sorted(INTERACTIONS)):
+        duty.serve(minute, FINE, interaction=interaction, resource="MedicationStatement")
+    duty.serve(30, FINE, interaction="transaction", resource="", duration=0.0004)
+
+
+def _many_callers(duty: Duty) -> None:
+    for number in range(600):
+        duty.serve(0, FINE, caller=f"polyclinic-with-a-long-name-{number}")
+
+
+def _queue(**entries: int) -> Callable[[Duty], None]:
+    def come(duty: Duty) -> None:
+        duty.outbox = {"entries": entries, "oldest_seconds": 3700.4 if entries else None}
+
+    return come
+
+
+def _tokens(**tokens: TokenState) -> Callable[[Duty], None]:
+    def come(duty: Duty) -> None:
+        duty.tokens = tokens
+
+    return come
+
+
+def _set(name: str, value: Any) -> Callable[[Duty], None]:
+    return lambda duty: setattr(duty, name, value)
+
+
+def _failed(cause: Cause) -> TokenState:
+    kind = cause if cause in ("refused", "throttled") else "transient"
+    reported = {"refused": (401, "invalid_client"), "error status": (503, "other")}
+    status, oauth_error = reported.get(cause, (None, None))
+    return replace(_LACKING, failure=kind, cause=cause, status=status, oauth_error=oauth_error)
+
+
+STATES: Final[dict[str, Callable[[Duty], None]]] = {
+    "busy": _busy,
+    "quiet": lambda duty: None,
+    "first-minute": _first_minute,
+    "all-fail": _all_fail,
+    "few-fail": _few_fail,
+    "every-reason": _every_reason,
+    "every-interaction": _every_interaction,
+    "many-callers": _many_callers,
+    "circuit-open": _set("circuit", CircuitState.OPEN),
+    "circuit-half-open": _set("circuit", CircuitState.HALF_OPEN),
+    "audit-unavailable": _set("audit_available", False),
+    "shutting-down": _set("draining", True),
+    "outbox-empty": _queue(),
+    "outbox-waiting": _queue(waiting=2),
+    "outbox-person": _queue(**dict.fromkeys(ENTRIES, 2)),
+    "token-awaited": _tokens(default=replace(_LACKING, next_attempt_in=None, fetching=True)),
+    "token-rejected": _tokens(default=replace(GOOD, rejected=True)),
+    "token-not-renewed": _tokens(default=replace(_failed("time-out"), valid=True, expires_in=40)),
+    "spare-secret": _tokens(default=replace(GOOD, spare_secret=True)),
+    "several-tokens": _tokens(default=GOOD, laboratory=_failed("refused")),
+    **{f"token-{cause}": _tokens(default=_failed(cause)) for cause in get_args(Cause)},
+}
+
+
+class OneState:
+    """What the operators' listener shows of a state; with `workers` one of two does not answer."""
+
+    def __init__(self, state: str, *, workers: bool = False) -> None:
+        self._duty = Duty()
+        STATES[state](self._duty)
+        self._status = self._duty.status()
+        self._merged = MergedStatus(settings, self._ask, draining=bool)
+        self._workers = workers
+
+    async def _ask(self) -> list[dict[str, Any] | None]:
+        return [self._status.report(), None]
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """As status."""
+        return self._status.language(asked, accept_language)
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """As status."""
+        return await (self._merged if self._workers else self._status).facts(language)
+
+    def render(self, accept: str | None) -> tuple[str, bytes]:
+        """As metrics of no interest."""
+        return "text/plain", b""
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """As readiness of no interest."""
+        return True, {}
+
+
+@contextlib.asynccontextmanager
+async def shown(state: str) -> AsyncIterator[str]:
+    """The address of a listener that shows a state."""
+    what = OneState(state)
+    application = build(metrics=what, readiness=what, status=what)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,140 @@
+"""What people read in Russian and Uzbek is all in that language, with one word for one thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.admin.status_page import news
+from gateway.admin.status_remedies import REMEDIES
+from gateway.admin.status_words import WORDS
+from gateway.fhir import texts
+from gateway.fhir.texts import LANGUAGES
+from gateway.outbox import texts as outbox_texts
+from gateway.proxy.pages import TEXTS as SIGN_IN
+from tests.doubles.duty import STATES, OneState
+
+ROOT = Path(__file__).parents[1]
+OTHERS = [language for language in LANGUAGES if language != "en"]
+# In texts that hold no markup, names that are the same everywhere look like other words.
+NAMES = {
+    *("API", "DHP Gateway", "FHIR", "HTTP", "JSON", "SSO", "TLS", "URL", "UTC", "Bearer"),
+    *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
+    *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
+    *("doctor", "dhp-gateway", "x"),
+}
+NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))
+# Hosts, commands in backquotes, what the monitoring fills in.
+FILLED = re.compile(r"`[^`]*`|\{[^}]*\}+|\b[\w-]+(?:\.[\w-]+)+\b")
+WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
+SSO_NAME = {"ru": r"сервис\w* входа", "uz": r"kirish xizmati\w*"}
+
+
+def alerts(language: str) -> Iterator[str]:
+    """What an alert tells people."""
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/alerts.yml").read_text("utf-8"))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            yield rule["annotations"]["summary" if language == "en" else f"summary_{language}"]
+
+
+def told(language: str) -> list[str]:
+    """Every text that the project has for people in a language, but for the documents."""
+    tables: tuple[Mapping[str, str], ...] = (
+        *(WORDS[language], REMEDIES[language], outbox_texts.TEXTS[language], SIGN_IN[language]),
+        *(texts.TEXTS[language], texts.READS[language], texts.PAGES[language]),
+    )
+    return [text for table in tables for text in table.values()] + list(alerts(language))
+
+
+def latin(text: str) -> set[str]:
+    """Words in Latin letters that are no names, in lower case."""
+    return {word.lower() for word in WORD.findall(NAME.sub(" ", FILLED.sub(" ", text)))}
+
+
+def words_of(language: str) -> set[str]:
+    """All Latin words of a language's texts."""
+    return set().union(*map(latin, told(language)))
+
+
+# What English and Uzbek write alike.
+SHARED = {"token", "status", "audit", "portal", "ms"}
+
+
+class Seen(HTMLParser):
+    """What a reader of a page reads, without what is marked as code."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self._code = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what is read out, and where code begins."""
+        self._code += tag == "code"
+        self.text += [value or "" for name, value in attrs if name in ("aria-label", "data-name")]
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note where code ends."""
+        self._code -= tag == "code"
+
+    def handle_data(self, data: str) -> None:
+        """Note what is read."""
+        if not self._code:
+            self.text.append(data)
+
+
+async def read(state: str, language: str, **options: Any) -> str:
+    """What is read of the page in a state."""
+    shown = news(await OneState(state, **options).facts(language))
+    return " ".join([shown["title"], *Seen(shown["main"]).text])
+
+
+def test_russian_texts_have_no_english_fragment() -> None:
+    """Latin letters are for names only."""
+    assert words_of("ru") == set()
+
+
+def test_uzbek_texts_have_no_english_fragment() -> None:
+    """No word of the English texts stands in the Uzbek ones, but for those that are Uzbek too."""
+    assert words_of("uz") & words_of("en") <= SHARED
+
+
+@pytest.mark.parametrize("language", OTHERS)
+@pytest.mark.parametrize("state", STATES)
+async def test_the_page_is_in_one_language_in_every_state(state: str, language: str) -> None:
+    """Whatever happened, what is no code, name or command is of the reader's language."""
+    for workers in (False, True):
+        seen = await read(state, language, workers=workers)
+        assert latin(seen) <= (words_of("uz") if language == "uz" else set())
+
+
+async def test_an_english_fragment_would_be_noticed() -> None:
+    """What is no code counts, and the English page is full of it."""
+    assert {"requests", "reach"} <= latin(await read("busy", "en"))
+    assert latin("Последний сбой: token request transient") == {"token", "request", "transient"}
+    assert not {"request", "transient"} & words_of("uz")
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_sso_has_one_name(language: str) -> None:
+    """Who reads two texts does not take it for two things; `SSO` only stands behind the name."""
+    named = [text for text in told(language) if re.search(SSO_NAME[language], text, re.IGNORECASE)]
+    assert len(named) > 10
+    for text in told(language):
+        without = re.sub(rf"{SSO_NAME[language]} ?\(SSO\)", "", text, flags=re.IGNORECASE)
+        assert "SSO" not in without
+        assert not re.search("служб[а-я]+ входа|служб[а-я]+ SSO", text, re.IGNORECASE)
+
+
+def test_uzbek_letters_are_written_with_one_sign() -> None:
+    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
+    for text in told("uz"):
+        assert re.findall(r"[A-Za-z]['`ʻʼ´][a-z]|[OoGg]’|[^OoGg]‘", FILLED.sub("", text)) == []
