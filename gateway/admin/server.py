@@ -21,6 +21,7 @@ from aiohttp.web_response import Response, StreamResponse
 
 from gateway.admin import status_assets, status_page
 from gateway.admin.status_events import StatusEvents
+from gateway.fhir.negotiation import prefers_html
 from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
@@ -107,8 +108,7 @@ def build(
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
-    links = _LINKS if status is None else {**_LINKS, **_STATUS_LINKS}
-    application.router.add_get("/", _index(links))
+    application.router.add_get("/", _index(page=status is not None))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
@@ -155,11 +155,17 @@ _STATUS_LINKS: Final = {
 }
 
 
-def _index(links: Mapping[str, str]) -> Handler:
-    """What there is, for those who come with a browser."""
+def _index(*, page: bool) -> Handler:
+    """What there is; who comes with a browser is led to the status page, if there is one."""
+    links = {**_LINKS, **_STATUS_LINKS} if page else _LINKS
 
     async def index(request: Request) -> Response:
-        return _json(HTTPStatus.OK, {"links": links})
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        if page and prefers_html(accept):
+            # Relative: the listener may stand behind a proxy, below a path.
+            headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
+            return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
+        return _json(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
 
     return index
 

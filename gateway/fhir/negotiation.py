@@ -47,6 +47,14 @@ def wants_xml(query: str, accept: str | None) -> bool:
     return xml > json if json is not None else 0 < xml >= wildcard
 
 
+def prefers_html(accept: str | None) -> bool:
+    """Whether HTML is named and nothing is wanted more, as by browsers; JSON wins a draw."""
+    weights = dict(_weighted(accept or ""))
+    html = weights.get("text/html", 0.0)
+    wildcard = max(weights.get(each, 0.0) for each in _WILDCARDS)
+    return html > weights.get("application/json", 0.0) and html >= wildcard
+
+
 def choose_language(accept_language: str | None, default: str) -> str:
     """The best of `LANGUAGES` by `Accept-Language` (RFC 9110, section 12.5.4), else `default`.
 

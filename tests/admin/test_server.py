@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.server import build
 from gateway.telemetry.metrics import Metrics
+from tests.doubles.duty import shown
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -130,6 +131,50 @@ async def test_the_root_lists_every_page(client):
     for path in links:
         async with client.get(path) as answer:
             assert answer.status == 200
+
+
+FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("accept", [FIREFOX, "text/html, application/xhtml+xml, */*", "TEXT/HTML"])
+async def test_a_browser_is_led_from_the_root_to_the_page(accept, method):
+    """Who would rather have HTML is sent to `status`, also where a proxy adds a path in front."""
+    async with shown("quiet") as url, aiohttp.ClientSession() as session:
+        headers = {"Accept": accept}
+        async with session.request(method, url, headers=headers, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, "status")
+            assert answer.headers["Vary"] == "Accept"
+            assert answer.headers["Cache-Control"] == "no-store"
+        async with session.request(method, url, headers=headers) as answer:
+            assert (answer.status, answer.url.path) == (200, "/status")
+            assert answer.content_type == "text/html"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *["", "*/*", "application/json", "application/json, text/html", "text/plain"],
+        *["text/html;q=0.5, application/json", "text/html;q=0.5, */*;q=0.8"],
+        *["text/html;q=0", "text/html;q=nonsense"],
+    ],
+)
+async def test_a_program_gets_the_index_of_the_root(accept):
+    """Who does not ask for HTML first gets the links as JSON, as ever."""
+    async with (
+        shown("quiet") as url,
+        aiohttp.ClientSession() as session,
+        session.get(url, headers={"Accept": accept}, allow_redirects=False) as answer,
+    ):
+        assert (answer.status, answer.headers["Vary"]) == (200, "Accept")
+        assert "/status" in (await answer.json())["links"]
+
+
+async def test_without_a_page_a_browser_gets_the_index(client):
+    """Nobody is led to a page that is not there."""
+    async with client.get("/", headers={"Accept": FIREFOX}, allow_redirects=False) as answer:
+        assert answer.status == 200
+        assert "links" in await answer.json()
 
 
 @pytest.mark.parametrize("path", ["/status", "/fhir/Patient", "/metrics/"])
