@@ -16,15 +16,28 @@ COMPILED := build/compiled
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
 .PHONY: help demo test test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
 
-help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  PYTHON=python3.12 behind any of them names another interpreter (3.11 or newer)'
+help:
+	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'PYTHON=python3.12 behind any of them names another interpreter (3.11 or newer).'
+
+##@ To use the gateway (first steps: docs/quick-start.md; where it is to stay: docs/installation.md)
 
 demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends it (ARGS="--port 8091" etc.)
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
 test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
 	@$(PYTEST) --numprocesses=$(JOBS) $(TESTS)
+
+wheelhouse: venv ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
+	@PYTHON=$(BIN)/python sh deploy/offline/make-wheelhouse.sh
+
+image: ## Build the container image with docker, podman or buildah
+	@sh deploy/build-image.sh
+
+bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="--workloads small-32 --contenders gateway,envoy")
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+##@ To change the gateway
 
 check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
@@ -43,15 +56,6 @@ docs: venv ## Regenerate the documents that are made from code
 site: venv ## Build the documentation as a site in site/; links and anchors are checked
 	@.ci/tools .venv-site docs/requirements.lock
 	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --config-file .mkdocs.yml $(ARGS)
-
-bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="--workloads small-32 --contenders gateway,envoy")
-	@$(BIN)/python -m benchmarks.bench $(ARGS)
-
-image: ## Build the container image with docker, podman or buildah
-	@sh deploy/build-image.sh
-
-dist: venv ## Build the wheel and the source package in dist/
-	@$(BIN)/hatchling build
 
 compiled: $(MADE) ## Compile the request path for this machine's Python, in build/compiled/ (needs gcc and Python's headers)
 
@@ -72,18 +76,6 @@ test-compiled: compiled ## Run the tests that look at the gateway from outside a
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
 
-audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
-	@.venv-tools/bin/python .ci/supply_chain.py audit
-
-licences: tools ## List the licences of what the gateway needs in dist/, and refuse those that are not permitted
-	@.venv-tools/bin/python .ci/supply_chain.py licences
-
-sbom: tools ## Write the bill of materials (CycloneDX) in dist/
-	@.venv-tools/bin/python .ci/supply_chain.py sbom
-
-wheelhouse: venv ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
-	@PYTHON=$(BIN)/python sh deploy/offline/make-wheelhouse.sh
-
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--extra otel --extra outbox --extra redis --extra sandbox pyproject.toml --output-file requirements.lock
@@ -95,6 +87,20 @@ lock: venv ## Renew the lock files (hashes, no addresses)
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) .venv-site .venv-tools build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+
+##@ To release it
+
+dist: venv ## Build the wheel and the source package in dist/
+	@$(BIN)/hatchling build
+
+audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
+	@.venv-tools/bin/python .ci/supply_chain.py audit
+
+licences: tools ## List the licences of what the gateway needs in dist/, and refuse those that are not permitted
+	@.venv-tools/bin/python .ci/supply_chain.py licences
+
+sbom: tools ## Write the bill of materials (CycloneDX) in dist/
+	@.venv-tools/bin/python .ci/supply_chain.py sbom
 
 tools: venv
 	@.ci/tools .venv-tools .ci/tools.lock

@@ -27,10 +27,18 @@ STEP = re.compile(rf"{BLOCK.pattern}|(Ctrl-C)", BLOCK.flags)
 SERVES = re.compile(r"^(make demo|\.venv/bin/dhp-gateway run)\b", re.MULTILINE)
 PATIENCE = 60
 
+# With these a fresh Debian or Ubuntu has all that is typed after it.
+INSTALL = "apt-get install -y git make curl python3 python3-venv"
 # `make demo` without its set-up, which would renew the environment that this test runs in.
 PROMPT = """
 set -eo pipefail
 running=
+sudo() {{  # what this machine has already
+    [ "$*" = "{install}" ]
+}}
+git() {{
+    [ "$1 $2" = "clone ADDRESS" ] && mkdir "$3" && ln -s ../.venv "$3/.venv"
+}}
 make() {{
     [ "$1" = demo ] || return 0
     exec .venv/bin/dhp-gateway sandbox --listen {listen} --port {port} --admin {admin} ${{2#ARGS=}}
@@ -84,7 +92,7 @@ class Terminal:
                 stdout=screen,
                 stderr=subprocess.STDOUT,
             )
-        self.type(PROMPT.format(listen=listen, admin=admin, port=free_port()))
+        self.type(PROMPT.format(listen=listen, admin=admin, port=free_port(), install=INSTALL))
 
     def translated(self, text: str) -> str:
         """The text with this terminal's addresses and client."""
@@ -149,6 +157,30 @@ def test_what_is_written_is_what_happens(path: Path, terminal: Terminal) -> None
         else:
             for line in text.splitlines():
                 terminal.until_shown(line)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
+def test_a_page_begins_with_what_is_needed_and_ends_at_the_installation(path: Path) -> None:
+    """One line installs, one gets the source; at the end it goes on where it is to stay."""
+    install, clone = blocks(path, "sh")[:2]
+    assert install == f"sudo {INSTALL}\n"
+    assert clone.startswith("git clone ADDRESS dhp-gateway\ncd dhp-gateway\n")
+    text = path.read_text("utf-8")
+    assert re.findall(r"\]\((.*?)\)", text)[-1].removeprefix("docs/") == "installation.md"
+    assert text.index("`dhp-playground`") < text.index("`dhp-production`")
+
+
+def test_nobody_types_what_was_not_installed() -> None:
+    """The commands of the pages are the system's own, or of the packages that were installed."""
+    own = {"sudo", "cd", "export", "tail", "printf", "umask", ".venv/bin/dhp-gateway"}
+    typed = {
+        re.sub(r"^\(umask 077; ", "", line).split()[0]
+        for path in (ROOT / "README.md", *QUICK_STARTS)
+        for block in blocks(path, "sh")
+        for line in block.replace("\\\n", "").splitlines()
+    }
+    assert {"git", "make", "curl"} <= typed
+    assert typed - own <= set(INSTALL.split())
 
 
 @pytest.mark.parametrize("path", QUICK_STARTS[1:], ids=lambda path: path.name)

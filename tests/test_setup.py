@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,6 +31,19 @@ def test_the_help_names_what_can_be_chosen() -> None:
     shown = make("help")
     assert "ARGS=" in shown
     assert "PYTHON=" in shown
+
+
+def test_the_help_begins_with_what_a_user_wants() -> None:
+    """The README's two commands and the way to an installation stand before a developer's."""
+    groups = re.split(r"^(?! )", make("help"), flags=re.MULTILINE)[1:]
+    named = [re.findall(r"^  make (\S+)  +\S", group, re.MULTILINE) for group in groups]
+    assert named[0][:2] == ["demo", "test"]
+    assert "docs/quick-start.md" in groups[0]
+    assert "docs/installation.md" in groups[0]
+    assert named[1][:2] == ["check", "fix"]
+    phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    unlisted = {"help", "venv", "tools"}
+    assert {each for group in named for each in group} == set(phony[0].split()) - unlisted
 
 
 @pytest.mark.parametrize(
