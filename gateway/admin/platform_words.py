@@ -11,7 +11,7 @@ from typing import Final
 _EN: Final = {
     "care:untried": "The gateway is ready, but nothing has been asked of the platform yet: the "
     "first request, or in half a minute the gateway itself, will show whether it answers.",
-    "care:platform-refuses": "The platform refuses this client (credential {credential}). Run "
+    "care:platform-refuses": "The platform refuses this client (credential `{credential}`). Run "
     "`dhp-gateway doctor`; ask the platform's support whether this client may use it, and check "
     "that `sso` and `platform` are of one environment.",
     "care:platform-not-fhir": "What answers at this address is no FHIR server. Check the setting "
@@ -46,8 +46,8 @@ _EN: Final = {
 _RU: Final = {
     "care:untried": "Шлюз готов, но к платформе ещё никто не обращался: отвечает ли она, покажет "
     "первый запрос или через полминуты сам шлюз.",
-    "care:platform-refuses": "Платформа не принимает этого клиента (учётные данные {credential}). "
-    "Выполните `dhp-gateway doctor`; узнайте у службы поддержки платформы, разрешён ли этот "
+    "care:platform-refuses": "Платформа не принимает этого клиента (учётные данные "
+    "`{credential}`). Выполните `dhp-gateway doctor`; узнайте у службы поддержки платформы, разрешён ли этот "
     "клиент, и проверьте, что `sso` и `platform` из одной среды.",
     "care:platform-not-fhir": "По этому адресу отвечает не сервер FHIR. Проверьте настройку "
     "`platform.fhir_base_url` командой `dhp-gateway doctor`; причиной может быть и портал или "
@@ -82,7 +82,7 @@ _UZ: Final = {
     "care:untried": "Shlyuz tayyor, lekin platformaga hali hech kim murojaat qilmadi: uning javob "
     "berishini birinchi so‘rov yoki yarim daqiqadan so‘ng shlyuzning o‘zi ko‘rsatadi.",
     "care:platform-refuses": "Platforma bu mijozni qabul qilmayapti (kirish ma’lumotlari: "
-    "{credential}). `dhp-gateway doctor` buyrug‘ini bajaring; platforma yordam xizmatidan bu "
+    "`{credential}`). `dhp-gateway doctor` buyrug‘ini bajaring; platforma yordam xizmatidan bu "
     "mijozga ruxsat borligini so‘rang, `sso` va `platform` bir muhitdan ekanini tekshiring.",
     "care:platform-not-fhir": "Bu manzilda javob berayotgan narsa FHIR serveri emas. "
     "`platform.fhir_base_url` sozlamasini `dhp-gateway doctor` bilan tekshiring; yo‘ldagi portal "

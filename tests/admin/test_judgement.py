@@ -209,6 +209,8 @@ def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
         "expires_in": None,
         "failure": None,
         "cause": None,
+        "status": None,
+        "oauth_error": None,
         "next_attempt_in": None,
         "fetching": False,
         "rejected": False,

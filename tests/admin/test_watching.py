@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -52,6 +52,8 @@ VALID = TokenState(
     expires_in=200.0,
     failure=None,
     cause=None,
+    status=None,
+    oauth_error=None,
     next_attempt_in=100.0,
     fetching=False,
     rejected=False,
@@ -252,7 +254,7 @@ async def test_an_outage_is_found_without_the_question(outage: str) -> None:
 )
 async def test_without_a_token_nothing_succeeds(failure: Any, rejected: bool, reason: str) -> None:
     """The SSO is down, refuses the secret, or the platform refuses its tokens."""
-    state = TokenState(rejected, None, failure, None, None, fetching=False, rejected=rejected)
+    state = replace(VALID, valid=rejected, failure=failure, rejected=rejected)
     world = World(tokens={"default": state})
     assert world.watch.usable() == (False, reason)
 

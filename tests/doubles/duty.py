@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.admin.server import build
 from gateway.admin.status import MergedStatus, Outbox, Sources, Status
 from gateway.admin.traffic import Traffic
+from gateway.admin.watching import PlatformWatch, Watched
 from gateway.config import Settings, load
 from gateway.exchange import Exchange
 from gateway.fhir.labels import INTERACTIONS
@@ -50,6 +51,14 @@ class Duty:
         self.outbox: Outbox | None = None
         self.audit_available = True
         self.draining = False
+        watched = Watched(
+            tokens=lambda: self.tokens,
+            circuit=lambda: self.circuit,
+            ask=_ask_nobody,
+            interval=lambda: 0.0,
+            count=str,
+        )
+        self.watch = PlatformWatch(watched, self.clock, self.clock.wall)
 
     def serve(self, minutes_ago: int, *outcomes: Outcome, **members: Any) -> None:
         """Requests that ended so long ago."""
@@ -58,10 +67,12 @@ class Duty:
             began = self.clock() - 60 * minutes_ago - duration
             ended = Exchange("id", began + self.clock.wall() - self.clock(), began)
             ended.status, ended.reason = status, reason
+            ended.upstream_status = status
             ended.caller, ended.interaction, ended.resource = "laboratory", "read", "Patient"
             for name, value in {"duration": duration, **members}.items():
                 setattr(ended, name, value)
             self.traffic.note(ended)
+            self.watch.note(ended)
 
     def status(self) -> Status:
         """What the product makes of it."""
@@ -73,9 +84,14 @@ class Duty:
             inflight=lambda: 3,
             audit_available=lambda: self.audit_available,
             draining=lambda: self.draining,
+            judging=self.watch.judging,
             outbox=lambda: self.outbox,
         )
         return Status(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
+
+
+async def _ask_nobody(credential: str) -> None:
+    """Nobody asks the platform here."""
 
 
 def settings() -> Settings:

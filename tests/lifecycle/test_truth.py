@@ -238,7 +238,7 @@ async def test_all_of_fifteen_fail(start_service: StartService, platform: Platfo
     assert await call(service, 15) == [500] * 15
     found = await told(service)
     stops(found, "platform-fails")
-    assert "Errors: 15 (100 %)" in found.page
+    assert "Errors: 15 (100\u00a0%)" in found.page
 
 
 LOGIN = answers.http(
