@@ -15,8 +15,9 @@ INTERPRETER = '#!/bin/sh\ncase $1 in --version) echo "Python 3.12.9" ;; -m) exit
 
 
 def make(*arguments: str) -> str:
-    """What make prints."""
-    done = subprocess.run(["make", *arguments], capture_output=True, text=True, cwd=ROOT)
+    """What make prints, whether or not the tests were started by make."""
+    command = ["make", "--no-print-directory", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
