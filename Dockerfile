@@ -4,15 +4,15 @@
 #   docker run --read-only -e DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID=… dhp-gateway:VERSION
 #
 # Every setting is an environment variable: DHP_GATEWAY_ and its path in capitals, levels joined by "__". For a first run:
-#   DHP_GATEWAY_ENVIRONMENT                                  playground (default), production, …
+#   DHP_GATEWAY_ENVIRONMENT                                  dhp-playground to begin with; playground (default), dhp-production, …
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID              as the DHP team gave it
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE     a mounted file, e.g. /run/secrets/dhp_client_secret; it must be readable for UID 10001
 #   DHP_GATEWAY_LISTEN__ADDRESS                              127.0.0.1:8080 (default), which is right for a sidecar: the pod's containers share loopback
 #   DHP_GATEWAY_ADMIN__ADDRESS                               127.0.0.1:9090 (default): /livez /readyz /metrics /status
 # Outside a pod callers come over the container's network, not over loopback. Then set LISTEN__ADDRESS to 0.0.0.0:8080, and say who may
 # call (`callers`) or that anybody may (DHP_GATEWAY_LISTEN__ALLOW_ANONYMOUS=true): without either the gateway refuses to start.
-# A settings file may be mounted instead: `docker run -v ./settings:/etc/dhp-gateway:ro -e DHP_GATEWAY_CONFIG=/etc/dhp-gateway/gateway.yaml …`;
-# the health check reads it, too.
+# A settings file may be mounted instead, as /etc/dhp-gateway/gateway.yaml, where every command finds it:
+# `docker run -v ./settings:/etc/dhp-gateway:ro …`; the health check reads it, too.
 #
 # Nothing is ever written: run it with a read-only root file system. It needs no capability and no /tmp. An audit in a file wants a volume
 # at /var/log/dhp-gateway, an outbox one at /var/lib/dhp-gateway.

@@ -7,7 +7,6 @@ else is said, and how a start that failed is told, is the command line's.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,8 +37,7 @@ def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:
     """What to do when that is plain to see; what could be meant otherwise is not."""
     match arguments:
         case ["run"]:
-            file = os.environ.get("DHP_GATEWAY_CONFIG")  # noqa: TID251 - as the command line's
-            return partial(serving.run, Path(file) if file else None)
+            return partial(serving.run, None)
         case ["run", "--config", file] if file[:1] not in ("", "-") and _EXPANDED.isdisjoint(file):
             return partial(serving.run, Path(file))
         case ["worker", inheritance] if inheritance[:1] == "[":

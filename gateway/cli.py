@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -24,12 +23,13 @@ from gateway.commands.ending import (
     WRONG_USAGE,
     ConfigOption,
     load_settings,
+    settings_source,
     tell,
 )
 from gateway.commands.ending import fail as _fail
 
 if TYPE_CHECKING:
-    from gateway.config import Address, Problem, Settings
+    from gateway.config import Address, Settings
 
 _SIDES: Final = "sso|platform"
 
@@ -75,6 +75,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
     try:
         code = _outcome(context, partial(serving.run, config))
     except SettingsError as error:
+        settings_source(config)
         tell(error)
     except Exception as error:
         from gateway.wiring import StartError
@@ -168,14 +169,16 @@ def _address(option: str, text: str) -> Address:
 @cli.command()
 def check(config: ConfigOption = None) -> None:
     """Validate the settings and print every problem; opens no connection."""
-    from gateway.config import SettingsError, load
+    from gateway.config import SettingsError
 
     try:
-        settings = load(config, os.environ)
-        problems: Iterable[Problem] = _unreadable_files(settings)
+        settings = settings_source(config).load()
     except SettingsError as error:
-        problems = error.problems
-    found = list(problems)
+        found = list(error.problems)
+    else:
+        from gateway.commands.check import problems
+
+        found = list(problems(settings))
     for problem in found:
         typer.echo(str(problem))
     if found:
@@ -224,76 +227,6 @@ def _gist(settings: Settings) -> str:
     return f"{listen.address}{listen.base_path} leads to {settings.platform.fhir_base_url}"
 
 
-def _unreadable_files(settings: Settings) -> list[Problem]:
-    """Secrets and certificates that the gateway could not read when it starts."""
-    from gateway.config import Problem, SecretUnreadable
-
-    hint = "check the path and who may read it"
-    found = []
-    for source in settings.secret_sources():
-        try:
-            source.read()
-        except SecretUnreadable as error:
-            found.append(Problem(error.key, f"{error.path}: {error.why}", error.hint))
-    roots = {
-        "platform.ca_file": settings.platform.ca_file,
-        "sso.ca_file": settings.sso.ca_file,
-        "audit.syslog_ca_file": settings.audit.syslog_ca_file,
-        "store.ca_file": settings.store.ca_file,
-    }
-    for key, path in roots.items():
-        if path is not None and not os.access(path, os.R_OK):
-            found.append(Problem(key, f"{path}: cannot be read", hint))
-    return found + _unusable_secrets(settings) + _unusable_outbox(settings)
-
-
-def _unusable_secrets(settings: Settings) -> list[Problem]:
-    """Secrets and keys that can be read but not used."""
-    from gateway.config import Problem, SecretUnreadable
-    from gateway.oauth.client_auth import UnusableKey
-    from gateway.wiring import proofs
-
-    found = []
-    clients = [
-        (each.auth_method, each.client_id, each.secret_source(name))
-        for name, each in settings.credentials.items()
-    ]
-    login = settings.login
-    if login.secret_source().is_given:
-        clients.append((login.auth_method, login.client_id or "", login.secret_source()))
-    for auth_method, client_id, source in clients:
-        try:
-            proofs(auth_method, client_id, source)
-        except UnusableKey as error:
-            key = source.key if source.file is None else f"{source.key}_file"
-            where = "" if source.file is None else f"{source.file}: "
-            found.append(Problem(key, f"{where}{error.why}"))
-        except SecretUnreadable:
-            continue  # told already
-    return found
-
-
-def _unusable_outbox(settings: Settings) -> list[Problem]:
-    """What the outbox lacks, but for what opening its database would tell."""
-    if not settings.outbox.enabled:
-        return []
-    from gateway.config import Problem, SecretUnreadable
-    from gateway.outbox.opening import encryption_key, require_extra
-    from gateway.outbox.store import OutboxUnusable
-
-    found = []
-    for look in (encryption_key, require_extra):
-        try:
-            settings.outbox.encryption_key_source().read()
-            look(settings.outbox)
-        except SecretUnreadable:
-            continue  # told already
-        except OutboxUnusable as error:
-            key, _, why = str(error).partition(": ")
-            found.append(Problem(key, why))
-    return found
-
-
 @cli.command()
 def healthcheck(config: ConfigOption = None) -> None:
     """Exit with 0 when the running gateway says that it is ready.
@@ -304,7 +237,8 @@ def healthcheck(config: ConfigOption = None) -> None:
     from gateway.commands.healthcheck import get_readiness
     from gateway.config import load_admin_address
 
-    address = load_admin_address(config, os.environ)
+    source = settings_source(config, needed=False)
+    address = load_admin_address(source.path, source.environ)
 
     try:
         status, body = get_readiness(address)

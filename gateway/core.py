@@ -23,7 +23,6 @@ from gateway.exchange import Exchange
 from gateway.front_door import FrontDoor
 from gateway.oauth.credential_source import CredentialSource
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.rereading import RereadingSource
 from gateway.oauth.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import TokenStore
@@ -95,7 +94,7 @@ class Core:
             self._sources,
             around.store,
             _TokenTelemetry(around.metrics, around.audit),
-            policy=TokenPolicy(wait_timeout=settings.sso.timeout),
+            policy=wiring.token_policy(settings),
         )
         self._pool = _pool(settings)
         self.circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
@@ -339,7 +338,7 @@ def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSou
 def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> RereadingSource:
     credential = settings.credentials[name]
     return RereadingSource(
-        CredentialSource(endpoint, wiring.client_credentials(settings, name)),
+        CredentialSource(endpoint, wiring.client_credentials(settings, name), name),
         # The platform is part of it: its tokens are nobody else's business.
         identity=(
             settings.sso.token_url,

@@ -43,6 +43,16 @@ class Exchange:
     token_wait: tuple[float, float] | None = None
     trace: object | None = None  # `gateway.telemetry.tracing`'s own, while tracing is on
 
+    def facts(self) -> dict[str, str]:
+        """What a line of the log has as fields, of what is known."""
+        named = {
+            "reason": self.reason,
+            "request_id": self.request_id,
+            "caller": self.caller,
+            "credential": self.credential or "",
+        }
+        return {name: value for name, value in named.items() if value}
+
     @property
     def outcome(self) -> Outcome:
         """How it ended: an abort outranks the status, which by then was already sent."""

@@ -27,11 +27,12 @@ from gateway.proxy.queue_pages import QueuePages
 from gateway.proxy.queueing import Memory, Queueing, QueueRules
 from gateway.proxy.upstream import Upstream
 from gateway.telemetry.audit import AuditTrail, NullAudit
+from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.timestamp import Timestamp
 from gateway.wiring import StartError
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # So many bodies of the greatest size may be kept while they may still have to be queued.
 _LARGE_BODIES: Final = 4
@@ -166,7 +167,8 @@ class Keeping:
         )
         level = logging.WARNING if event.step in _GRAVE else logging.DEBUG
         why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
-        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why)
+        known = {"entry": entry.id, "caller": entry.caller, **({"reason": why} if why else {})}
+        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why, **known)
         self._changed.set()
 
     async def _watch(self) -> None:

@@ -12,8 +12,11 @@ from typing import Any, Final
 
 from gateway import system
 from gateway.config import Settings
+from gateway.config.secret_files import exposure
 from gateway.telemetry import logs
 from gateway.wiring import StartError
+
+_log = logs.get_logger(__name__)
 
 # Bytes of freed memory that stay at hand: some bodies on their way, each in pieces of 256 KiB.
 _KEPT: Final = 4 * 1024 * 1024
@@ -84,3 +87,15 @@ def settle_memory() -> None:
 def configure_logs(settings: Settings) -> None:
     """Send the logs to standard error, if the process was started with one."""
     logs.configure(settings.log.level, settings.log.format)
+
+
+def warn_of_exposed_secrets(settings: Settings) -> None:
+    """Say of which secrets' files others get at; the gateway serves all the same."""
+    for source in settings.secret_sources():
+        with contextlib.suppress(OSError):
+            if source.file is not None and (exposed := exposure(source.file)) is not None:
+                _log.warning(
+                    "%s_file: %s %s; run: chmod 0600 %s",
+                    *(source.key, source.file, exposed, source.file),
+                    key=f"{source.key}_file",
+                )

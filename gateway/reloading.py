@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from gateway import certificates, wiring
-from gateway.config import Settings, SettingsError, load
+from gateway.config import Settings, SettingsError, SettingsSource
+from gateway.telemetry.logs import get_logger
 from gateway.wiring import StartError
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _INTERVAL: Final = 1.0
 
@@ -108,18 +108,6 @@ def rehearse(settings: Settings) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingsSource:
-    """Where the settings come from: a file, if there is one, and variables on top of it."""
-
-    path: Path | None
-    environ: Mapping[str, str] = field(repr=False)
-
-    def load(self) -> Settings:
-        """The settings now. Raises `SettingsError`."""
-        return load(self.path, self.environ)
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     """What a reload came to; `problems` are in plain words, without values."""
 
@@ -201,9 +189,11 @@ class Reloader:
 
     def _tell(self, result: Result) -> None:
         if not result.problems:
-            _log.info("settings reloaded")
+            _log.info("settings reloaded", settings=str(self._source))
         for problem in result.problems:
-            _log.error("reload refused, the old settings stay: %s", problem)
+            _log.error(
+                "reload refused, the old settings stay: %s", problem, settings=str(self._source)
+            )
         self._report(result)
 
     def _to_watch(self, settings: Settings) -> tuple[Path, ...]:

@@ -6,16 +6,20 @@ import asyncio
 from typing import Protocol
 
 from gateway import system
-from gateway.config import Settings
+from gateway.config import Settings, SettingsSource
 from gateway.process import (
     background,
     configure_logs,
     guard_standard_files,
     on_signals,
     settle_memory,
+    warn_of_exposed_secrets,
 )
-from gateway.reloading import Reloader, Result, SettingsSource
+from gateway.reloading import Reloader, Result
 from gateway.systemd import Notifier
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 
 class Service(Protocol):
@@ -47,6 +51,8 @@ def run(settings: Settings, source: SettingsSource) -> int:
     guard_standard_files(settings)
     system.raise_file_limit()
     configure_logs(settings)
+    _log.info("settings: %s", source)
+    warn_of_exposed_secrets(settings)
     with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
         return runner.run(_serve(settings, source))
 
@@ -62,6 +68,7 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
         finally:
             notifier.ready()
         configure_logs(changed)
+        await asyncio.to_thread(warn_of_exposed_secrets, changed)
 
     def report(result: Result) -> None:
         service.note_reload(result.outcome, len(result.problems))

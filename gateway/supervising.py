@@ -26,9 +26,8 @@ from gateway.admin.status import MergedStatus
 from gateway.app import serve_admin
 from gateway.auditing import Company, await_trail, open_trail, start_facts
 from gateway.channel import Asking, ChannelClosed
-from gateway.config import Settings, SettingsError
+from gateway.config import Settings, SettingsError, SettingsSource, read_text
 from gateway.proxy import last_writes
-from gateway.reloading import SettingsSource
 from gateway.sockets import Listening
 from gateway.systemd import VARIABLES
 from gateway.telemetry.audit import AuditTrail, NullAudit
@@ -330,7 +329,7 @@ def _read(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, ValueError) as error:
         raise StartError(f"{path}: cannot be read again: {type(error).__name__}") from None
 

@@ -24,6 +24,7 @@ from gateway.oauth.client_auth import (
     public_client,
 )
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
+from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
 from gateway.proxy.accepting import Capacity
 from gateway.proxy.body import BodyLimits
@@ -200,6 +201,12 @@ def listen_limits(settings: Settings) -> ListenLimits:
         header_timeout=limits.header_timeout,
         reader_stall=_STALL_FACTOR * limits.header_timeout,
     )
+
+
+def token_policy(settings: Settings) -> TokenPolicy:
+    """How tokens are asked for, and what the SSO is called."""
+    sso = settings.sso
+    return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
 
 
 def circuit_policy(settings: Settings) -> CircuitPolicy:

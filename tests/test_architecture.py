@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # What each part may import, besides itself and `gateway` (the version).
-_GROUND = {"errors", "secret", "retry_after", "system"}
+_GROUND = {"errors", "secret", "retry_after", "system", "duration"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
 _PROCESS = {
@@ -29,13 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "secret": set(),
     "retry_after": set(),
     "system": set(),
+    "duration": set(),
     "exchange": _GROUND,
     "config": _GROUND,
     "fhir": _RECORD,
-    "oauth": _RECORD,
+    "oauth": _RECORD | {"telemetry"},
     "telemetry": _RECORD,
     "proxy": _RECORD | _KNOWLEDGE | {"outbox"},
-    "outbox": _RECORD | {"fhir"},
+    "outbox": _RECORD | {"fhir", "telemetry"},
     "admin": _RECORD | _KNOWLEDGE | {"proxy"},
     "sandbox": set(),
     "wiring": _RECORD | _KNOWLEDGE | {"proxy"},
@@ -50,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     | _KNOWLEDGE
     | {"proxy", "wiring", "certificates", "signing_in", "tracing", "keeping", "front_door"},
     "front_door": {"errors", "proxy"},
-    "reloading": {"config", "wiring", "certificates"},
+    "reloading": {"config", "wiring", "certificates", "telemetry"},
     "auditing": {"exchange", "config", "fhir", "oauth", "telemetry", "wiring", "certificates"},
     "app": _RECORD
     | _KNOWLEDGE
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"config", "auditing", "telemetry", "admin", "app", "channel", "process"} | _PROCESS,
     "supervising": {"config", "auditing", "telemetry", "admin", "app", "channel", "worker", "proxy"}
     | _PROCESS,
-    "running": {"config", "app", "process", "supervising"} | _PROCESS,
+    "running": {"config", "app", "process", "supervising", "telemetry"} | _PROCESS,
     "commands": _RECORD
     | _KNOWLEDGE
     | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"}

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,35 @@ class Result:
     err: str
 
 
-async def dhp(*arguments: str | Path, environ: Mapping[str, str] | None = None) -> Result:
-    """Run the command to its end; it must never show a traceback or the secret."""
+# The command, with other places to look for a settings file than this machine's.
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from gateway.config import source
+places = tuple(map(Path, sys.argv.pop(1).split("|"))) if sys.argv[1] else (sys.argv.pop(1), ())[1]
+source.places = lambda environ: places
+from gateway.__main__ import main
+main()
+"""
+
+
+async def dhp(
+    *arguments: str | Path,
+    environ: Mapping[str, str] | None = None,
+    places: Sequence[str | Path] | None = None,
+    folder: Path | None = None,
+) -> Result:
+    """Run the command to its end; it must never show a traceback or the secret.
+
+    `places` are where it looks for a settings file, `folder` is where it runs.
+    """
+    command: tuple[str | Path, ...] = (GATEWAY_COMMAND,)
+    if places is not None:
+        command = (sys.executable, "-c", ELSEWHERE, "|".join(map(str, places)))
     clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
     process = await asyncio.create_subprocess_exec(
-        GATEWAY_COMMAND,
-        *map(str, arguments),
+        *map(str, (*command, *arguments)),
+        cwd=folder,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -137,6 +160,92 @@ async def test_check_finds_the_file_by_the_variable(tmp_path: Path) -> None:
     assert (await dhp("check", environ=environ)).out.startswith("log.level: ")
 
 
+SAYS = ["check", "doctor", "token", "healthcheck", "run", "outbox list"]
+
+
+@pytest.mark.parametrize("command", SAYS)
+async def test_every_command_says_which_file_it_found(tmp_path: Path, command: str) -> None:
+    """Without --config the first place with a file counts, and one line on stderr names it."""
+    (tmp_path / "etc").mkdir()
+    first, second = tmp_path / "etc" / "gateway.yaml", write(tmp_path, {})
+    first.write_text(yaml.safe_dump({**PLAIN, "log": {"level": "x"}}))
+    places = [first, "gateway.yaml"]
+    result = await dhp(*command.split(), places=places, folder=tmp_path)
+    line = f"settings: {first} (found as {first})"
+    assert result.err.splitlines().count(line) == 1
+    assert "settings" not in result.out
+    first.unlink()
+    here = f"settings: {second} (found as ./gateway.yaml)"
+    result = await dhp("check", places=places, folder=tmp_path)
+    assert (result.code, result.err) == (0, f"{here}\n")
+    named = await dhp("check", "--config", second, places=places, folder=tmp_path)
+    assert (named.code, named.err) == (0, "")
+
+
+@pytest.mark.parametrize("command", SAYS)
+async def test_without_any_settings_a_command_says_where_it_looked(
+    tmp_path: Path, command: str
+) -> None:
+    """Nobody is told that `credentials` is empty who has given no file at all."""
+    result = await dhp(*command.split(), places=[tmp_path / "a.yaml", "b.yaml"], folder=tmp_path)
+    if command == "healthcheck":  # Needs no settings: the address has a default.
+        assert f"no file at {tmp_path / 'a.yaml'} or ./b.yaml" in result.err
+        return
+    assert result.code == 2
+    told = result.out + result.err
+    assert told.startswith("no settings file: use --config FILE. ")
+    assert f"No file at {tmp_path / 'a.yaml'} or ./b.yaml" in told
+    assert told.count("\n") == 1
+
+
+async def test_the_variables_alone_are_settings(tmp_path: Path) -> None:
+    """With variables and no file nothing is missing, and it is said that there is no file."""
+    environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
+               "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": SECRET}  # fmt: skip
+    result = await dhp("check", places=["gateway.yaml"], folder=tmp_path, environ=environ)
+    assert result.code == 0
+    assert result.err == "settings: variables alone (no file at ./gateway.yaml)\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'"s3cret-in-quotes"\n', "stands between quotation marks"),
+        (b"s3cret \n", "begins or ends with a blank"),
+        ("s3cret\u200b".encode(), "begins or ends with a blank"),
+        (b"your-client-secret", "is still the example's placeholder"),
+        (b"s3c\xffret", "is not UTF-8 text"),
+        ("\ufeffs3cret\r\n".encode("utf-16-le"), None),
+        (b"\xef\xbb\xbfs3cret\r\n", None),
+    ],
+)
+async def test_check_tells_what_surrounds_a_secret(
+    tmp_path: Path, content: bytes, words: str | None
+) -> None:
+    """Quotes, blanks and placeholders are told with key and file; UTF-16 and BOMs are read."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    credential = {"client_id": "a", "client_secret_file": str(file)}
+    settings = write(tmp_path, {"credentials": {"default": credential}})
+    result = await dhp("check", "--config", settings)
+    assert "s3c" not in result.out
+    if words is None:
+        assert result.code == 0, result.out
+        return
+    assert result.code == 2
+    assert result.out.startswith(f"credentials.default.client_secret_file: {file}: {words}")
+    assert result.out.count("\n") == 1
+
+
+async def test_check_tells_of_quotes_in_a_variable(tmp_path: Path) -> None:
+    """`set VARIABLE="secret"` of Windows keeps the quotes."""
+    environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
+               "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": f'"{SECRET}"'}  # fmt: skip
+    result = await dhp("check", places=[], folder=tmp_path, environ=environ)
+    assert result.code == 2
+    assert "credentials.default.client_secret: stands between quotation marks" in result.out
+
+
 async def test_check_reports_files_that_cannot_be_read(tmp_path: Path) -> None:
     """A secret file or CA file that is missing is a problem of its key."""
     missing = str(tmp_path / "none")
@@ -182,10 +291,11 @@ async def test_run_refuses_wrong_settings(tmp_path: Path) -> None:
 
 
 async def test_run_needs_settings() -> None:
-    """Without file and variables the first line says what to give."""
-    result = await dhp("run")
-    assert result.code == 2
-    assert result.err.startswith("credentials: is empty")
+    """Without file and variables the first line says what to give, and blames no key."""
+    result = await dhp("run", places=[])
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("no settings file: use --config FILE.")
+    assert "credentials" not in result.err
 
 
 @pytest.mark.parametrize("listener", ["listen", "admin"])
@@ -243,8 +353,9 @@ async def test_run_finds_its_file(
         environ={name: value.format(file) for name, value in environ.items()},
     )
     assert result.code == 2
-    [problem] = result.err.splitlines()
+    *before, problem = result.err.splitlines()
     assert problem.startswith("log.level: ")
+    assert before == ([f"settings: {file} (DHP_GATEWAY_CONFIG)"] if environ else [])
 
 
 async def test_run_refuses_what_it_does_not_know() -> None:
@@ -266,6 +377,49 @@ async def test_run_says_that_a_secret_cannot_be_read(tmp_path: Path) -> None:
     result = await dhp("run", "--config", file, environ=environ)
     assert result.code == 3
     assert f"credentials.default.client_secret_file: {missing}: no such file" in result.err
+
+
+async def test_run_says_where_its_settings_are_from_and_who_reads_the_secret(
+    tmp_path: Path,
+) -> None:
+    """The log has the file, at a reload too, and warns of a secret as the doctor does."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    async with Sso() as sso:
+        settings = custom(
+            sso,
+            listen={"address": "127.0.0.1:0"},
+            admin={"address": "127.0.0.1:0"},
+            credentials={"default": {"client_id": "a", "client_secret_file": str(secret)}},
+        )
+        file = write(tmp_path, settings)
+        variable = {"DHP_GATEWAY_CONFIG": str(file)}
+        process = start([GATEWAY_COMMAND, "run"], tmp_path, environment=variable)
+        try:
+            await until(lambda: "serving" in process.stderr)
+            process.popen.send_signal(signal.SIGHUP)
+            await until(lambda: "settings reloaded" in process.stderr)
+        finally:
+            assert process.terminate() == 0
+    lines = [json.loads(line) for line in process.stderr.splitlines()]
+    by = f"{file} (DHP_GATEWAY_CONFIG)"
+    assert lines[0]["event"] == f"settings: {by}"
+    [warning] = [each for each in lines[:3] if each["level"] == "warning"]
+    assert warning["event"] == (
+        f"credentials.default.client_secret_file: {secret} may be read or changed by others "
+        f"(mode 0644); run: chmod 0600 {secret}"
+    )
+    assert warning["key"] == "credentials.default.client_secret_file"
+    [reloaded] = [each for each in lines if each["event"] == "settings reloaded"]
+    assert reloaded["settings"] == by
+    assert SECRET not in process.stderr
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait for it; a test's own time-out ends that."""
+    while not happened():
+        await asyncio.sleep(0.02)
 
 
 async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
@@ -315,7 +469,7 @@ async def test_a_token_is_described_but_not_shown(tmp_path: Path) -> None:
     assert result.code == 0
     facts = dict(line.split(": ", 1) for line in result.out.splitlines())
     assert list(facts) == ["type", "lifetime", "expiry", "scope"]
-    assert facts["lifetime"].startswith("1800 s")
+    assert facts["lifetime"].startswith("30 min (")
     assert facts["scope"] == "system/*.rs"
     assert "t0ken-value" not in result.out + result.err
     assert shown.out.splitlines()[-1] == "token: t0ken-value"
@@ -434,8 +588,9 @@ async def test_healthcheck_needs_no_valid_settings(tmp_path: Path) -> None:
         file.write_text(f"admin: {{address: '127.0.0.1:{port}'}}\nlog: {{level: [\n")
         broken = await dhp("healthcheck", "--config", file)
         environ = {"DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{port}"}
-        bare = await dhp("healthcheck", environ=environ)
-    assert broken == bare == Result(0, "ready\n", "")
+        bare = await dhp("healthcheck", environ=environ, places=[])
+    assert broken == Result(0, "ready\n", "")
+    assert (bare.code, bare.out) == (0, "ready\n")
 
 
 async def test_healthcheck_says_what_fails(tmp_path: Path) -> None:

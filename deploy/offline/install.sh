@@ -59,7 +59,17 @@ cp -R config docs systemd LICENSE CHANGELOG.md "$destdir$home/share/"
 # In one step: whoever starts meanwhile gets the old version or the new one.
 ln -sfn "$(basename "$home")" "$destdir$prefix.new"
 mv -T "$destdir$prefix.new" "$destdir$prefix"
-echo "Installed: $prefix/bin/dhp-gateway"
+# To be typed as it stands. A link of ours is made anew; a file of somebody else's stays.
+command=$destdir/usr/local/bin/dhp-gateway
+if [ -L "$command" ] || [ ! -e "$command" ]; then
+    if mkdir -p "${command%/*}" 2>/dev/null && ln -sfn "$prefix/bin/dhp-gateway" "$command" 2>/dev/null; then
+        echo "Installed: $prefix, with the command dhp-gateway in /usr/local/bin"
+    else
+        echo "Installed: $prefix/bin/dhp-gateway (/usr/local/bin cannot be written: put $prefix/bin on your PATH)"
+    fi
+else
+    echo "Installed: $prefix/bin/dhp-gateway (/usr/local/bin/dhp-gateway is no link of ours and stays)"
+fi
 [ -n "$service" ] || exit 0
 
 # --- the service ---
@@ -79,7 +89,7 @@ cat <<END
 Next:
   1. the client secret, alone, into /etc/dhp-gateway/secrets/dhp_client_secret   (root's, mode 0600; systemd hands it to the service)
   2. environment and client_id into /etc/dhp-gateway/gateway.yaml
-  3. $prefix/bin/dhp-gateway doctor --config /etc/dhp-gateway/gateway.yaml
+  3. dhp-gateway doctor    (it finds /etc/dhp-gateway/gateway.yaml by itself)
   4. systemctl enable --now dhp-gateway    (after an upgrade: systemctl restart dhp-gateway)
   5. curl http://127.0.0.1:8080/fhir/metadata
 END

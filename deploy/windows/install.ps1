@@ -86,6 +86,21 @@ $current = Join-Path $programs 'current'
 if (Test-Path -LiteralPath $current) { [System.IO.Directory]::Delete($current) }
 New-Item -ItemType Junction -Path $current -Target $target | Out-Null
 
+# --- the command, to be typed as it stands ---
+# A folder of its own: the one of the programs would put another python.exe in everybody's way.
+$bin = Join-Path $programs 'bin'
+New-Item -ItemType Directory -Path $bin -Force | Out-Null
+Set-Content -LiteralPath (Join-Path $bin 'dhp-gateway.cmd') -Encoding ASCII -Value '@"%~dp0..\current\Scripts\dhp-gateway.exe" %*'
+$registry = 'HKLM:\SYSTEM\CurrentControlSet\Control\Session Manager\Environment'
+# As it is written, with the %NAMES% in it.
+$path = (Get-Item -LiteralPath $registry).GetValue('Path', '', 'DoNotExpandEnvironmentNames')
+if (($path -split ';') -notcontains $bin) {
+    Set-ItemProperty -LiteralPath $registry -Name 'Path' -Type ExpandString -Value "$($path.TrimEnd(';'));$bin"
+    # Tells the desktop, so that consoles opened from now on know it.
+    [Environment]::SetEnvironmentVariable('DHP_GATEWAY_INSTALLING', $null, 'Machine')
+}
+if (($env:Path -split ';') -notcontains $bin) { $env:Path = "$env:Path;$bin" }
+
 # --- settings and secret ---
 foreach ($folder in $data, (Join-Path $data 'secrets'), (Join-Path $data 'logs')) {
     New-Item -ItemType Directory -Path $folder -Force | Out-Null
@@ -114,11 +129,11 @@ if ($WinSW) {
 }
 
 Write-Host @"
-Installed: $current\Scripts\dhp-gateway.exe
+Installed: $current, with the command dhp-gateway
 Next:
   1. the client secret, alone, into $secret
   2. environment and client_id into $settings
-  3. & "$current\Scripts\dhp-gateway.exe" check --config "$settings"
+  3. dhp-gateway check    (it finds that file by itself)
   4. Start-Service $service    (after an upgrade: Restart-Service $service)
   5. http://127.0.0.1:9090/status
 "@

@@ -12,7 +12,7 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,16 @@ from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
 from gateway.commands.ways import way_to
 from gateway.config import Address, SecretUnreadable, Settings
+from gateway.config.secret_files import exposure, oddity
+from gateway.duration import in_words
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.wiring import StartError, credentials_in_use
 
 # A token is checked by its times: a minute is what most servers forgive.
 _MOST_SKEW: Final = 60.0
+_SET_CLOCK: Final = (
+    "timedatectl set-ntp true" if system.HAS_FILE_MODES else "w32tm /resync, as administrator"
+)
 
 
 async def run(settings: Settings, say: Callable[[str], object] | None) -> list[Finding]:
@@ -101,25 +106,27 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
             yield Finding(check, "ok", "given in the settings themselves", hint)
             continue
         try:
-            source.read()
-            mode = source.file.stat().st_mode
+            secret = source.read()
+            finding = _permissions(check, source.file)
         except SecretUnreadable as error:
             hint = f"{error.hint[0].upper()}{error.hint[1:]}"
             yield Finding(check, "failed", f"{error.path}: {error.why}", hint)
         except OSError as error:
             yield Finding(check, "failed", f"{source.file} {error.strerror}", "Check the path")
         else:
-            yield _permissions(check, source.file, mode)
+            odd = None if secret is None else oddity(secret)
+            told = f"What is in it {odd}: is that meant?" if odd is not None else finding.hint
+            yield replace(finding, hint=told) if finding.state == "ok" else finding
 
 
-def _permissions(check: str, path: Path, mode: int) -> Finding:
+def _permissions(check: str, path: Path) -> Finding:
     if not system.HAS_FILE_MODES:
         hint = f"Look who may read it: icacls {path}"
         return Finding(check, "ok", f"{path} can be read", hint)
-    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
-        detail = f"{path} may be read or changed by others (mode {stat.S_IMODE(mode):04o})"
-        return Finding(check, "failed", detail, f"Run: chmod 0600 {path}")
-    return Finding(check, "ok", f"{path} can be read, by few (mode {stat.S_IMODE(mode):04o})")
+    if (exposed := exposure(path)) is not None:
+        return Finding(check, "failed", f"{path} {exposed}", f"Run: chmod 0600 {path}")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return Finding(check, "ok", f"{path} can be read, by few (mode {mode:04o})")
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
@@ -197,14 +204,16 @@ async def _ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenR
     except StartError as error:
         return Finding(check, "failed", str(error), "Mend the secret or key first"), None
     except TokenRequestError as error:
-        reason = token_command.reason(error, settings, name)
+        happened, remedy = token_command.reasons(error, settings, name)
         hint = (
-            "The SSO's operator can tell what is registered for this client"
+            "the SSO's operator can tell what is registered for this client"
             if error.kind == "refused"
-            else "Check sso.token_url; try again later if the SSO has trouble"
+            else "try again later, and tell the SSO's operator if it lasts"
         )
-        return Finding(check, "failed", reason, hint), None
-    detail = f"the SSO gave a token for {response.lifetime:.0f} s"
+        if remedy:
+            hint = f"{remedy}; {hint}" if error.kind == "refused" else remedy
+        return Finding(check, "failed", happened, f"{hint[0].upper()}{hint[1:]}"), None
+    detail = f"the SSO gave a token for {in_words(response.lifetime)}"
     return Finding(check, "ok", detail), response
 
 
@@ -245,9 +254,8 @@ def _clock(date: str | None) -> Finding:
         return Finding("clock", "skipped", "the platform does not tell its time")
     if abs(skew) > _MOST_SKEW:
         way = "ahead of" if skew > 0 else "behind"
-        detail = f"this machine is {abs(skew):.0f} s {way} the platform"
-        hint = "Switch on time synchronisation: timedatectl set-ntp true"
-        return Finding("clock", "failed", detail, hint)
+        detail = f"this machine's clock is {in_words(abs(skew))} {way} the platform's"
+        return Finding("clock", "failed", detail, f"Switch on time synchronisation: {_SET_CLOCK}")
     return Finding("clock", "ok", "this machine and the platform agree")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from gateway.config import Settings, SettingsError
+    from gateway.config import Settings, SettingsError, SettingsSource
 
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -20,20 +20,33 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        envvar="DHP_GATEWAY_CONFIG",
-        help="Settings file (YAML); environment variables are laid on top.",
+        help="Settings file (YAML); environment variables are laid on top. Default: what "
+        "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml.",
     ),
 ]
 
 
 def load_settings(config: Path | None) -> Settings:
     """The settings; prints every problem to stderr and ends with code 2 when there are any."""
-    from gateway.config import SettingsError, load
+    from gateway.config import SettingsError
 
     try:
-        return load(config, os.environ)  # noqa: TID251 - as the command line's
+        return settings_source(config).load()
     except SettingsError as error:
         tell(error)
+
+
+def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSource:
+    """Where the settings come from; unless that was typed it is said, on stderr.
+
+    Where they are `needed` and nothing is given, that is told as the problem that it is.
+    """
+    from gateway.config import SettingsSource
+
+    source = SettingsSource.find(config, os.environ)  # noqa: TID251 - as the command line's
+    if config is None and not (needed and source.is_empty):
+        typer.echo(f"settings: {source}", err=True)
+    return source
 
 
 def tell(error: SettingsError) -> NoReturn:

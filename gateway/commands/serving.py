@@ -14,17 +14,17 @@ def run(config: Path | None) -> int:
     """Run the gateway; gives the exit code. Raises `SettingsError` and `StartError`."""
     # To look for garbage all the time takes a tenth of the time to start.
     gc.disable()
-    from gateway.config import load
+    from gateway.config import SettingsSource
 
-    settings = load(config, os.environ)  # noqa: TID251 - as the command line's
+    source = SettingsSource.find(config, os.environ)  # noqa: TID251 - as the command line's
+    settings = source.load()
     # Once, what the settings have left behind makes room for all that comes; nothing of the rest
     # is looked at again.
     gc.collect()
     gc.freeze()
-    from gateway.reloading import SettingsSource
     from gateway.running import run as serve
 
-    return serve(settings, SettingsSource(config, os.environ))  # noqa: TID251 - the same
+    return serve(settings, source)
 
 
 def worker(inheritance: str) -> int:

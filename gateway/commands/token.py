@@ -13,7 +13,9 @@ import orjson
 
 from gateway.certificates import sso_tls
 from gateway.config import SecretUnreadable, Settings
-from gateway.oauth.explaining import explain
+from gateway.config.secret_files import oddity
+from gateway.duration import in_words
+from gateway.oauth.explaining import Way, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.wiring import client_credentials, token_endpoint
@@ -39,7 +41,7 @@ def describe(response: TokenResponse, *, show: bool) -> Iterator[str]:
         "default": "assumed: sso.default_token_lifetime",
     }
     yield "type: Bearer"
-    yield f"lifetime: {response.lifetime:.0f} s ({sources[response.lifetime_source]})"
+    yield f"lifetime: {in_words(response.lifetime)} ({sources[response.lifetime_source]})"
     yield f"expiry: {expiry:%Y-%m-%dT%H:%M:%SZ}"
     yield f"scope: {response.scope or 'none named'}"
     if show:
@@ -67,22 +69,30 @@ def _decoded(part: str) -> str:
 
 def reason(error: TokenRequestError, settings: Settings, name: str) -> str:
     """Why there is no token, in plain words; never text of the SSO."""
-    note = _blank(settings, name) if error.kind == "refused" else ""
+    return explain(error, name, _way(settings)) + _note(error, settings, name)
+
+
+def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[str, str]:
+    """The same in two: what happened, and what to do if that can be told."""
+    happened, remedy = causes(error, name, _way(settings))
+    return happened, remedy + _note(error, settings, name)
+
+
+def _way(settings: Settings) -> Way:
     sso = settings.sso
-    return explain(error, name, timeout=sso.timeout, url=sso.token_url) + note
+    return Way(sso.token_url, sso.timeout, sso.proxy_url)
 
 
-def _blank(settings: Settings, name: str) -> str:
+def _note(error: TokenRequestError, settings: Settings, name: str) -> str:
     """Tells of what nobody sees: blanks around the secret, and which of several it was."""
     credential = settings.credentials[name]
-    if credential.auth_method == "private_key_jwt":
+    if error.kind != "refused" or credential.auth_method == "private_key_jwt":
         return ""
     source = credential.secret_source(name)
     with contextlib.suppress(SecretUnreadable):
         secret = source.read()
-        lines = [] if secret is None else secret.reveal().splitlines()
-        if any(line != line.strip() for line in lines if line.strip()):
-            return f" ({source.key} begins or ends with a blank: is that meant?)"
-        if len(lines) > 1:
+        if secret is not None and (odd := oddity(secret)) is not None:
+            return f" ({source.key} {odd}: is that meant?)"
+        if secret is not None and len(secret.reveal().splitlines()) > 1:
             return f" ({source.key} has several: the first was tried)"
     return ""

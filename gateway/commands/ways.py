@@ -53,7 +53,9 @@ async def _resolve(side: Side) -> Finding:
             f"Check the spelling in {side.key} and this machine's name servers "
             "(/etc/resolv.conf); without internet ask the network's administrator"
         )
-        return Finding(check, "failed", f"the name {side.host} cannot be resolved", hint)
+        return Finding(
+            check, "failed", f"the host name {side.host} of {side.key} cannot be resolved", hint
+        )
     addresses = sorted({entry[4][0] for entry in found})
     return Finding(check, "ok", f"{side.host} is {', '.join(map(str, addresses))}")
 

@@ -38,7 +38,9 @@ from gateway.config.outbound import (
 from gateway.config.problems import Problem, SettingsError
 from gateway.config.secret_files import SecretSource, SecretUnreadable
 from gateway.config.settings import Settings
+from gateway.config.source import SettingsSource
 from gateway.config.store_url import StoreLocation
+from gateway.config.text_file import read_text
 from gateway.config.values import Address
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "SecretUnreadable",
     "Settings",
     "SettingsError",
+    "SettingsSource",
     "ShutdownSettings",
     "SsoSettings",
     "StoreLocation",
@@ -74,4 +77,5 @@ __all__ = [
     "TracingSettings",
     "load",
     "load_admin_address",
+    "read_text",
 ]

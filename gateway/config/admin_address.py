@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from gateway.config.environment import read_environment
 from gateway.config.inbound import AdminSettings
+from gateway.config.text_file import NotText, decode, read_bytes
 from gateway.config.values import Address, Invalid, parse_address
 from gateway.config.yaml_file import MAX_FILE_BYTES, parse_yaml
 
@@ -41,7 +42,10 @@ def _sources(path: Path | None, environ: Mapping[str, str]) -> Iterator[dict[str
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES).decode("utf-8", "replace")
+        content = read_bytes(path, MAX_FILE_BYTES)
     except OSError:
         return ""
+    try:
+        return decode(content)
+    except NotText:
+        return content.decode("utf-8", "replace")

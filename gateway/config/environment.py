@@ -36,6 +36,11 @@ def variable_name(path: Setting) -> str:
     return PREFIX + "__".join(str(part).upper() for part in path)
 
 
+def has_settings(environ: Mapping[str, str]) -> bool:
+    """Whether any variable sets something."""
+    return any(name.startswith(PREFIX) and name != CONFIG_VARIABLE for name in environ)
+
+
 def read_environment(environ: Mapping[str, str], file_values: Mapping[str, Any]) -> Variables:
     """The settings among `environ`.
 

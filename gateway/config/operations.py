@@ -99,8 +99,10 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least serious entries that are written."
     )
-    format: Literal["json", "console"] = Field(
-        default="json", description="JSON lines for machines, or text for people."
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="`console`: text for people; `json`: JSON lines for machines; `auto`: text on "
+        "a terminal, else JSON lines.",
     )
 
 

@@ -21,10 +21,12 @@ _INTRODUCTION: Final = """\
 
 Made from the schema by `make docs`; do not edit.
 
-The gateway reads a YAML file (`dhp-gateway run --config FILE`, or the file that
-`DHP_GATEWAY_CONFIG` names) and lays environment variables over it, key by key. An unknown key or
-variable is an error; `dhp-gateway check` prints every problem at once, a secret or certificate file
-that cannot be read included, opens no connection, and ends with 2 when there is a problem.
+The gateway reads a YAML file (the one that `--config` names, else the one in the variable
+`DHP_GATEWAY_CONFIG`, else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`; it says which it
+took) and lays environment variables over it, key by key. An unknown key or variable is an error;
+`dhp-gateway check` prints every problem at once, a secret or certificate file that cannot be read,
+quotes or blanks around a secret and words of the examples included, opens no connection, and ends
+with 2 when there is a problem.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import system
+from gateway.config import placeholders
 from gateway.config.operations import LoginSettings
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
@@ -347,6 +348,11 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
 
 
+def _placeholders(settings: Settings) -> Iterator[Finding]:
+    for setting in placeholders.find(settings):
+        yield Finding(setting, placeholders.MESSAGE, placeholders.HINT)
+
+
 RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _system,
     _plaintext,
@@ -360,4 +366,5 @@ RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
     _tracing,
     _login,
     _outbox,
+    _placeholders,
 )

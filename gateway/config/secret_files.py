@@ -5,11 +5,15 @@ Nothing here keeps a secret: the owner asks again when the file changed or the S
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway import system
+from gateway.config import placeholders
 from gateway.config.problems import Setting, dotted
+from gateway.config.text_file import NotText, decode, read_bytes
 from gateway.secret import Secret
 
 # The longest secret we know of is an RSA key of 8192 bits, about 6 kB.
@@ -23,6 +27,7 @@ _HINTS: Final = {
     "no such file or directory": f"check the path, or write the file: {_WRITE}",
     "permission denied": "let the gateway's user, and nobody else, read it",
     "is a directory": "name the file in it",
+    placeholders.MESSAGE: placeholders.HINT,
 }
 
 
@@ -32,11 +37,11 @@ class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like I
     `key` names the setting, `why` the reason in plain words, `hint` what to do.
     """
 
-    def __init__(self, key: str, path: Path, why: str) -> None:
+    def __init__(self, key: str, path: Path, why: str, hint: str = "") -> None:
         self.key = key
         self.path = path
         self.why = why
-        self.hint = _HINTS.get(why, _HINT).format(path=path)
+        self.hint = hint or _HINTS.get(why, _HINT).format(path=path)
         super().__init__(f"{key}: {path}: {why}; {self.hint}")
 
 
@@ -68,17 +73,39 @@ class SecretSource:
 def read_secret_file(key: str, path: Path) -> Secret:
     """The text of a file without its final line break. Raises `SecretUnreadable`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
+        content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
         raise SecretUnreadable(key, path, (error.strerror or "cannot be read").lower()) from None
     if len(content) > MAX_SECRET_BYTES:
         raise SecretUnreadable(key, path, f"is larger than {MAX_SECRET_BYTES} bytes")
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise SecretUnreadable(key, path, "is not UTF-8 text") from None
+        text = decode(content)
+    except NotText as error:
+        raise SecretUnreadable(key, path, error.why, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise SecretUnreadable(key, path, "is empty")
+    if placeholders.is_placeholder(text):
+        raise SecretUnreadable(key, path, placeholders.MESSAGE)
     return Secret(text)
+
+
+def oddity(secret: Secret) -> str | None:
+    """What surrounds a secret, or one of several, and is hardly meant: quotes, or what nobody sees.
+
+    It is no reason to refuse it.
+    """
+    for line in filter(str.strip, secret.reveal().splitlines()):
+        if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
+            return "stands between quotation marks, which would be part of it"
+        if not all(end.isprintable() and not end.isspace() for end in (line[0], line[-1])):
+            return "begins or ends with a blank or a character that nobody sees"
+    return None
+
+
+def exposure(path: Path) -> str | None:
+    """How others than its owner and group get at a file, if they do. Raises OSError."""
+    mode = path.stat().st_mode
+    if not system.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        return None
+    return f"may be read or changed by others (mode {stat.S_IMODE(mode):04o})"

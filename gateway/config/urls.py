@@ -20,7 +20,9 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 def _split(value: str, schemes: Collection[str]) -> SplitResult:
     """The parts of an absolute URL without user, password, query and fragment."""
-    example = f"write it as {min(schemes, key=len, default='')}://host…"
+    # Nothing is proposed that the rule about plain HTTP refuses next.
+    proposed = [each for each in schemes if each != "http" or _may_be_plain(value, schemes)]
+    example = f"write it as {min(proposed, key=len)}://host…"
     if _UNCLEAN.search(value):
         raise Invalid(
             "holds a character that no URL may hold",
@@ -32,7 +34,8 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     except ValueError:
         raise Invalid("is not a URL: host or port cannot be read", example) from None
     if parts.scheme not in schemes:
-        raise Invalid(f"must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}", example)
+        begins = " or ".join(f"{each}://" for each in sorted(proposed))
+        raise Invalid(f"must begin with {begins}", example)
     if "@" in parts.netloc:
         raise Invalid("must not hold a user or password", "remove everything up to the @")
     if not parts.hostname or not is_host(parts.hostname):
@@ -41,6 +44,15 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
         raise Invalid("must not hold a query or fragment", "remove everything from the ? or # on")
     _clean_path(parts.path)
     return parts
+
+
+def _may_be_plain(value: str, schemes: Collection[str]) -> bool:
+    """Whether a text may begin with http://: it leads to this machine, or there is no https://."""
+    try:
+        host = urlsplit(value if "://" in value else f"//{value}").hostname
+    except ValueError:
+        host = None
+    return "https" not in schemes or is_loopback_host(host or "")
 
 
 def _clean_path(path: str) -> None:

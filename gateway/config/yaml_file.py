@@ -13,6 +13,8 @@ from typing import Any, Final
 import yaml
 
 from gateway.config.problems import Problem, Setting, dotted
+from gateway.config.syntax import syntax_problem
+from gateway.config.text_file import NotText, decode, read_bytes
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
@@ -49,18 +51,24 @@ class Document:
 def read_yaml(path: Path) -> Document:
     """The file's content; whatever is wrong with it stands in `problems`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
         why = (error.strerror or "unknown").lower()
-        return _unusable(path, f"cannot be read: {why}", "check the path after --config")
+        return _unusable(path, f"cannot be read: {why}", _UNREADABLE.get(type(error), ""))
     if len(content) > MAX_FILE_BYTES:
         return _unusable(path, "is larger than 4 MiB", "is it the right file?")
     try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return _unusable(path, "is not UTF-8 text", "save it as UTF-8")
+        text = decode(content)
+    except NotText as error:
+        return _unusable(path, error.why, error.hint)
     return parse_yaml(text, str(path))
+
+
+_UNREADABLE: Final[dict[type, str]] = {
+    FileNotFoundError: "check the path after --config or in DHP_GATEWAY_CONFIG",
+    PermissionError: "let the user who runs this read it, or run it as the gateway's user",
+    IsADirectoryError: "name the file in it",
+}
 
 
 def parse_yaml(text: str, name: str) -> Document:
@@ -69,7 +77,7 @@ def parse_yaml(text: str, name: str) -> Document:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        document.problems.append(_syntax_problem(name, text, error))
+        document.problems.append(syntax_problem(name, text, error, _Loader))
         return document
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
         return document
@@ -81,30 +89,6 @@ def parse_yaml(text: str, name: str) -> Document:
 
 def _unusable(path: Path, message: str, hint: str) -> Document:
     return Document(problems=[Problem(str(path), message, hint)])
-
-
-def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        return Problem(name, "is not valid YAML", "save it as plain text")
-    lines = text.splitlines()
-    if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
-        hint = "indent with spaces; YAML takes no tabs there"
-        return Problem(
-            name, "is not valid YAML: a tab stands before the key", hint, f"line {mark.line + 1}"
-        )
-    what = _QUOTED.sub(_hide, getattr(error, "problem", None) or "not readable")
-    where = f"line {mark.line + 1}, column {mark.column + 1}"
-    hint = "check indentation, colons and quotes there, and whether a bracket was left open above"
-    return Problem(name, f"is not valid YAML: {what}", hint, where)
-
-
-_QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
-
-
-def _hide(quoted: re.Match[str]) -> str:
-    """Some of PyYAML's texts quote a name from the file, which may be part of a secret."""
-    return quoted[0] if len(quoted[2]) == 1 else "…"
 
 
 class _Reader:
@@ -127,10 +111,14 @@ class _Reader:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
-                return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+                return [self._item(item, (*path, i)) for i, item in enumerate(node.value)]
             return self._scalar(node, path)
         finally:
             self._open.discard(id(node))
+
+    def _item(self, node: yaml.Node, path: Setting) -> Any:
+        self._document.lines[path] = node.start_mark.line + 1
+        return self._value(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: Setting) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import replace
 from typing import Final
 
 from gateway.oauth.grants import ClientCredentials, TokenEndpoint
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class CredentialSource:
-    """The tokens of one credential: a grant and where to present it.
+    """The tokens of one `credential`: a grant and where to present it.
 
     A client may have several secrets while one gives way to the next. The one that the SSO took
     last is tried first; one that it refuses gives way to the next, and one that is no longer
     offered is let go once another was taken.
     """
 
-    def __init__(self, endpoint: TokenEndpoint, grant: ClientCredentials) -> None:
+    def __init__(
+        self, endpoint: TokenEndpoint, grant: ClientCredentials, credential: str = ""
+    ) -> None:
         self._endpoint = endpoint
+        self._credential = credential
         self._offered = _with_others(grant)
         self._candidates = tuple(self._offered.values())
 
@@ -95,12 +98,14 @@ class CredentialSource:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
                     candidate.client_id,
+                    credential=self._credential,
                 )
             self._prefer(candidate.fingerprint)
         elif candidate is not self._candidates[0]:
             _log.warning(
                 "client %s: the SSO refused the changed secret; the one before stays in use",
                 candidate.client_id,
+                credential=self._credential,
             )
             self._candidates = (candidate, *self._offered.values())
 

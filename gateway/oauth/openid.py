@@ -7,7 +7,6 @@ Discovery 1.0 section 4, OpenID Connect Core 1.0 section 3.1.3.7, RFC 8414, RFC 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,8 +21,9 @@ from joserfc.jwk import KeySet
 
 from gateway.oauth.token_answer import read
 from gateway.oauth.token_response import jwt_claims, parse_object
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 _URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")

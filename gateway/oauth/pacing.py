@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
+from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError, Reason
 from gateway.oauth.explaining import UNKNOWN_CODE
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
@@ -29,10 +29,13 @@ class TokenPolicy:
 
     `wait_timeout` is how long a request waits for a token. A token is renewed when between
     `refresh_from` and `refresh_to` (shares) of its lifetime have passed, which leaves the rest for
-    further attempts. `store_timeout` bounds every access to the store.
+    further attempts. `store_timeout` bounds every access to the store. `url` and `proxy_url` name
+    the SSO in texts.
     """
 
     wait_timeout: float = 10.0
+    url: str = ""
+    proxy_url: str | None = None
     refresh_from: float = 0.7
     refresh_to: float = 0.8
     min_refresh_interval: float = 0.5
@@ -58,6 +61,11 @@ class Failure:
     until: float
     count: int
 
+    @property
+    def reason(self) -> Reason:
+        """What a request that needs the token fails with."""
+        return TOKEN_REFUSED if self.error.kind == "refused" else SSO_UNAVAILABLE
+
     def gateway_error(self, now: float, detail: str) -> GatewayError:
         """What a request gets that needed the token; a new object each time.
 
@@ -71,9 +79,9 @@ class Failure:
         if error.kind == "refused":
             check = _TO_CHECK.get(error.oauth_error or "", _ANY)
             hint = f"SSO: {reported}; to check: {check}"
-            return GatewayError(TOKEN_REFUSED, detail=detail, hint=hint)
+            return GatewayError(self.reason, detail=detail, hint=hint)
         return GatewayError(
-            SSO_UNAVAILABLE,
+            self.reason,
             detail=detail,
             hint=f"SSO: {reported}",
             retry_after=max(1.0, self.until - now),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,8 +21,9 @@ from gateway.oauth.sessions import Sessions
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 from gateway.oauth.user_grants import UserEndpoint
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _LONGEST_PAUSE: Final = 30.0
 # Of how many sessions this process remembers what failed.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -16,8 +15,9 @@ from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.oauth.session import Session, SignIn
 from gateway.oauth.session_store import SessionStore
 from gateway.oauth.store import Lease, StoreKey
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _T = TypeVar("_T")
 
 _TIMEOUT: Final = 1.0

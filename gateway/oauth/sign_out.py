@@ -8,7 +8,6 @@ token, which ends sessions here (OpenID Connect Back-Channel Logout 1.0).
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from gateway.oauth.session import Session, digest
 from gateway.oauth.sessions import Sessions
 from gateway.oauth.token_response import TokenRequestError, jwt_claims
 from gateway.oauth.user_grants import UserEndpoint
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _LEEWAY: Final = 60.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from gateway.oauth.store import ALWAYS_FREE, Lease, StoreKey, TokenStore
 from gateway.oauth.token import Token
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _T = TypeVar("_T")
 
 _FIRST_PAUSE: Final = 0.5

@@ -9,19 +9,20 @@ a timer is set for the next one, after success and failure alike; there is no lo
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.errors import SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
+from gateway.duration import in_words
+from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.oauth.collaborators import TimerHandle, TimeSource, TokenObserver, TokenSource
-from gateway.oauth.explaining import explain
+from gateway.oauth.explaining import Way, explain
 from gateway.oauth.fetching import Fetcher
 from gateway.oauth.pacing import Failure, Pacing, Rejections, TokenPolicy
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import Cause, FailureKind, TokenRequestError
+from gateway.telemetry.logs import get_logger
 
 __all__ = [
     "TimeSource",
@@ -33,7 +34,7 @@ __all__ = [
     "Tokens",
 ]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,12 @@ class Tokens:
         """The platform refused `token` too, which `replace` had given: forced fetches pause."""
         slot = self._slots[credential]
         slot.rejections.again(self._clock())
-        _log.warning("credential %s: the platform refused a fresh token", credential)
+        _log.warning(
+            "credential %s: the platform refused a fresh token",
+            credential,
+            credential=credential,
+            reason=TOKEN_REJECTED.code,
+        )
 
     def accepted(self, credential: str, token: Token) -> None:
         """The platform took `token`."""
@@ -287,7 +293,10 @@ class Tokens:
         return failure.gateway_error(self._clock(), self._explain(slot, failure.error))
 
     def _explain(self, slot: _Slot, error: TokenRequestError) -> str:
-        return explain(error, slot.credential, timeout=self._policy.wait_timeout)
+        policy = self._policy
+        return explain(
+            error, slot.credential, Way(policy.url, policy.wait_timeout, policy.proxy_url)
+        )
 
     def _count_waiter(self, slot: _Slot, change: int) -> None:
         slot.waiters += change
@@ -322,7 +331,13 @@ class Tokens:
         except TokenRequestError as error:
             outcome = error
         except Exception as error:  # a bug must not end the renewals; its text may hold anything
-            _log.error("credential %s: fetch broke: %s", slot.credential, type(error).__name__)
+            _log.error(
+                "credential %s: fetch broke: %s",
+                slot.credential,
+                type(error).__name__,
+                credential=slot.credential,
+                reason=INTERNAL.code,
+            )
             outcome = TokenRequestError("transient", "internal error")
         finally:
             slot.flight = None
@@ -341,8 +356,14 @@ class Tokens:
             pause, slot.retry_at_once = 0.0, False
         slot.failure = Failure(outcome, now + pause, count)
         self._schedule(slot, pause)
-        why = self._explain(slot, outcome)
-        _log.warning("credential %s: %s; asking again in %.0f s", slot.credential, why, pause)
+        _log.warning(
+            "credential %s: %s; asking again in %s",
+            slot.credential,
+            self._explain(slot, outcome),
+            in_words(pause),
+            credential=slot.credential,
+            reason=slot.failure.reason.code,
+        )
         return slot.failure
 
     def _install(self, slot: _Slot, token: Token, now: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -18,8 +17,9 @@ from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Failure, Finding, Result, Sender
 from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
 from gateway.outbox.timing import Timing
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # How soon a result is written again that the store could not take, in seconds.
 _AGAIN: Final = 1.0
@@ -117,7 +117,8 @@ class Attempts:
             await self._record(attempt.entry, verdict)
         except Exception as error:
             # The lease's end brings the entry back.
-            _log.error("a result of the outbox was not kept: %s", type(error).__name__)
+            kind = type(error).__name__
+            _log.error("a result of the outbox was not kept: %s", kind, **_facts(attempt.entry))
 
     def _end(self, attempt: Attempt) -> None:
         del self._in_hand[attempt.entry.id]
@@ -133,7 +134,8 @@ class Attempts:
             return _interrupted(attempt, errors.UPSTREAM_FAILED.code)
         except Exception as error:
             # The text of a foreign error may be about a patient.
-            _log.error("an attempt of the outbox broke off: %s", type(error).__name__)
+            kind = type(error).__name__
+            _log.error("an attempt of the outbox broke off: %s", kind, **_facts(attempt.entry))
             self._means.line.undecided()
             return _interrupted(attempt, errors.INTERNAL.code)
 
@@ -194,7 +196,7 @@ class Attempts:
                 break
             except OutboxUnavailable as error:
                 if not told:
-                    _log.error("the outbox cannot take a result now: %s", error)
+                    _log.error("the outbox cannot take a result now: %s", error, **_facts(entry))
                 told = True
                 await self._means.timing.sleep(_AGAIN)
         event = _event(judging.after(entry, verdict), verdict)
@@ -202,7 +204,12 @@ class Attempts:
             self._means.observe(event)
         else:
             step = event.step.value
-            _log.warning("outbox: %s was no longer held here, %s is not noted", entry.id, step)
+            _log.warning(
+                "outbox: %s was no longer held here, %s is not noted",
+                entry.id,
+                step,
+                **_facts(entry),
+            )
 
     async def _write(self, entry: Entry, verdict: Verdict) -> bool:
         store, owner = self._means.store, self._means.owner
@@ -234,6 +241,11 @@ def _event(entry: Entry, verdict: Verdict) -> Event:
     response = verdict.response
     status = None if response.reason else response.status
     return Event(_STEPS[verdict.state], entry, response.reason, status)
+
+
+def _facts(entry: Entry) -> dict[str, str]:
+    """The fields of a line in the log."""
+    return {"entry": entry.id, "caller": entry.caller}
 
 
 def _go_on() -> None:

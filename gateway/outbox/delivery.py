@@ -8,7 +8,6 @@ never depends on each other, and attempts run side by side.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,8 +19,9 @@ from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxUnavailable, Store
 from gateway.outbox.timing import Timer, Timing
 from gateway.outbox.upkeep import Upkeep
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # What is left to write results down after what is being sent was stopped, in seconds.
 _LAST_WRITES: Final = 5.0

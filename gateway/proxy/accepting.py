@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from typing import Final, cast
 
 from gateway.proxy.callers import address_of
 from gateway.proxy.listener import CallerServer
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _PAUSE: Final = 0.05
 # A descriptor is free only some turns of the loop after its connection was closed.

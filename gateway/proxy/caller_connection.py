@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -25,11 +24,12 @@ from gateway.proxy.incoming import Answered, IncomingRequest, RequestMessage, Un
 from gateway.proxy.message_queue import ListenLimits, MessageQueue
 from gateway.proxy.rooted import rooted
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
+from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.proxy.listener import CallerServer
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # How long, in seconds, an answered connection stays open for what the caller is still sending.
 # Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
@@ -147,7 +147,7 @@ class CallerConnection(MessageQueue):
             raise
         except Exception as error:
             # The handler answers for its own mistakes; what still arrives here is a bug.
-            _log.error("internal error", exc_info=error)
+            _log.error("internal error", exc_info=error, reason="internal")
             self.force_close()
         finally:
             # What ended it would hold on to this connection.

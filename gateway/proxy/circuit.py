@@ -6,7 +6,6 @@ seconds. Half-open: one request tries; its outcome closes the circuit or opens i
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from enum import IntEnum
 from typing import Final, NewType
 
 from gateway import errors
+from gateway.duration import in_words
 from gateway.errors import GatewayError
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # The window moves in tenths of its length.
 _SLICES: Final = 10
@@ -75,7 +76,7 @@ class Circuit:
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probing:
             wait = max(remaining, _PROBE_RETRY_AFTER)
-            detail = f"the platform failed too often; it is tried again in {wait:.0f} s"
+            detail = f"the platform failed too often; it is tried again in {in_words(wait)}"
             raise GatewayError(errors.CIRCUIT_OPEN, detail, retry_after=wait)
         self._probing = True
         return self._ticket
@@ -89,7 +90,7 @@ class Circuit:
             self._count(failed, cause)
             return
         if failed:
-            _log.info("circuit stays open: %s", cause)
+            _log.info("circuit stays open: %s", cause, reason=errors.CIRCUIT_OPEN.code)
         else:
             _log.warning("circuit closed: the platform answers again")
         self._turn(self._clock() if failed else None)
@@ -120,8 +121,9 @@ class Circuit:
         policy = self._policy
         if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
             _log.warning(
-                "circuit opened for %g s: %d of %d requests failed, last cause: %s",
-                *(policy.open_for, failures, requests, cause),
+                "circuit opened for %s: %d of %d requests failed, last cause: %s",
+                *(in_words(policy.open_for), failures, requests, cause),
+                reason=errors.CIRCUIT_OPEN.code,
             )
             self._turn(self._clock())
 

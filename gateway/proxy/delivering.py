@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 import zlib
@@ -33,8 +32,9 @@ from gateway.proxy.framing import Broken
 from gateway.proxy.packing import WholeBody
 from gateway.proxy.upstream import Outgoing
 from gateway.retry_after import parse_retry_after
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # An answer that is longer is kept without its body: that it was delivered is what counts.
 _LONGEST: Final = 16 * 1024 * 1024
@@ -84,7 +84,8 @@ class Deliverer:
             return _patient(entry, request, _failure(error))
         except Exception as error:
             # Its text could quote the request.
-            _log.error("a queued write could not be sent: %s", type(error).__name__)
+            kind = type(error).__name__
+            _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
             return Failure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
 
     async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
@@ -94,7 +95,8 @@ class Deliverer:
         except GatewayError as error:
             return _failure(error)
         except Exception as error:
-            _log.error("the platform could not be asked: %s", type(error).__name__)
+            kind = type(error).__name__
+            _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
             return Failure(Effect.NONE, errors.INTERNAL.code, everybody=False)
 
     async def _send(self, request: Request) -> Result:
@@ -194,6 +196,17 @@ class Deliverer:
         if request.credential not in self._route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         return await self._route.asking.get(suffix, request.credential, request.request_id)
+
+
+def _facts(entry: Entry, request: Request) -> dict[str, str]:
+    """The fields of a line in the log about a bug."""
+    return {
+        "reason": errors.INTERNAL.code,
+        "request_id": request.request_id,
+        "entry": entry.id,
+        "caller": entry.caller,
+        "credential": request.credential,
+    }
 
 
 def _judged(

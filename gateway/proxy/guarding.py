@@ -7,7 +7,6 @@ and the platform's CapabilityStatement are brought to it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -22,8 +21,9 @@ from gateway.proxy.asking import Asking
 from gateway.proxy.coding import beginning
 from gateway.proxy.framing import Broken
 from gateway.proxy.headers import RequestHeader
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY: Final = 60.0
@@ -70,7 +70,13 @@ class Statement:
             self._due = self._clock() + _STATEMENT_LIFETIME
         except (GatewayError, Broken, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
-            _log.warning("no CapabilityStatement for the search guard: %s", why)
+            reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
+            _log.warning(
+                "no CapabilityStatement for the search guard: %s",
+                why,
+                reason=reason.code,
+                credential=self._credential,
+            )
             self._due = self._clock() + _STATEMENT_RETRY
         finally:
             self._task = None

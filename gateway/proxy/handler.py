@@ -40,11 +40,12 @@ from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import broken
+from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.proxy.queueing import Queueing  # loaded only where there is an outbox
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +307,9 @@ class Handler:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
         if isinstance(error, CallerGone):
             return _abort(exchange, side)
-        failure = _as_gateway_error(error)
+        failure = _as_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
-        _log.log(_level(failure.reason), "%s (request %s)", failure, exchange.request_id)
+        _log.log(_level(failure.reason), "%s", failure, **exchange.facts())
         if side.started:
             return _abort(exchange, side)
         if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
@@ -364,7 +365,7 @@ def _abort(exchange: Exchange, side: CallerSide) -> Answered:
     return side.done()
 
 
-def _as_gateway_error(error: Exception) -> GatewayError:
+def _as_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, Broken):
@@ -373,5 +374,6 @@ def _as_gateway_error(error: Exception) -> GatewayError:
         what = "the platform's answer is not in the Content-Encoding that it names"
         return GatewayError(errors.UPSTREAM_FAILED, what)
     # The one place that turns a bug into an answer. The message stays out: it could quote data.
-    _log.error("internal error", exc_info=error)
+    exchange.reason = errors.INTERNAL.code
+    _log.error("internal error", exc_info=error, **exchange.facts())
     return GatewayError(errors.INTERNAL, type(error).__name__, close=True)

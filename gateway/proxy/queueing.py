@@ -6,7 +6,6 @@ orders waits. What happens to it after that is the business of `gateway.outbox`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -32,8 +31,9 @@ from gateway.proxy.headers import RequestHeader
 from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.meeting import Meeting
 from gateway.proxy.target import Target
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 OWN_PATH: Final = "/_outbox"
 # The platform or the SSO is out of reach, and nothing was delivered.
@@ -241,7 +241,7 @@ class Queueing:
             raise error if unknown else _not_taken("the outbox is full") from None
         except OutboxUnavailable:
             raise error from None
-        _log.info("kept in the outbox as %s (request %s)", entry.id, asked.exchange.request_id)
+        _log.info("kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.facts())
         return _accepted(entry, base, self._reader(asked))
 
     def _note(self, asked: Asked) -> None:

@@ -62,18 +62,19 @@ def unreached(
 def _no_way(error: OSError, place: Place, timeout: float, proxy: Place | None) -> str:
     where = f"{place.host} port {place.port}"
     if proxy is None:
-        return _connection(error, place.host, where, timeout)
+        return _connection(error, place.host, where, timeout, "platform.fhir_base_url")
     by = f"the proxy {proxy.host} port {proxy.port}"
     if isinstance(error, NoTunnel):
         return f"{by} gave no tunnel to {where}: {error.why}"
-    return f"{_connection(error, proxy.host, by, timeout)}; {where} is behind it"
+    told = _connection(error, proxy.host, by, timeout, "platform.proxy_url")
+    return f"{told}; {where} is behind it"
 
 
-def _connection(error: OSError, host: str, where: str, timeout: float) -> str:
+def _connection(error: OSError, host: str, where: str, timeout: float, key: str) -> str:
     if isinstance(error, TimeoutError):
         return f"no connection to {where} within {timeout:g} s, as behind a firewall"
     if isinstance(error, socket.gaierror):
-        return f"the host name {host} cannot be resolved"
+        return f"the host name {host} of {key} cannot be resolved"
     if isinstance(error, ConnectionRefusedError):
         return f"no connection to {where}: nothing listens there, or a firewall is between"
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):

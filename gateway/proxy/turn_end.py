@@ -7,10 +7,11 @@ costs the system, and whoever shares the processor, more than the message itself
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final, Protocol
 
-_log = logging.getLogger(__name__)
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 LARGEST_HELD: Final = 64 * 1024
 """Longer messages than this, in bytes, are not worth holding back."""
@@ -45,4 +46,4 @@ class TurnEnd:
                 connection.flush()
             except Exception as error:
                 # It is that connection's own affair.
-                _log.error("internal error", exc_info=error)
+                _log.error("internal error", exc_info=error, reason="internal")

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import orjson
 
@@ -26,7 +26,7 @@ from gateway.telemetry.log_lines import LineWriter
 from gateway.telemetry.masking import mask_field
 from gateway.telemetry.repetition import RateLimit
 
-Format = Literal["json", "console"]
+Format = Literal["auto", "json", "console"]
 
 # At the end of the process, how long it waits for its last lines to be taken, in seconds.
 _LAST_WORDS: Final = 2.0
@@ -81,16 +81,36 @@ def _descriptor(stream: TextIO | None) -> int | None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose methods take a constant text and fields: `log.info("token fetched", x=1)`."""
+    """A logger whose methods take a text, its arguments, and fields: `log.info("%s!", x, y=1)`."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            _record,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     return logger
+
+
+class Event(dict[str, Any]):
+    """What a line says, as structlog's formatter takes it; as a text it is the sentence alone.
+
+    The sentence is `template` with its `args`, by which `RateLimit` knows equal ones.
+    """
+
+    def __init__(self, fields: EventDict, args: tuple[object, ...]) -> None:
+        super().__init__(fields)
+        self.template, self.args = str(fields["event"]), args
+        self["event"] = self.template % args if args else self.template
+
+    def __str__(self) -> str:
+        return str(self["event"])
+
+
+def _record(logger: Any, method: str, event: EventDict) -> tuple[tuple[Event], dict[str, Any]]:
+    args = tuple(event.pop("positional_args", ()))
+    return (Event(event, args),), {"extra": {"_logger": logger, "_name": method}}
 
 
 class _Nowhere(io.StringIO):
@@ -176,16 +196,17 @@ class _Background(logging.Handler):
 
 
 def _formatter(fmt: Format, stream: TextIO | None) -> logging.Formatter:
+    on_terminal = stream is not None and stream.isatty()
     shared: list[Processor] = [
         _head,
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
         _mask,
     ]
-    if fmt == "json":
+    if fmt == "json" or (fmt == "auto" and not on_terminal):
         return structlog.stdlib.ProcessorFormatter(processors=[*shared, _json])
     console = structlog.dev.ConsoleRenderer(
-        colors=stream is not None and stream.isatty(),
+        colors=on_terminal,
         exception_formatter=structlog.dev.plain_traceback,
     )
     return structlog.stdlib.ProcessorFormatter(processors=[*shared, _printable, console])

@@ -91,7 +91,8 @@ class RateLimit(logging.Filter):
         now = self._clock()
         reason = _reason(record)
         # Of all others only the first line is constant: they describe tasks and sockets.
-        text = str(record.msg).partition("\n")[0] if reason is None else reason.code
+        template = getattr(record.msg, "template", None) or str(record.msg)
+        text = template.partition("\n")[0] if reason is None else reason.code
         key = record.name, text
         seen = self._seen.get(key)
         if seen is None or now - seen.since >= self._period:
@@ -110,7 +111,9 @@ class RateLimit(logging.Filter):
 
 def _reason(record: logging.LogRecord) -> Reason | None:
     """The reason of the failure that a record tells of."""
-    arguments = record.args if isinstance(record.args, tuple) else ()
+    arguments = getattr(record.msg, "args", record.args)
+    if not isinstance(arguments, tuple):
+        return None
     return next((each.reason for each in arguments if isinstance(each, GatewayError)), None)
 
 

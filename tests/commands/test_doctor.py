@@ -21,7 +21,8 @@ import yaml
 
 from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
 from tests.doubles.processes import free_port, start_gateway
-from tests.doubles.sso import Sso, refusal
+from tests.doubles.sso import Sso, refusal, token
+from tests.doubles.sso import http as sso_http
 from tests.doubles.sso import status as sso_status
 
 STATEMENT = b'{"resourceType":"CapabilityStatement","fhirVersion":"5.0.0"}'
@@ -284,7 +285,40 @@ async def test_wrong_clock(ward: Ward, platform: Platform) -> None:
     platform.answer(fhir(STATEMENT, 200, ("Date", late)))
     failed = await ward.failed()
     assert list(failed) == ["clock"]
-    assert "ahead of" in failed["clock"]
+    assert "this machine's clock is 10 min ahead of the platform's" in failed["clock"]
+
+
+async def test_clock_behind(ward: Ward, platform: Platform) -> None:
+    """The amount is told as people say it, and which clock is behind."""
+    soon = formatdate(datetime.datetime.now(datetime.UTC).timestamp() + 10799, usegmt=True)
+    platform.answer(fhir(STATEMENT, 200, ("Date", soon)))
+    failed = await ward.failed()
+    assert "this machine's clock is 3 h behind the platform's" in failed["clock"]
+
+
+@pytest.mark.parametrize(
+    "page", [sso_status(404), sso_http(200, b"<!DOCTYPE html>", ("Content-Type", "text/html"))]
+)
+async def test_wrong_token_path(ward: Ward, sso: Sso, page: Any) -> None:
+    """Where the token endpoint is not, that is said once, with the setting to correct."""
+    sso.answer(page)
+    failed = await ward.failed()
+    assert failed["token default"].lower().count("check sso.token_url") == 1
+    assert "gave no token" in failed["token default"]
+
+
+async def test_lifetime_in_words(ward: Ward, sso: Sso) -> None:
+    """Nobody has to divide 10799 by 3600."""
+    sso.answer(token("t0ken", expires_in=10799))
+    _, text = await ward.examine()
+    assert "the SSO gave a token for 3 h" in text
+
+
+async def test_quotes_around_the_secret(ward: Ward) -> None:
+    """They are told where the secret's file is looked at."""
+    ward.secret.write_text(f'"{SECRET}"')
+    _, text = await ward.examine()
+    assert "What is in it stands between quotation marks" in text
 
 
 async def test_wrong_base(ward: Ward, platform: Platform) -> None:

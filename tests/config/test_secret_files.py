@@ -36,7 +36,9 @@ def test_one_final_line_break_is_ignored(tmp_path: Path, content: bytes, secret:
         (b"", "empty"),
         (b"\n", "empty"),
         (b"  \n", "empty"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xff", "not UTF-8"),
+        (b"s\0e\0c\0", "looks like UTF-16"),
+        (b"\xff\xfeb\0a\0d", "not UTF-8"),
         (b"x" * (MAX_SECRET_BYTES + 1), "larger"),
     ],
 )

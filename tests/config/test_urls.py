@@ -11,6 +11,7 @@ from gateway.config.urls import (
     parse_base_path,
     parse_base_url,
     parse_endpoint_url,
+    parse_origin,
     parse_proxy_url,
     parse_syslog_url,
 )
@@ -117,3 +118,33 @@ def test_proxy_and_syslog_urls_have_their_own_forms(
     """A proxy has no path; a syslog server needs its port."""
     with pytest.raises(Invalid):
         parse(wrong)
+
+
+@pytest.mark.parametrize("parse", [parse_base_url, parse_endpoint_url, parse_origin])
+@pytest.mark.parametrize(
+    "wrong",
+    ["fhir.dhp.uz/fhir", "ftp://fhir.dhp.uz", "https://", "http://x:99999", "http://1.2.3/"],
+)
+def test_nothing_is_proposed_that_the_next_check_forbids(
+    parse: Callable[[str], str], wrong: str
+) -> None:
+    """Plain HTTP to another machine is refused by a rule, so no text proposes it."""
+    with pytest.raises(Invalid) as caught:
+        parse(wrong)
+    assert "http://" not in caught.value.message + caught.value.hint
+    assert "write it as https://host" in caught.value.hint
+
+
+@pytest.mark.parametrize("wrong", ["localhost:8090/fhir", "127.0.0.1:8090"])
+def test_for_this_machine_plain_http_is_proposed(wrong: str) -> None:
+    """There it is allowed, and nothing else speaks TLS there."""
+    with pytest.raises(Invalid, match="must begin with http:// or https://") as caught:
+        parse_base_url(wrong)
+    assert "write it as http://host" in caught.value.hint
+
+
+def test_a_proxy_has_no_other_form() -> None:
+    """Where https:// is not to be had, http:// is what to write."""
+    with pytest.raises(Invalid, match="must begin with http://") as caught:
+        parse_proxy_url("proxy.clinic.uz:3128")
+    assert "write it as http://host" in caught.value.hint

@@ -55,6 +55,7 @@ class Manifests:
         for name in ("client_secret", "his_api_key", "outbox_key"):
             (folder / name).write_text("planted-secret-of-a-test")
         file = folder / "gateway.yaml"
+        text = text.replace("your-client-id", "hospital-17")
         file.write_text(text.replace("/run/secrets/dhp/", f"{folder}/"))
         variables = {
             one["name"]: one.get("value", DATABASE).replace("/run/secrets/dhp/", f"{folder}/")

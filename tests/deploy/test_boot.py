@@ -36,7 +36,7 @@ sso: {token_url: "http://127.0.0.1:8090/oauth/token"}
 END
 $gateway sandbox --platform-only >/trial/platform 2>&1 &
 until grep -q Ctrl-C /trial/platform; do sleep 0.1; done
-step doctor $gateway doctor --config $config
+step doctor dhp-gateway doctor
 step start systemctl start dhp-gateway
 step request python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/fhir/metadata").status)'
 step beside $gateway doctor --config $config

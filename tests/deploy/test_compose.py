@@ -54,6 +54,7 @@ def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
     folder, _, name = environ.pop("DHP_GATEWAY_CONFIG").rpartition("/")
     text = (mounted(gateway)[folder] / name).read_text()
     file = secrets / "gateway.yaml"
+    text = text.replace("your-client-id", "hospital-17")
     file.write_text(text.replace("/run/secrets/dhp/", f"{secrets}/"))
     return load(file, environ)
 

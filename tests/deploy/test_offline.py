@@ -54,12 +54,12 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def gateway(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def gateway(root: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Runs the installed command, with nothing of this checkout in reach."""
     command = f"{root}{PREFIX}/bin/dhp-gateway"
     return subprocess.run(
         [command, *arguments],
-        env={},
+        env=environ,
         cwd=root,
         capture_output=True,
         text=True,
@@ -77,10 +77,20 @@ def test_installs_without_a_network(installed: Path) -> None:
 
 
 def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
-    """The settings of the service lack nothing but the secret, which `check` says."""
+    """The settings of the service lack nothing but client id and secret, as `check` says."""
     problems = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
-    assert problems.count("\n") <= 2
-    assert "dhp_client_secret" in problems
+    assert problems.startswith("credentials.default.client_id: is still the example's placeholder")
+    assert problems.count("\n") == 1
+    environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a"}
+    told = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml", **environ).stdout
+    assert told.count("\n") <= 2
+    assert "dhp_client_secret" in told
+
+
+def test_the_command_can_be_typed(installed: Path) -> None:
+    """A link on the path leads to the version in use."""
+    link = installed / "usr/local/bin/dhp-gateway"
+    assert link.readlink() == Path(PREFIX, "bin", "dhp-gateway")
 
 
 def test_the_documentation_names_this_version() -> None:

@@ -45,7 +45,8 @@ def settings(tmp_path: Path) -> Settings:
     secret = tmp_path / "dhp_client_secret"
     secret.write_text("planted-secret-of-a-test")
     variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
-    return load(FOLDER / "gateway.yaml", {variable: str(secret)})
+    client_id = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17"}
+    return load(FOLDER / "gateway.yaml", {variable: str(secret), **client_id})
 
 
 def complaints(analyze: str, root: Path, text: str) -> str:

@@ -50,6 +50,7 @@ def settings(tmp_path: Path, service: ElementTree.Element) -> Settings:
     secret = yaml.safe_load(text)["credentials"]["default"]["client_secret_file"]
     assert secret.startswith(DATA)
     file = tmp_path / "gateway.yaml"
+    text = text.replace("your-client-id", "hospital-17")
     file.write_text(text.replace(secret, str(tmp_path / "secrets/dhp_client_secret")))
     variables = {each.attrib["name"]: each.attrib["value"] for each in service.iter("env")}
     assert variables.pop("DHP_GATEWAY_CONFIG") == "%ProgramData%\\DHP Gateway\\gateway.yaml"
@@ -102,6 +103,16 @@ def test_the_script_is_powershell() -> None:
     node = tools.program("node", "nodejs")
     tools.output_of([node, tools.HERE / "powershell.mjs", FOLDER / "install.ps1"])
     SCRIPT.decode("ascii")
+
+
+def test_the_command_can_be_typed() -> None:
+    """A folder with nothing but the command is put on everybody's path, once."""
+    script = SCRIPT.decode()
+    assert '@"%~dp0..\\current\\Scripts\\dhp-gateway.exe" %*' in script
+    assert "-notcontains $bin" in script
+    # Read and written as it is: %SystemRoot% must not become a fixed folder.
+    assert "DoNotExpandEnvironmentNames" in script
+    assert "-Type ExpandString" in script
 
 
 def test_the_script_checks_before_it_changes_anything() -> None:

@@ -41,3 +41,25 @@ async def test_a_failure_is_a_sentence_as_loud_as_it_is_urgent(
     assert {each[0] for each in said} == {level}
     assert words in said[0][1]
     assert "Error" not in said[0][1]
+
+
+@pytest.mark.parametrize("reason", SAID)
+async def test_a_failure_has_its_facts_as_fields(
+    stage: Stage, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who looks for a request, a caller or a reason needs no pattern for sentences."""
+    caplog.set_level(logging.INFO)
+    await PROVOKED[reason](stage)
+    lines = [
+        record.msg
+        for record in caplog.records
+        if record.name == "gateway.proxy.handler" and record.msg["event"].startswith(reason)
+    ]
+    assert lines
+    for line in lines:
+        assert line["reason"] == reason
+        assert line["request_id"]
+        assert line["request_id"] not in line["event"]
+        assert line["caller"] == "anonymous"
+    if reason.startswith(("token", "sso", "upstream", "circuit")):
+        assert lines[0]["credential"] == "default"

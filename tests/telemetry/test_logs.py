@@ -73,6 +73,33 @@ def test_a_json_line_has_time_level_logger_and_event_first(logs):
     assert line["timestamp"].endswith("Z")
 
 
+def test_auto_is_for_people_on_a_terminal_and_json_elsewhere(logs):
+    """Who looks gets text, a file or a collector gets JSON."""
+    logs.configure(fmt="auto")
+    get_logger("gateway.x").info("one")
+    assert logs.lines[0]["event"] == "one"
+    logs.undo()
+    logs.configure(fmt="auto", stream=Terminal())
+    get_logger("gateway.x").info("two", credential="default")
+    assert not logs.text.startswith("{")
+    assert "two" in logs.text
+    assert "credential" in logs.text
+
+
+def test_arguments_are_filled_in_and_fields_stay_apart(logs):
+    """The sentence is whole, and so is every field; the record says the sentence too."""
+    logs.configure()
+    said = []
+    watching = logging.Handler()
+    watching.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("gateway.x").addHandler(watching)
+    get_logger("gateway.x").warning("%s is %d %%", "x", 3, request_id="r-1")
+    logging.getLogger("gateway.x").removeHandler(watching)
+    assert said == ["x is 3 %"]
+    assert logs.lines[0]["event"] == "x is 3 %"
+    assert logs.lines[0]["request_id"] == "r-1"
+
+
 def test_records_of_the_standard_library_take_the_same_form(logs):
     """What aiohttp and asyncio log is a line of the same kind, arguments filled in."""
     logs.configure()

@@ -1,0 +1,89 @@
+"""Where the settings come from: the file that is named, else the one that is found, and variables.
+
+What is named counts, be it there or not; what is there and cannot be read is never passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gateway import system
+from gateway.config.environment import CONFIG_VARIABLE, has_settings
+from gateway.config.loader import load
+from gateway.config.problems import Problem, SettingsError
+from gateway.config.settings import Settings
+
+# In the folder of whoever types the command.
+_HERE: Final = Path("gateway.yaml")
+
+
+def places(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a settings file is looked for when nobody names one, the first one counts."""
+    if system.HAS_FILE_MODES:
+        return Path("/etc/dhp-gateway/gateway.yaml"), _HERE
+    return Path(environ.get("ProgramData", "C:\\ProgramData"), "DHP Gateway/gateway.yaml"), _HERE
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSource:
+    """A file, if there is one, and variables on top of it; as a text it says which file and why."""
+
+    path: Path | None
+    environ: Mapping[str, str] = field(repr=False)
+    origin: str = "--config"
+
+    @classmethod
+    def find(
+        cls,
+        named: Path | None,
+        environ: Mapping[str, str],
+        looked_at: Sequence[Path] | None = None,
+    ) -> SettingsSource:
+        """By `--config` (`named`), DHP_GATEWAY_CONFIG, or the first of the places with a file."""
+        if named is not None:
+            return cls(named, environ)
+        if variable := environ.get(CONFIG_VARIABLE):
+            return cls(Path(variable), environ, CONFIG_VARIABLE)
+        candidates = places(environ) if looked_at is None else looked_at
+        for place in candidates:
+            if _is_there(place):
+                return cls(place.absolute(), environ, f"found as {_spelled(place)}")
+        return cls(None, environ, f"no file at {' or '.join(map(_spelled, candidates))}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all is given: neither a file nor a variable."""
+        return self.path is None and not has_settings(self.environ)
+
+    def load(self) -> Settings:
+        """The settings now. Raises `SettingsError`."""
+        if self.is_empty:
+            hint = f"{self.origin}, and no variable holds a setting; to try without any: {_TRIAL}"
+            raise SettingsError([Problem("no settings file", "use --config FILE", hint)])
+        return load(self.path, self.environ)
+
+    def __str__(self) -> str:
+        what = "variables alone" if self.path is None else str(self.path)
+        return f"{what} ({self.origin})"
+
+
+_TRIAL: Final = "dhp-gateway sandbox"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Whoever may not even look there shall hear of it.
+        return True
+    return True
+
+
+def _spelled(place: Path) -> str:
+    return str(place) if place.is_absolute() else f".{os.sep}{place}"

@@ -1,0 +1,87 @@
+"""What is wrong with a text that is no YAML, and in which line.
+
+The parser complains where it cannot go on; the mistake often stands above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import Any, Final
+
+import yaml
+
+from gateway.config.problems import Problem
+
+# Where YAML begins another line; Python's splitlines() knows more.
+_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LOOK: Final = "check indentation, colons and quotes there"
+
+
+def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
+    """The problem of the file `name`; `error` is what the `loader` made of its text."""
+    if strange := _NO_TEXT.search(text):
+        where = f"line {len(_BREAK.split(text[: strange.start()]))}"
+        message = "holds a character that is no text"
+        return Problem(name, message, f"delete what stands there unseen; {_LOOK}", where)
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return Problem(name, "is not valid YAML", "save it as plain text")
+    lines = _BREAK.split(text)
+    if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
+        hint = "indent with spaces; YAML takes no tabs there"
+        return Problem(
+            name, "is not valid YAML: a tab stands before the key", hint, f"line {mark.line + 1}"
+        )
+    what = _QUOTED.sub(_hide, getattr(error, "problem", None) or "not readable")
+    mark = _origin(text, lines, error, mark, loader)
+    hint = f"{_LOOK}, and whether a bracket was left open above"
+    where = f"line {mark.line + 1}, column {mark.column + 1}"
+    return Problem(name, f"is not valid YAML: {what}", hint, where)
+
+
+_QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
+
+
+def _hide(quoted: re.Match[str]) -> str:
+    """Some of PyYAML's texts quote a name from the file, which may be part of a secret."""
+    return quoted[0] if len(quoted[2]) == 1 else "…"
+
+
+def _origin(text: str, lines: list[str], error: Any, mark: Any, loader: Any) -> Any:
+    """The mark of the mistake, of which the parser took notice at `mark` only."""
+    context, begun = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
+    if begun is not None and context.startswith(_LEFT_OPEN):
+        return begun
+    before, last = _tokens(text, mark, loader)
+    if begun is not None and context.startswith("while parsing a flow"):
+        # A line that goes back as far as the one with the bracket is no part of it any more.
+        inside = _indent(lines, mark) > _indent(lines, begun)
+        return last.start_mark if inside and last is not None else begun
+    if not isinstance(last, yaml.ScalarToken) or last.start_mark.line == last.end_mark.line:
+        return mark
+    # Several lines were taken for one text: its quotes were not closed, or its first line was to be
+    # a key and has no colon. Behind a colon it is the next line that stands too far to the right.
+    alone = before is None or before.end_mark.line < last.start_mark.line or not last.plain
+    return last.start_mark if alone else mark
+
+
+_LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted scalar")
+
+
+def _tokens(text: str, mark: Any, loader: Any) -> tuple[Any, Any]:
+    """The last two tokens that begin above or before a mark."""
+    before = last = None
+    with contextlib.suppress(yaml.YAMLError):
+        for token in yaml.scan(text, Loader=loader):
+            if token.start_mark.index >= mark.index:
+                break
+            if token.start_mark.index < token.end_mark.index:
+                before, last = last, token
+    return before, last
+
+
+def _indent(lines: list[str], mark: Any) -> int:
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return len(line) - len(line.lstrip(" "))

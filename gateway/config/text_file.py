@@ -1,0 +1,41 @@
+"""Text files as editors and shells write them: UTF-8, or the UTF-16 of PowerShell's `>`."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+from typing import Final
+
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SAVE: Final = "save it as UTF-8; in PowerShell: Set-Content -Encoding utf8"
+
+
+class NotText(ValueError):  # noqa: N818 - named after the state, like Invalid
+    """A file that cannot be used as text: `why`, and what to do about it (`hint`)."""
+
+    def __init__(self, why: str, hint: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.hint = hint
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The file's content, one byte more than `most` where there is more. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(most + 1)
+
+
+def read_text(path: Path) -> str:
+    """A whole file. Raises OSError and `NotText`."""
+    return decode(path.read_bytes())
+
+
+def decode(content: bytes) -> str:
+    """The text, without a byte order mark. Raises `NotText`."""
+    try:
+        text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise NotText("is not UTF-8 text", _SAVE) from None
+    if "\0" in text:
+        raise NotText("is not UTF-8 text, but looks like UTF-16", _SAVE)
+    return text

@@ -1,0 +1,92 @@
+"""Which settings file counts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.config import SettingsError, SettingsSource
+from gateway.config.source import places
+
+GOOD = "credentials: {default: {client_id: a, client_secret: b}}\n"
+
+
+def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:
+    """--config, then the variable, then the first place with a file, then the variables alone."""
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    looked_at = [first, second]
+    variable = {"DHP_GATEWAY_CONFIG": "/of/the/variable"}
+    for file in looked_at:
+        file.write_text(GOOD)
+    find = SettingsSource.find
+    assert find(Path("/named"), variable, looked_at).path == Path("/named")
+    assert find(None, variable, looked_at).path == Path("/of/the/variable")
+    assert find(None, {"DHP_GATEWAY_CONFIG": ""}, looked_at).path == first
+    first.unlink()
+    assert find(None, {}, looked_at).path == second
+    second.unlink()
+    nothing = find(None, {}, looked_at)
+    assert nothing.path is None
+    assert str(nothing) == f"variables alone (no file at {first} or {second})"
+
+
+def test_the_places_are_the_systems_and_the_folder() -> None:
+    """The machine's own file comes before one that happens to lie in the folder."""
+    assert places({}) == (Path("/etc/dhp-gateway/gateway.yaml"), Path("gateway.yaml"))
+
+
+def test_a_file_in_the_folder_is_told_with_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which folder that was is not to be guessed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gateway.yaml").write_text(GOOD)
+    found = SettingsSource.find(None, {}, [Path("gateway.yaml")])
+    assert str(found) == f"{tmp_path / 'gateway.yaml'} (found as ./gateway.yaml)"
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "folder", "closed file", "closed folder"])
+def test_what_is_there_and_cannot_be_read_is_not_passed_over(tmp_path: Path, kind: str) -> None:
+    """Settings of another file in its place would be a surprise."""
+    if kind.startswith("closed") and os.geteuid() == 0:
+        pytest.skip("root may read everything: run as another user")
+    folder, other = tmp_path / "etc", tmp_path / "other.yaml"
+    folder.mkdir()
+    file = folder / "gateway.yaml"
+    other.write_text(GOOD)
+    if kind == "dangling link":
+        file.symlink_to(tmp_path / "gone")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_text(GOOD)
+        (file if kind == "closed file" else folder).chmod(0)
+    try:
+        with pytest.raises(SettingsError, match="cannot be read") as caught:
+            SettingsSource.find(None, {}, [file, other]).load()
+    finally:
+        folder.chmod(0o700)
+    assert caught.value.problems[0].key == str(file)
+
+
+def test_without_anything_no_key_is_blamed(tmp_path: Path) -> None:
+    """Who gave nothing is told what to give, and where it was looked for."""
+    with pytest.raises(SettingsError) as caught:
+        SettingsSource.find(None, {"DHP_GATEWAYS": "x"}, [tmp_path / "a.yaml"]).load()
+    told = str(caught.value)
+    assert told.startswith("no settings file: use --config FILE. No file at ")
+    assert str(tmp_path / "a.yaml") in told
+
+
+def test_utf_16_is_read_as_settings(tmp_path: Path) -> None:
+    """What PowerShell's `>` writes is UTF-16 with a byte order mark."""
+    file = tmp_path / "gateway.yaml"
+    for text in (f"\ufeff{GOOD}".encode("utf-16-le"), f"\ufeff{GOOD}".encode("utf-16-be")):
+        file.write_bytes(text)
+        assert SettingsSource(file, {}).load().credentials["default"].client_id == "a"
+    file.write_bytes(GOOD.encode("utf-16-le"))
+    with pytest.raises(SettingsError, match="looks like UTF-16") as caught:
+        SettingsSource(file, {}).load()
+    assert "UTF-8" in caught.value.problems[0].hint
