@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "gateway"
 
 # What each part may import, besides itself and `gateway` (the version).
-_GROUND = {"errors", "secret", "retry_after", "system", "duration"}
+_GROUND = {"errors", "nesting", "secret", "retry_after", "system", "duration"}
 _RECORD = _GROUND | {"exchange", "config"}
 _KNOWLEDGE = {"fhir", "oauth", "telemetry"}
 _PROCESS = {
@@ -26,6 +26,7 @@ _PROCESS = {
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "nesting": set(),
     "secret": set(),
     "retry_after": set(),
     "system": set(),

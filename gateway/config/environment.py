@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import Problem, Setting, most_similar
+from gateway.config.problems import DEEPEST, Problem, Setting, most_similar
 from gateway.config.settings import Settings
+from gateway.nesting import is_deeper
 
 PREFIX: Final = "DHP_GATEWAY_"
 # Names the settings file for the commands; no setting itself.
@@ -96,9 +97,10 @@ def parse(text: str, annotation: Any) -> Any:
     if int in plain or float in plain:
         return _number(text, whole=int in plain)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return text
+    return text if is_deeper(value, DEEPEST) else value
 
 
 def _number(text: str, *, whole: bool) -> Any:

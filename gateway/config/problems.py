@@ -15,6 +15,8 @@ _SIMILAR: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
 Setting = tuple[str | int, ...]
+# No value has as many levels. Whoever walks values that were read may do so by recursion.
+DEEPEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

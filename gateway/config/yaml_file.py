@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config.problems import Problem, Setting, dotted
+from gateway.config.problems import DEEPEST, Problem, Setting, dotted
 from gateway.config.syntax import syntax_problem
 from gateway.config.text_file import NotText, decode, read_bytes
 
@@ -106,6 +106,8 @@ class _Reader:
             self._complain(node, path, "refers to itself", "write the value out")
             self._document.spoiled.append(path)
             return None
+        if len(path) > DEEPEST:
+            return self._too_deep(node, path[:1])
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -119,6 +121,11 @@ class _Reader:
     def _item(self, node: yaml.Node, path: Setting) -> Any:
         self._document.lines[path] = node.start_mark.line + 1
         return self._value(node, path)
+
+    def _too_deep(self, node: yaml.Node, key: Setting) -> None:
+        if key not in self._document.spoiled:
+            self._complain(node, key, "is nested too deeply", "see docs/settings.md for its form")
+            self._document.spoiled.append(key)
 
     def _mapping(self, node: yaml.MappingNode, path: Setting) -> dict[str, Any]:
         values: dict[str, Any] = {}

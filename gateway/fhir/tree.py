@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from gateway.fhir.conformity import media_type
+from gateway.nesting import is_deeper
 
 # A text, or an element: what stands under each of its names. A resource's type is under
-# `resourceType`, in XML as well.
+# `resourceType`, in XML as well. None is so deep that a walk by recursion could fail.
 Node = str | dict[str, list[Any]]
 Element = dict[str, list[Any]]
 
@@ -99,24 +100,31 @@ def _read_json(body: bytes) -> Element:
         )
     except (ValueError, RecursionError):
         raise Unreadable("not JSON that could be read in one way only") from None
-    if isinstance(document, dict):
-        return document
-    return {"": _flat(document)}
+    # Around each element may stand an array.
+    if is_deeper(document, 2 * _DEEPEST):
+        raise Unreadable("nested too deeply")
+    return _element(document) if isinstance(document, dict) else {"": _flat(document)}
 
 
 def _refuse(_name: str) -> NoReturn:
     raise ValueError
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Element:
-    element = {name: _flat(value) for name, value in pairs}
-    if len(element) != len(pairs):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError
-    return element
+    return members
+
+
+def _element(members: dict[str, Any]) -> Element:
+    return {name: _flat(value) for name, value in members.items()}
 
 
 def _flat(value: Any) -> list[Any]:
     """A value as what stands under a name; null says nothing."""
+    if isinstance(value, dict):
+        return [_element(value)]
     if isinstance(value, list):
         return [node for each in value for node in _flat(each)]
     if value is None:

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from gateway.nesting import is_deeper
 from gateway.secret import Secret
 
 FailureKind = Literal["refused", "throttled", "transient"]
@@ -47,6 +48,8 @@ Cause = Literal[
 ]
 
 MAX_LIFETIME: Final = 24 * 3600.0
+# Levels of an SSO's JSON; what is defined for it has three.
+_DEEPEST: Final = 32
 
 OAUTH_ERRORS: Final = frozenset(
     {
@@ -130,7 +133,7 @@ def parse_object(body: bytes) -> dict[str, object] | None:
         value = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not is_deeper(value, _DEEPEST) else None
 
 
 def parse_token_response(body: bytes, asked: Moment, default_lifetime: float) -> TokenResponse:

@@ -58,7 +58,7 @@ def judge(write: Write) -> Judgement | None:
         return None
     try:
         return _judge(write)
-    except (tree.Unreadable, RecursionError):
+    except tree.Unreadable:
         return None
 
 

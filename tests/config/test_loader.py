@@ -201,6 +201,16 @@ def test_a_value_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
     assert any("refers to itself" in p.message for p in problems(tmp_path, text).values())
 
 
+@pytest.mark.parametrize("depth", [20, 300, 900, 5000])
+@pytest.mark.parametrize("way", ["[%s]", '{"a": %s}'], ids=["lists", "groups"])
+def test_a_value_that_is_nested_deeply_is_a_problem(tmp_path: Path, way: str, depth: int) -> None:
+    """However deep and wherever it comes from; no Python gives up on it."""
+    start, end = way.split("%s")
+    deep = start * depth + end * depth if way[0] == "[" else start * depth + "1" + end * depth
+    assert problems(tmp_path, f"{CREDENTIALS}callers: {deep}\n")
+    assert "callers" in problems(tmp_path, CREDENTIALS, {"DHP_GATEWAY_CALLERS": deep})
+
+
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     """A path that leads nowhere is named, with the reason."""
     with pytest.raises(SettingsError) as caught:

@@ -65,3 +65,25 @@ def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: st
     """Broken and ambiguous bodies are no trees."""
     with pytest.raises(tree.Unreadable):
         tree.read(body, content_type)
+
+
+@pytest.mark.parametrize("depth", [250, 900, 5000, 100_000])
+@pytest.mark.parametrize(
+    "way", [(b"[", b"", b"]"), (b'{"a":', b"1", b"}"), (b'{"a":[', b"", b"]}")]
+)
+def test_what_is_nested_deeply_is_refused(way: tuple[bytes, bytes, bytes], depth: int) -> None:
+    """At the same depth by every Python, at the top and below a name."""
+    begin, middle, end = way
+    body = begin * depth + middle + end * depth
+    for whole in (body, b'{"resourceType":"Patient","x":%s}' % body):
+        with pytest.raises(tree.Unreadable):
+            tree.read(whole, "application/fhir+json")
+
+
+def test_what_is_read_can_be_walked() -> None:
+    """The deepest that is read is walked to its end."""
+    depth = 99
+    body = b'{"item":[' * depth + b'{"x":"1"}' + b"]}" * depth
+    read = tree.read(body, None)
+    assert len(list(tree.elements(read))) == depth + 1
+    assert tree.holds(read, read)

@@ -238,6 +238,8 @@ class TestFailures:
             http(200, b'{"access_token": "a"'),
             http(200, b"\xff\xfe\xfa"),
             http(200, b"[" * 60_000),
+            http(200, b'{"access_token": "a", "token_type": ' + b"[" * 900 + b"]" * 900 + b"}"),
+            http(200, b'{"access_token": "a", "token_type": ' + b"[" * 9000 + b"]" * 9000 + b"}"),
             http(200, b'{"access_token": "a", "x": "' + b"x" * 65_536 + b'"}'),
             json_body(["a"]),
             json_body("a"),
