@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from gateway import system
 from gateway.config import Address
 from gateway.config.environment import variable_name
 from gateway.wiring import StartError
+
+_log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
 _UNIX_MODE: Final = 0o660
@@ -52,9 +55,18 @@ class Listening:
     def turn_away(self) -> None:
         """Before the last are accepted: let nobody come after them, whom closing would reset."""
         self.remove_path()
-        if self.address.path is None and not self.shared:
+        if self.address.path is not None or self.shared:
+            return
+        try:
             for each in self.sockets:
                 system.turn_away(each)
+        except OSError as error:
+            _log.warning(
+                "a caller that connects to %s in the moment in which it closes is reset instead of"
+                " refused: the system permits no filter for that (%s)",
+                self.address,
+                error.strerror,
+            )
 
 
 @dataclass(frozen=True, slots=True)

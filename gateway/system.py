@@ -137,14 +137,14 @@ def turn_away(listening: socket.socket) -> None:
     """Let nobody connect any more; who has, still waits in the queue of the listening TCP socket.
 
     Who comes now tries again after a second and is refused, as the socket is closed by then. Where
-    the system is not Linux nothing happens, and closing resets who comes in that moment.
+    the system is not Linux nothing happens, and closing resets who comes in that moment. Raises
+    OSError where the system permits no filter, as some Linux does to root alone.
     """
     if not hasattr(os, "memfd_create"):
         return
     code = array("B", _ALL_BUT_SYN)
     program = struct.pack("HL", len(code) // 8, code.buffer_info()[0])
-    with contextlib.suppress(OSError):
-        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:

@@ -41,7 +41,7 @@ def test_where_apt_get_fails_the_command_is_named_too(tmp_path: Path) -> None:
     called = tmp_path / "called"
     for name in ("apt-get", "sudo"):
         program = tmp_path / name
-        program.write_text(f'#!/bin/sh\necho "$@" >>{called}\nexit 100\n')
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>{called}\nexit 100\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
     done = provide("provide_debian_programs", MISSING, path=tmp_path)
     assert done.returncode == 1

@@ -55,6 +55,9 @@ def no_handler(*_: object) -> NoReturn:
 def take_away() -> None:
     """Leave the gateway with what Windows has."""
     tempfile.gettempdir()
+    if hasattr(os, "process_cpu_count"):
+        # Windows' own, of Python 3.13 and newer, asks for no affinity.
+        os.process_cpu_count = os.cpu_count  # type: ignore[attr-defined, unused-ignore]
     # Windows' own makes a pair over loopback.
     pair = functools.partial(socket.socketpair, socket.AF_UNIX)
     socket.socketpair = pair
