@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
 COMPILED := build/compiled
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
-.PHONY: help demo test test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
+.PHONY: help demo test test-tools test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
 
 help:
 	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="-
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 ##@ To change the gateway
+
+test-tools: ## Install what tests need beside Python: Debian packages (asks sudo) and Node packages
+	@.ci/test-tools
 
 check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .

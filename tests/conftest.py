@@ -1,22 +1,62 @@
-"""What every test may use, and the rule that nothing skips where everything is installed."""
+"""What every test may use, and the rule that nothing skips where everything is installed.
+
+A reason to skip says `make test-tools` where that installs what is missing, or `needs root`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+# By DHP_NO_SKIPS, what may still skip.
+_ROOT = "needs root"
+_EXCUSED = {"1": (), "but-root": (_ROOT,)}
+# What the reasons hold, and what is to be said of those tests.
+_KINDS = {
+    "make test-tools": "lack a program (`make test-tools` installs all of them)",
+    _ROOT: "need root",
+    "": "cannot run here",
+}
+
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """With DHP_NO_SKIPS=1 a skip counts as a failure, so that CI cannot lose tests unnoticed."""
-    if os.environ.get("DHP_NO_SKIPS") != "1" or not report.skipped or hasattr(report, "wasxfail"):
+    """With DHP_NO_SKIPS=1 a skip counts as a failure, so that CI cannot lose tests unnoticed.
+
+    With DHP_NO_SKIPS=but-root, for another run than root's, not one that only root can do without.
+    """
+    excused = _EXCUSED.get(os.environ.get("DHP_NO_SKIPS", ""))
+    if excused is None or not report.skipped or hasattr(report, "wasxfail"):
         return
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-    report.outcome = "failed"
-    report.longrepr = f"DHP_NO_SKIPS=1 forbids skipping. {reason}"
+    reason = _reason(report)
+    if not any(each in reason for each in excused):
+        report.outcome = "failed"
+        report.longrepr = f"DHP_NO_SKIPS forbids skipping. {reason}"
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+def _skipped(reasons: Iterable[str]) -> str:
+    """One line for all skips."""
+    kinds = Counter(next(each for each in _KINDS if each in reason) for reason in reasons)
+    said = ", ".join(f"{kinds[each]} {_KINDS[each]}" for each in _KINDS if kinds[each])
+    return f"{kinds.total()} skipped: {said}. The reasons: make test TESTS=-rs"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter,
+) -> Generator[None, None, None]:
+    """After what failed, the skips in one line."""
+    yield
+    if reports := terminalreporter.getreports("skipped"):
+        terminalreporter.write_line(_skipped(map(_reason, reports)))
 
 
 @pytest.hookimpl(wrapper=True)

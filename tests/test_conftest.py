@@ -13,16 +13,23 @@ import pytest
 MARKED = "import pytest\n@pytest.mark.skip(reason='no redis here')\ndef test_it(): pass\n"
 INSIDE = "import pytest\ndef test_it(): pytest.skip('no redis here')\n"
 MODULE = "import pytest\npytest.skip('no redis here', allow_module_level=True)\n"
+KINDS = """import pytest
+@pytest.mark.parametrize("reason", ["nginx is missing: make test-tools"] * 3 + ["needs root"] * 2)
+def test_it(reason): pytest.skip(reason)
+def test_more(): pytest.skip("Windows only")
+"""
 KILLS = "import os\ndef test_it(): os.abort()\ndef test_more(): pass\n"
 EXPECTED_FAILURE = "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False\n"
 
 
-def run_pytest(folder: Path, test: str, no_skips: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(
+    folder: Path, test: str, no_skips: str, options: str = "-rA"
+) -> subprocess.CompletedProcess[str]:
     """Runs one test file in its own folder with a copy of the project's conftest."""
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
     (folder / "test_one.py").write_text(test)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "-rA"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", options],
         cwd=folder,
         env={**os.environ, "DHP_NO_SKIPS": no_skips},
         capture_output=True,
@@ -46,6 +53,25 @@ def test_a_skip_is_allowed_by_default(tmp_path: Path, test: str) -> None:
     result = run_pytest(tmp_path, test, "")
     assert result.returncode == 0, result.stdout
     assert "1 skipped" in result.stdout
+
+
+def test_only_what_needs_root_may_skip_where_root_does_it_elsewhere(tmp_path: Path) -> None:
+    """With DHP_NO_SKIPS=but-root."""
+    excused = run_pytest(tmp_path, MARKED.replace("no redis here", "needs root"), "but-root")
+    assert excused.returncode == 0, excused.stdout
+    assert run_pytest(tmp_path, MARKED, "but-root").returncode == 1
+
+
+def test_all_skips_are_told_in_one_line(tmp_path: Path) -> None:
+    """How many there are, the command that installs what they lack, and how to see the reasons."""
+    told = run_pytest(tmp_path, KINDS, "", "-rfE").stdout
+    assert told.count("skipped:") == 1
+    assert (
+        "6 skipped: 3 lack a program (`make test-tools` installs all of them), 2 need root,"
+        " 1 cannot run here. The reasons: make test TESTS=-rs\n"
+    ) in told
+    assert "nginx" not in told
+    assert "nginx" in run_pytest(tmp_path, KINDS, "", "-rs").stdout
 
 
 def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Terminal:
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """A shell in a folder where `make demo` has been run; the playground is a sandbox."""
     if shutil.which("curl") is None:
-        pytest.skip("curl is missing: apt-get install curl")
+        pytest.skip("curl is missing: make test-tools")
     port = free_port()
     command: list[str | Path] = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
     playground = start(command, tmp_path, name="playground")

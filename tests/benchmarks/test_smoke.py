@@ -33,7 +33,7 @@ def bench(folder: Path, *, workloads: Iterable[str], contenders: str) -> dict[st
     """What a short benchmark wrote as JSON; other tests may run at the same time."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
     if missing:
-        pytest.skip(f"{' and '.join(missing)} needed: apt-get install {' '.join(missing)}")
+        pytest.skip(f"{' and '.join(missing)} needed: make test-tools")
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("the benchmark needs two cores")
     written = folder / "bench.json"

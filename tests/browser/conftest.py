@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-NPM_CI = f"npm ci --prefix {HERE.relative_to(HERE.parents[1])}"
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # A browser takes its time on a busy machine, and fetching what is missing counts too.
 _TIMEOUT = 300
@@ -37,7 +36,7 @@ def node() -> str:
     """The node program, with the packages of package-lock.json beside the scripts."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
-        pytest.skip(f"node and npm are missing: apt-get install nodejs npm, then {NPM_CI}")
+        pytest.skip("node and npm are missing: make test-tools")
     installed = HERE / "node_modules" / ".package-lock.json"
     if (
         not installed.exists()
@@ -45,7 +44,7 @@ def node() -> str:
     ):
         done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            pytest.skip(f"the packages cannot be installed: {NPM_CI}\n{done.stderr[-500:]}")
+            pytest.skip(f"the packages cannot be installed: make test-tools\n{done.stderr[-500:]}")
         installed.touch()
     return program
 
@@ -77,7 +76,7 @@ async def person(node: str) -> AsyncIterator[Person]:
     """A new browser with nothing in it."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip("no Chromium: apt-get install chromium-headless-shell")
+        pytest.skip("no Chromium: make test-tools")
     async with _process(node, str(HERE / "walk.mjs"), program) as process:
         yield Person(process)
 

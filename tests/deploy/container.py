@@ -46,8 +46,8 @@ def missing() -> str:
     """Why an image cannot be built here, with what to do about it; empty where it can be."""
     programs = [name for name in ("buildah", "debootstrap") if shutil.which(name) is None]
     if programs:
-        return f"{' and '.join(programs)} needed: apt-get install {' '.join(programs)}"
-    return "" if os.geteuid() == 0 else "needs root: sudo make test TESTS=tests/deploy"
+        return f"{' and '.join(programs)} needed: make test-tools"
+    return "" if os.geteuid() == 0 else "needs root"
 
 
 @dataclass(frozen=True)

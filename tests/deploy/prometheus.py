@@ -25,7 +25,6 @@ RUNBOOK = "https://intranet.example/dhp-gateway/runbook/"
 
 # How many times faster than shipped the real Prometheus lives.
 SPEED = 20
-_PACKAGE = "prometheus"
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+)(ms|s|m|h|d)\b"
 # Limits in seconds that stand in expressions. Tokens live 15 s instead of 5 minutes in the test. (A
@@ -143,7 +142,7 @@ class Prometheus:
 @contextlib.asynccontextmanager
 async def fast_prometheus(directory: Path) -> AsyncIterator[Prometheus]:
     """Run Prometheus with the shipped configuration and rules, `SPEED` times faster."""
-    program, port = tools.program("prometheus", _PACKAGE), free_port()
+    program, port = tools.program("prometheus"), free_port()
     targets = directory / "targets.json"
     targets.write_text("[]")
     (directory / "prometheus.yml").write_text(yaml.safe_dump(_fast_configuration(targets)))

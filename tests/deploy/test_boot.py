@@ -21,7 +21,7 @@ from tests.deploy.container import this_release
 
 pytestmark = pytest.mark.timeout(600)
 
-PROGRAMS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container"}
+PROGRAMS = ("debootstrap", "systemd-nspawn")
 # What the person at the server does, the platform aside; each step's output goes to a file.
 STEPS = r"""
 exec 2>/trial/errors
@@ -73,9 +73,9 @@ def call(line: Sequence[str | Path], **environ: str) -> str:
 def server() -> Path:
     """The root of a Debian with systemd and Python, of this machine's release; made once."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: sudo make test TESTS=tests/deploy")
-    for name, package in PROGRAMS.items():
-        tools.program(name, package)
+        pytest.skip("needs root")
+    for name in PROGRAMS:
+        tools.program(name)
     release = this_release()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "dhp-gateway" / "boot-test" / release.suite
@@ -97,7 +97,7 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("boot")
     (found,) = (server / "usr/bin").glob("python3.[0-9]*")
     if not Path("/usr/bin", found.name).exists():
-        pytest.skip(f"{found.name} is missing: apt-get install python3")
+        pytest.skip(f"{found.name} is missing: make test-tools")
     uv = [sys.executable, "-m", "uv"]
     call([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
     python = folder / "venv/bin/python"

@@ -27,7 +27,7 @@ OURS = "dhp-gateway"
 
 def project(way: str) -> dict[str, Any]:
     """What docker compose makes of the files: merged, and checked against its schema."""
-    line = [tools.program("docker-compose", "docker-compose")]
+    line = [tools.program("docker-compose")]
     for name in FILES[way]:
         line += ["--file", str(FOLDER / name)]
     found: dict[str, Any] = json.loads(tools.output_of([*line, "config", "--format", "json"]))
@@ -154,7 +154,7 @@ def test_grafana_finds_prometheus_and_the_dashboards(services: dict[str, Any]) -
 def shared_network() -> Iterator[list[str]]:
     """A network namespace with nothing but loopback, as `pod` holds it: how to run in there."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: sudo make test TESTS=tests/deploy")
+        pytest.skip("needs root")
     hold = ["unshare", "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"]
     with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -168,7 +168,7 @@ def shared_network() -> Iterator[list[str]]:
 @pytest.mark.timeout(120)
 def test_the_trial_runs(tmp_path: Path) -> None:
     """In one network namespace the old system's own loop gets a patient from the sandbox."""
-    busybox = tools.program("busybox", "busybox")
+    busybox = tools.program("busybox")
     services = project("sandbox")["services"]
     sandbox, gateway, his = (services[name] for name in ("sandbox", "gateway", "his"))
     ours = [sys.executable, "-m", "gateway"]

@@ -40,7 +40,7 @@ KNOWN_VALUES = {
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The program that judges rules."""
-    return tools.program("promtool", "prometheus")
+    return tools.program("promtool")
 
 
 def unit_tests() -> dict[str, list[dict[str, Any]]]:

@@ -27,7 +27,7 @@ UNITS = Path("/usr/lib/systemd/system")
 @pytest.fixture(scope="module")
 def analyze() -> str:
     """The program that judges units."""
-    return tools.program("systemd-analyze", "systemd")
+    return tools.program("systemd-analyze")
 
 
 @pytest.fixture

@@ -99,8 +99,8 @@ def test_the_script_is_powershell() -> None:
     """The script parses, and is plain ASCII, which Windows PowerShell takes for granted."""
     grammar = tools.HERE / "node_modules/tree-sitter-powershell"
     if not grammar.exists():
-        pytest.skip(f"no grammar of PowerShell here: npm ci --prefix {tools.HERE}")
-    node = tools.program("node", "nodejs")
+        pytest.skip("no grammar of PowerShell here: make test-tools")
+    node = tools.program("node")
     tools.output_of([node, tools.HERE / "powershell.mjs", FOLDER / "install.ps1"])
     SCRIPT.decode("ascii")
 

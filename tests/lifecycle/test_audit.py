@@ -214,7 +214,7 @@ def memory_disk(directory: Path) -> tuple[str, ...]:
         pytest.skip("there is no unshare")
     tried = subprocess.run([*unshare, "sh", "-c", mount], capture_output=True, text=True)
     if tried.returncode:
-        pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
+        pytest.skip(f"no file system can be mounted here, it needs root: {tried.stderr.strip()}")
     return (*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh")
 
 

@@ -50,7 +50,7 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
     with connect(listening) as early:
         listening.turn_away()
         if "permits no filter" in caplog.text:
-            pytest.skip("the kernel permits packet filters to root alone: needs root")
+            pytest.skip("needs root: the kernel permits packet filters to nobody else")
         with connect(listening) as late:
             taken, _ = listening.sockets[0].accept()
             with pytest.raises(BlockingIOError):

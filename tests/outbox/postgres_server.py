@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-MISSING = "PostgreSQL is missing: apt-get install postgresql"
+MISSING = "PostgreSQL is missing: make test-tools"
 # The server refuses to run as root; the package brings this user.
 USER = "postgres"
 

@@ -18,7 +18,7 @@ from gateway.outbox.store import Limits, Store
 from gateway.outbox.timing import Timing
 from tests.doubles.clock import FakeClock
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 OPTIONS = Options(max_age=7 * 86400, retention=86400)
 
 

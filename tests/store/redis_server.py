@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from tests.doubles.processes import Process, free_port, start
 
-MISSING = "redis-server is missing: apt-get install redis-server"
+MISSING = "redis-server is missing: make test-tools"
 
 
 @dataclass

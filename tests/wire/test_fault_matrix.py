@@ -227,10 +227,10 @@ async def test_body_drips(start_gateway: StartGateway, platform: Platform) -> No
         line.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PATIENT))
         for byte in PATIENT:
             line.writer.write(bytes((byte,)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
     platform.answer(drip)
-    async with start_gateway(platform={"idle_timeout": 0.2}, **QUICK) as gateway:
+    async with start_gateway(platform={"idle_timeout": 0.6}, **QUICK) as gateway:
         reply = await ask(gateway.address, READ)
         assert reply.body == PATIENT
         await check(gateway, platform, reply, Expected(200, upstream_status=200))

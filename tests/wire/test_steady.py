@@ -265,7 +265,7 @@ async def test_slowhttptest(start: Start, tmp_path: Path) -> None:
     """Slow headers, slow bodies and slow reading, all at once: other callers are served."""
     program = shutil.which("slowhttptest")
     if program is None:
-        pytest.skip("slowhttptest is missing: apt-get install slowhttptest")
+        pytest.skip("slowhttptest is missing: make test-tools")
     stage = await start(limits={"header_timeout": 1})
     stage.platform.answer(fhir(b'{"resourceType":"Binary","data":"%s"}' % (b"x" * MIB)))
     url = f"http://{stage.address}/fhir/Patient/1"
