@@ -41,10 +41,28 @@ def test_the_help_begins_with_what_a_user_wants() -> None:
     assert named[0][:2] == ["demo", "test"]
     assert "docs/quick-start.md" in groups[0]
     assert "docs/installation.md" in groups[0]
-    assert named[1][:2] == ["check", "fix"]
+    assert named[1][:3] == ["test-tools", "check", "fix"]
     phony = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     unlisted = {"help", "venv", "tools"}
     assert {each for group in named for each in group} == set(phony[0].split()) - unlisted
+
+
+def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Runs `.ci/venv` where nothing is but that interpreter, and programs by their text."""
+    for tool in ("cat", "cksum", "rm", "sh"):
+        found = shutil.which(tool)
+        assert found is not None
+        (folder / tool).symlink_to(found)
+    for name, text in {"python": INTERPRETER, **programs}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    (folder / "lock").touch()
+    return subprocess.run(
+        [ROOT / ".ci" / "venv", folder / "venv", folder / "lock"],
+        env={"PATH": str(folder), "PYTHON": "python"},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,21 +78,19 @@ def test_an_environment_that_is_made_anew_says_why(
     tmp_path: Path, made_by: str, lock: str, why: str
 ) -> None:
     """Nobody waits a minute for an environment that seemed to be there without being told why."""
-    for tool in ("cat", "cksum", "rm", "sh"):
-        found = shutil.which(tool)
-        assert found is not None
-        (tmp_path / tool).symlink_to(found)
-    (tmp_path / "python").write_text(INTERPRETER)
-    (tmp_path / "python").chmod(0o755)
-    (tmp_path / "lock").touch()
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / ".installed").write_text(f"{made_by} {lock}")
-    done = subprocess.run(
-        [ROOT / ".ci" / "venv", tmp_path / "venv", tmp_path / "lock"],
-        env={"PATH": str(tmp_path), "PYTHON": "python"},
-        capture_output=True,
-        text=True,
-    )
+    done = set_up(tmp_path)
     assert why in done.stderr
     assert (done.returncode == 0) is (not why)
     assert ("anew" in done.stderr) is bool(why)
+
+
+def test_an_ordinary_user_is_told_what_to_install(tmp_path: Path) -> None:
+    """Without sudo nothing claims to install: the last line says what to type."""
+    programs = {"id": "#!/bin/sh\necho 1000\n", "apt-get": "#!/bin/sh\nexit 100\n"}
+    done = set_up(tmp_path, **programs)
+    assert done.returncode == 1
+    assert "Installing" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "Debian, Ubuntu: sudo apt-get install python" in last
