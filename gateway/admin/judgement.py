@@ -102,6 +102,11 @@ class Judgement:
     usable: bool
     reason: str
 
+    @property
+    def blames_platform(self) -> bool:
+        """Whether the platform is known to be unusable, not just left alone for a moment."""
+        return self.state == FAILING and self.platform != "circuit-open"
+
 
 class Judging:
     """Judges anew whenever it is asked, and keeps in mind since when it is so.

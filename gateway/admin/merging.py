@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gateway.admin.judgement import FAILING, Evidence, Judgement, judge, merged
+from gateway.admin.judgement import Evidence, Judgement, judge, merged
 from gateway.telemetry.metrics import render
 
 # A family as plain data: name, text, type, and its samples as name, labels, value and, with a
@@ -128,7 +128,7 @@ def merge_reports(
         for check, state in (report or {}).get("checks", {}).items():
             checks[check] = checks.get(check, True) and state == "ok"
     if "platform" in checks:
-        checks["platform"] = judge_together(reports).state != FAILING
+        checks["platform"] = not judge_together(reports).blames_platform
     checks["workers"] = all(report is not None for report in reports.values())
     checks["shutdown"] = checks.get("shutdown", True) and not draining
     failing = [check for check, passed in checks.items() if not passed]

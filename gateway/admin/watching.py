@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.admin.evidence import Outcomes
-from gateway.admin.judgement import FAILING, Evidence, Judging, is_in_doubt, token_words
+from gateway.admin.judgement import Evidence, Judging, is_in_doubt, token_words
 from gateway.oauth.tokens import TokenState
 from gateway.proxy.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -73,7 +73,7 @@ class PlatformWatch:
 
     def fails(self) -> bool:
         """Whether the platform is known to be unusable."""
-        return self.judging.now().state == FAILING
+        return self.judging.now().blames_platform
 
     def usable(self) -> tuple[bool, str]:
         """Whether requests can succeed as far as is known, and the reason."""

@@ -51,6 +51,7 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
     """Every metric has the promised name, type and labels, and there are no others."""
     metrics.exchange(make_exchange())
     metrics.declare(["default"])
+    metrics.watch_platform(lambda: (True, "answers"))
     metrics.watch_certificates(lambda: {"listener": 0.0})
     outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
     metrics.watch_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
@@ -72,6 +73,8 @@ def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange
         ("dhp_gateway_token_waiters", "gauge", frozenset({"credential"})),
         ("dhp_gateway_token_request_duration_seconds", "histogram", frozenset({"credential"})),
         ("dhp_gateway_circuit_state", "gauge", frozenset()),
+        ("dhp_gateway_platform_usable", "gauge", frozenset({"reason"})),
+        ("dhp_gateway_platform_probes", "counter", frozenset({"found"})),
         ("dhp_gateway_links", "counter", frozenset({"outcome"})),
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
@@ -156,6 +159,21 @@ def test_gauges_are_read_at_the_scrape(metrics):
     assert _value(metrics, "dhp_gateway_upstream_connections", state="active") == 5
     assert _value(metrics, "dhp_gateway_upstream_connections", state="connecting") == 0
     assert _value(metrics, "dhp_gateway_circuit_state") == 2
+
+
+def test_whether_the_platform_can_be_used_is_one_series(metrics):
+    """With its reason, and asked for at the scrape; questions of the gateway's own add up."""
+    judged = [(True, "untried")]
+    metrics.watch_platform(lambda: judged[0])
+    assert _value(metrics, "dhp_gateway_platform_usable", reason="untried") == 1
+    judged[0] = False, "platform-tls"
+    usable = [(key, value) for key, value in _series(metrics).items() if "usable" in key[0]]
+    (((_, labels), value),) = usable
+    assert (dict(labels), value) == ({"reason": "platform-tls"}, 0)
+    probes = "dhp_gateway_platform_probes_total"
+    assert _value(metrics, probes, found="answers") == 0
+    metrics.probe("answers")
+    assert _value(metrics, probes, found="answers") == 1
 
 
 def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
