@@ -13,7 +13,7 @@ from typing import Final
 from gateway.admin.judgement import WIDE, Evidence
 from gateway.exchange import Exchange
 from gateway.proxy.circuit import CircuitState
-from gateway.telemetry.findings import ANSWERS, of_exchange
+from gateway.telemetry.findings import ANSWERS, REFUSES, of_exchange
 
 # Outcomes are counted in slices of so many seconds, and kept for five minutes.
 _SLICE: Final = 10
@@ -73,7 +73,8 @@ class Outcomes:
     def _note_bad(self, exchange: Exchange, found: str, part: _Slice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
         self._bad_since = min(self._bad_since, now)
-        self._refused = exchange.credential or ""
+        if found == REFUSES:
+            self._refused = exchange.credential or ""
         if len(self._kinds) < WIDE:
             self._kinds.add((exchange.interaction, exchange.resource))
 
@@ -82,7 +83,7 @@ class Outcomes:
         self._found, self.probed_at = found, self._clock()
         if found == ANSWERS:
             self._worked = True
-        else:
+        elif found == REFUSES:
             self._refused = credential
 
     def evidence(

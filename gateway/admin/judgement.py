@@ -70,7 +70,7 @@ class Evidence:
     `kinds` how many kinds of requests these were, up to `WIDE`. `asked_at`: when a caller's request
     last ended at the platform. `worked`: it has answered well before. `probe` is what the gateway's
     own question found, "" before it has asked; `probing` that it asks at all. `tokens` has a word
-    for each credential, see `token_words`; `credential` is the one that was last used in vain.
+    for each credential, see `token_words`; `credential` is the one that was refused last.
     """
 
     minute: Mapping[str, int] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Final
 
 _EN: Final = {
     "care:untried": "The gateway is ready, but nothing has been asked of the platform yet: the "
-    "first request, or in half a minute the gateway itself, will show whether it answers.",
+    "first request, or the gateway's own question, will show whether it answers.",
     "care:platform-refuses": "The platform refuses this client (credential `{credential}`). Run "
     "`dhp-gateway doctor`; ask the platform's support whether this client may use it, and check "
     "that `sso` and `platform` are of one environment.",
@@ -45,7 +45,7 @@ _EN: Final = {
 }
 _RU: Final = {
     "care:untried": "Шлюз готов, но к платформе ещё никто не обращался: отвечает ли она, покажет "
-    "первый запрос или через полминуты сам шлюз.",
+    "первый запрос или проверка самого шлюза.",
     "care:platform-refuses": "Платформа не принимает этого клиента (учётные данные "
     "`{credential}`). Выполните `dhp-gateway doctor`; узнайте у службы поддержки платформы, "
     "разрешён ли этот клиент, и проверьте, что `sso` и `platform` из одной среды.",
@@ -80,7 +80,7 @@ _RU: Final = {
 }
 _UZ: Final = {
     "care:untried": "Shlyuz tayyor, lekin platformaga hali hech kim murojaat qilmadi: uning javob "
-    "berishini birinchi so‘rov yoki yarim daqiqadan so‘ng shlyuzning o‘zi ko‘rsatadi.",
+    "berishini birinchi so‘rov yoki shlyuzning o‘z tekshiruvi ko‘rsatadi.",
     "care:platform-refuses": "Platforma bu mijozni qabul qilmayapti (kirish ma’lumotlari: "
     "`{credential}`). `dhp-gateway doctor` buyrug‘ini bajaring; platforma yordam xizmatidan bu "
     "mijozga ruxsat borligini so‘rang, `sso` va `platform` bir muhitdan ekanini tekshiring.",

@@ -325,3 +325,13 @@ async def test_what_was_found_elsewhere_is_forgotten() -> None:
     assert world.watch.fails()
     world.watch.forget()
     assert world.watch.judging.now().state == "untried"
+
+
+async def test_one_good_answer_ends_what_was_bad_before() -> None:
+    """Also a moment later: what failed before it is not counted with what fails after it."""
+    world = World()
+    for answer in (*[OUTAGES["5xx"][0]] * 9, GOOD, *[OUTAGES["5xx"][0]] * 2):
+        world.call(KINDS[0], answer)
+    evidence = world.watch.evidence()
+    assert evidence.since_good == {"platform-fails": 2}
+    assert evidence.minute == {"platform-fails": 11, "answers": 1}

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import re
+import signal
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -395,6 +396,21 @@ async def test_it_can_be_switched_off(start_service: StartService, platform: Pla
     await asyncio.sleep(2.5)
     assert platform.seen == []
     assert (await told(service)).care == ("yes", "untried")
+
+
+async def test_a_mended_address_begins_anew(
+    start_service: StartService, platform: Platform
+) -> None:
+    """What was found at another address does not stick to the right one."""
+    wrong = f"http://127.0.0.1:{free_port()}/fhir"
+    service = start_service(**CHECKED, platform={"fhir_base_url": wrong})
+    await service.until_ready()
+    await until_told(service, "no", "platform-unreachable")
+    service.change(admin={"probe_interval": 0}, platform={"fhir_base_url": platform.url})
+    service.send(signal.SIGHUP)
+    found = await until_told(service, "yes", "untried")
+    assert found.usable == {"untried": 1.0}
+    assert found.ready == 200
 
 
 async def test_workers_are_judged_together(start_service: StartService, platform: Platform) -> None:
