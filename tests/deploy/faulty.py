@@ -27,7 +27,7 @@ from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.sandbox.faults import Faults
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
-from tests.doubles.platform import Line, Platform, outcome, page, read_body
+from tests.doubles.platform import Line, Platform, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
 # What is awaited, by the gateway that has the fault; "" is none. Faults have consequences, so other
@@ -46,7 +46,7 @@ EXPECTED = {
     "DhpGatewaySsoFailing": "expiring",
     "DhpGatewaySsoThrottling": "throttled",
     "DhpGatewayPlatformDown": "down",
-    "DhpGatewayPlatformUnusable": "astray",
+    "DhpGatewayPlatformUnusable": "killed",
     "DhpGatewayCircuitOpen": "down",
     "DhpGatewayTlsFailing": "untrusted",
     "DhpGatewayErrorRatio": "down",
@@ -115,7 +115,6 @@ class Places:
     rejecting: Sandbox
     untrusted: Platform
     wavering: Platform
-    web_server: Platform
 
 
 @contextlib.asynccontextmanager
@@ -140,10 +139,7 @@ async def _places() -> AsyncIterator[Places]:
         untrusted = await stack.enter_async_context(Platform(tls))
         wavering = await stack.enter_async_context(Platform())
         wavering.answer(outcome(503))
-        web_server = await stack.enter_async_context(Platform())
-        web_server.answer(page(404))
-        platforms = {"untrusted": untrusted, "wavering": wavering, "web_server": web_server}
-        yield Places(**started, **platforms)
+        yield Places(**started, untrusted=untrusted, wavering=wavering)
 
 
 def _leads_to(place: Sandbox, platform: str | None = None, **sections: Any) -> dict[str, Any]:
@@ -178,7 +174,6 @@ def _sites(places: Places, directory: Path) -> dict[str, Site]:
         "slow": Site(slow, 0.5),
         "killed": Site(_leads_to(places.rejecting), 0.4),
         "untrusted": Site(_with_certificates(places, directory), 0.5),
-        "astray": Site(_leads_to(places.sound, places.web_server.url), 0.5),
         "blocked": Site(_leads_to(places.sound), 0.5, _FULL_DISK),
         "queueing": Site(_with_outbox(places, directory)),
     }
