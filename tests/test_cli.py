@@ -418,7 +418,7 @@ async def test_run_says_where_its_settings_are_from_and_who_reads_the_secret(
 
 async def until(happened: Callable[[], bool]) -> None:
     """Wait for it; a test's own time-out ends that."""
-    while not happened():  # noqa: ASYNC110 - it is the end of another process
+    while not happened():  # noqa: ASYNC110 - a process is watched by the file that it writes
         await asyncio.sleep(0.02)
 
 
