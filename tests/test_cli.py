@@ -63,7 +63,7 @@ async def dhp(
     clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
     process = await asyncio.create_subprocess_exec(
         *map(str, (*command, *arguments)),
-        cwd=folder,
+        cwd=folder or Path(__file__).parent,  # where no settings file is to be found
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -149,6 +149,7 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [*WITHOUT_POSIX, *arguments],
         env=environ,
+        cwd=tools.HERE,  # no settings file is there to be found
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
