@@ -37,8 +37,8 @@ background:color-mix(in srgb,currentColor 12%,transparent)}
 padding:1rem 1.25rem}
 .care svg{flex:none;width:4.5rem;height:4.5rem}.care h2{font-size:1rem;font-weight:600;margin:0}
 .care strong{display:block;font-size:2.5rem;line-height:1.15}.care p{color:var(--ink)}
-.yes{color:var(--yes)}.degraded{color:var(--degraded)}.no{color:var(--no)}
-.care.yes{background:var(--yes-bg)}.care.degraded{background:var(--degraded-bg);
+.yes{color:var(--yes)}.untried{color:var(--soft)}.degraded{color:var(--degraded)}.no{color:var(--no)}
+.care.yes{background:var(--yes-bg)}.care.untried{background:var(--card);border-style:dotted}.care.degraded{background:var(--degraded-bg);
 border-style:dashed}.care.no{background:var(--no-bg);border-style:double;border-width:6px}
 .glance{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,12.5rem),1fr))}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.7rem;padding:.8rem 1rem}

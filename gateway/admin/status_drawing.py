@@ -8,11 +8,15 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-# A disc, a triangle and an octagon, each with its sign cut out of it.
+# Two discs, a triangle and an octagon, each with its sign cut out of it.
 _SHAPES: Final = {
     "yes": (
         '<circle cx="12" cy="12" r="11"/>',
         '<path d="M6.5 12.5l3.8 3.8 7.2-8"/>',
+    ),
+    "untried": (
+        '<circle cx="12" cy="12" r="11"/>',
+        '<path d="M8.6 9a3.4 3.4 0 1 1 5 3c-1 .6-1.6 1.2-1.6 2.4M12 18v.6"/>',
     ),
     "degraded": (
         '<path d="M12 1.5L23.5 22H.5z"/>',
@@ -23,7 +27,12 @@ _SHAPES: Final = {
         '<path d="M7.8 7.8l8.4 8.4M16.2 7.8l-8.4 8.4"/>',
     ),
 }
-_ICON_COLOURS: Final = {"yes": "#0f6b34", "degraded": "#9a5b00", "no": "#b42318"}
+_ICON_COLOURS: Final = {
+    "yes": "#0f6b34",
+    "untried": "#4d5966",
+    "degraded": "#9a5b00",
+    "no": "#b42318",
+}
 
 
 def sign(answer: str) -> str:

@@ -67,7 +67,7 @@ def page(facts: Mapping[str, Any]) -> str:
 def news(facts: Mapping[str, Any]) -> dict[str, str]:
     """What changes of the page: `title`, `icon` as a URL, and `main` as HTML."""
     words, answer = WORDS[facts["language"]], facts["care"]["answer"]
-    title = f"{status_glance.SYMBOLS[answer]} {words[answer]} · {words['title']}"
+    title = f"{status_glance.SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
     return {"title": title, "icon": icon(answer), "main": _main(facts, words)}
 
 
@@ -91,7 +91,7 @@ def _care(care: Mapping[str, Any], words: Words) -> str:
     answer = care["answer"]
     return (
         f'<section id="care" class="care {answer}">{sign(answer)}<div>'
-        f"<h2>{escape(words['question'])}</h2><strong>{escape(words[answer])}</strong>"
+        f"<h2>{escape(words['question'])}</h2><strong>{escape(words[f'answer:{answer}'])}</strong>"
         f"<p>{commands(care['text'])}</p></div></section>"
     )
 

@@ -9,7 +9,7 @@ from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, Judgement
 from gateway.telemetry.findings import ANSWERS as ANSWERING
 from gateway.telemetry.findings import REFUSES
 
-ANSWERS: Final = ("yes", "degraded", "no")
+ANSWERS: Final = ("yes", "untried", "degraded", "no")
 
 
 def verdict(
@@ -37,7 +37,9 @@ def _of_platform(judgement: Judgement) -> dict[str, str]:
         return {"answer": "no", "reason": judgement.platform}
     if judgement.state == DOUBTFUL:
         return {"answer": "degraded", "reason": judgement.platform}
-    return {"answer": "yes", "reason": UNTRIED if judgement.state == UNTRIED else "fine"}
+    if judgement.state == UNTRIED:
+        return {"answer": UNTRIED, "reason": UNTRIED}
+    return {"answer": "yes", "reason": "fine"}
 
 
 def _is_over(judgement: Judgement, evidence: Mapping[str, Any]) -> bool:

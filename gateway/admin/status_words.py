@@ -13,9 +13,10 @@ from gateway.admin.status_causes import CAUSES
 _EN: Final[dict[str, str]] = {
     "title": "DHP Gateway",
     "question": "Can care go on?",
-    "yes": "Yes",
-    "degraded": "With limits",
-    "no": "No",
+    "answer:yes": "Yes",
+    "answer:untried": "Not tried yet",
+    "answer:degraded": "With limits",
+    "answer:no": "No",
     "care:fine": "Requests reach the platform. Nothing has to be done.",
     "care:shutting-down": "The gateway is stopping. Start it again if that was not intended.",
     "care:audit-unavailable": "The audit cannot be written, so requests are refused. "
@@ -120,9 +121,10 @@ _EN: Final[dict[str, str]] = {
 _RU: Final[dict[str, str]] = {
     "title": "DHP Gateway",
     "question": "Можно ли продолжать работу?",
-    "yes": "Да",
-    "degraded": "С ограничениями",
-    "no": "Нет",
+    "answer:yes": "Да",
+    "answer:untried": "Ещё не проверено",
+    "answer:degraded": "С ограничениями",
+    "answer:no": "Нет",
     "care:fine": "Запросы доходят до платформы. Делать ничего не нужно.",
     "care:shutting-down": "Шлюз останавливается. Запустите его снова, если это не планировалось.",
     "care:audit-unavailable": "Журнал аудита не записывается, поэтому запросы отклоняются. "
@@ -227,9 +229,10 @@ _RU: Final[dict[str, str]] = {
 _UZ: Final[dict[str, str]] = {
     "title": "DHP Gateway",
     "question": "Ishni davom ettirish mumkinmi?",
-    "yes": "Ha",
-    "degraded": "Cheklovlar bilan",
-    "no": "Yo‘q",
+    "answer:yes": "Ha",
+    "answer:untried": "Hali tekshirilmagan",
+    "answer:degraded": "Cheklovlar bilan",
+    "answer:no": "Yo‘q",
     "care:fine": "So‘rovlar platformaga yetib bormoqda. Hech narsa qilish shart emas.",
     "care:shutting-down": "Shlyuz to‘xtamoqda. Bu rejalashtirilmagan bo‘lsa, uni qayta ishga "
     "tushiring.",

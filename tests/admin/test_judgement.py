@@ -279,7 +279,7 @@ ERRORS = {"answer": "degraded", "reason": "many-errors"}
     ("own", "evidence", "expected"),
     [
         (FINE, WORKED, FINE),
-        (FINE, Evidence(), {"answer": "yes", "reason": "untried"}),
+        (FINE, Evidence(), {"answer": "untried", "reason": "untried"}),
         (ERRORS, WORKED, ERRORS),
         (ERRORS, replace(ASKED, asked_at=NOW - 30), FINE),
         (ERRORS, own("platform-tls"), {"answer": "no", "reason": "platform-tls"}),

@@ -99,7 +99,7 @@ def stops(found: Told, reason: str) -> None:
     assert (found.ready, found.failing) == (503, ["platform"])
     assert found.usable == {reason: 0.0}
     assert f"✖ {WORDS['en'][reason]}" in found.tile
-    assert f"<strong>{WORDS['en']['no']}</strong>" in found.page
+    assert f"<strong>{WORDS['en']['answer:no']}</strong>" in found.page
 
 
 async def test_a_wrong_address_is_named(start_service: StartService, platform: Platform) -> None:
@@ -141,7 +141,7 @@ async def test_a_closed_port_is_found_although_nobody_asks(start_service: StartS
     service = start_service(admin={"probe_interval": 3}, platform={"fhir_base_url": url})
     await service.until_ready()
     found = await told(service)
-    assert found.care == ("yes", "untried")
+    assert found.care == ("untried", "untried")
     assert found.usable == {"untried": 1.0}
     assert "? not tried yet" in found.tile
     found = await until_told(service, "no", "platform-unreachable")
@@ -395,7 +395,7 @@ async def test_it_can_be_switched_off(start_service: StartService, platform: Pla
     await service.until_ready()
     await asyncio.sleep(2.5)
     assert platform.seen == []
-    assert (await told(service)).care == ("yes", "untried")
+    assert (await told(service)).care == ("untried", "untried")
 
 
 async def test_a_mended_address_begins_anew(
@@ -408,7 +408,7 @@ async def test_a_mended_address_begins_anew(
     await until_told(service, "no", "platform-unreachable")
     service.change(admin={"probe_interval": 0}, platform={"fhir_base_url": platform.url})
     service.send(signal.SIGHUP)
-    found = await until_told(service, "yes", "untried")
+    found = await until_told(service, "untried", "untried")
     assert found.usable == {"untried": 1.0}
     assert found.ready == 200
 
