@@ -1,5 +1,7 @@
 """The commands. Exit codes: 0 fine, 1 a check failed, 2 wrong usage or settings, 3 no start.
 
+`audit verify` has one more, 4: nothing is wrong, but that the end is there is unproven.
+
 Modules are imported where a command needs them: `run` should serve soon, `healthcheck` is short.
 """
 
@@ -20,6 +22,7 @@ from gateway.commands import outbox_app, serving
 from gateway.commands.ending import (
     CHECK_FAILED,
     NO_START,
+    UNPROVEN,
     WRONG_USAGE,
     ConfigOption,
     load_settings,
@@ -261,7 +264,10 @@ def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Verify the hash chain of audit files, and name the first bad line."""
+    """Verify the hash chain of audit files, and name the first bad line.
+
+    Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
+    """
     from gateway.commands import audit as command
     from gateway.telemetry.verifying import verify as judge
 
@@ -274,7 +280,9 @@ def verify(
     else:
         for line in command.describe(verdict):
             typer.echo(line)
-    raise typer.Exit(0 if verdict.bad is None else CHECK_FAILED)
+    if verdict.bad is not None:
+        raise typer.Exit(CHECK_FAILED)
+    raise typer.Exit(0 if verdict.end_proven else UNPROVEN)
 
 
 cli.add_typer(outbox_app.app, name="outbox")

@@ -21,14 +21,22 @@ def describe(verdict: Verdict) -> Iterator[str]:
         if verdict.first > 1:
             yield f"The chain begins with record {verdict.first}; older files were not given."
         seq, digest = verdict.last
-        yield f"The chain of {verdict.records} records is whole; record {seq} has hash {digest}."
+        state = "is whole" if verdict.end_proven else "holds"
+        yield f"The chain of {verdict.records} records {state}; record {seq} has hash {digest}."
+    if verdict.bad is None and not verdict.end_proven:
+        yield (
+            "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
+            f"records may be missing. Compare {verdict.last.seq} with the last number known "
+            "elsewhere."
+        )
 
 
 def as_document(verdict: Verdict) -> dict[str, Any]:
     """The same for programs."""
     bad = verdict.bad
     return {
-        "ok": bad is None,
+        "ok": verdict.whole,
+        "end_proven": verdict.end_proven,
         "files": [str(file) for file in verdict.files],
         "records": verdict.records,
         "first_seq": verdict.first,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CHECK_FAILED: Final = 1
 WRONG_USAGE: Final = 2
 NO_START: Final = 3
+UNPROVEN: Final = 4
 
 ConfigOption = Annotated[
     Path | None,

@@ -2,7 +2,7 @@
 
 The files are taken in the order of their records, whatever order they are given in. A chain may
 begin with a later record than the first: older files are deleted one day. That nothing was cut off
-at the end is known only where the file still stands beside its companion.
+at the end is proven only where the file still stands beside its companion.
 
 A gateway may write and rotate meanwhile. What was at a path when the list of files was made counts,
 whatever it is called now.
@@ -71,6 +71,12 @@ class Verdict:
     last: Link = field(default_factory=Link)
     torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
     bad: Bad | None = None
+    end_proven: bool = False  # that nothing was cut off behind `last`
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing and nothing was changed, as far as anybody can tell."""
+        return self.bad is None and self.end_proven
 
 
 def verify(
@@ -93,11 +99,12 @@ def verify(
         verdict = Verdict(ordered)
         with closing(_lines(ordered, live, pause)) as lines:
             for line in lines:
-                verdict.bad = _judge(verdict, line, lines)
+                verdict.bad = _judge(verdict, line, lines) or _exchanged(verdict, line, noted)
                 if verdict.bad is not None:
                     break
         if verdict.bad is None:
             verdict.bad = _cut_off(verdict, noted, live)
+            verdict.end_proven = verdict.bad is None and any(map(_tells, noted.values()))
     return verdict
 
 
@@ -141,6 +148,19 @@ def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ..
 def _identity(path: Path, live: _Live) -> tuple[int, int]:
     status = os.fstat(live[path].fileno()) if path in live else path.stat()
     return status.st_dev, status.st_ino
+
+
+def _tells(noted: Link) -> bool:
+    """Whether a companion is there and says something."""
+    return noted != Link()
+
+
+def _exchanged(verdict: Verdict, line: Line, noted: Mapping[Path, Link]) -> Bad | None:
+    """Whether a companion knows the record that was read last by another hash."""
+    last = verdict.last
+    if all(link.seq != last.seq or link == last for link in noted.values()):
+        return None
+    return _bad(line, "changed", f"record {last.seq} is not the one that the gateway has noted")
 
 
 def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad | None:

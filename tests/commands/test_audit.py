@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.telemetry.chain import Link, bind
 from tests.telemetry.chained import files, lines, open_sink
 from tests.test_cli import Result, dhp
 
@@ -52,6 +53,57 @@ async def test_the_first_bad_line_is_named(path: Path) -> None:
     assert result.code == 1
     bad = json.loads(result.out)["bad"]
     assert (bad["file"], bad["line"], bad["fault"]) == (str(path), 2, "changed")
+
+
+def cut_off(path: Path, companion: bytes | None) -> None:
+    """Take away the last record, and put something in the companion's place, or nothing."""
+    content = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(content[:-1]))
+    beside = path.with_name(f".{path.name}.chain")
+    beside.unlink()
+    if companion is not None:
+        beside.write_bytes(companion)
+
+
+def exchange_last(path: Path) -> int:
+    """Put another record in the last one's place, bound as it was; gives the line's number."""
+    content = path.read_bytes().splitlines(keepends=True)
+    last = json.loads(content[-1])
+    before = Link(last["seq"] - 1, last["prev"])
+    other, _ = bind(b'{"event":"exchange","n":77}\n', before)
+    path.write_bytes(b"".join([*content[:-1], other]))
+    return len(content)
+
+
+@pytest.mark.parametrize("spoilt", [None, b"", b"x" * 90], ids=["gone", "empty", "nonsense"])
+async def test_an_end_that_nobody_vouches_for(path: Path, spoilt: bytes | None) -> None:
+    """Code 4 where the last records may have gone with the companion that would know of them."""
+    cut_off(path, spoilt)
+    result = await dhp("audit", "verify", *files(path))
+    assert (result.code, result.err) == (4, "")
+    assert "unproven" in result.out
+    assert "whole" not in result.out
+    result = await dhp("audit", "verify", "--json", *files(path))
+    found = json.loads(result.out)
+    assert (result.code, found["ok"], found["end_proven"], found["bad"]) == (4, False, False, None)
+
+
+async def test_nothing_is_left(path: Path) -> None:
+    """Code 4, too, where the live file is empty or has gone with its companion."""
+    cut_off(path, None)
+    older = files(path)[:-1]
+    assert (await dhp("audit", "verify", *older)).code == 4
+    empty = path.with_name("empty.jsonl")
+    empty.touch()  # noqa: ASYNC240
+    assert (await dhp("audit", "verify", empty)).code == 4
+
+
+async def test_the_last_record_was_exchanged(path: Path) -> None:
+    """Code 1 for another last record with a hash of its own: the companion knows the first one."""
+    number = exchange_last(path)
+    result = await dhp("audit", "verify", *files(path))
+    assert result.code == 1
+    assert f"{path}:{number}: changed: " in result.out
 
 
 async def test_wrong_usage(tmp_path: Path) -> None:
