@@ -37,26 +37,42 @@ _CALLER_ONLY: Final = frozenset(
         b"authorization",
         b"cookie",
         b"x-api-key",
-        b"forwarded",
         b"host",
         b"x-request-id",
-        # Some servers take these for the method, the target or the person behind a request.
-        b"x-http-method-override",
-        b"x-http-method",
-        b"x-method-override",
-        b"x-original-method",
-        b"x-original-url",
-        b"x-rewrite-url",
-        b"x-real-ip",
-        b"x-client-ip",
-        b"true-client-ip",
-        b"x-remote-user",
-        b"remote-user",
         b"content-length",  # the framing is ours, written from what was parsed
         b"expect",  # answered by the gateway itself (RFC 9110 section 10.1.1)
     )
 )
 _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
+# How the names begin by which servers behind proxies learn the method, the target, the address or
+# the person of a request: those of the contract, and those of well-known proxies. A whole word
+# ends with its hyphen; not among them is what only traces, such as X-Amzn-Trace-Id.
+_FAMILIES: Final = (
+    *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-host", b"x-http-host"),
+    *(b"forwarded", b"x-forwarded", b"x-forward-", b"x-originating-"),
+    *(
+        b"x-real-ip",
+        b"real-ip",
+        b"true-client-",
+        b"client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-",
+    ),
+    *(b"remote-", b"x-remote-", b"x-proxyuser-", b"x-proxy-", b"proxy-", b"wl-proxy-"),
+    *(b"x-authenticated-", b"x-auth-request-", b"x-auth-user", b"x-auth-email", b"x-webauth-"),
+    *(b"x-ssl-", b"ssl-", b"x-tls-client-", b"x-client-cert", b"client-cert", b"x-client-dn"),
+    *(b"x-client-verify", b"x-arr-", b"x-amzn-oidc-", b"x-amzn-mtls-", b"x-amzn-tls-"),
+    *(b"x-envoy-", b"cf-", b"fastly-", b"akamai-", b"incap-", b"x-azure-", b"x-appengine-"),
+    *(b"x-ms-client-principal", b"x-ms-token-", b"x-goog-authenticated-", b"x-goog-iap-"),
+    *(b"x-consumer-", b"x-credential-", b"x-userinfo", b"x-authentik-", b"x-pomerium-"),
+    *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"iv-", b"sm-", b"tailscale-user-", b"-ws"),
+)
+# Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
+_ALONE: Final = frozenset((b"proxy",))
+# A server may take every other byte of a name for the same one, as CGI does; A-Z for a-z.
+_FOLDED: Final = bytes(
+    each if chr(each).isalnum() and each < 128 else ord("-") for each in bytes(range(256)).lower()
+)
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
 """Fields that are credentials, or hold some."""
 # Fields whose value some step needs; all others are only copied.
@@ -116,17 +132,11 @@ class Verdicts(dict[bytes, tuple[bytes, int, bytes]]):
 
 
 def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
-    key = name.lower()
-    stays = key in _NOT_FORWARDED or key.startswith(b"x-forwarded-") or _shadows(key)
-    return (key if key in _READ else b""), not stays
-
-
-def _shadows(key: bytes) -> bool:
-    """Whether a name with underscores is read by some servers as one that we set or remove."""
-    if b"_" not in key:
-        return False
-    dashed = key.replace(b"_", b"-")
-    return dashed in _NOT_FORWARDED or dashed in (b"via",) or dashed.startswith(b"x-forwarded-")
+    key, folded = name.lower(), name.translate(_FOLDED)
+    stays = folded in _NOT_FORWARDED or folded in _ALONE or folded.startswith(_FAMILIES)
+    # Some server would read it as a field that was judged here, and this spelling was not.
+    poses = folded != key and folded in _READ
+    return (key if key in _READ else b""), not (stays or poses)
 
 
 _REQUEST_FIELDS: Final = Verdicts(_judge_request_field)
