@@ -24,6 +24,7 @@ from aiohttp.web_runner import AppRunner
 from aiohttp.web_server import Server
 
 from gateway.config import Address
+from gateway.proxy.strict import host_of
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -143,14 +144,13 @@ def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
     if host is None:
         # No browser leaves it out.
         return True
-    name, colon, port = host.rpartition(":")
-    if not colon or "]" in port:
-        name = host
-    name = name.removeprefix("[").removesuffix("]")
+    name = host_of(host)
+    if name is None:
+        return False
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return name.lower().rstrip(".") in names
+        return name.removesuffix(".") in names
     return True
 
 

@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.limiting import Slots, TokenBucket
+from gateway.proxy.strict import is_page_of
 from gateway.secret import Secret
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -214,11 +215,8 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
     """
     values = header.values
     foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
-    origin = values.get(b"origin")
-    if (
-        origin is not None
-        and origin.partition(b"://")[2].lower() != values.get(b"host", b"").lower()
-    ):
+    origin = header.text(b"origin")
+    if origin is not None and not is_page_of(origin, header.text(b"host") or ""):
         foreign = True
     if foreign:
         raise GatewayError(errors.CALLER_FORBIDDEN, "web page of another origin", hint="Origin")

@@ -18,6 +18,7 @@ from gateway.oauth.sessions import Sessions
 from gateway.proxy.callers import Caller, Callers, Peer
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.replies import Own, Reply
+from gateway.proxy.strict import is_page_of
 from gateway.proxy.target import resolve
 from gateway.proxy.visit import Visit
 
@@ -207,8 +208,8 @@ class Guests:
             return False
         if origin == self._own_origin or origin in self._rules.cors_origins:
             return True
-        scheme, _, rest = origin.partition("://")
-        return rest == host.lower() and (scheme == "https" or not self._rules.secure)
+        is_secure = origin.startswith("https://")
+        return is_page_of(origin, host) and (is_secure or not self._rules.secure)
 
     def _signed_in(self, visit: Visit, session: Session, lines: bytes) -> Guest:
         try:

@@ -6,6 +6,7 @@ coding, bare CR or LF, NUL, folded lines and white space before a colon (RFC 911
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
@@ -17,7 +18,8 @@ from gateway.proxy.headers import RequestHeader, passed_through_us
 from gateway.proxy.incoming import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?::[0-9]{1,5})?")
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
+_LAST_PORT: Final = 65535
 # Digits of the largest number that every recipient can hold.
 _LONGEST_LENGTH: Final = 19
 # The longest name that DNS knows, and a port.
@@ -66,9 +68,30 @@ def is_host(value: bytes | None) -> bool:
 
     Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
     """
-    if value is None:
-        return True
-    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value) is not None
+    return value is None or host_of(value.decode("ascii", "replace")) is not None
+
+
+def host_of(value: str) -> str | None:
+    """The host that a Host field names, in lower case and without brackets; None for none.
+
+    Nothing else that a URL's authority may hold is let pass: a user, before an @, least of all.
+    """
+    found = _HOST.fullmatch(value) if len(value) <= _LONGEST_HOST else None
+    if found is None or int(found[3] or 0) > _LAST_PORT:
+        return None
+    name: str | None = found[2]
+    if name is not None:
+        return name.lower()
+    try:
+        return str(ipaddress.IPv6Address(found[1]))
+    except ValueError:
+        return None
+
+
+def is_page_of(origin: str, host: str) -> bool:
+    """Whether an Origin field is that of a page which a Host field's server has sent."""
+    scheme, _, authority = origin.lower().partition("://")
+    return scheme in ("http", "https") and host_of(host) is not None and authority == host.lower()
 
 
 def _refused(rule: str) -> GatewayError:
