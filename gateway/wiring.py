@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -133,8 +134,36 @@ def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
 def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
+    for key, other in doubled_secrets(settings):
+        raise StartError(f"{key}: is the same as {other}; {OWN_SECRET}")
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return Callers(known, tuple(trusted))
+
+
+OWN_SECRET: Final = "give each caller its own, or nobody can tell which of them called"  # noqa: S105
+
+
+def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Keys, and passwords of one user name, that an earlier caller has too: whose key, and whose.
+
+    Compared are digests. What cannot be read is left out.
+    """
+    first: dict[tuple[str, str | None, bytes], str] = {}
+    for index, caller in enumerate(settings.callers):
+        for source in caller.secret_sources(index):
+            with contextlib.suppress(SecretUnreadable):
+                secret = source.read()
+                if secret is None:
+                    continue
+                user = caller.basic_auth.username if caller.basic_auth is not None else None
+                kind = str(source.setting[-1])
+                # White space around a field's value is not part of it (RFC 9110 section 5.5).
+                text = secret.reveal() if kind == "password" else secret.reveal().strip()
+                digest = hashlib.sha256(text.encode()).digest()
+                key = source.key if source.file is None else f"{source.key}_file"
+                door = (kind, user if kind == "password" else None, digest)
+                if first.setdefault(door, key) != key:
+                    yield key, first[door]
 
 
 def _identification(

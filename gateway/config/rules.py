@@ -198,6 +198,10 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
             )
 
 
+RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
+"""What stands for callers without a name of their own, in lower case."""
+
+
 def _callers(settings: Settings) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
@@ -206,11 +210,18 @@ def _callers(settings: Settings) -> Iterator[Finding]:
         if first != index:
             hint = f"callers[{first}] has the same name; give each its own"
             yield Finding((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
+        if caller.name.lower() in RESERVED_CALLERS:
+            hint = "the gateway calls those so who have no name of their own; choose another"
+            yield Finding((*path, "name"), "is a name of the gateway's own", hint)
         if caller.credential not in settings.credentials:
             hint = f"known here: {', '.join(settings.credentials) or 'none'}"
             concerns: tuple[Setting, ...] = (("credentials",),)
             yield Finding((*path, "credential"), "names no credential", hint, concerns)
         basic = caller.basic_auth
+        if basic and ":" in basic.username:
+            key = (*path, "basic_auth", "username")
+            hint = "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
+            yield Finding(key, "holds a colon", hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
             yield Finding(key, "is missing", "give password_file")

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from gateway.admin.traffic import OTHERS
 from gateway.config import Settings, SettingsError, load
-from gateway.config.rules import find
+from gateway.config.rules import RESERVED_CALLERS, find
+from gateway.exchange import Exchange
+from gateway.proxy.callers import ANONYMOUS
+from gateway.proxy.guests import SESSION
 
 BASE: dict[str, Any] = {
     "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}
@@ -60,6 +64,30 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
 def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
     """What an operator may well want is accepted."""
     assert findings(settings) == {}
+
+
+@pytest.mark.parametrize("name", ["anonymous", "session", "Session", "others"])
+def test_no_caller_takes_a_name_of_the_gateways_own(name: str) -> None:
+    """What stands in audit and metrics for who has no name of their own is nobody's name."""
+    assert list(findings({"callers": [{**CALLER, "name": name}]})) == ["callers.0.name"]
+
+
+def test_every_name_of_the_gateways_own_is_reserved() -> None:
+    """Whatever the gateway itself writes as `caller` can be no caller's name."""
+    own = {
+        ANONYMOUS.name,
+        SESSION,
+        OTHERS.strip("()"),
+        Exchange.__dataclass_fields__["caller"].default,
+    }
+    assert own == RESERVED_CALLERS
+
+
+def test_a_user_name_holds_no_colon() -> None:
+    """`a:b` with `c` would be `a` with `b:c` (RFC 7617)."""
+    basic = {"username": "a:b", "password": "c"}
+    found = findings({"callers": [{"name": "lab", "basic_auth": basic}]})
+    assert found == {"callers.0.basic_auth.username": "holds a colon"}
 
 
 @pytest.mark.parametrize(
