@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -87,7 +89,7 @@ def expiries(settings: Settings) -> dict[str, float]:
     for a change-over. One that cannot be read is left out; whoever uses it says so.
     """
     found = {}
-    for name, path in _certificate_files(settings):
+    for name, _, path in _certificate_files(settings):
         if path is None:
             continue
         try:
@@ -99,15 +101,60 @@ def expiries(settings: Settings) -> dict[str, float]:
     return found
 
 
-def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
-    yield "listener", settings.listen.tls.cert_file
-    yield "caller-ca", settings.listen.tls.client_ca_file
-    yield "platform-ca", settings.platform.ca_file
-    yield "platform-client", settings.platform.client_cert_file
-    yield "sso-ca", settings.sso.ca_file
-    yield "syslog-ca", settings.audit.syslog_ca_file
-    yield "audit-fhir-ca", settings.audit.fhir_ca_file
-    yield "syslog-client", settings.audit.syslog_client_cert_file
+def expired(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
+    """Certificates that have ended: key, file and when. What cannot be read is left out."""
+    for name, key, path in _certificate_files(settings):
+        if path is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            ends = _ends_of(path)
+            last = max(ends) if name.endswith("-ca") else ends[0]
+            if last < now:
+                yield key, path, last
+
+
+def mistakes(settings: Settings) -> Iterator[str]:
+    """All that is wrong with certificates, keys and CAs, used or not: the key, and why."""
+    audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
+    looks: list[Callable[[], object]] = [
+        partial(_verifying, path, key)
+        for key, path in (
+            *((key, path) for name, key, path in _certificate_files(settings) if "-ca" in name),
+            ("tracing.ca_file", settings.tracing.ca_file),
+            ("store.ca_file", settings.store.ca_file),
+        )
+        if path is not None
+    ]
+    looks += [
+        partial(_load_identity, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, cert_file, key_file)
+        for key, cert_file, key_file in (
+            ("listen.tls.cert_file", tls.cert_file, tls.key_file),
+            ("platform.client_cert_file", platform.client_cert_file, platform.client_key_file),
+            (
+                "audit.syslog_client_cert_file",
+                audit.syslog_client_cert_file,
+                audit.syslog_client_key_file,
+            ),
+        )
+        if cert_file is not None and key_file is not None
+    ]
+    for look in looks:
+        try:
+            look()
+        except StartError as error:
+            yield str(error)
+
+
+def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
+    tls, platform, audit = settings.listen.tls, settings.platform, settings.audit
+    yield "listener", "listen.tls.cert_file", tls.cert_file
+    yield "caller-ca", "listen.tls.client_ca_file", tls.client_ca_file
+    yield "platform-ca", "platform.ca_file", platform.ca_file
+    yield "platform-client", "platform.client_cert_file", platform.client_cert_file
+    yield "sso-ca", "sso.ca_file", settings.sso.ca_file
+    yield "syslog-ca", "audit.syslog_ca_file", audit.syslog_ca_file
+    yield "audit-fhir-ca", "audit.fhir_ca_file", audit.fhir_ca_file
+    yield "syslog-client", "audit.syslog_client_cert_file", audit.syslog_client_cert_file
 
 
 def _ends_of(path: Path) -> list[float]:

@@ -32,7 +32,7 @@ from gateway.commands.ending import (
 from gateway.commands.ending import fail as _fail
 
 if TYPE_CHECKING:
-    from gateway.config import Address, Settings
+    from gateway.config import Address, Problem, Settings
 
 _SIDES: Final = "sso|platform"
 
@@ -174,17 +174,22 @@ def check(config: ConfigOption = None) -> None:
     """Validate the settings and print every problem; opens no connection."""
     from gateway.config import SettingsError
 
+    found: list[Problem] = []
+    settings: Settings | None
     try:
         settings = settings_source(config).load()
     except SettingsError as error:
-        found = list(error.problems)
-    else:
-        from gateway.commands.check import problems
+        found += error.problems
+        settings = error.rest
+    if settings is not None:
+        from gateway.commands import check as command
 
-        found = list(problems(settings))
+        found += command.problems(settings, {problem.key for problem in found})
+        for warning in command.warnings(settings):
+            typer.echo(f"warning: {warning}", err=True)
     for problem in found:
         typer.echo(str(problem))
-    if found:
+    if found or settings is None:
         raise typer.Exit(WRONG_USAGE)
     typer.secho(f"The settings are fine: {_gist(settings)}.", fg="green")
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway import certificates, wiring
-from gateway.config import Settings, SettingsError, SettingsSource
+from gateway.config import Settings, SettingsError, SettingsSource, named_files
 from gateway.telemetry.logs import get_logger
 from gateway.wiring import StartError
 
@@ -78,22 +78,7 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
 
 def files(settings: Settings) -> tuple[Path, ...]:
     """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
-    return tuple(dict.fromkeys(_files(settings)))
-
-
-def _files(value: Any, name: str = "") -> Iterator[Path]:
-    if isinstance(value, Path):
-        if name.endswith("_file"):
-            yield value
-    elif isinstance(value, BaseModel):
-        for field in type(value).model_fields:
-            yield from _files(getattr(value, field), field)
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _files(each, name)
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from _files(each, name)
+    return tuple(dict.fromkeys(path for _, path in named_files(settings)))
 
 
 def rehearse(settings: Settings) -> None:

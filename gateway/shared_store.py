@@ -42,6 +42,12 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     return RedisStore(client, encryption_key=encryption_key)
 
 
+def require(settings: Settings) -> None:
+    """Raises `StartError` where the store could not even be asked."""
+    # Its client connects when it is first asked, and is given up before that.
+    open_store(settings, contextlib.AsyncExitStack())
+
+
 def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
     """The store of sessions, not yet asked for anything; `closing` closes it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,13 +22,9 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     tracing = settings.tracing
     if tracing.otlp_endpoint is None:
         return None
-    try:
-        # Takes time to import, and few need it.
-        from gateway.telemetry.tracing_export import Collector, Export
-    except ImportError:
-        raise StartError(
-            "tracing.otlp_endpoint: needs the extra `otel`: pip install 'dhp-gateway[otel]'"
-        ) from None
+    require(settings)
+    from gateway.telemetry.tracing_export import Collector, Export
+
     if tracing.ca_file is not None:
         # What cannot be used is better known now.
         certificates.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
@@ -41,6 +38,19 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     )
     closing.push_async_callback(export.close, _FLUSH)
     return Tracing(export.record, sample_ratio=tracing.sample_ratio)
+
+
+def require(settings: Settings) -> None:
+    """Raises `StartError` where there is a collector, and not what tells it."""
+    if settings.tracing.otlp_endpoint is None:
+        return
+    try:
+        # Takes time to import, and few need it.
+        importlib.import_module("gateway.telemetry.tracing_export")
+    except ImportError:
+        raise StartError(
+            "tracing.otlp_endpoint: needs the extra `otel`: pip install 'dhp-gateway[otel]'"
+        ) from None
 
 
 def peers(settings: Settings) -> Peers:

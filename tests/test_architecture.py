@@ -67,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": _RECORD
     | _KNOWLEDGE
     | {"app", "signing_in", "wiring", "certificates", "sockets", "sandbox", "outbox", "auditing"}
+    | {"shared_store", "tracing"}
     | {"reloading", "running", "worker"},
     "cli": _RECORD
     | _KNOWLEDGE

@@ -1,46 +1,84 @@
-"""What `dhp-gateway check` looks at beyond the settings themselves; opens no connection."""
+"""What `dhp-gateway check` looks at beyond the settings themselves; opens no connection.
+
+Whatever a gateway with these settings would read when it starts is read here, so that it does not
+end with code 3 for a reason that lies in settings or files.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
-from gateway.config import Problem, SecretUnreadable, Settings
+from gateway import certificates, shared_store, tracing, wiring
+from gateway.commands import doctor_files
+from gateway.config import Problem, SecretUnreadable, Settings, named_files
+from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import UnusableKey
-from gateway.wiring import proofs
+from gateway.wiring import StartError, proofs
 
 
-def problems(settings: Settings) -> Iterator[Problem]:
-    """Files that cannot be read, and secrets that cannot be used or are hardly meant so."""
-    yield from _unreadable_files(settings)
-    yield from _unusable_secrets(settings)
-    yield from _odd_secrets(settings)
-    yield from _unusable_outbox(settings)
+def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
+    """Files that cannot be read, and what is in them that cannot be used or is hardly meant so.
+
+    `told` are keys about which enough is said: they were left out of the settings, and what
+    depends on them is not judged.
+    """
+    said = set(told)
+    for look in (
+        *(_unreadable_secrets(settings), _unreadable_files(settings)),
+        *(_unusable_certificates(settings), _unusable_secrets(settings, told)),
+        *(_odd_secrets(settings), _doubled_secrets(settings), _unusable_parts(settings)),
+        *(_unusable_outbox(settings), _unwritable_audit(settings)),
+    ):
+        # What follows from a problem that was told is none of its own.
+        found = [problem for problem in look if problem.key not in said]
+        yield from found
+        said.update(problem.key for problem in found)
 
 
-def _unreadable_files(settings: Settings) -> Iterator[Problem]:
-    """Secrets and certificates that the gateway could not read when it starts."""
-    hint = "check the path and who may read it"
+def warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
+    """What a gateway starts with all the same: certificates that have expired."""
+    for key, path, ends in certificates.expired(settings, now()):
+        day = datetime.fromtimestamp(ends, UTC).date().isoformat()
+        yield Problem(key, f"{path}: the certificate expired on {day}", "put a new one there")
+
+
+def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
     for source in settings.secret_sources():
         try:
             source.read()
         except SecretUnreadable as error:
             yield Problem(error.key, f"{error.path}: {error.why}", error.hint)
-    roots = {
-        "platform.ca_file": settings.platform.ca_file,
-        "sso.ca_file": settings.sso.ca_file,
-        "audit.syslog_ca_file": settings.audit.syslog_ca_file,
-        "store.ca_file": settings.store.ca_file,
-    }
-    for key, path in roots.items():
-        if path is not None and not os.access(path, os.R_OK):
-            yield Problem(key, f"{path}: cannot be read", hint)
 
 
-def _unusable_secrets(settings: Settings) -> Iterator[Problem]:
-    """Secrets and keys that can be read but not used."""
+def _unreadable_files(settings: Settings) -> Iterator[Problem]:
+    """Certificates and keys, and secrets that are not used as things are."""
+    for setting, path in named_files(settings):
+        if (why := _trouble(path)) is not None:
+            hint = "check the path and who may read it"
+            yield Problem(dotted(setting), f"{path}: {why}", hint)
+
+
+def _trouble(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return (error.strerror or "cannot be read").lower()
+    return None
+
+
+def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
+    for mistake in certificates.mistakes(settings):
+        yield _as_problem(mistake)
+
+
+def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Problem]:
+    """Secrets and keys that can be read but not used, where it is known how they would be."""
     clients = [
         (each.auth_method, each.client_id, each.secret_source(name))
         for name, each in settings.credentials.items()
@@ -49,6 +87,8 @@ def _unusable_secrets(settings: Settings) -> Iterator[Problem]:
     if login.secret_source().is_given:
         clients.append((login.auth_method, login.client_id or "", login.secret_source()))
     for auth_method, client_id, source in clients:
+        if not source.is_given or dotted((*source.setting[:-1], "auth_method")) in told:
+            continue
         try:
             proofs(auth_method, client_id, source)
         except UnusableKey as error:
@@ -73,6 +113,20 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
                 yield Problem(key, f"{where}{odd}", hint)
 
 
+def _doubled_secrets(settings: Settings) -> Iterator[Problem]:
+    for key, other in wiring.doubled_secrets(settings):
+        yield Problem(key, f"is the same as {other}", wiring.OWN_SECRET)
+
+
+def _unusable_parts(settings: Settings) -> Iterator[Problem]:
+    """The shared store and the collector, not yet asked for anything."""
+    for look in (shared_store.require, tracing.require):
+        try:
+            look(settings)
+        except StartError as error:
+            yield _as_problem(str(error))
+
+
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
     """What the outbox lacks, but for what opening its database would tell."""
     if not settings.outbox.enabled:
@@ -88,5 +142,19 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         except SecretUnreadable:
             continue  # told already
         except OutboxUnusable as error:
-            key, _, why = str(error).partition(": ")
-            yield Problem(key, why)
+            yield _as_problem(str(error))
+
+
+def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
+    audit = settings.audit
+    if audit.sink != "file" or audit.path is None or doctor_files.is_made_by_systemd(audit.path):
+        return
+    finding = doctor_files.audit(audit.path)
+    if finding.state == "failed":
+        yield Problem("audit.path", finding.detail, finding.hint)
+
+
+def _as_problem(text: str) -> Problem:
+    """Of what `run` would say before it ends: the key, and why."""
+    key, _, why = text.partition(": ")
+    return Problem(key, why)

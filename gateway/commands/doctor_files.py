@@ -24,16 +24,23 @@ _ROOT: Final = 0
 def examine(settings: Settings) -> Iterator[Finding]:
     """Of the audit's file where there is one, and for root of what it alone may read."""
     if settings.audit.sink == "file" and settings.audit.path is not None:
-        yield _audit(settings.audit.path)
+        yield audit(settings.audit.path)
     if _is_root():
         yield from _for_root_only(settings)
 
 
-def _audit(path: Path) -> Finding:
+def is_made_by_systemd(path: Path) -> bool:
+    """Whether a file's folder is one that is not there yet, and systemd makes."""
+    folder = path.absolute().parent
+    return folder.parent == _SYSTEM_LOGS and not folder.exists()
+
+
+def audit(path: Path) -> Finding:
+    """Whether the audit's file can be written."""
     folder = path.absolute().parent
     make = f"Make it, for the gateway's user: install -d -m 0750 -o USER {folder}"
     if not folder.exists():
-        if folder.parent == _SYSTEM_LOGS and _is_root():
+        if is_made_by_systemd(path) and _is_root():
             detail = f"{folder} is not there; systemd makes it at the first start (LogsDirectory)"
             return Finding(_AUDIT, "skipped", detail, f"Without systemd: {make}")
         return Finding(_AUDIT, "failed", f"{folder} is not there", make)

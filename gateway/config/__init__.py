@@ -17,6 +17,7 @@ from gateway.config.inbound import (
     RateLimitSettings,
 )
 from gateway.config.loader import load
+from gateway.config.named_files import named_files
 from gateway.config.operations import (
     AuditSettings,
     LoginSettings,
@@ -77,5 +78,6 @@ __all__ = [
     "TracingSettings",
     "load",
     "load_admin_address",
+    "named_files",
     "read_text",
 ]

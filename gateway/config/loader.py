@@ -53,7 +53,7 @@ class _Check:
         if settings is not None and (self._document.values or not self._document.problems):
             self._apply_rules(settings)
         if self._problems or settings is None:
-            raise SettingsError(self._problems)
+            raise SettingsError(self._problems, settings)
         return settings
 
     def _validated(self, values: dict[str, Any]) -> Settings | None:
@@ -72,13 +72,13 @@ class _Check:
 
     def _apply_rules(self, settings: Settings) -> None:
         settled = [*self._settled, *self._document.spoiled]
-        found: set[Setting] = set()
+        found: set[tuple[Setting, str]] = set()
         for finding in find(settings):
             setting = finding.setting
             looked_at = (setting, *finding.concerns)
-            if setting in found or _any_below(looked_at, settled):
+            if (setting, finding.message) in found or _any_below(looked_at, settled):
                 continue
-            found.add(setting)
+            found.add((setting, finding.message))
             source = self._source(setting)
             self._problems.append(Problem(dotted(setting), finding.message, finding.hint, source))
 

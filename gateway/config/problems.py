@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
 _SIMILAR: Final = 0.7
@@ -49,10 +52,14 @@ def _sentence(text: str) -> str:
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; `problems` holds every reason."""
+    """The settings cannot be used; `problems` holds every reason.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `rest` are settings without the wrong values, for checking only; None where there are none.
+    """
+
+    def __init__(self, problems: Iterable[Problem], rest: Settings | None = None) -> None:
         self.problems = tuple(problems)
+        self.rest = rest
         super().__init__("\n".join(map(str, self.problems)))
 
 

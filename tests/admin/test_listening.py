@@ -183,8 +183,10 @@ HOSTS = ["localhost", "localhost:9090", "LocalHost.", "127.0.0.1", "127.0.0.1:1"
 FOREIGN = ["evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example",
            "", ":9090", "127.1", "2130706433", "localhost@evil.example", "[evil]",
            "127.0.0.1:9090@evil.example", "127.0.0.1:@evil.example", "[::1]:1@evil.example",
-           "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:9090:evil.example", "127.0.0.1 evil.example",
-           "127.0.0.1/.evil.example", "127.0.0.1:9090#evil.example", "[::1", "::1", "[::1].evil.example",
+           "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:9090:evil.example",
+           "127.0.0.1 evil.example",
+           "127.0.0.1/.evil.example", "127.0.0.1:9090#evil.example", "[::1", "::1",
+           "[::1].evil.example",
            "[127.0.0.1]", "[::1%25evil.example]", "127.0.0.1,evil.example", "localhost..",
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 

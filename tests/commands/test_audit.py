@@ -94,7 +94,7 @@ async def test_nothing_is_left(path: Path) -> None:
     older = files(path)[:-1]
     assert (await dhp("audit", "verify", *older)).code == 4
     empty = path.with_name("empty.jsonl")
-    empty.touch()  # noqa: ASYNC240
+    empty.touch()
     assert (await dhp("audit", "verify", empty)).code == 4
 
 

@@ -1,0 +1,27 @@
+"""The files that settings name, each with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.config.problems import Setting
+
+
+def named_files(value: Any, key: Setting = ()) -> Iterator[tuple[Setting, Path]]:
+    """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
+    if isinstance(value, Path):
+        if str(key[-1]).endswith("_file"):
+            yield key, value
+    elif isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from named_files(getattr(value, field), (*key, field))
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from named_files(each, (*key, name))
+    elif isinstance(value, tuple):
+        for index, each in enumerate(value):
+            yield from named_files(each, (*key, index))
