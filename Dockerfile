@@ -18,6 +18,7 @@
 # at /var/log/dhp-gateway, an outbox one at /var/lib/dhp-gateway.
 
 # BASE_IMAGE: any image with Python 3.11 or newer and the certificate authorities' roots, e.g. an in-house Debian with python3.
+# Best by its digest (IMAGE@sha256:…), so that what was tried is what is built on; docs/installation.md tells how to find it.
 # BUILD_IMAGE: one with the same Python at the same place, and its venv module; it stays behind. deploy/build-image.sh takes BASE_IMAGE
 # for it where only that is named. With a C compiler and Python's header files in it the request path is compiled, else it is interpreted,
 # which costs more processor time and changes nothing else. The start's audit event says which: "compiled".

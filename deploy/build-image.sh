@@ -51,6 +51,12 @@ pip_settings() {
     [ -z "${PIP_PROXY:-}" ] || echo "proxy = $PIP_PROXY"
 }
 
+# A tag may mean another image tomorrow; a digest never does.
+case ${BASE_IMAGE:-} in
+    *@sha256:*) ;;
+    *) echo "Note: BASE_IMAGE is not pinned by its digest (IMAGE@sha256:...); see docs/installation.md." >&2 ;;
+esac
+
 engine=${ENGINE:-}
 [ -n "$engine" ] || engine=$(choose_engine)
 case $engine in

@@ -21,6 +21,7 @@ _EXPANDED: Final = frozenset("~$%*?[")
 
 def main() -> None:
     """The console script."""
+    _forbid_core_dumps()
     begin = _plain(sys.argv[1:])
     failure: BaseException | None = None
     if begin is not None:
@@ -31,6 +32,15 @@ def main() -> None:
     from gateway.cli import main as command_line
 
     command_line(failure)
+
+
+def _forbid_core_dumps() -> None:
+    """They would hold secrets, tokens and patient data; also for all processes begun from here."""
+    try:
+        import resource
+    except ImportError:
+        return  # not on Windows, which writes none unasked
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:

@@ -39,6 +39,31 @@ def test_the_limit_of_files_is_the_process_own() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+ENDED = """
+import resource
+from gateway.__main__ import main
+try:
+    main()
+except SystemExit:
+    print("cores", *resource.getrlimit(resource.RLIMIT_CORE))
+"""
+
+
+def test_no_command_leaves_a_core_dump() -> None:
+    """Whatever is asked for, the process and those that it begins can write no core."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard == 0:
+        pytest.skip("core dumps are forbidden here already")
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+        for command in (["--version"], ["run", "--config", "/none"], ["check"]):
+            line = [sys.executable, "-c", ENDED, *command]
+            done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=60)
+            assert "cores 0 0\n" in done.stdout
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
 def test_an_address_has_one_owner() -> None:
     """While one socket listens at a claimed address no other one can."""
     with socket.socket() as ours, socket.socket() as theirs:

@@ -165,6 +165,13 @@ def test_no_core_holds_secrets(unit: dict[str, list[str]]) -> None:
     assert unit["LimitCORE"] == ["0"]
 
 
+def test_it_is_ended_within_its_own_bounds(unit: dict[str, list[str]]) -> None:
+    """Memory is bounded, and when the machine's runs out nothing else is killed in its place."""
+    high, most = (int(unit[key][0].removesuffix("M")) for key in ("MemoryHigh", "MemoryMax"))
+    assert 128 < high < most <= 1024
+    assert "OOMScoreAdjust" not in unit
+
+
 def test_the_user_is_made(unit: dict[str, list[str]]) -> None:
     """The unit's user is the one that sysusers.d makes, without a shell."""
     (line,) = (one for one in SYSUSERS.read_text().splitlines() if one.startswith("u "))

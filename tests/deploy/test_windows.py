@@ -119,10 +119,40 @@ def test_the_script_checks_before_it_changes_anything() -> None:
     """Checksums, kind and whose Python it is come before the first folder is made."""
     script = SCRIPT.decode()
     first_change = script.index("New-Item")
-    for check in ("Get-FileHash", "$here -ne $kind", "installed for one person"):
+    for check in (
+        *("Get-FileHash", "$here -ne $kind", "installed for one person"),
+        *("\nAssert-Ours $programs", "\nAssert-AllOurs $data", "-not $WinSWSha256"),
+    ):
         assert script.index(check) < first_change
     assert "--require-hashes" in script
     assert "--no-index" in script
+
+
+def test_nothing_of_others_is_kept() -> None:
+    """What others made is refused; all is the administrators' before anything is put there."""
+    script = SCRIPT.decode()
+    closed = script.index("Set-Acl -LiteralPath $data")
+    assert "SetAccessRuleProtection($true, $false)" in script[:closed]
+    again = script.index("\nAssert-AllOurs $data", closed)
+    owner, reset = script.index("/setowner"), script.index("/reset /T /L")
+    written = script.index("-Destination $settings"), script.index("-ItemType File -Path $secret")
+    assert closed < again < min(written) < max(written) < owner < reset
+    assert '/setowner "*$administrators" /T /L' in script
+
+
+def test_the_service_keeps_its_rights_over_an_upgrade() -> None:
+    """After the reset the service gets its rights again, also without -WinSW."""
+    script = SCRIPT.decode()
+    assert script.index("/reset /T /L") < script.index("if ($WinSW -or $running)")
+    assert script.index("if ($WinSW -or $running)") < script.index("icacls $data /grant")
+
+
+def test_the_services_program_is_checked() -> None:
+    """WinSW is taken with a checksum only, and the copy that is run is compared as well."""
+    script = SCRIPT.decode()
+    copied = script.index("-Destination $wrapper")
+    installed = script.index("$wrapper install")
+    assert "-LiteralPath $wrapper -Algorithm SHA256" in script[copied:installed]
 
 
 @pytest.mark.timeout(300)
