@@ -111,20 +111,29 @@ def query_names(query: str) -> tuple[str, ...]:
 
     Whatever does not look like the name of a search parameter becomes "?": longer than 64
     characters, other characters, seven digits in a row, or no "=" after it. It could be data.
-    Where there are more, the last is "?" as well: the others could be any.
+    Where there are more, the last is "?" as well: the others could be any. So it is behind the
+    first 512 parameters, which are all that is looked at: a form has room for 500,000.
     """
     if not query:
         return ()
     names: dict[str, None] = {}
-    for part in query.split("&"):
+    parts = query.split("&", MOST_PARAMETERS)
+    more = parts[MOST_PARAMETERS:]
+    for part in parts[:MOST_PARAMETERS]:
         if part:
             name, equals, _ = part.partition("=")
             names[_safe_name(name) if equals else "?"] = None
             if len(names) > _MAX_NAMES:
                 return (*list(names)[: _MAX_NAMES - 1], "?")
+    if more:
+        names["?"] = None
     return tuple(names)
 
 
+MOST_PARAMETERS: Final = 512
+"""How many parameters of a query or form are looked at."""
+LONGEST_NAME: Final = 3 * 64
+"""Beyond it, a name is longer than any parameter's, be it percent-encoded throughout."""
 _MAX_NAMES: Final = 50
 _MAX_PREFIX: Final = 65536
 _NAME: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z_][A-Za-z0-9_.:\-$]{0,63}").fullmatch
@@ -162,6 +171,8 @@ _CODES: Final = {
 
 
 def _safe_name(name: str) -> str:
+    if len(name) > LONGEST_NAME:
+        return "?"
     if "%" in name or "+" in name:
         name = unquote_plus(name)
     return name if _NAME(name) else "?"

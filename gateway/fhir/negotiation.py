@@ -22,6 +22,7 @@ _WILDCARDS: Final = frozenset({"*/*", "application/*"})
 # RFC 9110, section 12.4.2.
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 _MAX_ITEMS: Final = 64
+_MAX_PIECES: Final = 8
 # Karakalpak is read beside Uzbek in Karakalpakstan, where both are official.
 _NEAREST: Final = {"kaa": "uz"}
 
@@ -89,7 +90,7 @@ def _format(query: str) -> bool | None:
 def _weighted(header: str) -> Iterator[tuple[str, float]]:
     """The items of a list with weights, in lower case; items with a broken weight are left out."""
     for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:
-        value, *parameters = (piece.strip() for piece in item.lower().split(";"))
+        value, *parameters = (piece.strip() for piece in item.lower().split(";", _MAX_PIECES))
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
         if value and _WEIGHT(weight):
             yield value, float(weight)

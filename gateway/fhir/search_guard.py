@@ -15,6 +15,8 @@ from urllib.parse import unquote_plus
 
 import orjson
 
+from gateway.fhir.interaction import LONGEST_NAME, MOST_PARAMETERS
+
 # How the answer looks, not what is in it: a server need not repeat these.
 _PRESENTATION: Final = frozenset(
     (
@@ -37,8 +39,13 @@ _XML_LINK: Final = re.compile(
 
 
 def judged(asked: str) -> tuple[str, ...]:
-    """The names in a raw query or form that say which resources are wanted."""
+    """The names in a raw query or form that say which resources are wanted.
+
+    Of more parameters than are looked at the others are one, "?", which nobody uses.
+    """
     names = dict.fromkeys(_names(asked))
+    if asked.count("&") >= MOST_PARAMETERS:
+        names["?"] = None
     return tuple(name for name in names if name.partition(":")[0] not in _PRESENTATION)
 
 
@@ -58,7 +65,7 @@ def ignored(
     url = _self_link(body, xml=xml)
     query = asked if url is None else _query(url)
     # Nearly all repeat what was asked, letter by letter.
-    used = None if query.startswith(asked) else frozenset(_names(query))
+    used = None if query.startswith(asked) else frozenset(_names(query, _MOST_USED))
     found = []
     for name in names:
         base = name.partition(":")[0]
@@ -78,7 +85,7 @@ def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
     """The names in the query of the first `self` link; None when there is no such link."""
     url = _self_link(body, xml=xml)
-    return None if url is None else frozenset(_names(_query(url)))
+    return None if url is None else frozenset(_names(_query(url), _MOST_USED))
 
 
 def _self_link(body: bytes, *, xml: bool) -> str | None:
@@ -129,12 +136,17 @@ def _xml_self(body: bytes) -> str | None:
     return html.unescape(link[1].decode("utf-8", "replace")) if link is not None else None
 
 
-def _names(query: str) -> list[str]:
+# A platform may say more than was asked.
+_MOST_USED: Final = 4 * MOST_PARAMETERS
+
+
+def _names(query: str, most: int = MOST_PARAMETERS) -> list[str]:
     found = []
-    for part in query.split("&"):
+    for part in query.split("&", most)[:most]:
         name, _, value = part.partition("=")
         if value:
-            found.append(unquote_plus(name) if "%" in name or "+" in name else name)
+            is_encoded = len(name) <= LONGEST_NAME and ("%" in name or "+" in name)
+            found.append(unquote_plus(name) if is_encoded else name)
     return found
 
 

@@ -141,10 +141,13 @@ def _repeatable(request: Element) -> bool:
     return method == "POST" and _of_criteria(criteria) is Recovery.REPEAT
 
 
+_ASYNC: Final = re.compile(rb"(?:^|,)\s*+respond-async\s*+(?:[;,]|$)", re.IGNORECASE)
+
+
 @lru_cache(maxsize=64)
 def asks_async(prefer: bytes) -> bool:
     """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
-    return any(_is_async(each) for each in prefer.split(b","))
+    return _ASYNC.search(prefer) is not None
 
 
 def without_async(prefer: bytes) -> bytes:

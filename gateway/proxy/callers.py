@@ -37,6 +37,10 @@ _OVERREACHING_PARAMETERS: Final = frozenset(
 )
 
 
+# Proxies in a row that are looked at; the farthest of more is taken for the caller.
+_MOST_HOPS: Final = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """Which interactions and resource types a caller may use; `*` stands for all."""
@@ -151,7 +155,8 @@ class Callers:
         """
         if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
             return peer
-        for hop in reversed((header.text(b"x-forwarded-for") or "").split(",")):
+        hops = (header.text(b"x-forwarded-for") or "").rsplit(",", _MOST_HOPS)
+        for hop in reversed(hops[-_MOST_HOPS:]):
             address = hop.strip()
             if not _is_address(address):
                 break

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from gateway.proxy.headers import items
+
 STEP: Final = 64 * 1024
 """Bytes of content that are changed at once: what takes longer would hold up the event loop."""
 
@@ -147,7 +149,7 @@ def accepts_gzip(field: bytes | None) -> bool:
 
     Without the field any coding would do, but who says nothing rarely can open one.
     """
-    weights = dict(_weighted(each) for each in (field or b"").lower().split(b","))
+    weights = dict(_weighted(each) for each in items((field or b"").lower()))
     for name in (b"gzip", b"x-gzip", b"*"):
         if name in weights:
             return weights[name]

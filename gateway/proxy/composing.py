@@ -176,7 +176,7 @@ def form_parameters(
     if body is None or not (what.is_search and caller.permissions.limits_types):
         return ()
     form = body.whole() if (header.text(b"content-type") or "").startswith(_FORM) else None
-    return ("?",) if form is None else query_names(form.decode("ascii", "replace"))
+    return ("?",) if form is None else query_names(form.decode("latin-1"))
 
 
 def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:
@@ -184,4 +184,4 @@ def search_parameters(target: Target, header: RequestHeader, body: RequestBody |
     form = b""
     if body is not None and (header.text(b"content-type") or "").startswith(_FORM):
         form = body.whole() or b""
-    return "&".join(part for part in (target.query, form.decode("ascii", "replace")) if part)
+    return "&".join(part for part in (target.query, form.decode("latin-1")) if part)

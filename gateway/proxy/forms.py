@@ -14,6 +14,7 @@ from gateway.proxy.incoming import IncomingRequest
 
 _LONGEST: Final = 64 * 1024
 _LIMITS: Final = BodyLimits(max_bytes=_LONGEST, replay_bytes=_LONGEST, stall=10.0, min_rate=1024)
+_MOST: Final = 64
 _TYPE: Final = "application/x-www-form-urlencoded"
 
 
@@ -35,7 +36,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
     if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
         return {}
     try:
-        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True)
+        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST)
     except (UnicodeDecodeError, ValueError):
         raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
     fields = dict(pairs)

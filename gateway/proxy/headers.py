@@ -110,7 +110,10 @@ _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-enco
 _MOST_VERDICTS: Final = 512
 _LONGEST_KEPT: Final = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
-_OUR_VIA = re.compile(rb"(?:^|,)\s*[!-+\--~]+\s+" + PSEUDONYM + rb"\s*(?:\(|,|$)", re.IGNORECASE)
+_OUR_VIA = re.compile(
+    rb"(?:^|,)\s*+[!-+\--~]++\s++" + PSEUDONYM + rb"\s*+(?:\(|,|$)", re.IGNORECASE
+)
+_MOST_ITEMS: Final = 64
 
 
 class Verdicts(dict[bytes, tuple[bytes, int, bytes]]):
@@ -181,6 +184,11 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     if connection is not None and (named := named_fields(connection)):
         lines = without_named(lines, named)
     return RequestHeader(lines, values, total, ambiguous)
+
+
+def items(value: bytes) -> list[bytes]:
+    """The first 64 elements of a list (RFC 9110 section 5.6.1): a field has room for 8,000."""
+    return value.split(b",", _MOST_ITEMS)[:_MOST_ITEMS]
 
 
 @lru_cache(maxsize=64)

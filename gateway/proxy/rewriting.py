@@ -29,7 +29,7 @@ from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
 from gateway.proxy.framing import Framing
-from gateway.proxy.headers import RequestHeader
+from gateway.proxy.headers import RequestHeader, items
 from gateway.proxy.passage import Passage
 
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
@@ -213,13 +213,13 @@ def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
 
 def _codings(accepted: bytes) -> bytes:
     """Accept-Encoding without what we could not open; unchanged where there is nothing else."""
-    wanted = [each.strip() for each in accepted.split(b",")]
+    wanted = [each.strip() for each in items(accepted)]
     known = [
         each
         for each in wanted
         if each.partition(b";")[0].strip().lower().decode("latin-1") in _KNOWN_CODINGS
     ]
-    if len(known) == len(wanted):
+    if len(known) == accepted.count(b",") + 1:
         return accepted
     return b", ".join(known) or b"identity"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -46,14 +47,8 @@ class Visit:
         A second one may have been planted from a neighbouring host name: which of them is the
         browser's own cannot be told (RFC 6265 section 8.6).
         """
-        wanted = name.encode("ascii")
-        found = {
-            value
-            for field in self.cookie_fields
-            for pair in field.split(b";")
-            for key, equals, value in (pair.strip().partition(b"="),)
-            if equals and key == wanted
-        }
+        pair = re.compile(rb"(?:^|;)\s*+" + re.escape(name.encode("ascii")) + rb"=([^;]*+)")
+        found = {value.rstrip() for field in self.cookie_fields for value in pair.findall(field)}
         return found.pop().decode("latin-1") if len(found) == 1 else None
 
     @property
