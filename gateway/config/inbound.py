@@ -125,7 +125,8 @@ class ListenSettings(Section):
     trusted_proxies: tuple[NetworkText, ...] = Field(
         default=(),
         description="IP addresses or networks of proxies before the gateway whose "
-        "`X-Forwarded-For` is believed, read from the right; empty: nobody's is.",
+        "`X-Forwarded-For` is believed, read from the right; empty: nobody's is. An item may have "
+        "a port; one that cannot be read is an address of no network.",
     )
     tls: ListenTlsSettings = Field(
         default_factory=ListenTlsSettings, description="TLS towards the callers."

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,15 @@ from gateway.proxy.strict import is_page_of
 from gateway.secret import Secret
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# The address of who cannot be named, as RFC 7239 calls it (section 6.2); in no network.
+UNKNOWN: Final = "unknown"
+_ZONE: Final = r"(?:%[A-Za-z0-9._\-]+)?"
+_V6: Final = r"([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)" + _ZONE
+_HOP: Final = re.compile(
+    rf'(")?(?:(?:([0-9.]+)|\[{_V6}\])(?::[0-9]{{1,5}})?|{_V6})(?(1)")'
+).fullmatch
 
 _ANYTHING: Final = frozenset(("*",))
 # About the server itself, not about any resource: allowed whatever the resource types are.
@@ -151,17 +161,16 @@ class Callers:
         """Who is at the other end, seen through the proxies that are trusted.
 
         X-Forwarded-For is read from the right: what stands left of the first address that is no
-        trusted proxy's was written by whoever that is, and proves nothing.
+        trusted proxy's was written by whoever that is, and proves nothing. Who cannot be named is
+        not the proxy that says so: it is at `UNKNOWN`.
         """
         if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
             return peer
-        hops = (header.text(b"x-forwarded-for") or "").rsplit(",", _MOST_HOPS)
-        for hop in reversed(hops[-_MOST_HOPS:]):
-            address = hop.strip()
-            if not _is_address(address):
-                break
-            peer = Peer(address)
-            if not _is_in(address, self._trusted_proxies):
+        forwarded = header.text(b"x-forwarded-for")
+        hops = () if forwarded is None else forwarded.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
+        for hop in reversed(hops):
+            peer = Peer(_address_written(hop))
+            if not _is_in(peer.address, self._trusted_proxies):
                 break
         return peer
 
@@ -262,21 +271,27 @@ def _origin_fits(known: Identification, peer: Peer) -> bool:
     return not names or not names.isdisjoint(peer.certificate_names)
 
 
-def _is_address(text: str) -> bool:
+def _address_written(hop: str) -> str:
+    """The address in an item of X-Forwarded-For: with or without port, brackets, quotes or zone."""
+    match = _HOP(hop.strip(" \t"))
+    if match is None:
+        return UNKNOWN
     try:
-        ipaddress.ip_address(text)
+        return str(_plain(ipaddress.ip_address(match[2] or match[3] or match[4])))
     except ValueError:
-        return False
-    return True
+        return UNKNOWN
+
+
+def _plain(ip: IPAddress) -> IPAddress:
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return ip if mapped is None else mapped
 
 
 def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
         return False
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
     return any(ip.version == network.version and ip in network for network in networks)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import ipaddress
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.proxy import callers as callers_module
 from gateway.proxy.callers import Caller, Callers, Identification, Peer, Permissions
 from gateway.proxy.headers import read_request
 from gateway.secret import Secret
-from tests.doubles.platform import Platform
+from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
 
@@ -169,9 +170,10 @@ PROXIES = (*network("10.0.0.0/8"), *network("192.0.2.9/32"))
         ("10.0.0.1", b"203.0.113.7", "203.0.113.7"),
         ("10.0.0.1", b"10.30.0.1, 203.0.113.7", "203.0.113.7"),
         ("10.0.0.1", b"203.0.113.7, 192.0.2.9", "203.0.113.7"),
-        ("10.0.0.1", b"203.0.113.7, garbage, 192.0.2.9", "192.0.2.9"),
+        ("10.0.0.1", b"203.0.113.7, garbage, 192.0.2.9", "unknown"),
+        ("10.0.0.1", b"garbage, 203.0.113.7, 192.0.2.9", "203.0.113.7"),
         ("10.0.0.1", b"10.1.1.1, 10.2.2.2", "10.1.1.1"),
-        ("10.0.0.1", b"", "10.0.0.1"),
+        ("10.0.0.1", b"", "unknown"),
     ],
 )
 def test_forwarded_addresses_are_read_from_the_right(
@@ -181,6 +183,103 @@ def test_forwarded_addresses_are_read_from_the_right(
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
     found = Callers((), PROXIES).origin(Peer(peer), read_request(fields))
     assert found.address == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        (b"203.0.113.7:4711", "203.0.113.7"),
+        (b"2001:db8::1", "2001:db8::1"),
+        (b"2001:DB8:0:0::1", "2001:db8::1"),
+        (b"[2001:db8::1]", "2001:db8::1"),
+        (b"[2001:db8::1]:80", "2001:db8::1"),
+        (b'"[2001:db8::1]"', "2001:db8::1"),
+        (b'"[2001:db8::1]:4711"', "2001:db8::1"),
+        (b'"203.0.113.7:80"', "203.0.113.7"),
+        (b"\t203.0.113.7 ", "203.0.113.7"),
+        (b"fe80::1%eth0", "fe80::1"),
+        (b"[fe80::1%25eth0]:80", "fe80::1"),
+        (b"::ffff:203.0.113.7", "203.0.113.7"),
+        (b"[::ffff:203.0.113.7]:80", "203.0.113.7"),
+    ],
+)
+def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) -> None:
+    """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
+    for before in (b"", b"10.9.9.9, "):
+        header = read_request([(b"X-Forwarded-For", before + written)])
+        assert Callers((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
+
+
+UNREADABLE = [
+    *("unknown", "_hidden", "", " ", "10.20.0.5,", "10.20.0.5, ", ",", "10.20.0.5, \xe9"),
+    *("10.20.0.5:", "10.20.0.5:x", "10.20.0.5:123456", "10.20.0.5 :80", "10.20.0.5 10.20.0.5"),
+    *("010.020.000.005", "0x0a140005", "169082885", "10.20.5", "10.20.0.5/16", "10.20.0.5;a"),
+    *("[10.20.0.5]", "[10.20.0.5]:80", "[2001:db8::1", "2001:db8::1]", "[]:80", "[2001:db8::1]80"),
+    *('"10.20.0.5', '10.20.0.5"', "'10.20.0.5'", '""', "2001:db8:0:0:0:0:0:1:80", "fe80::1%"),
+    *("for=10.20.0.5", "localhost", "unix", "127.0.0.1.", "10.20.0.5%eth0", "fe80::1%a b"),
+]
+
+
+@pytest.mark.parametrize("written", UNREADABLE)
+def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
+    """Not the proxy, nor who stands further left, takes the place of the one it could not name."""
+    everywhere = (*network("0.0.0.0/0"), *network("::/0"))
+    known = (Identification(Caller("inside"), networks=everywhere),)
+    header = read_request(
+        [(b"X-Forwarded-For", b"10.20.0.6"), (b"X-Forwarded-For", written.encode("latin-1"))]
+    )
+    found = Callers(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)
+    assert found == Peer("unknown")
+    assert identify(known, found) == "caller-forbidden"
+
+
+@pytest.mark.parametrize("written", ["unknown", "10.30.0.5, _hidden", "10.30.0.5,", "<i>x</i>"])
+async def test_nobody_gets_the_proxys_permissions(
+    start_gateway, platform: Platform, written: str
+) -> None:
+    """Who is behind a trusted proxy is not known by its network, and the audit says so."""
+    caller = {"name": "ward", "networks": ["127.0.0.0/8", "10.30.0.0/16"]}
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    async with start_gateway(callers=[caller], listen=listen) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}"))
+        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        (record,) = await gateway.audit()
+        assert record["remote"] == "unknown"
+        assert written == "unknown" or written not in str(record)
+        spoken = get("/fhir/Patient/1", "X-Forwarded-For: 10.30.0.5:4711")
+        assert (await ask(gateway.address, spoken)).status == 200
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("field", ["Forwarded: for=10.30.0.5", "X-Real-IP: 10.30.0.5"])
+async def test_only_one_field_tells_the_address(
+    start_gateway, platform: Platform, field: str
+) -> None:
+    """No other field is believed, not even of a trusted proxy."""
+    caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    async with start_gateway(callers=[caller], listen=listen) as gateway:
+        assert (await ask(gateway.address, get("/fhir/Patient/1", field))).status == 403
+    assert platform.seen == []
+
+
+async def test_forwarded_scheme_and_host_are_nobodys_word(
+    start_gateway, platform: Platform
+) -> None:
+    """Links are made of the Host and the listener, whatever a trusted proxy says they were."""
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    fields = (
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: evil.example",
+        "Forwarded: host=e.example;proto=https",
+    )
+    async with start_gateway(listen=listen) as gateway:
+        link = {"relation": "self", "url": f"{platform.url}/Patient"}
+        bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link]}
+        platform.answer(fhir(json.dumps(bundle).encode()))
+        reply = await ask(gateway.address, get("/fhir/Patient", *fields))
+    host = next(line for line in get("/").split(b"\r\n") if line.startswith(b"Host: "))
+    assert reply.json()["link"][0]["url"] == f"http://{host[6:].decode()}/fhir/Patient"
 
 
 async def test_forwarded_address_names_caller_and_remote(start_gateway, platform: Platform) -> None:
