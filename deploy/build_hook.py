@@ -29,13 +29,13 @@ COMPILED = {
     "admin": "evidence traffic",
     "fhir": "address byte_wise conformity interaction json_leaps json_links json_text link_map "
     "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
-    "search_guard xml_links",
+    "reach search_guard xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body caller_connection callers circuit closing "
     "coding complete composing connection counted_body examine forward framing guarding handler "
-    "headers incoming limiting listener max_forwards meeting message_queue passage patience pool "
-    "queueing relay repeated_header replies retrying rewriting strict target tls_transport traced "
-    "turn_end upstream",
+    "headers incoming limiting listener max_forwards meeting message_queue passage patience "
+    "permissions pool queueing relay repeated_header replies retrying rewriting strict target "
+    "tls_transport traced turn_end upstream",
     "telemetry": "accounting audit findings masking tally timestamp",
 }
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway import system
 from gateway.config import (
+    AllowSettings,
     CallerSettings,
     CredentialSettings,
     SecretSource,
@@ -29,11 +30,12 @@ from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.proofs import Proof, key_proofs, secret_proofs
 from gateway.proxy.accepting import Capacity
 from gateway.proxy.body import BodyLimits
-from gateway.proxy.callers import Caller, Callers, Identification, Permissions
+from gateway.proxy.callers import Caller, Callers, Identification
 from gateway.proxy.circuit import CircuitPolicy
 from gateway.proxy.handler import Rules
 from gateway.proxy.limiting import Slots, TokenBucket
 from gateway.proxy.message_queue import ListenLimits
+from gateway.proxy.permissions import Permissions
 from gateway.proxy.pool import Proxy
 from gateway.proxy.rewriting import Bases, Rewriting
 
@@ -178,9 +180,7 @@ def _identification(
         Caller(
             name=caller.name,
             credential=caller.credential,
-            permissions=Permissions(
-                frozenset(caller.allow.interactions), frozenset(caller.allow.resources)
-            ),
+            permissions=_permissions(caller.allow),
             rate=None
             if rate.requests_per_second is None
             else TokenBucket(rate.requests_per_second, rate.burst, clock),
@@ -192,6 +192,17 @@ def _identification(
         username=caller.basic_auth.username if caller.basic_auth is not None else None,
         password=password[0] if password else None,
         certificate_names=frozenset(caller.client_cert_names),
+    )
+
+
+def _permissions(allow: AllowSettings) -> Permissions:
+    operations = allow.operations
+    if operations is None:
+        operations = ("*",) if "*" in allow.resources else ()
+    return Permissions(
+        frozenset(allow.interactions),
+        frozenset(allow.resources),
+        frozenset(operation.removeprefix("$") for operation in operations),
     )
 
 

@@ -154,6 +154,20 @@ async def test_check_prints_every_problem_on_a_line_of_its_own(tmp_path: Path) -
     }
 
 
+async def test_check_refuses_operations_that_can_be_none(tmp_path: Path) -> None:
+    """Names with and without `$` are taken; what no path can hold is told, each by its place."""
+    good = ["$expand", "lookup", "*", "$x-own.1", "get-ws-binding-token"]
+    bad = ["", "$", "$$expand", "$expand/1", "Observation/$lastn", "$ex pand", "$*", "%24x", "$1x"]
+    callers = [{"name": "his", "networks": ["10.0.0.1"], "allow": {"operations": good + bad}}]
+    result = await dhp("check", "--config", write(tmp_path, {"callers": callers}))
+    assert result.code == 2
+    named = {line.partition(": ")[0] for line in result.out.splitlines()}
+    wrong = range(len(good), len(good) + len(bad))
+    assert named == {f"callers[0].allow.operations[{place}]" for place in wrong}
+    callers[0]["allow"] = {"operations": good}
+    assert (await dhp("check", "--config", write(tmp_path, {"callers": callers}))).code == 0
+
+
 async def test_check_finds_the_file_by_the_variable(tmp_path: Path) -> None:
     """DHP_GATEWAY_CONFIG is the path when there is no --config."""
     environ = {"DHP_GATEWAY_CONFIG": str(write(tmp_path, {"log": {"level": "x"}}))}

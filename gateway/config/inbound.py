@@ -78,6 +78,22 @@ ResourceType = Annotated[
     Field(json_schema_extra={"pattern": r"^(\*|[A-Z][A-Za-z]{1,63})$"}),
 ]
 
+_OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
+
+
+def _operation(value: str) -> str:
+    if not re.fullmatch(_OPERATION, value):
+        raise Invalid("is no name of a FHIR operation", "use * or names such as $expand")
+    return value
+
+
+OperationName = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_operation),
+    Field(json_schema_extra={"pattern": rf"^({_OPERATION})$"}),
+]
+
 Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 
 
@@ -170,7 +186,15 @@ class AllowSettings(Section):
     )
     resources: tuple[ResourceType, ...] = Field(
         default=("*",),
-        description="Resource types the caller may touch, e.g. `[Patient, Observation]`; `*`: all.",
+        description="Resource types the caller may touch, e.g. `[Patient, Observation]`; `*`: all. "
+        "Chains, reverse chains and inclusions count for every type they pass through, which has "
+        "to be named (`subject:Patient.name`); Bundles of requests need `*`.",
+    )
+    operations: tuple[OperationName, ...] | None = Field(
+        default=None,
+        description="Operations the caller may call, e.g. `[$expand]`, with or without `$`; `*`: "
+        "all. Null: all where `resources` is `*`, else none. With a list, Bundles of requests are "
+        "refused.",
     )
 
 

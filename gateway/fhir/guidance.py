@@ -82,9 +82,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "caller-forbidden": Guidance(
         "Operator first",
         (
-            "The caller is known, but its network, the interaction or the resource type is not in "
-            "its `callers` entry; or a page in a browser asked without `X-Requested-With`, or from "
-            "a foreign origin."
+            "The caller is known, but its network or what it asks (interaction, resource type, "
+            "operation, or a search parameter that leads to other types) is not in its `callers` "
+            "entry; or a page in a browser asked without `X-Requested-With`, or from a foreign "
+            "origin."
         ),
         (
             "Look up the audit record by the request id; it names the interaction and the "

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.interaction import Interaction
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.limiting import Slots, TokenBucket
+from gateway.proxy.permissions import EVERYTHING, Permissions
 from gateway.proxy.strict import is_page_of
 from gateway.secret import Secret
 
@@ -36,57 +36,8 @@ _HOP: Final = re.compile(
     rf'(")?(?:(?:([0-9.]+)|\[{_V6}\])(?::[0-9]{{1,5}})?|{_V6})(?(1)")'
 ).fullmatch
 
-_ANYTHING: Final = frozenset(("*",))
-# About the server itself, not about any resource: allowed whatever the resource types are.
-_OF_NO_RESOURCE: Final = frozenset(("capabilities",))
-_BUNDLES: Final = frozenset(("batch", "transaction"))
-# What returns resources of other types than the address names, or asks about them.
-_OVERREACHING_OPERATIONS: Final = frozenset(("everything", "graphql", "export", "other"))
-_OVERREACHING_PARAMETERS: Final = frozenset(
-    ("_include", "_revinclude", "_has", "_type", "_list", "_contained", "_getpages", "_method", "?")
-)
-
-
 # Proxies in a row that are looked at; the farthest of more is taken for the caller.
 _MOST_HOPS: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """Which interactions and resource types a caller may use; `*` stands for all."""
-
-    interactions: frozenset[str] = _ANYTHING
-    resources: frozenset[str] = _ANYTHING
-
-    @property
-    def tells_bundles_apart(self) -> bool:
-        """Whether the caller may send batches or transactions, but not both."""
-        return "*" not in self.interactions and len(self.interactions & _BUNDLES) == 1
-
-    def require(self, what: Interaction, parameters: Iterable[str] = ()) -> None:
-        """Raises `GatewayError` caller-forbidden. `parameters` are the names of a search's.
-
-        A request about resources of any type (a transaction, a search over the whole system) is
-        forbidden to a caller that is limited to some types, and so is what brings resources of
-        other types along.
-        """
-        if "*" not in self.interactions and what.code not in self.interactions:
-            raise GatewayError(errors.CALLER_FORBIDDEN, "interaction", hint="interaction")
-        if "*" in self.resources or what.code in _OF_NO_RESOURCE:
-            return
-        if what.resource not in self.resources or what.operation in _OVERREACHING_OPERATIONS:
-            raise GatewayError(errors.CALLER_FORBIDDEN, "resource type", hint="resource type")
-        for name in parameters:
-            if name.partition(":")[0] in _OVERREACHING_PARAMETERS:
-                raise GatewayError(errors.CALLER_FORBIDDEN, "parameter", hint="search parameter")
-
-    @property
-    def limits_types(self) -> bool:
-        """Whether only some resource types are allowed."""
-        return "*" not in self.resources
-
-
-EVERYTHING: Final = Permissions()
 
 
 @dataclass(frozen=True, slots=True)

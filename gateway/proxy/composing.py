@@ -12,16 +12,16 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
-from gateway.fhir.interaction import Interaction, query_names, refine_bundle
+from gateway.fhir.interaction import Interaction, refine_bundle
 from gateway.proxy.answer_header import without_digests
 from gateway.proxy.asked import Asked
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
-from gateway.proxy.callers import Caller, Permissions
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
+from gateway.proxy.permissions import Permissions
 from gateway.proxy.relay import CallerSide
 from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
@@ -164,19 +164,6 @@ def _updates_blindly(asked: Asked) -> bool:
         and asked.what.resource_id is not None
         and not asked.header.values.keys() & {b"if-match", b"if-none-match"}
     )
-
-
-def form_parameters(
-    caller: Caller, what: Interaction, header: RequestHeader, body: RequestBody | None
-) -> tuple[str, ...]:
-    """The names in a search's form, for a caller that must not ask for everything.
-
-    A form that is not at hand counts as one of unknown names ("?").
-    """
-    if body is None or not (what.is_search and caller.permissions.limits_types):
-        return ()
-    form = body.whole() if (header.text(b"content-type") or "").startswith(_FORM) else None
-    return ("?",) if form is None else query_names(form.decode("latin-1"))
 
 
 def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:

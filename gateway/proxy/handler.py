@@ -25,7 +25,7 @@ from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
-from gateway.proxy.composing import Composer, form_parameters, search_parameters, watch_bundle
+from gateway.proxy.composing import Composer, search_parameters, watch_bundle
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender, TokenSource
 from gateway.proxy.framing import Broken
@@ -119,7 +119,8 @@ class Handler:
             caller = self._introduced(exchange, known, target)
             what = _classify(exchange, target)
             if what.code != "transaction":
-                caller.permissions.require(what, exchange.query_params)
+                caller.permissions.require(what, target.path.rstrip("?"))
+            caller.permissions.require_fields(what, target.query, header)
             if not self._admission.admit_at_once(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
@@ -232,10 +233,14 @@ class Handler:
         header = met.header
         if self._queueing is not None:
             self._queueing.keep(met, what, body)
-        what = _note(exchange, await self._composer.read_ahead(header, body, what, met.links))
-        caller.permissions.require(what, form_parameters(caller, what, header, body))
-        watch_bundle(body, header, what, caller.permissions)
-        return what
+        told = await self._composer.read_ahead(header, body, what, met.links)
+        permissions = caller.permissions
+        if told.is_search and permissions.limited:
+            permissions.require_form(header, body.whole())
+        elif what.code == "transaction":
+            permissions.require(_note(exchange, told))
+        watch_bundle(body, header, told, permissions)
+        return told
 
     def _bring(self, asked: Asked) -> Awaitable[Answer]:
         """The platform's answer, or the outbox's where there is one."""

@@ -105,6 +105,8 @@ _READ: Final = frozenset(
         b"x-request-id",
     )
 )
+# What Connection must not name, or what goes on would be another request than was judged.
+_JUDGED: Final = (_READ | _CALLER_ONLY | {b"max-forwards"}) - HOP_BY_HOP
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Of field names whose verdicts are kept: their number, and their length in bytes.
 _MOST_VERDICTS: Final = 512
@@ -196,6 +198,11 @@ def named_fields(connection: bytes) -> frozenset[bytes]:
     """The fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
     named = {token.strip().lower() for token in connection.split(b",")}
     return frozenset(named - {b"close", b"keep-alive", b""})
+
+
+def unsays(connection: bytes) -> bool:
+    """Whether a Connection value names fields that the gateway itself reads or sets."""
+    return not named_fields(connection).isdisjoint(_JUDGED)
 
 
 def without_named(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:

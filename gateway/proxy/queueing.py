@@ -25,11 +25,12 @@ from gateway.proxy import strict
 from gateway.proxy.answer import Answer
 from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody, Room
-from gateway.proxy.callers import EVERYTHING, Caller
+from gateway.proxy.callers import Caller
 from gateway.proxy.drafting import drafted, judged
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.meeting import Meeting
+from gateway.proxy.permissions import EVERYTHING
 from gateway.proxy.target import Target
 from gateway.telemetry.logs import get_logger
 

@@ -14,7 +14,7 @@ from aiohttp.http_writer import HttpVersion10, HttpVersion11
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.proxy.headers import RequestHeader, passed_through_us
+from gateway.proxy.headers import RequestHeader, passed_through_us, unsays
 from gateway.proxy.incoming import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -45,6 +45,9 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
         raise _refused("header: a field that must stand alone is there twice")
     if b"upgrade" in values:
         raise _refused(_UPGRADE)
+    connection = values.get(b"connection")
+    if connection is not None and unsays(connection):
+        raise _refused("header: Connection names a field that the gateway reads")
     if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
         raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
     if not is_host(values.get(b"host")):

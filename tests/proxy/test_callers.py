@@ -16,8 +16,9 @@ from gateway.config.inbound import INTERACTIONS as CONFIGURABLE
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import INTERACTIONS, Interaction, classify
 from gateway.proxy import callers as callers_module
-from gateway.proxy.callers import Caller, Callers, Identification, Peer, Permissions
+from gateway.proxy.callers import Caller, Callers, Identification, Peer
 from gateway.proxy.headers import read_request
+from gateway.proxy.permissions import Permissions
 from gateway.secret import Secret
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso

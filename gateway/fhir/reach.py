@@ -1,0 +1,147 @@
+"""Which resource types a search asks about, told by its parameters alone.
+
+One answer for the query of a URL, the form of a search by POST and the value of If-None-Exist. It
+decides what a caller may ask who is limited to some types, so the platform must not read the
+parameters differently: they are read as the most lenient server would (`;` separates too, names
+have no case), and what is not plainly within the types is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote_plus
+
+from gateway.fhir.resource_types import RESOURCE_TYPES
+
+# More are nobody's search, and would take the event loop's time to read.
+_MOST_PAIRS: Final = 1000
+_LONGEST_NAME: Final = 256
+_LONGEST_LIST: Final = 2048
+# Parameters that concern nothing but the resources searched, and the form of the answer.
+_HARMLESS: Final = frozenset(
+    (
+        *("_id", "_lastupdated", "_tag", "_profile", "_security", "_source", "_language"),
+        *("_text", "_content", "_score", "_since", "_at"),
+        *("_count", "_page", "_offset", "_maxresults", "_total"),
+        *("_summary", "_elements", "_format", "_pretty"),
+    )
+)
+_MODIFIERS: Final = frozenset(
+    (
+        *(
+            "missing",
+            "exact",
+            "contains",
+            "text",
+            "text-advanced",
+            "code-text",
+            "not",
+            "identifier",
+        ),
+        *("above", "below", "in", "not-in", "of-type"),
+    )
+)
+# They make another request of this one: a method, an operation.
+_DISGUISES: Final = frozenset(("_method", "_query", "_graph"))
+_INCLUSIONS: Final = frozenset(("_include", "_revinclude"))
+_INCLUSION_MODIFIERS: Final = frozenset(("", "iterate", "recurse"))
+_SORT_MODIFIERS: Final = frozenset(("", "asc", "desc"))
+# The one reference whose target needs no name (R5, clinical-patient).
+_TARGETS: Final = {"patient": "Patient"}
+_SEPARATOR: Final = re.compile("[&;]")
+_PARAMETER: Final = r"[A-Za-z][A-Za-z0-9_\-]*"
+_STEP: Final = re.compile(rf"({_PARAMETER})(?::([A-Za-z\-]+))?(?:\.(.+))?").fullmatch
+_COMMON: Final = re.compile(r"(_[A-Za-z]+)(?::([A-Za-z\-]+))?").fullmatch
+_REVERSE: Final = re.compile(rf"_has:([A-Za-z]+):{_PARAMETER}:(.+)", re.IGNORECASE).fullmatch
+_INCLUDED: Final = re.compile(rf"([A-Za-z]+):{_PARAMETER}(?::([A-Za-z]+))?").fullmatch
+
+
+def stays_within(parameters: str, types: frozenset[str]) -> bool:
+    """Whether raw parameters of a search of one of these types ask about these types only.
+
+    Chains, reverse chains, inclusions and sorting count for every type that they pass through,
+    which has to be named. Never raises.
+    """
+    if _has_too_many(parameters):
+        return False
+    for name, value in _pairs(parameters):
+        base, _, modifier = name.partition(":")
+        base = base.lower()
+        if base in _INCLUSIONS:
+            fits = modifier.lower() in _INCLUSION_MODIFIERS and _includes(base, value, types)
+        elif base == "_sort":
+            fits = modifier.lower() in _SORT_MODIFIERS and _sorts(value, types)
+        else:
+            fits = _asks(name, types)
+        if not fits or value is None:
+            return False
+    return True
+
+
+def is_disguise(parameters: str) -> bool:
+    """Whether raw parameters make another request of this one, or are too many to tell."""
+    if _has_too_many(parameters):
+        return True
+    names = (name.partition(":")[0].strip().lower() for name, _ in _pairs(parameters))
+    return not _DISGUISES.isdisjoint(names)
+
+
+def _has_too_many(parameters: str) -> bool:
+    return parameters.count("&") + parameters.count(";") >= _MOST_PAIRS
+
+
+def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
+    """Decoded names with raw values; None where there is no "="."""
+    for pair in _SEPARATOR.split(parameters):
+        if pair:
+            name, equals, value = pair.partition("=")
+            yield unquote_plus(name), value if equals else None
+
+
+def _asks(name: str, types: frozenset[str]) -> bool:
+    """Whether the name of a parameter leads through these types only."""
+    while len(name) <= _LONGEST_NAME:
+        reverse = _REVERSE(name)
+        if reverse is not None:
+            target, rest = reverse.groups()
+        else:
+            step = _STEP(name)
+            if step is None:
+                return _is_harmless(name)
+            parameter, modifier, rest = step.groups()
+            if rest is None:
+                return modifier is None or modifier in _MODIFIERS or modifier in RESOURCE_TYPES
+            target = modifier or _TARGETS.get(parameter)
+        if target not in types:
+            return False
+        name = rest
+    return False
+
+
+def _is_harmless(name: str) -> bool:
+    match = _COMMON(name)
+    if match is None or match[1].lower() not in _HARMLESS:
+        return False
+    return match[2] is None or match[2] in _MODIFIERS
+
+
+def _includes(base: str, value: str | None, types: frozenset[str]) -> bool:
+    """Whether an inclusion brings these types only."""
+    match = _INCLUDED(_decoded(value))
+    if match is None or match[1] not in types:
+        return False
+    target = match[2]
+    # What refers to the resources that were found is of its own type; what they refer to is not.
+    return target in types if target is not None else base == "_revinclude"
+
+
+def _sorts(value: str | None, types: frozenset[str]) -> bool:
+    keys = _decoded(value).split(",")
+    return all(_asks(key.strip().removeprefix("-"), types) for key in keys)
+
+
+def _decoded(value: str | None) -> str:
+    """The value, "" where it is too long to be one."""
+    return unquote_plus(value) if value is not None and len(value) <= _LONGEST_LIST else ""
