@@ -103,10 +103,13 @@ class Core:
             audit=around.audit,
         )
         self._callers = wiring.callers(settings, time.monotonic)
+        self._strangers = wiring.strangers(settings, self._callers, time.monotonic)
         login = _signing_in(settings, around, self.tokens)
         self._user_tokens = login.tokens if login is not None else None
         handler = self._handler(around, self._user_tokens or self.tokens)
-        self.handler = handler if login is None else login.door(handler, self._callers)
+        self.handler = (
+            handler if login is None else login.door(handler, self._callers, self._strangers)
+        )
 
     def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
         settings = self.settings
@@ -131,6 +134,7 @@ class Core:
             Collaborators(
                 admission=self.admission,
                 callers=self._callers,
+                strangers=self._strangers,
                 tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,
                 rewriting=wiring.rewriting(settings, around.metrics.links),

@@ -14,7 +14,8 @@ class Exchange:
 
     Times are seconds: `started_at` of the wall clock, `started` of the monotonic clock. Byte counts
     are those of the bodies. `query_params` holds names only; values never reach this record.
-    `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
+    `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`). `unrecorded`:
+    one of so many by strangers that it is counted and has no record of its own.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class Exchange:
     duration: float = 0.0
     upstream_duration: float | None = None
     aborted: bool = False
+    unrecorded: bool = False
     # When it began and ceased to wait for a token, monotonic; None when one was at hand.
     token_wait: tuple[float, float] | None = None
     trace: object | None = None  # `gateway.telemetry.tracing`'s own, while tracing is on

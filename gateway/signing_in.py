@@ -29,6 +29,7 @@ from gateway.proxy.door import Door
 from gateway.proxy.guests import BrowserRules, Guests
 from gateway.proxy.handler import Handler
 from gateway.proxy.sign_in import SignInPages, Surroundings
+from gateway.proxy.strangers import Strangers
 from gateway.telemetry.audit import AuditTrail
 
 
@@ -88,7 +89,7 @@ class SigningIn:
             time.monotonic,
         )
 
-    def door(self, handler: Handler, callers: Callers) -> Door:
+    def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> Door:
         """What stands before the request path."""
         guests = Guests(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.event
@@ -106,7 +107,7 @@ class SigningIn:
                 time.time,
             ),
         )
-        return Door(handler, pages, guests)
+        return Door(handler, pages, guests, strangers)
 
     def _ended(self, session: Session, why: str) -> None:
         self._audit.event("logout", user=session.user, outcome=why)

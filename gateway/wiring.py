@@ -38,6 +38,7 @@ from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.permissions import Permissions
 from gateway.proxy.pool import Proxy
 from gateway.proxy.rewriting import Bases, Rewriting
+from gateway.proxy.strangers import Strangers
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
@@ -140,6 +141,12 @@ def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
         raise StartError(f"{key}: is the same as {other}; {OWN_SECRET}")
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return Callers(known, tuple(trusted))
+
+
+def strangers(settings: Settings, known: Callers, clock: Callable[[], float]) -> Strangers:
+    """How much is heard of those that no caller stands behind."""
+    rate = settings.limits.unidentified_rate
+    return Strangers(known, rate, clock, signs_in=settings.login.enabled)
 
 
 OWN_SECRET: Final = "give each caller its own, or nobody can tell which of them called"  # noqa: S105

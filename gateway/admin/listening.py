@@ -121,6 +121,8 @@ class _OperatorConnection(RequestHandler):
 
 def _answering(handler: Handler, names: frozenset[str] | None) -> Handler:
     async def answer(request: BaseRequest) -> StreamResponse:
+        # No page waits for anything, and many may have been asked for at once.
+        await asyncio.sleep(0)
         if names is not None and not _is_named(request, names):
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "use an IP address or localhost")
         try:

@@ -284,6 +284,14 @@ class LimitsSettings(Section):
     max_concurrent_requests: Count = Field(
         default=1024, description="Requests of all callers at the same time; above it 503."
     )
+    unidentified_rate: Rate | None = Field(
+        default=20,
+        description="Requests a second from one address (of IPv6: one /64 network) that no caller "
+        "stands behind: broken ones, unknown paths, wrong or missing keys, foreign networks. "
+        "Ten seconds' worth may come at once. Above it they are 429 and counted, without audit "
+        "records of their own; requests of known callers always pass. Null: no limit. Without "
+        "`callers` and sign-in everybody is a caller.",
+    )
     header_timeout: PositiveSeconds = Field(
         default=10,
         description="Time for a request's header, and between two reads of its body; after it 408.",

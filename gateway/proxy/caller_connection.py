@@ -116,7 +116,9 @@ class CallerConnection(MessageQueue):
         self._server.lost(self)
         self._hear_no_more()
         self._wake_writer()
-        if self._task is not None and self.forsaken_with_caller:
+        # Between two answers it would go on to take a message that is no longer there.
+        between = self._waiter is not None and not self.busy
+        if self._task is not None and (self.forsaken_with_caller or between):
             self._task.cancel()
 
     # What serves.
@@ -125,8 +127,7 @@ class CallerConnection(MessageQueue):
         """Answer requests until the connection ends."""
         try:
             while not self._ended:
-                if not self._messages:
-                    await self._news()
+                await (self._turn() if self._messages else self._news())
                 answer = self._answer_to(*self._take_message())
                 self.busy = True
                 try:

@@ -19,16 +19,20 @@ from gateway.proxy.headers import read_request
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.replies import Own, Reply
 from gateway.proxy.sign_in import SignInPages
+from gateway.proxy.strangers import Strangers
 from gateway.proxy.visit import Visit, read_visit
 
 
 class Door:
     """Serves requests as `Handler` does."""
 
-    def __init__(self, handler: Handler, pages: SignInPages, guests: Guests) -> None:
+    def __init__(
+        self, handler: Handler, pages: SignInPages, guests: Guests, strangers: Strangers
+    ) -> None:
         self._handler = handler
         self._pages = pages
         self._guests = guests
+        self._strangers = strangers
 
     async def handle(self, request: IncomingRequest) -> Answered:
         """Answer one request, and account for it."""
@@ -43,7 +47,7 @@ class Door:
             return await self._handler.answer(request, own)
         guest = await self._guests.find(visit, header)
         if isinstance(guest, Reply):
-            return await self._handler.answer(request, _fixed(guest))
+            return await self._handler.answer(request, self._to_login(visit, guest))
         if guest.session is not None and visit.is_navigation:
             guest = replace(guest, over=self._over(visit, guest.session))
         return await self._handler.handle(request, guest)
@@ -56,7 +60,9 @@ class Door:
         lines = self._guests.lines(visit)
         if visit.is_preflight:
 
-            async def preflight(_exchange: Exchange) -> Reply:
+            async def preflight(exchange: Exchange) -> Reply:
+                # Browsers ask without a cookie, for each address anew: all of them are answered.
+                exchange.unrecorded = self._strangers.are_too_many(visit.peer.address)
                 return self._guests.preflight(visit)
 
             return Own(preflight, lines)
@@ -74,9 +80,9 @@ class Door:
 
         return Own(sign_in_again, self._guests.lines(visit))
 
+    def _to_login(self, visit: Visit, reply: Reply) -> Own:
+        async def respond(_exchange: Exchange) -> Reply:
+            self._strangers.take(visit.peer.address)
+            return reply
 
-def _fixed(reply: Reply) -> Own:
-    async def respond(_exchange: Exchange) -> Reply:
-        return reply
-
-    return Own(respond)
+        return Own(respond)

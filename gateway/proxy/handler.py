@@ -38,6 +38,7 @@ from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.relay import CallerSide, explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
+from gateway.proxy.strangers import Strangers
 from gateway.proxy.target import Target, resolve
 from gateway.proxy.upstream import broken
 from gateway.telemetry.logs import get_logger
@@ -74,6 +75,7 @@ class Collaborators:
 
     admission: Admission
     callers: Callers
+    strangers: Strangers
     tokens: TokenSource
     forwarder: Sender
     rewriting: Rewriting
@@ -91,6 +93,7 @@ class Handler:
         self._rules = rules
         self._admission = collaborators.admission
         self._callers = collaborators.callers
+        self._strangers = collaborators.strangers
         self._tokens = collaborators.tokens
         self._forwarder = collaborators.forwarder
         self._account = collaborators.account
@@ -145,6 +148,8 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
+            if exchange.credential is None:  # no caller was introduced
+                error = self._strangers.verdict(request, header, exchange, guest, error)
             return await self._conclude(exchange, side, header, _query(message.path), error)
         finally:
             connection.forsaken_with_caller = False
@@ -175,6 +180,8 @@ class Handler:
         finally:
             if admitted:
                 self._admission.leave(ANONYMOUS)
+            # The pages have their own limit: nobody needs to stand behind what is beyond it.
+            exchange.unrecorded |= exchange.reason == errors.RATE_LIMITED.code
             self._end(exchange, None)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
@@ -183,7 +190,8 @@ class Handler:
         exchange = self._begin(request, header)
         side = self._side(request)
         try:
-            return await self._conclude(exchange, side, header, "", error)
+            verdict = self._strangers.verdict(request, header, exchange, None, error)
+            return await self._conclude(exchange, side, header, "", verdict)
         finally:
             self._end(exchange, None)
 

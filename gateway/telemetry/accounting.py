@@ -8,7 +8,10 @@ from gateway.exchange import Exchange
 
 
 class Accounting:
-    """One update of the metrics (`count`) and one audit record; `note` is told last."""
+    """One update of the metrics (`count`) and one audit record; `note` is told last.
+
+    Of what strangers ask too often there is no record: they could fill the disk.
+    """
 
     def __init__(
         self,
@@ -23,5 +26,6 @@ class Accounting:
     def end(self, exchange: Exchange) -> None:
         """Account for a finished exchange, which must not change any more."""
         self._count(exchange)
-        self._record(exchange)
+        if not exchange.unrecorded:
+            self._record(exchange)
         self._note(exchange)

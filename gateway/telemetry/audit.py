@@ -6,7 +6,8 @@ nobody reads or a full disk never blocks the loop.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
 turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
-With `drop`, requests go on and the records are counted as dropped.
+With `drop`, requests go on and the records are counted as dropped. What waits to be rendered counts
+towards the writer's limit: a loop that is busy must not gather more than a sink that is slow.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
 GATHER: Final = 0.01
 """For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
+
+# What a record takes of the memory, about, in bytes: its line, that of its AuditEvent, each name.
+_WEIGHT: Final = 1024
+_TRANSLATED: Final = 3 * 1024
+_NAME_WEIGHT: Final = 64
 
 _log = get_logger("gateway.audit")
 
@@ -87,23 +93,32 @@ class Audit:
         self._clock = clock
         self._timestamp = Timestamp()
         self._pending: list[Record] = []
+        self._weight = _WEIGHT if translate is None else _WEIGHT + _TRANSLATED
+        self._gathered = 0  # what those weigh
+        self._room = writer.room  # for that
 
     @property
     def available(self) -> bool:
         """False while records cannot be written and `on_failure` is `block`."""
+        if self._gathered > self._room and self._writer.on_failure == "block":
+            return False
         resources = self._resources
         return self._writer.available and (resources is None or resources.available)
 
     def exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
         if not self._pending:
-            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
+            self._begin_to_gather()
+        elif self._gathered > self._room and not _must_keep(self._writer, exchange):
+            self._writer.on_records("dropped", 1)
+            return
+        self._gathered += self._weight + _NAME_WEIGHT * len(exchange.query_params)
         self._pending.append(exchange)
 
     def event(self, name: Event, /, **fields: object) -> None:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
-            asyncio.get_running_loop().call_later(GATHER, self._hand_over)
+            self._begin_to_gather()
         record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.iso(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
@@ -118,8 +133,13 @@ class Audit:
         writers = (self._writer, self._resources)
         return sum(await asyncio.gather(*(writer.close(timeout) for writer in writers)))
 
+    def _begin_to_gather(self) -> None:
+        # Until the hand-over there can only be more.
+        self._room = self._writer.room
+        asyncio.get_running_loop().call_later(GATHER, self._hand_over)
+
     def _hand_over(self) -> None:
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._gathered = self._pending, [], 0
         if kept := _indispensable(self._writer, pending):
             self._writer.put(self._rendered(kept))
         if self._resources is None or self._translate is None:
@@ -170,13 +190,16 @@ def _indispensable(writer: Writer, pending: list[Record]) -> list[Record]:
     if not writer.full:
         return pending
     kept: list[Record] = [
-        record
-        for record in pending
-        if writer.on_failure == "block" and isinstance(record, Exchange) and record.attempts
+        record for record in pending if isinstance(record, Exchange) and _must_keep(writer, record)
     ]
     if len(kept) < len(pending):
         writer.on_records("dropped", len(pending) - len(kept))
     return kept
+
+
+def _must_keep(writer: Writer, exchange: Exchange) -> bool:
+    """Whether there has to be a record of it whatever is full: the platform has seen it."""
+    return writer.on_failure == "block" and exchange.attempts > 0
 
 
 def _resource(record: Mapping[str, Any], translate: Translate) -> Mapping[str, Any] | None:

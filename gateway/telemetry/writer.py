@@ -91,6 +91,11 @@ class Writer:
         return self._full
 
     @property
+    def room(self) -> int:
+        """For how many bytes the backlog has room; less than nothing when it is over its limit."""
+        return 0 if self._full else self._limits.backlog - self._backlog
+
+    @property
     def available(self) -> bool:
         """Whether the records of new requests are sure to be kept; always true with `drop`."""
         if self.on_failure == "drop":
