@@ -35,7 +35,7 @@ COMPILED = {
     "coding complete composing connection counted_body examine forward framing guarding handler "
     "headers incoming limiting listener max_forwards meeting message_queue passage patience "
     "permissions pool queueing relay repeated_header replies retrying rewriting strict target "
-    "tls_transport traced turn_end upstream",
+    "tls_transport traced turn_end turnstile upstream",
     "telemetry": "accounting audit findings masking tally timestamp",
 }
 

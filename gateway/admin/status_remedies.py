@@ -22,7 +22,8 @@ _EN: Final = {
     "payload-too-large": "Raise `limits.max_body_bytes` if the platform takes such bodies.",
     "url-too-long": "Have the caller search with POST, or raise `limits.max_url_bytes`.",
     "header-too-large": "Look for a large cookie or token that the caller need not send.",
-    "rate-limited": "Nothing, if it is rare. Else raise the caller's `rate_limit`.",
+    "rate-limited": "Nothing, if it is rare. Else raise the caller's `rate_limit`; where no caller "
+    "is named, look in the audit for wrong keys and addresses.",
     "overloaded": "If the platform is fast, raise the limit or add a worker.",
     "token-refused": "Run `dhp-gateway token`; compare `client_id` and secret with those issued.",
     "sso-unavailable": "Run `dhp-gateway doctor`. If only the sign-in service fails, tell the "
@@ -64,7 +65,8 @@ _RU: Final = {
     "payload-too-large": "Увеличьте `limits.max_body_bytes`, если платформа принимает такой объём.",
     "url-too-long": "Пусть система ищет через POST, или увеличьте `limits.max_url_bytes`.",
     "header-too-large": "Найдите большой cookie или токен, который системе не нужно отправлять.",
-    "rate-limited": "Ничего, если это редко. Иначе увеличьте `rate_limit` системы.",
+    "rate-limited": "Ничего, если это редко. Иначе увеличьте `rate_limit` системы; если система не "
+    "названа, найдите в журнале аудита неверные ключи и адреса.",
     "overloaded": "Если платформа отвечает быстро, увеличьте предел или добавьте процесс.",
     "token-refused": "Выполните `dhp-gateway token`; сравните `client_id` и секрет с выданными.",
     "sso-unavailable": "Выполните `dhp-gateway doctor`. Если не работает только сервис входа, "
@@ -109,7 +111,8 @@ _UZ: Final = {
     "payload-too-large": "Platforma bunga rozi bo‘lsa, `limits.max_body_bytes`ni oshiring.",
     "url-too-long": "Tizim POST bilan qidirsin yoki `limits.max_url_bytes`ni oshiring.",
     "header-too-large": "Tizim yuborishi shart bo‘lmagan katta cookie yoki tokenni qidiring.",
-    "rate-limited": "Kam uchrasa, hech narsa. Aks holda tizimning `rate_limit`ini oshiring.",
+    "rate-limited": "Kam uchrasa, hech narsa. Aks holda tizimning `rate_limit`ini oshiring; tizim "
+    "nomi ko‘rsatilmagan bo‘lsa, auditdan noto‘g‘ri kalit va manzillarni qidiring.",
     "overloaded": "Platforma tez javob bersa, chegarani oshiring yoki jarayon qo‘shing.",
     "token-refused": "`dhp-gateway token` buyrug‘ini bajaring; `client_id` va sirni berilganlari "
     "bilan solishtiring.",

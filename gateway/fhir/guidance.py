@@ -138,10 +138,16 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     ),
     "rate-limited": Guidance(
         "After `Retry-After`",
-        "The caller exceeded its `rate_limit`.",
+        (
+            "The caller exceeded its `rate_limit`; or, where the audit and the metrics name no "
+            "caller, so many requests that no caller stands behind came from its address: broken "
+            "ones, unknown paths, wrong keys (`limits.unidentified_rate`)."
+        ),
         (
             "Nothing, if it is rare. Otherwise raise the caller's `rate_limit`, or ask its vendor "
-            "to spread the requests."
+            "to spread the requests. Without a caller: the audit has the first of them, with the "
+            "address and what was wrong; a system with an old key is given the new one. Requests "
+            "with a right key pass meanwhile."
         ),
     ),
     "overloaded": Guidance(

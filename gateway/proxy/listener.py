@@ -14,6 +14,7 @@ from gateway.proxy.closing import Closing
 from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.rooted import rooted
 from gateway.proxy.turn_end import TurnEnd
+from gateway.proxy.turnstile import Turnstile
 
 _SWEEP_INTERVAL: Final = 0.25
 
@@ -25,6 +26,7 @@ class CallerServer:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._turn_end = TurnEnd()
+        self.turnstile = Turnstile()
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.
         self._connections: dict[CallerConnection, None] = {}

@@ -180,8 +180,9 @@ class MessageQueue:
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
-        if self._waiter is not None:
-            _wake(self._waiter)
+        # Where others were there before it, no news is waited for but a turn.
+        if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
+            self._waiter.set_result(None)
         if len(self._messages) >= _MOST_QUEUED and not self._is_full:
             self._is_full = True
             self._pause_transport()
@@ -285,12 +286,6 @@ class MessageQueue:
         self._waiter = self._loop.create_future()
         return self._waiter
 
-    def _turn(self) -> asyncio.Future[None]:
-        """Done when others have had their turn: what was sent ahead may need no waiting at all."""
-        waiter = self._news()
-        self._loop.call_soon(_wake, waiter)
-        return waiter
-
     def _take_message(self) -> tuple[RequestMessage, Payload]:
         """The next message; the parser learns that there is room for another."""
         taken = self._messages.popleft()
@@ -309,11 +304,6 @@ class MessageQueue:
     def _rests(self) -> bool:
         """Whether nothing is under way and nothing has begun to arrive."""
         return not (self.busy or self._messages) and self._header_since is None
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _announced_length(message: RequestMessage) -> int:

@@ -50,6 +50,23 @@ async def test_every_answer_leaves_others_their_turn(stage: Stage, kind: str) ->
     assert turns.count > COUNT // 2
 
 
+async def test_many_who_send_ahead_are_as_one(stage: Stage) -> None:
+    """Of forty connections with more to ask a few are answered in each turn, not all."""
+    gateway = await stage.start()
+    turns = Turns()
+    wires = [await stage.open(gateway.address) for _ in range(40)]
+    for wire in wires:
+        await wire.ask(get("/nothing"))
+    counting = asyncio.ensure_future(turns.go_on())
+    for wire in wires:
+        wire.writer.write(get("/nothing") * 50)
+    for wire in wires:
+        for _ in range(50):
+            await wire.reply()
+    counting.cancel()
+    assert turns.count > 40 * 50 // 5
+
+
 @pytest.mark.parametrize("page", ["/livez", "/status", "/nothing"])
 async def test_operators_pages_leave_others_their_turn(stage: Stage, page: str) -> None:
     """The same on the operators' listener."""

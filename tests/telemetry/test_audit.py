@@ -299,6 +299,27 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     assert records == {"written": 1, "dropped": 1}
 
 
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_what_is_gathered_counts_towards_the_limit(
+    open_audit, pipe, records, make_exchange, on_failure
+):
+    """A loop that never gets to hand over gathers no more than may wait for the sink.
+
+    What the platform has seen is kept all the same with `block`.
+    """
+    audit = open_audit(on_failure, limits=Limits(backlog=100_000))
+    for _ in range(1000):
+        audit.exchange(make_exchange(status=404, attempts=0))
+    assert audit.available is (on_failure == "drop")
+    assert records["dropped"] > 800
+    audit.exchange(make_exchange(request_id="seen", attempts=1))
+    await asyncio.sleep(2 * GATHER)
+    assert audit.available
+    written = await _written(audit, pipe)
+    assert len(written) + records["dropped"] == 1001
+    assert (written[-1]["request_id"] == "seen") is (on_failure == "block")
+
+
 async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     """With `block` and a full backlog the audit is not available; once drained it is again."""
     audit = open_audit(limits=Limits(backlog=100_000))

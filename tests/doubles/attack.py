@@ -1,0 +1,111 @@
+"""An attacker in a process of its own: `python -m tests.doubles.attack PORT CONNECTIONS SECONDS`.
+
+On every connection it sends what standard input holds, all at once, takes what is answered, and
+does so again while there are seconds left; once at least. At the end it prints how many answers
+there were of each status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.doubles.processes import REPOSITORY
+from tests.doubles.wire import Wire, get
+
+PIPELINED = 3700
+KEY = "planted-callers-key"
+LAB = {"name": "lab", "api_key": KEY}
+KINDS = {
+    "unknown-path": get("/x"),
+    "broken": b"GET / HTTP/9.9\r\n\r\n",
+    "no-key": get("/fhir/Patient/1"),
+    "wrong-key": get("/fhir/Patient/1", "X-Api-Key: x"),
+    "foreign-network": get("/fhir/Patient/1", "X-Api-Key: far"),
+}
+# Whom the last of them would be, elsewhere.
+FAR = {"name": "far", "api_key": "far", "networks": ["10.20.0.0/16"]}
+
+
+@dataclass
+class Patient:
+    """A caller that asks one thing after the other, and how long the slowest answer took."""
+
+    address: Any
+    request: bytes = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
+    slowest: float = 0.0
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    async def served(self) -> None:
+        """Ask one thing."""
+        async with await Wire.open(self.address) as wire:
+            self.statuses[(await wire.ask(self.request)).status] += 1
+
+    async def ask_on(self) -> None:
+        """Ask until cancelled, on a new connection every tenth time."""
+        while True:
+            async with await Wire.open(self.address) as wire:
+                for _ in range(10):
+                    began = time.monotonic()
+                    try:
+                        self.statuses[(await wire.ask(self.request)).status] += 1
+                    finally:
+                        self.slowest = max(self.slowest, time.monotonic() - began)
+                    await asyncio.sleep(0.02)
+
+
+async def attack(port: int, data: bytes, *, connections: int, seconds: float) -> Counter[str]:
+    """Have another process attack a port of this machine; the answers it got."""
+    command = (sys.executable, "-m", "tests.doubles.attack")
+    process = await asyncio.create_subprocess_exec(
+        *(*command, str(port), str(connections), str(seconds)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    told, _ = await process.communicate(data)
+    return Counter(json.loads(told))
+
+
+async def _attack(port: int, data: bytes, until: float, answers: Counter[str]) -> None:
+    while True:
+        with contextlib.suppress(OSError, EOFError):
+            await _send(port, data, answers)
+        if time.monotonic() > until:
+            return
+
+
+async def _send(port: int, data: bytes, answers: Counter[str]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    sending = asyncio.ensure_future(_all_of(writer, data))
+    try:
+        for _ in range(data.count(b"\r\n\r\n")):
+            await reader.readuntil(b"HTTP/1.1 ")
+            answers[(await reader.readexactly(3)).decode()] += 1
+    finally:
+        sending.cancel()
+        writer.transport.abort()
+
+
+async def _all_of(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    with contextlib.suppress(OSError):
+        await writer.drain()
+
+
+async def _main(port: int, connections: int, seconds: float) -> None:
+    data = sys.stdin.buffer.read()
+    answers: Counter[str] = Counter()
+    until = time.monotonic() + seconds
+    await asyncio.gather(*(_attack(port, data, until, answers) for _ in range(connections)))
+    sys.stdout.write(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
