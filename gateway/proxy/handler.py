@@ -148,7 +148,8 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
-            if exchange.credential is None:  # no caller was introduced
+            # Without a credential no caller was introduced.
+            if exchange.credential is None and isinstance(error, GatewayError):
                 error = self._strangers.verdict(request, header, exchange, guest, error)
             return await self._conclude(exchange, side, header, _query(message.path), error)
         finally:

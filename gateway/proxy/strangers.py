@@ -74,14 +74,12 @@ class Strangers:
         header: RequestHeader,
         exchange: Exchange,
         guest: Identifying | None,
-        error: Exception,
-    ) -> Exception:
+        error: GatewayError,
+    ) -> GatewayError:
         """What to answer a request that failed before it was known who asks.
 
         The `error` itself, if it is a caller's or one of few; else rate-limited.
         """
-        if not isinstance(error, GatewayError):
-            return error
         peer = self._callers.origin(request.connection.peer, header)
         exchange.remote = peer.address
         if self._is_callers(peer, header, guest, exchange):
