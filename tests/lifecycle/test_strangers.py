@@ -54,7 +54,6 @@ async def test_what_strangers_send_ahead_costs_callers_nothing(
     patient = await attacked(service, kind)
     records = tmp_path / "audit.jsonl" if sink == "file" else service.process.stdout_file
     assert records.stat().st_size < patient.statuses.total() * 1024 + MIB
-    assert await service.metric("dhp_gateway_requests_total", reason="rate-limited") > 0
 
 
 @pytest.mark.parametrize("sink", ["file", "stdout"])
