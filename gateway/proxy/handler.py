@@ -148,10 +148,8 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
-            # Without a credential no caller was introduced.
-            if exchange.credential is None and isinstance(error, GatewayError):
-                error = self._strangers.verdict(request, header, exchange, guest, error)
-            return await self._conclude(exchange, side, header, _query(message.path), error)
+            told = self._verdict(request, header, exchange, guest, error)
+            return await self._conclude(exchange, side, header, _query(message.path), told)
         finally:
             connection.forsaken_with_caller = False
             if admitted is not None:
@@ -191,8 +189,8 @@ class Handler:
         exchange = self._begin(request, header)
         side = self._side(request)
         try:
-            verdict = self._strangers.verdict(request, header, exchange, None, error)
-            return await self._conclude(exchange, side, header, "", verdict)
+            told = self._verdict(request, header, exchange, None, error)
+            return await self._conclude(exchange, side, header, "", told)
         finally:
             self._end(exchange, None)
 
@@ -277,6 +275,19 @@ class Handler:
             return await self._tokens.obtain(credential)
         finally:
             exchange.token_wait = (began, self._monotonic())
+
+    def _verdict(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        exchange: Exchange,
+        guest: Guest | None,
+        error: Exception,
+    ) -> Exception:
+        """What to tell of a failure: a stranger's may be one too many."""
+        if exchange.credential is None and isinstance(error, GatewayError):
+            return self._strangers.verdict(request, header, exchange, guest, error)
+        return error
 
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.inflight += 1
