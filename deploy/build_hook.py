@@ -34,8 +34,8 @@ COMPILED = {
     "proxy": "admission answer answer_header asked body caller_connection callers circuit closing "
     "coding complete composing connection counted_body examine forward framing guarding handler "
     "headers incoming limiting listener max_forwards meeting message_queue passage patience "
-    "permissions pool queueing relay repeated_header replies retrying rewriting strict target "
-    "tls_transport traced turn_end turnstile upstream",
+    "permissions pool queueing relay repeated_header replies request_side retrying rewriting "
+    "strict target tls_transport traced turn_end turnstile upstream",
     "telemetry": "accounting audit findings masking tally timestamp",
 }
 

@@ -114,6 +114,15 @@ def unacknowledged(connection: Any) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
+def is_readable(fd: int) -> bool:
+    """Whether something has come on a socket, be it its end."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([fd], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def wait_writable(fd: int) -> None:
     """Wait until a descriptor takes more, at most a second."""
     if not hasattr(select, "poll"):

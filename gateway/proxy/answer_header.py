@@ -151,6 +151,16 @@ def without_digests(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if not line.lower().startswith(_DIGEST_LINES)]
 
 
+def without_content(lines: list[bytes]) -> list[bytes]:
+    """The lines but for those about a body that does not go on, however they are spelled."""
+    return [line for line in lines if not _is_about_content(line)]
+
+
+def _is_about_content(line: bytes) -> bool:
+    name = line.partition(b":")[0].lower().replace(b"_", b"-").replace(b".", b"-")
+    return name.startswith(b"content-") or name in _DIGESTS
+
+
 def without_coding(lines: list[bytes]) -> list[bytes]:
     """The lines of an answer whose content coding was undone."""
     return [line for line in lines if not line.lower().startswith(b"content-encoding:")]

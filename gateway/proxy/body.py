@@ -163,6 +163,12 @@ class RequestBody:
                 return data
         return b""
 
+    async def skip(self) -> None:
+        """Read all of it, and keep nothing. Raises as `next`."""
+        self.replayable = False
+        while await self.next():
+            pass
+
     async def all(self) -> bytes | None:
         """All of it, from the first byte; `next` gives it again. Raises as `next`.
 

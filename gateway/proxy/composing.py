@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import Interaction, refine_bundle
-from gateway.proxy.answer_header import without_digests
+from gateway.proxy.answer_header import without_content, without_digests
 from gateway.proxy.asked import Asked
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
@@ -29,6 +29,7 @@ from gateway.proxy.upstream import Outgoing
 
 _BUNDLE_PREFIX: Final = 64 * 1024
 _BUNDLES: Final = frozenset(("batch", "transaction"))
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -103,6 +104,8 @@ class Composer:
         lines = met.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
+        elif body is None and _FRAMING & asked.header.values.keys():
+            lines = without_content(lines)
         lines, goes_on = count_down(exchange.method, lines)
         if asked.what.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(met.header)]

@@ -19,25 +19,26 @@ from gateway.proxy.framing import (
     Ambiguous,
     AnswerHead,
     Broken,
-    FailureKind,
     Framing,
     frame,
     is_excessive,
 )
+from gateway.proxy.request_side import NEVER, RequestSide
 from gateway.proxy.tls_transport import CertificateRefused, TlsTransport
-from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
+from gateway.proxy.turn_end import TurnEnd
 
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
 _HIGH_WATER: Final = 256 * 1024
-NEVER: Final = float("inf")
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(RequestSide):
     """A connection that carries one exchange after the other.
 
     `begin`, `write`, `head` after each `news`, then `read` until nothing comes. All of it ends with
     `Broken` when the connection fails or `deadline` passes, which the pool's sweep looks after.
+    `sending` is for who writes a request in pieces to say so: an answer that comes meanwhile is the
+    connection's last one.
     """
 
     def __init__(
@@ -49,22 +50,13 @@ class UpstreamConnection(asyncio.Protocol):
         idle_timeout: float,
         turn_end: TurnEnd,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._clock = clock
+        super().__init__(clock, response_timeout, turn_end)
         self._on_lost = on_lost
-        self._turn_end = turn_end
-        self._response_timeout = response_timeout
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.
-        self.transport: asyncio.Transport | TlsTransport | None = None
         self.opened_at = clock()
         self.used = 0
         self.idle_since = self.opened_at
-        self.deadline = NEVER
-        self.failure: FailureKind | None = None
-        self._held = b""
-        self._write_paused = False
-        self._drained: asyncio.Future[None] | None = None
         # Of a body. Between exchanges there are none, or the connection is not used again.
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -72,59 +64,30 @@ class UpstreamConnection(asyncio.Protocol):
         self._spare: httptools.HttpResponseParser | None = None
         # Of one exchange.
         self._parser: httptools.HttpResponseParser | None = None
-        self._reset(expect_body=True)
+        self._reset(expect_body=True, has_body=False)
 
-    def _reset(self, *, expect_body: bool) -> None:
+    def _reset(self, *, expect_body: bool, has_body: bool) -> None:
         self.answer: AnswerHead | None = None
         self.complete = False
-        self.started = self._usual = False
+        self.started = self._usual = self.sending = False
         self._expect_body = expect_body
+        self._has_body = has_body
         self._fields = AnswerFields()
         self._overhead = self._interim = self._body_size = 0
         self._in_interim = False
         self._surplus = False
         self._left: int | None = None
         self._keep_alive, self._parsed, self._reading_paused = False, False, False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = None
 
     # What the exchange calls.
 
-    def begin(self, *, expect_body: bool) -> None:
-        """Start an exchange; `expect_body` is False for HEAD."""
-        self._reset(expect_body=expect_body)
+    def begin(self, *, expect_body: bool, has_body: bool = False) -> None:
+        """Start an exchange; `expect_body` is False for HEAD, `has_body` is about the request."""
+        self._reset(expect_body=expect_body, has_body=has_body)
         self._parser, self._spare = self._spare or httptools.HttpResponseParser(self), None
+        self._untouched = self.used > 0
         self.used += 1
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport and give the platform `response_timeout` from now."""
-        if self.transport is not None:
-            self.transport.write(data)
-        self.deadline = self._clock() + self._response_timeout
-
-    def write_whole(self, request: bytes) -> None:
-        """The same for a whole request, which is sent when the loop's turn is over."""
-        if len(request) > LARGEST_HELD:
-            self.write(request)
-            return
-        self._held = request
-        self._turn_end.flush_later(self)
-        self.deadline = self._clock() + self._response_timeout
-
-    def flush(self) -> None:
-        """Hand the request that is held back to the transport; there is none after a failure."""
-        held, self._held = self._held, b""
-        if held and self.transport is not None:
-            self.transport.write(held)
-
-    def hold_deadline(self) -> None:
-        """Stop the clock: the caller, not the platform, is what the exchange waits for."""
-        self.deadline = NEVER
-
-    async def drained(self) -> None:
-        """Wait until the transport takes more; returns at once on a lost connection."""
-        if self._write_paused and self.transport is not None:
-            self._drained = self._loop.create_future()
-            await self._drained
 
     def head(self) -> AnswerHead | None:
         """The final answer's head, None until it has come. Raises `Broken`."""
@@ -134,19 +97,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = NEVER
         return self.answer
 
-    def news(self) -> asyncio.Future[None]:
-        """What is done as soon as anything happens."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
-
     async def answered(self) -> None:
         """Wait until there is an answer or there will be none; never raises."""
         while self.answer is None and self.failure is None and self.transport is not None:
             await self.news()
-
-    def forbid_reuse(self) -> None:
-        """The request was not sent in full: the platform cannot tell where the next begins."""
-        self._surplus = True
 
     async def read(self) -> list[bytes]:
         """The pieces of the body that arrived, at the end none. Raises `Broken`."""
@@ -192,12 +146,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = None
         self.deadline = NEVER
         self.idle_since = now
-
-    def abort(self, kind: FailureKind = "closed") -> None:
-        """Drop the connection without ceremony; what waits on it fails."""
-        self._fail(kind)
-        if self.transport is not None:
-            self.transport.abort()
 
     def close(self) -> None:
         """Close after an answer (TLS says close_notify, RFC 9112 section 9.8)."""
@@ -264,6 +212,13 @@ class UpstreamConnection(asyncio.Protocol):
         if self.complete and not self._expect_body and not data.endswith(b"\n"):
             self._surplus = True
 
+    def stir(self) -> None:
+        """Something came below of which there is nothing to read yet, be it half an answer."""
+        if self._untouched:
+            self.abort()
+        elif self._parser is None and self.used:
+            self.close()
+
     def eof_received(self) -> bool:
         """The platform sends no more; an answer framed by that must have ended cleanly."""
         if self._parser is not None and not self.complete and self.failure is None:
@@ -287,18 +242,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.resume_writing()
         self._wake()
         self._on_lost(self)
-
-    def pause_writing(self) -> None:
-        """Back-pressure from the platform (asyncio.Protocol)."""
-        self._write_paused = True
-
-    def resume_writing(self) -> None:
-        """The transport takes more (asyncio.Protocol)."""
-        self._write_paused = False
-        if self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
 
     def on_message_begin(self) -> None:
         """A second message after a complete one is never an answer (RFC 9112 section 6.3)."""
@@ -331,11 +274,22 @@ class UpstreamConnection(asyncio.Protocol):
         except Ambiguous:
             self._fail("protocol")
             return
-        self._keep_alive = self._parser.should_keep_alive()
+        self._keep_alive = self._parser.should_keep_alive() and not (
+            # A body that comes all the same, however late, would be the next answer's beginning.
+            framing is Framing.NONE or self._may_be_unread(status)
+        )
         self.answer = AnswerHead(status, fields, framing, length)
         if framing is Framing.NONE:
             # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
             self.complete = True
+
+    def _may_be_unread(self, status: int) -> bool:
+        """Whether the platform may take the rest of this request for the beginning of the next."""
+        if not self._has_body:
+            return False
+        unsent = self.transport is not None and self.transport.get_write_buffer_size() > 0
+        # Who refuses a write often does so by its header alone.
+        return status >= 400 or self.sending or unsent
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body and hold the platform back when its caller is slow."""
@@ -383,17 +337,7 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self.transport
         return not isinstance(transport, TlsTransport) or transport.ended_cleanly
 
-    def _fail(self, kind: FailureKind) -> None:
-        self._held = b""
-        if self.failure is None:
-            self.failure = kind
-        self._wake()
-
     def _raise_failure(self) -> None:
         kind = self.failure or ("closed" if self.transport is None else None)
         if kind is not None:
             raise Broken(kind, reused=self.used > 1)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

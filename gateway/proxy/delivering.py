@@ -23,6 +23,7 @@ from gateway.outbox.qualifying import BY_ID, SETTLE, searchable
 from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
 from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
+from gateway.proxy.answer_header import without_content
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.coding import is_gzip
 from gateway.proxy.examine import examine
@@ -30,7 +31,7 @@ from gateway.proxy.forward import Sender as Forward
 from gateway.proxy.forward import TokenSource
 from gateway.proxy.framing import Broken
 from gateway.proxy.packing import WholeBody
-from gateway.proxy.upstream import Outgoing
+from gateway.proxy.upstream import MEANINGLESS, Outgoing
 from gateway.retry_after import parse_retry_after
 from gateway.telemetry.logs import get_logger
 
@@ -101,6 +102,9 @@ class Deliverer:
 
     async def _send(self, request: Request) -> Result:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
+        has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
+        if not has_body:
+            lines = without_content(lines)
         match = await self._version(request)
         if match is not None:
             lines.append(b"If-Match: %s\r\n" % match)
@@ -109,7 +113,7 @@ class Deliverer:
             target=(self._route.asking.platform_path + request.suffix).encode("latin-1"),
             lines=lines,
             request_id=request.request_id,
-            body=WholeBody(request.body) if request.body or _has_type(request) else None,
+            body=WholeBody(request.body) if has_body else None,
             safe=False,
         )
         answer = await self._forward(outgoing, request)

@@ -36,15 +36,16 @@ class AnswerHead:
         self.content_length = content_length
 
 
-FailureKind = Literal["closed", "truncated", "protocol", "timeout", "certificate"]
+FailureKind = Literal["unsent", "closed", "truncated", "protocol", "timeout", "certificate"]
 
 
 class Broken(Exception):  # noqa: N818 - a state, not a mistake
     """The connection gave no complete, valid answer.
 
-    `kind`: `closed` before any byte of an answer, `truncated` after some, `protocol` for bytes that
-    are not valid HTTP, `timeout` for silence, `certificate` when the platform refused ours before
-    it looked at any request. `reused`: the connection had served before.
+    `kind`: `unsent` before any byte of the request, `closed` before any byte of an answer,
+    `truncated` after some, `protocol` for bytes that are not valid HTTP, `timeout` for silence,
+    `certificate` when the platform refused ours before it looked at any request. `reused`: the
+    connection had served before.
     """
 
     def __init__(self, kind: FailureKind, *, reused: bool) -> None:

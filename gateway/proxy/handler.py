@@ -40,7 +40,7 @@ from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.target import Target, resolve
-from gateway.proxy.upstream import broken
+from gateway.proxy.upstream import MEANINGLESS, broken
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Handler:
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
-            asked = Asked(exchange, caller, what, target, known, body, side)
+            asked = Asked(exchange, caller, what, target, known, _onward(exchange, body), side)
             answer = await self._bring(asked)
             try:
                 examine(answer, what, known.accept)
@@ -238,6 +238,9 @@ class Handler:
         Raises `GatewayError` caller-forbidden.
         """
         header = met.header
+        if exchange.method in MEANINGLESS:
+            await body.skip()
+            return what
         if self._queueing is not None:
             self._queueing.keep(met, what, body)
         told = await self._composer.read_ahead(header, body, what, met.links)
@@ -358,6 +361,11 @@ def _classify(exchange: Exchange, target: Target) -> Interaction:
         # The platform's document would send callers of plain HTTP to the SSO.
         raise GatewayError(errors.UNKNOWN_PATH)
     return what
+
+
+def _onward(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
+    """The body, if it goes on."""
+    return None if exchange.method in MEANINGLESS else body
 
 
 def _note(exchange: Exchange, what: Interaction) -> Interaction:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from gateway.proxy.connection import UpstreamConnection
@@ -117,6 +117,15 @@ class TlsTransport(asyncio.Protocol):
             return
         self._encrypt(data)
         self._send()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet."""
+        below = 0 if self._below is None else self._below.get_write_buffer_size()
+        return len(self._backlog) + below
+
+    def get_extra_info(self, name: str) -> Any:
+        """As the TCP transport gives it."""
+        return None if self._below is None else self._below.get_extra_info(name)
 
     def pause_reading(self) -> None:
         """Let the platform wait. What is at hand still comes."""
@@ -252,10 +261,16 @@ class TlsTransport(asyncio.Protocol):
         if pieces:
             self._judging = False
             self._connection.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._conclude(broken=broken, brought=bool(pieces))
+
+    def _conclude(self, *, broken: bool, brought: bool) -> None:
+        """Do what follows from what came but for what could be decrypted."""
         if broken:
             self._finish()
         elif self.ended_cleanly:
             self.eof_received()
+        elif not brought:
+            self._connection.stir()
 
     def _encrypt(self, data: bytes) -> None:
         done = 0

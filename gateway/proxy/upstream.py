@@ -29,6 +29,10 @@ from gateway.proxy.reaching import NOT_ACCEPTED
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.retry_after import parse_retry_after
 
+MEANINGLESS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
+"""Methods whose bodies are not forwarded: FHIR gives them no meaning, and a platform that ignores
+one would take it for the next request."""
+
 _HELD_BACK: Final = 16 * 1024 * 1024
 _REPEATED_STATUSES: Final = frozenset((502, 503, 504))
 # Those that count against the platform; 501 only says that it lacks what was asked for.
@@ -178,7 +182,7 @@ class Upstream:
             else:
                 kept = None if new else self._pool.take()
                 connection = kept or await self._pool.acquire(new=new)
-                connection.begin(expect_body=outgoing.method != "HEAD")
+                connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
                 connection.write_whole(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
                 await connection.news()
@@ -216,7 +220,8 @@ class Upstream:
         async with self._uploads:
             connection = await self._pool.acquire(new=new)
             try:
-                connection.begin(expect_body=outgoing.method != "HEAD")
+                connection.begin(expect_body=outgoing.method != "HEAD", has_body=True)
+                connection.sending = True
                 await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
@@ -275,8 +280,6 @@ class Upstream:
             await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
-            else:
-                connection.forbid_reuse()
         except BaseException as error:
             # Raised below. At the end of a `finally` in which it waited, what mypyc compiled raises
             # any exception that is being handled anywhere in the task, also one long over.
@@ -309,6 +312,7 @@ async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: 
             break
         connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
         await connection.drained()
+    connection.sending = False
     connection.write(b"0\r\n\r\n" if chunked else b"")
 
 
@@ -327,6 +331,9 @@ def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayE
     """The outcome of a failed attempt, and the cause under which a repetition is counted."""
     if isinstance(failure, GatewayError):
         return failure, "connect"
+    if failure.kind == "unsent":
+        # As if it could not have been made.
+        return broken(failure, safe=True), "reused"
     cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
     return broken(failure, safe=safe), cause
 
@@ -347,6 +354,7 @@ def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
 
 
 _SENTENCES: Final = {
+    "unsent": "the platform spoke or ended on a kept connection before it was asked",
     "closed": "the platform closed the connection before it answered",
     "truncated": "the platform's answer ended before it was complete",
     "protocol": "the platform's answer is not valid HTTP",

@@ -318,3 +318,14 @@ async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
     ended = await hospital.ended(reply.location)
     assert ended.json["entry"][0]["response"]["status"] == "200 OK"
     assert len(hospital.platform.seen) == 3
+
+
+async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> None:
+    """A DELETE that waited goes out as one that did not: without a body, and what is said of it."""
+    hospital.line.cut()
+    kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
+    assert kept.status == 202
+    await hospital.line.mend()
+    await hospital.ended(kept.location)
+    (sent,) = [seen for seen in hospital.platform.seen if seen.method == "DELETE"]
+    assert [name for name, _ in sent.headers if name.lower().startswith("content-")] == []

@@ -96,7 +96,7 @@ async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
     first = await waiting(pool)
     second = await waiting(pool)
     if not kept:
-        holder.forbid_reuse()
+        holder.data_received(b"surplus")
     pool.release(holder)
     assert pool.take() is None
     third = await waiting(pool)
@@ -130,7 +130,7 @@ async def test_turn_of_one_who_leaves(make_pool: MakePool, kept: bool) -> None:
     leaver = await waiting(pool)
     behind = await waiting(pool)
     if not kept:
-        holder.forbid_reuse()
+        holder.data_received(b"surplus")
     pool.release(holder)
     leaver.cancel()
     connection = await behind
@@ -217,7 +217,7 @@ async def test_rest_of_an_answered_request_holds_nothing_up(
     connection.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
     connection.write(bytes(size - 1))
     await read(connection)
-    connection.forbid_reuse()
+    connection.data_received(b"surplus")
     pool.release(connection)
     async with asyncio.timeout(10):
         await until(lambda: connection.transport is None)

@@ -264,6 +264,7 @@ async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None
         if cut == len(record):
             break
     connection.begin(expect_body=True)
+    connection.write(REQUEST)
     for byte in server.record(BY_CLOSE) + server.goodbye():
         assert not connection.complete
         transport.data_received(bytes([byte]))
