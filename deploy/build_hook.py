@@ -31,11 +31,12 @@ COMPILED = {
     "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
     "reach search_guard xml_links",
     "oauth": "pacing tokens",
-    "proxy": "admission answer answer_header asked body caller_connection callers circuit closing "
-    "coding complete composing connection counted_body examine forward framing guarding handler "
-    "headers incoming limiting listener max_forwards meeting message_queue passage patience "
-    "permissions pool queueing relay repeated_header replies request_side retrying rewriting "
-    "strict target tls_transport traced turn_end turnstile upstream",
+    "proxy": "admission answer answer_header asked body caller_connection caller_side callers "
+    "circuit closing coding complete composing connection counted_body examine forward "
+    "framing guarding handler headers incoming limiting listener max_forwards meeting "
+    "message_queue passage patience permissions pool queueing relay repeated_header replies "
+    "request_side retrying rewriting slow_readers strict target tls_transport traced "
+    "turn_end turnstile upstream",
     "telemetry": "accounting audit findings masking tally timestamp",
 }
 

@@ -40,6 +40,7 @@ from gateway.proxy.packing import Packing
 from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
 from gateway.proxy.probing import Probe
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
+from gateway.proxy.slow_readers import SlowReaders
 from gateway.proxy.traced import TracedUpstream
 from gateway.proxy.upstream import Restraint, Upstream
 from gateway.telemetry.accounting import Accounting
@@ -380,6 +381,7 @@ def _pool(settings: Settings) -> UpstreamPool:
         ),
         max_connections=platform.max_connections,
         clock=time.monotonic,
+        readers=SlowReaders(settings.limits.min_body_rate, time.monotonic),
     )
 
 

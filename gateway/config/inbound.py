@@ -298,8 +298,9 @@ class LimitsSettings(Section):
     )
     min_body_rate: Size = Field(
         default=1 * KIB,
-        description="Bytes a second that a request body must bring, averaged over 30 s; slower is "
-        "408. 0: no lower limit.",
+        description="Bytes a second, averaged over 30 s, that a request body must bring (slower is "
+        "408) and that the taker of an answer must take while others wait for a connection to the "
+        "platform (slower is cut off). 0: no lower limit.",
     )
     replay_buffer_bytes: Size = Field(
         default=1 * MIB,

@@ -10,6 +10,7 @@ from gateway.proxy.answer_header import AnswerFields
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.framing import AnswerHead, Framing
 from gateway.proxy.pool import UpstreamPool
+from gateway.proxy.slow_readers import SlowReaders
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
 # becomes a clean 502, and a read can be repeated.
@@ -62,6 +63,11 @@ class Answer:
     def complete(self) -> bool:
         """Whether all of the body is in memory."""
         return self._connection is None
+
+    @property
+    def readers(self) -> SlowReaders | None:
+        """Whom its reader belongs to while a connection is held for it."""
+        return None if self._connection is None or self._pool is None else self._pool.readers
 
     @property
     def prefetched(self) -> bytes:

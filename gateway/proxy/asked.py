@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.proxy.body import RequestBody
+from gateway.proxy.caller_side import CallerSide
 from gateway.proxy.callers import Caller
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.meeting import Meeting
-from gateway.proxy.relay import CallerSide
 from gateway.proxy.target import Target
 
 

@@ -17,12 +17,12 @@ from gateway.proxy.answer_header import without_content, without_digests
 from gateway.proxy.asked import Asked
 from gateway.proxy.asking import Asking, current_version
 from gateway.proxy.body import BodyLimits, RequestBody
+from gateway.proxy.caller_side import CallerSide
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.incoming import IncomingRequest
 from gateway.proxy.max_forwards import count_down
 from gateway.proxy.permissions import Permissions
-from gateway.proxy.relay import CallerSide
 from gateway.proxy.rewriting import Translation
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Outgoing

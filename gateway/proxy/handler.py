@@ -23,6 +23,7 @@ from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
 from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody
+from gateway.proxy.caller_side import CallerSide
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
 from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, search_parameters, watch_bundle
@@ -35,7 +36,7 @@ from gateway.proxy.headers import RequestHeader, read_request, request_id
 from gateway.proxy.incoming import Answered, IncomingRequest
 from gateway.proxy.meeting import Meeting, recall
 from gateway.proxy.message_queue import ListenLimits
-from gateway.proxy.relay import CallerSide, explain, give, pass_on
+from gateway.proxy.relay import explain, give, pass_on
 from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.strangers import Strangers

@@ -20,6 +20,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.reaching import RETRY_AFTER, unreached
+from gateway.proxy.slow_readers import SlowReaders
 from gateway.proxy.tls_transport import TlsTransport
 from gateway.proxy.tunnel import open_tunnel
 from gateway.proxy.turn_end import TurnEnd
@@ -69,7 +70,10 @@ class _Waiter:
 
 
 class UpstreamPool:
-    """At most `max_connections` connections to one origin."""
+    """At most `max_connections` connections to one origin.
+
+    `readers` are those that make way when somebody waits; without any that is nobody.
+    """
 
     def __init__(
         self,
@@ -78,7 +82,9 @@ class UpstreamPool:
         timeouts: Timeouts,
         max_connections: int,
         clock: Callable[[], float],
+        readers: SlowReaders | None = None,
     ) -> None:
+        self.readers = readers or SlowReaders(0, clock)
         self._origin = origin
         self._timeouts = timeouts
         self._max_connections = max_connections
@@ -180,6 +186,7 @@ class UpstreamPool:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
         waiter = _Waiter(new, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
+        self.readers.make_way(1)
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 connection = await self._turn_of(waiter)
@@ -286,6 +293,7 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
+        self.readers.make_way(len(self._waiters))
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.expire()

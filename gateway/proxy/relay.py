@@ -13,23 +13,19 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Final
 
-from aiohttp.http_writer import HttpVersion11
-
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
-from gateway.proxy.admission import Admission
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_coding
-from gateway.proxy.body import CallerGone, Room
-from gateway.proxy.caller_connection import CallerConnection
+from gateway.proxy.caller_side import CallerSide
 from gateway.proxy.coding import STEP, Transform, is_made_of, steps
 from gateway.proxy.framing import Framing
-from gateway.proxy.incoming import Answered, IncomingRequest
+from gateway.proxy.incoming import Answered
 from gateway.proxy.passage import UNCHANGED, Passage, without_wrong_digests
-from gateway.proxy.replies import Own, Reply
+from gateway.proxy.replies import Reply
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
@@ -42,112 +38,6 @@ _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
 }
-
-
-class CallerSide:
-    """One caller's connection for the time of one exchange, and how to speak to it.
-
-    `admission` tells, when the answer's header is written, whether the gateway is about to end.
-    `stall` is how long, in seconds, a caller may take nothing at all of what waits.
-    `lines` are fields for every answer of the exchange; `over` is what a person is told in the
-    place of caller-unauthenticated.
-    """
-
-    __slots__ = (
-        *("_admission", "_keep_alive", "_request", "_stall"),
-        *("head_only", "http10", "lines", "over", "started"),
-    )
-
-    def __init__(self, request: IncomingRequest, admission: Admission, *, stall: float) -> None:
-        message = request.message
-        self._request = request
-        self._admission = admission
-        self._stall = stall
-        # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
-        self._keep_alive = not (message.should_close or message.upgrade)
-        version = message.version
-        self.http10 = version is not HttpVersion11 and version < HttpVersion11
-        self.head_only = message.method == "HEAD"
-        self.lines = b""
-        self.over: Own | None = None
-        self.started = False
-
-    @property
-    def room(self) -> Room:
-        """The memory that answers share which are collected for callers of HTTP/1.0."""
-        return self._admission.collecting
-
-    def is_gone(self) -> bool:
-        """Whether nobody is there any more to read an answer."""
-        transport = self._request.connection.transport
-        return transport is None or transport.is_closing()
-
-    def close_after(self) -> None:
-        """Let this answer be the connection's last one."""
-        self._keep_alive = False
-
-    def abort(self) -> None:
-        """End the connection so that nothing sent looks complete."""
-        self._keep_alive = False
-        self._request.connection.abort(reset=self.http10)
-
-    def invite_body(self) -> None:
-        """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
-        if not self.started and not self.http10:
-            self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport. Raises `CallerGone`."""
-        self._begin().write(data)
-
-    def write_whole(self, message: bytes) -> None:
-        """Hand an answer that is whole to the transport. Raises `CallerGone`."""
-        self._begin().write_later(message)
-
-    def _begin(self) -> CallerConnection:
-        connection = self._request.connection
-        transport = connection.transport
-        if transport is None or transport.is_closing():
-            raise CallerGone
-        self.started = True
-        return connection
-
-    @property
-    def crowded(self) -> bool:
-        """Whether the caller has yet to take what was written."""
-        return self._request.connection.writing_paused
-
-    async def drained(self) -> None:
-        """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
-        connection = self._request.connection
-        while connection.writing_paused:
-            if connection.transport is None:
-                raise CallerGone
-            waiting = connection.unsent
-            try:
-                async with asyncio.timeout(self._stall):
-                    await connection.drained()
-            except TimeoutError:
-                # Slow is allowed, on a bad line as well; only who takes nothing is given up.
-                if connection.unsent >= waiting:
-                    self.abort()
-                    raise CallerGone from None
-
-    def persistence(self) -> bytes:
-        """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
-        # A body that was not read would be taken for the next request. At the end of the gateway
-        # requests that were sent ahead are still answered.
-        connection = self._request.connection
-        closing = self._admission.is_draining() and not connection.queued
-        if closing or not self._request.payload.is_eof():
-            self._keep_alive = False
-        if not self._keep_alive:
-            return b"Connection: close\r\n"
-        return b"Connection: keep-alive\r\n" if self.http10 else b""
-
-    def done(self) -> Answered:
-        """Everything is written."""
-        return Answered.STAYS if self._keep_alive else Answered.ENDS
 
 
 async def pass_on(
@@ -263,6 +153,7 @@ async def _stream(
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     while pieces := await answer.read_pieces():
+        side.readers = answer.readers
         if transform is not None or chunked or len(pieces) > 2:
             # Two large ones stay apart: another write costs less. Others are not kept twice.
             pieces = [b"".join(pieces)]
@@ -271,6 +162,7 @@ async def _stream(
                 await _send_piece(side, exchange, piece, chunked=chunked)
             else:
                 await _send_pieces(side, exchange, steps(transform, piece), chunked=chunked)
+    side.readers = None
     if transform is not None:
         await _send_piece(side, exchange, transform.finish(), chunked=chunked)
     if chunked:

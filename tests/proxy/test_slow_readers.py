@@ -1,0 +1,84 @@
+"""Callers that take answers slowly hold connections to the platform only while nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from gateway.proxy.slow_readers import SlowReaders
+from tests.doubles.gateway import Running
+from tests.doubles.platform import PATIENT, Platform, fhir
+from tests.doubles.wire import CutShort, Wire, ask, get
+
+LONG = b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 40_000_000)
+READ = get("/fhir/Patient/1")
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is measured of readers a second lasts as long as a minute."""
+
+    def made(rate: int, clock: Callable[[], float]) -> SlowReaders:
+        return SlowReaders(rate, lambda: 60 * clock())
+
+    monkeypatch.setattr("gateway.core.SlowReaders", made)
+
+
+@pytest.fixture
+async def wires() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """Closes callers' connections at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+async def begun(gateway: Running, platform: Platform, wires: contextlib.AsyncExitStack) -> Wire:
+    """A caller that has begun to read a long answer."""
+    platform.script(fhir(LONG))
+    wire = await wires.enter_async_context(await Wire.open(gateway.address))
+    wire.writer.transport.pause_reading()
+    await wire.send(get("/fhir/Binary/1"))
+    await platform.until_seen(len(platform.seen) + 1)
+    # Longer than half a minute of the gateway's.
+    await asyncio.sleep(1.5)
+    return wire
+
+
+async def test_a_slow_reader_makes_way(start_gateway, platform: Platform, wires) -> None:
+    """Who waits gets its connection at once; its answer is cut, not whole, and audited so."""
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        wire = await begun(gateway, platform, wires)
+        # It was left alone as long as nobody waited.
+        assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 1
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        wire.writer.transport.resume_reading()
+        with pytest.raises(CutShort):
+            await wire.reply()
+        outcomes = sorted(record["outcome"] for record in await gateway.audit(2))
+        assert outcomes == ["aborted", "success"]
+
+
+async def test_only_as_many_as_are_wanted_make_way(
+    start_gateway, platform: Platform, wires
+) -> None:
+    """One goes for each that waits; the others stay, and have their answers whole."""
+    async with start_gateway(platform={"max_connections": 3}) as gateway:
+        readers = [await begun(gateway, platform, wires) for _ in range(3)]
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        for wire in readers:
+            wire.writer.transport.resume_reading()
+        replies = await asyncio.gather(*(wire.reply() for wire in readers), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in replies) == ["CutShort", "Reply", "Reply"]
+        assert {each.body == LONG for each in replies if not isinstance(each, Exception)} == {True}
+
+
+async def test_who_reads_fast_enough_stays(start_gateway, platform: Platform, wires) -> None:
+    """Others that wait are told that there is no connection, and its answer is whole."""
+    settings = {"max_connections": 1, "connect_timeout": 0.3}
+    async with start_gateway(platform=settings, limits={"min_body_rate": 0}) as gateway:
+        wire = await begun(gateway, platform, wires)
+        assert (await ask(gateway.address, READ)).reason == "upstream-busy"
+        wire.writer.transport.resume_reading()
+        assert (await wire.reply()).body == LONG
