@@ -105,8 +105,9 @@ _READ: Final = frozenset(
         b"x-request-id",
     )
 )
-# What Connection must not name, or what goes on would be another request than was judged.
-_JUDGED: Final = (_READ | _CALLER_ONLY | {b"max-forwards"}) - HOP_BY_HOP
+# Read here and passed on as sent: without one, what goes on would be another request than was
+# judged. Naming those that end here, or that the gateway sets itself, changes nothing.
+_JUDGED: Final = (_READ | {b"max-forwards"}) - _NOT_FORWARDED - {b"via"}
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Of field names whose verdicts are kept: their number, and their length in bytes.
 _MOST_VERDICTS: Final = 512
@@ -201,7 +202,7 @@ def named_fields(connection: bytes) -> frozenset[bytes]:
 
 
 def unsays(connection: bytes) -> bool:
-    """Whether a Connection value names fields that the gateway itself reads or sets."""
+    """Whether a Connection value names fields that the gateway reads and passes on as sent."""
     return not named_fields(connection).isdisjoint(_JUDGED)
 
 

@@ -82,6 +82,19 @@ async def test_hop_by_hop_headers_stop_here(gateway: Running, platform: Platform
     assert names == {"host", "authorization", "via", "x-request-id"}
 
 
+async def test_connection_cannot_remove_what_the_gateway_adds(
+    gateway: Running, platform: Platform
+) -> None:
+    """A caller that names Authorization or Via in Connection does not strip the gateway's own."""
+    await ask(
+        gateway.address, get("/fhir/Patient/1", "Connection: Authorization, Via, X-Request-Id")
+    )
+    seen = platform.seen[0]
+    assert seen.header("authorization") == "Bearer token-1"
+    assert seen.header("via") == "1.1 dhp-gateway"
+    assert seen.header("x-request-id")
+
+
 async def test_answer_headers_are_filtered(gateway: Running, platform: Platform) -> None:
     """The platform's connection fields, cookies and challenges do not reach the caller."""
     platform.answer(

@@ -85,12 +85,10 @@ async def test_duty_02_hop_by_hop_fields(gateway: Running, platform: Platform) -
 
 
 async def test_duty_03_own_fields_survive(gateway: Running, platform: Platform) -> None:
-    """A caller cannot have the gateway's own fields removed: Connection must not name them."""
-    for named in ("Authorization", "Host", "Via", "X-Request-Id", "Content-Length"):
-        request = post("/fhir/Patient", b"{}", f"Connection: {named}")
-        assert (await ask(gateway.address, request)).reason == "bad-request"
-    await ask(gateway.address, post("/fhir/Patient", b"{}", "Connection: X-Own"))
-    (seen,) = platform.seen
+    """A caller cannot have the gateway's own fields removed by naming them in Connection."""
+    named = "Connection: Authorization, Host, Via, X-Request-Id, Content-Length"
+    await ask(gateway.address, post("/fhir/Patient", b"{}", named))
+    seen = platform.seen[0]
     assert seen.header("authorization") == "Bearer token-1"
     assert seen.header("via") == "1.1 dhp-gateway"
     assert seen.header("x-request-id")
