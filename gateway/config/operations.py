@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -213,7 +213,15 @@ class OutboxSettings(Section):
         default=10000, description="Undelivered writes that are kept; above it 503 `outbox-full`."
     )
     max_bytes: PositiveSize = Field(
-        default=1 * GIB, description="Size of all undelivered writes; above it 503 `outbox-full`."
+        default=1 * GIB,
+        description="Size of all undelivered writes, with what keeps them in order; above it 503 "
+        "`outbox-full`.",
+    )
+    max_share: Annotated[Ratio, Field(gt=0)] = Field(
+        default=0.5,
+        description="The part of `max_entries` and of `max_bytes` that one caller may fill, at "
+        "least one write; above it 503 `outbox-full`. Without `callers` everybody is one caller; "
+        "1 lets one fill it.",
     )
     max_age: PositiveSeconds = Field(
         default=604800,

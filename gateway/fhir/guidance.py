@@ -314,8 +314,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "outbox-full": Guidance(
         "After `Retry-After`",
         (
-            "The queue reached `outbox.max_entries` or `outbox.max_bytes`, as the platform has "
-            "been out of reach for long."
+            "The queue reached `outbox.max_entries` or `outbox.max_bytes`, or the caller its share "
+            "of them (`outbox.max_share`), as the platform has been out of reach for long."
         ),
         (
             "Mend the line first: what waits is then delivered by itself. `dhp-gateway outbox "

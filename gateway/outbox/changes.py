@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import Entry, Recovery, Response, State
-from gateway.outbox.schema import entries, orders
+from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
 
@@ -76,6 +76,7 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
 async def unblock(connection: AsyncConnection, number: int) -> None:
     """Let what came after it go on."""
     await connection.execute(sa.delete(orders).where(orders.c.entry == number))
+    await connection.execute(sa.delete(alone).where(alone.c.entry == number))
 
 
 async def _answer(

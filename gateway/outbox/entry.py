@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+# Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
+# came earlier, and all of its caller's that comes later waits for it.
+EVERYTHING: Final = frozenset({"*"})
+
 RawLines = tuple[tuple[bytes, bytes], ...]
 
 
@@ -60,7 +64,8 @@ class Entry:
     moment before which it is not tried again. `doubt`: an earlier attempt may have had its effect.
     `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, or
     `platform-status` with the status by which the platform refused it; "" for none.
-    `size` counts the bytes of the request, `attempts` how often it was sent.
+    `size` counts the bytes of the request and of the rows of its orders, `attempts` how often it
+    was sent.
     """
 
     number: int
@@ -126,7 +131,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is put into the outbox. `orders` are the keys of its orders, not yet hashed.
+    """What is put into the outbox. `orders` are keys, not yet hashed, or EVERYTHING.
 
     `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
     made already.

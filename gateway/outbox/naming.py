@@ -2,12 +2,14 @@
 
 One order too many makes a wait longer, one too few loses an update: in doubt it is one more. The
 keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store hashes them.
+Whoever asks takes as many keys as it can use: they come one by one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
@@ -27,34 +29,62 @@ _REFERENCE: Final = frozenset(
 _SUBJECTS: Final = frozenset(
     {"patient", "subject", "individual", "beneficiary", "for", "actor", "member", "target", "focus"}
 )
+# Each is a row that every later write is compared with. Writes that name more are rare.
+MOST: Final = 64
+# What is longer is no address that any server would take.
+LONGEST: Final = 64 * 1024
 
 
-def of_address(path: str, query: str) -> set[str]:
-    """What a raw path relative to the base and its query name, also that of a Bundle's entry."""
-    path = unquote(path).strip("/")
-    keys = {f"Patient/{found}" for found in _PATIENT.findall(path)}
+class TooMany(Exception):  # noqa: N818 - says what is, not what went wrong
+    """More is named than can be kept in order key by key."""
+
+
+def gathered(*keys: Iterable[str]) -> set[str]:
+    """All of them. Raises `TooMany` for more than `MOST`."""
+    found = set()
+    for key in chain.from_iterable(keys):
+        found.add(key)
+        if len(found) > MOST:
+            raise TooMany
+    return found
+
+
+def of_address(path: str, query: str) -> Iterator[str]:
+    """What a raw path relative to the base and its query name, also that of a Bundle's entry.
+
+    Raises `TooMany` when it is too long to be looked at.
+    """
+    path = unquote(_short(path)).strip("/")
+    yield from _patients(path)
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
-        keys.add(f"{instance[1]}/{instance[2]}")
-    kind = path if _TYPE.fullmatch(path) else ""
-    return keys | of_query(kind, query)
+        yield f"{instance[1]}/{instance[2]}"
+    yield from of_query(path if _TYPE.fullmatch(path) else "", query)
 
 
-def of_query(kind: str, query: str) -> set[str]:
-    """What criteria for resources of a type name."""
-    keys: set[str] = set()
-    for name, value in parse_qsl(query.lstrip("?")):
-        keys.update(f"Patient/{found}" for found in _PATIENT.findall(value))
+def of_query(kind: str, query: str) -> Iterator[str]:
+    """What criteria for resources of a type name. Raises as `of_address`."""
+    for name, value in parse_qsl(_short(query).lstrip("?")):
+        yield from _patients(value)
         for each in value.split(","):
-            keys.update(_criterion(kind, name, each))
-    return keys
+            yield from _criterion(kind, name, each)
+
+
+def _short(text: str) -> str:
+    if len(text) > LONGEST:
+        raise TooMany
+    return text
+
+
+def _patients(text: str) -> Iterator[str]:
+    return (f"Patient/{found[1]}" for found in _PATIENT.finditer(text))
 
 
 def _criterion(kind: str, name: str, value: str) -> Iterator[str]:
-    chain, _, last = name.rpartition(".")
+    before, _, last = name.rpartition(".")
     plain = last.partition(":")[0]
-    if chain:
-        if plain == "identifier" and chain.partition(":")[0] in _SUBJECTS:
+    if before:
+        if plain == "identifier" and before.partition(":")[0] in _SUBJECTS:
             yield f"Patient?identifier={value}"
     elif plain == "identifier" and kind:
         yield f"{kind}?identifier={value}"
@@ -67,22 +97,20 @@ def _criterion(kind: str, name: str, value: str) -> Iterator[str]:
             yield f"Patient/{value}"
 
 
-def of_body(body: Element) -> set[str]:
-    """What a resource, a Bundle or a patch names."""
-    keys: set[str] = set()
+def of_body(body: Element) -> Iterator[str]:
+    """What a resource, a Bundle or a patch names. Raises as `of_address`."""
     for element in tree.elements(body):
         for name, children in element.items():
             if name != "div":
-                keys.update(_of_texts(children))
-        keys.update(_of_resource(element))
-        keys.update(_of_logical_reference(element))
-    return keys
+                yield from _of_texts(children)
+        yield from _of_resource(element)
+        yield from _of_logical_reference(element)
 
 
 def _of_texts(children: list[object]) -> Iterator[str]:
     for text in children:
         if isinstance(text, str) and "Patient/" in text:
-            yield from (f"Patient/{found}" for found in _PATIENT.findall(text))
+            yield from _patients(text)
         if isinstance(text, str) and "Patient?" in text:
             yield from of_query("Patient", text.partition("Patient?")[2])
 

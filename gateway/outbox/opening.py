@@ -76,7 +76,8 @@ def outbox_of(
     wake: Callable[[], None] = lambda: None,
 ) -> Outbox:
     """The side of the request path, of commands and pages."""
-    return Outbox(store, Limits(settings.max_entries, settings.max_bytes), observe, wake)
+    limits = Limits(settings.max_entries, settings.max_bytes, settings.max_share)
+    return Outbox(store, limits, observe, wake)
 
 
 def delivery_of(

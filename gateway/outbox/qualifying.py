@@ -7,7 +7,7 @@ name, is not queued: nobody could tell what must not overtake it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 from gateway.fhir import tree
 from gateway.fhir.tree import Element
 from gateway.outbox import naming
-from gateway.outbox.entry import Recovery
+from gateway.outbox.entry import EVERYTHING, Recovery
 
 # Operations are none of these: what they do only their authors know.
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction", "batch"})
@@ -46,7 +46,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The keys of the orders (never empty), and what may be done in doubt."""
+    """The keys of the orders (never empty) or EVERYTHING, and what may be done in doubt."""
 
     recovery: Recovery
     orders: frozenset[str] = field(repr=False)
@@ -69,13 +69,24 @@ def _judge(write: Write) -> Judgement | None:
     # A Binary is what it is, and names nobody. What it holds is not looked at.
     if write.body and kind != "Binary":
         body = tree.read(write.body, write.content_type)
-    orders = naming.of_address(path, write.query) | naming.of_body(body)
-    orders |= naming.of_query(kind, write.if_none_exist or "")
+    named = (
+        naming.of_address(path, write.query),
+        naming.of_body(body),
+        naming.of_query(kind, write.if_none_exist or ""),
+    )
     if write.code in _BUNDLES:
-        return _judge_bundle(body, orders)
+        return _judge_bundle(body, named)
+    orders = _orders(named)
     if not orders and _is_conditional(write):
         return None
-    return Judgement(_recovery(write, path, body), frozenset(orders or {kind}))
+    return Judgement(_recovery(write, path, body), orders or frozenset({kind}))
+
+
+def _orders(keys: Iterable[Iterable[str]]) -> frozenset[str]:
+    try:
+        return frozenset(naming.gathered(*keys))
+    except naming.TooMany:
+        return EVERYTHING
 
 
 def _is_conditional(write: Write) -> bool:
@@ -95,6 +106,8 @@ def _recovery(write: Write, path: str, body: Element) -> Recovery:
 
 def _of_criteria(criteria: str) -> Recovery:
     """A condition without parameters is none: some servers then create."""
+    if len(criteria) > naming.LONGEST:
+        return Recovery.PARK
     return Recovery.REPEAT if any(_parameters(criteria)) else Recovery.PARK
 
 
@@ -113,24 +126,38 @@ def searchable(resource: Element) -> Iterator[tuple[str, str]]:
             yield system, value
 
 
-def _judge_bundle(bundle: Element, orders: set[str]) -> Judgement | None:
+def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> Judgement | None:
     entries = tree.below(bundle, "entry")
     requests = [request for entry in entries for request in tree.below(entry, "request")]
     writes = [each for each in requests if tree.first(each, "method") not in _READS]
     if not writes or len(requests) != len(entries):
         return None
-    kinds = set()
-    for request in writes:
-        path, _, query = tree.first(request, "url").partition("?")
-        named = naming.of_address(path, query)
-        kind = unquote(path).strip("/").partition("/")[0]
-        if query and not named:
-            return None
-        orders |= named | naming.of_query(kind, tree.first(request, "ifNoneExist"))
-        kinds.add(kind)
+    if any(_hits_unnamed(request) for request in writes):
+        return None
     safe = all(_repeatable(request) for request in writes)
     recovery = Recovery.REPEAT if safe else Recovery.PARK
-    return Judgement(recovery, frozenset(orders or kinds))
+    orders = _orders((*named, *(_of_request(request) for request in writes)))
+    return Judgement(recovery, orders or _orders([map(_kind, writes)]))
+
+
+def _hits_unnamed(request: Element) -> bool:
+    """Whether it may hit resources that it does not name."""
+    path, _, query = tree.first(request, "url").partition("?")
+    try:
+        return bool(query) and not any(naming.of_address(path, query))
+    except naming.TooMany:
+        return False
+
+
+def _of_request(request: Element) -> Iterator[str]:
+    path, _, query = tree.first(request, "url").partition("?")
+    yield from naming.of_address(path, query)
+    yield from naming.of_query(_kind(request), tree.first(request, "ifNoneExist"))
+
+
+def _kind(request: Element) -> str:
+    path = tree.first(request, "url").partition("?")[0]
+    return unquote(path).strip("/").partition("/")[0]
 
 
 def _repeatable(request: Element) -> bool:

@@ -2,7 +2,7 @@
 
 What changes often (`entries`) and what is large (`pieces`) stand apart. `orders` holds only what
 blocks: an entry that is delivered, cancelled or dropped has no rows there. `notes` holds steps that
-no audit has yet.
+no audit has yet. `alone` holds, of what blocks, the entries of the order of everything.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
+# A process of another version must not work beside this one: it would not see all that blocks.
+VERSION: Final = 2
+# What is taken over from the versions before: `alone` was missing, and `BY_CALLER_AND_STATE`.
+OLDER: Final = frozenset({"1"})
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)
@@ -49,6 +53,16 @@ orders: Final = sa.Table(
     sa.Column("mark", sa.LargeBinary(32), primary_key=True),
     sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
     sa.Index("outbox_orders_by_entry", "entry"),
+)
+BY_CALLER_AND_STATE: Final = sa.Index(
+    "outbox_entries_by_caller_and_state", entries.c.caller, entries.c.state, entries.c.number
+)
+alone: Final = sa.Table(
+    "outbox_alone",
+    METADATA,
+    sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Index("outbox_alone_by_caller", "caller", "entry"),
 )
 pieces: Final = sa.Table(
     "outbox_pieces",

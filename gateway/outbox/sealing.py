@@ -13,7 +13,8 @@ import orjson
 
 from gateway.outbox.entry import RawLines, Recovery, Request, Response
 
-SCHEMA: Final = 1
+# Of what is sealed, and so of the keys.
+_SCHEMA: Final = 1
 KEY_BYTES: Final = 32
 _NONCE: Final = 12
 _LENGTH: Final = 4
@@ -38,7 +39,7 @@ class Place:
 
     def piece(self, index: int, *, last: bool) -> bytes:
         """Where one piece of it stands."""
-        parts = (SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
+        parts = (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
         return orjson.dumps(parts)
 
 
@@ -52,7 +53,7 @@ class Cipher:
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        info = f"dhp-gateway outbox {SCHEMA}".encode()
+        info = f"dhp-gateway outbox {_SCHEMA}".encode()
         keys = HKDF(SHA256(), length=96, salt=None, info=info).derive(key)
         self._cipher = AESGCM(keys[:32])
         self._mark_key = keys[32:64]

@@ -13,11 +13,20 @@ from gateway.outbox import changes, contents, noting, statements
 from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, Draft, Entry, Request, Response, State
+from gateway.outbox.entry import BLOCKING, EVERYTHING, Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Note, RecordNotes
-from gateway.outbox.schema import METADATA, entries, meta, orders, pieces
+from gateway.outbox.schema import (
+    BY_CALLER_AND_STATE,
+    METADATA,
+    OLDER,
+    VERSION,
+    alone,
+    entries,
+    meta,
+    orders,
+    pieces,
+)
 from gateway.outbox.sealing import (
-    SCHEMA,
     Cipher,
     unpack_request,
     unpack_response,
@@ -29,9 +38,9 @@ from gateway.outbox.store import (
     Depth,
     Lease,
     Limits,
-    OutboxFull,
     OutboxUnavailable,
     OutboxUnusable,
+    Used,
     certain,
 )
 from gateway.outbox.unbroken import Works, unbroken
@@ -40,6 +49,8 @@ _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
 _JUDGED: Final = 100
 _FORGOTTEN: Final = 1000
+# What the row of an order takes, with its indexes.
+_ROW: Final = 256
 
 
 class SqlStore:
@@ -49,7 +60,7 @@ class SqlStore:
         self._database = database
         self._cipher = cipher
         self._contents = Contents(cipher)
-        self._facts = {"schema": str(SCHEMA), "key": cipher.check}
+        self._facts = {"schema": str(VERSION), "key": cipher.check}
         self.works = Works()
         self._recorded: set[int] = set()
         self.surely_empty = database.surely_empty
@@ -68,11 +79,13 @@ class SqlStore:
             written = await _facts(connection)
             if written == self._facts:
                 return
-            schema = written.get("schema", str(SCHEMA))
-            if schema != str(SCHEMA):
+            schema = written.get("schema", str(VERSION))
+            if schema != str(VERSION) and schema not in OLDER:
                 raise OutboxUnusable(f"was written by another version (schema {schema})")
-            if written and await _has_entries(connection):
+            other_key = written.get("key") != self._facts["key"]
+            if written and other_key and await _has_entries(connection):
                 raise OutboxUnusable("holds entries that were encrypted with another key")
+            await connection.run_sync(_bring_up)
             await connection.execute(sa.delete(meta))
             facts = [{"name": name, "value": value} for name, value in self._facts.items()]
             await connection.execute(sa.insert(meta), facts)
@@ -82,19 +95,22 @@ class SqlStore:
         """Keep a write, if `confirm` lets it. Raises `OutboxFull`."""
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.seal_request(entry_id, draft)
-        marks = [self._cipher.mark(draft.caller, order) for order in draft.orders]
+        marks = self._marks(draft.caller, draft.orders)
+        size += _ROW * len(marks)
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
             confirm()
             await self._check(connection)
-            count, used = (await connection.execute(statements.fullness())).one()
-            if count >= limits.max_entries or used + size > limits.max_bytes:
-                raise OutboxFull
+            used = (await connection.execute(statements.fullness(draft.caller))).one()
+            limits.check(size, Used(*map(int, used)))
             now = await self._database.now(connection)
-            row = statements.arrival(draft, entry_id, size, now)
-            entry = entry_of((await connection.execute(row)).one())
+            arrival = statements.arrival(draft, entry_id, size, now)
+            entry = entry_of((await connection.execute(arrival)).one())
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
             await connection.execute(sa.insert(orders), blocking)
+            if draft.orders == EVERYTHING:
+                own = {"entry": entry.number, "caller": draft.caller}
+                await connection.execute(sa.insert(alone).values(own))
             await contents.keep(connection, entry.number, "request", sealed)
             # A slow disk, or a server far away, has let time pass since.
             confirm()
@@ -102,10 +118,16 @@ class SqlStore:
 
     @unbroken
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
-        """Whether anything of one of these orders is not delivered yet."""
-        marks = [self._cipher.mark(caller, order) for order in orders]
+        """Whether anything of one of these orders, or of everything, is not delivered yet."""
+        if orders == EVERYTHING:
+            query = statements.blocked_by_any(caller)
+        else:
+            query = statements.blocked(self._marks(caller, (*orders, *EVERYTHING)))
         async with self._database.reading() as connection:
-            return bool((await connection.execute(statements.blocked(marks))).scalar_one())
+            return bool((await connection.execute(query)).scalar_one())
+
+    def _marks(self, caller: str, orders: Collection[str]) -> list[bytes]:
+        return [self._cipher.mark(caller, order) for order in orders]
 
     @unbroken
     async def claim(
@@ -343,6 +365,11 @@ def _cause(state: State, response: Response) -> str:
 
 async def _facts(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta))}
+
+
+def _bring_up(connection: sa.Connection) -> None:
+    """Add to what an older version made; tables that are missing were made before."""
+    BY_CALLER_AND_STATE.create(connection, checkfirst=True)
 
 
 async def _find(connection: AsyncConnection, entry_id: str) -> Entry | None:

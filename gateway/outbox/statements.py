@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from gateway.outbox.entry import BLOCKING, Draft, Entry, Recovery, State
-from gateway.outbox.schema import entries, orders, pieces
+from gateway.outbox.schema import alone, entries, orders, pieces
 from gateway.outbox.store import Lease
 
 _SHOWN: Final = (
@@ -66,8 +66,15 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     Those that are due longest come first: what has just failed lets others go before it.
     `cautious`: those that must not be repeated come last.
     """
+    is_due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now))
+    due = (*is_due, ~_behind_one_of_its_orders(), ~_behind_everything(), ~_waits_for_everything())
+    first = [entries.c.recovery == Recovery.PARK] if cautious else []
+    return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
+
+
+def _behind_one_of_its_orders() -> sa.ColumnElement[bool]:
     mine, before = orders.alias(), orders.alias()
-    is_behind = (
+    return (
         sa.select(sa.literal(1))
         .select_from(
             mine.join(before, (before.c.mark == mine.c.mark) & (before.c.entry < mine.c.entry))
@@ -75,9 +82,24 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
         .where(mine.c.entry == entries.c.number)
         .exists()
     )
-    due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now), ~is_behind)
-    first = [entries.c.recovery == Recovery.PARK] if cautious else []
-    return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
+
+
+def _behind_everything() -> sa.ColumnElement[bool]:
+    """Whether one of its caller's that has the order of everything stands before it."""
+    earlier = (alone.c.caller == entries.c.caller, alone.c.entry < entries.c.number)
+    return sa.select(sa.literal(1)).select_from(alone).where(*earlier).exists()
+
+
+def _waits_for_everything() -> sa.ColumnElement[bool]:
+    """Whether it has that order itself, and anything of its caller's stands before it."""
+    mine, before = alone.alias(), entries.alias()
+    has_it = sa.select(sa.literal(1)).select_from(mine).where(mine.c.entry == entries.c.number)
+    earlier = sa.select(sa.literal(1)).where(
+        before.c.caller == entries.c.caller,
+        before.c.state.in_(BLOCKING),
+        before.c.number < entries.c.number,
+    )
+    return has_it.exists() & earlier.exists()
 
 
 def leases() -> sa.Select[Any]:
@@ -102,6 +124,12 @@ def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
     """Whether anything of these orders is there."""
     return sa.select(sa.exists().where(orders.c.mark.in_(marks)))
+
+
+def blocked_by_any(caller: str) -> sa.Select[Any]:
+    """Whether anything of this caller's blocks."""
+    mine = (entries.c.caller == caller, entries.c.state.in_(BLOCKING))
+    return sa.select(sa.exists().where(*mine))
 
 
 def change(*conditions: sa.ColumnElement[bool]) -> sa.Update:
@@ -134,11 +162,16 @@ def undecided(entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-def fullness() -> sa.Select[Any]:
-    """Number and bytes of what blocks."""
+def fullness(caller: str) -> sa.Select[Any]:
+    """Number and bytes of what blocks: of everybody, and of this caller."""
+    own = sa.case((entries.c.caller == caller, 1), else_=0)
     return sa.select(
-        sa.func.count(), sa.func.coalesce(sa.func.sum(entries.c.size), 0).label("size")
+        sa.func.count(), _sum(entries.c.size), _sum(own), _sum(own * entries.c.size)
     ).where(entries.c.state.in_(BLOCKING))
+
+
+def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(sa.func.sum(what), 0)
 
 
 def depth() -> sa.Select[Any]:
@@ -146,7 +179,7 @@ def depth() -> sa.Select[Any]:
     return sa.select(
         entries.c.state,
         sa.func.count().label("entries"),
-        sa.func.coalesce(sa.func.sum(entries.c.size), 0).label("size"),
+        _sum(entries.c.size).label("size"),
         sa.func.min(entries.c.queued_at).label("oldest"),
     ).group_by(entries.c.state)
 

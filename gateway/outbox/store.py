@@ -31,7 +31,7 @@ class OutboxUnavailable(OutboxError):  # noqa: N818 - a state, not a mistake
 
 
 class OutboxFull(OutboxError):  # noqa: N818 - a state, not a mistake
-    """The entry would exceed `max_entries` or `max_bytes`; nothing was kept."""
+    """The entry would exceed a limit, which the text names; nothing was kept."""
 
 
 class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wrong
@@ -44,10 +44,33 @@ class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wron
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of what blocks: number of entries, bytes of their requests."""
+    """Bounds of what blocks: number of entries, bytes of their requests and of their orders' rows.
+
+    `share` of each is the most that one caller may have.
+    """
 
     max_entries: int
     max_bytes: int
+    share: float = 1.0
+
+    def check(self, size: int, used: Used) -> None:
+        """Whether one more of that size fits. Raises `OutboxFull`."""
+        if used.entries >= self.max_entries or used.size + size > self.max_bytes:
+            raise OutboxFull("the outbox is full")
+        # One entry is anybody's share.
+        most = max(1, int(self.max_entries * self.share))
+        if used.of_caller >= most or used.size_of_caller + size > self.max_bytes * self.share:
+            raise OutboxFull("the caller's share of the outbox is full")
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Number and bytes of what blocks: of everybody, and of one caller."""
+
+    entries: int
+    size: int
+    of_caller: int
+    size_of_caller: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +122,7 @@ class Store(Protocol):
         ...
 
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
-        """Whether anything of one of these orders is not delivered yet."""
+        """Whether anything of one of these orders, or of everything, is not delivered yet."""
         ...
 
     async def claim(

@@ -237,9 +237,9 @@ class Queueing:
 
         try:
             entry = await self._outbox.put(draft, confirm)
-        except OutboxFull:
+        except OutboxFull as full:
             # What may have been delivered must not be told to be untaken.
-            raise error if unknown else _not_taken("the outbox is full") from None
+            raise error if unknown else _not_taken(str(full)) from None
         except OutboxUnavailable:
             raise error from None
         _log.info("kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.facts())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.outbox.entry import Recovery
+from gateway.outbox.entry import EVERYTHING, Recovery
 from gateway.outbox.qualifying import Judgement, Write, asks_async, judge, without_async
 
 OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
@@ -123,6 +123,45 @@ def test_xml_names_the_same_orders() -> None:
     )
     found = judged("create", "/Observation", xml, kind="application/fhir+xml")
     assert found == judged("create", "/Observation", IDENTIFIED)
+
+
+def empty(*requests: str) -> bytes:
+    """A batch of these requests without resources."""
+    entries = ",".join(f'{{"request": {each}}}' for each in requests)
+    return f'{{"resourceType": "Bundle", "type": "batch", "entry": [{entries}]}}'.encode()
+
+
+def references(count: int) -> bytes:
+    """A resource that names so many patients."""
+    each = ",".join(f'{{"reference":"Patient/{n}"}}' for n in range(count))
+    return f'{{"resourceType":"Observation","performer":[{each}]}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "body"),
+    [
+        ("create", "/Observation", references(80_000)),
+        (
+            "create",
+            "/Observation",
+            b'{"a":"%s"}' % b" ".join(b"Patient/%d" % n for n in range(300)),
+        ),
+        ("create", "/Observation", b'{"a":"Patient?' + b"a=1&" * 50_000 + b'"}'),
+        ("create", "/Observation", b'{"a":"Patient?identifier=' + b"1," * 50_000 + b'"}'),
+        ("batch", "", bundle(*(f'{{"method":"PUT","url":"Observation/{n}"}}' for n in range(300)))),
+        ("batch", "", empty(*(f'{{"method":"POST","url":"T{n}"}}' for n in range(300)))),
+        ("batch", "", bundle('{"method":"DELETE","url":"T?%s"}' % ("a=1&" * 50_000))),
+    ],
+    ids=["references", "in-one-text", "query", "list", "entries", "types", "url"],
+)
+def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
+    """However it names them."""
+    assert judged(code, path, body).orders == EVERYTHING
+
+
+def test_a_ward_keeps_its_orders() -> None:
+    """A Bundle about some dozens of patients is ordered patient by patient."""
+    assert len(judged("create", "/Observation", references(60)).orders) == 60
 
 
 def test_without_any_name_the_type_is_the_order() -> None:

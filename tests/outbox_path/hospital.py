@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import aiohttp
 
@@ -59,7 +59,9 @@ class Hospital:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+    async def ask(
+        self, method: str, path: str, body: bytes | IO[bytes] | None = None, **headers: str
+    ) -> Reply:
         """One request; `path` is below the base, or a whole URL. Names with `_` for `-`."""
         url = path if path.startswith("http") else self.gateway.url + path
         fields = {name.replace("_", "-"): value for name, value in headers.items()}

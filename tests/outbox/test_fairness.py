@@ -1,0 +1,105 @@
+"""One caller neither fills the outbox nor makes its orders grow without limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.outbox.entry import EVERYTHING, State
+from gateway.outbox.schema import BY_CALLER_AND_STATE, alone, meta, orders
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import Limits, OutboxFull
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import Place, opened
+from tests.outbox.test_store import DONE, ME, claim, names
+
+
+async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
+    """What exceeds it is refused, others still find room, and what is over does not count."""
+    limits = Limits(max_entries=5, max_bytes=1 << 20, share=0.5)
+    first = await store.put(draft("1"), limits)
+    await store.put(draft("2"), limits)
+    with pytest.raises(OutboxFull, match="share"):
+        await store.put(draft("3"), limits)
+    for name in "45":
+        await store.put(draft(name, caller="his"), limits)
+    await store.move(first.id, State.DROPPED)
+    await store.put(draft("6"), limits)
+
+
+async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> None:
+    """Whatever their number is."""
+    large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
+    limits = Limits(max_entries=100, max_bytes=40_000, share=0.5)
+    await store.put(large, limits)
+    with pytest.raises(OutboxFull, match="share"):
+        await store.put(large, limits)
+    await store.put(replace(large, caller="his"), limits)
+
+
+async def test_anybody_may_keep_one(store: SqlStore) -> None:
+    """The share of a very small outbox is not nothing."""
+    await store.put(draft("1"), Limits(max_entries=1, max_bytes=1 << 20, share=0.1))
+
+
+async def test_orders_count_as_bytes(store: SqlStore) -> None:
+    """Many references in a small body take the room that their rows take."""
+    few = await store.put(draft("1", "P/1"), ROOMY)
+    many = await store.put(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
+    assert many.size - few.size == 99 * 256
+    with pytest.raises(OutboxFull):
+        await store.put(draft("1", *"abcdefgh"), Limits(10, few.size + many.size + 1500))
+
+
+async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
+    """By all of its caller's, and by nobody else's."""
+    await store.put(draft("1", "P/a"), ROOMY)
+    await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+    await store.put(draft("3", "P/b"), ROOMY)
+    await store.put(replace(draft("4"), orders=EVERYTHING), ROOMY)
+    await store.put(draft("5", "P/b", caller="his"), ROOMY)
+    given = []
+    while found := await claim(store):
+        given.append(await names(store, found))
+        for entry in found:
+            await store.finish(ME, entry, State.DELIVERED, DONE)
+    assert given == [["r-1", "r-5"], ["r-2"], ["r-3"], ["r-4"]]
+    async with store._database.reading() as connection:
+        assert (await connection.execute(sa.select(alone))).all() == []
+
+
+async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
+    """`blocked` tells it of each later write, and of one that has that order itself."""
+    assert not await store.blocked("lis", EVERYTHING)
+    await store.put(draft("1", "P/a"), ROOMY)
+    assert await store.blocked("lis", EVERYTHING)
+    assert not await store.blocked("his", EVERYTHING)
+    assert not await store.blocked("lis", ["P/b"])
+    await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+    assert await store.blocked("lis", ["P/b"])
+    assert not await store.blocked("his", ["P/b"])
+
+
+async def test_an_outbox_of_the_version_before_is_taken_over(place: Place) -> None:
+    """What waits in it is delivered in order; the older version then leaves it alone."""
+    async with opened(place) as store:
+        await store.put(draft("1", "P/a"), ROOMY)
+        async with store._database.writing() as connection:
+            await connection.run_sync(alone.drop)
+            await connection.run_sync(BY_CALLER_AND_STATE.drop)
+            await connection.execute(
+                sa.update(meta).where(meta.c.name == "schema").values(value="1")
+            )
+    async with opened(place) as store:
+        await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+        [first] = await claim(store)
+        assert await names(store, [first]) == ["r-1"]
+        await store.finish(ME, first, State.DELIVERED, DONE)
+        assert await names(store, await claim(store)) == ["r-2"]
+        async with store._database.reading() as connection:
+            facts = dict(map(tuple, await connection.execute(sa.select(meta))))
+            rows = await connection.execute(sa.select(orders))
+        assert facts["schema"] == "2"
+        assert len(rows.all()) == 1
