@@ -23,6 +23,7 @@ from gateway.proxy.body import Room
 from gateway.proxy.delivering import CurrentDeliverer, Deliverer, Route
 from gateway.proxy.forward import Forwarder, TokenSource
 from gateway.proxy.last_writes import LastWrites
+from gateway.proxy.one_by_one import OneByOne
 from gateway.proxy.queue_pages import QueuePages
 from gateway.proxy.queueing import Memory, Queueing, QueueRules
 from gateway.proxy.upstream import Upstream
@@ -82,6 +83,7 @@ class Keeping:
         audit: AuditTrail,
     ) -> None:
         self._last_writes = last_writes
+        self._one_by_one = OneByOne()
         self._metrics = metrics
         self._audit = audit
         self._iso = Timestamp().iso
@@ -107,13 +109,17 @@ class Keeping:
         return Queueing(
             self.outbox,
             self.delivery,
-            QueuePages(self.outbox),
+            QueuePages(self.outbox, self._one_by_one),
             rules=QueueRules(
                 settings.listen.base_path,
                 settings.listen.public_url,
                 settings.fhir.default_language,
             ),
-            memory=Memory(Room(_LARGE_BODIES * settings.limits.max_body_bytes), self._last_writes),
+            memory=Memory(
+                Room(_LARGE_BODIES * settings.limits.max_body_bytes),
+                self._last_writes,
+                self._one_by_one,
+            ),
             clock=time.monotonic,
         )
 
@@ -134,7 +140,8 @@ class Keeping:
                 Asking(forwarder, tokens, wiring.platform_path(settings)),
                 credentials=frozenset(credentials),
                 versions=settings.fhir.auto_if_match,
-            )
+            ),
+            self._one_by_one,
         )
 
     async def start(self) -> None:
@@ -152,6 +159,7 @@ class Keeping:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._one_by_one.close()
 
     def _observe(self, event: Event) -> None:
         entry = event.entry

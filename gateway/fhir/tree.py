@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
+from gateway.fhir import weight
 from gateway.fhir.conformity import media_type
 from gateway.nesting import is_deeper
 
@@ -27,17 +28,24 @@ class Unreadable(ValueError):  # noqa: N818 - a state, not a mistake
     """The body is no FHIR that could be read in one way only."""
 
 
-def read(body: bytes, content_type: str | None) -> Element:
+class TooHeavy(Unreadable):
+    """The tree would take more memory than is given to one."""
+
+
+def read(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
     """The tree of a body. An array at the top (a JSON Patch) stands under the name "".
 
-    Raises `Unreadable`, also for a name that stands twice in one JSON object.
+    `sent` is in how many bytes it came, where it was compressed. Raises `Unreadable`, also for a
+    name that stands twice in one JSON object, and `TooHeavy`.
     """
     kind = media_type(content_type)
-    if kind.endswith("xml"):
-        return _XmlReader().read(body)
-    if kind.endswith("json") or not kind:
-        return _read_json(body)
-    raise Unreadable("neither JSON nor XML")
+    xml = kind.endswith("xml")
+    if not xml and kind and not kind.endswith("json"):
+        raise Unreadable("neither JSON nor XML")
+    most = weight.allowance(len(body) if sent is None else sent)
+    if weight.is_heavier(body, most, xml=xml):
+        raise TooHeavy("too much to be read as a whole")
+    return _XmlReader().read(body) if xml else _read_json(body)
 
 
 def elements(node: Node) -> Iterator[Element]:
@@ -118,7 +126,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _element(members: dict[str, Any]) -> Element:
-    return {name: _flat(value) for name, value in members.items()}
+    """The same object, with what it holds changed: two trees at once would be twice the memory."""
+    for name, value in members.items():
+        members[name] = _flat(value)
+    return members
 
 
 def _flat(value: Any) -> list[Any]:

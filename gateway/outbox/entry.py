@@ -21,7 +21,7 @@ from typing import Final
 
 # Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
 # came earlier, and all of its caller's that comes later waits for it.
-EVERYTHING: Final = frozenset({"*"})
+EVERY_ORDER: Final = frozenset({"*"})
 
 RawLines = tuple[tuple[bytes, bytes], ...]
 
@@ -131,7 +131,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is put into the outbox. `orders` are keys, not yet hashed, or EVERYTHING.
+    """What is put into the outbox. `orders` are keys, not yet hashed, or EVERY_ORDER.
 
     `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
     made already.

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 from gateway.fhir import tree
 from gateway.fhir.tree import Element
 from gateway.outbox import naming
-from gateway.outbox.entry import EVERYTHING, Recovery
+from gateway.outbox.entry import EVERY_ORDER, Recovery
 
 # Operations are none of these: what they do only their authors know.
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction", "batch"})
@@ -33,7 +33,8 @@ _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 class Write:
     """A write as it is judged. `code` is the interaction's; path and query are raw.
 
-    `body` is in clear, without a content coding; `path` is relative to the base.
+    `body` is in clear, without a content coding, `sent` in how many bytes it came; `path` is
+    relative to the base.
     """
 
     code: str
@@ -42,22 +43,25 @@ class Write:
     body: bytes = field(default=b"", repr=False)
     content_type: str | None = None
     if_none_exist: str | None = field(default=None, repr=False)
+    sent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The keys of the orders (never empty) or EVERYTHING, and what may be done in doubt."""
+    """The keys of the orders (never empty) or EVERY_ORDER, and what may be done in doubt."""
 
     recovery: Recovery
     orders: frozenset[str] = field(repr=False)
 
 
 def judge(write: Write) -> Judgement | None:
-    """None where it cannot be queued."""
+    """None where it cannot be queued. Raises `tree.TooHeavy`."""
     if write.code not in WRITES:
         return None
     try:
         return _judge(write)
+    except tree.TooHeavy:
+        raise
     except tree.Unreadable:
         return None
 
@@ -68,7 +72,7 @@ def _judge(write: Write) -> Judgement | None:
     body: Element = {}
     # A Binary is what it is, and names nobody. What it holds is not looked at.
     if write.body and kind != "Binary":
-        body = tree.read(write.body, write.content_type)
+        body = tree.read(write.body, write.content_type, sent=write.sent)
     named = (
         naming.of_address(path, write.query),
         naming.of_body(body),
@@ -86,7 +90,7 @@ def _orders(keys: Iterable[Iterable[str]]) -> frozenset[str]:
     try:
         return frozenset(naming.gathered(*keys))
     except naming.TooMany:
-        return EVERYTHING
+        return EVERY_ORDER
 
 
 def _is_conditional(write: Write) -> bool:

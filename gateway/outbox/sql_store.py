@@ -13,7 +13,7 @@ from gateway.outbox import changes, contents, noting, statements
 from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, EVERYTHING, Draft, Entry, Request, Response, State
+from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Note, RecordNotes
 from gateway.outbox.schema import (
     BY_CALLER_AND_STATE,
@@ -108,7 +108,7 @@ class SqlStore:
             entry = entry_of((await connection.execute(arrival)).one())
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
             await connection.execute(sa.insert(orders), blocking)
-            if draft.orders == EVERYTHING:
+            if draft.orders == EVERY_ORDER:
                 own = {"entry": entry.number, "caller": draft.caller}
                 await connection.execute(sa.insert(alone).values(own))
             await contents.keep(connection, entry.number, "request", sealed)
@@ -119,10 +119,10 @@ class SqlStore:
     @unbroken
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether anything of one of these orders, or of everything, is not delivered yet."""
-        if orders == EVERYTHING:
+        if orders == EVERY_ORDER:
             query = statements.blocked_by_any(caller)
         else:
-            query = statements.blocked(self._marks(caller, (*orders, *EVERYTHING)))
+            query = statements.blocked(self._marks(caller, (*orders, *EVERY_ORDER)))
         async with self._database.reading() as connection:
             return bool((await connection.execute(query)).scalar_one())
 

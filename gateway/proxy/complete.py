@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from gateway.fhir import weight
 from gateway.proxy.coding import is_gzip, opened
 
 # Checking more than this at once would hold up the event loop.
@@ -46,6 +47,8 @@ def _checker(media_type: str) -> Callable[[bytes], bool] | None:
 
 
 def _is_json(body: bytes) -> bool:
+    if weight.is_heavier(body, weight.MOST, xml=False):
+        return False
     try:
         value = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:

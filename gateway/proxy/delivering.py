@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,22 +13,22 @@ from urllib.parse import quote
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir import tree
 from gateway.fhir.interaction import Interaction
-from gateway.fhir.tree import Element
 from gateway.oauth.token import Token
 from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
-from gateway.outbox.qualifying import BY_ID, SETTLE, searchable
+from gateway.outbox.qualifying import BY_ID, SETTLE
 from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
 from gateway.outbox.status import field_of
 from gateway.proxy.answer import Answer
 from gateway.proxy.answer_header import without_content
 from gateway.proxy.asking import Asking, current_version
-from gateway.proxy.coding import is_gzip
+from gateway.proxy.coding import is_gzip, opened
+from gateway.proxy.comparing import judged_read, judged_search, sought
 from gateway.proxy.examine import examine
 from gateway.proxy.forward import Sender as Forward
 from gateway.proxy.forward import TokenSource
 from gateway.proxy.framing import Broken
+from gateway.proxy.one_by_one import OneByOne
 from gateway.proxy.packing import WholeBody
 from gateway.proxy.upstream import MEANINGLESS, Outgoing
 from gateway.retry_after import parse_retry_after
@@ -74,8 +73,9 @@ class Route:
 class Deliverer:
     """Sends by a route; `examine` keeps pages of somebody in between from passing for answers."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, one_by_one: OneByOne) -> None:
         self._route = route
+        self._one_by_one = one_by_one
 
     async def send(self, entry: Entry, request: Request) -> Result:
         """One attempt. Never raises but on cancel."""
@@ -95,6 +95,9 @@ class Deliverer:
             return await self._ask(request)
         except GatewayError as error:
             return _failure(error)
+        except TimeoutError:
+            # Others had large bodies looked at.
+            return Failure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
         except Exception as error:
             kind = type(error).__name__
             _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
@@ -143,21 +146,13 @@ class Deliverer:
         return await current_version(asking, path, request.credential, request.request_id)
 
     async def _ask(self, request: Request) -> Finding | Failure:
-        kind = field_of(request.fields, b"content-type")
-        if field_of(request.fields, b"content-encoding") is not None:
-            return Finding(Found.UNCLEAR)
-        try:
-            sent = tree.read(request.body, kind)
-        except tree.Unreadable:
-            return Finding(Found.UNCLEAR)
         if request.method == "PUT" and request.resource_id is not None:
-            return await self._read(request, sent)
-        identifier = next(searchable(sent), None)
-        if identifier is None:
-            return Finding(Found.UNCLEAR)
-        return await self._search(request, sent, identifier)
+            return await self._read(request)
+        # No tree is kept while the platform is waited for.
+        found = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
+        return Finding(Found.UNCLEAR) if found is None else await self._search(request, *found)
 
-    async def _read(self, request: Request, sent: Element) -> Finding | Failure:
+    async def _read(self, request: Request) -> Finding | Failure:
         answer = await self._get(request, request.suffix.partition("?")[0])
         try:
             if answer.status in _GONE:
@@ -165,17 +160,14 @@ class Deliverer:
             result = await _result(answer, request)
         finally:
             answer.close()
-        found = _content(result)
-        if found is None or not isinstance(result, Response):
-            return result if isinstance(result, Failure) else Finding(Found.UNCLEAR)
-        if not tree.holds(found, sent):
-            return Finding(Found.NO)
-        return Finding(Found.YES, _as_found(result, 200))
+        if isinstance(result, Failure):
+            return result
+        size = len(request.body) + len(result.body)
+        return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
 
     async def _search(
-        self, request: Request, sent: Element, identifier: tuple[str, str]
+        self, request: Request, kind: str, identifier: tuple[str, str]
     ) -> Finding | Failure:
-        kind = tree.first(sent, "resourceType")
         token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
         query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
@@ -185,16 +177,10 @@ class Deliverer:
             answer.close()
         if isinstance(result, Failure):
             return result
-        bundle = _content(result)
-        if bundle is None or tree.first(bundle, "type") != "searchset":
-            return Finding(Found.UNCLEAR)
-        matches = [
-            resource
-            for entry in tree.below(bundle, "entry")
-            for resource in tree.below(entry, "resource")
-            if tree.first(resource, "resourceType") == kind
-        ]
-        return _judged(bundle, matches, sent, identifier)
+        size = len(request.body) + len(result.body)
+        return await self._one_by_one.do(
+            size, "", lambda: judged_search(result, request, identifier)
+        )
 
     async def _get(self, request: Request, suffix: str) -> Answer:
         if request.credential not in self._route.credentials:
@@ -211,54 +197,6 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
         "caller": entry.caller,
         "credential": request.credential,
     }
-
-
-def _judged(
-    bundle: Element, matches: list[Element], sent: Element, identifier: tuple[str, str]
-) -> Finding:
-    """Only the very same content is taken for it: two results may share an order's number."""
-    if not matches:
-        # A server that ignores what it does not know would have found something, or says so.
-        nothing = tree.first(bundle, "total") in ("", "0") and _looked_for(bundle)
-        return Finding(Found.NO if nothing else Found.UNCLEAR)
-    if len(matches) > 1 or identifier not in searchable(matches[0]):
-        return Finding(Found.UNCLEAR)
-    if not tree.holds(matches[0], sent):
-        return Finding(Found.UNCLEAR)
-    return Finding(Found.YES, _of_match(matches[0]))
-
-
-def _looked_for(bundle: Element) -> bool:
-    """Whether the self link names the parameter: a server leaves out what it has ignored."""
-    links = tree.below(bundle, "link")
-    own = [tree.first(link, "url") for link in links if tree.first(link, "relation") == "self"]
-    return not own or any("identifier=" in url for url in own)
-
-
-def _of_match(resource: Element) -> Response:
-    """What the caller is told of a resource that the platform has already."""
-    kind, own = tree.first(resource, "resourceType"), tree.first(resource, "id")
-    fields: list[tuple[bytes, bytes]] = []
-    for meta in tree.below(resource, "meta"):
-        version = tree.first(meta, "versionId")
-        if version:
-            fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
-    if own:
-        fields.append((b"Location", f"{kind}/{own}".encode("latin-1", "replace")))
-    return Response(200, tuple(fields), found=True)
-
-
-def _as_found(response: Response, status: int) -> Response:
-    return Response(status, response.fields, response.body, found=True)
-
-
-def _content(result: Result) -> Element | None:
-    if not isinstance(result, Response) or result.status != 200 or result.reason:
-        return None
-    try:
-        return tree.read(result.body, field_of(result.fields, b"content-type"))
-    except tree.Unreadable:
-        return None
 
 
 async def _result(answer: Answer, request: Request, *, adds_version: bool = False) -> Result:
@@ -314,16 +252,9 @@ async def _body(answer: Answer) -> bytes | None:
     body, coding = b"".join(pieces), answer.header(b"content-encoding")
     if coding is None or coding.strip().lower() == "identity":
         return body
-    return await asyncio.to_thread(_unpacked, body) if is_gzip(coding) else None
-
-
-def _unpacked(body: bytes) -> bytes | None:
-    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        plain = unpack.decompress(body, _LONGEST)
-    except zlib.error:
+    if not is_gzip(coding):
         return None
-    return plain if unpack.eof else None
+    return await asyncio.to_thread(opened, body, _LONGEST) or None
 
 
 def _failure(error: GatewayError) -> Failure:

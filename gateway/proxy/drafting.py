@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
-import zlib
-from typing import Final
+from dataclasses import replace
 
+from gateway.fhir import weight
 from gateway.fhir.interaction import Interaction
+from gateway.fhir.tree import TooHeavy
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.qualifying import BY_ID, SETTLE, Judgement, Write, judge, without_async
 from gateway.proxy.answer_header import without_digests
 from gateway.proxy.asked import Asked
-from gateway.proxy.coding import is_gzip
+from gateway.proxy.coding import is_gzip, opened
+from gateway.proxy.one_by_one import INLINE, OneByOne
 from gateway.proxy.target import Target
 
-# Judging more than this at once would hold up the event loop.
-_INLINE: Final = 64 * 1024
-_MOST_OPENED: Final = 64 * 1024 * 1024
+
+class NotJudged(Exception):  # noqa: N818 - says what is, not what went wrong
+    """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
 
 
-async def judged(asked: Asked) -> Judgement | None:
-    """None where it cannot be queued, also as its body is not at hand any more."""
+async def judged(asked: Asked, one_by_one: OneByOne) -> Judgement | None:
+    """None where it cannot be queued. Raises `NotJudged`."""
     body = b"" if asked.body is None else await asked.body.all()
     if body is None:
-        return None
+        raise NotJudged
     header = asked.header
+    write = Write(
+        asked.what.code,
+        asked.target.path.removesuffix("?"),
+        asked.target.query,
+        content_type=header.text(b"content-type"),
+        if_none_exist=header.text(b"if-none-exist"),
+        sent=len(body),
+    )
     coding = header.text(b"content-encoding")
-    path, query = asked.target.path.removesuffix("?"), asked.target.query
-    none_exist = header.text(b"if-none-exist")
-    content_type = header.text(b"content-type")
-
-    def look() -> Judgement | None:
-        plain = _opened(body, coding)
-        if plain is None:
+    plain = _at_once(body, coding)
+    try:
+        if plain is not None:
+            return await one_by_one.do(
+                len(plain), asked.caller.name, lambda: judge(replace(write, body=plain))
+            )
+        if not is_gzip(coding):
             return None
-        return judge(Write(asked.what.code, path, query, plain, content_type, none_exist))
+        # How large it is shows only there.
+        return await one_by_one.do(None, asked.caller.name, lambda: judge(_opened(write, body)))
+    except (TooHeavy, TimeoutError):
+        raise NotJudged from None
 
-    return look() if len(body) <= _INLINE and coding is None else await asyncio.to_thread(look)
+
+def _at_once(body: bytes, coding: str | None) -> bytes | None:
+    """The content where no coding is to be undone, or little comes of that."""
+    if not body or coding is None or coding.strip().lower() == "identity":
+        return body
+    return (opened(body, INLINE) or None) if is_gzip(coding) else None
+
+
+def _opened(write: Write, body: bytes) -> Write:
+    """With its content. Raises `TooHeavy`, also where it is not whole."""
+    plain = opened(body, weight.longest(len(body)))
+    if not plain:
+        raise TooHeavy("it cannot be opened, or becomes too much")
+    return replace(write, body=plain)
 
 
 async def drafted(
@@ -58,20 +83,6 @@ async def drafted(
 def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
     return judgement.recovery is Recovery.ASK or what.code not in BY_ID
-
-
-def _opened(body: bytes, coding: str | None) -> bytes | None:
-    """The content; None in a coding that is not known here, or when it grows too large."""
-    if coding is None or coding.strip().lower() == "identity":
-        return body
-    if not is_gzip(coding):
-        return None
-    unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        plain = unpack.decompress(body, _MOST_OPENED)
-    except zlib.error:
-        return None
-    return plain if unpack.eof and not unpack.unused_data else None
 
 
 def _request(asked: Asked, body: bytes, base: str) -> Request:

@@ -14,12 +14,13 @@ from urllib.parse import parse_qs
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.outbox.entry import Entry, State
+from gateway.outbox.entry import Entry, Response, State
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, batch_response, listing, outcome
 from gateway.outbox.store import NotPossible, OutboxUnavailable
 from gateway.proxy.answer import Answer
 from gateway.proxy.asked import Asked
+from gateway.proxy.one_by_one import OneByOne
 from gateway.proxy.queueing import OWN_PATH, made
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
@@ -33,8 +34,11 @@ _RETRY_AFTER: Final = 5.0
 class QueuePages:
     """Answers for the outbox; `clock` gives seconds since 1970."""
 
-    def __init__(self, outbox: Outbox, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, outbox: Outbox, one_by_one: OneByOne, clock: Callable[[], float] = time.time
+    ) -> None:
         self._outbox = outbox
+        self._one_by_one = one_by_one
         self._clock = clock
 
     async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
@@ -54,6 +58,8 @@ class QueuePages:
             if method == "DELETE":
                 return await self._cancel(rest, asked.caller.name, reader)
             return await self._show(rest, asked.caller.name, reader)
+        except TimeoutError:
+            raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailable:
             raise GatewayError(
                 errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
@@ -78,8 +84,9 @@ class QueuePages:
         response = await self._outbox.response(entry_id) if entry.state in _OVER else None
         if response is None:
             return self._in_progress(entry, reader)
-        bundle, xml = batch_response(entry, response, reader)
-        return made(200, bundle, xml=xml)
+        return await self._one_by_one.do(
+            len(response.body), caller, lambda: _ended(entry, response, reader)
+        )
 
     def _in_progress(self, entry: Entry, reader: Reader) -> Answer:
         wait = max(_SOON, min(_LATEST, round(entry.due_at - self._clock())))
@@ -98,6 +105,11 @@ class QueuePages:
         if entry is None:
             raise _not_there()
         return made(202, outcome("cancelling", reader), xml=reader.xml)
+
+
+def _ended(entry: Entry, response: Response, reader: Reader) -> Answer:
+    bundle, xml = batch_response(entry, response, reader)
+    return made(200, bundle, xml=xml)
 
 
 def _not_cancelled(state: State, reader: Reader) -> Answer:

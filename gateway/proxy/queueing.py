@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.writing import write
-from gateway.outbox.entry import Entry, Recovery
+from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
 from gateway.outbox.qualifying import WRITES, Judgement, asks_async
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, outcome
@@ -26,10 +26,11 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import Caller
-from gateway.proxy.drafting import drafted, judged
+from gateway.proxy.drafting import NotJudged, drafted, judged
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.meeting import Meeting
+from gateway.proxy.one_by_one import OneByOne
 from gateway.proxy.permissions import EVERYTHING
 from gateway.proxy.target import Target
 from gateway.telemetry.logs import get_logger
@@ -75,11 +76,13 @@ class QueueRules:
 class Memory:
     """`room` is for large bodies, which share it while they may still have to be kept.
 
-    `last_writes` are those of all processes of this gateway, also by earlier settings.
+    `last_writes` are those of all processes of this gateway, also by earlier settings. All bodies
+    are judged `one_by_one`.
     """
 
     room: Room
     last_writes: LastWrites
+    one_by_one: OneByOne
 
 
 class Pages(Protocol):
@@ -115,6 +118,7 @@ class Queueing:
         self._not_before = 0.0
         self._line_trouble = errors.UPSTREAM_UNREACHABLE
         self._last_writes = memory.last_writes
+        self._one_by_one = memory.one_by_one
 
     def unbound(self, caller: Caller, target: Target) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
@@ -173,29 +177,37 @@ class Queueing:
 
     async def _behind_earlier(self, asked: Asked) -> Answer | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
-        judgement = await judged(asked)
-        if judgement is None:
-            if asked.body is None or asked.body.replayable:
-                return None
-            raise _not_taken("no memory is left to look what it would overtake")
         try:
-            blocked = await self._outbox.blocked(asked.caller.name, judgement.orders)
-        except OutboxUnavailable:
-            # Nobody knows what it would overtake.
-            raise _not_taken("the outbox cannot be reached") from None
-        if blocked:
+            judgement = await judged(asked, self._one_by_one)
+        except NotJudged:
+            if await self._is_blocked(asked, EVERY_ORDER):
+                raise _not_taken("no memory is left to look what it would overtake") from None
+            return None
+        if judgement is None:
+            return None
+        if await self._is_blocked(asked, judgement.orders):
             return await self._kept(asked, judgement, _not_taken("the outbox is full"))
         if self._clock() >= self._not_before:
             return None
         trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
         return await self._kept(asked, judgement, trouble)
 
+    async def _is_blocked(self, asked: Asked, orders: frozenset[str]) -> bool:
+        try:
+            return await self._outbox.blocked(asked.caller.name, orders)
+        except OutboxUnavailable:
+            # Nobody knows what it would overtake.
+            raise _not_taken("the outbox cannot be reached") from None
+
     async def _instead_of(self, asked: Asked, error: GatewayError) -> Answer:
         """What a write that failed comes to: kept, or the failure."""
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
         if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
             raise error
-        judgement = await judged(asked)
+        try:
+            judgement = await judged(asked, self._one_by_one)
+        except NotJudged:
+            raise error from None
         if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
@@ -205,11 +217,11 @@ class Queueing:
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
-            judgement = await judged(asked)
+            judgement = await judged(asked, self._one_by_one)
             if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
                 return answer
             kept = await self._kept(asked, judgement, trouble, unknown=unknown)
-        except GatewayError:
+        except (GatewayError, NotJudged):
             return answer
         except BaseException:
             answer.close()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.entry import EVERYTHING, State
+from gateway.outbox.entry import EVERY_ORDER, State
 from gateway.outbox.schema import BY_CALLER_AND_STATE, alone, meta, orders
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import Limits, OutboxFull
@@ -56,9 +56,9 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
     """By all of its caller's, and by nobody else's."""
     await store.put(draft("1", "P/a"), ROOMY)
-    await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+    await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
     await store.put(draft("3", "P/b"), ROOMY)
-    await store.put(replace(draft("4"), orders=EVERYTHING), ROOMY)
+    await store.put(replace(draft("4"), orders=EVERY_ORDER), ROOMY)
     await store.put(draft("5", "P/b", caller="his"), ROOMY)
     given = []
     while found := await claim(store):
@@ -72,12 +72,12 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) 
 
 async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
     """`blocked` tells it of each later write, and of one that has that order itself."""
-    assert not await store.blocked("lis", EVERYTHING)
+    assert not await store.blocked("lis", EVERY_ORDER)
     await store.put(draft("1", "P/a"), ROOMY)
-    assert await store.blocked("lis", EVERYTHING)
-    assert not await store.blocked("his", EVERYTHING)
+    assert await store.blocked("lis", EVERY_ORDER)
+    assert not await store.blocked("his", EVERY_ORDER)
     assert not await store.blocked("lis", ["P/b"])
-    await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+    await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
     assert await store.blocked("lis", ["P/b"])
     assert not await store.blocked("his", ["P/b"])
 
@@ -93,7 +93,7 @@ async def test_an_outbox_of_the_version_before_is_taken_over(place: Place) -> No
                 sa.update(meta).where(meta.c.name == "schema").values(value="1")
             )
     async with opened(place) as store:
-        await store.put(replace(draft("2"), orders=EVERYTHING), ROOMY)
+        await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
         [first] = await claim(store)
         assert await names(store, [first]) == ["r-1"]
         await store.finish(ME, first, State.DELIVERED, DONE)

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 
 from gateway.outbox.entry import (
     BLOCKING,
-    EVERYTHING,
+    EVERY_ORDER,
     NEEDS_A_PERSON,
     Entry,
     Recovery,
@@ -85,7 +85,7 @@ class Known:
 
     def meets(self, other: Known) -> bool:
         """Whether they are of one order."""
-        return bool(self.orders & other.orders) or EVERYTHING in (self.orders, other.orders)
+        return bool(self.orders & other.orders) or EVERY_ORDER in (self.orders, other.orders)
 
 
 @dataclass
@@ -211,7 +211,7 @@ class Write:
 
 WRITES = st.builds(
     Write,
-    st.frozensets(st.sampled_from("abcdef"), min_size=1, max_size=2) | st.just(EVERYTHING),
+    st.frozensets(st.sampled_from("abcdef"), min_size=1, max_size=2) | st.just(EVERY_ORDER),
     st.sampled_from(sorted(KINDS)),
     st.sampled_from([False] * 9 + [True]),
 )

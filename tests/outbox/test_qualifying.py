@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.outbox.entry import EVERYTHING, Recovery
+from gateway.outbox.entry import EVERY_ORDER, Recovery
 from gateway.outbox.qualifying import Judgement, Write, asks_async, judge, without_async
 
 OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
@@ -156,7 +156,7 @@ def references(count: int) -> bytes:
 )
 def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
     """However it names them."""
-    assert judged(code, path, body).orders == EVERYTHING
+    assert judged(code, path, body).orders == EVERY_ORDER
 
 
 def test_a_ward_keeps_its_orders() -> None:

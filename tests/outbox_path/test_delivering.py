@@ -17,6 +17,7 @@ from gateway.outbox.sending import Effect, Failure, Finding, Found
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
 from gateway.proxy.delivering import Deliverer, Route
+from gateway.proxy.one_by_one import OneByOne
 from gateway.proxy.upstream import Outgoing
 
 ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
@@ -69,7 +70,8 @@ def deliverer(platform: Platform, *, versions: bool = False) -> Deliverer:
     """What is tested, with one credential."""
     asking = Asking(platform, Tokens(), "/r5")  # type: ignore[arg-type]
     known = frozenset({"default"})
-    return Deliverer(Route(platform, Tokens(), asking, known, versions))  # type: ignore[arg-type]
+    route = Route(platform, Tokens(), asking, known, versions)  # type: ignore[arg-type]
+    return Deliverer(route, OneByOne())
 
 
 def request(method: str = "POST", body: Any = SENT, credential: str = "default") -> Request:
