@@ -32,7 +32,7 @@ COMPILED = {
     "reach search_guard xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body caller_connection caller_side callers "
-    "circuit closing coding complete composing connection counted_body examine forward "
+    "circuit closing coding complete composing connection counted_body examine failures forward "
     "framing guarding handler headers incoming limiting listener max_forwards meeting "
     "message_queue passage patience permissions pool queueing relay repeated_header replies "
     "request_side retrying rewriting slow_readers strict target tls_transport traced "

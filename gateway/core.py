@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -37,7 +36,7 @@ from gateway.proxy.guarding import SearchGuard, Statement
 from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.packing import Packing
-from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
+from gateway.proxy.pool import UpstreamPool
 from gateway.proxy.probing import Probe
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.slow_readers import SlowReaders
@@ -97,7 +96,13 @@ class Core:
             _TokenTelemetry(around.metrics, around.audit),
             policy=wiring.token_policy(settings),
         )
-        self._pool = _pool(settings)
+        self._pool = UpstreamPool(
+            wiring.origin(settings, certificates.platform_tls(settings)),
+            timeouts=wiring.timeouts(settings),
+            max_connections=settings.platform.max_connections,
+            clock=time.monotonic,
+            readers=SlowReaders(settings.limits.min_body_rate, time.monotonic),
+        )
         self.circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,
@@ -363,26 +368,6 @@ def _signing_in(settings: Settings, around: Surroundings, tokens: Tokens) -> Sig
     from gateway.signing_in import SigningIn
 
     return SigningIn(settings, around, tokens)
-
-
-def _pool(settings: Settings) -> UpstreamPool:
-    platform = settings.platform
-    url = urlsplit(platform.fhir_base_url)
-    tls = certificates.platform_tls(settings)
-    return UpstreamPool(
-        Origin(
-            url.hostname or "",
-            url.port or (80 if tls is None else 443),
-            tls,
-            wiring.platform_proxy(settings),
-        ),
-        timeouts=Timeouts(
-            platform.connect_timeout, platform.response_timeout, platform.idle_timeout
-        ),
-        max_connections=platform.max_connections,
-        clock=time.monotonic,
-        readers=SlowReaders(settings.limits.min_body_rate, time.monotonic),
-    )
 
 
 class _TokenTelemetry:

@@ -36,7 +36,7 @@ from gateway.proxy.handler import Rules
 from gateway.proxy.limiting import Slots, TokenBucket
 from gateway.proxy.message_queue import ListenLimits
 from gateway.proxy.permissions import Permissions
-from gateway.proxy.pool import Proxy
+from gateway.proxy.pool import Origin, Proxy, Timeouts
 from gateway.proxy.rewriting import Bases, Rewriting
 from gateway.proxy.strangers import Strangers
 
@@ -132,6 +132,19 @@ def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
         material=proof.material,
         public_key=proof.public_key,
     )
+
+
+def origin(settings: Settings, tls: ssl.SSLContext | None) -> Origin:
+    """Where the platform's connections lead."""
+    url = urlsplit(settings.platform.fhir_base_url)
+    port = url.port or (80 if tls is None else 443)
+    return Origin(url.hostname or "", port, tls, platform_proxy(settings))
+
+
+def timeouts(settings: Settings) -> Timeouts:
+    """How long the platform is waited for."""
+    platform = settings.platform
+    return Timeouts(platform.connect_timeout, platform.response_timeout, platform.idle_timeout)
 
 
 def callers(settings: Settings, clock: Callable[[], float]) -> Callers:

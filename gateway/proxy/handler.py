@@ -7,13 +7,12 @@ once at the end, whatever the end was.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from gateway import errors
-from gateway.errors import GatewayError, Reason
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
@@ -25,11 +24,10 @@ from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody
 from gateway.proxy.caller_side import CallerSide
 from gateway.proxy.callers import ANONYMOUS, Caller, Callers
-from gateway.proxy.coding import BrokenCoding
 from gateway.proxy.composing import Composer, search_parameters, watch_bundle
 from gateway.proxy.examine import examine
+from gateway.proxy.failures import as_gateway_error, level
 from gateway.proxy.forward import Sender, TokenSource
-from gateway.proxy.framing import Broken
 from gateway.proxy.guarding import SearchGuard
 from gateway.proxy.guests import Guest
 from gateway.proxy.headers import RequestHeader, read_request, request_id
@@ -41,7 +39,7 @@ from gateway.proxy.replies import Own
 from gateway.proxy.rewriting import Rewriting
 from gateway.proxy.strangers import Strangers
 from gateway.proxy.target import Target, resolve
-from gateway.proxy.upstream import MEANINGLESS, broken
+from gateway.proxy.upstream import MEANINGLESS
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -122,9 +120,7 @@ class Handler:
             known = known or self._meet(exchange, request, header, guest)
             caller = self._introduced(exchange, known, target)
             what = _classify(exchange, target)
-            if what.code != "transaction":
-                caller.permissions.require(what, target.path.rstrip("?"))
-            caller.permissions.require_fields(what, target.query, header)
+            _permit(caller, what, target, header)
             if not self._admission.admit_at_once(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
@@ -336,9 +332,9 @@ class Handler:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
         if isinstance(error, CallerGone):
             return _abort(exchange, side)
-        failure = _as_gateway_error(error, exchange)
+        failure = as_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
-        _log.log(_level(failure.reason), "%s", failure, **exchange.facts())
+        _log.log(level(failure.reason), "%s", failure, **exchange.facts())
         if side.started:
             return _abort(exchange, side)
         if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
@@ -364,6 +360,13 @@ def _classify(exchange: Exchange, target: Target) -> Interaction:
     return what
 
 
+def _permit(caller: Caller, what: Interaction, target: Target, header: RequestHeader) -> None:
+    """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
+    if what.code != "transaction":
+        caller.permissions.require(what, target.path.rstrip("?"))
+    caller.permissions.require_fields(what, target.query, header)
+
+
 def _onward(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
     """The body, if it goes on."""
     return None if exchange.method in MEANINGLESS else body
@@ -376,19 +379,6 @@ def _note(exchange: Exchange, what: Interaction) -> Interaction:
     return what
 
 
-def _level(reason: Reason) -> int:
-    """How loud the log is: callers' mistakes are theirs, outages are the operator's business."""
-    if reason in _OPERATORS:
-        return logging.ERROR
-    return logging.WARNING if reason.status >= 500 else logging.INFO
-
-
-# Nothing helps against these but somebody who acts.
-_OPERATORS: Final = frozenset(
-    (errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.UPSTREAM_TLS, errors.UPSTREAM_REDIRECT)
-)
-
-
 def _query(raw_target: str) -> str:
     return raw_target.partition("?")[2]
 
@@ -397,17 +387,3 @@ def _abort(exchange: Exchange, side: CallerSide) -> Answered:
     exchange.aborted = True
     side.abort()
     return side.done()
-
-
-def _as_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
-    if isinstance(error, GatewayError):
-        return error
-    if isinstance(error, Broken):
-        return broken(error)
-    if isinstance(error, BrokenCoding):
-        what = "the platform's answer is not in the Content-Encoding that it names"
-        return GatewayError(errors.UPSTREAM_FAILED, what)
-    # The one place that turns a bug into an answer. The message stays out: it could quote data.
-    exchange.reason = errors.INTERNAL.code
-    _log.error("internal error", exc_info=error, **exchange.facts())
-    return GatewayError(errors.INTERNAL, type(error).__name__, close=True)
