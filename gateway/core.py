@@ -101,7 +101,9 @@ class Core:
             timeouts=wiring.timeouts(settings),
             max_connections=settings.platform.max_connections,
             clock=time.monotonic,
-            readers=SlowReaders(settings.limits.min_body_rate, time.monotonic),
+            readers=SlowReaders(
+                settings.limits.min_body_rate, settings.platform.max_connections, time.monotonic
+            ),
         )
         self.circuit = Circuit(wiring.circuit_policy(settings), time.monotonic)
         self.admission = Admission(

@@ -25,7 +25,7 @@ class CallerSide:
 
     __slots__ = (
         *("_admission", "_keep_alive", "_reader", "_request", "_stall"),
-        *("head_only", "http10", "lines", "over", "readers", "started"),
+        *("caller", "head_only", "http10", "lines", "over", "readers", "started"),
     )
 
     def __init__(self, request: IncomingRequest, admission: Admission, *, stall: float) -> None:
@@ -43,6 +43,7 @@ class CallerSide:
         self.started = False
         # Set while a connection to the platform is held for this caller.
         self.readers: SlowReaders | None = None
+        self.caller = ""
         self._reader: SlowReader | None = None
 
     @property
@@ -99,7 +100,7 @@ class CallerSide:
         reader = self._reader
         if reader is None:
             connection = self._request.connection
-            reader = self._reader = SlowReader(connection, reset=self.http10)
+            reader = self._reader = SlowReader(connection, self.caller, reset=self.http10)
         readers.begin(reader)
         try:
             await self._drained()

@@ -65,6 +65,7 @@ class Timeouts:
 class _Waiter:
     """Somebody in the queue. `turn` brings a kept connection, or None: room for a new one."""
 
+    caller: str
     new: bool
     turn: asyncio.Future[UpstreamConnection | None]
 
@@ -84,7 +85,7 @@ class UpstreamPool:
         clock: Callable[[], float],
         readers: SlowReaders | None = None,
     ) -> None:
-        self.readers = readers or SlowReaders(0, clock)
+        self.readers = readers or SlowReaders(0, max_connections, clock)
         self._origin = origin
         self._timeouts = timeouts
         self._max_connections = max_connections
@@ -126,15 +127,15 @@ class UpstreamPool:
             "connecting": self._connecting,
         }
 
-    async def acquire(self, *, new: bool = False) -> UpstreamConnection:
-        """A connection that nobody else uses, a kept one unless it shall be `new`.
+    async def acquire(self, caller: str = "", *, new: bool = False) -> UpstreamConnection:
+        """A connection that nobody else uses, for `caller`; a kept one unless it shall be `new`.
 
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
         connection = None if new else self.take()
         if connection is None and not self._take_room(new=new):
-            connection = await self._wait_for_one(new=new)
+            connection = await self._wait_for_one(caller, new=new)
         if connection is None:
             connection = await self._connect()
         return connection
@@ -182,11 +183,11 @@ class UpstreamPool:
         self._connecting += 1
         return True
 
-    async def _wait_for_one(self, *, new: bool) -> UpstreamConnection | None:
+    async def _wait_for_one(self, caller: str, *, new: bool) -> UpstreamConnection | None:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
-        waiter = _Waiter(new, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(caller, new, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
-        self.readers.make_way(1)
+        self.readers.make_way([each.caller for each in self._waiters])
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 connection = await self._turn_of(waiter)
@@ -293,7 +294,7 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
-        self.readers.make_way(len(self._waiters))
+        self.readers.make_way([each.caller for each in self._waiters])
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.expire()

@@ -153,7 +153,7 @@ async def _stream(
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
     while pieces := await answer.read_pieces():
-        side.readers = answer.readers
+        side.readers, side.caller = answer.readers, exchange.caller
         if transform is not None or chunked or len(pieces) > 2:
             # Two large ones stay apart: another write costs less. Others are not kept twice.
             pieces = [b"".join(pieces)]

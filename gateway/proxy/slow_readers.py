@@ -1,17 +1,22 @@
 """Callers that take their answers slowly, while a connection to the platform is held for each.
 
-Slow is allowed, on a bad line as well: one is given up only when others wait for a connection, and
-only below the minimum rate, averaged over the last half minute in which the gateway waited for it.
+Slow is allowed, on a bad line as well: one is given up only when others wait for a connection. Then
+those go that are below the minimum rate, averaged over the last half minute in which the gateway
+waited for them; else, where another caller waits, the slowest of one that holds more than its
+share.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 _WINDOW: Final = 30.0
 _SAMPLE: Final = 1.0
+# Who is waited for that long is no longer just taking breath.
+_SETTLED: Final = 1.0
 
 
 class Reading(Protocol):
@@ -28,11 +33,15 @@ class Reading(Protocol):
 
 
 class SlowReader:
-    """The reader of one answer; `reset` is how its connection is to be aborted."""
+    """The reader of one answer for `caller`; `reset` is how its connection is to be aborted."""
 
-    __slots__ = ("_connection", "_reset", "_samples", "_since", "_taken", "_unsent", "_waited")
+    __slots__ = (
+        *("_connection", "_reset", "_samples", "_since", "_taken", "_unsent", "_waited"),
+        "caller",
+    )
 
-    def __init__(self, connection: Reading, *, reset: bool) -> None:
+    def __init__(self, connection: Reading, caller: str, *, reset: bool) -> None:
+        self.caller = caller
         self._connection = connection
         self._reset = reset
         # Only the time in which it is waited for counts, and what it takes in that.
@@ -62,6 +71,13 @@ class SlowReader:
         while len(samples) > 1 and self._waited - samples[1][0] >= _WINDOW:
             samples.popleft()
 
+    @property
+    def rate(self) -> float:
+        """Bytes a second that it took; infinite as long as it was hardly waited for."""
+        waited, taken = self._samples[0]
+        seconds = self._waited - waited
+        return (self._taken - taken) / seconds if seconds >= _SETTLED else math.inf
+
     def is_below(self, rate: int) -> bool:
         """Whether it took fewer bytes a second than that, when it was last noted."""
         waited, taken = self._samples[0]
@@ -70,10 +86,14 @@ class SlowReader:
 
 
 class SlowReaders:
-    """Those that are waited for now; `min_rate` in bytes a second."""
+    """Those that are waited for now; `min_rate` in bytes a second.
 
-    def __init__(self, min_rate: int, clock: Callable[[], float]) -> None:
+    `connections` is how many there are to the platform, of which each caller has a share.
+    """
+
+    def __init__(self, min_rate: int, connections: int, clock: Callable[[], float]) -> None:
         self._min_rate = min_rate
+        self._connections = connections
         self._clock = clock
         self._readers: dict[SlowReader, None] = {}
         self._noted = clock()
@@ -88,15 +108,42 @@ class SlowReaders:
         reader.note(self._clock())
         self._readers.pop(reader, None)
 
-    def make_way(self, wanted: int) -> None:
-        """Give up as many as others want connections; to be called often, also for none."""
+    def make_way(self, waiting: Sequence[str]) -> None:
+        """Give up as many as wait for connections, told by their callers.
+
+        To be called often, also for none.
+        """
+        wanted = len(waiting)
         now = self._clock()
         if not wanted and now - self._noted < _SAMPLE:
             return
         self._noted = now
-        for reader in tuple(self._readers):
+        for reader in self._readers:
             reader.note(now)
-            if wanted > 0 and reader.is_below(self._min_rate):
-                wanted -= 1
-                del self._readers[reader]
-                reader.give_up()
+        if not wanted:
+            return
+        below = [reader for reader in self._readers if reader.is_below(self._min_rate)][:wanted]
+        for reader in below or self._beyond_shares(set(waiting))[:wanted]:
+            del self._readers[reader]
+            reader.give_up()
+
+    def _beyond_shares(self, waiting: set[str]) -> list[SlowReader]:
+        """The slowest of callers that hold more than their share, where another one waits.
+
+        All get the same share of the connections, and one is left for who waits.
+        """
+        by_caller: dict[str, list[SlowReader]] = {}
+        for reader in self._readers:
+            by_caller.setdefault(reader.caller, []).append(reader)
+        share = self._connections // (len(by_caller) + 1)
+        beyond = [
+            reader
+            for caller, readers in by_caller.items()
+            if waiting != {caller}
+            for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
+        ]
+        return sorted((each for each in beyond if each.rate < math.inf), key=_rate)
+
+
+def _rate(reader: SlowReader) -> float:
+    return reader.rate

@@ -178,10 +178,12 @@ class Upstream:
             body = outgoing.body
             whole = b"" if body is None else body.whole()
             if body is not None and whole is None:
-                connection = await self._stream(outgoing, body, authorization, new=new)
+                connection = await self._stream(
+                    exchange.caller, outgoing, body, authorization, new=new
+                )
             else:
                 kept = None if new else self._pool.take()
-                connection = kept or await self._pool.acquire(new=new)
+                connection = kept or await self._pool.acquire(exchange.caller, new=new)
                 connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
                 connection.write_whole(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
@@ -214,11 +216,17 @@ class Upstream:
             self._circuit.record(ticket, failed=False)
 
     async def _stream(
-        self, outgoing: Outgoing, body: OutgoingBody, authorization: bytes, *, new: bool
+        self,
+        caller: str,
+        outgoing: Outgoing,
+        body: OutgoingBody,
+        authorization: bytes,
+        *,
+        new: bool,
     ) -> UpstreamConnection:
         """Send a request whose body streams in, for which there must be room."""
         async with self._uploads:
-            connection = await self._pool.acquire(new=new)
+            connection = await self._pool.acquire(caller, new=new)
             try:
                 connection.begin(expect_body=outgoing.method != "HEAD", has_body=True)
                 connection.sending = True

@@ -21,8 +21,8 @@ READ = get("/fhir/Patient/1")
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is measured of readers a second lasts as long as a minute."""
 
-    def made(rate: int, clock: Callable[[], float]) -> SlowReaders:
-        return SlowReaders(rate, lambda: 60 * clock())
+    def made(rate: int, connections: int, clock: Callable[[], float]) -> SlowReaders:
+        return SlowReaders(rate, connections, lambda: 60 * clock())
 
     monkeypatch.setattr("gateway.core.SlowReaders", made)
 
@@ -34,12 +34,14 @@ async def wires() -> AsyncIterator[contextlib.AsyncExitStack]:
         yield stack
 
 
-async def begun(gateway: Running, platform: Platform, wires: contextlib.AsyncExitStack) -> Wire:
+async def begun(
+    gateway: Running, platform: Platform, wires: contextlib.AsyncExitStack, *fields: str
+) -> Wire:
     """A caller that has begun to read a long answer."""
     platform.script(fhir(LONG))
     wire = await wires.enter_async_context(await Wire.open(gateway.address))
     wire.writer.transport.pause_reading()
-    await wire.send(get("/fhir/Binary/1"))
+    await wire.send(get("/fhir/Binary/1", *fields))
     await platform.until_seen(len(platform.seen) + 1)
     # Longer than half a minute of the gateway's.
     await asyncio.sleep(1.5)
@@ -82,3 +84,22 @@ async def test_who_reads_fast_enough_stays(start_gateway, platform: Platform, wi
         assert (await ask(gateway.address, READ)).reason == "upstream-busy"
         wire.writer.transport.resume_reading()
         assert (await wire.reply()).body == LONG
+
+
+async def test_a_caller_keeps_its_share_only_while_another_waits(
+    start_gateway, platform: Platform, wires
+) -> None:
+    """However fast they read, the slowest of too many of one caller go, and never for its own."""
+    callers = [{"name": name, "api_key": f"planted-{name}"} for name in ("many", "other")]
+    many, other = (f"X-Api-Key: planted-{name}" for name in ("many", "other"))
+    settings = {"max_connections": 3, "connect_timeout": 0.3}
+    limits = {"min_body_rate": 0}
+    async with start_gateway(platform=settings, limits=limits, callers=callers) as gateway:
+        readers = [await begun(gateway, platform, wires, many) for _ in range(3)]
+        own = await ask(gateway.address, get("/fhir/Patient/1", many))
+        assert own.reason == "upstream-busy"
+        assert (await ask(gateway.address, get("/fhir/Patient/1", other))).body == PATIENT
+        for wire in readers:
+            wire.writer.transport.resume_reading()
+        replies = await asyncio.gather(*(wire.reply() for wire in readers), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in replies) == ["CutShort", "Reply", "Reply"]
