@@ -194,7 +194,7 @@ def test_missing_settings_are_named(image: Image) -> None:
     """Started without any setting the container says what is missing, by its exit code too."""
     done = image.run(image.command(), {})
     assert done.returncode == 2
-    assert "credentials" in done.stderr
+    assert "no settings file: use --config" in done.stderr
 
 
 def test_the_root_is_read_only_here(image: Image) -> None:

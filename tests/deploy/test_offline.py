@@ -78,9 +78,10 @@ def test_installs_without_a_network(installed: Path) -> None:
 
 def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
     """The settings of the service lack nothing but client id and secret, as `check` says."""
-    problems = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
-    assert problems.startswith("credentials.default.client_id: is still the example's placeholder")
-    assert problems.count("\n") == 1
+    told = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml").stdout
+    first, second = told.splitlines()
+    assert first.startswith("credentials.default.client_id: is still the example's placeholder")
+    assert second.startswith("credentials.default.client_secret_file: ")
     environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a"}
     told = gateway(installed, "check", "--config", "etc/dhp-gateway/gateway.yaml", **environ).stdout
     assert told.count("\n") <= 2
