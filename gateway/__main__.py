@@ -7,6 +7,7 @@ else is said, and how a start that failed is told, is the command line's.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,7 +41,9 @@ def _forbid_core_dumps() -> None:
         import resource
     except ImportError:
         return  # not on Windows, which writes none unasked
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Whoever confines the process may forbid even that.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:

@@ -291,7 +291,8 @@ class Gateway:
                 tokens=lambda: self._cores.current.states_in_use(),
                 circuit=lambda: self._cores.current.circuit.state,
                 ask=lambda preferred: self._cores.ask_platform(preferred),
-                interval=lambda: self.settings.admin.probe_interval if asks else 0.0,
+                interval=lambda: self.settings.admin.probe_interval,
+                asks=asks,
                 count=self.metrics.probe,
             )
         )

@@ -37,13 +37,14 @@ from gateway.proxy.handler import Clocks, Collaborators, Handler
 from gateway.proxy.limiting import UploadRoom
 from gateway.proxy.packing import Packing
 from gateway.proxy.pool import UpstreamPool
-from gateway.proxy.probing import Probe
+from gateway.proxy.probing import Probe, Unproven
 from gateway.proxy.retrying import RetryBudget, RetryPolicy
 from gateway.proxy.slow_readers import SlowReaders
 from gateway.proxy.traced import TracedUpstream
 from gateway.proxy.upstream import Restraint, Upstream
 from gateway.telemetry.accounting import Accounting
 from gateway.telemetry.audit import AuditTrail
+from gateway.telemetry.findings import REFUSES
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
 
@@ -58,6 +59,10 @@ _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 def _unnoted(exchange: Exchange) -> None:
     """Nobody else wants to know."""
+
+
+def _unretried(cause: str) -> None:
+    """A second attempt of the gateway's own question is none of a caller's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +133,9 @@ class Core:
         upstream = self._upstream(around)
         forwarder = Forwarder(upstream, tokens, around.metrics.retry)
         asking = Asking(forwarder, tokens, wiring.platform_path(settings))
-        own = Forwarder(upstream, self.tokens, around.metrics.retry)
-        self.probe = Probe(Asking(own, self.tokens, asking.platform_path), self.tokens)
+        unproven = Unproven(self.tokens)
+        own = Forwarder(upstream, unproven, _unretried)
+        self.probe = Probe(Asking(own, unproven, asking.platform_path), unproven)
         if around.keeping is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
             self.deliverer = around.keeping.deliverer(
@@ -300,15 +306,20 @@ class Cores:
         """
         core = self.current
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
-        if not ready:
-            return None
-        credential = preferred if preferred in ready else ready[0]
+        ready.sort(key=lambda name: name != preferred)
+        result: tuple[str, str] | None = None
         core.exchanges += 1
         try:
-            found = await core.probe.ask(credential)
+            for credential in ready:
+                found = await core.probe.ask(credential)
+                if found is not None and (result is None or found != REFUSES):
+                    result = found, credential
+                # One that is refused says nothing of the others.
+                if found not in (None, REFUSES):
+                    break
         finally:
             core.left()
-        return None if found is None else (found, credential)
+        return result
 
     def set_phase(self, phase: Phase) -> None:
         """Tell every core where in its life the gateway is."""

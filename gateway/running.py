@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 from gateway import system
@@ -51,7 +52,8 @@ def run(settings: Settings, source: SettingsSource) -> int:
     guard_standard_files(settings)
     system.raise_file_limit()
     configure_logs(settings)
-    _log.info("settings: %s", source)
+    # Every command says it, whatever the level of the log.
+    _log.log(max(logging.INFO, logging.getLogger().level), "settings: %s", source)
     warn_of_exposed_secrets(settings)
     with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
         return runner.run(_serve(settings, source))

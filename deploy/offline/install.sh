@@ -61,7 +61,7 @@ ln -sfn "$(basename "$home")" "$destdir$prefix.new"
 mv -T "$destdir$prefix.new" "$destdir$prefix"
 # To be typed as it stands. A link of ours is made anew; a file of somebody else's stays.
 command=$destdir/usr/local/bin/dhp-gateway
-if [ -L "$command" ] || [ ! -e "$command" ]; then
+if [ "$(readlink "$command" || :)" = "$prefix/bin/dhp-gateway" ] || [ ! -e "$command" ] && [ ! -L "$command" ]; then
     if mkdir -p "${command%/*}" 2>/dev/null && ln -sfn "$prefix/bin/dhp-gateway" "$command" 2>/dev/null; then
         echo "Installed: $prefix, with the command dhp-gateway in /usr/local/bin"
     else

@@ -43,6 +43,7 @@ class Outcomes:
         self._slices = [_Slice(-1) for _ in range(_KEPT)]
         self._kinds: set[tuple[str, str]] = set()
         self._bad_since = math.inf
+        self._bad_at = -math.inf
         self.asked_at = self._good_at = self.probed_at = -math.inf
         self.good_with = self._refused = self._found = ""
         self._worked = False
@@ -72,6 +73,10 @@ class Outcomes:
 
     def _note_bad(self, exchange: Exchange, found: str, part: _Slice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
+        if now - self._bad_at > _SLICE * _KEPT:
+            # What was bad before that is forgotten.
+            self._kinds, self._bad_since = set(), math.inf
+        self._bad_at = now
         self._bad_since = min(self._bad_since, now)
         if found == REFUSES:
             self._refused = exchange.credential or ""

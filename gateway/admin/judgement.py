@@ -105,7 +105,8 @@ class Judgement:
     @property
     def blames_platform(self) -> bool:
         """Whether the platform is known to be unusable, not just left alone for a moment."""
-        return self.state == FAILING and self.platform != "circuit-open"
+        fails = self.state == FAILING and self.platform != "circuit-open"
+        return fails or (not self.usable and self.reason == REFUSES)
 
 
 class Judging:

@@ -30,6 +30,7 @@ class Watched:
     `tokens` of the credentials in use. `ask` asks the platform, rather with the credential of that
     name, and gives what was found and with which, None if nothing could be asked; at most once in
     `interval` seconds, 0 for never. `count` is told what was found.
+    Of several workers one `asks` for all; the others only where their own circuit waits for it.
     """
 
     tokens: Callable[[], Mapping[str, TokenState]]
@@ -37,6 +38,7 @@ class Watched:
     ask: Callable[[str], Awaitable[tuple[str, str] | None]]
     interval: Callable[[], float]
     count: Callable[[str], None]
+    asks: bool = True
 
 
 class PlatformWatch:
@@ -60,7 +62,7 @@ class PlatformWatch:
 
     def forget(self) -> None:
         """The settings lead to another platform now, or know another client."""
-        self._outcomes.forget()
+        self._outcomes = Outcomes(self._clock)
 
     def evidence(self) -> Evidence:
         """What is known now."""
@@ -96,9 +98,10 @@ class PlatformWatch:
         self.judging.now()
         if not self._is_time():
             return
-        asked_at = self._clock()
-        result = await self._watched.ask(self._outcomes.good_with)
-        if result is None:
+        asked_at, outcomes = self._clock(), self._outcomes
+        result = await self._watched.ask(outcomes.good_with)
+        if result is None or outcomes is not self._outcomes:
+            # Nothing could be asked, or it was asked of what the settings no longer lead to.
             return
         self._asked_at = asked_at
         found, credential = result
@@ -114,7 +117,10 @@ class PlatformWatch:
         if not interval or now - self._asked_at < interval:
             return False
         evidence = self.evidence()
-        if evidence.circuit == CircuitState.OPEN:
+        if evidence.circuit != CircuitState.CLOSED:
+            # Each worker has its own, which nothing but a request closes again.
+            return evidence.circuit == CircuitState.HALF_OPEN
+        if not self._watched.asks:
             return False
         silent = now - max(self._began, evidence.asked_at) >= interval
         return silent or is_in_doubt(evidence, _PAUSE)

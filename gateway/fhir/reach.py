@@ -24,7 +24,7 @@ _HARMLESS: Final = frozenset(
     (
         *("_id", "_lastupdated", "_tag", "_profile", "_security", "_source", "_language"),
         *("_text", "_content", "_score", "_since", "_at"),
-        *("_count", "_page", "_offset", "_maxresults", "_total"),
+        *("_count", "_page", "_cursor", "_offset", "_maxresults", "_total"),
         *("_summary", "_elements", "_format", "_pretty"),
     )
 )

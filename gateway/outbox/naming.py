@@ -30,7 +30,7 @@ _SUBJECTS: Final = frozenset(
     {"patient", "subject", "individual", "beneficiary", "for", "actor", "member", "target", "focus"}
 )
 # Each is a row that every later write is compared with. Writes that name more are rare.
-MOST: Final = 64
+MOST: Final = 1024
 # What is longer is no address that any server would take.
 LONGEST: Final = 64 * 1024
 

@@ -57,9 +57,10 @@ class Limits:
         """Whether one more of that size fits. Raises `OutboxFull`."""
         if used.entries >= self.max_entries or used.size + size > self.max_bytes:
             raise OutboxFull("the outbox is full")
+        most, bytes_most = int(self.max_entries * self.share), self.max_bytes * self.share
+        beyond = used.of_caller >= most or used.size_of_caller + size > bytes_most
         # One entry is anybody's share.
-        most = max(1, int(self.max_entries * self.share))
-        if used.of_caller >= most or used.size_of_caller + size > self.max_bytes * self.share:
+        if used.of_caller and beyond:
             raise OutboxFull("the caller's share of the outbox is full")
 
 

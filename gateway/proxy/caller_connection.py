@@ -259,7 +259,9 @@ class CallerConnection(MessageQueue):
             return
         raw = transport.get_extra_info("socket")
         if reset and raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
+            # The caller may have ended the connection a moment ago.
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, system.RESET_ON_CLOSE)
         self._ended = True
         self._held = b""
         transport.abort()

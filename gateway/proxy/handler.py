@@ -172,6 +172,8 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
+            if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
+                exchange.unrecorded = self._strangers.are_too_many(exchange.remote)
             return await self._conclude(exchange, side, header, "", error)
         finally:
             if admitted:

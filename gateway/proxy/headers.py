@@ -48,7 +48,7 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
 # the person of a request: those of the contract, and those of well-known proxies. A whole word
 # ends with its hyphen; not among them is what only traces, such as X-Amzn-Trace-Id.
 _FAMILIES: Final = (
-    *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-host", b"x-http-host"),
+    *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-http-host"),
     *(b"forwarded", b"x-forwarded", b"x-forward-", b"x-originating-"),
     *(
         b"x-real-ip",
@@ -65,10 +65,10 @@ _FAMILIES: Final = (
     *(b"x-envoy-", b"cf-", b"fastly-", b"akamai-", b"incap-", b"x-azure-", b"x-appengine-"),
     *(b"x-ms-client-principal", b"x-ms-token-", b"x-goog-authenticated-", b"x-goog-iap-"),
     *(b"x-consumer-", b"x-credential-", b"x-userinfo", b"x-authentik-", b"x-pomerium-"),
-    *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"iv-", b"sm-", b"tailscale-user-", b"-ws"),
+    *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"tailscale-user-", b"-ws"),
 )
 # Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
-_ALONE: Final = frozenset((b"proxy",))
+_ALONE: Final = frozenset((b"proxy", b"x-host", b"sm-user", b"iv-user", b"iv-groups", b"iv-creds"))
 # A server may take every other byte of a name for the same one, as CGI does; A-Z for a-z.
 _FOLDED: Final = bytes(
     each if chr(each).isalnum() and each < 128 else ord("-") for each in bytes(range(256)).lower()

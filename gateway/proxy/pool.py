@@ -185,9 +185,9 @@ class UpstreamPool:
 
     async def _wait_for_one(self, caller: str, *, new: bool) -> UpstreamConnection | None:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
+        self.readers.make_way([caller])
         waiter = _Waiter(caller, new, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
-        self.readers.make_way([each.caller for each in self._waiters])
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 connection = await self._turn_of(waiter)

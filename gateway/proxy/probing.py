@@ -13,6 +13,7 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import is_error_page, media_type
+from gateway.oauth.token import Token
 from gateway.proxy.answer import Answer
 from gateway.proxy.asking import Asking
 from gateway.proxy.coding import beginning
@@ -37,6 +38,20 @@ _GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that send them back.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 _WRONG_PLACE: Final = frozenset((404, 405))
+
+
+class Unproven:
+    """Tokens for whom the platform's answer proves nothing of them: metadata are for everybody."""
+
+    def __init__(self, tokens: TokenSource) -> None:
+        self.current = tokens.current
+        self.obtain = tokens.obtain
+        self.replace = tokens.replace
+        self.drop = tokens.drop
+        self.rejected_again = tokens.rejected_again
+
+    def accepted(self, credential: str, token: Token) -> None:
+        """Rejections of this token count on."""
 
 
 class Probe:
@@ -68,6 +83,9 @@ class Probe:
                 return await self._found(credential)
             except (Broken, GatewayError) as failure:
                 error = _understood(failure)
+        if error.reason is errors.UPSTREAM_BUSY:
+            # Callers hold all connections: the platform is being used.
+            return None
         return of_reason(error.reason.code, error.upstream_status)
 
     async def _found(self, credential: str) -> str:

@@ -28,6 +28,7 @@ from gateway.proxy.guests import BrowserRules, Guests
 from gateway.proxy.limiting import TokenBucket
 from gateway.proxy.pages import failure_page
 from gateway.proxy.replies import Reply, json_reply, redirect
+from gateway.proxy.strangers import home_of
 from gateway.proxy.visit import Visit
 from gateway.secret import Secret
 
@@ -251,7 +252,7 @@ class SignInPages:
 
     def _bucket(self, visit: Visit) -> TokenBucket:
         by_sso = visit.path == _BACK_CHANNEL
-        key = (visit.peer.address, by_sso)
+        key = (home_of(visit.peer.address), by_sso)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)

@@ -17,6 +17,8 @@ _WINDOW: Final = 30.0
 _SAMPLE: Final = 1.0
 # Who is waited for that long is no longer just taking breath.
 _SETTLED: Final = 1.0
+# Who takes so many times the minimum rate is no slow reader.
+_BRISK: Final = 64
 
 
 class Reading(Protocol):
@@ -135,14 +137,15 @@ class SlowReaders:
         by_caller: dict[str, list[SlowReader]] = {}
         for reader in self._readers:
             by_caller.setdefault(reader.caller, []).append(reader)
-        share = self._connections // (len(by_caller) + 1)
+        share = max(1, self._connections // (len(by_caller) + 1))
         beyond = [
             reader
             for caller, readers in by_caller.items()
             if waiting != {caller}
             for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
         ]
-        return sorted((each for each in beyond if each.rate < math.inf), key=_rate)
+        brisk = _BRISK * self._min_rate
+        return sorted((each for each in beyond if each.rate < brisk), key=_rate)
 
 
 def _rate(reader: SlowReader) -> float:

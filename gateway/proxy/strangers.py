@@ -53,7 +53,7 @@ class Strangers:
         """Count a request of nobody's. Raises `GatewayError` rate-limited."""
         if self._rate is None:
             return
-        home = _home(address)
+        home = home_of(address)
         bucket: TokenBucket | None = self._buckets.get(home)
         if bucket is None:
             burst = int(_BURST * self._rate)
@@ -107,7 +107,7 @@ class Strangers:
         return True
 
 
-def _home(address: str) -> str:
+def home_of(address: str) -> str:
     """The address, or the network that IPv6 gives to one customer; all that is none is one."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

@@ -37,6 +37,7 @@ _HELD_BACK: Final = 16 * 1024 * 1024
 _REPEATED_STATUSES: Final = frozenset((502, 503, 504))
 # Those that count against the platform; 501 only says that it lacks what was asked for.
 _TROUBLED_STATUSES: Final = frozenset((500, 502, 503, 504))
+_CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
@@ -244,13 +245,13 @@ class Upstream:
         body: OutgoingBody,
         authorization: bytes,
     ) -> None:
-        head = b"".join(self._head(outgoing, authorization))
-        if body.length is not None:
-            connection.write(b"%sContent-Length: %d\r\n\r\n" % (head, body.length))
-            await self._upload(connection, body, chunked=False)
-        else:
-            connection.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
-            await self._upload(connection, body, chunked=True)
+        head, length = b"".join(self._head(outgoing, authorization)), body.length
+        chunked = length is None
+        framing = b"Content-Length: %d" % (length or 0) if not chunked else _CHUNKED
+        connection.write(b"%s%s\r\n\r\n" % (head, framing))
+        # Raises where nothing was sent: the body stays at hand for another connection.
+        connection.head()
+        await self._upload(connection, body, chunked=chunked)
 
     def _message(self, outgoing: Outgoing, authorization: bytes, whole: bytes) -> bytes:
         parts = self._head(outgoing, authorization)

@@ -185,6 +185,7 @@ def _with_outbox(places: Places, directory: Path) -> dict[str, Any]:
         "url": f"sqlite:///{directory / 'outbox.db'}",
         "encryption_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "max_entries": 3,
+        "max_share": 1,
     }
     callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"}]
     return _leads_to(places.sound, places.wavering.url, outbox=outbox, callers=callers)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from gateway.proxy.slow_readers import SlowReaders
+from gateway.proxy.slow_readers import SlowReader, SlowReaders
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.wire import CutShort, Wire, ask, get
@@ -86,20 +86,45 @@ async def test_who_reads_fast_enough_stays(start_gateway, platform: Platform, wi
         assert (await wire.reply()).body == LONG
 
 
-async def test_a_caller_keeps_its_share_only_while_another_waits(
-    start_gateway, platform: Platform, wires
+class Taking:
+    """A caller's connection of which somebody takes so many bytes a second."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.unsent = 10_000_000
+        self.cut = False
+
+    def abort(self, *, reset: bool = False) -> None:
+        """End it."""
+        self.cut = True
+
+
+@pytest.mark.parametrize(
+    ("connections", "rates", "waiting", "cut"),
+    [
+        (4, [3500, 4000, 4500, 5000], ["other"], [0]),
+        (4, [3500, 4000, 4500, 5000], ["other"] * 9, [0, 1]),
+        (4, [3500, 4000, 4500, 5000], ["many"] * 9, []),
+        (4, [450_000] * 4, ["other"], []),
+        (1, [3500], ["other"], []),
+        (8, [3500, 4000, 4500, 5000], ["other"] * 9, []),
+        (4, [500, 4000, 4500, 5000], ["many"], [0]),
+    ],
+    ids=["one waits", "many wait", "its own", "brisk", "the only one", "within its share", "least"],
+)
+def test_a_caller_keeps_its_share_while_another_waits(
+    connections: int, rates: list[float], waiting: list[str], cut: list[int]
 ) -> None:
-    """However fast they read, the slowest of too many of one caller go, and never for its own."""
-    callers = [{"name": name, "api_key": f"planted-{name}"} for name in ("many", "other")]
-    many, other = (f"X-Api-Key: planted-{name}" for name in ("many", "other"))
-    settings = {"max_connections": 3, "connect_timeout": 0.3}
-    limits = {"min_body_rate": 0}
-    async with start_gateway(platform=settings, limits=limits, callers=callers) as gateway:
-        readers = [await begun(gateway, platform, wires, many) for _ in range(3)]
-        own = await ask(gateway.address, get("/fhir/Patient/1", many))
-        assert own.reason == "upstream-busy"
-        assert (await ask(gateway.address, get("/fhir/Patient/1", other))).body == PATIENT
-        for wire in readers:
-            wire.writer.transport.resume_reading()
-        replies = await asyncio.gather(*(wire.reply() for wire in readers), return_exceptions=True)
-        assert sorted(type(each).__name__ for each in replies) == ["CutShort", "Reply", "Reply"]
+    """The slowest of too many of one caller go for another one, though above the least rate."""
+    now = 0.0
+    readers = SlowReaders(1024, connections, lambda: now)
+    taking = [Taking(rate) for rate in rates]
+    for each in taking:
+        readers.begin(SlowReader(each, "many", reset=False))
+    for _ in range(40):
+        now += 1.0
+        for each in taking:
+            each.unsent -= int(each.rate)
+        readers.make_way([])
+    readers.make_way(waiting)
+    assert [index for index, each in enumerate(taking) if each.cut] == cut
