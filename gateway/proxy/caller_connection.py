@@ -127,7 +127,7 @@ class CallerConnection(MessageQueue):
         """Answer requests until the connection ends."""
         try:
             while not self._ended:
-                await (self._turn() if self._messages else self._news())
+                await self._next()
                 answer = self._answer_to(*self._take_message())
                 self.busy = True
                 try:
@@ -158,11 +158,17 @@ class CallerConnection(MessageQueue):
             if self.transport is not None:
                 self._server.close(self, self.transport)
 
-    def _turn(self) -> asyncio.Future[None]:
-        """Done when others have had their turn: what was sent ahead may need no waiting at all."""
-        turn = self._news()
-        self._server.turnstile.queue(turn)
-        return turn
+    async def _next(self) -> None:
+        """Wait until there is a message, and behind an answer until others have had their turn.
+
+        What was sent ahead may need no waiting at all.
+        """
+        if not self._messages:
+            await self._news()
+        elif self.kept:
+            turn = self._news()
+            self._server.turnstile.queue(turn)
+            await turn
 
     def _answer_to(
         self, message: RequestMessage, payload: Payload

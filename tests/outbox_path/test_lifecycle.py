@@ -172,7 +172,8 @@ async def test_workers_share_one_outbox(platform: Platform, tmp_path: Path) -> N
             await _all_ended(locations)
         finally:
             service.process.terminate()
-    targets = [each.target for each in platform.seen]
+    # But for what a worker asks itself, whose circuit waits for a request.
+    targets = [each.target for each in platform.seen if each.target != "/r5/metadata"]
     assert sorted(targets) == sorted(f"/r5/Observation/{number}" for number in range(30))
 
 

@@ -33,7 +33,11 @@ def tls(reason: str) -> ssl.SSLError:
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "planted"), "upstream-unreachable", "nothing"),
         (TimeoutError(), "upstream-unreachable", "within 5 s"),
-        (socket.gaierror(-2, "planted"), "upstream-unreachable", "name fhir.example cannot"),
+        (
+            socket.gaierror(-2, "planted"),
+            "upstream-unreachable",
+            "fhir.example of platform.fhir_base_url cannot",
+        ),
         (OSError(errno.ENETUNREACH, "planted"), "upstream-unreachable", "network is unreachable"),
         (ConnectionResetError(), "upstream-unreachable", "ended the connection"),
         (OSError("planted"), "upstream-unreachable", "unknown reason"),
