@@ -104,7 +104,7 @@ class Composer:
         lines = met.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
-        elif body is None and _FRAMING & asked.header.values.keys():
+        elif body is None and not _FRAMING.isdisjoint(asked.header.values):
             lines = without_content(lines)
         lines, goes_on = count_down(exchange.method, lines)
         if asked.what.is_search and self._guard is not None:
