@@ -36,10 +36,6 @@ class Outcomes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.forget()
-
-    def forget(self) -> None:
-        """What was found is of another platform, or was found with another client."""
         self._slices = [_Slice(-1) for _ in range(_KEPT)]
         self._kinds: set[tuple[str, str]] = set()
         self._bad_since = math.inf
