@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from gateway.system import raise_file_limit
+
 # By DHP_NO_SKIPS, what may still skip.
 _ROOT = "needs root"
 _EXCUSED = {"1": (), "but-root": (_ROOT,)}
@@ -157,6 +159,7 @@ class _DeathOfATest:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the process that watches the others."""
+    """Hold as many connections as gateways do; the process that watches the others watches."""
+    raise_file_limit()
     if not os.environ.get("PYTEST_XDIST_WORKER"):
         config.pluginmanager.register(_DeathOfATest(config))
