@@ -341,8 +341,7 @@ def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayE
     if isinstance(failure, GatewayError):
         return failure, "connect"
     if failure.kind == "unsent":
-        # As if it could not have been made.
-        return broken(failure, safe=True), "reused"
+        return broken(failure), "reused"
     cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
     return broken(failure, safe=safe), cause
 
@@ -357,6 +356,9 @@ def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
         return GatewayError(errors.UPSTREAM_TIMEOUT, _SENTENCES[failure.kind], hint=hint)
     if failure.kind == "certificate":
         return GatewayError(errors.UPSTREAM_TLS, _SENTENCES[failure.kind])
+    if failure.kind == "unsent":
+        # As if it could not have been made.
+        return GatewayError(errors.UPSTREAM_UNREACHABLE, _SENTENCES[failure.kind], repeatable=True)
     return GatewayError(
         errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, repeatable=bool(safe)
     )

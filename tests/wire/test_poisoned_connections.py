@@ -263,6 +263,19 @@ async def test_a_write_that_was_not_sent_is_sent_again(sso: Sso) -> None:
             second.close()
 
 
+async def test_a_write_that_was_not_sent_is_told_so(sso: Sso) -> None:
+    """Where it may not be sent again, its caller learns that it did not reach the platform."""
+    with raw_platform() as listening:
+        listening.setblocking(False)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/r5"
+        async with running(url, sso.token_url, retries={"max_attempts": 1}) as gateway:
+            with await serve(gateway, listening, READ) as peer:
+                poisoned = asyncio.create_task(poison(gateway, peer))
+                reply = await ask(gateway.address, post("/fhir/Patient", PATIENT))
+                assert await poisoned
+    assert reply.header("x-gateway-error") == "upstream-unreachable"
+
+
 async def serve(gateway: Running, listening: socket.socket, request: bytes) -> socket.socket:
     """Answer a request on a new connection to the platform, which stays."""
     loop = asyncio.get_running_loop()
