@@ -20,8 +20,22 @@ class NotJudged(Exception):  # noqa: N818 - says what is, not what went wrong
     """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
 
 
-async def judged(asked: Asked, one_by_one: OneByOne) -> Judgement | None:
-    """None where it cannot be queued. Raises `NotJudged`."""
+class Judging:
+    """How one request is to be judged: worked out when it is first needed, and only once."""
+
+    def __init__(self, asked: Asked, one_by_one: OneByOne) -> None:
+        self.asked = asked
+        self._one_by_one = one_by_one
+        self._known: list[Judgement | None] = []
+
+    async def judgement(self) -> Judgement | None:
+        """None where it cannot be queued. Raises `NotJudged`."""
+        if not self._known:
+            self._known.append(await _judged(self.asked, self._one_by_one))
+        return self._known[0]
+
+
+async def _judged(asked: Asked, one_by_one: OneByOne) -> Judgement | None:
     body = b"" if asked.body is None else await asked.body.all()
     if body is None:
         raise NotJudged

@@ -26,7 +26,7 @@ from gateway.proxy.answer import Answer
 from gateway.proxy.asked import Asked
 from gateway.proxy.body import CallerGone, RequestBody, Room
 from gateway.proxy.callers import Caller
-from gateway.proxy.drafting import NotJudged, drafted, judged
+from gateway.proxy.drafting import Judging, NotJudged, drafted
 from gateway.proxy.headers import RequestHeader
 from gateway.proxy.last_writes import LastWrites
 from gateway.proxy.meeting import Meeting
@@ -150,8 +150,9 @@ class Queueing:
         return send(asked)
 
     async def _bring_or_keep(self, send: Send, asked: Asked) -> Answer:
+        judging = Judging(asked, self._one_by_one)
         if not self._outbox.surely_empty():
-            kept = await self._behind_earlier(asked)
+            kept = await self._behind_earlier(judging)
             if kept is not None:
                 return kept
         # Before it goes out: older ones may fail, and ask, while this one is on its way.
@@ -162,10 +163,10 @@ class Queueing:
         except GatewayError as error:
             if error.reason in _UNDELIVERED:
                 self._spare(began, error)
-            return await self._instead_of(asked, error)
+            return await self._instead_of(judging, error)
         status = answer.status
         if status == _NOT_NOW or status in _UNKNOWN_STATUSES:
-            return await self._instead_of_answer(asked, answer)
+            return await self._instead_of_answer(judging, answer)
         self._delivery.platform_answered()
         return answer
 
@@ -175,10 +176,11 @@ class Queueing:
         self._line_trouble = error.reason
         self._not_before = now + (now - began)
 
-    async def _behind_earlier(self, asked: Asked) -> Answer | None:
+    async def _behind_earlier(self, judging: Judging) -> Answer | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
+        asked = judging.asked
         try:
-            judgement = await judged(asked, self._one_by_one)
+            judgement = await judging.judgement()
         except NotJudged:
             if await self._is_blocked(asked, EVERY_ORDER):
                 raise _not_taken("no memory is left to look what it would overtake") from None
@@ -199,28 +201,29 @@ class Queueing:
             # Nobody knows what it would overtake.
             raise _not_taken("the outbox cannot be reached") from None
 
-    async def _instead_of(self, asked: Asked, error: GatewayError) -> Answer:
+    async def _instead_of(self, judging: Judging, error: GatewayError) -> Answer:
         """What a write that failed comes to: kept, or the failure."""
+        asked = judging.asked
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
         if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
             raise error
         try:
-            judgement = await judged(asked, self._one_by_one)
+            judgement = await judging.judgement()
         except NotJudged:
             raise error from None
         if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
 
-    async def _instead_of_answer(self, asked: Asked, answer: Answer) -> Answer:
+    async def _instead_of_answer(self, judging: Judging, answer: Answer) -> Answer:
         """What a write comes to whose answer is that of a platform in trouble."""
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
-            judgement = await judged(asked, self._one_by_one)
+            judgement = await judging.judgement()
             if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
                 return answer
-            kept = await self._kept(asked, judgement, trouble, unknown=unknown)
+            kept = await self._kept(judging.asked, judgement, trouble, unknown=unknown)
         except (GatewayError, NotJudged):
             return answer
         except BaseException:
