@@ -49,8 +49,9 @@ class Running:
         """The audit records of an event once there are `count`; the writer is another thread."""
         while True:
             self.audit_file.seek(0)
-            lines = self.audit_file.read().splitlines()
-            records = [json.loads(line) for line in lines]
+            # The last one may be on its way.
+            whole, _, _ = self.audit_file.read().rpartition(b"\n")
+            records = [json.loads(line) for line in whole.splitlines()]
             found = [record for record in records if record["event"] == event]
             if len(found) >= count:
                 return found
