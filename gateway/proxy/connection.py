@@ -28,8 +28,9 @@ from gateway.proxy.tls_transport import CertificateRefused, TlsTransport
 from gateway.proxy.turn_end import TurnEnd
 
 _MAX_INTERIM_ANSWERS: Final = 20
-# Reading pauses when this much of a body waits for its caller, and goes on when it was taken.
-_HIGH_WATER: Final = 256 * 1024
+# Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
+# that takes nothing holds no more than one read.
+_HIGH_WATER: Final = 64 * 1024
 
 
 class UpstreamConnection(RequestSide):
@@ -108,6 +109,7 @@ class UpstreamConnection(RequestSide):
             if self.complete:
                 return []
             self._raise_failure()
+            self._resume_reading()
             self.deadline = self._clock() + self._idle_timeout
             await self.news()
         self.deadline = NEVER
@@ -117,10 +119,12 @@ class UpstreamConnection(RequestSide):
         """The pieces of the body that arrived and were not read yet."""
         pieces, self._chunks = self._chunks, []
         self._buffered = 0
+        return pieces
+
+    def _resume_reading(self) -> None:
         if self._reading_paused and self.transport is not None:
             self._reading_paused = False
             self.transport.resume_reading()
-        return pieces
 
     @property
     def pending(self) -> bool:
@@ -144,6 +148,7 @@ class UpstreamConnection(RequestSide):
         """Become idle: from now on any byte is one too many."""
         self._spare = self._parser if self._parsed else None
         self._parser = None
+        self._resume_reading()
         self.deadline = NEVER
         self.idle_since = now
 

@@ -8,13 +8,14 @@ from typing import Final
 
 from gateway import system
 from gateway.proxy.framing import FailureKind
+from gateway.proxy.small_reads import SmallReads
 from gateway.proxy.tls_transport import TlsTransport
 from gateway.proxy.turn_end import LARGEST_HELD, TurnEnd
 
 NEVER: Final = float("inf")
 
 
-class RequestSide(asyncio.Protocol):
+class RequestSide(SmallReads):
     """Nothing is sent behind an earlier exchange where anything has come since that ended."""
 
     def __init__(

@@ -12,6 +12,8 @@ import contextlib
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from gateway.proxy.small_reads import SmallReads
+
 if TYPE_CHECKING:
     from gateway.proxy.connection import UpstreamConnection
 
@@ -50,7 +52,7 @@ def refuses_certificate(error: ssl.SSLError) -> bool:
     return reason in _REFUSALS
 
 
-class TlsTransport(asyncio.Protocol):
+class TlsTransport(SmallReads):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
     The connection is told of `connection_made` once the platform has shown who it is. `close` takes

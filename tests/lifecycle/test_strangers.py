@@ -1,4 +1,4 @@
-"""Attacks by those who are no callers, from another process, beside a caller who is one."""
+"""Attacks by those who are no callers, or bad ones, beside a caller who is one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.doubles.attack import FAR, KINDS, LAB, PIPELINED, Patient, attack
+from tests.doubles.platform import Platform, fhir
+from tests.doubles.wire import Wire
 from tests.lifecycle.conftest import Service, StartService
 
 MIB = 1024 * 1024
@@ -64,6 +66,31 @@ async def test_so_it_is_where_anybody_may_call(
     service = start_service(audit=sinks(tmp_path)[sink])
     await service.until_ready()
     await attacked(service, "unknown-path", 1000)
+
+
+async def test_answers_that_nobody_takes_keep_little(
+    start_service: StartService, platform: Platform
+) -> None:
+    """200 callers who take nothing of a long answer cost 320 KiB each; others are served."""
+    service = start_service(callers=[LAB])
+    await service.until_ready()
+    patient = Patient(service.address)
+    await patient.served()
+    before = memory(service)
+    platform.answer(fhir(b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 4_000_000)))
+    wires = [await Wire.open(service.address) for _ in range(200)]
+    for wire in wires:
+        wire.writer.transport.pause_reading()
+        await wire.send(patient.request)
+    await platform.until_seen(2 + len(wires))
+    platform.answer(fhir())
+    for _ in range(10):
+        await patient.served()
+        await asyncio.sleep(0.1)
+    assert set(patient.statuses) == {200}
+    assert memory(service) - before < MOST_GROWTH
+    for wire in wires:
+        wire.writer.transport.abort()
 
 
 async def test_an_audit_that_is_not_taken_keeps_little(
