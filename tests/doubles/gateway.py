@@ -14,10 +14,10 @@ from typing import IO, Any
 
 import aiohttp
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import Gateway
 from gateway.config import Address, Settings, load
+from tests.doubles.metrics import total
 
 CLIENT_SECRET = "planted-client-secret"
 
@@ -64,12 +64,7 @@ class Running:
             session.get(f"{self.admin_url}/metrics") as response,
         ):
             text = await response.text()
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return total(text, name, **labels)
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """Status and body of `/readyz`."""

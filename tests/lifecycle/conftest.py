@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import Address
+from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start
 from tests.doubles.sso import Sso
@@ -120,12 +120,7 @@ class Service:
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
         _, text = await self.operators("/metrics")
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return total(text, name, **labels)
 
     async def until_metric(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric has reached a value."""
