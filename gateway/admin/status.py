@@ -18,7 +18,7 @@ from gateway.admin.status_merging import merge_status
 from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_verdict import verdict
 from gateway.admin.status_words import WORDS
-from gateway.admin.traffic import PLATFORM_ERROR, Traffic, many_errors
+from gateway.admin.traffic import PLATFORM_ERROR, PLATFORM_REFUSAL, Traffic, many_errors
 from gateway.config import Settings
 from gateway.fhir.negotiation import choose_language
 from gateway.fhir.texts import LANGUAGES, text
@@ -269,5 +269,6 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
 def _explained(reason: str, language: str) -> dict[str, str]:
     """What a reason means, and what the people on duty do about it."""
     words = WORDS[language]
-    meaning = words[reason] if reason == PLATFORM_ERROR else text(reason, language)
+    own = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
+    meaning = text(reason, language) if own else words[reason]
     return {"text": meaning, "remedy": REMEDIES[language][reason]}

@@ -42,13 +42,16 @@ _EN: Final = {
     "portal or proxy on the line.",
     "upstream-non-fhir": "502 to 504 usually pass. Otherwise check `platform.fhir_base_url` with "
     "`dhp-gateway doctor`; look for a proxy or portal on the line.",
-    "circuit-open": "Look at the other reasons here: they name the cause. It closes by itself.",
+    "circuit-open": "Look at the other errors here: they name the cause. The gateway tries again "
+    "by itself.",
     "audit-unavailable": "Free the disk or mend the audit's server.",
     "search-parameter-ignored": "Pass the `diagnostics` on to the vendor of the calling system.",
     "outbox-full": "Mend the line to the platform; raise the outbox's limits if there is space.",
     "shutting-down": "Nothing.",
     "internal": "Find the `Traceback` in the log and report it with the version.",
     "platform-error": "Nothing here. If it lasts, tell the platform's support.",
+    "platform-refusal": "404 and 422 are as a rule the caller's mistake: the answer says which. "
+    "With 401 and 403 run `dhp-gateway doctor`, then ask the platform's support.",
 }
 _RU: Final = {
     "bad-request": "Здесь ничего. Передайте `diagnostics` разработчику вызывающей системы.",
@@ -86,13 +89,17 @@ _RU: Final = {
     "или прокси на линии.",
     "upstream-non-fhir": "502–504 обычно проходят сами. Иначе проверьте `platform.fhir_base_url` "
     "командой `dhp-gateway doctor`; поищите прокси или портал на линии.",
-    "circuit-open": "Посмотрите другие причины здесь: они называют источник. Восстановится само.",
+    "circuit-open": "Посмотрите остальные ошибки здесь: они показывают причину. Шлюз попробует "
+    "снова сам.",
     "audit-unavailable": "Освободите диск или почините сервер аудита.",
     "search-parameter-ignored": "Передайте `diagnostics` разработчику вызывающей системы.",
     "outbox-full": "Восстановите связь с платформой; увеличьте пределы очереди, если есть место.",
     "shutting-down": "Ничего.",
     "internal": "Найдите в логе `Traceback` и сообщите о нём вместе с версией.",
     "platform-error": "Здесь ничего. Если это длится, сообщите службе поддержки платформы.",
+    "platform-refusal": "404 и 422 обычно означают ошибку вызывающей системы: какую, сказано в "
+    "ответе. При 401 и 403 выполните `dhp-gateway doctor`, затем спросите службу поддержки "
+    "платформы.",
 }
 _UZ: Final = {
     "bad-request": "Bu yerda hech narsa. `diagnostics` matnini tizim ishlab chiquvchisiga "
@@ -133,13 +140,17 @@ _UZ: Final = {
     "yoki proksi bor-yo‘qligini tekshiring.",
     "upstream-non-fhir": "502–504 odatda o‘zi o‘tib ketadi. Aks holda `platform.fhir_base_url`ni "
     "`dhp-gateway doctor` bilan tekshiring; yo‘lda proksi yoki portal bor-yo‘qligini ko‘ring.",
-    "circuit-open": "Bu yerdagi boshqa sabablarga qarang: manba o‘shalarda. O‘zi tiklanadi.",
+    "circuit-open": "Bu yerdagi boshqa xatolarga qarang: sabab o‘shalarda. Shlyuz o‘zi "
+    "yana urinadi.",
     "audit-unavailable": "Diskni bo‘shating yoki audit serverini tuzating.",
     "search-parameter-ignored": "`diagnostics` matnini tizim ishlab chiquvchisiga yuboring.",
     "outbox-full": "Platforma bilan aloqani tiklang; joy bo‘lsa, navbat chegaralarini oshiring.",
     "shutting-down": "Hech narsa.",
     "internal": "Logdan `Traceback`ni toping va uni versiya bilan birga xabar qiling.",
     "platform-error": "Bu yerda hech narsa. Davom etsa, platforma yordam xizmatiga xabar bering.",
+    "platform-refusal": "404 va 422 odatda tizimning xatosini bildiradi: qaysi xato ekani javobda "
+    "aytilgan. 401 va 403 bo‘lsa, `dhp-gateway doctor` buyrug‘ini bajaring, so‘ng platforma yordam "
+    "xizmatidan so‘rang.",
 }
 
 REMEDIES: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}

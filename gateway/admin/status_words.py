@@ -39,6 +39,7 @@ _EN: Final[dict[str, str]] = {
     "care:workers-missing": "Not every worker process answers; another is being started. If this "
     "lasts longer than a minute, look into the log.",
     "platform-error": "The platform itself answered with an error, which was passed on.",
+    "platform-refusal": "The platform itself refused the request, and its answer was passed on.",
     "tokens": "Tokens",
     "credential": "Credential",
     "state": "State",
@@ -95,6 +96,7 @@ _EN: Final[dict[str, str]] = {
     "again_in": "next attempt in",
     "good_of": "{good} of {all} are well",
     "sso:answers": "answers",
+    "sso:awaited": "no answer yet",
     "sso:refused": "refuses our client",
     "sso:throttled": "asks us to wait",
     "sso:transient": "gives no token",
@@ -147,6 +149,7 @@ _RU: Final[dict[str, str]] = {
     "care:workers-missing": "Отвечают не все рабочие процессы; недостающий запускается. Если это "
     "длится дольше минуты, посмотрите лог.",
     "platform-error": "Платформа сама ответила ошибкой, ответ передан без изменений.",
+    "platform-refusal": "Платформа сама отклонила запрос, ответ передан без изменений.",
     "tokens": "Токены",
     "credential": "Учётные данные",
     "state": "Состояние",
@@ -203,6 +206,7 @@ _RU: Final[dict[str, str]] = {
     "again_in": "новая попытка через",
     "good_of": "в порядке {good} из {all}",
     "sso:answers": "отвечает",
+    "sso:awaited": "ответа ещё нет",
     "sso:refused": "не принимает наш клиент",
     "sso:throttled": "просит подождать",
     "sso:transient": "не выдаёт токен",
@@ -257,6 +261,7 @@ _UZ: Final[dict[str, str]] = {
     "care:workers-missing": "Ishchi jarayonlarning hammasi javob bermayapti; yetishmayotgani ishga "
     "tushirilmoqda. Bu bir daqiqadan uzoq davom etsa, logni ko‘ring.",
     "platform-error": "Platformaning o‘zi xato bilan javob berdi, javob o‘zgarishsiz uzatildi.",
+    "platform-refusal": "Platformaning o‘zi so‘rovni rad etdi, javob o‘zgarishsiz uzatildi.",
     "tokens": "Tokenlar",
     "credential": "Kirish ma’lumotlari",
     "state": "Holat",
@@ -313,6 +318,7 @@ _UZ: Final[dict[str, str]] = {
     "again_in": "keyingi urinishgacha",
     "good_of": "{all} tadan {good} tasi joyida",
     "sso:answers": "javob bermoqda",
+    "sso:awaited": "hali javob yo‘q",
     "sso:refused": "mijozimizni qabul qilmayapti",
     "sso:throttled": "kutishni so‘ramoqda",
     "sso:transient": "token bermayapti",

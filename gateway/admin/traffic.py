@@ -25,8 +25,9 @@ SHOWN: Final = 10
 # Names come from the settings, which may be reloaded for ever.
 _MOST_CALLERS: Final = 500
 OTHERS: Final = "(others)"
-# An error that the platform made, and the gateway passed on.
+# What the platform itself answered, 5xx or 4xx, and the gateway passed on.
 PLATFORM_ERROR: Final = "platform-error"
+PLATFORM_REFUSAL: Final = "platform-refusal"
 
 
 class _Minute:
@@ -55,7 +56,8 @@ class Traffic:
     """A ring of the last hour's minutes; `clock` is the one that exchanges are measured with.
 
     An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up. A
-    refusal is a 4xx that the gateway explains; the two together are what the reasons tell of.
+    refusal is a 4xx of the gateway or of the platform; the two together are what the reasons tell
+    of.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Traffic:
         if tally is None:
             tally = self._meet(exchange.caller)
         tally.requests += 1
-        if exchange.reason or exchange.status >= 500 or exchange.status == 0:
+        if exchange.reason or exchange.status >= 400 or exchange.status == 0:
             self._note_error(exchange, minute, tally)
 
     def _meet(self, caller: str) -> _Tally:
@@ -96,15 +98,19 @@ class Traffic:
         return self._callers.setdefault(name, _Tally())
 
     def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:
-        if exchange.aborted and not exchange.reason:
+        reason = exchange.reason
+        if exchange.aborted and not reason:
             return
         if exchange.status >= 500 or exchange.status == 0 or exchange.aborted:
             minute.errors += 1
             tally.errors += 1
-        else:
+            reason = reason or PLATFORM_ERROR
+        elif reason or exchange.upstream_status is not None:
             minute.refusals += 1
             tally.refusals += 1
-        reason = exchange.reason or PLATFORM_ERROR
+            reason = reason or PLATFORM_REFUSAL
+        else:
+            return
         minute.reasons[reason] = minute.reasons.get(reason, 0) + 1
         before = self._last.get(reason)
         count = 1 if before is None else before[2] + 1

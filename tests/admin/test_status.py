@@ -24,7 +24,7 @@ from gateway.admin.status import Sources, Status
 from gateway.admin.status_page import page
 from gateway.admin.status_remedies import REMEDIES
 from gateway.admin.status_words import WORDS
-from gateway.admin.traffic import MINUTES, PLATFORM_ERROR, Traffic
+from gateway.admin.traffic import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, Traffic
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES, TEXTS, text
 from gateway.proxy.circuit import CircuitState
@@ -458,7 +458,7 @@ async def test_every_word_is_there_in_every_language(gateway: Running, language:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_reason_has_its_remedy(language: str) -> None:
     """For all that callers may get as a reason the people on duty are told what to do."""
-    assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR}
+    assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR, PLATFORM_REFUSAL}
 
 
 def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None:
@@ -486,7 +486,9 @@ def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None
 @pytest.mark.parametrize(
     ("members", "errors", "refusals", "reasons"),
     [
+        ({"status": 404, "upstream_status": 404}, 0, 1, [PLATFORM_REFUSAL]),
         ({"status": 404}, 0, 0, []),
+        ({"status": 200, "upstream_status": 200}, 0, 0, []),
         ({"status": 429, "reason": "rate-limited"}, 0, 1, ["rate-limited"]),
         ({"status": 404, "reason": "upstream-non-fhir"}, 0, 1, ["upstream-non-fhir"]),
         ({"status": 0, "aborted": True}, 0, 0, []),

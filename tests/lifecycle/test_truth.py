@@ -133,6 +133,8 @@ async def test_a_client_that_is_refused_is_named(
     stops(found, "platform-refuses")
     assert found.facts["care"]["credential"] == "ward-3"
     assert "ward-3" in found.facts["care"]["text"]
+    hour, (error,) = found.facts["last_hour"], found.facts["errors"]
+    assert hour["errors"] + hour["refusals"] == error["since_start"] == 15
 
 
 async def test_a_closed_port_is_found_although_nobody_asks(start_service: StartService) -> None:
