@@ -18,6 +18,7 @@ from gateway.admin.status_markup import (
     number,
     seconds,
     span,
+    whole,
 )
 
 SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
@@ -43,7 +44,7 @@ def failure(token: Facts, words: Words) -> str:
     """Why the last attempt failed, and what the SSO reported."""
     told = [escape(words[f"cause:{token['cause']}"])]
     if token["status"] is not None:
-        told.append(f"HTTP {token['status']}")
+        told.append(whole(f"HTTP {token['status']}"))
     if token["oauth_error"] not in (None, "other"):
         told.append(code(token["oauth_error"]))
     return Html(", ".join(told))
@@ -57,7 +58,7 @@ def _cards(facts: Facts, words: Words) -> Iterator[str]:
     if facts["platform"] is not None:
         yield _platform(facts, words)
     if facts["outbox"] is not None:
-        yield _outbox(facts["outbox"], words)
+        yield _outbox(facts, words)
     if facts.get("workers") is not None:
         yield _workers(facts["workers"], words)
 
@@ -113,10 +114,12 @@ def _credential(name: str, tokens: Mapping[str, Facts], words: Words) -> Iterabl
 def _sso(facts: Facts, words: Words) -> str:
     sso = facts["sso"]
     kind = sso["failure"]
+    answered = any(each["valid"] for each in facts["tokens"].values())
+    state = ("no", kind) if kind else ("yes", "answers") if answered else ("untried", "awaited")
     told = (failure(each, words) for each in facts["tokens"].values() if each["failure"] == kind)
     return _card(
         words["sso"],
-        _signed("no" if kind else "yes", words[f"sso:{kind or 'answers'}"]),
+        _signed(state[0], words[f"sso:{state[1]}"]),
         _host(sso["url"]),
         Html(f"{escape(words['failure'])}: {next(told, words['none'])}") if kind else "",
     )
@@ -134,7 +137,7 @@ def _platform(facts: Facts, words: Words) -> str:
         words["platform"],
         _signed(_PLATFORM[platform["state"]], words[platform["reason"]]),
         _host(platform["url"]),
-        Html(f"{escape(words['since'])} {moment(platform['since'])}"),
+        Html(escape(words["since"]).format(at=moment(platform["since"]))),
         Html(f"{escape(words['asked_itself'])} {moment(probe['at'])}: {words[probe['found']]}")
         if probe
         else "",
@@ -147,20 +150,22 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc or url
 
 
-def _outbox(outbox: Facts, words: Words) -> str:
+def _outbox(facts: Facts, words: Words) -> str:
+    outbox, platform = facts["outbox"], facts["platform"]
     entries = {state: count for state, count in outbox["entries"].items() if count}
     person = any(state in entries for state in FOR_A_PERSON)
     told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
+    stuck = told == "waiting" and platform is not None and platform["state"] == "fails"
     counts = ", ".join(
         f"{words.get(f'entry:{state}', state)} {number(n, words)}" for state, n in entries.items()
     )
     oldest = outbox["oldest_seconds"]
     return _card(
         words["outbox"],
-        _signed("degraded" if person else "yes", words[f"outbox:{told}"]),
+        _signed("degraded" if person or stuck else "yes", words[f"outbox:{told}"]),
         commands(words[f"outbox:{told}:todo"]),
         counts,
-        f"{words['oldest']}: {span(round(oldest), words)}" if oldest else "",
+        f"{words['oldest']}: {whole(span(round(oldest), words))}" if oldest else "",
     )
 
 

@@ -31,12 +31,20 @@ def code(text: object) -> str:
     return Html(f"<code>{escape(str(text))}</code>")
 
 
+def whole(text: str) -> str:
+    """Text in whose blanks no line is broken."""
+    return text.replace(" ", _SPACE)
+
+
 def commands(text: str) -> str:
     """Text in which what stands between backquotes is to be typed."""
     parts = escape(text).split("`")
-    return Html(
-        "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
-    )
+    return Html("".join(_typed(part) if at % 2 else part for at, part in enumerate(parts)))
+
+
+def _typed(text: str) -> str:
+    kind = "" if text.startswith("dhp-gateway ") else ' class="name"'
+    return f"<code{kind}>{text}</code>"
 
 
 def number(value: int, words: Words) -> str:

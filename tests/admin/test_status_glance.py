@@ -102,6 +102,12 @@ def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
     assert "our client is refused, HTTP 401, `invalid_client`" in text
 
 
+def test_an_sso_that_has_not_answered_is_not_praised() -> None:
+    """While the first token is on its way nothing is known of it."""
+    token = {**TOKEN, "valid": False, "expires_in": None, "fetching": True}
+    assert "? no answer yet sso.example" in seen(tokens={"default": token})
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "expected"),
     [
@@ -149,6 +155,14 @@ def test_the_outbox_says_whether_somebody_is_needed(entries: dict[str, int], exp
     text = seen(outbox={"entries": entries, "oldest_seconds": 3700.4})
     assert expected in text
     assert "The oldest waits: 1 h 1 min" in text
+
+
+def test_writes_that_cannot_be_sent_are_a_warning() -> None:
+    """They wait by themselves, but not while the platform fails."""
+    fails = {**FACTS["platform"], "state": "fails", "reason": "platform-fails"}
+    waiting = {"entries": {"waiting": 2}, "oldest_seconds": 3700.4}
+    assert "⚠ writes wait" in seen(platform=fails, outbox=waiting)
+    assert "✔ nothing waits" in seen(platform=fails, outbox={"entries": {}, "oldest_seconds": None})
 
 
 def test_workers_are_counted() -> None:
