@@ -8,10 +8,10 @@ from typing import Final
 
 STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2128;--soft:#57606a;--paper:#f6f8fa;--card:#fff;
---line:#c6cdd5;--bar:#0b5cad;--bad:#b42318;--yes:#0f6b34;--yes-bg:#e3f4e8;--degraded:#7a4a00;
+--line:#c6cdd5;--bar:#0b5cad;--refused:#c77700;--bad:#b42318;--yes:#0f6b34;--yes-bg:#e3f4e8;--degraded:#7a4a00;
 --degraded-bg:#fff3d6;--no:#a1160f;--no-bg:#fde7e5}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#a3acb7;--paper:#12161b;--card:#1b2027;
---line:#3d4650;--bar:#6cb6ff;--bad:#ff8a80;--yes:#7ee2a0;--yes-bg:#12301d;--degraded:#ffd479;
+--line:#3d4650;--bar:#6cb6ff;--refused:#d9a441;--bad:#ff8a80;--yes:#7ee2a0;--yes-bg:#12301d;--degraded:#ffd479;
 --degraded-bg:#352808;--no:#ffb4ab;--no-bg:#45120e}}
 *{box-sizing:border-box}
 body{font:16px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;
@@ -49,7 +49,8 @@ figure{margin:0}figcaption{display:flex;flex-wrap:wrap;justify-content:space-bet
 font-size:.9rem;color:var(--soft);margin-bottom:.3rem}
 figcaption b{color:var(--ink)}
 .chart{display:block;width:100%;height:6rem;border-bottom:1px solid var(--soft);fill:var(--bar)}
-.chart.errors{fill:var(--bad)}.chart.empty{display:grid;place-content:center;color:var(--soft)}
+.chart.errors{fill:var(--bad)}.chart .refusals{fill:var(--refused)}
+.chart.empty{display:grid;place-content:center;color:var(--soft)}
 .chart path{stroke:var(--line);stroke-dasharray:2;vector-effect:non-scaling-stroke}
 .axis{display:flex;position:relative;font-size:.85rem;color:var(--soft)}.axis span{width:25%}
 .axis span:last-child{position:absolute;right:0;width:auto}
@@ -67,6 +68,7 @@ summary{cursor:pointer;font-weight:700;padding:.3rem 0}
 details table{margin-top:.5rem}details th{width:40%}
 footer{margin-top:1rem;color:var(--soft);font-size:.9rem}
 :focus-visible{outline:3px solid var(--bar);outline-offset:2px}
+@media(min-width:22rem){.care code:not(.name),.reasons p code:not(.name){white-space:nowrap}}
 @media(max-width:40rem){body{padding:.5rem .6rem 1.5rem}header{column-gap:.5rem}
 nav a{padding:.25rem .4rem;min-width:2.25rem}.care{padding:.8rem;gap:.8rem}
 .care svg{width:3.25rem;height:3.25rem}.care strong{font-size:clamp(1.2rem,7vw,1.6rem)}
@@ -84,7 +86,8 @@ border:0;padding:.1rem 0}
 text-align:left;white-space:nowrap}.slowest tr{display:grid;grid-template-columns:1fr auto}
 .slowest td{justify-content:end}
 .slowest td:nth-child(odd){justify-content:start;text-align:left;gap:.4rem}
-.slowest td:not(:nth-child(3))::before{content:none}}
+.slowest td:not(:nth-child(3))::before{content:none}#settings tr{display:block;padding:.3rem 0}
+#settings th,#settings td{display:block;width:auto;border:0;padding:.1rem 0}}
 @media print{body{max-width:none}details{display:none}}
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from typing import Any, Final
@@ -20,42 +20,45 @@ _STEP: Final = 15
 _FEW: Final = 5
 
 
-def chart(minutes: Minutes, kind: str, label: str, words: Words) -> str:
-    """A bar for each minute, the newest on the right; `label` says it in words.
+def chart(minutes: Minutes, kinds: Sequence[str], label: str, words: Words) -> str:
+    """A bar for each minute with a part for each kind, the newest on the right.
 
-    Where there is nothing to draw it says so instead.
+    `label` says it in words. Where there is nothing to draw it says so instead.
     """
-    most = max(minute[kind] for minute in minutes)
+    most = max(sum(minute[kind] for kind in kinds) for minute in minutes)
     if not most:
         empty = "no-errors" if any(minute["requests"] for minute in minutes) else "no-requests"
         return f'<p class="chart empty">{escape(words[empty])}</p>{_axis(minutes, words)}'
     top = max(most, _FEW)
+    floors = [0.0] * len(minutes)
     bars = "".join(
-        _bar(place, minute[kind] / top, _told(minute, kind, words))
-        for place, minute in enumerate(minutes, MINUTES - len(minutes))
-        if minute[kind]
+        f'<g class="{kind}">{"".join(_bars(minutes, kind, top, floors, words))}</g>'
+        for kind in kinds
     )
     marks = "".join(
         f'<path d="M{place * _BAR} 0v{_HEIGHT}"/>' for place in range(_STEP, MINUTES, _STEP)
     )
     return (
-        f'<svg class="chart {kind}" role="img" aria-label="{escape(label)}" '
+        f'<svg class="chart {kinds[0]}" role="img" aria-label="{escape(label)}" '
         f'preserveAspectRatio="none" viewBox="0 0 {MINUTES * _BAR} {_HEIGHT}">'
         f"{marks}{bars}</svg>{_axis(minutes, words)}"
     )
 
 
-def _told(minute: Mapping[str, Any], kind: str, words: Words) -> str:
-    return f"{minute['from'][11:16]} UTC: {number(minute[kind], words)}"
-
-
-def _bar(place: int, part: float, told: str) -> str:
-    # Never so low that one among many cannot be seen.
-    height = max(1.5, round(part * _HEIGHT, 1))
-    return (
-        f'<rect x="{place * _BAR}" y="{_HEIGHT - height:g}" width="{_BAR - 1}" '
-        f'height="{height:g}"><title>{escape(told)}</title></rect>'
-    )
+def _bars(
+    minutes: Minutes, kind: str, top: int, floors: list[float], words: Words
+) -> Iterator[str]:
+    """The bars of a kind, each upon its floor, which it raises."""
+    for at, minute in enumerate(minutes):
+        if minute[kind]:
+            # Never so low that one among many cannot be seen.
+            height = max(1.5, round(minute[kind] / top * _HEIGHT, 1))
+            floors[at] = min(_HEIGHT, floors[at] + height)
+            told = f"{minute['from'][11:16]} UTC: {words[kind]} {number(minute[kind], words)}"
+            yield (
+                f'<rect x="{(at + MINUTES - len(minutes)) * _BAR}" y="{_HEIGHT - floors[at]:g}" '
+                f'width="{_BAR - 1}" height="{height:g}"><title>{escape(told)}</title></rect>'
+            )
 
 
 def _axis(minutes: Minutes, words: Words) -> str:

@@ -7,7 +7,7 @@ Every state is a word and a sign. Sections have ids: the script exchanges those 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -100,7 +100,8 @@ def _hour(hour: Mapping[str, Any], words: Words) -> str:
     if not hour["minutes"]:
         return ""
     charts = "".join(
-        f'<div class="card">{_figure(hour, kind, words)}</div>' for kind in ("requests", "errors")
+        f'<div class="card">{_figure(hour, kinds, words)}</div>'
+        for kinds in (("requests",), ("errors", "refusals"))
     )
     return (
         f'<section id="hour"><h2>{escape(words["hour"])}</h2><div class="two">{charts}</div>'
@@ -108,8 +109,9 @@ def _hour(hour: Mapping[str, Any], words: Words) -> str:
     )
 
 
-def _figure(hour: Mapping[str, Any], kind: str, words: Words) -> str:
-    most = max((minute[kind] for minute in hour["minutes"]), default=0)
+def _figure(hour: Mapping[str, Any], kinds: Sequence[str], words: Words) -> str:
+    kind = kinds[0]
+    most = max(sum(minute[each] for each in kinds) for minute in hour["minutes"])
     peak = f"{words['most']}: {number(most, words)}" if most else ""
     total = f"{words[kind]}: {number(hour[kind], words)}"
     if kind == "errors" and hour["errors"]:
@@ -118,7 +120,7 @@ def _figure(hour: Mapping[str, Any], kind: str, words: Words) -> str:
         total += f". {words['refusals']}: {number(hour['refusals'], words)}"
     return (
         f"<figure><figcaption><b>{escape(total)}</b><span>{escape(peak)}</span></figcaption>"
-        f"{chart(hour['minutes'], kind, f'{total}. {peak}', words)}</figure>"
+        f"{chart(hour['minutes'], kinds, f'{total}. {peak}', words)}</figure>"
     )
 
 
@@ -194,7 +196,9 @@ def _about(facts: Mapping[str, Any], words: Words) -> str:
         (words["version"], facts["version"]),
         (words["uptime"], span(facts["uptime_seconds"], words)),
     )
-    told = " · ".join(f"{escape(name)}: {inside(value)}" for name, value in about)
+    told = " · ".join(
+        f'<span class="number">{escape(name)}: {inside(value)}</span>' for name, value in about
+    )
     return f'<p id="about">{told}</p>'
 
 

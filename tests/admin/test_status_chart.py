@@ -70,6 +70,20 @@ async def test_an_empty_chart_says_so(language: str) -> None:
     assert words["no-requests"] not in requests + errors
 
 
+async def test_refusals_stand_upon_errors() -> None:
+    """A minute of four errors and six refusals is full, and none of them is told as no errors."""
+    duty = Duty()
+    duty.serve(0, *[FAILED] * 4, *[(404, "")] * 6)
+    duty.serve(1, (404, "upstream-non-fhir"))
+    (_, errors) = await charts(duty)
+    drawn = {
+        kind: BAR.findall(bars) for kind, bars in re.findall(r'<g class="(\w+)">(.*?)</g>', errors)
+    }
+    assert drawn == {"errors": [("295", "24")], "refusals": [("290", "6"), ("295", "36")]}
+    assert "UTC: Refused 6</title>" in errors
+    assert WORDS["en"]["no-errors"] not in errors
+
+
 async def test_all_failed_is_a_hundred_percent() -> None:
     """Fifteen of fifteen are 100 %, and one of many thousand is not nothing."""
     duty = Duty()

@@ -166,6 +166,10 @@ BROKEN = """[...document.querySelectorAll("h1,h2,h3,strong,b,th,.badge,nav a,.ax
     if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth) found.push(part.textContent);
     return found;
   })"""
+# Commands that cannot be copied in one piece by eye.
+SPLIT = """[...document.querySelectorAll(".care code, .reasons p code")]
+  .filter((part) => part.innerText.startsWith("dhp-gateway ") && part.getClientRects().length > 1)
+  .map((part) => part.innerText)"""
 WIDER = """[document.documentElement, ...document.querySelectorAll(".wide")]
   .filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.id)"""
 WIDTHS = (320, 360, 390, 641, 768, 1280)
@@ -183,6 +187,7 @@ async def test_the_page_fits_every_screen(person: Person, language: str) -> None
                 await person.do("look", width=width, height=800)
                 faults = (await person.run(BROKEN), await person.run(WIDER))
                 assert faults == ([], []), f"{state} at {width} px"
+                assert width < 360 or await person.run(SPLIT) == [], f"{state} at {width} px"
 
 
 async def test_a_single_minute_looks_like_one(person: Person) -> None:
