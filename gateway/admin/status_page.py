@@ -196,7 +196,7 @@ def _about(facts: Mapping[str, Any], words: Words) -> str:
         (words["version"], facts["version"]),
         (words["uptime"], span(facts["uptime_seconds"], words)),
     )
-    told = " · ".join(
+    told = "\N{NO-BREAK SPACE}· ".join(
         f'<span class="number">{escape(name)}: {inside(value)}</span>' for name, value in about
     )
     return f'<p id="about">{told}</p>'

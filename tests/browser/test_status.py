@@ -166,7 +166,7 @@ BROKEN = """[...document.querySelectorAll("h1,h2,h3,strong,b,th,.badge,nav a,.ax
     if (part.scrollWidth > part.clientWidth + 1 && part.clientWidth) found.push(part.textContent);
     return found;
   })"""
-# Commands that cannot be copied in one piece by eye.
+# Commands that stand on more than one line.
 SPLIT = """[...document.querySelectorAll(".care code, .reasons p code")]
   .filter((part) => part.innerText.startsWith("dhp-gateway ") && part.getClientRects().length > 1)
   .map((part) => part.innerText)"""
