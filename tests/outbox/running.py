@@ -59,6 +59,7 @@ class Running:
             await self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
             await settle()
+            await calm(self.store)
 
     def steps(self, entry: Entry) -> list[Step]:
         """What was told of it."""
@@ -76,10 +77,15 @@ async def pass_time(clock: FakeClock, seconds: float, *stores: SqlStore) -> None
     """Let time pass second by second, each to the end of what the stores were asked in it."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
-        calm = 0
-        while calm < 4:
-            await asyncio.sleep(0.0005)
-            calm = 0 if any(store.works._tasks for store in stores) else calm + 1
+        await calm(*stores)
+
+
+async def calm(*stores: SqlStore) -> None:
+    """Wait until nothing is asked of the stores any more."""
+    turns = 0
+    while turns < 4:
+        await asyncio.sleep(0.0005)
+        turns = 0 if any(store.works._tasks for store in stores) else turns + 1
 
 
 async def settle() -> None:
