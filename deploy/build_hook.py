@@ -27,9 +27,8 @@ LEVEL = "DHP_GATEWAY_OPTIMISATION"
 COMPILED = {
     ".": "exchange front_door",
     "admin": "evidence traffic",
-    "fhir": "address byte_wise conformity interaction json_leaps json_links json_text link_map "
-    "link_query link_rules link_scopes link_stream link_text links ndjson_links page_head "
-    "reach search_guard xml_links",
+    "fhir": "address conformity interaction json_links json_sweep json_text link_map link_query "
+    "link_rules link_scopes link_stream link_text links ndjson_links reach search_guard xml_links",
     "oauth": "pacing tokens",
     "proxy": "admission answer answer_header asked body caller_connection caller_side callers "
     "circuit closing coding complete composing connection counted_body examine failures forward "

@@ -14,14 +14,7 @@ from tests.doubles.sso import Sso
 
 # Of commands, of features that are off by default, and what libraries would load for nothing.
 NOT_NEEDED = [
-    *(
-        "ahocorasick_rs",
-        "aiohttp.web",
-        "argparse",
-        "cryptography",
-        "difflib",
-        "greenlet._greenlet",
-    ),
+    *("aiohttp.web", "argparse", "cryptography", "difflib", "greenlet._greenlet"),
     *(
         "joserfc",
         "opentelemetry",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.json_leaps import Leap, may_hold_entries
+from gateway.fhir.json_sweep import InDoubt, Sweep
 from gateway.fhir.json_text import (
     ARRAYS,
     BEFORE_VALUE,
@@ -42,8 +42,7 @@ from gateway.fhir.link_rules import (
 )
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, PatchScope, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
-from gateway.fhir.link_text import contains, match_end
-from gateway.fhir.page_head import head_of_page
+from gateway.fhir.link_text import match_end
 
 _QUOTE: Final = 0x22
 _OPENING: Final = b"{["
@@ -77,7 +76,7 @@ class JsonRewriter(StreamRewriter):
     `patch` says that the body is a JSON Patch (RFC 6902).
     """
 
-    __slots__ = ("_deep", "_frames", "_in_string", "_is_plain", "_leapt_in", "_patch")
+    __slots__ = ("_deep", "_frames", "_in_string", "_patch", "_swept")
 
     _boundary = b'"'
 
@@ -86,33 +85,22 @@ class JsonRewriter(StreamRewriter):
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
-        self._leapt_in = b""
-        self._is_plain = True  # that text holds no escaped letters
+        self._swept = b""  # the text whose entries were taken at once, or could not be
         self._in_string = False  # in a string longer than MAX_TOKEN
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether all that was fed is sent on and closed, so that another value may follow."""
-        is_open = len(self._frames) > 1 or self._frames[0].inner or self._deep
-        return not (is_open or self._in_string or self._is_pending)
 
     def _masked(self, text: bytes) -> bytes:
         return masked(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
-        if not pos and not self._offset and len(self._frames) == 1:
-            begun = self._begin(text)
-            if begun:
-                return begun
         frame = self._frames[-1]
         if self._in_string:
             return self._leave_string(text, pos, size)
         if frame.key is None and not self._deep:
             pos = match_end(frame.skip, text, pos, needle)
-            if frame.holds_entries and needle < size:
-                leapt = self._leap(frame, text, pos)
-                if leapt is not None:
-                    return leapt
+            if frame.holds_entries and needle < size and self._swept is not text:
+                swept = self._sweep_entries(frame, text, pos, needle)
+                if swept > pos:
+                    return swept
             if frame.is_object:
                 member = MEMBER.match(text, pos, size)
                 if member is not None and member.end() - pos <= MAX_TOKEN:
@@ -121,72 +109,52 @@ class JsonRewriter(StreamRewriter):
             pos = match_end(STRINGS, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
 
-    def _begin(self, text: bytes) -> int:
-        """Take all before the entries of a page that looks as nearly all do; 0: it does not."""
-        if self._swap.is_request or self._frames[0].inner:
-            return 0
-        if not self._learn_whether_plain(text):
-            return 0
-        head = head_of_page(text, self._places[self._next :], self._swap)
-        if head is None:
-            return 0
-        end, urls = head
-        self._open(is_object=True)
-        bundle = self._frames[-1]
-        self._learn(bundle, "resourceType", "Bundle", 0)
-        self._learn(bundle, "type", "searchset", 0)  # or a history's, which makes no difference
-        bundle.key = "entry"
-        self._open(is_object=False)
-        if end > self._mark:
-            self._translate(urls, end)
-        return end
+    def _passes(self, chunk: bytes) -> bool:
+        is_idle = not (self._buffer or self._arrived or self._output.is_waiting)
+        return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
 
-    def _learn_whether_plain(self, text: bytes) -> bool:
-        """Whether no letter in the text is escaped, which could spell anything."""
-        self._is_plain = self._is_bare or not contains(text, b"\\u00")
-        return self._is_plain
+    def _whole(self) -> None:
+        if not self._patch:
+            try:
+                swept = Sweep(self._buffer, self._swap)
+            except InDoubt:
+                pass
+            else:
+                self._take(swept, 0, len(self._buffer))
+                self._buffer, self._mark = b"", 0
+                return
+        super()._whole()
 
-    def _leap(self, frame: _Frame, text: bytes, pos: int) -> int | None:
-        """Take the entries from `pos` on that look like nearly all; gives where that ends.
-
-        URLs behind that end, but before the mark, are judged as well; None: none was.
-        """
+    def _sweep_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
+        """Take all whole entries that are at hand at once; gives where they end."""
+        self._swept = text
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
-            return None
+            return pos
         if not scope.verdict or self._output.is_waiting:
-            return None
-        is_first = self._leapt_in is not text
-        if is_first:
-            self._leapt_in = text
-            self._learn_whether_plain(text)
-        if not self._is_plain:
-            return None
-        start = match_end(GAP, text, pos, self._places[self._next])
-        nested = not is_first or may_hold_entries(text, start, whole=self._is_whole)
-        leap = Leap(text, self._places[self._next :], start, self._swap, nested=nested)
-        if leap.upto == start:
-            return None
-        self._copy(start)
-        self._translate(leap.urls, leap.upto)
-        self._output.unrewritten += len(leap.stays)
-        for begin, end in leap.left:
-            self._output.unrewritten += self._swap.mentioned_in(unescape(self._buffer[begin:end]))
-        return leap.end
+            return pos
+        end = match_end(ELEMENTS, text, pos, len(text))
+        if end <= needle:
+            return pos
+        try:
+            swept = Sweep(self._buffer[pos:end], self._swap, in_bundle=True)
+        except InDoubt:
+            return pos
+        self._copy(pos)
+        self._take(swept, pos, end)
+        if swept.rewritten:
+            scope.use()
+        return end
 
-    def _translate(self, urls: list[int], upto: int) -> None:
-        """Hand over the buffer up to a position with plain URLs replaced."""
-        buffer, target, mark = self._buffer, self._swap.plain_target, self._mark
-        length = len(self._swap.plain_source)
-        pieces: list[bytes] = []
-        for at in urls:
-            pieces.append(buffer[mark:at])
-            pieces.append(target)
-            mark = at + length
-        pieces.append(buffer[mark:upto])
+    def _take(self, swept: Sweep, start: int, end: int) -> None:
+        """Hand over what was swept; all before the mark, in which no host stands, was sent."""
+        pieces = swept.pieces
+        if self._mark > start:
+            pieces[0] = pieces[0][self._mark - start :]
         self._output.texts(pieces)
-        self._output.rewritten += len(urls)
-        self._mark = upto
+        self._output.rewritten += swept.rewritten
+        self._output.unrewritten += swept.left
+        self._mark = end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
         """Whatever stands at `pos` that is no whole member."""
@@ -262,7 +230,7 @@ class JsonRewriter(StreamRewriter):
         if is_object and opens_resource(path):
             frame.is_resource, frame.path, frame.skip = True, (), WATCHED
             patch = self._patch and parent.scope is None
-            frame.scope = PatchScope(None) if patch else Scope(parent.scope)
+            frame.scope = PatchScope(None) if patch else Scope(parent.scope, streams=self._streams)
         self._frames.append(frame)
 
     def _close(self, pos: int) -> None:
@@ -344,5 +312,5 @@ class JsonRewriter(StreamRewriter):
         if length is None:
             return None
         head, cut = front(raw, length, self._swap.target.text)
-        is_name = names_resource(value[length:])
+        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
         return Edit(position, len(raw), head, cut, scope, path, is_name)

@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.link_map import Swap
-from gateway.fhir.link_text import Needles, few, raw_length
+from gateway.fhir.link_text import Needles, raw_length
 
-_BACKSLASH: Final = 0x5C
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
@@ -24,6 +23,9 @@ _SCHEME: Final = re.compile(
     rb"(?:h|\\u00[46]8)(?:t|\\u00[57]4){2}(?:p|\\u00[57]0)(?:s|\\u00[57]3)?"
     rb"(?::|%3a|\\u003a)(?:\\?/|%2f|\\u002f){2}"
 )
+
+# Escapes of what a host, or the name of an element, is made of.
+_HIDING: Final = re.compile(rb"\\u00(?:2[de]|3[0-9a]|[4-7])")
 
 _STRING: Final = rb'"[^"]*+"'
 _FILL: Final = rb'[^"{}\[\]]*+'
@@ -76,22 +78,14 @@ def needles(swap: Swap) -> Needles:
 
 @lru_cache(maxsize=64)
 def _needles(hosts: tuple[bytes, ...]) -> Needles:
-    return Needles(hosts, _SCHEME, b"\\u00")
+    return Needles(hosts, b"\\u00", _HIDING, _SCHEME)
 
 
 def masked(text: bytes) -> bytes:
     """The text, as long as before, in which every quote starts or ends a string."""
-    found = few(text, b"\\")
-    if found is None:
-        return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-    pairs = [at for at in found if text.startswith((b'\\"', b"\\\\"), at)]
-    if not pairs:
+    if b"\\" not in text:
         return text
-    changed = bytearray(text)
-    for at in pairs:
-        if changed[at] == _BACKSLASH:  # and not the second one of a pair
-            changed[at : at + 2] = b"__"
-    return bytes(changed)
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def unescape(raw: bytes) -> str:

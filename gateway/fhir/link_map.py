@@ -76,13 +76,11 @@ class Swap:
     """Replaces any of several bases at the front of a URL by another one.
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
-    `without_case`: no host has letters; `holds_colon`: one has a colon.
+    `holds_colon`: a host has a colon. `plain` is the first base and what replaces it, as bytes, and
+    again with escaped slashes.
     """
 
-    __slots__ = (
-        *("holds_colon", "hosts", "is_request", "plain_source", "plain_target"),
-        *("sources", "target", "without_case"),
-    )
+    __slots__ = ("holds_colon", "hosts", "is_request", "plain", "sources", "target")
 
     def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
         # The longest path first: an alias without a path must not shadow the base with one.
@@ -90,11 +88,14 @@ class Swap:
         self.target = target
         self.is_request = is_request
         self.hosts = tuple(sorted({base.host.encode() for base in sources}))
-        # As bytes of a text without escapes.
-        self.plain_source = self.sources[0].text.encode()
-        self.plain_target = target.text.encode()
+        self.plain = [
+            (
+                self.sources[0].text.replace("/", slash).encode(),
+                target.text.replace("/", slash).encode(),
+            )
+            for slash in ("/", "\\/")
+        ]
         self.holds_colon = any(b":" in host for host in self.hosts)
-        self.without_case = all(host.upper() == host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:
         """How many characters of `url` are one of the bases; None when it is under none."""

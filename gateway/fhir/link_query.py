@@ -19,6 +19,7 @@ _COMMA: Final = re.compile(r"(,|%2[Cc])")
 _SCHEME: Final = re.compile(
     rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
 )
+_ESCAPE: Final = re.compile(rb"%")
 # An escape that is not of a colon, slash, bar or space: of these only the first is in some hosts.
 _HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
@@ -69,7 +70,7 @@ class FormRewriter:
 
     def __init__(self, swap: Swap) -> None:
         self._swap = swap
-        self._needles = Needles(swap.hosts, _SCHEME, b"%")
+        self._needles = Needles(swap.hosts, b"%", _ESCAPE, _SCHEME)
         self._buffer = b""  # the beginning of a field
         self._passing = False  # in a field longer than _MAX_PAIR
         self.rewritten = 0

@@ -59,7 +59,7 @@ _DEEPEST: Final = 16
 LONGEST_NAME: Final = 64
 """Characters; no element of FHIR has a longer name."""
 _PARAMETER_VALUES: Final = frozenset({"valueUrl", "valueUri"})
-_REFERENCE_FORM: Final = re.compile(
+_NAMED: Final = re.compile(
     r"/[A-Z][A-Za-z]+(?:/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?(?:#.*)?|\?.*)\Z"
 )
 
@@ -85,9 +85,15 @@ def is_listed(resource: str | None, path: Path, *, names_resource: bool) -> bool
     return form is Form.URL or (form is Form.REFERENCE and names_resource)
 
 
-def names_resource(rest: str) -> bool:
-    """Whether what follows the base in a URL names a resource, as in a Reference."""
-    return _REFERENCE_FORM.match(rest) is not None
+def names_resource(rest: str, key: str = "reference", *, is_request: bool = True) -> bool:
+    """Whether what follows the base in a URL names something, as in a Reference.
+
+    A transaction's references are those strings that its `fullUrl`s are: any id will do. A string
+    (`valueString`) has to look like a Reference, and in an answer is a text.
+    """
+    if key == "valueString":
+        return is_request and _NAMED.match(rest) is not None
+    return len(rest) > 1 and rest[0] == "/"
 
 
 def _form(resource: str | None, path: Path) -> Form | None:

@@ -26,8 +26,8 @@ _EDIT_WEIGHT: Final = 200
 _NAME_WEIGHT: Final = 80
 _LONGEST_POINTER: Final = 1024  # characters of a JSON Pointer into a resource
 
-# Made by a server for one answer, or by a caller for one request, and never signed: decided by
-# their type alone, so that search results stream.
+# Made by a server for one answer, or by a caller for one request, and as good as never signed: in a
+# body too long to be judged whole, decided by their type alone, so that search results stream.
 _TRANSIENT_BUNDLES: Final = frozenset(
     {"searchset", "history", "subscription-notification"}
     | {"transaction", "transaction-response", "batch", "batch-response"}
@@ -39,15 +39,17 @@ _Shared = TypeVar("_Shared", Path, bytes)
 class Scope:
     """One resource: what is known of it so far, and whether its links may be rewritten.
 
-    `verdict` is None until that is decided.
+    `verdict` is None until that is decided; `streams`: of some Bundles by their type.
     """
 
-    __slots__ = ("bundle_type", "parent", "resource", "signed", "verdict")
+    __slots__ = ("bundle_type", "is_used", "parent", "resource", "signed", "streams", "verdict")
 
     watched = frozenset({"resourceType", "type", "signature"})
 
-    def __init__(self, parent: Scope | None) -> None:
+    def __init__(self, parent: Scope | None, *, streams: bool) -> None:
         self.parent = parent
+        self.streams = streams
+        self.is_used = False  # a link in it was rewritten and sent
         self.resource: str | None = None
         self.bundle_type: str | None = None
         self.signed = False
@@ -61,7 +63,7 @@ class Scope:
             self.resource = self.resource or value
         elif member == "type":
             self.bundle_type = self.bundle_type or value
-        if self.verdict is None or (self.verdict and self.signed):
+        if self.verdict is None or (self.verdict and self.signed and not self.is_used):
             self.verdict = self._judge()
 
     def close(self) -> None:
@@ -81,6 +83,13 @@ class Scope:
             scope = scope.parent
         return answer
 
+    def use(self) -> None:
+        """A link in it is rewritten: half a signed Bundle as it was would help nobody."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope.is_used = True
+            scope = scope.parent
+
     def element(self, path: Path) -> Path:
         """The path of an element as the rules know it."""
         return path
@@ -90,9 +99,9 @@ class Scope:
             return False  # nothing but text
         if self.resource not in {"Bundle", "Provenance", None}:
             return True
-        if self.signed or self.bundle_type == "document":
+        if self.signed or (self.bundle_type == "document" and self.resource != "Provenance"):
             return False if self.resource else None
-        if self.bundle_type not in _TRANSIENT_BUNDLES:
+        if not self.streams or self.bundle_type not in _TRANSIENT_BUNDLES:
             return None
         # Where members come in another order: no other resource has a `type` with these codes.
         self.resource = self.resource or "Bundle"
@@ -107,7 +116,7 @@ class PatchScope(Scope):
     watched = frozenset({"path"})
 
     def __init__(self, parent: Scope | None) -> None:
-        super().__init__(parent)
+        super().__init__(parent, streams=False)
         self.resource = "(patched)"  # unknown here, but a resource
         self.pointer: Path = ()
 
@@ -258,6 +267,7 @@ class HeldOutput:
 
     def _apply(self, edit: Edit, original: bytes, verdict: bool) -> None:
         if verdict and edit.is_wanted():
+            edit.scope.use()
             self.rewritten += 1
             self._ready.append(edit.head + original[edit.cut :])
         else:

@@ -1,7 +1,7 @@
 """What all streaming rewriters share: the buffer, and leaving alone what holds no host name.
 
 Only around a place where a host name of the bases occurs is the structure of a body looked at. Text
-without one is sent at once; it is kept (at most `BACKLOG`) only to know where in the structure one
+without one is sent at once; it is kept (at most `WHOLE`) only to know where in the structure one
 stands that comes later.
 """
 
@@ -20,8 +20,9 @@ MAX_TOKEN: Final = 64 * 1024
 MAX_DEPTH: Final = 128
 """Open objects, arrays or elements; what lies deeper passes unchanged."""
 
-BACKLOG: Final = 128 * 1024
-"""Bytes without a host name, already sent, that wait to be scanned."""
+WHOLE: Final = 128 * 1024
+"""Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
+without a host name, already sent, waits to be scanned."""
 
 _PATIENCE: Final = 4096
 """Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
@@ -37,8 +38,8 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *("_alert", "_arrived", "_buffer", "_due", "_is_bare", "_is_whole", "_mark"),
-        *("_needles", "_next", "_offset", "_output", "_places", "_swap"),
+        *("_alert", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
+        *("_needles", "_next", "_offset", "_output", "_places", "_streams", "_swap"),
     )
 
     _boundary: ClassVar[bytes]  # what begins every token that may be replaced
@@ -53,8 +54,9 @@ class StreamRewriter(ABC):
         self._offset = 0  # of the buffer in the body
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
-        self._is_bare = False  # no backslash does, as far as was looked
-        self._is_whole = False  # the buffer is all of the body
+        self._length = 0  # of the body, as far as it came
+        self._longest_whole = min(WHOLE, hold_limit)
+        self._streams = False  # the body is longer than that
         self._places = [END]  # where, while it is scanned
         self._next = 0  # the first of these that is not behind
 
@@ -68,46 +70,50 @@ class StreamRewriter(ABC):
         """How many values with a URL under the bases were left alone."""
         return self._output.unrewritten
 
-    @property
-    def _is_pending(self) -> bool:
-        """Whether something fed was not scanned or waits to be sent."""
-        return bool(self._buffer or self._arrived) or self._output.is_waiting
-
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
+        if self._streams and self._passes(chunk):
+            self._offset += len(chunk)
+            return chunk
         self._take_in(chunk)
         return b"".join(self._output.take())
 
     def finish(self) -> bytes:
         """The body ended; give the rest."""
+        self._gather()
         self._end()
         return b"".join(self._output.take())
 
     def whole(self, body: bytes) -> list[bytes]:
         """What both would give for a whole body, in pieces."""
-        self._is_whole = True
-        self._take_in(body)
+        if len(body) > self._longest_whole:
+            return [self.feed(body), self.finish()]
+        self._buffer, self._alert = body, True
         self._end()
         return self._output.take()
 
+    def _end(self) -> None:
+        if self._alert and not self._streams:
+            self._whole()
+        elif self._alert or self._output.is_waiting:
+            self._scan(thorough=False)
+        self._output.abandon()
+        self._copy(len(self._buffer))
+
     def _take_in(self, chunk: bytes) -> None:
         self._arrived.append(chunk)
+        self._length += len(chunk)
+        self._streams = self._length > self._longest_whole
         self._due -= len(chunk)
-        if self._due > 0:
+        if self._due > 0 or (self._alert and not self._streams):
             return
         self._gather()
-        thorough = len(self._buffer) > BACKLOG
-        if self._alert or self._output.is_waiting or thorough:
-            self._scan(thorough=thorough)
+        if self._streams:
+            thorough = len(self._buffer) > WHOLE
+            if self._alert or self._output.is_waiting or thorough:
+                self._scan(thorough=thorough)
         if not self._alert and not self._output.is_waiting:
             self._pass_on()
-
-    def _end(self) -> None:
-        self._gather()
-        if self._alert or self._output.is_waiting:
-            self._scan(thorough=False)
-            self._output.abandon()
-        self._copy(len(self._buffer))
 
     def _gather(self) -> None:
         known = len(self._buffer)
@@ -115,6 +121,14 @@ class StreamRewriter(ABC):
         self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._arrived.clear()
         self._alert = self._alert or self._needles.occur(self._buffer, known)
+
+    def _passes(self, chunk: bytes) -> bool:
+        """Whether the chunk is within something long, of which nothing is looked at."""
+        return False
+
+    def _whole(self) -> None:
+        """All of the body is in the buffer."""
+        self._scan(thorough=False)
 
     @abstractmethod
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
@@ -124,10 +138,7 @@ class StreamRewriter(ABC):
         """
 
     def _masked(self, text: bytes) -> bytes:
-        """The text as `_advance` is to see it, as long as before.
-
-        Not asked where no backslash is in it.
-        """
+        """The text as `_advance` is to see it, as long as before."""
         return text
 
     def _pass_on(self) -> None:
@@ -151,23 +162,18 @@ class StreamRewriter(ABC):
 
     def _scan(self, *, thorough: bool) -> None:
         """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
-        # Few texts hold a backslash: that none hides anything is found out once for all.
-        self._is_bare = b"\\" not in self._buffer
-        text = self._buffer if self._is_bare else self._masked(self._buffer)
+        text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
-        places = self._places = self._needles.positions(self._buffer, is_bare=self._is_bare)
+        places = self._places = self._needles.positions(self._buffer)
         pos = self._next = 0
         while 0 <= pos < size:
-            # The mark is behind where URLs were judged before the structure around them was.
-            known = max(pos, self._mark)
-            while places[self._next] < known:
+            while places[self._next] < pos:
                 self._next += 1
             if places[self._next] == END and not (thorough or self._output.is_waiting):
                 break
             pos = self._advance(text, pos, min(places[self._next], size), size)
         done = pos if pos >= 0 else ~pos
-        known = max(done, self._mark)
-        self._alert = any(at >= known for at in places[self._next : -1])
+        self._alert = any(at >= done for at in places[self._next : -1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)

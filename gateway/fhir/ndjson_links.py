@@ -76,13 +76,11 @@ class NdjsonRewriter:
         return self._line.feed(piece)
 
     def _end_line(self) -> bytes:
-        """The rest of the line at hand; its rewriter goes on unless something was left open."""
+        """The rest of the line at hand."""
         if self._is_fresh:
             return b""
-        self._is_fresh = True
-        if self._line.is_at_rest:
-            return b""
         rest = self._line.finish()
+        self._is_fresh = True
         self._rewritten += self._line.rewritten
         self._unrewritten += self._line.unrewritten
         self._line = JsonRewriter(self._swap)

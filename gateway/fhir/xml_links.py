@@ -8,9 +8,11 @@ superset of ASCII, and those with a document type (FHIR forbids it), pass unchan
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.link_map import Swap
+from gateway.fhir.link_query import swap_query, swap_url_query
 from gateway.fhir.link_rules import LISTED_KEYS, LONGEST_NAME, Path, names_resource, opens_resource
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
@@ -25,12 +27,18 @@ def _spelled(char: str) -> str:
     return f"(?:{char}|&#(?:0{{0,5}}(?:{decimal})|x0{{0,4}}(?:{hexadecimal}));)"
 
 
+# Within queries a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
-    ("".join(map(_spelled, "http")) + _spelled("s") + "?" + "".join(map(_spelled, "://"))).encode()
+    f"{''.join(map(_spelled, 'http'))}{_spelled('s')}?"
+    f"(?:{_spelled(':')}|%3a)(?:{_spelled('/')}|%2f){{2}}".encode()
 )
+# References to what a host is made of.
+_HIDING: Final = re.compile(rb"&#(?:0*1?[0-9]?[0-9]|x0*[0-7]?[0-9a-f]);")
+_WIDE_REFERENCE: Final = re.compile(rb"&#(?!0*1?[0-9]?[0-9];|x0*[0-7]?[0-9a-f];)", re.IGNORECASE)
 _UNIT: Final = re.compile(r"&[^;&]*;|.", re.DOTALL)
 _REFERENCE: Final = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|(amp|lt|gt|quot|apos));")
 _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_ESCAPES: Final = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&apos;"))
 _WIDE: Final = re.compile(
     rb"<\?xml[^>]*?encoding\s*=\s*[\"'](?:utf-?(?:16|32|7)|ucs|iso-10646)", re.I
 )
@@ -56,6 +64,11 @@ _LONGEST_START: Final = len(b"<![CDATA[")
 _SLASH: Final = 0x2F
 
 
+@lru_cache(maxsize=64)
+def _needles(hosts: tuple[bytes, ...]) -> Needles:
+    return Needles(hosts, b"&#", _HIDING, _SCHEME)
+
+
 class _Element:
     """An open element; `scope` is None where nothing may be rewritten."""
 
@@ -75,7 +88,7 @@ class XmlRewriter(StreamRewriter):
     _boundary = b"<"
 
     def __init__(self, swap: Swap, *, hold_limit: int = HOLD_LIMIT) -> None:
-        super().__init__(swap, Needles(swap.hosts, _SCHEME, b"&#"), hold_limit)
+        super().__init__(swap, _needles(swap.hosts), hold_limit)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._given_up = False
@@ -176,7 +189,7 @@ class XmlRewriter(StreamRewriter):
         if name == "signature" and parent.is_resource and parent.scope is not None:
             self._learn(parent.scope, name, "", pos)
         if name[:1].isupper() and not parent.is_resource and opens_resource(parent.path):
-            scope = Scope(parent.scope)
+            scope = Scope(parent.scope, streams=self._streams)
             scope.learn("resourceType", name)
             self._elements.append(_Element((), scope, is_resource=True))
         else:
@@ -217,13 +230,33 @@ class XmlRewriter(StreamRewriter):
 
     def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = _unescape(raw)
+        position = self._offset + start
+        if self._swap.is_request and path[:-1] == ("entry", "request"):
+            return self._query_edit(scope, path, position, raw)
         length = self._swap.prefix_length(value)
         if length is None:
             return None
         cut = raw_length(raw.decode("latin-1"), length, _UNIT, "&")
         target = self._swap.target.text.replace("&", "&amp;").replace("'", "&apos;")
-        position, is_name = self._offset + start, names_resource(value[length:])
+        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
         return Edit(position, len(raw), target.encode(), cut, scope, path, is_name)
+
+    def _query_edit(self, scope: Scope, path: Path, position: int, raw: bytes) -> Edit | None:
+        value = _unescape(raw)
+        swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
+        if swapped == value or (not raw.isascii() and _WIDE_REFERENCE.search(raw)):
+            return None  # how would one write that character in an encoding that is not known?
+        head = _escape(swapped, raw)
+        return Edit(position, len(raw), head, len(raw), scope, path, None)
+
+
+def _escape(text: str, raw: bytes) -> bytes:
+    """An attribute value for `text`, made out of `raw`."""
+    for char, name in _ESCAPES:
+        text = text.replace(char, name)
+    if raw.isascii():
+        return text.encode("ascii", "xmlcharrefreplace")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _unescape(raw: bytes) -> str:

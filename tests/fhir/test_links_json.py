@@ -277,11 +277,60 @@ def test_the_wait_for_a_signature_has_a_limit():
     assert rewriter.rewritten == 0
 
 
-def test_a_search_result_is_sent_as_it_comes():
+def test_a_long_search_result_is_sent_as_it_comes():
     """Its type is known before its entries, so nothing waits for the end."""
-    head = json.dumps(LISTED["searchset"])[:-3].encode()
+    page = LISTED["searchset"]
+    head = json.dumps({**page, "entry": page["entry"] * 600})[:-3].encode()
     rewriter = JsonRewriter(LINKS.answers)
-    assert len(rewriter.feed(head)) >= len(head) - 300
+    rewriter.feed(head)
+    assert len(rewriter.finish()) < 300
+
+
+TRANSIENT = ["searchset", "history", "subscription-notification", "transaction", "batch"]
+TRANSIENT += ["transaction-response", "batch-response"]
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+def test_a_signed_bundle_that_is_at_hand_stays(kind, place):
+    """Of any type, wherever its signature stands and however it arrives."""
+    entry = [{"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}]
+    signature = {"signature": {"who": reference()}}
+    bundle = {"type": kind, "link": [{"relation": "self", "url": PLATFORM}], "entry": entry}
+    members = [*bundle.items()]
+    at = {"first": 0, "between": 2, "last": 3}[place]
+    body = dict([("resourceType", "Bundle"), *members[:at], *signature.items(), *members[at:]])
+    for size in (None, 1, 50):
+        text, rewritten, unrewritten = run(body, size=size)
+        assert (text, rewritten, unrewritten) == (json.dumps(body).encode(), 0, 3)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_signed_bundle_that_streams_is_changed_wholly_or_not_at_all(place):
+    """A signature counts only before the first link that was sent on."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
+    members = [("entry", [entry] * 3000), ("link", [{"relation": "self", "url": PLATFORM}])]
+    members.insert(place, ("signature", {"data": "c2ln"}))
+    body = {"resourceType": "Bundle", "type": "searchset", **dict(members)}
+    for size in (None, 1000):
+        assert run(body, size=size)[1:] == ((3001, 0) if place else (0, 3001))
+
+
+@pytest.mark.parametrize("name", ["tmp_1", "a" * 65, "urn%3Auuid", "Ä"])
+def test_references_accept_what_full_urls_accept(name):
+    """A transaction refers to its entries by the very strings, whatever their ids are made of."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/{name}", "resource": {"resourceType": "Basic"}}
+    entry["resource"]["subject"] = reference(f"Patient/{name}")
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert to_gateway(body) == swapped(body)
+    assert to_platform(swapped(body)) == body
+
+
+def test_a_string_in_parameters_stays_in_an_answer():
+    """In a request a part's string may be a FHIRPath Patch's reference; in an answer it is text."""
+    part = [{"name": "value", "valueString": f"{PLATFORM}/Patient/1"}]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
+    assert run(body) == (json.dumps(body).encode(), 0, 1)
 
 
 def test_numbers_spacing_order_and_duplicates_stay():

@@ -158,6 +158,31 @@ def test_a_request_is_mapped_to_the_platform():
         assert run(swapped(body), direction="to-platform")[0] == body.encode()
 
 
+def test_queries_of_a_transactions_requests_are_mapped_to_the_platform():
+    """In `ifNoneExist` and `request.url`, percent-encoded or not, as in JSON."""
+    encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
+    body = f"""<Bundle {NS}><type value="transaction"/><entry><request><method value="POST"/>
+<url value="Basic?a=Али&amp;subject={GATEWAY}/Patient/1"/><ifNoneExist value='subject={encoded}'/>
+</request></entry><entry><request><url value="{GATEWAY}/Basic?a=LESS&amp;b={GATEWAY}/x"/>
+</request></entry></Bundle>"""
+    wanted = body.replace(GATEWAY, PLATFORM)
+    wanted = wanted.replace(encoded, "https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1")
+    for size in (None, 1):
+        text, rewritten, _ = run(
+            body.replace("LESS", "&#65;&lt;"), size=size, direction="to-platform"
+        )
+        assert (text, rewritten) == (wanted.replace("LESS", "A&lt;").encode(), 3)
+
+
+@pytest.mark.parametrize("kind", ["searchset", "history", "subscription-notification", "batch"])
+def test_a_signed_bundle_that_is_at_hand_stays(kind):
+    """Of any type, with its signature at the end."""
+    body = f"""<Bundle {NS}><type value="{kind}"/><link><url value="{PLATFORM}"/></link><signature>
+<who>{REF}</who></signature></Bundle>"""
+    for size in (None, 1, 50):
+        assert run(body, size=size)[:2] == (body.encode(), 0)
+
+
 SOURCES = st.sampled_from([*LISTED.values(), *NEVER.values()])
 JUNK = st.sampled_from([b"", b"<", b">", b"/>", b'"', b"'", b"&#x41;", b"<!--", b"</x>", b"<?x"])
 
