@@ -103,16 +103,25 @@ def _envoy(around: Surroundings, port: int, upstream: Upstream) -> Command:
     return [provide_envoy(), "-c", configuration, *quiet]
 
 
-def _nginx(around: Surroundings, port: int, upstream: Upstream) -> Command:
+def _nginx(around: Surroundings, port: int, upstream: Upstream, links: str = "") -> Command:
     configuration = around.fill_in(
         "nginx_proxy.conf",
         f"nginx-{port}.conf",
+        filter=links,
         records=around.records(port),
         port=port,
         upstream_port=upstream.port,
         scheme="https" if upstream.tls else "http",
     )
     return nginx_command(configuration, around.directory)
+
+
+def _nginx_with_links(around: Surroundings, port: int, upstream: Upstream) -> Command:
+    """Every occurrence of the base is replaced, wherever it stands: nginx knows no JSON."""
+    links = f"'{upstream.origin}/fhir' 'http://127.0.0.1:{port}/fhir'"
+    return _nginx(
+        around, port, upstream, f"sub_filter {links}; sub_filter_once off; sub_filter_types *;"
+    )
 
 
 def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
@@ -162,6 +171,12 @@ def every_contender(
         ),
         Contender("envoy", "Envoy, `credential_injector` with OAuth2, JSON access log", _envoy),
         Contender("nginx", "nginx, fixed token, JSON access log", _nginx, fetches=False),
+        Contender(
+            "nginx-filter",
+            "the same with `sub_filter` on, which replaces the platform's base",
+            _nginx_with_links,
+            fetches=False,
+        ),
         Contender("haproxy", "haproxy, fixed token, JSON access log", _haproxy, fetches=False),
         Contender("usual", "aiohttp application + `ClientSession`, log line", _usual_proxy),
     ]

@@ -6,12 +6,14 @@ Run as a program it serves them over HTTP/1.1: `pages.py PORT BASE SIZE…` at `
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 DATA = Path(__file__).resolve().parent.parent / "gateway" / "sandbox" / "data"
 EXAMPLE_BASE = "https://playground.dhp.uz/fhir"
@@ -64,6 +66,82 @@ def searchset(size: int, base: str, *, dense: bool = False, query: str = "Patien
     if dense:
         page = re.sub(rb'("reference":")(?=[A-Z])', rb"\1%s/" % EXAMPLE_BASE.encode(), page)
     return page.replace(EXAMPLE_BASE.encode(), base.encode())
+
+
+def linked(size: int, base: str) -> bytes:
+    """A page of at least `size` bytes with a link in each 200 bytes, as of Observations alone."""
+    entries: list[dict[str, Any]] = []
+    while len(entries) * 780 < size:
+        url = f"{base}/Observation/id-{len(entries)}"
+        resource = {
+            "resourceType": "Observation",
+            "id": f"id-{len(entries)}",
+            "status": "final",
+            "code": {
+                "coding": [{"system": "http://loinc.org", "code": "718-7"}],
+                "text": "Hgb, г/л",
+            },
+            "subject": {"reference": f"{base}/Patient/id-{len(entries)}", "display": "Каримова Д."},
+            "encounter": {"reference": f"{base}/Encounter/id-{len(entries)}"},
+            "effectiveDateTime": "2026-11-20T09:30:00+05:00",
+            "performer": [{"reference": f"{base}/Practitioner/{number}"} for number in (1,)],
+            "valueQuantity": {"value": 7.20, "unit": "g/dL", "system": "http://unitsofmeasure.org"},
+        }
+        entries.append({"fullUrl": url, "resource": resource, "search": {"mode": "match"}})
+    link = [{"relation": "self", "url": f"{base}/Observation?_count={len(entries)}"}]
+    head = {"resourceType": "Bundle", "type": "searchset", "total": 9, "link": link}
+    return _compact({**head, "entry": entries})
+
+
+def linked_xml(size: int, base: str) -> bytes:
+    """A page like that in XML."""
+    entry = (
+        '<entry><fullUrl value="{0}/Observation/id-{1}"/><resource><Observation><id value="{1}"/>'
+        '<status value="final"/><subject><reference value="{0}/Patient/id-{1}"/></subject>'
+        '<encounter><reference value="{0}/Encounter/id-{1}"/></encounter><performer>'
+        '<reference value="{0}/Practitioner/1"/></performer></Observation></resource></entry>'
+    )
+    entries = "".join(entry.format(base, number) for number in range(size // 400))
+    head = '<Bundle xmlns="http://hl7.org/fhir"><type value="searchset"/>'
+    return f"{head}{entries}</Bundle>".encode()
+
+
+def _turned(value: Any) -> Any:
+    """The same with the members of all objects in the opposite order."""
+    if isinstance(value, dict):
+        return {name: _turned(value[name]) for name in reversed(value)}
+    return [_turned(each) for each in value] if isinstance(value, list) else value
+
+
+SPELLINGS: Final[dict[str, Callable[[Any], str]]] = {
+    "compact": lambda page: _compact(page).decode(),
+    "python": json.dumps,
+    "turned": lambda page: _compact(_turned(page)).decode(),
+    "sorted": lambda page: _compact(json.loads(json.dumps(page, sort_keys=True))).decode(),
+    "indented": lambda page: json.dumps(page, indent=2, ensure_ascii=False),
+    "tabs": lambda page: json.dumps(page, indent="\t", ensure_ascii=False).replace("\n", "\r\n"),
+    "ascii": lambda page: json.dumps(page, separators=(",", ":")),
+    "slashes": lambda page: _compact(page).decode().replace("/", "\\/"),
+}
+"""The ways to write one page, by name: blanks, orders of members and escapes of many libraries."""
+
+
+def spelled(page: bytes, spelling: str) -> bytes:
+    """The page written in another way."""
+    return SPELLINGS[spelling](json.loads(page)).encode()
+
+
+def signed(page: bytes) -> bytes:
+    """The Bundle with a signature at its end."""
+    return page[:-1] + b',"signature":{"who":{"reference":"Practitioner/1"},"data":"c2ln"}}'
+
+
+def document(size: int) -> bytes:
+    """A DocumentReference of `size` bytes with a file in it."""
+    data = base64.b64encode(random.Random(7).randbytes(size * 3 // 4)).decode()  # noqa: S311
+    attachment = {"contentType": "application/pdf", "data": data}
+    resource = {"resourceType": "DocumentReference", "status": "current"}
+    return _compact({**resource, "content": [{"attachment": attachment}]})
 
 
 def observation(size: int) -> bytes:

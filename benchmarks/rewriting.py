@@ -2,7 +2,9 @@
 
     .venv/bin/python -m benchmarks.rewriting [--rounds 20]
 
-Two measurements, on searchset pages of three sizes with about one URL in each kilobyte:
+Three measurements. First what a page of 55 kB with 280 links takes in each of its spellings, and
+bodies that are signed, stream, or are XML, in this process and beside `json.loads` + `json.dumps`
+of the same body. Then, on searchset pages of three sizes with about one URL in each kilobyte:
 
 * the rewriter alone, in this process, fed with 64 KiB at a time as they come from a socket, beside
   `json.loads` + `json.dumps` (which would change decimals) of the same page; also where all
@@ -28,9 +30,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pages import searchset
+from benchmarks.pages import SPELLINGS, linked, linked_xml, searchset, signed, spelled, transaction
 from benchmarks.processes import Pinned, free_port, running
-from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links import Direction, LinkMap, rewriter_for
 
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024
@@ -48,9 +50,10 @@ def best(action: Callable[[], object], rounds: int) -> float:
     return min(times)
 
 
-def rewrite(page: bytes, links: LinkMap) -> int:
+def rewrite(page: bytes, links: LinkMap, direction: Direction = "to-gateway") -> int:
     """Rewrite the page as it would stream by; gives its new length."""
-    rewriter = rewriter_for("application/fhir+json", links, "to-gateway")
+    kind = "application/fhir+xml" if page.startswith(b"<") else "application/fhir+json"
+    rewriter = rewriter_for(kind, links, direction)
     assert rewriter is not None
     length = sum(len(rewriter.feed(page[at : at + PIECE])) for at in range(0, len(page), PIECE))
     return length + len(rewriter.finish())
@@ -61,8 +64,38 @@ def reserialise(page: bytes) -> bytes:
     return json.dumps(json.loads(page), ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def bodies(links: LinkMap) -> Iterator[tuple[str, bytes, Direction]]:
+    """What is rewritten, by name, and which way it goes."""
+    base = links.platform.text
+    page = linked(55 * KIB, base)
+    for spelling in SPELLINGS:
+        yield spelling, spelled(page, spelling), "to-gateway"
+    yield "few links", searchset(55 * KIB, base), "to-gateway"
+    yield "signed", signed(page), "to-gateway"
+    for spelling in ("compact", "python", "turned", "indented"):
+        yield f"streamed, {spelling}", spelled(linked(MIB, base), spelling), "to-gateway"
+    sent = transaction(MIB, links.gateway.text)
+    for spelling in ("compact", "python", "turned", "indented"):
+        yield f"transaction, {spelling}", spelled(sent, spelling), "to-platform"
+    yield "XML", linked_xml(55 * KIB, base), "to-gateway"
+
+
+def in_every_spelling(rounds: int) -> Iterator[str]:
+    """The lines of the first table; in XML there is no JSON to be parsed."""
+    links = LinkMap("https://playground.dhp.uz/fhir", "http://gateway.clinic.uz:8080/fhir")
+    yield f"{'spelling':24}{'kB':>8}{'rewriting':>14}{'json':>14}{'rewriting/json':>16}"
+    for name, body, direction in bodies(links):
+        repeats = max(3, rounds * 100 * KIB // len(body))
+        ours = best(lambda: rewrite(body, links, direction), repeats)  # noqa: B023
+        line = f"{name:24}{len(body) / 1e3:8.0f}{ours * 1e3:11.3f} ms"
+        if not body.startswith(b"<"):
+            theirs = best(lambda: reserialise(body), repeats)  # noqa: B023
+            line += f"{theirs * 1e3:11.3f} ms{ours / theirs:15.2f}x"
+        yield line
+
+
 def in_process(rounds: int) -> Iterator[str]:
-    """The lines of the first table."""
+    """The lines of the second table."""
     base = "https://playground.dhp.uz/fhir"
     links = LinkMap(base, "http://gateway.clinic.uz:8080/fhir")
     yield f"{'in one process':16}{'rewriting':>14}{'json':>14}{'json/rewriting':>16}"
@@ -160,7 +193,7 @@ def gateways(directory: Path, cores: tuple[int, int]) -> Iterator[tuple[Gateway,
 
 
 def between_processes(rewriting: Gateway, plain: Gateway, rounds: int) -> Iterator[str]:
-    """The lines of the second table."""
+    """The lines of the third table."""
     yield (
         f"{'gateway':16}{'CPU':>12}{'plain CPU':>12}{'ratio':>8}"
         f"{'time':>12}{'plain time':>12}{'ratio':>8}{'memory':>12}{'plain':>10}"
@@ -184,6 +217,9 @@ def main() -> None:
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         raise SystemExit("The benchmark needs two cores: one for the gateway, one for the rest.")
+    for line in in_every_spelling(rounds):
+        print(line)
+    print()
     for line in in_process(rounds):
         print(line)
     print()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trustme
 
-from benchmarks.pages import searchset
+from benchmarks.pages import SPELLINGS, document, linked, searchset, spelled
 from benchmarks.prerequisites import program
 from benchmarks.processes import Pinned, free_port, running
 
@@ -25,6 +25,8 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9." + "x" * 480 + "." + "y" * 342
 
 READ = "/fhir/Patient/example"
 PAGE = "/fhir/Observation?code=http%3A%2F%2Floinc.org%7C58410-2"
+LINKED = "/fhir/Observation-"
+DOCUMENT = "/fhir/DocumentReference/1"
 BUNDLE = "/fhir/Encounter?status=in-progress"
 BINARY = "/fhir/Binary/report"
 LARGE = 50 * MIB
@@ -99,6 +101,9 @@ class Surroundings:
         """What the platform of files holds (the large ones come later), and the keys of TLS."""
         self._write(READ, (HERE / "patient.json").read_bytes())
         self._write(PAGE, self._searchset(60 * KIB, PAGE))
+        page = linked(55 * KIB, f"{self.upstream('files').origin}/fhir")
+        for spelling in SPELLINGS:
+            self._write(LINKED + spelling, spelled(page, spelling))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         issued = authority.issue_cert("localhost", "127.0.0.1")
@@ -107,6 +112,10 @@ class Surroundings:
     def write_bundle(self) -> None:
         """The large Bundle."""
         self._write(BUNDLE, self._searchset(LARGE, BUNDLE))
+
+    def write_document(self) -> None:
+        """The large resource with a file in it."""
+        self._write(DOCUMENT, document(LARGE))
 
     def write_binary(self) -> None:
         """The large Binary."""

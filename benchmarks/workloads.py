@@ -9,10 +9,20 @@ from benchmarks import footprint
 from benchmarks.bulk import Bulk
 from benchmarks.closed_loop import ClosedLoop
 from benchmarks.open_loop import OpenLoop
-from benchmarks.pages import observation, transaction
+from benchmarks.pages import SPELLINGS, document, observation, transaction
 from benchmarks.rounds import Bench, Entry, Samples
 from benchmarks.simulated_tokens import token_requests
-from benchmarks.surroundings import BINARY, BUNDLE, HERE, LARGE, PAGE, READ, Surroundings
+from benchmarks.surroundings import (
+    BINARY,
+    BUNDLE,
+    DOCUMENT,
+    HERE,
+    LARGE,
+    LINKED,
+    PAGE,
+    READ,
+    Surroundings,
+)
 from benchmarks.watching import Figures, Load
 
 FAST = ("gateway", "envoy", "nginx", "haproxy")
@@ -88,6 +98,15 @@ def _download_bundle(around: Surroundings, port: int) -> Load:
     return Bulk(BUNDLE, LARGE)
 
 
+def _download_document(around: Surroundings, port: int) -> Load:
+    around.write_document()
+    return Bulk(DOCUMENT, LARGE)
+
+
+def _upload_document(around: Surroundings, port: int) -> Load:
+    return Bulk("/fhir/DocumentReference", LARGE, body=document(LARGE))
+
+
 def _download_binary(around: Surroundings, port: int) -> Load:
     around.write_binary()
     return Bulk(BINARY, LARGE)
@@ -131,6 +150,15 @@ WORKLOADS = (
         "search page of 60 kB, 32 connections; the gateway rewrites its links",
         _read(32, path=PAGE),
     ),
+    *(
+        Workload(
+            f"page-{spelling}",
+            f"search page of 55 kB and more with 280 links, 32 connections; spelled: {spelling}",
+            _read(32, path=LINKED + spelling),
+            contenders=("gateway", "nginx-filter", "envoy"),
+        )
+        for spelling in SPELLINGS
+    ),
     Workload("tls", "read of 1.7 kB, 32 connections, TLS to the platform", _read(32), "tls"),
     Workload(
         "connect",
@@ -152,6 +180,25 @@ WORKLOADS = (
         _upload_bundle,
         upstream="python",
         contenders=FAST,
+        unit="MiB",
+        seconds=0.5,
+        growth=True,
+    ),
+    Workload(
+        "document-down",
+        "FHIR JSON of 50 MiB with a file in it from the platform",
+        _download_document,
+        contenders=("gateway", "nginx", "nginx-filter", "envoy"),
+        unit="MiB",
+        seconds=0.5,
+        growth=True,
+    ),
+    Workload(
+        "document-up",
+        "FHIR JSON of 50 MiB with a file in it to the platform",
+        _upload_document,
+        upstream="python",
+        contenders=("gateway", "nginx", "envoy"),
         unit="MiB",
         seconds=0.5,
         growth=True,

@@ -9,11 +9,17 @@ then `gateway.fhir.json_links` follows the structure.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.json_text import front, masked, needles, unescape
 from gateway.fhir.link_map import Swap
-from gateway.fhir.link_rules import holds_attachment, is_plain_reference, names_resource
+from gateway.fhir.link_rules import (
+    LONGEST_NAME,
+    holds_attachment,
+    is_plain_reference,
+    names_resource,
+)
 
 LONGEST_STRING: Final = 64 * 1024
 """Bytes: a longer one holds no URL to be rewritten."""
@@ -21,6 +27,10 @@ LONGEST_STRING: Final = 64 * 1024
 _REACH: Final = 8 * 1024  # bytes; where an object begins further away than that is not searched
 _BLANKS: Final = b" \t\r\n"
 _COLONS: Final = (b":", b": ", b" : ")  # as nearly all are written
+# From an element's name to its object, or to the first object in its array; without blanks.
+_LEADS: Final = frozenset({b":", b":["})
+_NEAR: Final = 96  # bytes in which both stand, mostly
+_WITH_NAME: Final = 3
 _COLON: Final = re.compile(rb"\s*+:")
 # What makes the resource around an element matter, or the whole path to it.
 _SIGNATURE: Final = b'ignature"'
@@ -37,28 +47,27 @@ _COLON_BYTE: Final = 0x3A
 # Members of a link's object that tell what it is, by the element's name and the member that is the
 # link: no other element of FHIR has both.
 _SIBLINGS: Final = {
-    ("link", b"url"): b'"relation"',
-    ("request", b"url"): b'"method"',
-    ("response", b"location"): b'"status"',
+    (b"link", b"url"): b'"relation"',
+    (b"request", b"url"): b'"method"',
+    (b"response", b"location"): b'"status"',
 }
 # Elements that hold links only in some resources.
 _UNCERTAIN: Final = frozenset(
     {
-        *[(name, b"url") for name in ("implementation", "output", "error", "deleted")],
-        *[(name, b"valueUrl") for name in ("parameter", "part")],
-        *[(name, b"valueUri") for name in ("parameter", "part")],
-        *[("part", b"valueString"), ("request", b"ifNoneExist"), ("", b"request")],
-        ("expansion", b"next"),
+        *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
+        *[(name, b"valueUrl") for name in (b"parameter", b"part")],
+        *[(name, b"valueUri") for name in (b"parameter", b"part")],
+        *[(b"part", b"valueString"), (b"request", b"ifNoneExist"), (b"", b"request")],
+        (b"expansion", b"next"),
     }
 )
 _NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
-# How names end in which `reference` is not surely a Reference's.
-_NO_REFERENCES: Final = (
-    *(b'"applicability', b'"criteria', b'"condition', b'"statement', b'"storageGuideline'),
-    *(b'"resource', b'"contained', b'"issues', b'"outcome', b'"expression', b"Expression"),
-)
-# What resources stand in, "" being the text itself.
-_AROUND_RESOURCES: Final = frozenset({"", "resource", "contained", "issues", "outcome"})
+# From one Reference of an array to the next.
+_NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
+_FULL_URL: Final = b'"f'
+_ESCAPED: Final = b":\\/"
+# What resources stand in, b"" being the text itself.
+_AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
 
 class InDoubt(Exception):  # noqa: N818 - a state, not a mistake
@@ -84,36 +93,63 @@ class Sweep:
         self.pieces: list[bytes] = []
         self.rewritten = 0
         self.left = 0
-        places = needles(swap).plain_positions(text)
-        if places is None or (places and is_doubtful(text)):
+        if is_doubtful(text) or needles(swap).hide(text):
             raise InDoubt
-        self._masked = masked(text)
+        if self._in_bundle and swap.is_clear:
+            self._take_usual()
+        self._take_others()
+
+    def _take_usual(self) -> None:
+        """Replace what is a link by its name alone, and in the spelling of nearly all URLs."""
+        source, target = self._swap.plain[_ESCAPED in self._text]
+        parts = _usual(source).split(self._text)
+        told: dict[bytes, bool] = {}
+        is_link = False
+        for number in range(1, len(parts), 2):  # the names; the others are the text in between
+            if parts[number].startswith(_FULL_URL):
+                is_link = True
+            else:
+                before = parts[number - 1]
+                near = before[-_NEAR:]
+                # The next of an array is what the one before was.
+                if not (len(before) < _NEAR and _NEXT.fullmatch(before)):
+                    known = told.get(near)
+                    is_link = told[near] = _leads_to_reference(near) if known is None else known
+            parts[number] += target if is_link else source
+            self.rewritten += is_link
+        self._text = b"".join(parts)
+
+    def _take_others(self) -> None:
+        """Look at each place that is left by itself."""
+        places = needles(self._swap).positions(self._text)
+        self._masked = masked(self._text)
         done = 0
-        for place in places:
+        for place in places[:-1]:
             if place >= done:
                 done = self._look(place)
-        self.pieces.append(text[self._mark :] if self._mark else text)
+        self.pieces.append(self._text[self._mark :] if self._mark else self._text)
 
     def _look(self, place: int) -> int:
         """Take the string around a host; gives where it ends."""
         text = self._masked
         quote = text.rfind(b'"', 0, place)
-        end = text.rfind(b'"', 0, max(quote, 0))
-        key = text.rfind(b'"', 0, max(end, 0))
-        if key < 0:
+        parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
+        colon = parts[-1]
+        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
+            return self._leave(quote, place)
+        if len(parts) < _WITH_NAME:
             raise InDoubt
-        colon = text[end + 1 : quote]
-        if colon in _COLONS or colon.strip(_BLANKS) == b":":
-            name = text[key + 1 : end]
-            if name == b"reference":
-                if self._is_reference(key):
-                    return self._link(quote, place, is_reference=True)
-            elif name == b"fullUrl":
-                if not self._in_bundle:
-                    raise InDoubt
-                return self._link(quote, place, is_reference=False)
-            elif name in _NAMES and self._is_link(name, key, quote, place):
-                return self._link(quote, place, is_reference=False)
+        name = parts[-2]
+        key = quote - len(colon) - len(name) - 2
+        if name == b"reference":
+            if self._is_reference(key):
+                return self._link(quote, place, is_reference=True)
+        elif name == b"fullUrl":
+            if not self._in_bundle:
+                raise InDoubt
+            return self._link(quote, place, is_reference=False)
+        elif name in _NAMES and self._is_link(name, key, quote, place):
+            return self._link(quote, place, is_reference=False)
         return self._leave(quote, place)
 
     def _link(self, quote: int, place: int, *, is_reference: bool) -> int:
@@ -163,34 +199,28 @@ class Sweep:
 
     def _is_reference(self, key: int) -> bool:
         """Whether the member `reference` there is a Reference's."""
-        text = self._masked
-        lead = text[max(0, key - 4) : key]
-        if lead.endswith(b'":{') or lead == b'": {':
-            end = key - 3 - (lead == b'": {')
-            if not text.endswith(_NO_REFERENCES, 0, end):
-                return True
-        parent, _ = self._around(key)
-        if parent == "condition" or parent in _AROUND_RESOURCES:
+        told = _holds_reference(self._around(key)[0])
+        if told is None:
             raise InDoubt
-        return is_plain_reference(parent)
+        return told
 
     def _is_link(self, name: bytes, key: int, quote: int, place: int) -> bool:
-        """Whether a member is a link that is none wherever it stands."""
+        """Whether a member is a link whose name does not tell that."""
         parent, opening = self._around(key)
         if (parent, name) in _UNCERTAIN:
             raise InDoubt
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
-            return name == b"url" and holds_attachment(parent)
+            return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
         end = self._end(place)
         closing = self._masked.find(b"}", end)
-        is_query = self._swap.is_request and parent == "request" and b"?" in self._text[quote:end]
+        is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
             raise InDoubt
         return True
 
-    def _around(self, key: int) -> tuple[str, int]:
-        """The name of the element that a member is in ("": the text itself), and where it begins.
+    def _around(self, key: int) -> tuple[bytes, int]:
+        """The name of the element that a member is in, empty at the root, and where it begins.
 
         Told without its structure where it is written as nearly all are.
         """
@@ -201,11 +231,11 @@ class Sweep:
         if end < 0 or b"}" in between or b"]" in between or between.count(b'"') % 2:
             return self._found_around(key)
         lead = text[end + 1 : opening]
-        if lead not in (b":", b": ", b":[") and lead.translate(None, _BLANKS) not in (b":", b":["):
+        if lead.translate(None, _BLANKS) not in _LEADS:
             return self._found_around(key)
-        return text[text.rfind(b'"', 0, end) + 1 : end].decode("utf-8", "replace"), opening
+        return text[text.rfind(b'"', 0, end) + 1 : end], opening
 
-    def _found_around(self, key: int) -> tuple[str, int]:
+    def _found_around(self, key: int) -> tuple[bytes, int]:
         """The same, told by going back from one bracket to the other."""
         start = max(0, key - _REACH)
         parts = self._masked[start:key].split(b'"')
@@ -223,13 +253,13 @@ class Sweep:
                 elif byte == _OBJECT and opening < 0:
                     opening = at - len(part) + index
                 elif byte == _COLON_BYTE and opening >= 0 and not closed:
-                    return parts[number - 1].decode("utf-8", "replace"), opening
+                    return parts[number - 1], opening
                 elif byte in b"{[" and opening < 0:
                     raise InDoubt
             at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
         if start or opening < 0:
             raise InDoubt
-        return "", opening
+        return b"", opening
 
 
 def is_doubtful(text: bytes) -> bool:
@@ -237,3 +267,34 @@ def is_doubtful(text: bytes) -> bool:
     if _SIGNATURE in text or _OUTCOME in text:
         return True
     return b'"document"' in text and _DOCUMENT.search(text) is not None
+
+
+@lru_cache(maxsize=64)
+def _usual(source: bytes) -> re.Pattern[bytes]:
+    """Where `fullUrl` or `reference` is a URL of that base."""
+    return re.compile(
+        rb'("(?:fullUrl|reference)"\s*+:\s*+")'
+        + re.escape(source)
+        + rb'(?=(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40}+'
+        rb'(?:[?#][^"\\]{0,4000}+)?+")'
+    )
+
+
+def _leads_to_reference(near: bytes) -> bool:
+    """Whether the object that what is near a `reference` leads into is surely a Reference."""
+    opening = near.rfind(b"{")
+    between = near[opening + 1 :]
+    parts = near[:opening].rsplit(b'"', 2)
+    if opening < 0 or len(parts) < _WITH_NAME or parts[2].translate(None, _BLANKS) not in _LEADS:
+        return False
+    if b"}" in between or b"]" in between or between.count(b'"') % 2:
+        return False
+    return _holds_reference(parts[1]) is True
+
+
+@lru_cache(maxsize=1024)
+def _holds_reference(parent: bytes) -> bool | None:
+    """Whether `reference` in an element of that name is a Reference's; None: that depends."""
+    if parent == b"condition" or parent in _AROUND_RESOURCES:
+        return None
+    return len(parent) > LONGEST_NAME or is_plain_reference(parent.decode("utf-8", "replace"))

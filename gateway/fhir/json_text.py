@@ -25,7 +25,7 @@ _SCHEME: Final = re.compile(
 )
 
 # Escapes of what a host, or the name of an element, is made of.
-_HIDING: Final = re.compile(rb"\\u00(?:2[de]|3[0-9a]|[4-7])")
+_HIDING: Final = re.compile(rb"\\u00(?:2[dDeE]|3[0-9aA]|[4-7])")
 
 _STRING: Final = rb'"[^"]*+"'
 _FILL: Final = rb'[^"{}\[\]]*+'

@@ -77,10 +77,10 @@ class Swap:
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
     `holds_colon`: a host has a colon. `plain` is the first base and what replaces it, as bytes, and
-    again with escaped slashes.
+    again with escaped slashes. `is_clear`: what replaces a base holds none of the hosts.
     """
 
-    __slots__ = ("holds_colon", "hosts", "is_request", "plain", "sources", "target")
+    __slots__ = ("holds_colon", "hosts", "is_clear", "is_request", "plain", "sources", "target")
 
     def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
         # The longest path first: an alias without a path must not shadow the base with one.
@@ -95,6 +95,7 @@ class Swap:
             )
             for slash in ("/", "\\/")
         ]
+        self.is_clear = not any(host in target.text.lower().encode() for host in self.hosts)
         self.holds_colon = any(b":" in host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:

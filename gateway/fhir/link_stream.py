@@ -7,6 +7,7 @@ stands that comes later.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
@@ -23,6 +24,14 @@ MAX_DEPTH: Final = 128
 WHOLE: Final = 128 * 1024
 """Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
 without a host name, already sent, waits to be scanned."""
+
+_UNTYPED: Final = 1024 * 1024
+"""Bytes: the same for a body that does not begin with the type of a Bundle that streams."""
+# In JSON as in XML.
+_STREAMS: Final = re.compile(
+    rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
+    rb'|batch(?:-response)?)["\']'
+)
 
 _PATIENCE: Final = 4096
 """Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
@@ -103,7 +112,8 @@ class StreamRewriter(ABC):
     def _take_in(self, chunk: bytes) -> None:
         self._arrived.append(chunk)
         self._length += len(chunk)
-        self._streams = self._length > self._longest_whole
+        if not self._streams and self._length > self._longest_whole:
+            self._outgrow()
         self._due -= len(chunk)
         if self._due > 0 or (self._alert and not self._streams):
             return
@@ -121,6 +131,14 @@ class StreamRewriter(ABC):
         self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._arrived.clear()
         self._alert = self._alert or self._needles.occur(self._buffer, known)
+
+    def _outgrow(self) -> None:
+        """The body is longer than what is judged whole, unless that tells that it has to wait."""
+        self._gather()
+        begin = self._buffer[:WHOLE]
+        if self._longest_whole == WHOLE and _STREAMS.search(begin) is None:
+            self._longest_whole = _UNTYPED
+        self._streams = self._length > self._longest_whole
 
     def _passes(self, chunk: bytes) -> bool:
         """Whether the chunk is within something long, of which nothing is looked at."""

@@ -37,7 +37,7 @@ class Needles:
     """The places where a host stands behind a slash, as it does in an absolute URL.
 
     In text of any case, and the slash may be percent-encoded. `escape` begins every escape of the
-    format, `hiding` matches those in lower case that may spell a part of a host: where there is
+    format, `hiding` matches those that may spell a part of a host: where there is
     one, `scheme` finds URLs, however they are spelled. To be looked at again: a place may turn out
     to be none.
     """
@@ -68,31 +68,25 @@ class Needles:
         tail = data[max(0, known - self._overlap) :] if known else data
         return len(self.positions(tail)) > 1
 
+    def hide(self, data: bytes) -> bool:
+        """Whether an escape in `data` may spell a letter, a digit or the like."""
+        return self._escape in data and self._hiding.search(data) is not None
+
     def positions(self, data: bytes) -> list[int]:
         """All of them, in order, then END."""
-        found = self.plain_positions(data)
-        if found is None:
-            found = self._escaped(data.lower())
-        found.append(END)
-        return found
-
-    def plain_positions(self, data: bytes) -> list[int] | None:
-        """All of them, in order; None where an escape may spell what is looked for."""
         is_escaped = self._escape[:1] in data
         is_encoded = is_escaped or b"%" in data
         found: list[int] = []
         # Single bytes are searched at the speed of memory, and base64 holds none of these.
-        if not is_encoded and b":" not in data:
-            return found
-        lower = data.lower()
-        if is_escaped and self._escape in lower and self._hiding.search(lower) is not None:
-            return None
-        for start in self._starts if is_encoded else self._plain_starts:
-            at = lower.find(start)
-            while at >= 0:
-                found.append(at)
-                at = lower.find(start, at + 1)
-        found.sort()
+        if is_encoded or b":" in data:
+            lower = data.lower()
+            if is_escaped and self.hide(data):
+                found = self._escaped(lower)
+            else:
+                for start in self._starts if is_encoded else self._plain_starts:
+                    _add_places(found, lower, start)
+                found.sort()
+        found.append(END)
         return found
 
     def _escaped(self, lower: bytes) -> list[int]:
@@ -112,6 +106,13 @@ def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
         if each in text:
             return True
     return False
+
+
+def _add_places(found: list[int], text: bytes, wanted: bytes) -> None:
+    at = text.find(wanted)
+    while at >= 0:
+        found.append(at)
+        at = text.find(wanted, at + 1)
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:

@@ -13,10 +13,17 @@ from typing import Final
 
 from gateway.fhir.link_map import Swap
 from gateway.fhir.link_query import swap_query, swap_url_query
-from gateway.fhir.link_rules import LISTED_KEYS, LONGEST_NAME, Path, names_resource, opens_resource
+from gateway.fhir.link_rules import (
+    LISTED_KEYS,
+    LONGEST_NAME,
+    Path,
+    is_plain_reference,
+    names_resource,
+    opens_resource,
+)
 from gateway.fhir.link_scopes import HOLD_LIMIT, Edit, Scope
 from gateway.fhir.link_stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
-from gateway.fhir.link_text import Needles, match_end, raw_length
+from gateway.fhir.link_text import Needles, any_in, match_end, raw_length
 
 
 def _spelled(char: str) -> str:
@@ -33,7 +40,7 @@ _SCHEME: Final = re.compile(
     f"(?:{_spelled(':')}|%3a)(?:{_spelled('/')}|%2f){{2}}".encode()
 )
 # References to what a host is made of.
-_HIDING: Final = re.compile(rb"&#(?:0*1?[0-9]?[0-9]|x0*[0-7]?[0-9a-f]);")
+_HIDING: Final = re.compile(rb"&#(?:0*1?[0-9]?[0-9]|[xX]0*[0-7]?[0-9a-fA-F]);")
 _WIDE_REFERENCE: Final = re.compile(rb"&#(?!0*1?[0-9]?[0-9];|x0*[0-7]?[0-9a-f];)", re.IGNORECASE)
 _UNIT: Final = re.compile(r"&[^;&]*;|.", re.DOTALL)
 _REFERENCE: Final = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|(amp|lt|gt|quot|apos));")
@@ -56,12 +63,38 @@ _VALUE: Final = re.compile(
     rb"<[^\s<>\"'/]+(?:\s+(?!value[\s=])[^\s<>\"'/=]+\s*=\s*(?:\"[^\"]*+\"|'[^']*+'))*+"
     rb"\s+value\s*=\s*(?:\"([^\"]*+)\"|'([^']*+)')"
 )
+# What makes more matter than a name: signatures, documents, narrative, comments, text that is kept.
+_DOUBTFUL: Final = (b"ignature", b"document", b"OperationOutcome", b"<div", b":div", b"<!")
+_BEGINS_RESOURCE: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml(?:(?!encoding)[^<>?])*+(?:encoding\s*=\s*[\"'](?i:utf-8)[\"'][^<>?]*+)?\?>\s*+)?"
+    rb"<(?:[^\s<>\"'/:!?]+:)?[A-Z]"
+)
+_START_TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)>\s*\Z")
+_NEAR: Final = 96  # bytes
+_FULL_URL: Final = re.compile(rb"fullUrl\s+value\s*=\s*\"\Z")
 _TAG_NAME: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)(?=[\s/>])")
 _BETWEEN_QUOTES: Final = re.compile(rb"[^>\"']*+")
 _INSTRUCTION: Final = re.compile(rb"<\?.*?\?>", re.DOTALL)
 _UNTIL: Final = ((b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"</", b">"))
 _LONGEST_START: Final = len(b"<![CDATA[")
 _SLASH: Final = 0x2F
+
+
+@lru_cache(maxsize=64)
+def _usual(source: bytes) -> re.Pattern[bytes]:
+    """Where `fullUrl` or `reference` is a URL of that base."""
+    return re.compile(
+        rb"""(<(?:[^\s<>"'/:!?]+:)?(?:fullUrl|reference)\s++value\s*+=\s*+")"""
+        + re.escape(source)
+        + rb"""(?=(?:/[^"&%/?#\\\x00-\x20\x7f.][^"&%/?#\\\x00-\x20\x7f]{0,255}+){1,40}+")"""
+    )
+
+
+def _leads_to_reference(before: bytes) -> bool:
+    """Whether the element that ends so is surely one that holds a Reference."""
+    tag = _START_TAG.search(before[-_NEAR:])
+    name = "" if tag is None else tag[1].decode("utf-8", "replace")
+    return name[:1].islower() and is_plain_reference(name)  # and no resource
 
 
 @lru_cache(maxsize=64)
@@ -96,6 +129,23 @@ class XmlRewriter(StreamRewriter):
         self._long: str | None = None  # the name in a start tag longer than MAX_TOKEN
         self._quote = b""  # in that tag: the quote around the attribute at hand
         self._slash = False  # in that tag: the last byte was a slash
+
+    def _whole(self) -> None:
+        """What is a link by its name alone is replaced at once, and leaves less to look at."""
+        text, (source, target) = self._buffer, self._swap.plain[0]
+        if self._swap.is_clear and _BEGINS_RESOURCE.match(text) and not self._is_doubtful(text):
+            parts = _usual(source).split(text)
+            for number in range(1, len(parts), 2):  # the others are the text in between
+                is_link = _FULL_URL.search(parts[number]) is not None or _leads_to_reference(
+                    parts[number - 1]
+                )
+                parts[number] += target if is_link else source
+                self._output.rewritten += is_link
+            self._buffer = b"".join(parts)
+        super()._whole()
+
+    def _is_doubtful(self, text: bytes) -> bool:
+        return any_in(text, _DOUBTFUL) or self._needles.hide(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
         if self._given_up:

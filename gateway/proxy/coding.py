@@ -34,7 +34,7 @@ class Transform(Protocol):
         ...
 
     def whole(self, body: bytes) -> list[bytes] | None:
-        """What both would give for a whole body of at most `STEP` bytes, copied once less.
+        """What both would give for a whole body of at most two steps, copied once less.
 
         In pieces, which are not much longer; None: only they tell.
         """

@@ -60,7 +60,7 @@ async def pass_on(
         _send_whole(side, exchange, answer.status, lines, [answer.prefetched])
     elif answer.complete and transform is not None:
         body = answer.prefetched
-        pieces = transform.whole(body) if len(body) <= STEP else None
+        pieces = transform.whole(body) if len(body) <= 2 * STEP else None
         if pieces is None:
             await _send_changed(side, exchange, answer, lines, transform)
         else:
