@@ -25,9 +25,10 @@ WHOLE: Final = 128 * 1024
 """Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
 without a host name, already sent, waits to be scanned."""
 
-_UNTYPED: Final = 1024 * 1024
-"""Bytes: the same for a body that does not begin with the type of a Bundle that streams."""
+_UNTYPED: Final = 512 * 1024
+"""Bytes: the same for a Bundle that does not begin with a type that streams: it waits anyway."""
 # In JSON as in XML.
+_BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
 _STREAMS: Final = re.compile(
     rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
     rb'|batch(?:-response)?)["\']'
@@ -136,7 +137,7 @@ class StreamRewriter(ABC):
         """The body is longer than what is judged whole, unless that tells that it has to wait."""
         self._gather()
         begin = self._buffer[:WHOLE]
-        if self._longest_whole == WHOLE and _STREAMS.search(begin) is None:
+        if self._longest_whole == WHOLE and _BUNDLE.search(begin) and not _STREAMS.search(begin):
             self._longest_whole = _UNTYPED
         self._streams = self._length > self._longest_whole
 
