@@ -37,6 +37,7 @@ from gateway.fhir.link_rules import (
     LISTED_KEYS,
     LONGEST_NAME,
     Path,
+    may_hold_query,
     names_resource,
     opens_resource,
 )
@@ -302,7 +303,7 @@ class JsonRewriter(StreamRewriter):
     def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = unescape(raw)
         position = self._offset + start
-        if self._swap.is_request and path[:-1] == ("entry", "request"):
+        if self._swap.is_request and may_hold_query(path, value):
             swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
             if swapped != value:
                 head = escape_like(raw, swapped)

@@ -117,6 +117,11 @@ def is_query(resource: str | None, path: Path) -> bool:
     return resource == "Bundle" and path in _QUERIES
 
 
+def may_hold_query(path: Path, value: str) -> bool:
+    """Whether the element at `path` is of those that hold queries, unless it is a mere URL."""
+    return path[:-1] == ("entry", "request") and (path[-1] != "url" or "?" in value)
+
+
 def opens_resource(path: Path) -> bool:
     """Whether the object at `path` is a resource of its own."""
     if not path or path[-1] == "contained":

@@ -18,6 +18,7 @@ from gateway.fhir.link_rules import (
     LONGEST_NAME,
     Path,
     is_plain_reference,
+    may_hold_query,
     names_resource,
     opens_resource,
 )
@@ -281,7 +282,7 @@ class XmlRewriter(StreamRewriter):
     def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = _unescape(raw)
         position = self._offset + start
-        if self._swap.is_request and path[:-1] == ("entry", "request"):
+        if self._swap.is_request and may_hold_query(path, value):
             return self._query_edit(scope, path, position, raw)
         length = self._swap.prefix_length(value)
         if length is None:

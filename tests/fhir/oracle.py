@@ -231,7 +231,9 @@ class Oracle:
 
     def _changed(self, text: Text, kind: str | None, path: tuple) -> bytes | None:
         raw = self._raw[text.start : text.end]
-        if self._to_platform and kind == "Bundle" and path[:2] == ("entry", "request"):
+        is_request = path[:2] == ("entry", "request") and path[2:] != ()
+        is_mere_url = path[2:] == ("url",) and "?" not in text.value
+        if self._to_platform and kind == "Bundle" and is_request and not is_mere_url:
             query = {"url": self._url_and_query, "ifNoneExist": self._query}.get(".".join(path[2:]))
             new = text.value if query is None else query(text.value)
             return None if new == text.value else self._written(new, raw)
