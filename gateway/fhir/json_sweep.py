@@ -29,6 +29,7 @@ _BLANKS: Final = b" \t\r\n"
 _COLONS: Final = (b":", b": ", b" : ")  # as nearly all are written
 # From an element's name to its object, or to the first object in its array; without blanks.
 _LEADS: Final = frozenset({b":", b":["})
+_OPENINGS: Final = frozenset({b":{", b":[{"})
 _NEAR: Final = 96  # bytes in which both stand, mostly
 _WITH_NAME: Final = 3
 _COLON: Final = re.compile(rb"\s*+:")
@@ -65,6 +66,7 @@ _NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
 # From one Reference of an array to the next.
 _NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
 _FULL_URL: Final = b'"f'
+_STAND_IN: Final = b"\x00"  # stands in no JSON
 _ESCAPED: Final = b":\\/"
 # What resources stand in, b"" being the text itself.
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
@@ -95,26 +97,30 @@ class Sweep:
         self.left = 0
         if is_doubtful(text) or needles(swap).hide(text):
             raise InDoubt
-        if self._in_bundle and swap.is_clear:
-            self._take_usual()
-        self._take_others()
+        if self._in_bundle and _STAND_IN not in text:
+            source, target = swap.plain[_ESCAPED in text]
+            # Otherwise what was put there would be found again.
+            self._take_usual(source, target if swap.is_clear else _STAND_IN)
+            self._take_others()
+            if not swap.is_clear:
+                self.pieces = [b"".join(self.pieces).replace(_STAND_IN, target)]
+        else:
+            self._take_others()
 
-    def _take_usual(self) -> None:
+    def _take_usual(self, source: bytes, target: bytes) -> None:
         """Replace what is a link by its name alone, and in the spelling of nearly all URLs."""
-        source, target = self._swap.plain[_ESCAPED in self._text]
         parts = _usual(source).split(self._text)
-        told: dict[bytes, bool] = {}
         is_link = False
         for number in range(1, len(parts), 2):  # the names; the others are the text in between
             if parts[number].startswith(_FULL_URL):
                 is_link = True
             else:
                 before = parts[number - 1]
-                near = before[-_NEAR:]
-                # The next of an array is what the one before was.
-                if not (len(before) < _NEAR and _NEXT.fullmatch(before)):
-                    known = told.get(near)
-                    is_link = told[near] = _leads_to_reference(near) if known is None else known
+                near = before[-_NEAR:].rsplit(b'"', 2)
+                if len(near) == _WITH_NAME and near[2].translate(None, _BLANKS) in _OPENINGS:
+                    is_link = _holds_reference(near[1]) is True
+                elif _NEXT.fullmatch(before) is None:  # the next of an array is what that one was
+                    is_link = _leads_to_reference(before[-_NEAR:])
             parts[number] += target if is_link else source
             self.rewritten += is_link
         self._text = b"".join(parts)
