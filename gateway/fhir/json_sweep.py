@@ -301,6 +301,6 @@ def _leads_to_reference(near: bytes) -> bool:
 @lru_cache(maxsize=1024)
 def _holds_reference(parent: bytes) -> bool | None:
     """Whether `reference` in an element of that name is a Reference's; None: that depends."""
-    if parent == b"condition" or parent in _AROUND_RESOURCES:
+    if parent == b"condition" or parent in _AROUND_RESOURCES or b"\\" in parent:
         return None
     return len(parent) > LONGEST_NAME or is_plain_reference(parent.decode("utf-8", "replace"))
