@@ -24,7 +24,7 @@ from tests.outbox_e2e.ward import (
     settings,
 )
 
-PATIENTS, EACH = 125, 8
+PATIENTS, EACH = 60, 8
 Opened = Callable[[str, int], AbstractAsyncContextManager[Scene]]
 pytestmark = pytest.mark.timeout(180)
 
@@ -62,7 +62,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def results() -> list[list[Result]]:
-    """A thousand results; a few are such as must not be sent twice."""
+    """Hundreds of results; a few are such as must not be sent twice."""
     return [
         [Result(patient, number, conditional=number % 8 != 7) for number in range(EACH)]
         for patient in range(PATIENTS)
@@ -86,7 +86,7 @@ def tear(wal: Path) -> None:
 
 
 async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_path: Path) -> None:
-    """A thousand writes without a line, SIGKILL at random moments: each is there exactly once."""
+    """Hundreds of writes without a line, SIGKILL at random moments: each is there exactly once."""
     async with opened(f"sqlite:///{tmp_path}/outbox.db", 1) as scene:
         (gateway,) = scene.replicas
 
