@@ -25,7 +25,7 @@ help:
 demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends it (ARGS="--port 8091" etc.)
 	@exec $(BIN)/dhp-gateway sandbox $(ARGS)
 
-test: venv ## Set up, then run all tests (TESTS=tests/proxy picks some)
+test: venv ## Set up, then run all tests (TESTS=tests/pipeline picks some)
 	@$(PYTEST) --numprocesses=$(JOBS) $(TESTS)
 
 wheelhouse: venv ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
@@ -77,8 +77,8 @@ $(VENV)/.installed: venv
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
 	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
 		--numprocesses=$(shell expr $(JOBS) + 1) \
-		-o pythonpath="$(COMPILED) ." -m "not interpreted" --ignore=tests/outbox_path/test_commands.py \
-		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/proxy tests/wire tests/outbox_path tests/test_tracing.py)
+		-o pythonpath="$(COMPILED) ." -m "not interpreted" --ignore=tests/outbox/path/test_commands.py \
+		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/pipeline tests/http tests/wire tests/outbox/path tests/process/test_tracing_factory.py)
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

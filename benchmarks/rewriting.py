@@ -32,7 +32,8 @@ from pathlib import Path
 
 from benchmarks.pages import SPELLINGS, linked, linked_xml, searchset, signed, spelled, transaction
 from benchmarks.processes import Pinned, free_port, running
-from gateway.fhir.links import Direction, LinkMap, rewriter_for
+from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.rewriter import Direction
 
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024

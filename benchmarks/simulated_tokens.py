@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from benchmarks.watching import Figures
-from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import MemoryStore, StoreKey
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.tokens import Tokens

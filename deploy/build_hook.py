@@ -22,21 +22,28 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
-# What a request passes through. The rest is not worth the size of its machine code; `proxy/rooted`
-# has to be Python's own.
+# What a request passes through. The rest is not worth the size of its machine code;
+# `http/server/rooted` has to be Python's own.
 COMPILED = {
-    ".": "exchange front_door",
-    "admin": "evidence traffic",
-    "fhir": "address conformity interaction json_links json_sweep json_text link_map link_query "
-    "link_rules link_scopes link_stream link_text links ndjson_links reach search_guard xml_links",
-    "oauth": "pacing tokens",
-    "proxy": "admission answer answer_header asked body caller_connection caller_side callers "
-    "circuit closing coding complete composing connection counted_body examine failures forward "
-    "framing guarding handler headers incoming limiting listener max_forwards meeting "
-    "message_queue passage patience permissions pool queueing relay repeated_header replies "
-    "request_side retrying rewriting slow_readers strict target tls_transport traced "
-    "turn_end turnstile upstream",
-    "telemetry": "accounting audit findings masking tally timestamp",
+    ".": "exchange",
+    "admin": "evidence",
+    "admin/status": "recent_requests",
+    "audit": "trail",
+    "fhir": "address conformity interaction reach search_guard",
+    "fhir/links": "hold json_rewriter json_sweep json_text map ndjson_rewriter query rewriter "
+    "rules stream text xml_rewriter",
+    "http": "content_coding headers slow_readers target write_batching",
+    "http/client": "completeness connection framing pool request_side response response_header tls",
+    "http/server": "closing connection counted_body messages reader repeated_header server "
+    "turnstile validation",
+    "oauth": "backoff tokens",
+    "outbox": "intake",
+    "pipeline": "accounting admission attempts caller_memo caller_side callers circuit "
+    "failures handler limits link_translation max_forwards outgoing own_replies "
+    "patience permissions request_body request_context response_check "
+    "response_plan response_writer retries search_guard traced upstream",
+    "process": "front_door",
+    "telemetry": "findings masking request_counters timestamp",
 }
 
 

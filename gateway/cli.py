@@ -19,7 +19,7 @@ import typer
 
 from gateway import __version__
 from gateway.commands import outbox_app, serving
-from gateway.commands.ending import (
+from gateway.commands.exit_codes import (
     CHECK_FAILED,
     NO_START,
     UNPROVEN,
@@ -29,7 +29,7 @@ from gateway.commands.ending import (
     settings_source,
     tell,
 )
-from gateway.commands.ending import fail as _fail
+from gateway.commands.exit_codes import fail as _fail
 
 if TYPE_CHECKING:
     from gateway.config import Address, Problem, Settings
@@ -81,7 +81,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
         settings_source(config)
         tell(error)
     except Exception as error:
-        from gateway.wiring import StartError
+        from gateway.process.factories import StartError
 
         if not isinstance(error, StartError):
             raise
@@ -92,7 +92,7 @@ def run(context: typer.Context, config: ConfigOption = None) -> None:
 @cli.command(hidden=True)
 def worker(context: typer.Context, inheritance: str) -> None:
     """Run one of several workers; for the gateway's own use."""
-    from gateway.worker import Inheritance
+    from gateway.process.worker import Inheritance
 
     try:
         Inheritance.from_text(inheritance)
@@ -150,7 +150,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         _fail(str(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands import sandbox as command
-    from gateway.wiring import StartError
+    from gateway.process.factories import StartError
 
     platform = SandboxOptions(port=port, faults=faults)
     try:
@@ -273,8 +273,8 @@ def verify(
 
     Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
     """
+    from gateway.audit.verify import verify as judge
     from gateway.commands import audit as command
-    from gateway.telemetry.verifying import verify as judge
 
     try:
         verdict = judge(files)
@@ -308,7 +308,7 @@ def token(
         _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
     from gateway.commands import token as command
     from gateway.oauth.token_response import TokenRequestError
-    from gateway.wiring import StartError
+    from gateway.process.factories import StartError
 
     try:
         for line in command.assertion(settings, credential):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from gateway.system import raise_file_limit
+from gateway.os_support import raise_file_limit
 
 # By DHP_NO_SKIPS, what may still skip.
 _ROOT = "needs root"
@@ -81,7 +81,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # longest come first, so that nobody waits for one of them alone at the end.
 _GROUPS = {
     "tests/interop/": "interop",
-    "tests/outbox_e2e/": "kills",
+    "tests/outbox/kill/": "kills",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
     "tests/deploy/test_offline.py": "offline",
@@ -104,9 +104,9 @@ _GROUPS = {
     "tests/wire/test_strictness.py": "",
     "tests/deploy/test_rules.py": "",
     "tests/test_cli.py": "",
-    "tests/proxy/test_token_rollover.py": "",
+    "tests/pipeline/test_token_rollover.py": "",
     "tests/outbox/": "",
-    "tests/outbox_path/": "",
+    "tests/outbox/path/": "",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.reference import markdown
-from gateway.fhir.guidance import GUIDANCE
+from gateway.fhir.texts.guidance import GUIDANCE
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"settings.md", "errors.md"}
@@ -79,7 +79,7 @@ def test_the_architecture_names_every_part() -> None:
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    """`proxy/relay.py` and the like are found below gateway/, or below tests/."""
+    """`pipeline/response_writer.py` and the like are found below gateway/, or below tests/."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
     assert len(names) > 20

@@ -14,11 +14,11 @@ import typer
 
 from gateway.admin.health import Readiness
 from gateway.admin.server import build
+from gateway.audit.trail import exchange_record
 from gateway.cli import cli
 from gateway.exchange import Exchange
-from gateway.fhir.guidance import GUIDANCE
 from gateway.fhir.texts import READS, TEXTS
-from gateway.telemetry.audit import exchange_record
+from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.admin.status_page import news
-from gateway.admin.status_remedies import REMEDIES
-from gateway.admin.status_words import WORDS
+from gateway.admin.status.page import news
+from gateway.admin.status.remedies import REMEDIES
+from gateway.admin.status.texts import WORDS
 from gateway.fhir import texts
 from gateway.fhir.texts import LANGUAGES
+from gateway.login.pages import TEXTS as SIGN_IN
 from gateway.outbox import texts as outbox_texts
-from gateway.proxy.pages import TEXTS as SIGN_IN
 from tests.doubles.duty import STATES, OneState
 
 ROOT = Path(__file__).parents[1]

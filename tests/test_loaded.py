@@ -24,8 +24,8 @@ NOT_NEEDED = [
         "typer",
         "xml.parsers.expat",
     ),
-    *("gateway.cli", "gateway.keeping", "gateway.outbox", "gateway.sandbox"),
-    *("gateway.signing_in", "gateway.supervising"),
+    *("gateway.cli", "gateway.process.outbox_service", "gateway.outbox", "gateway.sandbox"),
+    *("gateway.process.login_factory", "gateway.process.supervisor"),
 ]
 
 
@@ -56,7 +56,7 @@ async def test_what_is_not_needed_is_not_loaded(tmp_path: Path) -> None:
     """With default settings nothing of commands and features that are off gets into memory."""
     async with Platform() as platform, Sso() as sso:
         found = await loaded(platform, sso, tmp_path)
-    assert "gateway.app" in found
+    assert "gateway.process.app" in found
     assert [name for name in NOT_NEEDED if name in found] == []
 
 

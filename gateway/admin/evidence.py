@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.admin.judgement import WIDE, Evidence
 from gateway.exchange import Exchange
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS, REFUSES, of_exchange
 
 # Outcomes are counted in slices of so many seconds, and kept for five minutes.

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.oauth.tokens import TokenState
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import (
     ANSWERS,
     FAILS,

@@ -19,8 +19,9 @@ from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse
 
-from gateway.admin import status_assets, status_page
-from gateway.admin.status_events import StatusEvents
+from gateway.admin.status import assets
+from gateway.admin.status import page as status_page
+from gateway.admin.status.events import StatusEvents
 from gateway.fhir.negotiation import prefers_html
 from gateway.telemetry.logs import get_logger
 
@@ -125,7 +126,7 @@ def _add_status(application: Application, status: StatusReport) -> None:
 
     async def for_people(request: Request) -> Response:
         text = status_page.page(await status.facts(language(request)))
-        return Response(text=text, content_type="text/html", headers=status_assets.HEADERS)
+        return Response(text=text, content_type="text/html", headers=assets.HEADERS)
 
     async def for_programs(request: Request) -> Response:
         facts = await status.facts(language(request))

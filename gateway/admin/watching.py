@@ -13,7 +13,7 @@ from typing import Final
 from gateway.admin.evidence import Outcomes
 from gateway.admin.judgement import Evidence, Judging, is_in_doubt, token_words
 from gateway.oauth.tokens import TokenState
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.telemetry.verifying import Verdict
+from gateway.audit.verify import Verdict
 
 
 def describe(verdict: Verdict) -> Iterator[str]:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway import certificates, shared_store, tracing, wiring
 from gateway.commands import doctor_files
 from gateway.config import Problem, SecretUnreadable, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import UnusableKey
-from gateway.wiring import StartError, proofs
+from gateway.process import certificates, factories, shared_store, tracing_factory
+from gateway.process.factories import StartError, proofs
 
 
 def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
@@ -114,13 +114,13 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
 
 
 def _doubled_secrets(settings: Settings) -> Iterator[Problem]:
-    for key, other in wiring.doubled_secrets(settings):
-        yield Problem(key, f"is the same as {other}", wiring.OWN_SECRET)
+    for key, other in factories.doubled_secrets(settings):
+        yield Problem(key, f"is the same as {other}", factories.OWN_SECRET)
 
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
     """The shared store and the collector, not yet asked for anything."""
-    for look in (shared_store.require, tracing.require):
+    for look in (shared_store.require, tracing_factory.require):
         try:
             look(settings)
         except StartError as error:

@@ -21,8 +21,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from gateway import system
-from gateway.certificates import platform_tls, sso_tls
+from gateway import os_support
 from gateway.commands import doctor_files, doctor_login
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
@@ -32,12 +31,13 @@ from gateway.config import Address, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.wiring import StartError, credentials_in_use
+from gateway.process.certificates import platform_tls, sso_tls
+from gateway.process.factories import StartError, credentials_in_use
 
 # A token is checked by its times: a minute is what most servers forgive.
 _MOST_SKEW: Final = 60.0
 _SET_CLOCK: Final = (
-    "timedatectl set-ntp true" if system.HAS_FILE_MODES else "w32tm /resync, as administrator"
+    "timedatectl set-ntp true" if os_support.HAS_FILE_MODES else "w32tm /resync, as administrator"
 )
 
 
@@ -120,7 +120,7 @@ def _secret_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _permissions(check: str, path: Path) -> Finding:
-    if not system.HAS_FILE_MODES:
+    if not os_support.HAS_FILE_MODES:
         hint = f"Look who may read it: icacls {path}"
         return Finding(check, "ok", f"{path} can be read", hint)
     if (exposed := exposure(path)) is not None:
@@ -168,7 +168,7 @@ def _try_to_listen(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
-        system.claim_address(probe)
+        os_support.claim_address(probe)
         probe.bind((address.host, address.port))
         probe.listen(1)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from gateway import reloading, system
+from gateway import os_support
 from gateway.commands.findings import Finding
 from gateway.config import Settings
+from gateway.process import reload
 
 _AUDIT: Final = "audit audit.path"
 # Folders here are made by systemd when it starts the service (LogsDirectory).
@@ -60,7 +61,7 @@ def audit(path: Path) -> Finding:
 
 
 def _for_root_only(settings: Settings) -> Iterator[Finding]:
-    hidden = [str(path) for path in reloading.files(settings) if _is_for_root_only(path)]
+    hidden = [str(path) for path in reload.files(settings) if _is_for_root_only(path)]
     if hidden:
         detail = f"run as root; only root may read {', '.join(hidden)}"
         hint = (
@@ -87,4 +88,4 @@ def _is_closed(found: os.stat_result, group: int, others: int) -> bool:
 
 
 def _is_root() -> bool:
-    return system.HAS_FILE_MODES and os.geteuid() == _ROOT
+    return os_support.HAS_FILE_MODES and os.geteuid() == _ROOT

@@ -13,16 +13,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
-from gateway import certificates
 from gateway.commands.findings import Finding, Side
 from gateway.commands.ways import way_to
 from gateway.config import Settings
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
+from gateway.process import certificates
+from gateway.process.factories import StartError
 from gateway.secret import Secret
-from gateway.wiring import StartError
 
 if TYPE_CHECKING:
-    from gateway.oauth.openid import Provider
+    from gateway.login.openid import Provider
 
 _DISCOVERY: Final = "login discovery"
 _PAGE: Final = "login page"
@@ -69,7 +69,7 @@ async def _conversation(
     sso_reached: bool,
 ) -> AsyncIterator[Finding]:
     # Takes time to import, and only who signs people in needs it.
-    from gateway.signing_in import openid_provider
+    from gateway.process.login_factory import openid_provider
 
     try:
         provider = openid_provider(settings, session)
@@ -87,7 +87,7 @@ async def _conversation(
 
 
 async def _discovery(settings: Settings, provider: Provider) -> Finding:
-    from gateway.oauth.openid import is_of
+    from gateway.login.openid import is_of
 
     strangers = []
     async for issuer, document in provider.documents():
@@ -121,7 +121,7 @@ async def _page(
     endpoint: str | None,
 ) -> Finding:
     """Whether the SSO would let this client begin, with this redirect URI."""
-    from gateway.signing_in import login_client
+    from gateway.process.login_factory import login_client
 
     client = login_client(settings)
     nonce = "doctor" if client.is_openid else None
@@ -167,7 +167,7 @@ async def _client(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
 ) -> Finding:
     """Whether the SSO takes the client for who it is: it then refuses the code, not the client."""
-    from gateway.signing_in import user_endpoint
+    from gateway.process.login_factory import user_endpoint
 
     login = settings.login
     try:

@@ -14,16 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
-from gateway import auditing
+from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
 from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, Entry, Request, Response, State
 from gateway.outbox.events import Note
 from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
 from gateway.outbox.store import NotPossible, OutboxError, OutboxUnusable
-from gateway.telemetry.audit import AuditTrail
+from gateway.process import audit_factory
+from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import Timestamp
-from gateway.wiring import StartError
 
 Say = Callable[[str], None]
 
@@ -216,7 +216,7 @@ def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditT
     if settings.audit.sink == "file" and not _is_mine(settings.audit.path):
         return None
     try:
-        return auditing.open_trail(settings, on_records)
+        return audit_factory.open_trail(settings, on_records)
     except StartError:
         return None
 

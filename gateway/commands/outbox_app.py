@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from gateway.commands.ending import (
+from gateway.commands.exit_codes import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway import sockets, system
-from gateway.app import Gateway
+from gateway import os_support
 from gateway.config import Address, Settings
+from gateway.process import sockets
+from gateway.process.app import Gateway
+from gateway.process.factories import StartError
 from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.telemetry import logs
-from gateway.wiring import StartError
 
 Say = Callable[[str], None]
 
@@ -40,13 +41,13 @@ class Demo:
 def run(demo: Demo, say: Say) -> None:
     """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
     logs.configure("warning", "console")
-    with asyncio.Runner(loop_factory=system.new_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         runner.run(_serve(demo, say))
 
 
 async def _serve(demo: Demo, say: Say) -> None:
     stop = asyncio.Event()
-    system.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
+    os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     demo = await _with_free_addresses(demo)
     platform = Sandbox(demo.platform, log=say)
     await platform.start()

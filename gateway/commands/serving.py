@@ -22,7 +22,7 @@ def run(config: Path | None) -> int:
     # is looked at again.
     gc.collect()
     gc.freeze()
-    from gateway.running import run as serve
+    from gateway.process.run import run as serve
 
     return serve(settings, source)
 
@@ -30,7 +30,7 @@ def run(config: Path | None) -> int:
 def worker(inheritance: str) -> int:
     """Run one of several workers; gives the exit code. Raises ValueError for no such text."""
     gc.disable()
-    from gateway.worker import Inheritance
-    from gateway.worker import run as serve
+    from gateway.process.worker import Inheritance
+    from gateway.process.worker import run as serve
 
     return serve(Inheritance.from_text(inheritance), os.environ)  # noqa: TID251 - the same

@@ -11,14 +11,14 @@ from urllib.parse import parse_qsl
 import aiohttp
 import orjson
 
-from gateway.certificates import sso_tls
 from gateway.config import SecretUnreadable, Settings
 from gateway.config.secret_files import oddity
 from gateway.duration import in_words
-from gateway.oauth.explaining import Way, causes, explain
+from gateway.oauth.error_messages import Way, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.wiring import client_credentials, token_endpoint
+from gateway.process.certificates import sso_tls
+from gateway.process.factories import client_credentials, token_endpoint
 
 
 async def request(settings: Settings, credential: str) -> TokenResponse:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.commands.findings import Finding, Side
-from gateway.wiring import StartError
+from gateway.process.factories import StartError
 
 _FEW_DAYS: Final = 14
 

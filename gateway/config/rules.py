@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway import system
+from gateway import os_support
 from gateway.config import placeholders
 from gateway.config.operations import LoginSettings
 from gateway.config.outbound import CredentialSettings
@@ -40,9 +40,9 @@ def find(settings: Settings) -> Iterator[Finding]:
 def _system(settings: Settings) -> Iterator[Finding]:
     """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
     for section in ("listen", "admin"):
-        if getattr(settings, section).address.path is not None and not system.HAS_UNIX_SOCKETS:
+        if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
             yield Finding((section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port")
-    if system.SHARES_FILES:
+    if os_support.SHARES_FILES:
         return
     if settings.audit.sink == "file":
         yield Finding(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")

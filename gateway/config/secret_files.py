@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway import system
+from gateway import os_support
 from gateway.config import placeholders
 from gateway.config.problems import Setting, dotted
 from gateway.config.text_file import NotText, decode, read_bytes
@@ -106,6 +106,6 @@ def oddity(secret: Secret) -> str | None:
 def exposure(path: Path) -> str | None:
     """How others than its owner and group get at a file, if they do. Raises OSError."""
     mode = path.stat().st_mode
-    if not system.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+    if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         return None
     return f"may be read or changed by others (mode {stat.S_IMODE(mode):04o})"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gateway import system
+from gateway import os_support
 from gateway.config.environment import CONFIG_VARIABLE, has_settings
 from gateway.config.loader import load
 from gateway.config.problems import Problem, SettingsError
@@ -23,7 +23,7 @@ _HERE: Final = Path("gateway.yaml")
 
 def places(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Where a settings file is looked for when nobody names one, the first one counts."""
-    if system.HAS_FILE_MODES:
+    if os_support.HAS_FILE_MODES:
         return Path("/etc/dhp-gateway/gateway.yaml"), _HERE
     return Path(environ.get("ProgramData", "C:\\ProgramData"), "DHP Gateway/gateway.yaml"), _HERE
 

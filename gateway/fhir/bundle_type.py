@@ -12,7 +12,7 @@ import re
 from itertools import accumulate
 from typing import Final, Protocol
 
-from gateway.fhir.json_text import masked
+from gateway.fhir.links.json_text import masked
 
 _FHIR: Final = "http://hl7.org/fhir"
 # One media type, in a charset that contains ASCII; a list of two fits neither.

@@ -14,9 +14,9 @@ from gateway.errors import (
     Reason,
     non_fhir_issue_code,
 )
-from gateway.fhir.guidance import GUIDANCE
 from gateway.fhir.outcome import render
 from gateway.fhir.texts import text
+from gateway.fhir.texts.guidance import GUIDANCE
 
 _LANGUAGE_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 _EXAMPLE_ID: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"

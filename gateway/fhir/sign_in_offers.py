@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.json_text import CONTAINER, masked
-from gateway.fhir.link_text import Rewriter
+from gateway.fhir.links.json_text import CONTAINER, masked
+from gateway.fhir.links.text import Rewriter
 
 # A longer statement passes as it is.
 _LONGEST: Final = 16 * 1024 * 1024

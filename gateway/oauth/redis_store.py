@@ -15,8 +15,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.collaborators import TimeSource
-from gateway.oauth.sealing import Content, Seal
+from gateway.oauth.encryption import Content, Seal
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token import Token
 from gateway.secret import Secret

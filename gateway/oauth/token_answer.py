@@ -12,8 +12,8 @@ from typing import Final
 
 import aiohttp
 
+from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
-from gateway.retry_after import parse_retry_after
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from gateway.duration import in_words
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
-from gateway.oauth.collaborators import TimerHandle, TimeSource, TokenObserver, TokenSource
-from gateway.oauth.explaining import Way, explain
-from gateway.oauth.fetching import Fetcher
-from gateway.oauth.pacing import Failure, Pacing, Rejections, TokenPolicy
+from gateway.oauth.backoff import Failure, Pacing, Rejections, TokenPolicy
+from gateway.oauth.error_messages import Way, explain
+from gateway.oauth.fetcher import Fetcher
+from gateway.oauth.ports import TimerHandle, TimeSource, TokenObserver, TokenSource
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import Cause, FailureKind, TokenRequestError

@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import changes, contents, noting, statements
+from gateway.outbox import audit_notes, changes, contents, statements
 from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
@@ -31,6 +31,7 @@ from gateway.outbox.sealing import (
     unpack_request,
     unpack_response,
 )
+from gateway.outbox.shielded import Works, unbroken
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import (
     Changed,
@@ -43,7 +44,6 @@ from gateway.outbox.store import (
     Used,
     certain,
 )
-from gateway.outbox.unbroken import Works, unbroken
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
@@ -287,7 +287,7 @@ class SqlStore:
             now = await self._database.now(connection)
             moved = await changes.by_hand(connection, entry, to, now)
             if by is not None:
-                await noting.note(connection, Note(MOVED[to], entry.id, entry.caller, by, now))
+                await audit_notes.note(connection, Note(MOVED[to], entry.id, entry.caller, by, now))
             return moved
 
     @unbroken
@@ -297,10 +297,10 @@ class SqlStore:
         Others wait with their writes, so `record` must be quick. What it cannot stays noted.
         """
         async with self._database.reading() as connection:
-            if not await noting.any_noted(connection):
+            if not await audit_notes.any_noted(connection):
                 return 0
         async with self._database.writing() as connection:
-            taken = await noting.take(connection, record, self._recorded)
+            taken = await audit_notes.take(connection, record, self._recorded)
         self._recorded -= taken
         return len(taken)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway import system
+from gateway import os_support
 
 # Seconds between two looks at what is due without a line that would wake the thread.
 _LOOK: Final = 1.0
 # A busy loop does not let go of the interpreter for long enough to wake another thread: see
-# `gateway.telemetry.sink`.
+# `gateway.audit.sink`.
 _HANDOFF_AFTER: Final = 0.05
 _HANDOFF: Final = 0.00005
 
@@ -180,7 +180,7 @@ class LineWriter:
                 rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
                 # Another process made the description non-blocking: that is no failure.
-                system.wait_writable(self.fd)
+                os_support.wait_writable(self.fd)
             except OSError:
                 return False
         return True

@@ -1,7 +1,7 @@
 """Every Prometheus metric of the gateway, named here and nowhere else.
 
 Labels come from closed sets only: configured names, FHIR interactions and types, reasons, status
-codes. What every request counts is `gateway.telemetry.tally`'s. What changes with every
+codes. What every request counts is `gateway.telemetry.request_counters`'s. What changes with every
 request but matters only to a scrape (requests in flight, connections, the circuit) is read then.
 
 The handler calls `exchange`, the platform's pool `retry`, the token cache the three `token_…`
@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.telemetry.findings import ANSWERS, FAULTS
-from gateway.telemetry.tally import DURATION_BUCKETS, Tally
+from gateway.telemetry.request_counters import DURATION_BUCKETS, Tally
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")

@@ -16,7 +16,10 @@ _SILENCED: Final = frozenset({"aiohttp.access"})
 _SILENCED_TREES: Final = ("opentelemetry.",)
 # Loggers that outside events make repeat themselves: every caller's mistake is a line, and at the
 # limit of open files asyncio logs every failed `accept`, hundreds in a second.
-_LIMITED: Final = ("asyncio", "aiohttp", "gateway.proxy")
+_LIMITED: Final = (
+    *("asyncio", "aiohttp", "gateway.http", "gateway.pipeline"),
+    *("gateway.outbox.intake", "gateway.outbox.sender"),
+)
 _MAX_MESSAGES: Final = 256
 
 # Logger and text; of errors that the gateway answers the reason instead of the text.

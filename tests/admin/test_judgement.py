@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.admin.judgement import REASONS, Evidence, judge, merged, token_words
-from gateway.admin.status_verdict import verdict
+from gateway.admin.status.verdict import verdict
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import of_exchange
 
 NOW = 1000.0

@@ -17,7 +17,7 @@ import pytest
 from gateway.admin.watching import PlatformWatch, Watched
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 DAY = 86400.0

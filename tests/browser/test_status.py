@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.admin.status_words import WORDS
+from gateway.admin.status.texts import WORDS
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES
 from gateway.sandbox import Faults, Sandbox

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.telemetry.chain import Link, bind
-from tests.telemetry.chained import files, lines, open_sink
+from gateway.audit.chain import Link, bind
+from tests.audit.chained import files, lines, open_sink
 from tests.test_cli import Result, dhp
 
 

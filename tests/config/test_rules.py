@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.traffic import OTHERS
+from gateway.admin.status.recent_requests import OTHERS
 from gateway.config import Settings, SettingsError, load
 from gateway.config.rules import RESERVED_CALLERS, find
 from gateway.exchange import Exchange
-from gateway.proxy.callers import ANONYMOUS
-from gateway.proxy.guests import SESSION
+from gateway.login.session_auth import SESSION
+from gateway.pipeline.callers import ANONYMOUS
 
 BASE: dict[str, Any] = {
     "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}

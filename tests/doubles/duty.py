@@ -10,8 +10,8 @@ from typing import Any, Final, get_args
 from aiohttp import web
 
 from gateway.admin.server import build
-from gateway.admin.status import MergedStatus, Outbox, Sources, Status
-from gateway.admin.traffic import Traffic
+from gateway.admin.status.recent_requests import Traffic
+from gateway.admin.status.state import MergedStatus, Outbox, Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
 from gateway.config import Settings, load
 from gateway.exchange import Exchange
@@ -19,7 +19,7 @@ from gateway.fhir.labels import INTERACTIONS
 from gateway.fhir.texts import TEXTS
 from gateway.oauth.token_response import Cause
 from gateway.oauth.tokens import TokenState
-from gateway.proxy.circuit import CircuitState
+from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 GOOD: Final = TokenState(

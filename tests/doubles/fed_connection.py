@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.framing import Broken
-from gateway.proxy.turn_end import TurnEnd
+from gateway.http.client.connection import UpstreamConnection
+from gateway.http.client.framing import Broken
+from gateway.http.write_batching import TurnEnd
 from tests.doubles.reference import Bad, read_answer
 
 End = Literal["eof", "reset", "open"]

@@ -15,8 +15,8 @@ from typing import IO, Any
 import aiohttp
 import yaml
 
-from gateway.app import Gateway
 from gateway.config import Address, Settings, load
+from gateway.process.app import Gateway
 from tests.doubles.metrics import total
 
 CLIENT_SECRET = "planted-client-secret"

@@ -21,17 +21,12 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
-from gateway.fhir.links import (
-    LinkMap,
-    rewrite_header,
-    rewrite_query,
-    rewrite_request_header,
-    rewriter_for,
-)
-from gateway.proxy import strict
-from gateway.proxy.answer_header import AnswerFields
-from gateway.proxy.headers import passed_through_us, read_request, request_id
-from gateway.proxy.target import resolve
+from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.rewriter import rewrite_header, rewrite_query, rewrite_request_header
+from gateway.http.client.response_header import AnswerFields
+from gateway.http.headers import passed_through_us, read_request, request_id
+from gateway.http.server import validation
+from gateway.http.target import resolve
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
 
@@ -112,7 +107,7 @@ def request(data: bytes) -> None:
         _check_lines(header.lines)
         assert AnswerFields.of(message.raw_headers).to_caller(request_id(header).encode("ascii"))
         try:
-            strict.check(message, header, max_header_bytes=65536)
+            validation.check(message, header, max_header_bytes=65536)
             target = resolve(message.path, "/fhir")
         except GatewayError:
             return

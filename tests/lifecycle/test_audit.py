@@ -15,9 +15,11 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from gateway import __version__, exchange
-from gateway.auditing import await_trail, open_trail
 from gateway.config import Settings
-from gateway.wiring import StartError
+from gateway.process.audit_factory import await_trail, open_trail
+from gateway.process.factories import StartError
+from tests.audit.chained import files, lines, open_sink, records, require_chain
+from tests.audit.test_syslog import Receiver
 from tests.doubles.clock import FakeClock
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform
@@ -25,8 +27,6 @@ from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_workers import workers
-from tests.telemetry.chained import files, lines, open_sink, records, require_chain
-from tests.telemetry.test_syslog import Receiver
 
 READ = get("/fhir/Patient/1")
 MEMORY_DISK = "1m"

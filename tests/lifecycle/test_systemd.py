@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.systemd import Notifier
+from gateway.process.systemd import Notifier
 from tests.lifecycle.conftest import StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from gateway.config import Address
-from gateway.sockets import Listening, listen
+from gateway.process.sockets import Listening, listen
 
 # Of socket(7): the kernel permits no filter on this socket any more.
 SO_LOCK_FILTER: Final = 44

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from gateway.oauth.session import digest, store_key
-from gateway.oauth.session_store import MemorySessions
+from gateway.login.session import digest, store_key
+from gateway.login.session_store import MemorySessions
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform
 from tests.login.provider import Provider, back, signed_in

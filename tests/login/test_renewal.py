@@ -8,14 +8,14 @@ from collections import deque
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.session import Person, Renewal, Session
-from gateway.oauth.session import UserCredential as Credential
-from gateway.oauth.session_store import MemorySessions
-from gateway.oauth.sessions import Lifetimes, Sessions
+from gateway.login.session import Person, Renewal, Session
+from gateway.login.session import UserCredential as Credential
+from gateway.login.session_store import MemorySessions
+from gateway.login.sessions import Lifetimes, Sessions
+from gateway.login.user_grants import UserToken
+from gateway.login.user_tokens import RenewalManners, UserTokens
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
-from gateway.oauth.user_grants import UserToken
-from gateway.oauth.user_tokens import RenewalManners, UserTokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.collaborators import TimeSource
-from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
     EndpointSettings,
     TokenEndpoint,
 )
-from gateway.oauth.pacing import TokenPolicy
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import MemoryStore, TokenStore
 from gateway.oauth.tokens import Token, Tokens, TokenState
 from gateway.secret import Secret

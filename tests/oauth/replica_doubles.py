@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.client_secrets import secret_proofs
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.proofs import secret_proofs
 from gateway.oauth.store import Lease, StoreKey
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse

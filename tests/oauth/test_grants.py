@@ -14,15 +14,15 @@ import aiohttp
 import pytest
 import trustme
 
+from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.client_auth import client_secret_basic, client_secret_post
-from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
     EndpointSettings,
     TokenEndpoint,
 )
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
-from gateway.retry_after import parse_retry_after
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import (

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from gateway.oauth.client_auth import JWT_BEARER
+from gateway.oauth.client_secrets import key_proofs
 from gateway.oauth.grants import ClientCredentials, EndpointSettings, TokenEndpoint
-from gateway.oauth.proofs import key_proofs
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import Sso

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.errors import GatewayError
-from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.oauth.tokens import Tokens

@@ -9,14 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.oauth.client_auth import UnusableKey
-from gateway.oauth.credential_source import CredentialSource
+from gateway.oauth.client_secrets import key_proofs, secret_proofs
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
     EndpointSettings,
     TokenEndpoint,
 )
-from gateway.oauth.proofs import key_proofs, secret_proofs
-from gateway.oauth.rereading import RereadingSource
+from gateway.oauth.secret_reload import RereadingSource
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.pacing import TokenPolicy
 from gateway.oauth.store import Lease, MemoryStore, StoreKey
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenResponse

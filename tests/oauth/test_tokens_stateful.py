@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.errors import GatewayError
-from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import MemoryStore
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse

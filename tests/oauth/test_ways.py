@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.certificates import sso_tls
 from gateway.config import Settings
 from gateway.oauth.client_auth import client_secret_post
 from gateway.oauth.grants import ClientCredentials, TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
+from gateway.process.certificates import sso_tls
+from gateway.process.factories import token_endpoint
 from gateway.secret import Secret
-from gateway.wiring import token_endpoint
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.sso import Sso
 

@@ -16,9 +16,9 @@ from gateway.config import Settings
 from gateway.oauth.redis_store import RedisStore
 from gateway.oauth.store import MemoryStore, StoreKey, TokenStore
 from gateway.oauth.token import Token
+from gateway.process.factories import StartError
+from gateway.process.shared_store import open_store
 from gateway.secret import Secret
-from gateway.shared_store import open_store
-from gateway.wiring import StartError
 from tests.store.redis_server import RedisServer, redis_server
 
 KEY = StoreKey("a" * 64, Secret("s"))

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
-from gateway.oauth.collaborators import TimeSource
-from gateway.oauth.redis_sessions import RedisSessions
-from gateway.oauth.session import Person, Renewal, Session, SignIn, digest, store_key
-from gateway.oauth.sessions import Lifetimes, Sessions
+from gateway.login.redis_sessions import RedisSessions
+from gateway.login.session import Person, Renewal, Session, SignIn, digest, store_key
+from gateway.login.sessions import Lifetimes, Sessions
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.token import Token
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.collaborators import TimeSource
+from gateway.oauth.ports import TimeSource
 from gateway.oauth.redis_store import RedisStore
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token import Token

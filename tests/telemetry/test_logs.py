@@ -252,7 +252,7 @@ configure("info", "json")
 for number in range(2000):
     logging.getLogger("gateway.x").info("line %d", number)
 for number in range(15):
-    logging.getLogger("gateway.proxy.x").info("again")
+    logging.getLogger("gateway.pipeline.x").info("again")
 """
 
 

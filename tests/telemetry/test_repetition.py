@@ -28,7 +28,7 @@ def record(name: str, message: str, *args: object) -> logging.LogRecord:
 def refusal(reason: Reason, number: int) -> logging.LogRecord:
     """What the request path logs of a request that failed."""
     error = GatewayError(reason, f"detail {number}")
-    return record("gateway.proxy.handler", "%s (request %s)", error, f"id-{number}")
+    return record("gateway.pipeline.handler", "%s (request %s)", error, f"id-{number}")
 
 
 def test_equal_messages_of_asyncio_are_limited():

@@ -29,8 +29,8 @@ from tests.doubles.platform import (
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import CutShort, Reply, Wire, ask, get, post
-from tests.proxy.conftest import StartGateway
-from tests.proxy.stage import tls_platform
+from tests.pipeline.conftest import StartGateway
+from tests.pipeline.stage import tls_platform
 
 READ = get("/fhir/Patient/1")
 

@@ -18,7 +18,7 @@ from tests.doubles.gateway import Running
 from tests.doubles.platform import Answer, Line, Platform, read_body
 from tests.doubles.reference import Bad, Complete, read_answer
 from tests.doubles.wire import Wire, get, post
-from tests.proxy.conftest import StartGateway
+from tests.pipeline.conftest import StartGateway
 
 _PREFETCH: Final = 64 * 1024
 # Never open the circuit, always repeat what may be repeated.

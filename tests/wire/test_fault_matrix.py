@@ -32,8 +32,8 @@ from tests.doubles.platform import (
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
 from tests.doubles.wire import CutShort, Wire, ask, get, post
-from tests.proxy.conftest import StartGateway
-from tests.proxy.stage import deaf_port, tls_platform
+from tests.pipeline.conftest import StartGateway
+from tests.pipeline.stage import deaf_port, tls_platform
 from tests.wire.evidence import Expected, check, until_metric
 
 READ = get("/fhir/Patient/1")

@@ -11,8 +11,8 @@ import pytest
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, read_body, silence
 from tests.doubles.wire import Wire, ask, get, post
-from tests.proxy.conftest import StartGateway
-from tests.proxy.stage import reset
+from tests.pipeline.conftest import StartGateway
+from tests.pipeline.stage import reset
 from tests.wire.evidence import Expected, check, until_metric
 
 READ = get("/fhir/Patient/1")

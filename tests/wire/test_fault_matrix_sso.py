@@ -25,7 +25,7 @@ from tests.doubles.sso import (
     token,
 )
 from tests.doubles.wire import ask, get
-from tests.proxy.conftest import StartGateway
+from tests.pipeline.conftest import StartGateway
 from tests.wire.evidence import Expected, check, until_metric
 
 READ = get("/fhir/Patient/1")

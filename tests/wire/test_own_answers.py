@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.doubles.gateway import running
 from tests.doubles.sso import Sso
 from tests.doubles.wire import CutShort, Wire, get, post
-from tests.proxy.stage import reset
+from tests.pipeline.stage import reset
 
 CONNECTIONS = 50
 SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "15"))

@@ -26,7 +26,7 @@ from tests.doubles.platform import (
 from tests.doubles.rest import come_to_rest
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Reply, Wire, ask, get, post
-from tests.proxy.stage import tls_platform
+from tests.pipeline.stage import tls_platform
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.proxy.framing import Broken
-from gateway.proxy.pool import Origin, Timeouts, UpstreamPool
+from gateway.http.client.framing import Broken
+from gateway.http.client.pool import Origin, Timeouts, UpstreamPool
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
-from tests.proxy.tls_stage import read
+from tests.http.client.tls_stage import read
 
 OTHERS = b'{"resourceType":"Patient","id":"of-somebody-else"}'
 READ = get("/fhir/Patient/1")

@@ -12,7 +12,7 @@ import trustme
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir, read_body
 from tests.doubles.wire import Wire, ask, get, post
-from tests.proxy.conftest import StartGateway
+from tests.pipeline.conftest import StartGateway
 
 READ = get("/fhir/Patient/1")
 OTHER = get("/fhir/Patient/1", "Accept: application/fhir+json")

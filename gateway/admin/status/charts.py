@@ -1,0 +1,72 @@
+"""The charts of the status page: an hour, minute by minute, as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from html import escape
+from typing import Any, Final
+
+from gateway.admin.status.markup import Words, moment, number
+from gateway.admin.status.recent_requests import MINUTES
+
+Minutes = Sequence[Mapping[str, Any]]
+
+_BAR: Final = 5
+_HEIGHT: Final = 60
+# From one mark of the axis to the next, in minutes.
+_STEP: Final = 15
+# A bar of fewer is not as high as the chart: one request must not look like many.
+_FEW: Final = 5
+
+
+def chart(minutes: Minutes, kinds: Sequence[str], label: str, words: Words) -> str:
+    """A bar for each minute with a part for each kind, the newest on the right.
+
+    `label` says it in words. Where there is nothing to draw it says so instead.
+    """
+    most = max(sum(minute[kind] for kind in kinds) for minute in minutes)
+    if not most:
+        empty = "no-errors" if any(minute["requests"] for minute in minutes) else "no-requests"
+        return f'<p class="chart empty">{escape(words[empty])}</p>{_axis(minutes, words)}'
+    top = max(most, _FEW)
+    floors = [0.0] * len(minutes)
+    bars = "".join(
+        f'<g class="{kind}">{"".join(_bars(minutes, kind, top, floors, words))}</g>'
+        for kind in kinds
+    )
+    marks = "".join(
+        f'<path d="M{place * _BAR} 0v{_HEIGHT}"/>' for place in range(_STEP, MINUTES, _STEP)
+    )
+    return (
+        f'<svg class="chart {kinds[0]}" role="img" aria-label="{escape(label)}" '
+        f'preserveAspectRatio="none" viewBox="0 0 {MINUTES * _BAR} {_HEIGHT}">'
+        f"{marks}{bars}</svg>{_axis(minutes, words)}"
+    )
+
+
+def _bars(
+    minutes: Minutes, kind: str, top: int, floors: list[float], words: Words
+) -> Iterator[str]:
+    """The bars of a kind, each upon its floor, which it raises."""
+    for at, minute in enumerate(minutes):
+        if minute[kind]:
+            # Never so low that one among many cannot be seen.
+            height = max(1.5, round(minute[kind] / top * _HEIGHT, 1))
+            floors[at] = min(_HEIGHT, floors[at] + height)
+            told = f"{minute['from'][11:16]} UTC: {words[kind]} {number(minute[kind], words)}"
+            yield (
+                f'<rect x="{(at + MINUTES - len(minutes)) * _BAR}" y="{_HEIGHT - floors[at]:g}" '
+                f'width="{_BAR - 1}" height="{height:g}"><title>{escape(told)}</title></rect>'
+            )
+
+
+def _axis(minutes: Minutes, words: Words) -> str:
+    """The times at the marks, and the word for the end."""
+    begin = datetime.fromisoformat(minutes[-1]["from"]) - timedelta(minutes=MINUTES - 1)
+    times = (begin + timedelta(minutes=at) for at in range(0, MINUTES, _STEP))
+    marks = "</span><span>".join(moment(at.isoformat(), short=True) for at in times)
+    return (
+        f'<p class="axis"><span>{marks}</span><span>{escape(words["now"])}</span></p>'
+        "<noscript>UTC</noscript>"
+    )

@@ -1,0 +1,174 @@
+"""The cards of the status page that are understood at a glance: token, SSO, platform, outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from gateway.admin.status.markup import (
+    Html,
+    Words,
+    code,
+    commands,
+    inside,
+    moment,
+    number,
+    seconds,
+    span,
+    whole,
+)
+from gateway.admin.status.state import FOR_A_PERSON
+
+SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
+_PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "untried": "untried"}
+# States of queued writes.
+_WAITING: Final = frozenset({"waiting", "sending"})
+
+Facts = Mapping[str, Any]
+
+
+def glance(facts: Facts, words: Words) -> str:
+    """All cards; those of what is not there are left out."""
+    return f'<div id="glance" class="glance">{"".join(_cards(facts, words))}</div>'
+
+
+def token_state(token: Facts, words: Words) -> str:
+    """The state of a token as a sign and a word."""
+    kind, state = _token_kind(token)
+    return _signed(kind, words[state])
+
+
+def failure(token: Facts, words: Words) -> str:
+    """Why the last attempt failed, and what the SSO reported."""
+    told = [escape(words[f"cause:{token['cause']}"])]
+    if token["status"] is not None:
+        told.append(whole(f"HTTP {token['status']}"))
+    if token["oauth_error"] not in (None, "other"):
+        told.append(code(token["oauth_error"]))
+    return Html(", ".join(told))
+
+
+def _cards(facts: Facts, words: Words) -> Iterator[str]:
+    if facts["tokens"]:
+        yield _token(facts["tokens"], words)
+    if facts["sso"] is not None:
+        yield _sso(facts, words)
+    if facts["platform"] is not None:
+        yield _platform(facts, words)
+    if facts["outbox"] is not None:
+        yield _outbox(facts, words)
+    if facts.get("workers") is not None:
+        yield _workers(facts["workers"], words)
+
+
+def _card(title: str, value: str, *details: str) -> str:
+    lines = "".join(f"<p>{inside(detail)}</p>" for detail in details if detail)
+    return f'<section class="card"><h3>{escape(title)}</h3><b>{inside(value)}</b>{lines}</section>'
+
+
+def _signed(kind: str, text: str) -> str:
+    return Html(f'<span class="{kind}">{SYMBOLS[kind]} {inside(text)}</span>')
+
+
+def _token_kind(token: Facts) -> tuple[str, str]:
+    """`yes`, `degraded` or `no`, and the word for it."""
+    if token["rejected"]:
+        return "no", "rejected"
+    if not token["valid"]:
+        return "no", "missing"
+    return ("yes", "valid") if token["failure"] is None else ("degraded", "not-renewed")
+
+
+def _token(tokens: Mapping[str, Facts], words: Words) -> str:
+    """That of the credential which is worst off."""
+    order = ("yes", "degraded", "no")
+
+    def badness(item: tuple[str, Facts]) -> tuple[int, int]:
+        token = item[1]
+        return order.index(_token_kind(token)[0]), -(token["expires_in"] or 0)
+
+    name, token = max(tokens.items(), key=badness)
+    kind, state = _token_kind(token)
+    lasts = kind != "no" and token["expires_in"] is not None
+    left, again = (seconds(token[key], words) for key in ("expires_in", "next_attempt_in"))
+    attempt = words["again_in" if kind != "yes" else "renewed_in"]
+    return _card(
+        f"{words['token']}: {words['expires_in']}" if lasts else words["token"],
+        _signed(kind, left if lasts else words[state]),
+        words[state] if lasts else "",
+        Html(f"{escape(attempt)} {again}") if token["next_attempt_in"] is not None else "",
+        *_credential(name, tokens, words),
+    )
+
+
+def _credential(name: str, tokens: Mapping[str, Facts], words: Words) -> Iterable[str]:
+    """Which one it is, where there are several, and how many are well."""
+    if len(tokens) > 1:
+        good = sum(_token_kind(token)[0] == "yes" for token in tokens.values())
+        yield Html(f"{escape(words['credential'])}: {code(name)}")
+        yield words["good_of"].format(good=good, all=len(tokens))
+
+
+def _sso(facts: Facts, words: Words) -> str:
+    sso = facts["sso"]
+    kind = sso["failure"]
+    answered = any(each["valid"] for each in facts["tokens"].values())
+    state = ("no", kind) if kind else ("yes", "answers") if answered else ("untried", "awaited")
+    told = (failure(each, words) for each in facts["tokens"].values() if each["failure"] == kind)
+    return _card(
+        words["sso"],
+        _signed(state[0], words[f"sso:{state[1]}"]),
+        _host(sso["url"]),
+        Html(f"{escape(words['failure'])}: {next(told, words['none'])}") if kind else "",
+    )
+
+
+def _platform(facts: Facts, words: Words) -> str:
+    platform = facts["platform"]
+    probe = platform["probe"]
+    counts = [
+        f"{words[f'connections:{state}']} {count}"
+        for state, count in platform["connections"].items()
+        if count
+    ]
+    return _card(
+        words["platform"],
+        _signed(_PLATFORM[platform["state"]], words[platform["reason"]]),
+        _host(platform["url"]),
+        Html(escape(words["since"]).format(at=moment(platform["since"]))),
+        Html(f"{escape(words['asked_itself'])} {moment(probe['at'])}: {words[probe['found']]}")
+        if probe
+        else "",
+        f"{words['inflight']}: {facts['inflight']}",
+        f"{words['connections']}: {', '.join(counts) or 0}",
+    )
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc or url
+
+
+def _outbox(facts: Facts, words: Words) -> str:
+    outbox, platform = facts["outbox"], facts["platform"]
+    entries = {state: count for state, count in outbox["entries"].items() if count}
+    person = any(state in entries for state in FOR_A_PERSON)
+    told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
+    stuck = told == "waiting" and platform is not None and platform["state"] == "fails"
+    counts = ", ".join(
+        f"{words.get(f'entry:{state}', state)} {number(n, words)}" for state, n in entries.items()
+    )
+    oldest = outbox["oldest_seconds"]
+    return _card(
+        words["outbox"],
+        _signed("degraded" if person or stuck else "yes", words[f"outbox:{told}"]),
+        commands(words[f"outbox:{told}:todo"]),
+        counts,
+        f"{words['oldest']}: {whole(span(round(oldest), words))}" if oldest else "",
+    )
+
+
+def _workers(workers: Facts, words: Words) -> str:
+    kind = "yes" if workers["answering"] == workers["configured"] else "degraded"
+    return _card(words["workers"], _signed(kind, words["workers:of"].format(**workers)))

@@ -1,0 +1,192 @@
+"""The facts of several workers as one: what counts is added, of states the worst is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from gateway.admin.judgement import Evidence, Judgement, judge, merged
+from gateway.admin.status.recent_requests import RECENT, SHOWN, many_errors
+from gateway.admin.status.verdict import ANSWERS, verdict
+
+_CIRCUITS: Final = ("closed", "half-open", "open")
+_FAILURES: Final = (None, "transient", "throttled", "refused")
+
+Facts = dict[str, Any]
+
+
+def merge_status(reports: Sequence[Facts | None], *, draining: bool) -> Facts:
+    """One report of those of all workers; None stands for one that does not answer.
+
+    With no answer at all only `care` is there.
+    """
+    present = [report for report in reports if report is not None]
+    own = _care(reports, present, draining=draining)
+    if not present:
+        return {"care": own}
+    evidence = merged(Evidence(**report["evidence"]) for report in present)
+    judgement = judge(evidence)
+    return {
+        "care": verdict(own, judgement, asdict(evidence)),
+        "tokens": _tokens([report["tokens"] for report in present]),
+        "platform": _platform([report["platform"] for report in present], judgement),
+        "sso": {
+            **present[0]["sso"],
+            "failure": _worst(_FAILURES, (report["sso"]["failure"] for report in present)),
+        },
+        "outbox": _outbox([report["outbox"] for report in present]),
+        "inflight": sum(report["inflight"] for report in present),
+        "last_hour": _hour([report["last_hour"] for report in present]),
+        "slowest": _slowest([each for report in present for each in report["slowest"]]),
+        "errors": _errors([each for report in present for each in report["errors"]]),
+        "callers": _callers([each for report in present for each in report["callers"]]),
+    }
+
+
+def _worst(order: Sequence[Any], found: Iterable[Any]) -> Any:
+    return max(found, key=order.index)
+
+
+def _care(
+    reports: Sequence[Facts | None], present: Sequence[Facts], *, draining: bool
+) -> dict[str, str]:
+    """`no` where no worker serves, `degraded` where some do not; the worst one's reason."""
+    if draining:
+        return {"answer": "no", "reason": "shutting-down"}
+    if not present:
+        return {"answer": "no", "reason": "workers-missing"}
+    verdicts = [report["care"] for report in present]
+    worst: dict[str, str] = max(verdicts, key=lambda each: ANSWERS.index(each["answer"]))
+    missing = len(present) < len(reports)
+    if worst["answer"] == "yes":
+        if _many_errors(present):
+            return {"answer": "degraded", "reason": "many-errors"}
+        return {"answer": "degraded", "reason": "workers-missing"} if missing else dict(worst)
+    all_stopped = all(each["answer"] == "no" for each in verdicts)
+    return {"answer": "no" if all_stopped else "degraded", "reason": worst["reason"]}
+
+
+def _many_errors(present: Sequence[Facts]) -> bool:
+    """Each worker alone may have seen too few to tell."""
+    minutes = _hour([report["last_hour"] for report in present])["minutes"][-RECENT:]
+    return many_errors(
+        sum(minute["requests"] for minute in minutes), sum(minute["errors"] for minute in minutes)
+    )
+
+
+def _tokens(sources: Sequence[Mapping[str, Facts]]) -> dict[str, Facts]:
+    names = dict.fromkeys(name for source in sources for name in source)
+    return {name: _token([source[name] for source in sources if name in source]) for name in names}
+
+
+def _token(states: Sequence[Facts]) -> Facts:
+    worst = max(states, key=lambda each: _FAILURES.index(each["failure"]))
+    return {
+        "valid": all(each["valid"] for each in states),
+        "expires_in": _least(each["expires_in"] for each in states if not _lacks(each)),
+        "rejected": any(each["rejected"] for each in states),
+        "spare_secret": any(each["spare_secret"] for each in states),
+        "fetching": any(each["fetching"] for each in states),
+        **{key: worst[key] for key in ("failure", "cause", "status", "oauth_error")},
+        "next_attempt_in": _least(each["next_attempt_in"] for each in states),
+    }
+
+
+def _lacks(state: Facts) -> bool:
+    return state["expires_in"] is None
+
+
+def _least(found: Iterable[int | None]) -> int | None:
+    return min((each for each in found if each is not None), default=None)
+
+
+def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
+    connections: dict[str, int] = {}
+    for source in sources:
+        for state, count in source["connections"].items():
+            connections[state] = connections.get(state, 0) + count
+    return {
+        "url": sources[0]["url"],
+        "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
+        "connections": connections,
+        "state": judgement.state,
+        "reason": judgement.platform,
+        "since": _since(sources, judgement),
+        "probe": _newest(each["probe"] for each in sources),
+    }
+
+
+def _since(sources: Sequence[Facts], judgement: Judgement) -> str:
+    """When the first of those saw it who see it as all together do."""
+    same: list[str] = [each["since"] for each in sources if each["state"] == judgement.state]
+    return min(same) if same else max(each["since"] for each in sources)
+
+
+def _newest(probes: Iterable[Facts | None]) -> Facts | None:
+    return max((each for each in probes if each), key=lambda each: each["at"], default=None)
+
+
+def _outbox(sources: Sequence[Facts | None]) -> Facts | None:
+    """They look at one queue: the fullest view is the newest or as good."""
+    present = [source for source in sources if source is not None]
+    return max(present, key=lambda each: sum(each["entries"].values()), default=None)
+
+
+def _hour(sources: Sequence[Facts]) -> Facts:
+    """Minute by minute from the newest backwards: all have the same clock."""
+    minutes = [
+        {
+            "from": same[0]["from"],
+            "requests": sum(each["requests"] for each in same),
+            "errors": sum(each["errors"] for each in same),
+            "refusals": sum(each["refusals"] for each in same),
+        }
+        for same in zip(*(source["minutes"] for source in sources), strict=False)
+    ]
+    return {
+        "requests": sum(source["requests"] for source in sources),
+        "errors": sum(source["errors"] for source in sources),
+        "refusals": sum(source["refusals"] for source in sources),
+        "minutes": minutes,
+    }
+
+
+def _slowest(found: Iterable[Facts]) -> list[Facts]:
+    return sorted(found, key=lambda each: -each["duration_ms"])[:SHOWN]
+
+
+def _errors(found: Iterable[Facts]) -> list[Facts]:
+    merged = _joined(found, "reason", _later)
+    return sorted(merged, key=lambda each: each["last_at"], reverse=True)
+
+
+def _later(one: Facts, other: Facts) -> Facts:
+    last = max(one, other, key=lambda each: each["last_at"])
+    return {
+        **last,
+        "last_hour": one["last_hour"] + other["last_hour"],
+        "since_start": one["since_start"] + other["since_start"],
+    }
+
+
+def _callers(found: Iterable[Facts]) -> list[Facts]:
+    merged = _joined(found, "name", _together)
+    return sorted(merged, key=lambda each: each["name"])
+
+
+def _together(one: Facts, other: Facts) -> Facts:
+    return {
+        "name": one["name"],
+        "requests": one["requests"] + other["requests"],
+        "errors": one["errors"] + other["errors"],
+        "refusals": one["refusals"] + other["refusals"],
+    }
+
+
+def _joined(found: Iterable[Facts], key: str, join: Callable[[Facts, Facts], Facts]) -> list[Facts]:
+    by_key: dict[str, Facts] = {}
+    for each in found:
+        known = by_key.get(each[key])
+        by_key[each[key]] = each if known is None else join(known, each)
+    return list(by_key.values())

@@ -1,0 +1,279 @@
+"""The facts behind `/status` and `/status.json`: can care go on, and if not, who does what.
+
+Everything is asked of collaborators anew for every report. No secret, request id, address of a
+patient or query is among the facts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from gateway import __version__
+from gateway.admin.judgement import Judging, token_words
+from gateway.admin.status.merging import merge_status
+from gateway.admin.status.recent_requests import (
+    PLATFORM_ERROR,
+    PLATFORM_REFUSAL,
+    Traffic,
+    many_errors,
+)
+from gateway.admin.status.remedies import REMEDIES
+from gateway.admin.status.settings_shown import bare_url, shown
+from gateway.admin.status.texts import WORDS
+from gateway.admin.status.verdict import verdict
+from gateway.config import Settings
+from gateway.fhir.negotiation import choose_language
+from gateway.fhir.texts import LANGUAGES, text
+from gateway.oauth.tokens import TokenState
+from gateway.pipeline.circuit import CircuitState
+from gateway.telemetry.timestamp import Timestamp
+
+# Where no worker answers.
+_NOTHING: Final[dict[str, Any]] = {
+    "tokens": {},
+    "platform": None,
+    "sso": None,
+    "outbox": None,
+    "inflight": 0,
+    "last_hour": {"requests": 0, "errors": 0, "refusals": 0, "minutes": []},
+    "slowest": [],
+    "errors": [],
+    "callers": [],
+}
+_CIRCUIT: Final = {
+    CircuitState.CLOSED: "closed",
+    CircuitState.HALF_OPEN: "half-open",
+    CircuitState.OPEN: "open",
+}
+# `entries`: how many by state; `oldest_seconds`: how long the oldest waits, or None.
+Outbox = Mapping[str, Any]
+# Entries that nothing but a person's decision brings on.
+FOR_A_PERSON: Final = ("failed", "unclear")
+
+
+def _no_outbox() -> Outbox | None:
+    """It is not enabled."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Whom the facts are asked of, each time anew."""
+
+    settings: Callable[[], Settings]
+    tokens: Callable[[], Mapping[str, TokenState]]
+    circuit: Callable[[], CircuitState]
+    connections: Callable[[], Mapping[str, int]]
+    inflight: Callable[[], int]
+    audit_available: Callable[[], bool]
+    draining: Callable[[], bool]
+    judging: Judging
+    outbox: Callable[[], Outbox | None] = _no_outbox
+
+
+class Status:
+    """What people on duty want to know of this process."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        traffic: Traffic,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sources = sources
+        self._traffic = traffic
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._began = clock()
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """One of `LANGUAGES`: the one that is asked for, else the best for the reader."""
+        return _language(self._sources.settings(), asked, accept_language)
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """All facts as plain data, with sentences in a language."""
+        about = _about(self._sources.settings(), self._clock() - self._began, self._wall_clock())
+        report = self.report()
+        care = verdict(report["care"], self._sources.judging.now(), report.pop("evidence"))
+        return _told({**about, **report, "care": care}, language)
+
+    def report(self) -> dict[str, Any]:
+        """What differs from process to process, without sentences.
+
+        `care` leaves out what `evidence` says of the platform.
+        """
+        sources, settings = self._sources, self._sources.settings()
+        tokens = sources.tokens()
+        outbox = sources.outbox()
+        return {
+            "care": self._care(tokens),
+            "evidence": asdict(sources.judging.evidence()),
+            "tokens": {name: _token(state) for name, state in tokens.items()},
+            "platform": {
+                "url": bare_url(settings.platform.fhir_base_url),
+                "circuit": _CIRCUIT[sources.circuit()],
+                "connections": dict(sources.connections()),
+                **self._judged(),
+            },
+            "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},
+            "outbox": None if outbox is None else dict(outbox),
+            "inflight": sources.inflight(),
+            **self._traffic.facts(),
+        }
+
+    def _judged(self) -> dict[str, Any]:
+        judging, iso = self._sources.judging, Timestamp().iso
+        judgement, evidence = judging.now(), judging.evidence()
+        probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
+        return {
+            "state": judgement.state,
+            "reason": judgement.platform,
+            "since": iso(judging.since),
+            "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
+        }
+
+    def _care(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
+        answer, reason = self._verdict(tokens)
+        return {"answer": answer, "reason": reason}
+
+    def _verdict(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
+        """`yes`, `degraded` or `no`, with the reason that weighs most of what is known here."""
+        sources = self._sources
+        circuit = sources.circuit()
+        usable = [word == "valid" for word in token_words(tokens).values()]
+        if sources.draining():
+            return "no", "shutting-down"
+        if not sources.audit_available():
+            return "no", "audit-unavailable"
+        if tokens and not all(usable):
+            return ("degraded" if any(usable) else "no"), _token_reason(tokens)
+        if circuit is CircuitState.OPEN:
+            return "no", "circuit-open"
+        if circuit is CircuitState.HALF_OPEN:
+            return "degraded", "circuit-half-open"
+        if _worst(tokens) is not None:
+            return "degraded", "renewal-fails"
+        if any(state.spare_secret for state in tokens.values()):
+            return "degraded", "secret-refused"
+        if _needs_a_person(sources.outbox()):
+            return "degraded", "outbox-person"
+        if many_errors(*self._traffic.recent()):
+            return "degraded", "many-errors"
+        return "yes", "fine"
+
+
+class MergedStatus:
+    """What people on duty want to know of several workers, whom `ask` asks.
+
+    `ask` gives each one's `Status.report`, or None for one that does not answer.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        ask: Callable[[], Awaitable[Sequence[dict[str, Any] | None]]],
+        draining: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._ask = ask
+        self._draining = draining
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._began = clock()
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """As `Status.language`."""
+        return _language(self._settings(), asked, accept_language)
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """As `Status.facts`, and how many workers answered."""
+        reports = await self._ask()
+        about = _about(self._settings(), self._clock() - self._began, self._wall_clock())
+        answering = sum(report is not None for report in reports)
+        workers = {"workers": {"configured": len(reports), "answering": answering}}
+        merged = merge_status(reports, draining=self._draining())
+        return _told({**about, **workers, **_NOTHING, **merged}, language)
+
+
+def _language(settings: Settings, asked: str | None, accept_language: str | None) -> str:
+    if asked in LANGUAGES:
+        return asked
+    return choose_language(accept_language, settings.fhir.default_language)
+
+
+def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
+    iso = Timestamp().iso
+    return {
+        "at": iso(now),
+        "version": __version__,
+        "started_at": iso(now - uptime),
+        "uptime_seconds": round(uptime),
+        "settings": shown(settings),
+    }
+
+
+def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
+    """The facts with the sentences of a language, the verdict first."""
+    care = facts["care"]
+    said = WORDS[language][f"care:{care['reason']}"]
+    return {
+        "care": {**care, "text": said.replace("{credential}", care.get("credential", ""))},
+        "language": language,
+        **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
+        "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
+    }
+
+
+def _needs_a_person(outbox: Outbox | None) -> bool:
+    return outbox is not None and any(outbox["entries"].get(state) for state in FOR_A_PERSON)
+
+
+def _token(state: TokenState) -> dict[str, Any]:
+    return {
+        "valid": state.valid,
+        "expires_in": _rounded(state.expires_in),
+        "rejected": state.rejected,
+        "spare_secret": state.spare_secret,
+        "fetching": state.fetching,
+        "failure": state.failure,
+        "cause": state.cause,
+        "status": state.status,
+        "oauth_error": state.oauth_error,
+        "next_attempt_in": _rounded(state.next_attempt_in),
+    }
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
+
+
+def _worst(tokens: Mapping[str, TokenState]) -> str | None:
+    """The failure of the SSO that needs somebody most, among those of last attempts."""
+    failures = {state.failure for state in tokens.values()}
+    return next((kind for kind in ("refused", "throttled", "transient") if kind in failures), None)
+
+
+def _token_reason(tokens: Mapping[str, TokenState]) -> str:
+    if any(state.rejected for state in tokens.values()):
+        return "platform-refuses"
+    lacking = {name: state for name, state in tokens.items() if not state.valid}
+    failure = _worst(lacking)
+    if failure is None:
+        return "token-awaited"
+    return "token-refused" if failure == "refused" else "sso-unavailable"
+
+
+def _explained(reason: str, language: str) -> dict[str, str]:
+    """What a reason means, and what the people on duty do about it."""
+    words = WORDS[language]
+    own = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
+    meaning = text(reason, language) if own else words[reason]
+    return {"text": meaning, "remedy": REMEDIES[language][reason]}

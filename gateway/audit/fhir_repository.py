@@ -1,0 +1,221 @@
+"""AuditEvents to a FHIR repository, as batches of updates under the ids that we have given them.
+
+An update as create (`PUT AuditEvent/{id}`) may be repeated: after an unclear failure the same
+entries are sent again and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from gateway.audit.sink import SinkError
+from gateway.audit.writer import RETRY_DELAY, Limits, OnFailure, Writer
+from gateway.http.retry_after import parse_retry_after
+from gateway.telemetry.logs import get_logger
+
+MAX_ENTRIES: Final = 100
+_MAX_BYTES: Final = 1024 * 1024
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
+# Refusals that an operator can mend at the repository; the AuditEvents are kept until then.
+_CURABLE: Final = frozenset({401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429})
+
+_log = get_logger("gateway.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the repository answered: status, body, and the field Retry-After."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+class RepositorySink:
+    """Resources to a FHIR repository; see `gateway.audit.sink.Sink`. A line is a resource.
+
+    `post` sends a Bundle to `base`, blocking; it raises `SinkError` where there is no answer.
+    `on_records` counts as for a `Writer`; `account`, which stands in its place, counts as `dropped`
+    what the repository refused for good. `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        post: Callable[[bytes], Reply],
+        on_records: Callable[[str, int], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._base = base
+        self._post = post
+        self._on_records = on_records
+        self._clock = clock
+        self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
+        self._waiting: deque[bytes] = deque()
+        self._entries = MAX_ENTRIES
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+        self._hurried = False
+        self._refused = 0
+        self._told = False
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Send all resources; see `Sink.write`."""
+        if not self._waiting:
+            self._waiting.extend(lines)
+        if not self._hurried and self._clock() < self._not_before:
+            raise SinkError("left alone for a moment")
+        while self._waiting:
+            try:
+                wait = self._deliver()
+            except Exception:
+                self._postpone(None)
+                raise
+            if wait is not None:
+                self._postpone(wait.retry_after)
+                raise SinkError(f"HTTP {wait.status}")
+            self._pause = _FIRST_PAUSE
+
+    def abandon(self) -> int:
+        """Give up what was not taken; see `Sink.abandon`."""
+        lost = len(self._waiting)
+        self._waiting.clear()
+        return lost
+
+    def close(self) -> None:
+        """Nothing to release: the connections are those of whoever made `post`."""
+
+    def hurry(self) -> None:
+        """The end is near: pauses are no use any more. May be called in any thread."""
+        self._hurried = True
+
+    def account(self, outcome: str, count: int) -> None:
+        """Count what became of lines, refused ones as dropped."""
+        if outcome == "written":
+            refused, self._refused = self._refused, 0
+            if refused:
+                self._on_records("dropped", refused)
+            count -= refused
+        if count:
+            self._on_records(outcome, count)
+
+    def _deliver(self) -> Reply | None:
+        """Send the next batch; the reply when what is not taken has to wait."""
+        batch = self._next_batch()
+        reply = self._post(self._bundle(batch))
+        if reply.status in (400, 413, 422):
+            if len(batch) > 1:
+                # Too large, or one that spoils the others: smaller ones show which.
+                self._entries = len(batch) // 2
+            else:
+                self._waiting.popleft()
+                self._refuse(reply.status)
+            return None
+        if reply.status != 200:
+            return reply
+        return self._settle(batch, _statuses(reply.body, len(batch)))
+
+    def _settle(self, batch: list[bytes], statuses: list[int]) -> Reply | None:
+        waits: list[tuple[bytes, int]] = []
+        for line, status in zip(batch, statuses, strict=True):
+            self._waiting.popleft()
+            if 400 <= status < 500 and status not in _CURABLE:
+                self._refuse(status)
+            elif not 200 <= status < 300:
+                waits.append((line, status))
+        self._waiting.extendleft(line for line, _ in reversed(waits))
+        self._entries = min(2 * self._entries, MAX_ENTRIES)
+        return Reply(waits[0][1], b"") if waits else None
+
+    def _next_batch(self) -> list[bytes]:
+        batch: list[bytes] = []
+        size = 0
+        for line in self._waiting:
+            size += len(line)
+            if batch and (len(batch) >= self._entries or size > _MAX_BYTES):
+                break
+            batch.append(line)
+        return batch
+
+    def _bundle(self, batch: list[bytes]) -> bytes:
+        entries = [self._entry(line) for line in batch]
+        return orjson.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries})
+
+    def _entry(self, line: bytes) -> dict[str, Any]:
+        address = f"AuditEvent/{orjson.loads(line)['id']}"
+        return {
+            "fullUrl": f"{self._base}/{address}",
+            "resource": orjson.Fragment(line.rstrip(b"\n")),
+            "request": {"method": "PUT", "url": address},
+        }
+
+    def _refuse(self, status: int) -> None:
+        self._refused += 1
+        if not self._told:
+            self._told = True
+            _log.error("AuditEvents are refused for good and dropped; told once", status=status)
+
+    def _postpone(self, retry_after: str | None) -> None:
+        """Leave the repository alone for a while, longer each time."""
+        asked = parse_retry_after(retry_after, time.time(), longest=_LONGEST_PAUSE)
+        pause = max(self._pause * self._rng.uniform(0.5, 1.0), asked or 0.0)
+        self._not_before = self._clock() + pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+
+class RepositoryWriter(Writer):
+    """A writer that waits for its repository as long as its backlog has room.
+
+    The records are safe elsewhere meanwhile, and a repository's restart takes longer than that of
+    a pipe's reader.
+    """
+
+    subject = "AuditEvents"
+    patient = True
+    at_once = MAX_ENTRIES
+
+    def __init__(
+        self,
+        sink: RepositorySink,
+        *,
+        on_failure: OnFailure,
+        limits: Limits | None = None,
+        retry_delay: float = RETRY_DELAY,
+    ) -> None:
+        super().__init__(
+            sink,
+            on_failure=on_failure,
+            on_records=sink.account,
+            limits=limits or Limits(stuck=Limits().backlog),
+            retry_delay=retry_delay,
+        )
+        self._hurry = sink.hurry
+
+    async def close(self, timeout: float) -> int:
+        """Send what was accepted, for at most `timeout` seconds; how many are lost."""
+        self._hurry()
+        return await super().close(timeout)
+
+
+def _statuses(body: bytes, count: int) -> list[int]:
+    """The status of each entry of a batch's response. Raises `SinkError` when it is none."""
+    try:
+        bundle = orjson.loads(body)
+        if bundle["resourceType"] != "Bundle" or bundle["type"] != "batch-response":
+            raise SinkError("no batch-response")
+        statuses = [int(entry["response"]["status"][:3]) for entry in bundle["entry"]]
+    except (ValueError, TypeError, KeyError):
+        raise SinkError("no batch-response") from None
+    if len(statuses) != count:
+        raise SinkError("a batch-response to something else")
+    return statuses

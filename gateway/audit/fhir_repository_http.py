@@ -1,0 +1,113 @@
+"""The way to a FHIR repository for the audit's thread: HTTP over the loop's session."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Final, Protocol
+
+import aiohttp
+
+from gateway.audit.fhir_repository import Reply
+from gateway.audit.sink import SinkError
+
+_TIMEOUT: Final = 10.0
+_GRACE: Final = 1.0
+_MAX_REPLY: Final = 8 * 1024 * 1024
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
+_HEADERS: Final = {
+    "Accept": "application/fhir+json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/fhir+json",
+    "Prefer": "return=minimal",
+    "User-Agent": "dhp-gateway",
+}
+
+
+class Bearer(Protocol):
+    """Where the repository's token comes from; belongs to the loop's thread."""
+
+    async def authorization(self) -> bytes:
+        """The value of the field `Authorization`. Raises when there is none to be had."""
+        ...
+
+    def refused(self, authorization: bytes) -> None:
+        """The repository answered 401."""
+        ...
+
+
+class RepositoryPost:
+    """Sends Bundles to the base of a repository, one at a time; made in the loop's thread.
+
+    The session is not closed. `tls` None means the system's roots; `timeout` is in seconds and for
+    the whole exchange.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        base: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        bearer: Bearer | None = None,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        self._session = session
+        self._base = base
+        self._tls = tls
+        self._bearer = bearer
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, body: bytes) -> Reply:
+        """Send a Bundle and wait; in another thread than the loop's. Raises `SinkError`."""
+        try:
+            sending = asyncio.run_coroutine_threadsafe(self._exchange(body), self._loop)
+        except RuntimeError:
+            raise SinkError("the gateway has ended") from None
+        try:
+            return sending.result(self._timeout + _GRACE)
+        except SinkError:
+            raise
+        except BaseException as error:
+            sending.cancel()
+            # Its own text could show the address or the token.
+            raise SinkError(type(error).__name__) from None
+
+    async def _exchange(self, body: bytes) -> Reply:
+        async with asyncio.timeout(self._timeout):
+            headers = dict(_HEADERS)
+            if self._bearer is None:
+                return await self._send_alive(body, headers)
+            try:
+                authorization = await self._bearer.authorization()
+            except Exception:
+                raise SinkError("no token for the repository") from None
+            headers["Authorization"] = authorization.decode("ascii")
+            reply = await self._send_alive(body, headers)
+            if reply.status == 401:
+                self._bearer.refused(authorization)
+            return reply
+
+    async def _send_alive(self, body: bytes, headers: dict[str, str]) -> Reply:
+        """Send; once more when the connection was lost, which an idle one is without a sign."""
+        try:
+            return await self._send(body, headers)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+            return await self._send(body, headers)
+
+    async def _send(self, body: bytes, headers: dict[str, str]) -> Reply:
+        async with self._session.post(
+            self._base,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            ssl=self._tls or True,
+            timeout=_NO_TIMEOUT,
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_chunked(65536):
+                answer += chunk
+                if len(answer) > _MAX_REPLY:
+                    raise SinkError("an answer without an end")
+            return Reply(response.status, bytes(answer), response.headers.get("Retry-After"))

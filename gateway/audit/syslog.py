@@ -1,0 +1,209 @@
+"""Audit records to a syslog server: RFC 5424 over UDP (RFC 5426), TCP (RFC 6587) or TLS (RFC 5425).
+
+Syslog has no answers. Over TCP and TLS a record counts as written once the server's system has
+acknowledged its bytes; until then it is sent again on the next connection, with the same
+`sequenceId`, by which a receiver tells repetitions and gaps. Over UDP nothing is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+
+from gateway import os_support
+
+# Facility authpriv (10), severities by outcome as in IHE ATNA: notice, warning, err.
+_AUTHPRIV: Final = 10 * 8
+NOTICE: Final = _AUTHPRIV + 5
+WARNING: Final = _AUTHPRIV + 4
+ERROR: Final = _AUTHPRIV + 3
+_PRIORITY: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("success", "ok"), NOTICE),
+    **dict.fromkeys(("client-error", "aborted", "throttled", "error"), WARNING),
+    **dict.fromkeys(("failure", "failed", "refused", "transient", "fatal"), ERROR),
+}
+_APP_NAME: Final = "dhp-gateway"
+_MAX_SEQUENCE: Final = 2**31 - 1  # RFC 5424 section 7.3.1
+Transport = Literal["udp", "tcp", "tls"]
+_NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
+
+_CONNECT_TIMEOUT: Final = 5.0
+_ANSWER_TIMEOUT: Final = 10.0
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyslogServer:
+    """Where records go. `tls` makes a verifying context, anew for each connection."""
+
+    transport: Transport
+    host: str
+    port: int
+    tls: Callable[[], ssl.SSLContext] | None = None
+
+
+class Formatter:
+    """Makes syslog messages of records; numbers them."""
+
+    def __init__(self, hostname: str | None = None, process: int | None = None) -> None:
+        host = _NOT_PRINTABLE.sub("", hostname or socket.gethostname())[:255] or "-"
+        self._source = f"{host} {_APP_NAME} {process or os.getpid()}"
+        self._sequence = 0
+
+    def message(self, line: bytes) -> bytes:
+        """A record's line as a message of RFC 5424; its MSG is JSON in ASCII."""
+        record = orjson.loads(line)
+        self._sequence = self._sequence % _MAX_SEQUENCE + 1
+        text = line.rstrip(b"\n")
+        if not text.isascii():
+            # RFC 5424 wants a BOM before other UTF-8, which readers of JSON stumble over.
+            text = json.dumps(record, separators=(",", ":")).encode("ascii")
+        event = record["event"]
+        head = (
+            f"<{priority(record)}>1 {record['timestamp']} {self._source} {event[:32]} "
+            f'[meta sequenceId="{self._sequence}"] '
+        )
+        return head.encode("ascii") + text
+
+
+def priority(record: Mapping[str, Any]) -> int:
+    """PRI of RFC 5424 section 6.2.1 by the record's outcome; what has none went well."""
+    outcome = record.get("outcome", "success")
+    if record["event"] == "audit-event":
+        outcome = record["resource"]["outcome"]["code"]["code"]
+    return _PRIORITY.get(outcome, WARNING)
+
+
+class SyslogSink:
+    """Records to a syslog server; see `gateway.audit.sink.Sink`. `clock` is monotonic."""
+
+    def __init__(
+        self,
+        server: SyslogServer,
+        formatter: Formatter,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._formatter = formatter
+        self._clock = clock
+        self._socket: socket.socket | None = None
+        self._messages: list[bytes] = []
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Send all lines; see `Sink.write`."""
+        if not self._messages:
+            self._messages = [self._formatter.message(line) for line in lines]
+        if self._clock() < self._not_before:
+            raise ConnectionError("the syslog server was lost a moment ago")
+        try:
+            self._send(self._connected())
+        except Exception:
+            self._lose()
+            raise
+        self._messages = []
+        self._pause = _FIRST_PAUSE
+
+    def abandon(self) -> int:
+        """Give up what was not acknowledged; see `Sink.abandon`."""
+        lost, self._messages = len(self._messages), []
+        return lost
+
+    def close(self) -> None:
+        """Hang up."""
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            connection.close()
+
+    def _lose(self) -> None:
+        """Leave the server alone for a while, longer each time."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._not_before = self._clock() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def _connected(self) -> socket.socket:
+        if self._socket is not None and self._server.transport != "udp" and _is_over(self._socket):
+            self._socket.close()
+            self._socket = None
+        if self._socket is None:
+            self._socket = _connect(self._server)
+        return self._socket
+
+    def _send(self, connection: socket.socket) -> None:
+        if self._server.transport == "udp":
+            while self._messages:
+                connection.send(self._messages[0])
+                del self._messages[0]
+            return
+        # Octet counting (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
+        connection.sendall(b"".join(b"%d %b" % (len(each), each) for each in self._messages))
+        _await_acknowledgement(connection)
+
+
+def _connect(server: SyslogServer) -> socket.socket:
+    if server.transport == "udp":
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            server.host, server.port, type=socket.SOCK_DGRAM
+        )[0]
+        datagrams = socket.socket(family, kind, protocol)
+        datagrams.connect(address)
+        return datagrams
+    stream = socket.create_connection((server.host, server.port), timeout=_CONNECT_TIMEOUT)
+    try:
+        stream.settimeout(_ANSWER_TIMEOUT)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if server.tls is None:
+            return stream
+        return server.tls().wrap_socket(stream, server_hostname=server.host)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Whether the server has hung up. What it says, e.g. TLS session tickets, is of no interest."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(4096):
+            pass
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(_ANSWER_TIMEOUT)
+    return True
+
+
+def _await_acknowledgement(connection: socket.socket) -> None:
+    """Wait until the other system has acknowledged all bytes. Raises OSError when it does not."""
+    deadline = time.monotonic() + _ANSWER_TIMEOUT
+    pause = 0.0002
+    while os_support.unacknowledged(connection):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the syslog server does not acknowledge")
+        errors = select.poll()
+        errors.register(connection, 0)
+        if errors.poll(0):
+            raise ConnectionResetError("the syslog server hung up")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)

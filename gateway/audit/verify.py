@@ -1,0 +1,278 @@
+"""Verifies the chain of audit files, and says what is wrong with the first bad line.
+
+The files are taken in the order of their records, whatever order they are given in. A chain may
+begin with a later record than the first: older files are deleted one day. That nothing was cut off
+at the end is proven only where the file still stands beside its companion.
+
+A gateway may write and rotate meanwhile. What was at a path when the list of files was made counts,
+whatever it is called now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, NamedTuple
+
+import orjson
+
+from gateway.audit import chain, chain_end
+from gateway.audit.chain import Bound, Link
+from gateway.audit.rotated import is_rotated, rotated_since
+
+Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
+
+# Time in which a gateway that runs ends the line that it has begun, in seconds.
+_PATIENCE: Final = 0.2
+# For so long, in seconds, the list of the files may have been made before they are looked at.
+_LISTED: Final = 60.0
+
+# Those that may be rotated while they are read, by the paths that were given.
+_Live = dict[Path, BinaryIO]
+
+
+class Line(NamedTuple):
+    """A line of a file, without its line feed."""
+
+    file: Path
+    number: int
+    text: bytes
+    ended: bool  # by a line feed
+
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`."""
+        return f"{self.file}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """The first line with which something is wrong."""
+
+    file: Path
+    line: int
+    fault: Fault
+    detail: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found. `first` is None, and `last` the chain's beginning, without any record."""
+
+    files: tuple[Path, ...]
+    records: int = 0
+    first: int | None = None
+    last: Link = field(default_factory=Link)
+    torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
+    bad: Bad | None = None
+    end_proven: bool = False  # that nothing was cut off behind `last`
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing and nothing was changed, as far as anybody can tell."""
+        return self.bad is None and self.end_proven
+
+
+def verify(
+    files: Iterable[Path],
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Verdict:
+    """Verify the chain over these files. Raises OSError for one that cannot be read."""
+    since = clock() - _LISTED
+    given = tuple(files)
+    # Before the files are opened: a gateway that runs goes on writing.
+    noted = {file: chain_end.noted(file) for file in given}
+    with ExitStack() as stack:
+        live = {
+            file: stack.enter_context(_opened(file, pause))
+            for file in given
+            if not is_rotated(file)
+        }
+        ordered = _ordered(given, live, since)
+        verdict = Verdict(ordered)
+        with closing(_lines(ordered, live, pause)) as lines:
+            for line in lines:
+                verdict.bad = _judge(verdict, line, lines) or _exchanged(verdict, line, noted)
+                if verdict.bad is not None:
+                    break
+        if verdict.bad is None:
+            verdict.bad = _cut_off(verdict, noted, live)
+            verdict.end_proven = verdict.bad is None and any(map(_tells, noted.values()))
+    return verdict
+
+
+def _opened(path: Path, pause: Callable[[float], None]) -> BinaryIO:
+    with suppress(FileNotFoundError):
+        return path.open("rb")
+    # Between the old file's new name and the new file.
+    pause(_PATIENCE)
+    return path.open("rb")
+
+
+@contextmanager
+def _read(path: Path, live: _Live) -> Iterator[BinaryIO]:
+    """A file, from its beginning."""
+    if path in live:
+        live[path].seek(0)
+        yield live[path]
+        return
+    with path.open("rb") as file:
+        yield file
+
+
+def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ...]:
+    """The files by their first records, with what was rotated after they were listed."""
+    first = {file: _first_record(file, live) for file in given}
+    known = [_identity(file, live) for file in given]
+    beginning = min(first.values(), default=0.0)
+    # A directory that cannot be read is no reason not to read the files.
+    with suppress(PermissionError):
+        for file in [each for path in live for each in rotated_since(path, since)]:
+            # It may be archived in this moment.
+            with suppress(FileNotFoundError):
+                if _identity(file, live) not in known:
+                    number = _first_record(file, live)
+                    # What comes before all that was given was left out on purpose.
+                    if number > beginning or beginning == math.inf:
+                        first[file] = number
+    return tuple(sorted(first, key=first.__getitem__))
+
+
+def _identity(path: Path, live: _Live) -> tuple[int, int]:
+    status = os.fstat(live[path].fileno()) if path in live else path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _tells(noted: Link) -> bool:
+    """Whether a companion is there and says something."""
+    return noted != Link()
+
+
+def _exchanged(verdict: Verdict, line: Line, noted: Mapping[Path, Link]) -> Bad | None:
+    """Whether a companion knows the record that was read last by another hash."""
+    last = verdict.last
+    if all(link.seq != last.seq or link == last for link in noted.values()):
+        return None
+    return _bad(line, "changed", f"record {last.seq} is not the one that the gateway has noted")
+
+
+def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad | None:
+    """Whether the gateway has written more than is there."""
+    last = verdict.last.seq
+    for path, link in noted.items():
+        if link.seq > last:
+            with _read(path, live) as lines:
+                number = sum(1 for _ in lines) + 1
+            detail = (
+                f"the gateway has written records up to {link.seq}; those after {last} are gone"
+            )
+            return Bad(path, number, "removed", detail)
+    return None
+
+
+def _first_record(path: Path, live: _Live) -> float:
+    """The number of the first record; an empty file comes last, as it has just been begun."""
+    with _read(path, live) as lines:
+        for line in lines:
+            if (found := chain.read(line.rstrip(b"\n"))) is not None:
+                return found.seq
+        return 0 if lines.tell() else math.inf
+
+
+def _lines(
+    files: Sequence[Path], live: _Live, pause: Callable[[float], None]
+) -> Generator[Line, None, None]:
+    for path in files:
+        with _read(path, live) as file:
+            for number, text in enumerate(file, 1):
+                if not text.endswith(b"\n"):
+                    pause(_PATIENCE)
+                    text += file.readline()
+                yield Line(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
+
+
+def _judge(verdict: Verdict, line: Line, rest: Iterator[Line]) -> Bad | None:
+    """Take one line, and with a torn one the record that reports it."""
+    found = chain.read(line.text)
+    if found is None:
+        report = next(rest, None)
+        if report is None or not _reports(report, line.text):
+            return _not_a_record(line)
+        verdict.torn.append(line.place)
+        line, found = report, chain.read(report.text)
+    if found is None or not found.intact:
+        return _bad(line, "changed", "its content does not match its hash")
+    bad = _first(verdict, line, found) if verdict.first is None else None
+    bad = bad or _next(verdict, line, found, rest)
+    if bad is None:
+        verdict.records += 1
+        verdict.last = found.link
+    return bad
+
+
+def _not_a_record(line: Line) -> Bad:
+    if not line.ended:
+        detail = "half a line at the end: the gateway was cut off; its next start reports it"
+        return _bad(line, "torn", detail)
+    return _bad(line, "changed", "it is no record of a chain")
+
+
+def _reports(report: Line, torn: bytes) -> bool:
+    """Whether a record is the gateway's word for having found this half line."""
+    record = _parsed(report.text)
+    return (
+        record.get("event") == chain.TORN
+        and record.get("sha256") == hashlib.sha256(torn).hexdigest()
+    )
+
+
+def _first(verdict: Verdict, line: Line, found: Bound) -> Bad | None:
+    """Where a chain may begin: with record 1, or where a file does."""
+    begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
+    if found.seq > 1 and not begins:
+        return _bad(line, "removed", f"it is record {found.seq}; those before it are missing")
+    verdict.first = found.seq
+    verdict.last = Link(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
+    return None
+
+
+def _next(verdict: Verdict, line: Line, found: Bound, rest: Iterator[Line]) -> Bad | None:
+    awaited = verdict.last.seq + 1
+    if found.seq == awaited:
+        if found.prev == verdict.last.hash:
+            return None
+        detail = f"record {found.seq} does not follow the record before it: one was exchanged"
+        return _bad(line, "changed", detail)
+    here = f"it is record {found.seq} where record {awaited} belongs"
+    if found.seq < awaited:
+        return _bad(line, "swapped", f"{here}, which has been before")
+    where = next((each for each in rest if _is_record(each, awaited)), None)
+    if where is not None:
+        return _bad(line, "swapped", f"{here}, which is at {where.place}")
+    missing = f"{awaited} is" if found.seq == awaited + 1 else f"{awaited} to {found.seq - 1} are"
+    fault: Fault = "gap" if line.number == 1 else "removed"
+    return _bad(line, fault, f"record {missing} missing before it")
+
+
+def _is_record(line: Line, seq: int) -> bool:
+    found = chain.read(line.text)
+    return found is not None and found.seq == seq
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        record = orjson.loads(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _bad(line: Line, fault: Fault, detail: str) -> Bad:
+    return Bad(line.file, line.number, fault, detail)

@@ -1,0 +1,205 @@
+"""The one thread that takes audit lines to their sink.
+
+A sink may block for as long as it likes: only the writer's thread waits for it. Between the loop
+and that thread stands a backlog, bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from gateway.audit.sink import Sink, SinkError
+from gateway.telemetry.logs import get_logger
+
+OnFailure = Literal["block", "drop"]
+
+RETRY_DELAY: Final = 0.5
+# A busy loop lets go of the interpreter only for the moment of each poll, too short for a waking
+# thread to take it, and often enough that Python's own switch interval never passes: the writer
+# would starve for as long as the load lasts. So when lines have waited this long the loop pauses.
+HANDOFF_AFTER: Final = 0.02
+HANDOFF: Final = 0.00005
+
+_log = get_logger("gateway.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait for the sink, in bytes and seconds.
+
+    More than `backlog` is too much in any case: half a minute of a busy hospital. `stuck` is too
+    much when nothing was written for `stuck_after`: nobody reads the pipe.
+    """
+
+    backlog: int = 16 * 1024 * 1024
+    stuck: int = 256 * 1024
+    stuck_after: float = 1.0
+
+
+class Writer:
+    """A bounded backlog of lines and the thread that writes it to a sink.
+
+    `on_records(outcome, n)` counts records as `written` or `dropped`; it is
+    called in any thread. With `on_failure` `block` a failed write is repeated every `retry_delay`
+    seconds until it succeeds; with `drop` the lines of a failed write are given up.
+    """
+
+    subject: ClassVar[str] = "audit records"
+    """What the lines are called in the log."""
+    patient: ClassVar[bool] = False
+    """Repeat a failed write with `drop` too, and call only a backlog over its limit a failure."""
+    at_once: ClassVar[int | None] = None
+    """How many lines the sink is given at a time at most."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        on_failure: OnFailure,
+        on_records: Callable[[str, int], None],
+        limits: Limits | None = None,
+        retry_delay: float = RETRY_DELAY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.on_failure = on_failure
+        self.on_records = on_records
+        self._sink = sink
+        self._limits = limits or Limits()
+        self._retry_delay = retry_delay
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queue: list[bytes] = []
+        self._backlog = 0  # bytes accepted and not written
+        self._unwritten = 0  # the same in records
+        self._progress = 0.0  # when something was written, or began to wait
+        self._handed_off = 0.0
+        self._full = False
+        self._failing = False
+        self._closing = False
+        self._given_up = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def full(self) -> bool:
+        """The backlog has passed a limit, and the sink has not caught up since."""
+        return self._full
+
+    @property
+    def room(self) -> int:
+        """For how many bytes the backlog has room; less than nothing when it is over its limit."""
+        return 0 if self._full else self._limits.backlog - self._backlog
+
+    @property
+    def available(self) -> bool:
+        """Whether the records of new requests are sure to be kept; always true with `drop`."""
+        if self.on_failure == "drop":
+            return True
+        return not (self._full or (self._failing and not self.patient))
+
+    def put(self, lines: list[bytes]) -> None:
+        """Accept lines for writing, whatever the backlog; the first call starts the thread."""
+        with self._changed:
+            if not self._backlog:
+                self._progress = self._clock()
+            self._queue.extend(lines)
+            self._unwritten += len(lines)
+            self._backlog += sum(map(len, lines))
+            self._full = self._full or self._over_limit()
+            self._changed.notify()
+            if self._thread is None:
+                # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
+                self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+                self._thread.start()
+        self._hand_off()
+
+    async def close(self, timeout: float) -> int:
+        """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is None:
+            self._sink.close()
+        else:
+            await asyncio.to_thread(self._thread.join, timeout)
+        with self._changed:
+            self._given_up = True
+            self._changed.notify()
+            lost = self._unwritten
+        if lost:
+            self.on_records("dropped", lost)
+        return lost
+
+    def _hand_off(self) -> None:
+        now = self._clock()
+        if now - max(self._progress, self._handed_off) > HANDOFF_AFTER:
+            time.sleep(HANDOFF)
+            self._handed_off = now
+
+    def _over_limit(self) -> bool:
+        if self._backlog > self._limits.backlog:
+            return True
+        waited = self._clock() - self._progress
+        return self._backlog > self._limits.stuck and waited > self._limits.stuck_after
+
+    def _run(self) -> None:
+        while lines := self._next():
+            if not self._write(lines):
+                break
+        self._sink.close()
+
+    def _next(self) -> list[bytes]:
+        """Lines that wait, or none when the writer is closing and there are none."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            lines = self._queue[: self.at_once]
+            del self._queue[: self.at_once]
+            return lines
+
+    def _write(self, lines: list[bytes]) -> bool:
+        """Write lines, in as many attempts as it takes; false when closing ended that."""
+        while not self._given_up:
+            try:
+                self._sink.write(lines)
+            except Exception as error:
+                self._failed(error)
+            else:
+                self._done(lines, lost=0)
+                return True
+            if self.on_failure == "drop" and not self.patient:
+                self._done(lines, lost=self._sink.abandon())
+                return True
+            with self._changed:
+                self._changed.wait_for(lambda: self._given_up, self._retry_delay)
+        return False
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            number = error.errno if isinstance(error, OSError) else None
+            name = str(error) if isinstance(error, SinkError) else type(error).__name__
+            _log.error(
+                f"{self.subject} cannot be written",
+                error=errno.errorcode.get(number or 0, name),
+                on_failure=self.on_failure,
+            )
+
+    def _done(self, lines: list[bytes], *, lost: int) -> None:
+        if self._failing and not lost:
+            self._failing = False
+            _log.info(f"{self.subject} can be written again")
+        with self._changed:
+            self._backlog -= sum(map(len, lines))
+            self._unwritten -= len(lines)
+            self._progress = self._clock()
+            self._full = self._full and self._backlog > self._limits.backlog // 2
+        if lost < len(lines):
+            self.on_records("written", len(lines) - lost)
+        if lost:
+            self.on_records("dropped", lost)

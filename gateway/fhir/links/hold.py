@@ -1,0 +1,282 @@
+"""Whether what stands in a resource may be rewritten, and the output that waits for the answer.
+
+Documents and signed content must stay as they are, but what makes a resource one of these may come
+after its links: a Bundle's `signature` is its last member, and JSON members have no order. So an
+edit is held back until every resource around it has shown what it is. Only the first such edit
+starts the wait; text without links flows. See `HOLD_LIMIT` for what happens when it lasts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+from gateway.fhir.links.rules import Path, is_listed, is_query
+
+# Bytes. An edit undecided for longer is dropped, with all others of the resources around it: the
+# links of such a resource stay as the platform sent them, which is safe if it was signed. Met only
+# by unsigned collections and messages of more than 16 MiB, or with more than some 20,000 links.
+HOLD_LIMIT: Final = 16 * 1024 * 1024
+EDITS_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of memory that undecided edits may take beside the text: about 20,000 of them."""
+
+# Estimates of that memory: an edit with its scope, a name in a path.
+_EDIT_WEIGHT: Final = 200
+_NAME_WEIGHT: Final = 80
+_LONGEST_POINTER: Final = 1024  # characters of a JSON Pointer into a resource
+
+# Made by a server for one answer, or by a caller for one request, and as good as never signed: in a
+# body too long to be judged whole, decided by their type alone, so that search results stream.
+_TRANSIENT_BUNDLES: Final = frozenset(
+    {"searchset", "history", "subscription-notification"}
+    | {"transaction", "transaction-response", "batch", "batch-response"}
+)
+
+_Shared = TypeVar("_Shared", Path, bytes)
+
+
+class Scope:
+    """One resource: what is known of it so far, and whether its links may be rewritten.
+
+    `verdict` is None until that is decided; `streams`: of some Bundles by their type.
+    """
+
+    __slots__ = ("bundle_type", "is_used", "parent", "resource", "signed", "streams", "verdict")
+
+    watched = frozenset({"resourceType", "type", "signature"})
+
+    def __init__(self, parent: Scope | None, *, streams: bool) -> None:
+        self.parent = parent
+        self.streams = streams
+        self.is_used = False  # a link in it was rewritten and sent
+        self.resource: str | None = None
+        self.bundle_type: str | None = None
+        self.signed = False
+        self.verdict: bool | None = None
+
+    def learn(self, member: str, value: str) -> None:
+        """Take note of a watched member; the first of a name counts."""
+        if member == "signature":
+            self.signed = True
+        elif member == "resourceType":
+            self.resource = self.resource or value
+        elif member == "type":
+            self.bundle_type = self.bundle_type or value
+        if self.verdict is None or (self.verdict and self.signed and not self.is_used):
+            self.verdict = self._judge()
+
+    def close(self) -> None:
+        """The resource ended: what has not shown itself is not there."""
+        if self.verdict is None:
+            self.verdict = not self.signed
+
+    def settled(self) -> bool | None:
+        """The verdict of this resource and all around it; None while one is open."""
+        answer: bool | None = True
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.verdict is False:
+                return False
+            if scope.verdict is None:
+                answer = None
+            scope = scope.parent
+        return answer
+
+    def use(self) -> None:
+        """A link in it is rewritten: half a signed Bundle as it was would help nobody."""
+        scope: Scope | None = self
+        while scope is not None:
+            scope.is_used = True
+            scope = scope.parent
+
+    def element(self, path: Path) -> Path:
+        """The path of an element as the rules know it."""
+        return path
+
+    def _judge(self) -> bool | None:
+        if self.resource == "OperationOutcome":
+            return False  # nothing but text
+        if self.resource not in {"Bundle", "Provenance", None}:
+            return True
+        if self.signed or (self.bundle_type == "document" and self.resource != "Provenance"):
+            return False if self.resource else None
+        if not self.streams or self.bundle_type not in _TRANSIENT_BUNDLES:
+            return None
+        # Where members come in another order: no other resource has a `type` with these codes.
+        self.resource = self.resource or "Bundle"
+        return True if self.resource == "Bundle" else None
+
+
+class PatchScope(Scope):
+    """One operation of a JSON Patch (RFC 6902): its `path` says what `value` is."""
+
+    __slots__ = ("pointer",)
+
+    watched = frozenset({"path"})
+
+    def __init__(self, parent: Scope | None) -> None:
+        super().__init__(parent, streams=False)
+        self.resource = "(patched)"  # unknown here, but a resource
+        self.pointer: Path = ()
+
+    def learn(self, member: str, value: str) -> None:
+        """Take note of the operation's path."""
+        if member == "path" and self.verdict is None:
+            names = value[:_LONGEST_POINTER].split("/")[1:]
+            self.pointer = tuple(name for name in names if not name.isdigit() and name != "-")
+            self.verdict = len(value) <= _LONGEST_POINTER
+
+    def close(self) -> None:
+        """An operation without a path: nothing is known of its value."""
+        self.verdict = bool(self.verdict)
+
+    def element(self, path: Path) -> Path:
+        """The path in the patched resource; empty for what is not the value."""
+        return self.pointer + path[1:] if path[0] == "value" else ()
+
+
+@dataclass(slots=True, eq=False)
+class Edit:
+    """A URL that may be replaced: `length` bytes, `position` bytes from the start of the body.
+
+    `head` replaces its first `cut` bytes. `names_resource` says whether what follows the base does;
+    None when only values of its query are replaced.
+    """
+
+    position: int
+    length: int
+    head: bytes
+    cut: int
+    scope: Scope
+    path: Path
+    names_resource: bool | None
+
+    def is_wanted(self) -> bool:
+        """Whether the element is a listed one; asked once the scope is settled."""
+        resource, path = self.scope.resource, self.scope.element(self.path)
+        if self.names_resource is None:
+            return is_query(resource, path)
+        return is_listed(resource, path, names_resource=self.names_resource)
+
+
+class HeldOutput:
+    """The rewritten text, in order; from the first undecided edit on it waits.
+
+    `rewritten` counts the URLs replaced, `unrewritten` those of the same bases left as they were.
+    """
+
+    __slots__ = (
+        *("_edits", "_edits_limit", "_held", "_limit", "_ready", "_shared", "_start", "_weight"),
+        *("rewritten", "unrewritten"),
+    )
+
+    def __init__(self, limit: int, edits_limit: int = EDITS_LIMIT) -> None:
+        self._ready: list[bytes] = []
+        self._edits: deque[Edit] = deque()  # undecided, or behind one that is
+        self._held = bytearray()  # the text from the first of them on, `_start` in the body
+        self._start = 0
+        self._shared: dict[Path | bytes, Path | bytes] = {}  # of the edits: most are alike
+        self._weight = 0
+        self._limit = limit
+        self._edits_limit = edits_limit
+        self.rewritten = 0
+        self.unrewritten = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an edit is undecided."""
+        return bool(self._edits)
+
+    def text(self, piece: bytes) -> None:
+        """Add text that stays as it is."""
+        if self._edits:
+            self._held += piece
+        else:
+            self._ready.append(piece)
+
+    def texts(self, pieces: list[bytes]) -> None:
+        """Add text in pieces; nothing waits."""
+        self._ready += pieces
+
+    def edit(self, edit: Edit, original: bytes) -> None:
+        """Add text that may be replaced."""
+        verdict = edit.scope.settled()
+        if verdict is not None and not self._edits:
+            self._apply(edit, original, verdict)
+            return
+        if not self._edits:
+            self._start = edit.position
+        self._held += original
+        self._weight += _EDIT_WEIGHT
+        edit.head = self._share(edit.head, len(edit.head))
+        edit.path = self._share(edit.path, _NAME_WEIGHT * len(edit.path))
+        self._edits.append(edit)
+
+    def settle(self) -> None:
+        """Let go what has been decided."""
+        done = 0
+        while self._edits:
+            edit = self._edits[0]
+            at = edit.position - self._start
+            self._let_go(done, at)
+            done = at
+            verdict = edit.scope.settled()
+            if verdict is None:
+                break
+            self._edits.popleft()
+            self._weight -= _EDIT_WEIGHT
+            done += edit.length
+            self._apply(edit, bytes(self._held[at:done]), verdict)
+        else:
+            self._let_go(done, len(self._held))
+            done = len(self._held)
+            self._shared.clear()
+            self._weight = 0
+        del self._held[:done]
+        self._start += done
+
+    def expire(self, position: int) -> None:
+        """Give up the edits that have waited too long at `position`, or are too many."""
+        while self._edits:
+            first = self._edits[0]
+            if position - first.position <= self._limit and self._weight <= self._edits_limit:
+                return
+            _give_up(first.scope)
+            self.settle()
+
+    def abandon(self) -> None:
+        """The body ended early: what is undecided stays as it was."""
+        self.expire(1 << 62)
+
+    def take(self) -> list[bytes]:
+        """What is ready to be sent, in pieces."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _let_go(self, start: int, end: int) -> None:
+        if end > start:
+            self._ready.append(bytes(self._held[start:end]))
+
+    def _share(self, value: _Shared, weight: int) -> _Shared:
+        """The same value, kept once."""
+        known = self._shared.setdefault(value, value)
+        if known is value:
+            self._weight += weight
+        return cast(_Shared, known)
+
+    def _apply(self, edit: Edit, original: bytes, verdict: bool) -> None:
+        if verdict and edit.is_wanted():
+            edit.scope.use()
+            self.rewritten += 1
+            self._ready.append(edit.head + original[edit.cut :])
+        else:
+            self.unrewritten += 1
+            self._ready.append(original)
+
+
+def _give_up(scope: Scope | None) -> None:
+    while scope is not None:
+        if scope.verdict is None:
+            scope.verdict = False
+        scope = scope.parent

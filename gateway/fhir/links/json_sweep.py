@@ -1,0 +1,306 @@
+"""Rewrites the URLs in JSON that is at hand, without following its structure.
+
+Each place where a host stands is looked at by itself: the string around it, the member's name in
+front and, where that does not tell enough, the object around it. How the text is spelled (blanks,
+order of members, escaped slashes) makes no difference. What depends on more than that is in doubt:
+then `gateway.fhir.links.json_rewriter` follows the structure.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from gateway.fhir.links.json_text import front, masked, needles, unescape
+from gateway.fhir.links.map import Swap
+from gateway.fhir.links.rules import (
+    LONGEST_NAME,
+    holds_attachment,
+    is_plain_reference,
+    names_resource,
+)
+
+LONGEST_STRING: Final = 64 * 1024
+"""Bytes: a longer one holds no URL to be rewritten."""
+
+_REACH: Final = 8 * 1024  # bytes; where an object begins further away than that is not searched
+_BLANKS: Final = b" \t\r\n"
+_COLONS: Final = (b":", b": ", b" : ")  # as nearly all are written
+# From an element's name to its object, or to the first object in its array; without blanks.
+_LEADS: Final = frozenset({b":", b":["})
+_OPENINGS: Final = frozenset({b":{", b":[{"})
+_NEAR: Final = 96  # bytes in which both stand, mostly
+_WITH_NAME: Final = 3
+_COLON: Final = re.compile(rb"\s*+:")
+# What makes the resource around an element matter, or the whole path to it.
+_SIGNATURE: Final = b'ignature"'
+_OUTCOME: Final = b'OperationOutcome"'
+_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
+# The rest of a URL and the quote behind it, if nothing in it has to be looked at twice.
+_REST: Final = re.compile(
+    rb"(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*+(?:[?#][^\"\\]*+)?+\""
+)
+_SLASHES: Final = (b"/", b"\\/")
+_OBJECT: Final = 0x7B
+_COLON_BYTE: Final = 0x3A
+
+# Members of a link's object that tell what it is, by the element's name and the member that is the
+# link: no other element of FHIR has both.
+_SIBLINGS: Final = {
+    (b"link", b"url"): b'"relation"',
+    (b"request", b"url"): b'"method"',
+    (b"response", b"location"): b'"status"',
+}
+# Elements that hold links only in some resources.
+_UNCERTAIN: Final = frozenset(
+    {
+        *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
+        *[(name, b"valueUrl") for name in (b"parameter", b"part")],
+        *[(name, b"valueUri") for name in (b"parameter", b"part")],
+        *[(b"part", b"valueString"), (b"request", b"ifNoneExist"), (b"", b"request")],
+        (b"expansion", b"next"),
+    }
+)
+_NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
+# From one Reference of an array to the next.
+_NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
+_FULL_URL: Final = b'"f'
+_STAND_IN: Final = b"\x00"  # stands in no JSON
+_ESCAPED: Final = b":\\/"
+# What resources stand in, b"" being the text itself.
+_AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
+
+
+class InDoubt(Exception):  # noqa: N818 - a state, not a mistake
+    """The structure has to be followed."""
+
+
+class Sweep:
+    """One pass over JSON that is one whole resource, or entries of a Bundle (`in_bundle`).
+
+    Raises `InDoubt`. `pieces` are what becomes of the text; `rewritten` and `left` count the URLs
+    replaced and the strings that hold one all the same.
+    """
+
+    __slots__ = (
+        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "left", "pieces", "rewritten"),
+    )
+
+    def __init__(self, text: bytes, swap: Swap, *, in_bundle: bool = False) -> None:
+        self._text = text
+        self._swap = swap
+        self._in_bundle = in_bundle or b'"Bundle"' in text
+        self._mark = 0  # up to where the text was taken
+        self.pieces: list[bytes] = []
+        self.rewritten = 0
+        self.left = 0
+        if is_doubtful(text) or needles(swap).hide(text):
+            raise InDoubt
+        if self._in_bundle and _STAND_IN not in text:
+            source, target = swap.plain[_ESCAPED in text]
+            # Otherwise what was put there would be found again.
+            self._take_usual(source, target if swap.is_clear else _STAND_IN)
+            self._take_others()
+            if not swap.is_clear:
+                self.pieces = [b"".join(self.pieces).replace(_STAND_IN, target)]
+        else:
+            self._take_others()
+
+    def _take_usual(self, source: bytes, target: bytes) -> None:
+        """Replace what is a link by its name alone, and in the spelling of nearly all URLs."""
+        parts = _usual(source).split(self._text)
+        is_link = False
+        for number in range(1, len(parts), 2):  # the names; the others are the text in between
+            if parts[number].startswith(_FULL_URL):
+                is_link = True
+            else:
+                before = parts[number - 1]
+                near = before[-_NEAR:].rsplit(b'"', 2)
+                if len(near) == _WITH_NAME and near[2].translate(None, _BLANKS) in _OPENINGS:
+                    is_link = _holds_reference(near[1]) is True
+                elif _NEXT.fullmatch(before) is None:  # the next of an array is what that one was
+                    is_link = _leads_to_reference(before[-_NEAR:])
+            parts[number] += target if is_link else source
+            self.rewritten += is_link
+        self._text = b"".join(parts)
+
+    def _take_others(self) -> None:
+        """Look at each place that is left by itself."""
+        places = needles(self._swap).positions(self._text)
+        self._masked = masked(self._text)
+        done = 0
+        for place in places[:-1]:
+            if place >= done:
+                done = self._look(place)
+        self.pieces.append(self._text[self._mark :] if self._mark else self._text)
+
+    def _look(self, place: int) -> int:
+        """Take the string around a host; gives where it ends."""
+        text = self._masked
+        quote = text.rfind(b'"', 0, place)
+        parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
+        colon = parts[-1]
+        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
+            return self._leave(quote, place)
+        if len(parts) < _WITH_NAME:
+            raise InDoubt
+        name = parts[-2]
+        key = quote - len(colon) - len(name) - 2
+        if name == b"reference":
+            if self._is_reference(key):
+                return self._link(quote, place, is_reference=True)
+        elif name == b"fullUrl":
+            if not self._in_bundle:
+                raise InDoubt
+            return self._link(quote, place, is_reference=False)
+        elif name in _NAMES and self._is_link(name, key, quote, place):
+            return self._link(quote, place, is_reference=False)
+        return self._leave(quote, place)
+
+    def _link(self, quote: int, place: int, *, is_reference: bool) -> int:
+        """A string that is a link if it is a URL."""
+        text = self._text
+        for source, target in self._swap.plain:
+            end = quote + 1 + len(source)
+            if text.startswith(source, quote + 1):
+                rest = _REST.match(text, end)
+                usual = rest is not None and rest.end() - quote <= LONGEST_STRING
+                if (
+                    rest is not None
+                    and usual
+                    and (not is_reference or text.startswith(_SLASHES, end))
+                ):
+                    self._replace(quote + 1, end, target)
+                    return rest.end()
+        end = self._end(place)
+        raw = text[quote + 1 : end]
+        value = unescape(raw)
+        length = self._swap.prefix_length(value) if len(raw) <= LONGEST_STRING else None
+        if length is None or (is_reference and not names_resource(value[length:])):
+            return self._leave(quote, place)
+        head, cut = front(raw, length, self._swap.target.text)
+        self._replace(quote + 1, quote + 1 + cut, head)
+        return end + 1
+
+    def _replace(self, start: int, end: int, new: bytes) -> None:
+        self.pieces.append(self._text[self._mark : start])
+        self.pieces.append(new)
+        self._mark = end
+        self.rewritten += 1
+
+    def _leave(self, quote: int, place: int) -> int:
+        """A string that stays as it is, or the name of a member."""
+        end = self._end(place)
+        is_short = end - quote - 1 <= LONGEST_STRING
+        if is_short and _COLON.match(self._masked, end + 1) is None:
+            self.left += self._swap.mentioned_in(unescape(self._text[quote + 1 : end]))
+        return end + 1
+
+    def _end(self, place: int) -> int:
+        end = self._masked.find(b'"', place)
+        if end < 0:
+            raise InDoubt
+        return end
+
+    def _is_reference(self, key: int) -> bool:
+        """Whether the member `reference` there is a Reference's."""
+        told = _holds_reference(self._around(key)[0])
+        if told is None:
+            raise InDoubt
+        return told
+
+    def _is_link(self, name: bytes, key: int, quote: int, place: int) -> bool:
+        """Whether a member is a link whose name does not tell that."""
+        parent, opening = self._around(key)
+        if (parent, name) in _UNCERTAIN:
+            raise InDoubt
+        sibling = _SIBLINGS.get((parent, name))
+        if sibling is None:
+            return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
+        end = self._end(place)
+        closing = self._masked.find(b"}", end)
+        is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
+        if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
+            raise InDoubt
+        return True
+
+    def _around(self, key: int) -> tuple[bytes, int]:
+        """The name of the element that a member is in, empty at the root, and where it begins.
+
+        Told without its structure where it is written as nearly all are.
+        """
+        text = self._masked
+        opening = text.rfind(b"{", 0, key)
+        between = text[opening + 1 : key]
+        end = text.rfind(b'"', 0, max(opening, 0))
+        if end < 0 or b"}" in between or b"]" in between or between.count(b'"') % 2:
+            return self._found_around(key)
+        lead = text[end + 1 : opening]
+        if lead.translate(None, _BLANKS) not in _LEADS:
+            return self._found_around(key)
+        return text[text.rfind(b'"', 0, end) + 1 : end], opening
+
+    def _found_around(self, key: int) -> tuple[bytes, int]:
+        """The same, told by going back from one bracket to the other."""
+        start = max(0, key - _REACH)
+        parts = self._masked[start:key].split(b'"')
+        closed = 0
+        opening = -1
+        at = key
+        for number in range(len(parts) - 1, -1, -2):  # the others are strings
+            part = parts[number]
+            for index in range(len(part) - 1, -1, -1):
+                byte = part[index]
+                if byte in b"}]":
+                    closed += 1
+                elif byte in b"{[" and closed:
+                    closed -= 1
+                elif byte == _OBJECT and opening < 0:
+                    opening = at - len(part) + index
+                elif byte == _COLON_BYTE and opening >= 0 and not closed:
+                    return parts[number - 1], opening
+                elif byte in b"{[" and opening < 0:
+                    raise InDoubt
+            at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
+        if start or opening < 0:
+            raise InDoubt
+        return b"", opening
+
+
+def is_doubtful(text: bytes) -> bool:
+    """Whether something in the text makes its structure matter: a signature, a document."""
+    if _SIGNATURE in text or _OUTCOME in text:
+        return True
+    return b'"document"' in text and _DOCUMENT.search(text) is not None
+
+
+@lru_cache(maxsize=64)
+def _usual(source: bytes) -> re.Pattern[bytes]:
+    """Where `fullUrl` or `reference` is a URL of that base."""
+    return re.compile(
+        rb'("(?:fullUrl|reference)"\s*+:\s*+")'
+        + re.escape(source)
+        + rb'(?=(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40}+'
+        rb'(?:[?#][^"\\]{0,4000}+)?+")'
+    )
+
+
+def _leads_to_reference(near: bytes) -> bool:
+    """Whether the object that what is near a `reference` leads into is surely a Reference."""
+    opening = near.rfind(b"{")
+    between = near[opening + 1 :]
+    parts = near[:opening].rsplit(b'"', 2)
+    if opening < 0 or len(parts) < _WITH_NAME or parts[2].translate(None, _BLANKS) not in _LEADS:
+        return False
+    if b"}" in between or b"]" in between or between.count(b'"') % 2:
+        return False
+    return _holds_reference(parts[1]) is True
+
+
+@lru_cache(maxsize=1024)
+def _holds_reference(parent: bytes) -> bool | None:
+    """Whether `reference` in an element of that name is a Reference's; None: that depends."""
+    if parent == b"condition" or parent in _AROUND_RESOURCES or b"\\" in parent:
+        return None
+    return len(parent) > LONGEST_NAME or is_plain_reference(parent.decode("utf-8", "replace"))

@@ -1,0 +1,160 @@
+"""Which URLs are the platform's, which are the gateway's, and how one becomes the other.
+
+URLs are compared as URLs (RFC 3986, section 6): http and https are one identity in FHIR, hosts have
+no case, a scheme's default port may be left out, and a base covers only what follows it at the
+border of a path segment. Nothing here reads bodies or headers; see `gateway.fhir.links.rewriter`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# No user information: `https://platform@evil/` names the host `evil`.
+_AUTHORITY: Final = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9\-._~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?(?=[/?#]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+# Free of what some parsers take for a way out of the base: dot segments, backslashes, blanks.
+_SAFE_PATH: Final = re.compile(
+    r"(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*+(?=[?#]|\Z)", re.IGNORECASE
+)
+_BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
+_ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base URL, taken apart for comparing; `port` is None where it is the scheme's default."""
+
+    text: str
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def path_at(self) -> int:
+        """Where the path begins in the text."""
+        return len(self.text) - len(self.path)
+
+
+def parse_base(url: str) -> Base:
+    """Take a base URL apart. Raises ValueError unless it is plain http(s) without a query."""
+    text = url.rstrip("/")
+    match = _AUTHORITY.match(text)
+    if match is None or not _BASE_TEXT.fullmatch(text) or not _SAFE_PATH.match(text, match.end()):
+        raise ValueError("not an absolute http or https base URL")
+    host, port = _origin(match)
+    return Base(text, host, port, text[match.end() :])
+
+
+# Not for the gateway's own bases: those are made of what callers send.
+_platform_base: Final = lru_cache(maxsize=64)(parse_base)
+
+
+def _origin(match: re.Match[str]) -> tuple[str, int | None]:
+    scheme, host, port = match.groups()
+    number = int(port) if port else None
+    if number == _DEFAULT_PORTS[scheme.lower()]:
+        number = None
+    return host.lower(), number
+
+
+def _covers(path: str, url: str, start: int) -> bool:
+    """Whether `url`, whose path begins at `start`, stays under the base path `path`."""
+    end = start + len(path)
+    border = url[end : end + 1]
+    if not url.startswith(path, start) or (border and border not in "/?#"):
+        return False
+    return _SAFE_PATH.match(url, start) is not None
+
+
+class Swap:
+    """Replaces any of several bases at the front of a URL by another one.
+
+    `is_request` says which way the text travels: towards the platform, or back to the caller.
+    `holds_colon`: a host has a colon. `plain` is the first base and what replaces it, as bytes, and
+    again with escaped slashes. `is_clear`: what replaces a base holds none of the hosts.
+    """
+
+    __slots__ = ("holds_colon", "hosts", "is_clear", "is_request", "plain", "sources", "target")
+
+    def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
+        # The longest path first: an alias without a path must not shadow the base with one.
+        self.sources = tuple(sorted(sources, key=lambda base: -len(base.path)))
+        self.target = target
+        self.is_request = is_request
+        self.hosts = tuple(sorted({base.host.encode() for base in sources}))
+        self.plain = [
+            (
+                self.sources[0].text.replace("/", slash).encode(),
+                target.text.replace("/", slash).encode(),
+            )
+            for slash in ("/", "\\/")
+        ]
+        self.is_clear = not any(host in target.text.lower().encode() for host in self.hosts)
+        self.holds_colon = any(b":" in host for host in self.hosts)
+
+    def prefix_length(self, url: str) -> int | None:
+        """How many characters of `url` are one of the bases; None when it is under none."""
+        for base in self.sources:  # as nearly all are written
+            if url.startswith(base.text) and _covers(base.path, url, base.path_at):
+                return len(base.text)
+        match = _AUTHORITY.match(url)
+        if match is None:
+            return None
+        host, port = _origin(match)
+        start = match.end()
+        for base in self.sources:
+            if (base.host, base.port) == (host, port) and _covers(base.path, url, start):
+                return start + len(base.path)
+        return None
+
+    def translate(self, url: str) -> str | None:
+        """The URL under the other base, the rest byte for byte; None when it is under none."""
+        length = self.prefix_length(url)
+        return None if length is None else self.target.text + url[length:]
+
+    def mentioned_in(self, text: str) -> bool:
+        """Whether a URL under one of the bases stands anywhere in `text`."""
+        return any(self.prefix_length(m.group()) is not None for m in _ABSOLUTE.finditer(text))
+
+
+class LinkMap:
+    """Maps absolute platform URLs to gateway URLs and back.
+
+    `platform` and `gateway` are base URLs, with or without a path; `gateway` is the base as the
+    caller knows it. `aliases` are further names of the platform. Raises ValueError when one of
+    them is no http(s) base URL.
+    """
+
+    __slots__ = ("_sources", "answers", "gateway", "platform", "requests")
+
+    def __init__(self, platform: str, gateway: str, aliases: tuple[str, ...] = ()) -> None:
+        self.platform = _platform_base(platform)
+        self.gateway = parse_base(gateway)
+        self._sources = (self.platform, *map(_platform_base, aliases))
+        self.answers = Swap(self._sources, self.gateway, is_request=False)
+        self.requests = Swap((self.gateway,), self.platform, is_request=True)
+
+    def seen_as(self, gateway: str) -> LinkMap:
+        """The same platform, for callers who know the gateway by another base URL."""
+        aliases = tuple(base.text for base in self._sources[1:])
+        return LinkMap(self.platform.text, gateway, aliases)
+
+    def to_gateway(self, url: str) -> str | None:
+        """The gateway URL for an absolute platform URL; None: leave it as it is."""
+        return self.answers.translate(url)
+
+    def to_platform(self, url: str) -> str | None:
+        """The platform URL for an absolute gateway URL; None: leave it as it is."""
+        return self.requests.translate(url)
+
+    def path_to_gateway(self, path: str) -> str | None:
+        """The same for a root-relative reference such as `/fhir/Patient/1`."""
+        if not path.startswith("/") or not _covers(self.platform.path, path, 0):
+            return None
+        return self.gateway.path + path[len(self.platform.path) :]

@@ -1,0 +1,87 @@
+"""Rewrites URLs in newline-delimited JSON (bulk data): every line is a resource of its own.
+
+Lines without a URL of the known hosts pass together, however many there are; only the others are
+looked at one by one.
+"""
+
+from __future__ import annotations
+
+from gateway.fhir.links.json_rewriter import JsonRewriter
+from gateway.fhir.links.json_text import needles
+from gateway.fhir.links.map import Swap
+from gateway.fhir.links.text import END
+
+
+class NdjsonRewriter:
+    """The same as JsonRewriter, line by line; a broken line does no harm to the next."""
+
+    __slots__ = ("_is_fresh", "_line", "_needles", "_rewritten", "_swap", "_unrewritten")
+
+    def __init__(self, swap: Swap) -> None:
+        self._swap = swap
+        self._needles = needles(swap)
+        self._line = JsonRewriter(swap)
+        self._is_fresh = True  # no byte of the line was fed
+        self._rewritten = 0
+        self._unrewritten = 0
+
+    @property
+    def rewritten(self) -> int:
+        """How many URLs were replaced."""
+        return self._rewritten + self._line.rewritten
+
+    @property
+    def unrewritten(self) -> int:
+        """How many strings with a URL under the bases were left alone."""
+        return self._unrewritten + self._line.unrewritten
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece of the body; give what can be sent on."""
+        cut = chunk.rfind(b"\n") + 1
+        if not cut:
+            return self._piece(chunk)
+        ready: list[bytes] = []
+        start = 0
+        if not self._is_fresh:
+            start = chunk.index(b"\n")
+            ready += (self._piece(chunk[:start]), self._end_line())
+        ready += self._lines(chunk[start:cut])
+        ready.append(self._piece(chunk[cut:]))
+        return b"".join(ready)
+
+    def finish(self) -> bytes:
+        """The body ended; give the rest."""
+        return self._end_line()
+
+    def _lines(self, lines: bytes) -> list[bytes]:
+        """Whole lines, of which only those with a needle are rewritten."""
+        ready: list[bytes] = []
+        done = 0
+        for needle in self._needles.positions(lines):
+            if needle < done:
+                continue  # in a line that was just rewritten
+            if needle == END:
+                break
+            start = lines.rfind(b"\n", done, needle) + 1 or done
+            end = lines.index(b"\n", needle)
+            ready += (lines[done:start], self._piece(lines[start:end]), self._end_line())
+            done = end
+        ready.append(lines[done:])
+        return ready
+
+    def _piece(self, piece: bytes) -> bytes:
+        if not piece:
+            return b""
+        self._is_fresh = False
+        return self._line.feed(piece)
+
+    def _end_line(self) -> bytes:
+        """The rest of the line at hand."""
+        if self._is_fresh:
+            return b""
+        rest = self._line.finish()
+        self._is_fresh = True
+        self._rewritten += self._line.rewritten
+        self._unrewritten += self._line.unrewritten
+        self._line = JsonRewriter(self._swap)
+        return rest

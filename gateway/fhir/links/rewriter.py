@@ -1,0 +1,147 @@
+"""Platform URLs become gateway URLs on the way to the caller, gateway URLs platform URLs on the way
+back: in bodies as they stream by, in headers, in query strings. Pure; opens nothing.
+
+`LinkMap` knows the bases. `gateway.fhir.links.rules` lists the elements, `gateway.fhir.links.hold`
+says what is left alone (documents, signed content) and what waits for that to be known.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, Literal
+
+from gateway.fhir.links.json_rewriter import JsonRewriter
+from gateway.fhir.links.map import LinkMap
+from gateway.fhir.links.ndjson_rewriter import NdjsonRewriter
+from gateway.fhir.links.query import FormRewriter, swap_query
+from gateway.fhir.links.text import Rewriter, any_in
+from gateway.fhir.links.xml_rewriter import XmlRewriter
+
+__all__ = [
+    "Direction",
+    "LinkMap",
+    "Rewriter",
+    "rewrite_header",
+    "rewrite_query",
+    "rewrite_request_header",
+    "rewriter_for",
+    "surely_unchanged",
+]
+
+Direction = Literal["to-gateway", "to-platform"]
+
+_JSON: Final = frozenset(
+    {"application/fhir+json", "application/json", "application/json+fhir", "text/json"}
+)
+_NDJSON: Final = frozenset(
+    {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
+)
+_XML: Final = frozenset(
+    {"application/fhir+xml", "application/xml", "application/xml+fhir", "text/xml"}
+)
+_ESCAPES: Final = dict.fromkeys(_JSON | _NDJSON, b"\\u00") | dict.fromkeys(_XML, b"&#")
+_LONG: Final = 4096  # bytes
+_JSON_PATCH: Final = "application/json-patch+json"
+_FORM: Final = "application/x-www-form-urlencoded"
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
+# A charset in which a URL is not written with the bytes of ASCII.
+_WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECASE)
+
+# A quoted parameter value (of `anchor` it is a URL), or the target of a link-value (RFC 8288).
+# Possessive, and an open quote reaches to the end: nothing is read twice.
+_LINK_PART: Final = re.compile(
+    r'(?P<anchor>;\s*+anchor\s*+=\s*+")(?P<context>[^"\\]*+)"'
+    r'|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|<(?P<target>[^<>]*+)>',
+    re.IGNORECASE,
+)
+
+
+def rewriter_for(content_type: str, links: LinkMap, direction: Direction) -> Rewriter | None:
+    """The rewriter for a body of that media type; None where bodies pass unchanged.
+
+    The caller must not ask for the bodies of Binary reads and writes, nor for encoded ones
+    (`Content-Encoding`) or parts (206).
+    """
+    media_type, charset = _media_type(content_type)
+    if _WIDE_CHARSET.match(charset):
+        return None
+    swap = links.answers if direction == "to-gateway" else links.requests
+    if media_type in _JSON:
+        return JsonRewriter(swap)
+    if media_type in _XML:
+        return XmlRewriter(swap)
+    if media_type in _NDJSON:
+        return NdjsonRewriter(swap)
+    if direction == "to-platform" and media_type == _JSON_PATCH:
+        return JsonRewriter(swap, patch=True)
+    if direction == "to-platform" and media_type == _FORM:
+        return FormRewriter(swap)
+    return None
+
+
+def surely_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
+    """Whether a whole body for the caller holds no URL to be replaced, told without a rewriter.
+
+    Most hold none. False: a rewriter has to tell, if there is one for the media type.
+    """
+    escape = _ESCAPES.get(_media_type(content_type)[0])
+    if escape is None:
+        return False
+    hosts = links.answers.hosts
+    # Looked for as most are written first: to make all of a long text lower takes longer.
+    if len(body) > _LONG and any_in(body, hosts):
+        return False
+    return not (any_in(body.lower(), hosts) or (escape[:1] in body and escape in body))
+
+
+def rewrite_header(name: str, value: str, links: LinkMap) -> str:
+    """The value of an answer's header for the caller: Location, Content-Location and Link change.
+
+    Root-relative references (`/fhir/Patient/1`) under the platform's base path get the gateway's;
+    other relative ones (`Patient/1/_history/1`) stay.
+    """
+    lower = name.lower()
+    if lower in {"location", "content-location"}:
+        return _reference_to_gateway(value, links)
+    if lower == "link":
+        return _LINK_PART.sub(lambda part: _link_part(part, links), value)
+    return value
+
+
+def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
+    """The value of a request's header for the platform: If-None-Exist and X-Provenance change."""
+    lower = name.lower()
+    if lower == "if-none-exist":
+        return swap_query(value, links.requests)
+    if lower == "x-provenance":
+        rewriter = JsonRewriter(links.requests)
+        body = value.encode("utf-8", "surrogateescape")
+        return (rewriter.feed(body) + rewriter.finish()).decode("utf-8", "surrogateescape")
+    return value
+
+
+def rewrite_query(raw_query: str, links: LinkMap) -> str:
+    """The query string with absolute gateway URLs among its values made platform URLs."""
+    return swap_query(raw_query, links.requests)
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: str) -> tuple[str, str]:
+    media_type = content_type.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(content_type)
+    return media_type, charset[1] if charset else ""
+
+
+def _reference_to_gateway(value: str, links: LinkMap) -> str:
+    if value.startswith("//"):  # without a scheme
+        return links.to_gateway(f"https:{value}") or value
+    return links.to_gateway(value) or links.path_to_gateway(value) or value
+
+
+def _link_part(part: re.Match[str], links: LinkMap) -> str:
+    if part["target"] is not None:
+        return f"<{_reference_to_gateway(part['target'], links)}>"
+    if part["anchor"] is not None:
+        return f'{part["anchor"]}{_reference_to_gateway(part["context"], links)}"'
+    return part[0]

@@ -1,0 +1,215 @@
+"""What all streaming rewriters share: the buffer, and leaving alone what holds no host name.
+
+Only around a place where a host name of the bases occurs is the structure of a body looked at. Text
+without one is sent at once; it is kept (at most `WHOLE`) only to know where in the structure one
+stands that comes later.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final
+
+from gateway.fhir.links.hold import Edit, HeldOutput
+from gateway.fhir.links.map import Swap
+from gateway.fhir.links.text import END, Needles
+
+MAX_TOKEN: Final = 64 * 1024
+"""Bytes: a longer string or tag holds no URL to be rewritten, and goes out in pieces."""
+
+MAX_DEPTH: Final = 128
+"""Open objects, arrays or elements; what lies deeper passes unchanged."""
+
+WHOLE: Final = 128 * 1024
+"""Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
+without a host name, already sent, waits to be scanned."""
+
+_UNTYPED: Final = 512 * 1024
+"""Bytes: the same for a Bundle that does not begin with a type that streams: it waits anyway."""
+# In JSON as in XML.
+_BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
+_STREAMS: Final = re.compile(
+    rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
+    rb'|batch(?:-response)?)["\']'
+)
+
+_PATIENCE: Final = 4096
+"""Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
+at again. Otherwise every small packet would have all of it read once more."""
+
+_LONGEST_RUN: Final = 64  # backslashes that are counted back
+
+
+class StreamRewriter(ABC):
+    """Replaces URLs in a body as it streams by; the result does not depend on the chunks.
+
+    Broken text is passed on as it came.
+    """
+
+    __slots__ = (
+        *("_alert", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
+        *("_needles", "_next", "_offset", "_output", "_places", "_streams", "_swap"),
+    )
+
+    _boundary: ClassVar[bytes]  # what begins every token that may be replaced
+
+    def __init__(self, swap: Swap, needles: Needles, hold_limit: int) -> None:
+        self._swap = swap
+        self._needles = needles
+        self._output = HeldOutput(hold_limit)
+        self._buffer = b""  # not yet scanned; begins at a token
+        self._arrived: list[bytes] = []  # behind the buffer
+        self._due = 0  # bytes that have to arrive before it is worth looking at an open token again
+        self._offset = 0  # of the buffer in the body
+        self._mark = 0  # up to where the buffer was handed to the output
+        self._alert = False  # a host name occurs in the buffer
+        self._length = 0  # of the body, as far as it came
+        self._longest_whole = min(WHOLE, hold_limit)
+        self._streams = False  # the body is longer than that
+        self._places = [END]  # where, while it is scanned
+        self._next = 0  # the first of these that is not behind
+
+    @property
+    def rewritten(self) -> int:
+        """How many URLs were replaced."""
+        return self._output.rewritten
+
+    @property
+    def unrewritten(self) -> int:
+        """How many values with a URL under the bases were left alone."""
+        return self._output.unrewritten
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece of the body; give what can be sent on."""
+        if self._streams and self._passes(chunk):
+            self._offset += len(chunk)
+            return chunk
+        self._take_in(chunk)
+        return b"".join(self._output.take())
+
+    def finish(self) -> bytes:
+        """The body ended; give the rest."""
+        self._gather()
+        self._end()
+        return b"".join(self._output.take())
+
+    def whole(self, body: bytes) -> list[bytes]:
+        """What both would give for a whole body, in pieces."""
+        if len(body) > self._longest_whole:
+            return [self.feed(body), self.finish()]
+        self._buffer, self._alert = body, True
+        self._end()
+        return self._output.take()
+
+    def _end(self) -> None:
+        if self._alert and not self._streams:
+            self._whole()
+        elif self._alert or self._output.is_waiting:
+            self._scan(thorough=False)
+        self._output.abandon()
+        self._copy(len(self._buffer))
+
+    def _take_in(self, chunk: bytes) -> None:
+        self._arrived.append(chunk)
+        self._length += len(chunk)
+        if not self._streams and self._length > self._longest_whole:
+            self._outgrow()
+        self._due -= len(chunk)
+        if self._due > 0 or (self._alert and not self._streams):
+            return
+        self._gather()
+        if self._streams:
+            thorough = len(self._buffer) > WHOLE
+            if self._alert or self._output.is_waiting or thorough:
+                self._scan(thorough=thorough)
+        if not self._alert and not self._output.is_waiting:
+            self._pass_on()
+
+    def _gather(self) -> None:
+        known = len(self._buffer)
+        pieces = (self._buffer, *self._arrived) if self._buffer else self._arrived
+        self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._arrived.clear()
+        self._alert = self._alert or self._needles.occur(self._buffer, known)
+
+    def _outgrow(self) -> None:
+        """The body is longer than what is judged whole, unless that tells that it has to wait."""
+        self._gather()
+        begin = self._buffer[:WHOLE]
+        if self._longest_whole == WHOLE and _BUNDLE.search(begin) and not _STREAMS.search(begin):
+            self._longest_whole = _UNTYPED
+        self._streams = self._length > self._longest_whole
+
+    def _passes(self, chunk: bytes) -> bool:
+        """Whether the chunk is within something long, of which nothing is looked at."""
+        return False
+
+    def _whole(self) -> None:
+        """All of the body is in the buffer."""
+        self._scan(thorough=False)
+
+    @abstractmethod
+    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        """Take what stands at `pos` of `text`, having skipped what is boring before `needle`.
+
+        Gives the position after it; ~position of a token whose end has not come yet.
+        """
+
+    def _masked(self, text: bytes) -> bytes:
+        """The text as `_advance` is to see it, as long as before."""
+        return text
+
+    def _pass_on(self) -> None:
+        """Send unscanned text, but for a token at its end that may yet turn out to be a URL."""
+        size = len(self._buffer)
+        start = max(self._mark, size - MAX_TOKEN)
+        begin = self._unescaped(start)
+        cut = self._masked(self._buffer[begin:]).rfind(self._boundary, start - begin)
+        self._copy(size if cut < 0 else begin + cut)
+        self._await_more(size - self._mark)
+
+    def _unescaped(self, pos: int) -> int:
+        """The last position up to `pos` that is surely not behind half an escape."""
+        before = self._buffer[max(0, pos - _LONGEST_RUN) : pos]
+        run = len(before) - len(before.rstrip(b"\\"))
+        return 0 if run == _LONGEST_RUN else pos - run
+
+    def _await_more(self, length: int) -> None:
+        """The last `length` bytes of the buffer are a token whose end has not come."""
+        self._due = min(_PATIENCE, length // 4)
+
+    def _scan(self, *, thorough: bool) -> None:
+        """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
+        text = self._masked(self._buffer)
+        size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
+        places = self._places = self._needles.positions(self._buffer)
+        pos = self._next = 0
+        while 0 <= pos < size:
+            while places[self._next] < pos:
+                self._next += 1
+            if places[self._next] == END and not (thorough or self._output.is_waiting):
+                break
+            pos = self._advance(text, pos, min(places[self._next], size), size)
+        done = pos if pos >= 0 else ~pos
+        self._alert = any(at >= done for at in places[self._next : -1])
+        self._copy(done)
+        self._buffer = self._buffer[done:]
+        self._mark = max(0, self._mark - done)
+        self._offset += done
+        self._await_more(size - done)
+        self._output.expire(self._offset)
+
+    def _replace(self, edit: Edit) -> None:
+        """Hand over the text before the edit, and the edit."""
+        start = edit.position - self._offset
+        self._copy(start)
+        end = start + edit.length
+        self._output.edit(edit, self._buffer[start:end])
+        self._mark = end
+
+    def _copy(self, upto: int) -> None:
+        """Hand over the buffer up to a position as it is."""
+        if upto > self._mark:
+            self._output.text(self._buffer[self._mark : upto])
+            self._mark = upto

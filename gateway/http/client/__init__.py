@@ -1,0 +1,1 @@
+"""Connections to the platform, and the answers that come on them."""

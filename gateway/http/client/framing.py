@@ -1,0 +1,93 @@
+"""How the end of a platform's answer is known, judged by its status and fields, and can fail."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal
+
+from gateway.http.client.response_header import AnswerFields
+
+MAX_OVERHEAD: Final = 256 * 1024
+"""Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
+
+_MAX_FIELDS: Final = 500
+
+
+class Framing(Enum):
+    """How the end of an answer's body is known (RFC 9112 section 6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class AnswerHead:
+    """Status line and header of an answer; `content_length` as announced, also for HEAD."""
+
+    __slots__ = ("content_length", "fields", "framing", "status")
+
+    def __init__(
+        self, status: int, fields: AnswerFields, framing: Framing, content_length: int | None
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.framing = framing
+        self.content_length = content_length
+
+
+FailureKind = Literal["unsent", "closed", "truncated", "protocol", "timeout", "certificate"]
+
+
+class Broken(Exception):  # noqa: N818 - a state, not a mistake
+    """The connection gave no complete, valid answer.
+
+    `kind`: `unsent` before any byte of the request, `closed` before any byte of an answer,
+    `truncated` after some, `protocol` for bytes that are not valid HTTP, `timeout` for silence,
+    `certificate` when the platform refused ours before it looked at any request. `reused`: the
+    connection had served before.
+    """
+
+    def __init__(self, kind: FailureKind, *, reused: bool) -> None:
+        super().__init__(kind)
+        self.kind: FailureKind = kind
+        self.reused = reused
+
+
+class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
+    """The fields can be understood in two ways."""
+
+
+def frame(
+    status: int, version: str, fields: AnswerFields, *, expect_body: bool
+) -> tuple[Framing, int | None]:
+    """The framing and the announced length. Raises `Ambiguous`.
+
+    llhttp let only one Content-Length pass, and only digits in it.
+    """
+    values = fields.values
+    announced = values.get(b"content-length")
+    length = None if announced is None else int(announced)
+    coding = values.get(b"transfer-encoding")
+    if coding is not None:
+        # A second line would be a second coding, which nobody here undoes.
+        single = (
+            b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
+        )
+        if not single or version == "1.0" or length is not None:
+            raise Ambiguous
+    # Of two types the caller might believe the one that was not judged.
+    if b"content-type" in fields.differing:
+        raise Ambiguous
+    if not expect_body or status in (204, 304):
+        return Framing.NONE, length
+    if coding is not None:
+        return Framing.CHUNKED, None
+    if length is not None:
+        return Framing.LENGTH, length
+    return Framing.CLOSE, None
+
+
+def is_excessive(fields: AnswerFields) -> bool:
+    """Whether a header has too many fields, or too many bytes."""
+    return fields.count > _MAX_FIELDS or fields.size > MAX_OVERHEAD

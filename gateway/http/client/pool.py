@@ -1,0 +1,303 @@
+"""The connections to the platform: opened when needed, kept while they are beyond doubt.
+
+One pool serves one origin. Waiting for a free connection, connecting, idling and growing old are
+all bounded; one sweep, not a timer for each exchange, looks after every deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohappyeyeballs import start_connection
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.client.connect_errors import RETRY_AFTER, unreached
+from gateway.http.client.connection import UpstreamConnection
+from gateway.http.client.proxy_tunnel import open_tunnel
+from gateway.http.client.tls import TlsTransport
+from gateway.http.slow_readers import SlowReaders
+from gateway.http.write_batching import TurnEnd
+
+_SWEEP_INTERVAL: Final = 0.2
+# Below what load balancers grant, so that a request seldom meets a connection being closed.
+_MAX_IDLE: Final = 15.0
+# A bounded life lets a changed DNS entry be noticed.
+_MAX_AGE: Final = 120.0
+# After so many seconds without a connection the next address of the platform is tried beside.
+_NEXT_ADDRESS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where an outgoing HTTP proxy listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the platform listens. `tls` is None for plain HTTP, `proxy` None for the direct way."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    proxy: Proxy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The platform's time-outs, in seconds, by the names of the settings."""
+
+    connect: float
+    response: float
+    idle: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """Somebody in the queue. `turn` brings a kept connection, or None: room for a new one."""
+
+    caller: str
+    new: bool
+    turn: asyncio.Future[UpstreamConnection | None]
+
+
+class UpstreamPool:
+    """At most `max_connections` connections to one origin.
+
+    `readers` are those that make way when somebody waits; without any that is nobody.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        timeouts: Timeouts,
+        max_connections: int,
+        clock: Callable[[], float],
+        readers: SlowReaders | None = None,
+    ) -> None:
+        self.readers = readers or SlowReaders(0, max_connections, clock)
+        self._origin = origin
+        self._timeouts = timeouts
+        self._max_connections = max_connections
+        self._clock = clock
+        self._turn_end = TurnEnd()
+        # The one that was used last at the end.
+        self._idle: list[UpstreamConnection] = []
+        self._active: set[UpstreamConnection] = set()
+        # Places for new ones, from when they are promised to somebody.
+        self._connecting = 0
+        # While somebody waits, no connection is idle and there is no room: nobody jumps the queue.
+        self._waiters: deque[_Waiter] = deque()
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._draining = False
+
+    def open(self) -> None:
+        """Start the sweep; needs the running loop."""
+        self._sweep()
+
+    def drain(self) -> None:
+        """Keep no connection for later; exchanges in flight go on."""
+        self._draining = True
+        while self._idle:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """Drop every connection; exchanges in flight fail."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for connection in (*self._idle, *self._active):
+            connection.abort()
+        self._idle.clear()
+
+    def counts(self) -> Mapping[str, int]:
+        """Connections by state, for the gauge."""
+        return {
+            "idle": len(self._idle),
+            "active": len(self._active),
+            "connecting": self._connecting,
+        }
+
+    async def acquire(self, caller: str = "", *, new: bool = False) -> UpstreamConnection:
+        """A connection that nobody else uses, for `caller`; a kept one unless it shall be `new`.
+
+        Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
+        upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
+        """
+        connection = None if new else self.take()
+        if connection is None and not self._take_room(new=new):
+            connection = await self._wait_for_one(caller, new=new)
+        if connection is None:
+            connection = await self._connect()
+        return connection
+
+    def take(self) -> UpstreamConnection | None:
+        """A kept connection, as `acquire` would give it, or None; does not wait."""
+        connection = self._take_idle()
+        if connection is not None:
+            self._active.add(connection)
+        return connection
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Give a connection back; one in doubt is closed and never used again."""
+        self._active.discard(connection)
+        now = self._clock()
+        keep = not self._draining and now - connection.opened_at < _MAX_AGE
+        if keep and connection.reusable:
+            connection.rest(now)
+            self._idle.append(connection)
+        elif connection.complete:
+            connection.close()
+        else:
+            connection.abort()
+        if self._waiters:
+            self._serve_waiters()
+
+    def _take_idle(self) -> UpstreamConnection | None:
+        now = self._clock()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable and now - connection.idle_since < _MAX_IDLE:
+                return connection
+            connection.close()
+        return None
+
+    def _room(self) -> int:
+        return self._max_connections - len(self._active) - len(self._idle) - self._connecting
+
+    def _take_room(self, *, new: bool) -> bool:
+        """Whether a new connection may be made; where it must be new a kept one gives way."""
+        if new and self._room() <= 0 and self._idle:
+            self._idle.pop(0).close()
+        if self._room() <= 0:
+            return False
+        self._connecting += 1
+        return True
+
+    async def _wait_for_one(self, caller: str, *, new: bool) -> UpstreamConnection | None:
+        """Wait until it is our turn: for a kept connection, or None: for a new one."""
+        self.readers.make_way([caller])
+        waiter = _Waiter(caller, new, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                connection = await self._turn_of(waiter)
+        except TimeoutError:
+            busy = (
+                f"all {self._max_connections} connections to the platform stayed in use "
+                f"for {self._timeouts.connect:g} s"
+            )
+            raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
+        if connection is not None and not connection.reusable:
+            # It broke on its way here; a new one may take its place.
+            connection.close()
+            self._active.discard(connection)
+            self._connecting += 1
+            connection = None
+        return connection
+
+    async def _turn_of(self, waiter: _Waiter) -> UpstreamConnection | None:
+        try:
+            return await waiter.turn
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.turn.cancelled():
+                # It was our turn at the very moment in which the wait ended.
+                self._pass_on(waiter.turn.result())
+            raise
+
+    def _pass_on(self, connection: UpstreamConnection | None) -> None:
+        if connection is not None:
+            self.release(connection)
+        else:
+            self._connecting -= 1
+            self._serve_waiters()
+
+    def _serve_waiters(self) -> None:
+        """Hand what became free to those that wait, in their order.
+
+        Left lying it would be taken by whoever comes next, even if he has had many before.
+        """
+        while self._waiters:
+            waiter = self._waiters[0]
+            if not waiter.turn.done():
+                connection = None if waiter.new else self.take()
+                if connection is None and not self._take_room(new=waiter.new):
+                    return
+                waiter.turn.set_result(connection)
+            self._waiters.popleft()
+
+    async def _connect(self) -> UpstreamConnection:
+        """Make a new connection in the room that was taken for it."""
+        try:
+            connection = await self._open_in_time()
+        except BaseException:
+            self._connecting -= 1
+            self._serve_waiters()
+            raise
+        self._connecting -= 1
+        self._active.add(connection)
+        return connection
+
+    async def _open_in_time(self) -> UpstreamConnection:
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                return await self._open_connection()
+        except OSError as error:
+            origin = self._origin
+            raise unreached(error, origin, self._timeouts.connect, origin.proxy) from None
+
+    async def _open_connection(self) -> UpstreamConnection:
+        origin = self._origin
+        loop = asyncio.get_running_loop()
+        first = origin.proxy or origin
+        found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+        # One dead address must not cost the whole time-out (RFC 8305).
+        raw = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
+        try:
+            if origin.proxy is not None:
+                await open_tunnel(raw, origin.host, origin.port)
+            connection = self._make_protocol()
+            if origin.tls is None:
+                await loop.create_connection(lambda: connection, sock=raw)
+                return connection
+            secure = TlsTransport(connection, origin.tls, origin.host)
+            await loop.create_connection(lambda: secure, sock=raw)
+        except BaseException:
+            raw.close()
+            raise
+        await secure.established()
+        return connection
+
+    def _make_protocol(self) -> UpstreamConnection:
+        return UpstreamConnection(
+            self._clock,
+            self._lost,
+            response_timeout=self._timeouts.response,
+            idle_timeout=self._timeouts.idle,
+            turn_end=self._turn_end,
+        )
+
+    def _lost(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        self.readers.make_way([each.caller for each in self._waiters])
+        for connection in tuple(self._active):
+            if connection.deadline <= now:
+                connection.expire()
+        while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
+            self._idle.pop(0).close()
+        self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

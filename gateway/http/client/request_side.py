@@ -1,0 +1,111 @@
+"""The half of a connection to the platform that sends, and how its exchange waits for news."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from gateway import os_support
+from gateway.http.client.framing import FailureKind
+from gateway.http.client.small_reads import SmallReads
+from gateway.http.client.tls import TlsTransport
+from gateway.http.write_batching import LARGEST_HELD, TurnEnd
+
+NEVER: Final = float("inf")
+
+
+class RequestSide(SmallReads):
+    """Nothing is sent behind an earlier exchange where anything has come since that ended."""
+
+    def __init__(
+        self, clock: Callable[[], float], response_timeout: float, turn_end: TurnEnd
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._response_timeout = response_timeout
+        self._turn_end = turn_end
+        self.transport: asyncio.Transport | TlsTransport | None = None
+        self.deadline = NEVER
+        self.failure: FailureKind | None = None
+        # Whether nothing of a request has gone out yet behind an earlier exchange.
+        self._untouched = False
+        self._held = b""
+        self._write_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport and give the platform `response_timeout` from now."""
+        self._send(data)
+        self.deadline = self._clock() + self._response_timeout
+
+    def write_whole(self, request: bytes) -> None:
+        """The same for a whole request, which is sent when the loop's turn is over."""
+        if len(request) > LARGEST_HELD:
+            self.write(request)
+            return
+        self._held = request
+        self._turn_end.flush_later(self)
+        self.deadline = self._clock() + self._response_timeout
+
+    def flush(self) -> None:
+        """Hand the request that is held back to the transport; there is none after a failure."""
+        held, self._held = self._held, b""
+        if held:
+            self._send(held)
+
+    def _send(self, data: bytes) -> None:
+        if self.transport is None:
+            return
+        if self._untouched:
+            # It may be an answer; it is none to a request that has not gone out.
+            raw = self.transport.get_extra_info("socket")
+            if raw is not None and os_support.is_readable(raw.fileno()):
+                self.abort()
+                return
+            self._untouched = False
+        self.transport.write(data)
+
+    def hold_deadline(self) -> None:
+        """Stop the clock: the caller, not the platform, is what the exchange waits for."""
+        self.deadline = NEVER
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more; returns at once on a lost connection."""
+        if self._write_paused and self.transport is not None:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def news(self) -> asyncio.Future[None]:
+        """What is done as soon as anything happens."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def abort(self, kind: FailureKind = "closed") -> None:
+        """Drop the connection without ceremony; what waits on it fails."""
+        self._fail(kind)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Back-pressure from the platform (asyncio.Protocol)."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        self._write_paused = False
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
+
+    def _fail(self, kind: FailureKind) -> None:
+        self._held = b""
+        if self.failure is None:
+            self.failure = "unsent" if self._untouched else kind
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

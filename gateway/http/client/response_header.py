@@ -1,0 +1,166 @@
+"""The header of a platform's answer, read once: what its fields say and which of them go on.
+
+Field lines are passed on as they came, but for those whose values hold links. Duties: RFC 9110
+sections 5.1, 5.3, 7.6; contract section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from gateway.http.headers import HOP_BY_HOP, Verdicts, named_fields, without_named
+
+Translate = Callable[[bytes, bytes], bytes]
+
+_NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
+    (
+        b"set-cookie",
+        b"set-cookie2",
+        b"clear-site-data",
+        b"authentication-info",
+        b"authorization",  # an echo of the token
+        b"proxy-authentication-info",
+        # The gateway's own voice.
+        b"x-gateway-error",
+        b"x-gateway-warning",
+        b"www-authenticate",
+        b"server",
+        b"strict-transport-security",
+        b"alt-svc",
+        b"x-request-id",
+        b"content-length",
+    )
+)
+_WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
+# What is judged or changed here must not come by another spelling, too.
+_JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
+# Digests of a body that no longer is what it was (RFC 9530, RFC 1864). Of no certain length:
+# compiled, one of four would be made anew for each line.
+_DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
+_DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
+# Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
+_NOT_STORED: Final = b"Cache-Control: no-store\r\n"
+
+
+# What becomes of a field. Plain numbers: there are eight fields in each answer.
+_STAYS: Final = 0
+_GOES_ON: Final = 1
+_HAS_LINKS: Final = 2
+
+
+def _judge(name: bytes) -> tuple[bytes, int]:
+    key = name.lower()
+    # Some readers take an underscore for a dash. What a field means is said by its own name alone.
+    dashed = key.replace(b"_", b"-")
+    if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
+        return key, _STAYS
+    if key != dashed and dashed in _JUDGED:
+        return key, _STAYS
+    return key, _HAS_LINKS if key in _WITH_LINKS else _GOES_ON
+
+
+_VERDICTS: Final = Verdicts(_judge)
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+
+class AnswerFields:
+    """Takes one field after the other, as bytes of the wire.
+
+    `values` are the first ones by their names in lower case, Connection's joined. `repeated` are
+    the names of fields that came more than once, `differing` of those that did so with another
+    value. `count` is the number of all fields, `size` that of the bytes in their names and values.
+    """
+
+    __slots__ = ("_lines", "_links", "count", "differing", "repeated", "size", "values")
+
+    def __init__(self) -> None:
+        self.count = self.size = 0
+        self.values: dict[bytes, bytes] = {}
+        # Nearly always empty: an object less for each.
+        self.repeated = _NONE
+        self.differing = _NONE
+        self._lines: list[bytes] = []
+        self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> AnswerFields:
+        """Those of an answer that did not come over a wire."""
+        made = AnswerFields()
+        for name, value in fields:
+            made.add(name, value)
+        return made
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take the next field."""
+        self.count += 1
+        self.size += len(name) + len(value)
+        key, passage, beginning = _VERDICTS[name]
+        if key in self.values:
+            self._repeat(key, value)
+        else:
+            self.values[key] = value
+        if passage:
+            if passage == _HAS_LINKS:
+                self._links += ((len(self._lines), key, name, value),)
+            self._lines.append(beginning + value + b"\r\n")
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether one of them is a digest of the body; hardly any answer has one."""
+        for name in _DIGESTS:  # noqa: SIM110 - a generator costs more than all the rest
+            if name in self.values:
+                return True
+        return False
+
+    def passing(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+        """Those with one of these names, in lower case, that the caller may see."""
+        split = (line[:-2].partition(b": ") for line in self._lines)
+        return tuple((name, value) for name, _, value in split if name.lower() in names)
+
+    def _repeat(self, key: bytes, value: bytes) -> None:
+        self.repeated |= {key}
+        if value != self.values[key]:
+            self.differing |= {key}
+        if key == b"connection":
+            self.values[key] += b"," + value
+
+    def to_caller(self, request_id: bytes, translate: Translate | None = None) -> list[bytes]:
+        """The lines that the caller may see, and the two that we add; a list of the caller's own.
+
+        `translate` gives the value for a lower-case name and a value. Content-Length and
+        Transfer-Encoding are left to the relay, which knows the framing.
+        """
+        lines = self._lines.copy()
+        if translate is not None:
+            for at, key, name, value in self._links:
+                lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
+        cached = b"cache-control" in self.values
+        connection = self.values.get(b"connection")
+        if connection is not None and (named := named_fields(connection)):
+            lines = without_named(lines, named)
+            cached = cached and b"cache-control" not in named
+        if not cached:
+            lines.append(_NOT_STORED)
+        lines.append(b"X-Request-Id: %s\r\n" % request_id)
+        return lines
+
+
+def without_digests(lines: list[bytes]) -> list[bytes]:
+    """The lines but for digests of a body that was changed."""
+    return [line for line in lines if not line.lower().startswith(_DIGEST_LINES)]
+
+
+def without_content(lines: list[bytes]) -> list[bytes]:
+    """The lines but for those about a body that does not go on, however they are spelled."""
+    return [line for line in lines if not _is_about_content(line)]
+
+
+def _is_about_content(line: bytes) -> bool:
+    name = line.partition(b":")[0].lower().replace(b"_", b"-").replace(b".", b"-")
+    return name.startswith(b"content-") or name in _DIGESTS
+
+
+def without_coding(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer whose content coding was undone."""
+    return [line for line in lines if not line.lower().startswith(b"content-encoding:")]

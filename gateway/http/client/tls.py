@@ -1,0 +1,313 @@
+"""TLS towards the platform on top of a TCP transport: OpenSSL between two buffers in memory.
+
+The event loop's own layer asks OpenSSL once more after everything that came, to be told by an
+exception that there is nothing, and sets a quarter of a megabyte aside for each connection. This
+one knows when all was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from gateway.http.client.small_reads import SmallReads
+
+if TYPE_CHECKING:
+    from gateway.http.client.connection import UpstreamConnection
+
+# Bytes: the most that one record holds (RFC 8446 section 5.1).
+_RECORD: Final = 16 * 1024
+# Bytes that are asked for at least: of a record more may be there than came last.
+_LEAST: Final = 2 * 1024
+# Bytes that are encrypted at a time: OpenSSL's buffers never shrink.
+_SLICE: Final = 64 * 1024
+# Seconds: as long as the event loop's own layer lets a platform that reads nothing hold up a close.
+_LONGEST_CLOSE: Final = 30.0
+# Alerts by which a server refuses a client's certificate, or the lack of one (RFC 8446 section
+# 6.2), as OpenSSL calls them.
+_REFUSALS: Final = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    }
+)
+
+
+class CertificateRefused(Exception):  # noqa: N818 - what happened, not a mistake
+    """The platform ended the handshake, of which our side was done, for our certificate."""
+
+
+def refuses_certificate(error: ssl.SSLError) -> bool:
+    """Whether the other side sent an alert about our certificate."""
+    # None where Python does not know OpenSSL's reason; its type says otherwise, and counts when
+    # this is compiled.
+    reason: str | None = getattr(error, "reason", None)
+    return reason in _REFUSALS
+
+
+class TlsTransport(SmallReads):
+    """A connection's transport over TLS, and the protocol of the TCP transport below.
+
+    The connection is told of `connection_made` once the platform has shown who it is. `close` takes
+    `longest_close` seconds at most, even if the platform reads nothing of what is to be sent.
+    """
+
+    def __init__(
+        self,
+        connection: UpstreamConnection,
+        context: ssl.SSLContext,
+        server_hostname: str,
+        *,
+        longest_close: float = _LONGEST_CLOSE,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=server_hostname
+        )
+        self._below: asyncio.Transport | None = None
+        # Done when the handshake is over, one way or the other. It never carries the error: both
+        # would hold on to each other.
+        self._handshake: asyncio.Future[None] = self._loop.create_future()
+        self._shaken = False
+        # Whether the platform may still be judging our certificate: in TLS 1.3 it does so when our
+        # side of the handshake is done, and looks at nothing that we sent before it has. In TLS 1.2
+        # an alert about it would end a renegotiation, which can come at any time.
+        self._judging = False
+        self._error: Exception | None = None
+        # What could not be encrypted while the platform renegotiates (TLS 1.2).
+        self._backlog = b""
+        self._full_below = False
+        self._closing = False
+        self._longest_close = longest_close
+        self._close_timer: asyncio.TimerHandle | None = None
+        # Whether the platform said that it sends no more (RFC 8446 section 6.1); a cut line says no
+        # such thing.
+        self.ended_cleanly = False
+
+    async def established(self) -> None:
+        """Wait until the handshake is done.
+
+        Raises ssl.SSLError, or another OSError when the connection breaks; the transport is closed
+        then, as it is when whoever waits is cancelled.
+        """
+        try:
+            await self._handshake
+        except BaseException:
+            self.abort()
+            raise
+        if not self._shaken:
+            raise self._take_error() or ConnectionResetError()
+
+    # What the connection calls.
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send; what is written after the end is dropped."""
+        if self._closing or not data:
+            return
+        if self._backlog:
+            self._backlog += data
+            return
+        self._encrypt(data)
+        self._send()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet."""
+        below = 0 if self._below is None else self._below.get_write_buffer_size()
+        return len(self._backlog) + below
+
+    def get_extra_info(self, name: str) -> Any:
+        """As the TCP transport gives it."""
+        return None if self._below is None else self._below.get_extra_info(name)
+
+    def pause_reading(self) -> None:
+        """Let the platform wait. What is at hand still comes."""
+        if self._below is not None:
+            self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if self._below is not None:
+            self._below.resume_reading()
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._closing or self._below is None or self._below.is_closing()
+
+    def close(self) -> None:
+        """Say close_notify and close; the platform's own is not waited for."""
+        if self._closing:
+            return
+        if self._shaken:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+        self._finish()
+
+    def abort(self) -> None:
+        """Drop the connection without ceremony."""
+        self._closing = True
+        if self._below is not None:
+            self._below.abort()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake."""
+        self._below = cast(asyncio.Transport, transport)
+        self._shake_hands()
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt and pass on."""
+        if self._closing:
+            return
+        self._incoming.write(data)
+        if self._shaken:
+            self._read()
+        else:
+            self._shake_hands()
+
+    def eof_received(self) -> None:
+        """The platform sends no more, cleanly or not; what may follow does not matter."""
+        if self._closing:
+            return
+        if self._shaken:
+            self._connection.eof_received()
+        self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._closing = True
+        self._below = None
+        self._backlog = b""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
+        if self._shaken:
+            self._connection.connection_lost(self._take_error() or exc)
+        else:
+            self._fail_handshake(exc)
+
+    def pause_writing(self) -> None:
+        """Back-pressure from the platform (asyncio.Protocol)."""
+        self._full_below = True
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The TCP transport takes more (asyncio.Protocol)."""
+        self._full_below = False
+        if not self._backlog:
+            self._connection.resume_writing()
+
+    def _shake_hands(self) -> None:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._send()
+            return
+        except ssl.SSLError as error:
+            self._fail_handshake(error.with_traceback(None))
+            self._finish()
+            return
+        self._send()
+        self._shaken = True
+        self._judging = self._tls.version() == "TLSv1.3"
+        self._connection.connection_made(self)
+        self._end_handshake()
+        self._read()
+
+    def _fail_handshake(self, error: Exception | None) -> None:
+        if self._error is None:
+            self._error = error
+        self._end_handshake()
+
+    def _end_handshake(self) -> None:
+        if not self._handshake.done():
+            self._handshake.set_result(None)
+
+    def _take_error(self) -> Exception | None:
+        error, self._error = self._error, None
+        return error
+
+    def _read(self) -> None:
+        """Pass on all that can be decrypted, in one piece."""
+        # What is asked for at a time is set aside before anybody knows how much there is.
+        at_once = min(max(self._incoming.pending, _LEAST), _RECORD)
+        pieces: list[bytes] = []
+        broken = False
+        try:
+            while piece := self._tls.read(at_once):
+                pieces.append(piece)
+                # There was less than was asked for: nothing of this record is left.
+                if len(piece) < at_once and not self._incoming.pending:
+                    break
+            else:
+                self.ended_cleanly = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            broken = True
+            if self._judging and not pieces and refuses_certificate(error):
+                self._error = CertificateRefused()
+        if self._backlog and not broken:
+            self._write_backlog()
+        self._send()
+        if pieces:
+            self._judging = False
+            self._connection.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._conclude(broken=broken, brought=bool(pieces))
+
+    def _conclude(self, *, broken: bool, brought: bool) -> None:
+        """Do what follows from what came but for what could be decrypted."""
+        if broken:
+            self._finish()
+        elif self.ended_cleanly:
+            self.eof_received()
+        elif not brought:
+            self._connection.stir()
+
+    def _encrypt(self, data: bytes) -> None:
+        done = 0
+        try:
+            if len(data) <= _SLICE:
+                done = self._tls.write(data)
+            if done < len(data):
+                # A memoryview, or the rest would be copied for each slice.
+                rest = memoryview(data)
+                while done < len(data):
+                    done += self._tls.write(rest[done : done + _SLICE])
+                    self._send()
+        except ssl.SSLWantReadError:
+            self._backlog = data[done:]
+            self._connection.pause_writing()
+        except ssl.SSLError:
+            self.abort()
+
+    def _write_backlog(self) -> None:
+        backlog, self._backlog = self._backlog, b""
+        self._encrypt(backlog)
+        if not self._backlog and not self._full_below:
+            self._connection.resume_writing()
+
+    def _send(self) -> None:
+        """Send what OpenSSL made: records, and its own messages."""
+        if self._outgoing.pending and self._below is not None:
+            self._below.write(self._outgoing.read())
+
+    def _finish(self) -> None:
+        """Send what OpenSSL made, perhaps an alert that says why, and close."""
+        self._closing = True
+        self._send()
+        if self._below is None:
+            return
+        self._below.close()
+        if self._below.get_write_buffer_size() and self._close_timer is None:
+            self._close_timer = self._loop.call_later(self._longest_close, self._below.abort)

@@ -1,0 +1,1 @@
+"""Connections of callers, and the requests that come on them."""

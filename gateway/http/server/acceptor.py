@@ -1,0 +1,187 @@
+"""Takes connections from the listening sockets; the listener makes protocols of them.
+
+asyncio's own servers give up what a closing socket still holds in its queue, log every failed
+`accept`, and (uvloop) close what comes when the process is out of file descriptors. Here nobody
+whom the system has let in is turned away: while there is no room, the queue waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, cast
+
+from gateway.http.server.server import CallerServer
+from gateway.pipeline.callers import address_of
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_PAUSE: Final = 0.05
+# A descriptor is free only some turns of the loop after its connection was closed.
+_CLOSING: Final = 0.001
+_COMPLAINT_INTERVAL: Final = 10.0
+# How long a closing TLS connection waits for the other side's close_notify.
+_TLS_SHUTDOWN: Final = 2.0
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+# The other side gave up before its turn, or another process was faster. (Only on Windows are
+# EWOULDBLOCK and EAGAIN two.)
+_NOTHING_THERE: Final = frozenset(
+    (
+        errno.EAGAIN,
+        errno.EWOULDBLOCK,
+        errno.EINTR,
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """`connections` may be open at once; `at_a_time` are taken before others get their turn.
+
+    `handshake` is how long TLS may take, in seconds.
+    """
+
+    connections: int
+    at_a_time: int
+    handshake: float
+
+
+class Acceptor:
+    """Feeds a `CallerServer` from sockets that listen already and are non-blocking.
+
+    `tls` is read for every new connection, so that it can be replaced at any time.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        server: CallerServer,
+        capacity: Capacity,
+        *,
+        tls: ssl.SSLContext | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.tls = tls
+        self._sockets = tuple(sockets)
+        self._server = server
+        self._capacity = capacity
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._complained = -_COMPLAINT_INTERVAL
+        self._refusals = 0
+        self._closed = False
+
+    @property
+    def arriving(self) -> int:
+        """Connections that are being set up, e.g. in their TLS handshake."""
+        return len(self._arriving)
+
+    def open(self) -> None:
+        """Begin to take connections."""
+        for listening in self._sockets:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def close(self) -> None:
+        """Take what the system has let in already, then stop listening."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+        for listening in self._sockets:
+            self._loop.remove_reader(listening.fileno())
+            while self._take(listening):
+                pass
+            listening.close()
+
+    async def abort(self) -> None:
+        """Give up what is still being set up."""
+        tasks = tuple(self._arriving)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(self._capacity.at_a_time):
+            if self._is_full():
+                self._make_room()
+                return
+            if not self._take(listening):
+                return
+
+    def _is_full(self) -> bool:
+        return self._server.open_connections + self.arriving >= self._capacity.connections
+
+    def _take(self, listening: socket.socket) -> bool:
+        """Take one connection; False when there is none to be had now."""
+        try:
+            connection, name = listening.accept()
+        except OSError as error:
+            if error.errno not in _NOTHING_THERE:
+                self._refused(error)
+            return False
+        connection.setblocking(False)
+        if connection.family in (socket.AF_INET, socket.AF_INET6):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Or a caller that vanished without a word in the middle of a request is never missed.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        task = self._loop.create_task(self._set_up(connection, address_of(name)))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+        return True
+
+    async def _set_up(self, connection: socket.socket, address: str) -> None:
+        tls = self.tls
+        try:
+            await self._loop.connect_accepted_socket(
+                # A protocol by what it does: what derives from asyncio's class is slower compiled.
+                cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
+                connection,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else self._capacity.handshake,
+                ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN,
+            )
+        except OSError as error:
+            # Port scanners and callers that speak plain HTTP to TLS: nothing to act upon.
+            _log.debug("a connection was not set up: %s", type(error).__name__)
+            connection.close()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _refused(self, error: OSError) -> None:
+        """The system gives no descriptor: who comes waits in its queue."""
+        self._refusals += 1
+        now = self._clock()
+        if now - self._complained >= _COMPLAINT_INTERVAL:
+            name = errno.errorcode.get(error.errno or 0, "error")
+            what = "out of file descriptors" if error.errno in _EXHAUSTED else "accept failed"
+            _log.error("%s (%s): callers wait, %d refusals", what, name, self._refusals)
+            self._complained, self._refusals = now, 0
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Close an idle connection if there is one, and look again when it is gone."""
+        pause = _CLOSING if self._server.drop_idle() else _PAUSE
+        if self._closed or self._pause is not None:
+            return
+        for listening in self._sockets:
+            self._loop.remove_reader(listening.fileno())
+        self._pause = self._loop.call_later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        if not self._closed:
+            self.open()

@@ -1,0 +1,360 @@
+"""One connection of a caller: how its requests are served and answered.
+
+Requests are served one after the other in one task, without a task, a writer or a timer for each.
+What the parser refuses and what takes too long is answered as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway import errors, os_support
+from gateway.errors import GatewayError
+from gateway.http.server import parse_errors
+from gateway.http.server.closing import unsent
+from gateway.http.server.counted_body import Payload
+from gateway.http.server.messages import Answered, IncomingRequest, RequestMessage, Unparsed
+from gateway.http.server.reader import ListenLimits, MessageQueue
+from gateway.http.server.rooted import rooted
+from gateway.http.write_batching import LARGEST_HELD, TurnEnd
+from gateway.pipeline.callers import Peer, peer_of
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.http.server.server import CallerServer
+
+_log = get_logger(__name__)
+
+# How long, in seconds, an answered connection stays open for what the caller is still sending.
+# Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
+_LINGER: Final = 1.0
+
+# How long a connection that was let in may take to say what it wants, when others wait for its
+# place or for the end.
+_FIRST_REQUEST: Final = 1.0
+
+
+class RequestSink(Protocol):
+    """The handler, as the listener sees it."""
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        ...
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        ...
+
+
+class CallerConnection(MessageQueue):
+    """One connection of a caller."""
+
+    __slots__ = (
+        *("_held", "_peer_done", "_server", "_sink", "_task", "_turn_end"),
+        *("_writable", "forsaken_with_caller", "idle_since", "kept", "memory", "opened_at"),
+        *("peer", "secure", "writing_paused"),
+    )
+
+    def __init__(
+        self,
+        server: CallerServer,
+        sink: RequestSink,
+        turn_end: TurnEnd,
+        address: str,
+        limits: ListenLimits,
+    ) -> None:
+        super().__init__(limits)
+        self._server = server
+        self._sink = sink
+        self._turn_end = turn_end
+        self._task: asyncio.Task[None] | None = None
+        self._held = b""
+        self._peer_done: asyncio.Event | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.writing_paused = False
+        self.peer = Peer(address)
+        self.secure = False
+        self.kept = False
+        self.opened_at = 0.0
+        self.idle_since = 0.0
+        # Whatever the handler wants to remember of the requests before.
+        self.memory: object = None
+        # Whether nobody waits for the request under way once its caller left.
+        self.forsaken_with_caller = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note who it is; the time for the first header runs from here."""
+        self.transport = cast(asyncio.Transport, transport)
+        # Who takes nothing more holds what was written last, and nothing is read for it.
+        self.transport.set_write_buffer_limits(0)
+        self.peer = peer_of(transport, self.peer.address)
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        self.opened_at = self.idle_since = self._loop.time()
+        self._server.opened(self)
+        self._task = self._loop.create_task(rooted(self._serve()))
+
+    def eof_received(self) -> None:
+        """The caller sends no more; one that left and one that half-closed look the same here."""
+        if self._peer_done is not None:
+            self._peer_done.set()
+        if self.transport is not None:
+            # The event loop would do it, and nobody would look after what still waits.
+            self._server.close(self, self.transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the exchange in flight, if it wants to know."""
+        del exc  # the caller is gone either way
+        if self._peer_done is not None:
+            self._peer_done.set()
+        self.force_close()
+        self._server.lost(self)
+        self._hear_no_more()
+        self._wake_writer()
+        # Between two answers it would go on to take a message that is no longer there.
+        between = self._waiter is not None and not self.busy
+        if self._task is not None and (self.forsaken_with_caller or between):
+            self._task.cancel()
+
+    # What serves.
+
+    async def _serve(self) -> None:
+        """Answer requests until the connection ends."""
+        try:
+            while not self._ended:
+                await self._next()
+                answer = self._answer_to(*self._take_message())
+                self.busy = True
+                try:
+                    answered = await answer
+                    self.kept = True
+                    if answered is Answered.ENDS:
+                        # Its caller gets time to read it.
+                        await self.linger()
+                finally:
+                    self.busy = False
+                    if self._ended:
+                        self._forget_body()
+                if answered is Answered.ENDS or self._ended:
+                    break
+                self.idle_since = self._loop.time()
+        except asyncio.CancelledError:
+            self.force_close()
+            raise
+        except Exception as error:
+            # The handler answers for its own mistakes; what still arrives here is a bug.
+            _log.error("internal error", exc_info=error, reason="internal")
+            self.force_close()
+        finally:
+            # What ended it would hold on to this connection.
+            self._task = None
+        if not self._ended:
+            self.flush()
+            if self.transport is not None:
+                self._server.close(self, self.transport)
+
+    async def _next(self) -> None:
+        """Wait until there is a message, and behind an answer until others have had their turn.
+
+        What was sent ahead may need no waiting at all.
+        """
+        if not self._messages:
+            await self._news()
+        elif self.kept:
+            turn = self._news()
+            self._server.turnstile.queue(turn)
+            await turn
+
+    def _answer_to(
+        self, message: RequestMessage, payload: Payload
+    ) -> Coroutine[Any, Any, Answered]:
+        request = IncomingRequest(message, payload, self)
+        if isinstance(message, Unparsed):
+            return self._sink.refuse(
+                request, parse_errors.translate(message.error, self._head_bytes)
+            )
+        return self._sink.handle(request)
+
+    # What writes.
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
+        if self._held:
+            self.flush()
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_later(self, data: bytes) -> None:
+        """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
+        if self._held or len(data) > LARGEST_HELD:
+            self.write(data)
+        else:
+            self._held = data
+            self._turn_end.flush_later(self)
+
+    def flush(self) -> None:
+        """Hand what is held back to the transport."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
+
+    def force_close(self) -> None:
+        """Close; what was written is still sent to a caller that takes it."""
+        self.flush()
+        self._ended = True
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self.transport is not None:
+            self._server.close(self, self.transport)
+            self.transport = None
+
+    async def shutdown(self, timeout: float) -> None:
+        """Give the exchange under way `timeout` seconds, twice: before and after its body ends."""
+        self._ended = True
+        task = self._task
+        if task is not None and self.busy:
+            await asyncio.wait((task,), timeout=timeout)
+            self._lose_body(asyncio.CancelledError())
+            await asyncio.wait((task,), timeout=timeout)
+        if task is not None:
+            task.cancel()
+        self.force_close()
+
+    # What the handler and the server call.
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What serves this connection."""
+        return self._task
+
+    @property
+    def queued(self) -> bool:
+        """Whether further requests were read already and wait for their turn."""
+        return bool(self._messages)
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        return self._rests and (self.kept or now - self.opened_at > _FIRST_REQUEST)
+
+    def unfinished(self, now: float) -> bool:
+        """Whether the gateway owes something here.
+
+        An answer, the rest of one that a slow caller has not taken yet, or, for a moment, the
+        chance to send the first request on a connection that was accepted.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return self.busy
+        if self.busy or self._messages or self._held or transport.get_write_buffer_size():
+            return True
+        began = self.opened_at if not self.kept else self._header_since
+        return began is not None and now - began < _FIRST_REQUEST
+
+    def abort(self, *, reset: bool = False) -> None:
+        """End the connection so that no answer looks complete; `reset` sends RST.
+
+        A caller of HTTP/1.0 cannot tell a cut answer from a complete one by a plain end.
+        """
+        transport = self.transport
+        if transport is None:
+            return
+        raw = transport.get_extra_info("socket")
+        if reset and raw is not None:
+            # The caller may have ended the connection a moment ago.
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
+        self._ended = True
+        self._held = b""
+        transport.abort()
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more or is lost; may be tried again after a time-out."""
+        self._writable = self._loop.create_future()
+        if self.writing_paused and self.transport is not None:
+            await self._writable
+
+    def pause_writing(self) -> None:
+        """The transport takes no more (asyncio.Protocol)."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        self.writing_paused = False
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    async def linger(self) -> None:
+        """Half-close and discard what still comes, for a moment.
+
+        Over TLS, which cannot be half-closed, the caller would learn of the end only after that:
+        nothing is waited for where all was read and sent.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        sends_on = self._sends_on
+        self._discarding = True
+        self._header_since = None
+        self.flush()
+        if not (sends_on or transport.can_write_eof() or transport.get_write_buffer_size()):
+            return
+        self._resume_transport()
+        self._peer_done = asyncio.Event()
+        # The caller may have reset the connection a moment ago.
+        with contextlib.suppress(OSError):
+            if transport.can_write_eof():
+                transport.write_eof()
+            async with asyncio.timeout(_LINGER):
+                await self._peer_done.wait()
+
+    @property
+    def _sends_on(self) -> bool:
+        """Whether the caller has begun what it has not ended, or was not understood."""
+        if self._is_deaf or self._messages or self._header_since is not None:
+            return True
+        return not self.payload.is_eof()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be taken by the caller, those in the kernel included."""
+        transport = self.transport
+        if transport is None:
+            return 0
+        return len(self._held) + unsent(transport)
+
+    def overdue(self, now: float, header_timeout: float) -> bool:
+        """Whether a header has been incomplete for too long, the time of other requests aside."""
+        since = self._header_since
+        if since is None or self.busy or self._messages or self._ended:
+            return False
+        return now - max(since, self.idle_since) > header_timeout
+
+    def idle_for_long(self, now: float) -> bool:
+        """Whether nothing was asked for so long that the caller has to connect anew."""
+        return self._rests and now - self.idle_since > self._limits.keep_alive
+
+    def silent(self, now: float, header_timeout: float) -> bool:
+        """Whether nothing at all has come since the connection was made, for too long."""
+        return self._rests and not self.kept and now - self.opened_at > header_timeout
+
+    async def refuse_header(self) -> None:
+        """Answer a header that did not come in time, and close."""
+        self._discarding = self.busy = True
+        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
+        request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
+        await self._sink.refuse(request, error)
+        await self.linger()
+        self.busy = False
+        self.force_close()

@@ -1,0 +1,144 @@
+"""What the listener hands to the handler and gets back."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import HttpVersion, HttpVersion10
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway.http.server.counted_body import Payload
+
+if TYPE_CHECKING:
+    from gateway.http.server.connection import CallerConnection
+
+
+class ParsedMessage(Protocol):
+    """A request's header section as aiohttp's parser gives it."""
+
+    @property
+    def method(self) -> str:
+        """As the caller wrote it."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The request target as the caller wrote it (RFC 9112 section 3.2)."""
+        ...
+
+    @property
+    def version(self) -> HttpVersion:
+        """HTTP's version."""
+        ...
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields in their order, names as the caller wrote them."""
+        ...
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the caller wants the connection to end with the answer."""
+        ...
+
+    @property
+    def upgrade(self) -> bool:
+        """Whether the caller asks for another protocol."""
+        ...
+
+
+class RequestMessage:
+    """A request's header section: the same, wherever it came from."""
+
+    __slots__ = ("method", "path", "raw_headers", "should_close", "upgrade", "version")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        version: HttpVersion,
+        raw_headers: tuple[tuple[bytes, bytes], ...],
+        *,
+        should_close: bool,
+        upgrade: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.version = version
+        self.raw_headers = raw_headers
+        self.should_close = should_close
+        self.upgrade = upgrade
+
+    @classmethod
+    def of(cls, parsed: ParsedMessage) -> RequestMessage:
+        """What the parser found."""
+        return RequestMessage(
+            parsed.method,
+            parsed.path,
+            parsed.version,
+            parsed.raw_headers,
+            should_close=parsed.should_close,
+            upgrade=parsed.upgrade,
+        )
+
+
+class RepeatedMessage(RequestMessage):
+    """One that the parser did not see: `first`, which it did, with another target."""
+
+    __slots__ = ()
+
+    def __init__(self, first: RequestMessage, path: str) -> None:
+        super().__init__(
+            first.method, path, first.version, first.raw_headers, should_close=first.should_close
+        )
+
+
+class Unparsed(RequestMessage):
+    """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("UNKNOWN", "/", HttpVersion10, (), should_close=True)
+        self.error = error
+
+
+class IncomingRequest:
+    """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
+
+    __slots__ = ("connection", "message", "payload")
+
+    def __init__(
+        self, message: RequestMessage, payload: Payload, connection: CallerConnection
+    ) -> None:
+        self.message = message
+        self.payload = connection.payload = payload
+        self.connection = connection
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the message announced a body."""
+        return self.payload is not EMPTY_PAYLOAD
+
+    @property
+    def remote(self) -> str:
+        """The address of the caller's end of the connection; "unix" for a unix socket."""
+        return self.connection.peer.address
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is the first one on its connection."""
+        return not self.connection.kept
+
+    @property
+    def scheme(self) -> str:
+        """`https` when it came over TLS, else `http`."""
+        return "https" if self.connection.secure else "http"
+
+
+class Answered(Enum):
+    """What becomes of a connection whose request was answered, as the answer itself says."""
+
+    STAYS = "stays"
+    ENDS = "ends"

@@ -1,0 +1,72 @@
+"""What aiohttp's parser refused, in the gateway's own terms; nothing of the message is repeated."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.server import validation
+
+# The beginning of a request line, which may be cut off in its target.
+_REQUEST_LINE = re.compile(
+    rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
+)
+
+# What follows it in a parser's text is the message itself.
+_QUOTE: Final = ":\n\n"
+# By words of llhttp and aiohttp.
+_RULES: Final = (
+    ("HTTPS traffic", "TLS sent to a plain HTTP port: use http://"),
+    ("Expected HTTP/", "request line: a space in the target, or no HTTP version at the end"),
+    ("Expected CRLF", "line ends: CR LF is needed"),
+    ("after response line", "line ends: CR LF is needed"),
+    ("Missing 'Host'", "header: Host is missing"),
+    ("Duplicate 'Host'", "header: Host is there twice"),
+    ("Duplicate Content-Length", "header: Content-Length is there twice"),
+    ("can't be present with", "header: both Content-Length and Transfer-Encoding"),
+    ("in Content-Length", "header: Content-Length is no number"),
+    ("Invalid header token", "header: a field's name is not valid"),
+    ("Invalid header value", "header: a character in a field's value is not valid"),
+    ("whitespace after header value", "header: a folded line"),
+    ("chunk", "body: a chunk is broken"),
+    ("Pause on PRI", "HTTP/2 is not supported: use HTTP/1.1"),
+    ("Invalid method", "request line: not valid HTTP"),
+)
+
+
+def translate(exc: BaseException, head: bytes) -> GatewayError:
+    """The outcome for a parser's exception; `head` are the first bytes of the message."""
+    text = str(exc)
+    if isinstance(exc, LineTooLong):
+        reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
+        return GatewayError(reason, "line over the limit", close=True)
+    if "Too many headers" in text:
+        return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close=True)
+    if "Invalid method" in text and _begins_with_unknown_method(head):
+        return validation.unknown_method()
+    rule = _rule(exc)
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+
+
+def _rule(exc: BaseException) -> str:
+    """What was broken, in words of ours; the parser's own text shows what was sent."""
+    if isinstance(exc, InvalidURLError):
+        return "target: not in origin form"
+    told = str(exc).partition(_QUOTE)[0]
+    return next((rule for phrase, rule in _RULES if phrase in told), "HTTP: not valid")
+
+
+def _begins_with_unknown_method(head: bytes) -> bool:
+    """Whether the method is to blame, not what follows a request that was good so far."""
+    line = _REQUEST_LINE.match(head)
+    return line is not None and line[1].decode("ascii") not in validation.METHODS
+
+
+def _is_target(exc: LineTooLong) -> bool:
+    """Whether the overlong line is the request target; aiohttp says so only in its first byte."""
+    line = exc.args[0] if exc.args else b""
+    return bytes(line[:1]) == b"/"

@@ -1,0 +1,314 @@
+"""What comes on a caller's connection: aiohttp's parser reads it, messages wait in a queue.
+
+What it need not see does not pass it: the bytes of a long body of known length, which are counted,
+and reads whose header repeats the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway.http.server.counted_body import BodyBroken, CountedBody, Payload
+from gateway.http.server.messages import ParsedMessage, RepeatedMessage, RequestMessage, Unparsed
+from gateway.http.server.repeated_header import RepeatedHeader, ends_with_header
+
+# Requests that were sent ahead: more are not read before these have been answered. Their headers
+# alone could fill the memory.
+_MOST_QUEUED: Final = 4
+_FEW_QUEUED: Final = 2
+# A parser that has found so many goes on when it is told to, which only happens when the queue was
+# full. It counts one too many where a request was taken before its body had ended.
+_MOST_PARSED: Final = _MOST_QUEUED + 1
+# Bytes. So much of a header tells why it was refused.
+_LOOKED_AT: Final = 64
+# Bytes. A body of which less is still to come is not worth another parser.
+_WORTH_COUNTING: Final = 64 * 1024
+# Bytes. Reading pauses when twice as much of a body waits to be taken.
+_BODY_BUFFER: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ListenLimits:
+    """What a caller may send before it is refused: sizes in bytes, times in seconds.
+
+    `keep_alive` is how long a connection may be idle, `reader_stall` how long a caller may take
+    nothing at all of what waits for it, in the midst of an answer or when its connection closes.
+    """
+
+    url_bytes: int
+    header_bytes: int
+    headers: int
+    header_timeout: float
+    keep_alive: float = 75.0
+    reader_stall: float = 30.0
+
+    @property
+    def all_header_bytes(self) -> int:
+        """All fields together."""
+        return 4 * self.header_bytes
+
+
+class _Parser(Protocol):
+    """aiohttp's parser as it is compiled; its types describe the one in Python."""
+
+    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
+        """The messages whose header ended; whether another protocol follows. Raises."""
+        ...
+
+    def message_consumed(self) -> None:
+        """There is room for another message."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Keep what follows in the body."""
+        ...
+
+
+class MessageQueue:
+    """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
+
+    __slots__ = (
+        *("_at_start", "_counted", "_discarding", "_ended", "_head_bytes", "_header_since"),
+        *("_is_deaf", "_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused"),
+        *("_repeated", "_waiter"),
+        *("busy", "payload", "transport"),
+    )
+
+    def __init__(self, limits: ListenLimits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._parser: _Parser | None = self._new_parser()
+        self._at_start = True  # the parser, of a message, for sure
+        self._repeated = RepeatedHeader(limits.url_bytes)
+        self._messages: deque[tuple[RequestMessage, Payload]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._counted: CountedBody | None = None
+        self._header_since: float | None = None
+        self._head_bytes = b""
+        self._is_full = False  # the queue, so that reading pauses
+        self._reading_paused = False  # by a body that nobody takes
+        self._is_deaf = False  # nothing that follows can be a request
+        self._discarding = False
+        self._ended = False  # no request is taken any more
+        self.transport: asyncio.Transport | None = None
+        # Whether an exchange is under way, and its body.
+        self.busy = False
+        self.payload: Payload = EMPTY_PAYLOAD
+
+    @property
+    def connected(self) -> bool:
+        """Whether more may come (aiohttp's StreamReader)."""
+        return self.transport is not None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and note since when a header is incomplete (asyncio.Protocol)."""
+        if self._discarding:
+            return
+        if self._at_start and not (self._messages or self._ended or self._is_deaf):
+            again = self._repeated.of(data)
+            if again is not None:
+                self._receive(again, EMPTY_PAYLOAD)
+                return
+        if self._counted is not None:
+            # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
+            data = self._counted.feed(bytes(data))
+            if not self._counted.is_eof():
+                return
+            # The one before waits for the body's end, of which it was told nothing.
+            self._counted, self._parser = None, self._new_parser()
+        if self._parser is None or self._ended or self._is_deaf:
+            return
+        # These may be the rest of a body, which has its own clock.
+        payload = self._messages[-1][1] if self._messages else self.payload
+        in_body = payload is not EMPTY_PAYLOAD and not payload.is_eof()
+        found = self._parse(self._parser, data)
+        if self._messages:
+            self._look_at_last_message(data)
+        if not (found or in_body) and data and self._header_since is None:
+            self._begin_header(data)
+
+    def _begin_header(self, data: bytes) -> None:
+        # Some callers send an empty line behind a request (RFC 9112 section 2.2).
+        if not (self.busy or self._messages) or data.strip(b"\r\n"):
+            self._header_since = self._loop.time()
+            self._head_bytes = data[:_LOOKED_AT]
+
+    def _parse(self, parser: _Parser, data: bytes) -> bool:
+        """Whether a header ended, or was refused."""
+        was_at_start, self._at_start = self._at_start, False
+        try:
+            parsed, self._is_deaf, _ = parser.feed_data(data)
+        except HttpProcessingError as error:
+            # Its traceback would hold on to this frame, and so to itself.
+            self._is_deaf = True
+            self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
+            return True
+        if not parsed:
+            return False
+        for message, payload in parsed:
+            self._receive(RequestMessage.of(message), payload)
+        last, payload = self._messages[-1]
+        ended = data.endswith(b"\r\n\r\n")
+        if ended or payload is not EMPTY_PAYLOAD:
+            self._header_since = None
+        else:
+            self._look_behind(data)
+        # Of a full queue the parser may keep more than it gave.
+        if ended and not self._is_full and ends_with_header(last):
+            self._at_start = True
+            if was_at_start and len(parsed) == 1:
+                self._repeated.learn(data, last)
+        return True
+
+    def _look_behind(self, data: bytes) -> None:
+        """Note what has begun behind a request without a body, the last one in these bytes."""
+        if not data:
+            # The parser had kept it, and what follows was noted when it came.
+            return
+        # Of the request's own end the beginning may have come before.
+        begun = data.rpartition(b"\r\n\r\n")[2].lstrip(b"\r\n")
+        self._header_since = self._loop.time() if begun else None
+        self._head_bytes = begun[:_LOOKED_AT]
+
+    def _receive(self, message: RequestMessage, payload: Payload) -> None:
+        self._messages.append((message, payload))
+        # Where others were there before it, no news is waited for but a turn.
+        if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
+            self._waiter.set_result(None)
+        if len(self._messages) >= _MOST_QUEUED and not self._is_full:
+            self._is_full = True
+            self._pause_transport()
+
+    def _look_at_last_message(self, data: bytes) -> None:
+        message, payload = self._messages[-1]
+        if isinstance(message, Unparsed):
+            if self._header_since is None:
+                self._head_bytes = data[:_LOOKED_AT]
+            self._header_since = None
+            self._break_body()
+        elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
+            length = _announced_length(message)
+            if length - payload.total_bytes > _WORTH_COUNTING:
+                self._count(length, message, payload)
+
+    def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
+        """From here on the message's body, of which some came with the header, is counted."""
+        # Before that is read: reading has what the parser may have kept fed again.
+        self._counted = CountedBody(length, self)
+        # Nobody but this class and its own looks into the queue.
+        self._messages[-1] = (message, self._counted)
+        self._counted.feed(begun.read_nowait(-1))
+
+    def _new_parser(self) -> _Parser:
+        limits = self._limits
+        parser = HttpRequestParser(
+            self,  # type: ignore[arg-type]  # it only has streams call what stands below
+            self._loop,
+            _BODY_BUFFER,
+            max_line_size=limits.url_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            payload_exception=BodyBroken,
+            auto_decompress=False,
+            max_msg_queue_size=_MOST_PARSED,
+        )
+        return cast(_Parser, parser)
+
+    def pause_reading(self) -> None:
+        """Too much of a body waits to be taken (aiohttp's StreamReader)."""
+        if self._parser is not None and not self._is_deaf:
+            self._parser.pause_reading()
+        self.hold_back()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Enough was taken; the parser may have kept some (aiohttp's StreamReader)."""
+        self._reading_paused = False
+        if resume_parser:
+            self.data_received(b"")
+        # That may have been too much again.
+        if not self._reading_paused and not self._is_full:
+            self._resume_transport()
+
+    def hold_back(self) -> None:
+        """Read no more of a body for now."""
+        self._reading_paused = True
+        self._pause_transport()
+
+    def read_on(self) -> None:
+        """Read again."""
+        self.resume_reading(resume_parser=False)
+
+    def _pause_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _break_body(self) -> None:
+        """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
+        for payload in (self.payload, *(payload for _, payload in self._messages)):
+            if not payload.is_eof():
+                payload.set_exception(BodyBroken("broken"))
+
+    def _lose_body(self, error: BaseException) -> None:
+        """Tell who reads the body of the request under way that no more will come."""
+        # A body that arrived in full is not lost with the connection: a write takes its course.
+        if self.busy and not self.payload.is_eof():
+            self.payload.set_exception(error)
+
+    def _hear_no_more(self) -> None:
+        """The connection is lost: let go of what would hold on to it in turn."""
+        self._lose_body(ConnectionResetError("connection lost"))
+        self._parser = self._counted = None
+        self._messages.clear()
+        if not self.busy:
+            self._forget_body()
+
+    def _forget_body(self) -> None:
+        """Let go of the last request's; what cut it holds on to all that it was raised through."""
+        error = self.payload.exception()
+        if error is not None:
+            error.__traceback__ = None
+        self.payload = EMPTY_PAYLOAD
+
+    def _news(self) -> asyncio.Future[None]:
+        """Done when a message has come."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def _take_message(self) -> tuple[RequestMessage, Payload]:
+        """The next message; the parser learns that there is room for another."""
+        taken = self._messages.popleft()
+        if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
+            self._parser.message_consumed()
+        if self._is_full and len(self._messages) <= _FEW_QUEUED:
+            # What the parser kept comes first.
+            self.data_received(b"")
+            if len(self._messages) < _MOST_QUEUED:
+                self._is_full = False
+                if not self._reading_paused:
+                    self._resume_transport()
+        return taken
+
+    @property
+    def _rests(self) -> bool:
+        """Whether nothing is under way and nothing has begun to arrive."""
+        return not (self.busy or self._messages) and self._header_since is None
+
+
+def _announced_length(message: RequestMessage) -> int:
+    """What Content-Length says, which the parser has found to be a number and the only framing."""
+    for name, value in message.raw_headers:
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0

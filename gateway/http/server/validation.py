@@ -1,0 +1,116 @@
+"""Refuses what aiohttp's parser lets pass but could be understood in two ways further on.
+
+llhttp in strict mode already refuses repeated or malformed lengths, a length beside a transfer
+coding, bare CR or LF, NUL, folded lines and white space before a colon (RFC 9112 sections 2, 5, 6).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from aiohttp.http_writer import HttpVersion10, HttpVersion11
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.headers import RequestHeader, passed_through_us, unsays
+from gateway.http.server.messages import RequestMessage
+
+METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
+_LAST_PORT: Final = 65535
+# Digits of the largest number that every recipient can hold.
+_LONGEST_LENGTH: Final = 19
+# The longest name that DNS knows, and a port.
+_LONGEST_HOST: Final = 253 + 6
+# Java's client asks for HTTP/2 in every first request unless it is told not to.
+_UPGRADE: Final = "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)"
+_ALL_FIELDS: Final = "all header fields together are over the limit"
+_ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+
+
+def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
+    """Judge a parsed request message.
+
+    Raises `GatewayError`: bad-request, header-too-large, method-not-allowed or loop.
+    """
+    if message.version is not HttpVersion11 and message.version != HttpVersion11:
+        _check_version_10(message, header)
+    if header.total_bytes > max_header_bytes:
+        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close=True)
+    check_method(message.method)
+    values = header.values
+    if header.ambiguous:
+        raise _refused("header: a field that must stand alone is there twice")
+    if b"upgrade" in values:
+        raise _refused(_UPGRADE)
+    connection = values.get(b"connection")
+    if connection is not None and unsays(connection):
+        raise _refused("header: Connection names a field that the gateway reads")
+    if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
+        raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
+    if not is_host(values.get(b"host")):
+        raise _refused("header: Host is not valid")
+    coding = values.get(b"transfer-encoding")
+    if coding is not None and coding.lower() != b"chunked":
+        raise _refused("header: Transfer-Encoding is other than chunked")
+    if passed_through_us(values.get(b"via")):
+        detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
+        raise GatewayError(errors.LOOP, detail)
+
+
+def check_method(method: str) -> None:
+    """Raises `GatewayError` method-not-allowed for what FHIR does not use."""
+    if method not in METHODS:
+        raise unknown_method()
+
+
+def is_host(value: bytes | None) -> bool:
+    """Whether a Host field names a host and perhaps a port (RFC 9112 section 3.2).
+
+    Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
+    """
+    return value is None or host_of(value.decode("ascii", "replace")) is not None
+
+
+def host_of(value: str) -> str | None:
+    """The host that a Host field names, in lower case and without brackets; None for none.
+
+    Nothing else that a URL's authority may hold is let pass: a user, before an @, least of all.
+    """
+    found = _HOST.fullmatch(value) if len(value) <= _LONGEST_HOST else None
+    if found is None or int(found[3] or 0) > _LAST_PORT:
+        return None
+    name: str | None = found[2]
+    if name is not None:
+        return name.lower()
+    try:
+        return str(ipaddress.IPv6Address(found[1]))
+    except ValueError:
+        return None
+
+
+def is_page_of(origin: str, host: str) -> bool:
+    """Whether an Origin field is that of a page which a Host field's server has sent."""
+    scheme, _, authority = origin.lower().partition("://")
+    return scheme in ("http", "https") and host_of(host) is not None and authority == host.lower()
+
+
+def _refused(rule: str) -> GatewayError:
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+
+
+def unknown_method() -> GatewayError:
+    """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
+    return GatewayError(errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close=True)
+
+
+def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
+    if message.version != HttpVersion10:
+        raise _refused("request line: the HTTP version is neither 1.0 nor 1.1")
+    if b"transfer-encoding" in header.values:
+        # RFC 9112 section 6.1: its framing is faulty, whatever it says.
+        raise _refused("header: Transfer-Encoding in HTTP/1.0")
+    # RFC 9110 section 7.8: an Upgrade in HTTP/1.0 is ignored.
+    header.values.pop(b"upgrade", None)

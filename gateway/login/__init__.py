@@ -1,0 +1,1 @@
+"""All about people who sign in with a browser."""

@@ -1,0 +1,260 @@
+"""`/auth/…`: the browser's side of the sign-in (contract section 6).
+
+Begins and ends sign-ins and sessions for a browser that is known by cookies only. No token, code or
+verifier ever leaves towards it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+from urllib.parse import parse_qsl
+
+from cachetools import LRUCache
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.outcome import choose_language
+from gateway.login.browser_request import Visit
+from gateway.login.pages import failure_page
+from gateway.login.return_url import return_target
+from gateway.login.session import SIGN_IN_LIFETIME, Session
+from gateway.login.session_auth import BrowserRules, Guests
+from gateway.login.sessions import Sessions
+from gateway.login.sign_in import Arrival, Departure, SignInError
+from gateway.login.sign_out import LogoutTokenError, SignedOut
+from gateway.pipeline.limits import TokenBucket
+from gateway.pipeline.own_replies import Reply, json_reply, redirect
+from gateway.pipeline.strangers import home_of
+from gateway.secret import Secret
+
+# Requests a second and at once from one address, behind which a whole clinic may be.
+_RATE: Final = 10.0
+_BURST: Final = 60
+# An SSO that signs out everybody at once sends a request for each, and not a second time.
+_SSO_RATE: Final = 100.0
+_SSO_BURST: Final = 2000
+_SESSION: Final = "/auth/session"
+_BACK_CHANNEL: Final = "/auth/backchannel-logout"
+_MOST_ADDRESSES: Final = 4096
+# So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
+_JUST_NOW: Final = 10.0
+_RETRY_AFTER: Final = (("Retry-After", "10"),)
+
+Respond = Callable[[Visit, Exchange], Awaitable[Reply]]
+
+
+class Login(Protocol):
+    """What is needed of `gateway.login.sign_in.Login`."""
+
+    async def begin(self, return_to: str) -> Departure: ...  # noqa: D102
+    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival: ...  # noqa: D102
+
+
+class SignOut(Protocol):
+    """What is needed of `gateway.login.sign_out.SignOut`."""
+
+    async def end_session_url(self) -> str | None: ...  # noqa: D102
+    async def revoke(self, session: Session) -> None: ...  # noqa: D102
+    async def by_sso(self, logout_token: str) -> SignedOut: ...  # noqa: D102
+
+
+class Events(Protocol):
+    """Told who came and went, for the audit."""
+
+    def __call__(self, name: str, /, **fields: object) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
+
+    `was_accepted` tells whether the platform took a session's token, as far as is known here.
+    """
+
+    login: Login
+    sign_out: SignOut
+    sessions: Sessions
+    guests: Guests
+    events: Events
+    was_accepted: Callable[[Session], bool]
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+
+
+class SignInPages:
+    """Answers `/auth/…`."""
+
+    def __init__(self, rules: BrowserRules, default_language: str, around: Surroundings) -> None:
+        self._rules = rules
+        self._default_language = default_language
+        self._around = around
+        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MOST_ADDRESSES)
+        self._routes: dict[str, tuple[str, Respond]] = {
+            "/auth/login": ("GET", self._login),
+            "/auth/callback": ("GET", self._callback),
+            "/auth/logout": ("POST", self._logout),
+            _SESSION: ("GET", self._session),
+            _BACK_CHANNEL: ("POST", self._back_channel),
+        }
+
+    async def respond(self, visit: Visit, exchange: Exchange) -> Reply:
+        """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
+        if visit.path != _SESSION:
+            self._bucket(visit).take()
+        method, respond = self._routes.get(visit.path, ("", None))
+        if respond is None:
+            raise GatewayError(errors.UNKNOWN_PATH)
+        if visit.method != method and not (method == "GET" and visit.method == "HEAD"):
+            allow = "GET, HEAD" if method == "GET" else method
+            raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
+        return await respond(visit, exchange)
+
+    def over(self, visit: Visit, session: Session, exchange: Exchange) -> Reply:
+        """For a person whose sign-in turned out to be over: to the next one.
+
+        Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
+        the browser would be sent round in circles.
+        """
+        is_new = self._around.clock() - session.began < _JUST_NOW
+        if is_new and not self._around.was_accepted(session):
+            return self._failed("rejected", visit, exchange, self._rules.address(visit))
+        return self._around.guests.to_login(visit)
+
+    async def _login(self, visit: Visit, exchange: Exchange) -> Reply:
+        """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
+        asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
+        target = self._home
+        if asked is not None:
+            allowed = return_target(asked, self._rules.own_origin, self._rules.return_origins)
+            if allowed is None:
+                return self._failed("return", visit, exchange)
+            target = allowed
+        try:
+            departure = await self._around.login.begin(target)
+        except GatewayError:  # the store is away
+            return self._failed("unavailable", visit, exchange, target)
+        name = self._sign_in_cookie(departure.state)
+        cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
+        return redirect(departure.location, cookie)
+
+    async def _callback(self, visit: Visit, exchange: Exchange) -> Reply:
+        """Back from the SSO."""
+        pairs = parse_qsl(visit.query, keep_blank_values=True)
+        answer = dict(pairs)
+        name = self._sign_in_cookie(answer.get("state", ""))
+        binding = visit.cookie(name)
+        try:
+            if len(answer) != len(pairs):
+                raise SignInError("invalid", "a parameter appears twice")
+            arrival = await self._around.login.finish(
+                answer, None if binding is None else Secret(binding)
+            )
+        except SignInError as error:
+            self._note("login", None, exchange, outcome="failure", reason=error.failure)
+            return self._failed(error.failure, visit, exchange, error.return_to)
+        except GatewayError:  # the store is away
+            self._note("login", None, exchange, outcome="failure", reason="unavailable")
+            return self._failed("unavailable", visit, exchange)
+        await self._end_former(visit, exchange)
+        exchange.user = arrival.session.user
+        self._note("login", arrival.session.user, exchange, outcome="success")
+        return redirect(
+            arrival.return_to,
+            self._rules.cookie(self._rules.session_cookie, arrival.identifier.reveal()),
+            self._rules.cookie(name, "", max_age=0),
+        )
+
+    async def _end_former(self, visit: Visit, exchange: Exchange) -> None:
+        """A browser has one session; whoever else may know the former one loses it."""
+        former = await self._around.guests.session(visit, touch=False)
+        if former is not None:
+            await self._around.sessions.end(former)
+            self._note("logout", former.user, exchange, outcome="replaced")
+
+    async def _logout(self, visit: Visit, exchange: Exchange) -> Reply:
+        """The end of the session here; the page may then go to where the SSO ends its own."""
+        # Also without a session: the answer takes the cookie away.
+        self._around.guests.require_own_page(visit)
+        session = await self._around.guests.session(visit, touch=False)
+        elsewhere = None
+        if session is not None:
+            exchange.user = session.user
+            await self._around.sessions.end(session)
+            self._note("logout", session.user, exchange, outcome="success")
+            await self._around.sign_out.revoke(session)
+            elsewhere = await self._around.sign_out.end_session_url()
+        gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
+        return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
+
+    async def _back_channel(self, visit: Visit, exchange: Exchange) -> Reply:
+        """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
+        logout_token = (await visit.form()).get("logout_token", "")
+        try:
+            out = await self._around.sign_out.by_sso(logout_token)
+        except LogoutTokenError as error:
+            told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
+            return json_reply(told, status=400)
+        exchange.user = out.user
+        self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
+        return json_reply({})
+
+    async def _session(self, visit: Visit, exchange: Exchange) -> Reply:
+        """Who is signed in. Asking does not make the session last longer.
+
+        Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
+        """
+        session = await self._around.guests.session(visit, touch=False)
+        if session is None:
+            self._bucket(visit).take()
+            nobody = {"signed_in": False, "user": None, "name": None}
+            return json_reply({**nobody, "expires_at": None, "expires_in": None})
+        exchange.user = session.user
+        return json_reply(self._facts(session))
+
+    def _facts(self, session: Session) -> dict[str, object]:
+        left = max(0.0, self._around.sessions.expires_in(session))
+        at = datetime.fromtimestamp(self._around.wall_clock() + left, UTC)
+        return {
+            "signed_in": True,
+            "user": session.user,
+            "name": session.name,
+            "expires_at": at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "expires_in": int(left),
+        }
+
+    @property
+    def _home(self) -> str:
+        """Where to land when nobody said where to."""
+        return self._rules.prefix + _SESSION
+
+    def _failed(
+        self, what: str, visit: Visit, exchange: Exchange, return_to: str | None = None
+    ) -> Reply:
+        language = choose_language(visit.fields.get("accept-language"), self._default_language)
+        again = self._rules.login_path(return_to or self._home)
+        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())
+        return failure_page(what, language, again, exchange.request_id, *headers)
+
+    def _sign_in_cookie(self, state: str) -> str:
+        """A name for each sign-in that tells nothing of its state."""
+        mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
+        return self._rules.cookie_name(f"dhp-login-{mark}")
+
+    def _note(self, name: str, user: str | None, exchange: Exchange, **fields: object) -> None:
+        self._around.events(
+            name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
+        )
+
+    def _bucket(self, visit: Visit) -> TokenBucket:
+        by_sso = visit.path == _BACK_CHANNEL
+        key = (home_of(visit.peer.address), by_sso)
+        bucket: TokenBucket | None = self._buckets.get(key)
+        if bucket is None:
+            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._around.clock)
+        return bucket

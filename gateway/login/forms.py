@@ -1,0 +1,43 @@
+"""Reads the short forms that others than browsers send to the gateway's own addresses."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+from urllib.parse import parse_qsl
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.headers import RequestHeader
+from gateway.http.server.messages import IncomingRequest
+from gateway.pipeline.request_body import BodyLimits, RequestBody
+
+_LONGEST: Final = 64 * 1024
+_LIMITS: Final = BodyLimits(max_bytes=_LONGEST, replay_bytes=_LONGEST, stall=10.0, min_rate=1024)
+_MOST: Final = 64
+_TYPE: Final = "application/x-www-form-urlencoded"
+
+
+async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
+    """The fields of a form, none where the body is no form or names a field twice.
+
+    Raises `GatewayError` payload-too-large, body-timeout or bad-request, and `CallerGone`.
+    """
+    length = header.values.get(b"content-length")
+    if length is None and not request.has_body:
+        return {}
+    body = RequestBody(
+        request.payload,
+        None if length is None else int(length),
+        limits=_LIMITS,
+        clock=time.monotonic,
+    )
+    data = await body.prefix(_LONGEST + 1)
+    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
+        return {}
+    try:
+        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST)
+    except (UnicodeDecodeError, ValueError):
+        raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else {}

@@ -1,0 +1,88 @@
+"""In front of the request path when people can sign in with a browser.
+
+Answers `/auth/…` and what browsers ask before they let a page of another origin in; finds out who
+calls for everything else. Without the login there is no such door, and requests pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.headers import read_request
+from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.login.browser_request import Visit, read_visit
+from gateway.login.endpoints import SignInPages
+from gateway.login.forms import read_form
+from gateway.login.session import Session
+from gateway.login.session_auth import Guests
+from gateway.pipeline.handler import Handler
+from gateway.pipeline.own_replies import Own, Reply
+from gateway.pipeline.strangers import Strangers
+
+
+class Door:
+    """Serves requests as `Handler` does."""
+
+    def __init__(
+        self, handler: Handler, pages: SignInPages, guests: Guests, strangers: Strangers
+    ) -> None:
+        self._handler = handler
+        self._pages = pages
+        self._guests = guests
+        self._strangers = strangers
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request, and account for it."""
+        header = read_request(request.message.raw_headers)
+        visit = read_visit(
+            request,
+            self._guests.origin(request.connection.peer, header),
+            partial(read_form, request, header),
+        )
+        own = self._own(visit)
+        if own is not None:
+            return await self._handler.answer(request, own)
+        guest = await self._guests.find(visit, header)
+        if isinstance(guest, Reply):
+            return await self._handler.answer(request, self._to_login(visit, guest))
+        if guest.session is not None and visit.is_navigation:
+            guest = replace(guest, over=self._over(visit, guest.session))
+        return await self._handler.handle(request, guest)
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer a message that could not be parsed, and account for it."""
+        return await self._handler.refuse(request, error)
+
+    def _own(self, visit: Visit) -> Own | None:
+        lines = self._guests.lines(visit)
+        if visit.is_preflight:
+
+            async def preflight(exchange: Exchange) -> Reply:
+                # Browsers ask without a cookie, for each address anew: all of them are answered.
+                exchange.unrecorded = self._strangers.are_too_many(visit.peer.address)
+                return self._guests.preflight(visit)
+
+            return Own(preflight, lines)
+        if visit.path == "/auth" or visit.path.startswith("/auth/"):
+
+            async def page(exchange: Exchange) -> Reply:
+                return await self._pages.respond(visit, exchange)
+
+            return Own(page, lines)
+        return None
+
+    def _over(self, visit: Visit, session: Session) -> Own:
+        async def sign_in_again(exchange: Exchange) -> Reply:
+            return self._pages.over(visit, session, exchange)
+
+        return Own(sign_in_again, self._guests.lines(visit))
+
+    def _to_login(self, visit: Visit, reply: Reply) -> Own:
+        async def respond(_exchange: Exchange) -> Reply:
+            self._strangers.take(visit.peer.address)
+            return reply
+
+        return Own(respond)

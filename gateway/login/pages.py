@@ -1,0 +1,126 @@
+"""The page that tells a person why the sign-in failed, in en, ru and uz.
+
+Nothing that came with the request or from the SSO is ever shown on it, but the way back, escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from typing import Final
+
+from gateway.pipeline.own_replies import Reply, html_reply
+
+_STYLE: Final = (
+    "body{font:1rem/1.5 system-ui,sans-serif;margin:10vh auto;max-width:30rem;padding:0 1rem;"
+    "color:#1b2733;background:#f4f7f9}main{background:#fff;border:1px solid #d5dee5;"
+    "border-radius:.5rem;padding:1.5rem}h1{font-size:1.25rem;margin-top:0}"
+    "a{display:inline-block;padding:.5rem 1rem;border-radius:.25rem;background:#0b5d8a;"
+    "color:#fff;text-decoration:none}small{color:#566573;overflow-wrap:anywhere}"
+)
+_STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_DOCUMENT: Final = """<!doctype html>
+<html lang="{language}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body><main><h1>{title}</h1>
+<p>{text}</p>
+<p><a href="{again_path}">{again}</a></p>
+<p><small>{number}: {request_id}</small></p>
+</main></body>
+</html>
+"""
+
+# Status, by what happened.
+STATUS: Final = {
+    "expired": 400,
+    "return": 400,
+    "denied": 403,
+    "rejected": 401,
+    "refused": 502,
+    "invalid": 502,
+    "unavailable": 503,
+}
+TEXTS: Final[dict[str, dict[str, str]]] = {
+    "en": {
+        "title": "You are not signed in",
+        "again": "Try again",
+        "number": "Number for support",
+        "expired": "This sign-in took too long, was used already, or was begun in another "
+        "browser. Please begin again.",
+        "return": "The address that should be opened after the sign-in is not allowed. Please "
+        "open the program's first page again.",
+        "denied": "The sign-in was cancelled, or you have no access. If you should have it, ask "
+        "your administrator.",
+        "rejected": "You signed in, but the platform does not accept it. Please try again in a "
+        "minute; if it happens again, tell your administrator.",
+        "refused": "The sign-in service refused this request. Please try again; if it happens "
+        "again, tell your administrator.",
+        "invalid": "The sign-in service gave an answer that cannot be trusted, so nobody was "
+        "signed in. Please tell your administrator if it happens again.",
+        "unavailable": "The sign-in service cannot be reached now. Nothing was lost; please try "
+        "again in a minute.",
+    },
+    "ru": {
+        "title": "Вход не выполнен",
+        "again": "Попробовать ещё раз",
+        "number": "Номер для службы поддержки",
+        "expired": "Вход занял слишком много времени, уже был использован или начат в другом "
+        "браузере. Пожалуйста, начните заново.",
+        "return": "Адрес, который нужно открыть после входа, не разрешён. Пожалуйста, снова "
+        "откройте первую страницу программы.",
+        "denied": "Вход отменён, или у вас нет доступа. Если доступ должен быть, обратитесь к "
+        "администратору.",
+        "rejected": "Вы вошли, но платформа этот вход не принимает. Попробуйте ещё раз через "
+        "минуту; если это повторится, сообщите администратору.",
+        "refused": "Сервис входа отклонил запрос. Попробуйте ещё раз; если это повторится, "
+        "сообщите администратору.",
+        "invalid": "Ответу сервиса входа нельзя доверять, поэтому вход не выполнен. Если это "
+        "повторится, сообщите администратору.",
+        "unavailable": "Сервис входа сейчас недоступен. Ничего не потеряно; попробуйте ещё раз "
+        "через минуту.",
+    },
+    "uz": {
+        "title": "Siz tizimga kirmadingiz",
+        "again": "Qayta urinib ko‘ring",
+        "number": "Yordam xizmati uchun raqam",
+        "expired": "Kirish juda uzoq davom etdi, allaqachon ishlatilgan yoki boshqa brauzerda "
+        "boshlangan. Iltimos, qaytadan boshlang.",
+        "return": "Kirishdan keyin ochilishi kerak bo‘lgan manzilga ruxsat berilmagan. Iltimos, "
+        "dasturning birinchi sahifasini qayta oching.",
+        "denied": "Kirish bekor qilindi yoki sizda ruxsat yo‘q. Ruxsat bo‘lishi kerak bo‘lsa, "
+        "administratorga murojaat qiling.",
+        "rejected": "Siz kirdingiz, lekin platforma bu kirishni qabul qilmayapti. Bir daqiqadan "
+        "keyin qayta urinib ko‘ring; takrorlansa, administratorga xabar bering.",
+        "refused": "Kirish xizmati so‘rovni rad etdi. Qayta urinib ko‘ring; takrorlansa, "
+        "administratorga xabar bering.",
+        "invalid": "Kirish xizmatining javobiga ishonib bo‘lmaydi, shuning uchun hech kim tizimga "
+        "kirmadi. Takrorlansa, administratorga xabar bering.",
+        "unavailable": "Kirish xizmati hozir ishlamayapti. Hech narsa yo‘qolmadi; bir daqiqadan "
+        "keyin qayta urinib ko‘ring.",
+    },
+}
+
+
+def failure_page(
+    what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
+) -> Reply:
+    """Why nobody was signed in; `what` is a key of `STATUS`, `again_path` begins once more."""
+    texts = TEXTS.get(language, TEXTS["en"])
+    page = _DOCUMENT.format(
+        language=language,
+        style=_STYLE,
+        title=texts["title"],
+        text=texts[what],
+        again=texts["again"],
+        again_path=escape(again_path),
+        number=texts["number"],
+        request_id=escape(request_id),
+    )
+    language_field = ("Content-Language", language)
+    return html_reply(page, STATUS[what], _STYLE_HASH, language_field, *headers)

@@ -1,0 +1,217 @@
+"""Sessions and sign-ins in a Redis or Valkey that workers and replicas share.
+
+Each is sealed with the identifier that only the browser holds, and kept under its hash: a dump of
+the server opens nothing, with or without the gateway's own secrets. How long it is kept is told by
+the server's clock. Every failure of the server is an exception; `gateway.login.session_access`
+makes it an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
+from gateway.oauth.encryption import Box
+from gateway.oauth.ports import TimeSource
+from gateway.oauth.redis_store import RedisLease
+from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.token import Token
+from gateway.secret import Secret
+
+_PREFIX: Final = "dhp-gateway:1"
+_LEASE: Final = 3.0
+
+# Only what is still there is changed: a session that was ended meanwhile must not come back.
+_SAVE: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'sealed', ARGV[1])
+return 1
+"""
+_TOUCH: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'used', ARGV[1])
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class RedisSessions:
+    """Keeps sessions in a server that others use too. The client is its maker's to close.
+
+    `encryption_key`, if given, is needed too to open what is kept, and hides of whom the marks are.
+    `lease` is how long, in seconds, a process that died keeps others from renewing a token.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        encryption_key: Secret | None = None,
+        times: TimeSource | None = None,
+        lease: float = _LEASE,
+    ) -> None:
+        self._client = client
+        self._encryption_key = encryption_key
+        self._times = times or TimeSource()
+        self._lease = lease
+
+    async def get(self, key: StoreKey) -> Session | None:
+        """The session, unless its time is over."""
+        place = _place(key.name, "session")
+        async with self._client.pipeline(transaction=False) as commands:
+            commands.time()
+            commands.hmget(place, "sealed", "used")
+            told, (sealed, used) = await commands.execute()
+        if not isinstance(sealed, bytes) or not isinstance(used, bytes):
+            return None
+        plain = self._box(key, place).open(sealed)
+        return None if plain is None else self._session(key, plain, float(used), _seconds(told))
+
+    async def add(self, session: Session, lifetime: float, longest: float) -> None:
+        """Keep a new session for `lifetime`, and know its marks for `longest`."""
+        now = await self._now()
+        place = _place(session.key.name, "session")
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.hset(place, mapping={"sealed": self._sealed(session, now), "used": repr(now)})
+            commands.pexpireat(place, _milliseconds(now + lifetime))
+            await commands.execute()
+        for mark in session.person.marks:
+            async with self._client.pipeline(transaction=True) as commands:
+                commands.sadd(self._marked(mark), session.key.name)
+                commands.pexpireat(self._marked(mark), _milliseconds(now + longest))
+                await commands.execute()
+
+    async def touch(self, session: Session, lifetime: float) -> None:
+        """Keep a session for so long from now; one that is gone stays so."""
+        now = await self._now()
+        place = _place(session.key.name, "session")
+        await self._evaluate(_TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
+
+    async def save(self, session: Session) -> bool:
+        """Keep its new tokens, its time left as it is; False for one that is gone."""
+        sealed = self._sealed(session, await self._now())
+        place = _place(session.key.name, "session")
+        return bool(await self._evaluate(_SAVE, place, sealed))
+
+    async def drop(self, session: Session) -> None:
+        """Forget a session."""
+        name = session.key.name
+        await self._client.delete(_place(name, "session"))
+        for mark in session.person.marks:
+            await self._client.srem(self._marked(mark), name)
+
+    async def drop_marked(self, mark: str) -> int:
+        """Forget the sessions of a mark; how many there were."""
+        place = self._marked(mark)
+        found = 0
+        for name in await self._client.smembers(place):
+            text = name if isinstance(name, str) else name.decode("ascii")
+            found += await self._client.delete(_place(text, "session"))
+            await self._client.srem(place, name)
+        return found
+
+    async def claim(self, session: Session) -> Lease | None:
+        """The right to renew its tokens, kept until it is released; None: another has it."""
+        lease = RedisLease(self._client, _place(session.key.name, "renewal"), self._lease)
+        return lease if await lease.take() else None
+
+    async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
+        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
+        place = _place(key.name, "sign-in")
+        plain = {
+            "verifier": sign_in.verifier.reveal(),
+            "nonce": sign_in.nonce,
+            "return_to": sign_in.return_to,
+        }
+        sealed = self._box(key, place).close(plain)
+        await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
+
+    async def take(self, key: StoreKey) -> SignIn | None:
+        """The sign-in, which nobody gets a second time."""
+        place = _place(key.name, "sign-in")
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.get(place)
+            commands.delete(place)
+            sealed, _ = await commands.execute()
+        plain = self._box(key, place).open(sealed) if isinstance(sealed, bytes) else None
+        if plain is None:
+            return None
+        return SignIn(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
+
+    async def is_first(self, mark: str, lifetime: float) -> bool:
+        """Whether nobody asked this before, within so many seconds."""
+        place = _place(mark, "seen")
+        return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
+
+    def _box(self, key: StoreKey, place: str) -> Box:
+        return Box(key.material, place, self._encryption_key)
+
+    def _marked(self, mark: str) -> str:
+        key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
+        return _place(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
+
+    def _sealed(self, session: Session, now: float) -> bytes:
+        place = _place(session.key.name, "session")
+        ahead = now - self._times.clock()
+        token, renewal, person = session.token, session.renewal, session.person
+        plain = {
+            "identity": session.identity,
+            "person": [person.user, person.name, person.marks],
+            "began": session.began + ahead,
+            "token": [token.reveal(), token.received_at + ahead, token.lifetime, token.scope],
+            "refresh_token": renewal.refresh_token and renewal.refresh_token.reveal(),
+            "cookies": {name: value.reveal() for name, value in renewal.cookies.items()},
+        }
+        return self._box(session.key, place).close(plain)
+
+    def _session(self, key: StoreKey, plain: Mapping[str, Any], used: float, now: float) -> Session:
+        ahead = now - self._times.clock()
+        user, name, marks = plain["person"]
+        return Session(
+            key,
+            plain["identity"],
+            Person(user, name, tuple(marks)),
+            began=plain["began"] - ahead,
+            used=used - ahead,
+            token=self._token(plain["token"], ahead),
+            renewal=_renewal(plain),
+        )
+
+    def _token(self, plain: list[Any], ahead: float) -> Token:
+        value, received_at, lifetime, scope = plain
+        here = received_at - ahead
+        left = here + lifetime - self._times.clock()
+        wall_expiry = self._times.wall_clock() + left
+        return Token(
+            value, received_at=here, lifetime=lifetime, wall_expiry=wall_expiry, scope=scope
+        )
+
+    async def _now(self) -> float:
+        return _seconds(await self._client.time())
+
+    async def _evaluate(self, script: str, place: str, *arguments: bytes | str) -> Any:
+        return await self._client.eval(script, 1, place, *arguments)
+
+
+def _renewal(plain: Mapping[str, Any]) -> Renewal:
+    given = plain["refresh_token"]
+    cookies = {name: Secret(value) for name, value in plain["cookies"].items()}
+    return Renewal(None if given is None else Secret(given), cookies)
+
+
+def _place(name: str, what: str) -> str:
+    # The braces keep what belongs to one session on one node of a cluster.
+    return f"{_PREFIX}:{{{name}}}:{what}"
+
+
+def _seconds(told: tuple[int, int]) -> float:
+    return told[0] + told[1] / 1_000_000
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,227 @@
+"""Renews the tokens of people: one renewal of a session at a time, whoever else shares the session.
+
+In this process requests join the renewal under way; between processes a lease decides whose turn it
+is. A refresh token may work only once, so what the SSO gave must reach the store, and nobody asks
+with a refresh token that is not the store's newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cachetools import LRUCache
+
+from gateway.errors import GatewayError
+from gateway.login.session import Session
+from gateway.login.sessions import Sessions
+from gateway.login.user_grants import UserEndpoint
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenRequestError
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_LONGEST_PAUSE: Final = 30.0
+# Of how many sessions this process remembers what failed.
+_MOST_PACES: Final = 20_000
+# When to try again to keep what the SSO gave, in seconds from the attempt before.
+_SAVE_AGAIN: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+# How long the end of the process waits for renewals whose outcome others need.
+_LAST_WAIT: Final = 5.0
+# Mistakes of the client, not of the person: they end no session before its token does.
+_THE_CLIENTS: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+    }
+)
+
+
+@dataclass(slots=True, eq=False)
+class Pace:
+    """What this process, and no other, knows of a session's renewals.
+
+    `rejected` is a token that the platform refused, `flight` the renewal under way; `renew_from`
+    and `failures` pace what failed, `pause_until` and `refusals` what the platform refused again;
+    `accepted` tells that it took a token.
+    `unsaved` is what the SSO gave and the store has not taken yet.
+    """
+
+    rejected: Token | None = None
+    flight: asyncio.Task[Session] | None = None
+    renew_from: float = 0.0
+    failures: int = 0
+    pause_until: float = 0.0
+    refusals: int = 0
+    unsaved: Session | None = None
+    accepted: bool = False
+
+    def put_off(self, now: float, retry_after: float | None = None) -> None:
+        """A renewal failed: the next one not at once."""
+        self.renew_from = now + (retry_after or pause(self.failures))
+        self.failures += 1
+
+
+class Renewals:
+    """Begins renewals and sees them to their end.
+
+    `on_end` is told of a session that ends, and why; `on_orphan` gets tokens that came for one that
+    had ended. `outlived`: sessions are needed after the end of this process.
+    """
+
+    def __init__(
+        self,
+        endpoint: UserEndpoint,
+        sessions: Sessions,
+        clock: Callable[[], float],
+        *,
+        on_end: Callable[[Session, str], None],
+        on_orphan: Callable[[Session], Coroutine[Any, Any, None]],
+        outlived: bool,
+    ) -> None:
+        self._endpoint = endpoint
+        self._sessions = sessions
+        self._clock = clock
+        self._on_end = on_end
+        self._on_orphan = on_orphan
+        self._outlived = outlived
+        self._paces: LRUCache[str, Pace] = LRUCache(_MOST_PACES)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def pace(self, session: Session) -> Pace:
+        """What is known of a session's renewals, to be changed by whoever asks."""
+        pace: Pace | None = self._paces.get(session.key.name)
+        if pace is None:
+            pace = self._paces[session.key.name] = Pace()
+        return pace
+
+    def usable(self, session: Session) -> bool:
+        """Whether its token may go out now."""
+        token = session.token
+        rejected = self.pace(session).rejected
+        return not session.ended and self._clock() < token.usable_until and token != rejected
+
+    def launch(self, session: Session) -> asyncio.Task[Session] | None:
+        """The renewal under way, or a new one; None where nothing can renew.
+
+        It gives a session with the newest token that is known, or one that has ended.
+        """
+        pace = self.pace(session)
+        if pace.flight is not None:
+            return pace.flight
+        if session.ended or not session.renewal.possible or self._closed:
+            return None
+        pace.flight = flight = asyncio.get_running_loop().create_task(self._fly(session, pace))
+        self._own(flight)
+        return flight
+
+    async def end(self, session: Session, why: str) -> None:
+        """End the session; raises `GatewayError` while the store is away."""
+        if not session.ended:
+            await self._sessions.end(session)
+            self._on_end(session, why)
+
+    async def finish(self) -> None:
+        """Wait for the renewals under way: a refresh token that works once must not be lost."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End all renewals; what others need is waited for a moment."""
+        self._closed = True
+        if self._outlived and self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_WAIT)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _own(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self, session: Session, pace: Pace) -> Session:
+        try:
+            await self._attempt(session, pace)
+        except GatewayError:  # the store is away, which says so itself
+            pace.put_off(self._clock())
+        except Exception as error:  # a bug must not let old tokens out; its text may hold anything
+            _log.error("a renewal broke: %s", type(error).__name__)
+            pace.put_off(self._clock())
+        finally:
+            pace.flight = None
+        return session
+
+    async def _attempt(self, session: Session, pace: Pace) -> None:
+        if pace.unsaved is not None:
+            # Newer than what the store has, whose refresh token may be worth nothing any more.
+            await self._sessions.save(pace.unsaved)
+            session.adopt(pace.unsaved)
+            pace.unsaved = None
+        try:
+            await self._renew(session, pace)
+        except TokenRequestError as error:
+            await self._failed(session, pace, error)
+
+    async def _renew(self, session: Session, pace: Pace) -> None:
+        before = session.token
+
+        def renewed(latest: Session) -> bool:
+            return latest.token != before and self.usable(latest)
+
+        async with self._sessions.turn(session, renewed) as latest:
+            if latest is None:
+                session.ended = True
+                return
+            session.adopt(latest)
+            if not renewed(latest):
+                made = await self._endpoint.refresh(session.renewal)
+                session.token, session.renewal = made.token, made.renewal
+                await self._keep(session, pace)
+        pace.failures, pace.renew_from = 0, 0.0
+
+    async def _keep(self, session: Session, pace: Pace) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            kept = await self._sessions.save(session)
+        except GatewayError:
+            pace.unsaved = session
+            self._own(loop.create_task(self._rescue(session, pace)))
+        else:
+            if not kept:
+                self._own(loop.create_task(self._on_orphan(session)))
+
+    async def _rescue(self, session: Session, pace: Pace) -> None:
+        for delay in _SAVE_AGAIN:
+            await asyncio.sleep(delay)
+            if pace.unsaved is not session:
+                return
+            with contextlib.suppress(GatewayError):
+                await self._sessions.save(session)
+                pace.unsaved = None
+                return
+        _log.error("a renewed token could not be kept: its person will have to sign in again")
+
+    async def _failed(self, session: Session, pace: Pace, error: TokenRequestError) -> None:
+        _log.warning("a user's token could not be renewed: %s", error)
+        if error.kind != "refused" or (error.oauth_error in _THE_CLIENTS and self.usable(session)):
+            pace.put_off(self._clock(), error.retry_after)
+            return
+        latest = await self._sessions.latest(session)
+        if latest is None:
+            session.ended = True
+        elif latest.renewal != session.renewal:
+            session.adopt(latest)  # another process was faster, and the refusal is no news
+        else:
+            await self.end(session, "refused")
+
+
+def pause(failures: int) -> float:
+    """Seconds to wait after so many failures before this one."""
+    return float(min(_LONGEST_PAUSE, 2.0 ** min(failures, 5)))

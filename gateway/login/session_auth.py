@@ -1,0 +1,252 @@
+"""Who calls when people can sign in with a browser: a session, a caller with a key, or nobody yet.
+
+Requests with a session go through a browser, which sends its cookie along for any page that asks
+it to. So what may change something needs a header that only our own pages can set, and nothing is
+taken from a page of an origin that is not named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.headers import RequestHeader
+from gateway.http.server.validation import is_page_of
+from gateway.http.target import resolve
+from gateway.login.browser_request import Visit
+from gateway.login.session import Session, UserCredential
+from gateway.login.sessions import Sessions
+from gateway.pipeline.callers import Caller, Callers, Peer
+from gateway.pipeline.own_replies import Own, Reply
+
+SESSION: Final = "session"
+
+_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_ADD_HEADER: Final = "add the header X-Requested-With, with any value"
+_KNOWN_ORIGIN: Final = "Origin is missing, or is not in login.cors_origins"
+# What a page may send beside what every page may; neither a key nor a password is among it.
+_ALLOWED_FIELDS: Final = (
+    "Accept, Accept-Language, Content-Type, If-Match, If-Modified-Since, If-None-Exist, "
+    "If-None-Match, Prefer, X-Provenance, X-Request-Id, X-Requested-With, traceparent"
+)
+_EXPOSED_FIELDS: Final = (
+    "Content-Location, ETag, Last-Modified, Location, Retry-After, X-Gateway-Error, "
+    "X-Gateway-Warning, X-Request-Id"
+)
+_PREFLIGHT_AGE: Final = 600
+# What the platform keeps may be a page of somebody's making, and is shown in the gateway's own
+# origin: no script of it may run there, nor may what it is be guessed.
+_CONTENT: Final = (
+    "Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors {}\r\n"
+    "Cross-Origin-Resource-Policy: same-site\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserRules:
+    """The settings of the browser's side.
+
+    `redirect_uri` is the callback as browsers know it; all other addresses are derived from it.
+    `secure` says that cookies are for https only, which also allows the prefix that binds them to
+    the host (RFC 6265bis section 4.1.3).
+    """
+
+    base_path: str
+    redirect_uri: str
+    secure: bool
+    cors_origins: frozenset[str] = frozenset()
+    return_origins: frozenset[str] = frozenset()
+
+    @property
+    def own_origin(self) -> str:
+        """Scheme, host and port as browsers know them."""
+        parts = urlsplit(self.redirect_uri)
+        default = {"http": ":80", "https": ":443"}[parts.scheme]
+        return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
+
+    @property
+    def prefix(self) -> str:
+        """What a proxy in front of the gateway has put before its paths."""
+        path = urlsplit(self.redirect_uri).path
+        return path.removesuffix("/auth/callback") if path.endswith("/auth/callback") else ""
+
+    @property
+    def session_cookie(self) -> str:
+        """The name of the session's cookie."""
+        return self.cookie_name("dhp-session")
+
+    @property
+    def challenge(self) -> tuple[tuple[str, str], ...]:
+        """The field of a 401: no scheme that makes a browser ask for a password."""
+        where = f'form-action="{self.prefix}/auth/login"'
+        value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{self.session_cookie}"'
+        return (("WWW-Authenticate", value),)
+
+    def cookie_name(self, name: str) -> str:
+        """A cookie's name, bound to the host where that is possible."""
+        return f"__Host-{name}" if self.secure else name
+
+    def cookie(self, name: str, value: str, *, max_age: int | None = None) -> tuple[str, str]:
+        """The field that sets a cookie; `max_age` in seconds, None: until the browser ends."""
+        age = "" if max_age is None else f"; Max-Age={max_age}"
+        secure = "; Secure" if self.secure else ""
+        return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
+
+    def address(self, visit: Visit) -> str:
+        """What was asked for, as browsers know it: path and query."""
+        path = f"{self.prefix}{visit.path}"
+        return f"{path}?{visit.query}" if visit.query else path
+
+    def login_path(self, return_to: str) -> str:
+        """Where the sign-in begins that leads back to `return_to`."""
+        target = quote(return_to, safe="/", errors="surrogateescape")
+        return f"{self.prefix}/auth/login?return_to={target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
+
+    `over` is what a person is told when the sign-in of the `session` turns out to be over.
+    """
+
+    lines: bytes
+    caller: Caller | None = None
+    refusal: GatewayError | None = None
+    session: Session | None = None
+    over: Own | None = None
+
+    def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
+        """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
+        if self.caller is None:
+            raise self.refusal or GatewayError(errors.CALLER_UNAUTHENTICATED)
+        return self.caller
+
+
+class Guests:
+    """Finds out who calls, and what pages of other origins may do."""
+
+    def __init__(self, callers: Callers, sessions: Sessions, rules: BrowserRules) -> None:
+        self._callers = callers
+        self._sessions = sessions
+        self._rules = rules
+        self._own_origin = rules.own_origin
+        self._session_cookie = rules.session_cookie
+        self._vary = b"Vary: Cookie, Origin\r\n" if rules.cors_origins else b"Vary: Cookie\r\n"
+        self._content = _CONTENT.format(" ".join(("'self'", *sorted(rules.cors_origins)))).encode()
+
+    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+        """Who is at the other end, seen through the proxies that are trusted."""
+        return self._callers.origin(peer, header)
+
+    async def session(self, visit: Visit, *, touch: bool) -> Session | None:
+        """The session of the browser's cookie."""
+        identifier = visit.cookie(self._session_cookie)
+        if identifier is None:
+            return None
+        return await self._sessions.find(identifier, touch=touch)
+
+    async def find(self, visit: Visit, header: RequestHeader) -> Guest | Reply:
+        """Who calls the platform; a person who has yet to sign in is sent there."""
+        lines = self.lines(visit)
+        if self._callers.shows_secret(header):
+            return self._by_callers(visit, header, lines)
+        lines += self._content
+        try:
+            session = await self.session(visit, touch=True)
+        except GatewayError as error:  # the store is away: who it is cannot be told
+            return Guest(lines, refusal=error)
+        if session is not None:
+            return self._signed_in(visit, session, lines)
+        found = self._by_callers(visit, header, lines) if self._callers.any_known else None
+        if found is not None and found.caller is not None:
+            return found
+        if visit.is_navigation and _is_below(visit, self._rules.base_path):
+            return self.to_login(visit)
+        return Guest(lines, refusal=self._unauthenticated(visit, found))
+
+    def lines(self, visit: Visit) -> bytes:
+        """The fields that let a page of a named origin read the answer (Fetch standard)."""
+        if visit.origin is None or visit.origin not in self._rules.cors_origins:
+            return self._vary
+        return self._vary + (
+            f"Access-Control-Allow-Origin: {visit.origin}\r\n"
+            "Access-Control-Allow-Credentials: true\r\n"
+            f"Access-Control-Expose-Headers: {_EXPOSED_FIELDS}\r\n"
+        ).encode("ascii")
+
+    def preflight(self, visit: Visit) -> Reply:
+        """What a page of another origin may send. Raises `GatewayError` caller-forbidden."""
+        if visit.origin not in self._rules.cors_origins:
+            raise _forbidden("Origin", _KNOWN_ORIGIN)
+        return Reply(
+            204,
+            (
+                ("Access-Control-Allow-Methods", _METHODS),
+                ("Access-Control-Allow-Headers", _ALLOWED_FIELDS),
+                ("Access-Control-Max-Age", str(_PREFLIGHT_AGE)),
+            ),
+        )
+
+    def require_own_page(self, visit: Visit) -> None:
+        """Raises `GatewayError` caller-forbidden unless our own page, or a named one, asks."""
+        if visit.is_unsafe and not visit.has_own_header:
+            raise _forbidden("X-Requested-With", _ADD_HEADER)
+        if not self._is_own(visit.origin, visit.fields.get("host", "")):
+            if visit.origin is None and not visit.is_unsafe:
+                return
+            raise _forbidden("Origin", _KNOWN_ORIGIN)
+
+    def _is_own(self, origin: str | None, host: str) -> bool:
+        if origin is None:
+            return False
+        if origin == self._own_origin or origin in self._rules.cors_origins:
+            return True
+        is_secure = origin.startswith("https://")
+        return is_page_of(origin, host) and (is_secure or not self._rules.secure)
+
+    def _signed_in(self, visit: Visit, session: Session, lines: bytes) -> Guest:
+        try:
+            self.require_own_page(visit)
+        except GatewayError as error:
+            return Guest(lines, refusal=error)
+        caller = Caller(SESSION, UserCredential(session), user=session.user)
+        return Guest(lines, caller, session=session)
+
+    def _by_callers(self, visit: Visit, header: RequestHeader, lines: bytes) -> Guest:
+        try:
+            return Guest(lines, self._callers.identify(visit.peer, header))
+        except GatewayError as error:
+            return Guest(lines, refusal=error)
+
+    def _unauthenticated(self, visit: Visit, found: Guest | None) -> GatewayError:
+        challenges = self._rules.challenge
+        refusal = found.refusal if found is not None else None
+        if refusal is not None and not visit.is_by_browser:
+            challenges = (*refusal.headers, *challenges)
+        return GatewayError(
+            errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
+        )
+
+    def to_login(self, visit: Visit) -> Reply:
+        """To the sign-in, and from there back to where the person wants to go."""
+        return Reply(302, (("Location", self._rules.login_path(self._rules.address(visit))),))
+
+
+def _is_below(visit: Visit, base_path: str) -> bool:
+    try:
+        resolve(visit.path, base_path)
+    except GatewayError:
+        return False
+    return True
+
+
+def _forbidden(field: str, hint: str) -> GatewayError:
+    detail = f"{field} is missing or another"
+    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, of_page=True)

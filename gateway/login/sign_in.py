@@ -1,0 +1,211 @@
+"""The sign-in with a browser: authorization code with PKCE (RFC 6749 4.1, RFC 7636, RFC 9700).
+
+Here is the protocol; cookies, pages and who may ask is the business of `gateway.login.endpoints`.
+A sign-in is kept under its state and the secret of the browser that began it, together: a state
+alone finds nothing, and nothing is found twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
+from gateway.login.openid import IdTokenError, Metadata, Provider
+from gateway.login.session import Person, Session, SignIn, digest, new_secret, store_key
+from gateway.login.session_store import SessionStore
+from gateway.login.sessions import Sessions
+from gateway.login.user_grants import UserEndpoint, UserToken
+from gateway.oauth.token_response import TokenRequestError, jwt_claims
+from gateway.secret import Secret
+
+Failure = Literal["expired", "denied", "refused", "unavailable", "invalid"]
+
+# 64 characters (RFC 7636 section 4.1 wants 43 to 128).
+_VERIFIER_BYTES: Final = 48
+_LONGEST_NAME: Final = 256
+_UNKNOWN: Final = "unknown"
+
+
+class SignInError(Exception):
+    """Nobody was signed in. `failure` is a fixed word, `detail` too; nothing is text of the SSO.
+
+    `return_to` is where the person wanted to go, if that is known.
+    """
+
+    def __init__(self, failure: Failure, detail: str, return_to: str | None = None) -> None:
+        super().__init__(failure, detail)
+        self.failure = failure
+        self.detail = detail
+        self.return_to = return_to
+
+
+@dataclass(frozen=True, slots=True)
+class LoginClient:
+    """The client that people sign in for, as the SSO has it registered."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str | None
+    authorize_url: str
+    post_logout_redirect_uri: str | None = None
+
+    @property
+    def is_openid(self) -> bool:
+        """Whether an ID token is asked for."""
+        return "openid" in (self.scope or "").split()
+
+    def address(
+        self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
+    ) -> str:
+        """Where a sign-in begins at the SSO (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+        return str(
+            prepare_grant_uri(
+                authorization_endpoint or self.authorize_url,
+                self.client_id,
+                "code",
+                redirect_uri=self.redirect_uri,
+                scope=self.scope,
+                state=state,
+                nonce=nonce,
+                code_challenge=create_s256_code_challenge(verifier),
+                code_challenge_method="S256",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """To the SSO: the browser keeps `binding` for itself, `state` comes back."""
+
+    location: str
+    state: str
+    binding: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Back from the SSO: the session, its identifier for the browser, and where to go."""
+
+    identifier: Secret
+    session: Session
+    return_to: str
+
+
+class Login:
+    """Signs people in; every sign-in is one call of `begin` and one of `finish`."""
+
+    def __init__(
+        self,
+        client: LoginClient,
+        endpoint: UserEndpoint,
+        provider: Provider,
+        store: SessionStore,
+        sessions: Sessions,
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._provider = provider
+        self._store = store
+        self._sessions = sessions
+
+    async def begin(self, return_to: str) -> Departure:
+        """Where to send the browser (RFC 6749 section 4.1.1)."""
+        metadata = await self._provider.metadata()
+        client = self._client
+        state, binding = new_secret(), new_secret()
+        verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
+        nonce = new_secret() if client.is_openid else None
+        known = metadata.authorization_endpoint if metadata is not None else None
+        location = client.address(known, state, nonce, verifier)
+        sign_in = SignIn(Secret(verifier), nonce, return_to)
+        await self._store.keep(store_key(state, binding), sign_in)
+        return Departure(location, state, Secret(binding))
+
+    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival:
+        """Take the SSO's answer (RFC 6749 section 4.1.2); raises `SignInError`."""
+        state = answer.get("state", "")
+        if not state or binding is None:
+            raise SignInError("expired", "no state, or another browser")
+        sign_in = await self._store.take(store_key(state, binding.reveal()))
+        if sign_in is None:
+            raise SignInError("expired", "state is unknown, used or too old")
+        try:
+            made, claims = await self._redeem(answer, sign_in)
+        except SignInError as error:
+            error.return_to = sign_in.return_to
+            raise
+        person = _person(made, claims)
+        identifier, session = await self._sessions.begin(person, made.token, made.renewal)
+        return Arrival(Secret(identifier), session, sign_in.return_to)
+
+    async def _redeem(
+        self, answer: Mapping[str, str], sign_in: SignIn
+    ) -> tuple[UserToken, Mapping[str, Any]]:
+        _require_issuer(answer.get("iss"), await self._provider.metadata())
+        error = answer.get("error")
+        if error is not None:
+            raise _refused_by(error)
+        code = answer.get("code")
+        if not code:
+            raise SignInError("invalid", "no code")
+        try:
+            made = await self._endpoint.redeem_code(
+                code, sign_in.verifier, self._client.redirect_uri
+            )
+        except TokenRequestError as failure:
+            refused = failure.kind == "refused"
+            raise SignInError("refused" if refused else "unavailable", str(failure)) from None
+        return made, await self._claims(made, sign_in)
+
+    async def _claims(self, made: UserToken, sign_in: SignIn) -> Mapping[str, Any]:
+        if made.id_token is None:
+            if self._client.is_openid:
+                raise SignInError("invalid", "no id_token")
+            return {}
+        try:
+            return await self._provider.claims(made.id_token, self._client.client_id, sign_in.nonce)
+        except IdTokenError as error:
+            raise SignInError("invalid", f"id_token: {error}") from None
+
+
+def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
+    """RFC 9207 section 2.4: an answer of another authorization server is none."""
+    if metadata is None:
+        return
+    if (issuer is None and metadata.names_issuer) or issuer not in (None, metadata.issuer):
+        raise SignInError("invalid", "iss is another issuer's")
+
+
+def _refused_by(error: str) -> SignInError:
+    if error in ("access_denied", "interaction_required", "login_required", "consent_required"):
+        return SignInError("denied", "the SSO or the person refused")
+    if error in ("temporarily_unavailable", "server_error"):
+        return SignInError("unavailable", f"the SSO answered {error}")
+    return SignInError("refused", "the SSO refused the request")
+
+
+def _person(made: UserToken, claims: Mapping[str, Any]) -> Person:
+    """Who the ID token names, else the subject of an access token that is a JWT."""
+    subject = _text(claims.get("sub")) or _text(jwt_claims(made.token.reveal()).get("sub"))
+    marks = (mark(claims, name) for name in ("sub", "sid"))
+    found = tuple(each for each in marks if each is not None)
+    return Person(subject or _UNKNOWN, _text(claims.get("name")), found)
+
+
+def mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
+    """What sessions are found by when the SSO ends those of a subject, or one of its own."""
+    issuer, value = claims.get("iss"), claims.get(name)
+    if not isinstance(issuer, str) or not isinstance(value, str) or not value:
+        return None
+    return digest(issuer, name, value)
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or not value.isprintable():
+        return None
+    return value.strip()[:_LONGEST_NAME] or None

@@ -1,0 +1,149 @@
+"""The end of a sign-in at the SSO as well, begun here or there.
+
+Begun here: the refresh token is revoked (RFC 7009), and the browser may be led to where the SSO
+ends its own session (OpenID Connect RP-Initiated Logout 1.0). Begun there: the SSO sends a logout
+token, which ends sessions here (OpenID Connect Back-Channel Logout 1.0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authlib.common.urls import add_params_to_uri
+
+from gateway.login.openid import IdTokenError, Provider
+from gateway.login.session import Session, digest
+from gateway.login.sessions import Sessions
+from gateway.login.sign_in import LoginClient, mark
+from gateway.login.user_grants import UserEndpoint
+from gateway.oauth.token_response import TokenRequestError, jwt_claims
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+_LEEWAY: Final = 60.0
+_END_OF_TIME: Final = 1e12
+_LONGEST_NAME: Final = 256
+# A logout token that is older is none, so that those that came need not be remembered for ever.
+_OLDEST: Final = 600.0
+# Seconds that a person who signs out waits for the SSO at most.
+_PATIENCE: Final = 3.0
+
+
+class LogoutTokenError(Exception):
+    """The logout token must not be believed; the text is a fixed word."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedOut:
+    """Whom the SSO signed out, if it said so, and how many sessions ended here."""
+
+    user: str | None
+    sessions: int
+
+
+class SignOut:
+    """Ends sign-ins for one client; `wall_clock` gives Unix time."""
+
+    def __init__(
+        self,
+        client: LoginClient,
+        endpoint: UserEndpoint,
+        provider: Provider,
+        sessions: Sessions,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._provider = provider
+        self._sessions = sessions
+        self._wall_clock = wall_clock
+
+    async def end_session_url(self) -> str | None:
+        """Where the SSO itself can be signed out from.
+
+        Without an `id_token_hint`: no token ever stands in a URL.
+        """
+        metadata = await self._provider.metadata()
+        if metadata is None or metadata.end_session_endpoint is None:
+            return None
+        params = [("client_id", self._client.client_id)]
+        if self._client.post_logout_redirect_uri is not None:
+            params.append(("post_logout_redirect_uri", self._client.post_logout_redirect_uri))
+        return str(add_params_to_uri(metadata.end_session_endpoint, params))
+
+    async def revoke(self, session: Session) -> None:
+        """Let the SSO forget the session's refresh token, where it can; a failure is logged."""
+        refresh_token = session.renewal.refresh_token
+        if refresh_token is None:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                metadata = await self._provider.metadata()
+                if metadata is not None and metadata.revocation_endpoint is not None:
+                    await self._endpoint.revoke(metadata.revocation_endpoint, refresh_token)
+        except TimeoutError:
+            _log.warning("a user's token could not be revoked: no answer in %g s", _PATIENCE)
+        except TokenRequestError as error:
+            _log.warning("a user's token could not be revoked: %s", error)
+
+    async def by_sso(self, logout_token: str) -> SignedOut:
+        """End what a logout token names. Raises `LogoutTokenError`; `GatewayError` as sessions do.
+
+        The claims are looked at before the signature: who has no key shall not cost much.
+        """
+        claims = jwt_claims(logout_token)
+        self._check(claims)
+        try:
+            metadata = await self._provider.metadata()
+            if metadata is None or claims["iss"] != metadata.issuer:
+                raise LogoutTokenError("iss")
+            await self._provider.verified(logout_token)
+        except IdTokenError as error:
+            raise LogoutTokenError(str(error)) from None
+        seen = digest("logout", metadata.issuer, str(claims["jti"]))
+        if not await self._sessions.is_first(seen, _OLDEST + 2 * _LEEWAY):
+            raise LogoutTokenError("jti")
+        found = mark(claims, "sid") or mark(claims, "sub")
+        ended = 0 if found is None else await self._sessions.end_marked(found)
+        user = claims.get("sub")
+        return SignedOut(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
+
+    def _check(self, claims: Mapping[str, Any]) -> None:
+        """OpenID Connect Back-Channel Logout 1.0 section 2.6, but for the signature and `jti`."""
+        audience = claims.get("aud")
+        events = claims.get("events")
+        issued = _seconds(claims.get("iat")) - self._wall_clock()
+        expires = _seconds(claims.get("exp")) - self._wall_clock()
+        right = {
+            "iss": _is_text(claims.get("iss")),
+            "aud": self._client.client_id
+            in (audience if isinstance(audience, list) else [audience]),
+            "iat": -_OLDEST - _LEEWAY < issued < _LEEWAY,
+            "exp": expires > -_LEEWAY,
+            "jti": _is_text(claims.get("jti")),
+            "events": isinstance(events, Mapping) and isinstance(events.get(_EVENT), Mapping),
+            # An ID token must not be taken for one.
+            "nonce": "nonce" not in claims,
+            "sub": _is_text(claims.get("sub", "none")) and _is_text(claims.get("sid", "none")),
+            "sid": "sub" in claims or "sid" in claims,
+        }
+        for name, holds in right.items():
+            if not holds:
+                raise LogoutTokenError(name)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _seconds(value: object) -> float:
+    """A NumericDate; what is none was long ago."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return -math.inf
+    return float(min(value, _END_OF_TIME))

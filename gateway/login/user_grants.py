@@ -1,0 +1,147 @@
+"""The token requests in a person's name: for a code, and for a refresh token (RFC 6749 4.1, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
+
+from gateway.login.session import Renewal
+from gateway.oauth.client_auth import ClientAuthentication
+from gateway.oauth.grants import TokenEndpoint
+from gateway.oauth.token import Token
+from gateway.oauth.token_answer import Answer
+from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
+from gateway.secret import Secret
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class UserGrant:
+    """A code or a refresh token, ready to be shown."""
+
+    authenticate: ClientAuthentication = field(repr=False)
+    grant_type: str
+    params: Mapping[str, str] = field(repr=False)
+
+    def body(self) -> str:
+        """The form without the client's authentication."""
+        return str(prepare_token_request(self.grant_type, **self.params))
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A refresh token that is to be forgotten (RFC 7009 section 2.1)."""
+
+    authenticate: ClientAuthentication = field(repr=False)
+    refresh_token: Secret
+
+    def body(self) -> str:
+        """The form without the client's authentication."""
+        params = {"token": self.refresh_token.reveal(), "token_type_hint": "refresh_token"}
+        return urlencode(params)
+
+
+@dataclass(frozen=True, slots=True)
+class UserToken:
+    """What the SSO gave: an access token, what renews it, and perhaps an ID token."""
+
+    token: Token
+    renewal: Renewal
+    id_token: str | None = field(default=None, repr=False)
+
+
+class UserEndpoint:
+    """The token endpoint for one client that acts for people; raises `TokenRequestError`.
+
+    `authentications` are its secrets or keys, of which the SSO may know one only: while it refuses
+    the client, the next one is tried.
+    `clock` is monotonic, `wall_clock` gives Unix time.
+    """
+
+    def __init__(
+        self,
+        endpoint: TokenEndpoint,
+        authentications: Sequence[ClientAuthentication],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._authentications = tuple(authentications)
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserToken:
+        """The tokens for a code of this very sign-in (RFC 7636 section 4.5)."""
+        params = {
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier.reveal(),
+        }
+        return self._made(await self._redeem("authorization_code", params), Renewal())
+
+    async def refresh(self, renewal: Renewal) -> UserToken:
+        """The next tokens; the SSO may have replaced the refresh token, or may not."""
+        token = renewal.refresh_token
+        params = {} if token is None else {"refresh_token": token.reveal()}
+        cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
+        return self._made(await self._redeem("refresh_token", params, cookie or None), renewal)
+
+    async def revoke(self, url: str, refresh_token: Secret) -> None:
+        """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
+
+        async def tell(authenticate: ClientAuthentication) -> None:
+            await self._endpoint.tell(Revocation(authenticate, refresh_token), url)
+
+        await self._as_client(tell)
+
+    async def _redeem(
+        self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
+    ) -> tuple[TokenResponse, Answer]:
+        async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, Answer]:
+            return await self._endpoint.redeem(UserGrant(authenticate, grant_type, params), cookie)
+
+        return await self._as_client(redeem)
+
+    async def _as_client(self, ask: Callable[[ClientAuthentication], Awaitable[_T]]) -> _T:
+        *others, last = self._authentications
+        for authenticate in others:
+            try:
+                return await ask(authenticate)
+            except TokenRequestError as error:
+                if error.oauth_error != "invalid_client":
+                    raise
+        return await ask(last)
+
+    def _made(self, answered: tuple[TokenResponse, Answer], before: Renewal) -> UserToken:
+        response, answer = answered
+        now = self._clock()
+        age = now - response.requested_at
+        token = Token(
+            response.access_token.reveal(),
+            received_at=response.requested_at,
+            lifetime=response.lifetime,
+            wall_expiry=self._wall_clock() + response.lifetime - age,
+            scope=response.scope,
+        )
+        if now >= token.usable_until:
+            raise TokenRequestError("transient", "token expired on arrival")
+        members = parse_object(answer.body or b"") or {}
+        id_token = members.get("id_token")
+        return UserToken(
+            token,
+            _renewal(members, answer.cookies, before),
+            id_token if isinstance(id_token, str) else None,
+        )
+
+
+def _renewal(members: Mapping[str, Any], cookies: Mapping[str, str], before: Renewal) -> Renewal:
+    """What the answer changes of it: what it does not name stays (RFC 6749 section 6)."""
+    given = members.get("refresh_token")
+    refresh_token = Secret(given) if isinstance(given, str) and given else before.refresh_token
+    kept = {**before.cookies, **{name: Secret(value) for name, value in cookies.items()}}
+    return Renewal(refresh_token, {name: value for name, value in kept.items() if value})

@@ -1,0 +1,199 @@
+"""The tokens of people who signed in, beside those of the gateway's own credentials.
+
+Renewed ahead of their end by the requests that use them. While the SSO is away a token is used for
+as long as it lives; a renewal that the SSO refuses ends the session, for then the person has to
+sign in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from gateway.errors import (
+    CALLER_UNAUTHENTICATED,
+    SHUTTING_DOWN,
+    SSO_UNAVAILABLE,
+    TOKEN_REJECTED,
+    GatewayError,
+)
+from gateway.login.renewal import Renewals, pause
+from gateway.login.session import Session, UserCredential
+from gateway.login.sessions import Sessions
+from gateway.login.user_grants import UserEndpoint
+from gateway.oauth.token import Token
+
+# Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
+_AHEAD_SHARE: Final = 0.25
+_AHEAD_MOST: Final = 60.0
+
+
+class CredentialTokens(Protocol):
+    """What is needed of `gateway.oauth.tokens.Tokens`."""
+
+    def current(self, credential: str) -> Token | None: ...  # noqa: D102
+    async def obtain(self, credential: str) -> Token: ...  # noqa: D102
+    async def replace(self, credential: str, rejected: Token) -> Token: ...  # noqa: D102
+    def drop(self, credential: str, token: Token) -> None: ...  # noqa: D102
+    def rejected_again(self, credential: str, token: Token) -> None: ...  # noqa: D102
+    def accepted(self, credential: str, token: Token) -> None: ...  # noqa: D102
+
+
+async def _let_go(_session: Session) -> None:
+    """Nobody wants them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalManners:
+    """How long a request waits, in seconds; the fields of a 401; who is told of a session's end.
+
+    `on_orphan` gets the tokens that came for a session which had ended meanwhile. `outlived`:
+    sessions are needed after the end of this process.
+    """
+
+    wait_timeout: float
+    challenge: tuple[tuple[str, str], ...] = ()
+    on_end: Callable[[Session, str], None] = lambda _session, _why: None
+    on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _let_go
+    outlived: bool = False
+
+
+class UserTokens:
+    """In the place of `Tokens`: a `UserCredential` means its session's token."""
+
+    def __init__(
+        self,
+        others: CredentialTokens,
+        endpoint: UserEndpoint,
+        sessions: Sessions,
+        manners: RenewalManners,
+        clock: Callable[[], float],
+    ) -> None:
+        self._others = others
+        self._clock = clock
+        self._wait_timeout = manners.wait_timeout
+        self._challenge = manners.challenge
+        self._renewals = Renewals(
+            endpoint,
+            sessions,
+            clock,
+            on_end=manners.on_end,
+            on_orphan=manners.on_orphan,
+            outlived=manners.outlived,
+        )
+
+    def current(self, credential: str) -> Token | None:
+        """The token to use now, or None if `obtain` must be awaited."""
+        if not isinstance(credential, UserCredential):
+            return self._others.current(credential)
+        session = credential.session
+        pace = self._renewals.pace(session)
+        if pace.unsaved is not None:
+            session.adopt(pace.unsaved)
+        if not self._renewals.usable(session):
+            return None
+        token, now = session.token, self._clock()
+        ahead = min(_AHEAD_SHARE * token.lifetime, _AHEAD_MOST)
+        if now >= token.expires_at - ahead and now >= pace.renew_from:
+            self._renewals.launch(session)
+        return token
+
+    async def obtain(self, credential: str) -> Token:
+        """The token to use now. Raises caller-unauthenticated or sso-unavailable."""
+        if not isinstance(credential, UserCredential):
+            return await self._others.obtain(credential)
+        session = credential.session
+        if not self._renewals.usable(session):
+            await self._renewed(session)
+        return session.token
+
+    async def replace(self, credential: str, rejected: Token) -> Token:
+        """Another token than the one that the platform answered with 401.
+
+        Raises caller-unauthenticated where there is none to be had without the person, and
+        token-rejected where fresh tokens were refused just before.
+        """
+        if not isinstance(credential, UserCredential):
+            return await self._others.replace(credential, rejected)
+        session = credential.session
+        if session.token == rejected:
+            pace = self._renewals.pace(session)
+            pace.rejected = rejected
+            if self._clock() < pace.pause_until:
+                raise _rejected("the platform refused this user's fresh tokens just before")
+            await self._renewed(session)
+        return session.token
+
+    def drop(self, credential: str, token: Token) -> None:
+        """The platform refused `token` and the request cannot be repeated."""
+        if not isinstance(credential, UserCredential):
+            self._others.drop(credential, token)
+        elif credential.session.token == token:
+            self._renewals.pace(credential.session).rejected = token
+
+    def rejected_again(self, credential: str, token: Token) -> None:
+        """The platform refused a fresh token too: renewals that it forces pause."""
+        if not isinstance(credential, UserCredential):
+            self._others.rejected_again(credential, token)
+            return
+        pace = self._renewals.pace(credential.session)
+        pace.pause_until = self._clock() + pause(pace.refusals)
+        pace.refusals += 1
+
+    def accepted(self, credential: str, token: Token) -> None:
+        """The platform took `token`."""
+        if not isinstance(credential, UserCredential):
+            self._others.accepted(credential, token)
+            return
+        pace = self._renewals.pace(credential.session)
+        pace.refusals, pace.pause_until, pace.accepted = 0, 0.0, True
+
+    def was_accepted(self, session: Session) -> bool:
+        """Whether the platform took a token of the session, as far as this process knows."""
+        return self._renewals.pace(session).accepted
+
+    async def finish(self) -> None:
+        """Wait for the renewals under way: a refresh token that works once must not be lost."""
+        await self._renewals.finish()
+
+    async def close(self) -> None:
+        """End all renewals."""
+        await self._renewals.close()
+
+    async def _renewed(self, session: Session) -> None:
+        """Return when the session has another token. Raises `GatewayError`."""
+        pace = self._renewals.pace(session)
+        wait = pace.renew_from - self._clock()
+        if pace.flight is None and wait > 0 and not session.ended:
+            raise _unavailable("the SSO gave no new token just before", wait)
+        flight = self._renewals.launch(session)
+        if flight is None:
+            await self._renewals.end(session, "expired")
+            raise self._sign_in_again()
+        await asyncio.wait({flight}, timeout=self._wait_timeout)
+        if not flight.done():
+            raise _unavailable(f"no new token within {self._wait_timeout:g} s", 1.0)
+        if flight.cancelled():
+            raise GatewayError(SHUTTING_DOWN, close=True)
+        session.adopt(flight.result())
+        if session.ended:
+            raise self._sign_in_again()
+        if self._renewals.usable(session):
+            return
+        if session.token == pace.rejected and not pace.failures:
+            raise _rejected("the SSO gave the token again that the platform refuses")
+        wait = max(1.0, pace.renew_from - self._clock())
+        raise _unavailable("the SSO gave no new token", wait)
+
+    def _sign_in_again(self) -> GatewayError:
+        return GatewayError(CALLER_UNAUTHENTICATED, "the sign-in is over", headers=self._challenge)
+
+
+def _unavailable(detail: str, wait: float) -> GatewayError:
+    return GatewayError(SSO_UNAVAILABLE, detail, retry_after=wait)
+
+
+def _rejected(detail: str) -> GatewayError:
+    return GatewayError(TOKEN_REJECTED, detail, upstream_status=401)

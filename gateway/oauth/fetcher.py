@@ -1,0 +1,118 @@
+"""One fetch of a token: from the store, else from the SSO; what came of it is reported."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from gateway.oauth.backoff import Pacing
+from gateway.oauth.ports import TimeSource, TokenObserver, TokenSource
+from gateway.oauth.store import Lease, StoreKey, TokenStore
+from gateway.oauth.store_access import StoreAccess
+from gateway.oauth.token import Token
+from gateway.oauth.token_response import TokenRequestError, TokenResponse
+
+# How often to look, in seconds, whether the replica that asks the SSO has got a token.
+_LOOK_AGAIN: Final = 0.05
+
+InUse = Callable[[], tuple[Token | None, Token | None]]
+"""The token in use and the one that the platform rejected: neither is to be had from the store."""
+
+
+class Fetcher:
+    """Fetches tokens, one at a call; that no two calls overlap is its caller's business."""
+
+    def __init__(
+        self, store: TokenStore, observer: TokenObserver, pacing: Pacing, times: TimeSource
+    ) -> None:
+        self._store = StoreAccess(store, pacing.policy.store_timeout, times.clock)
+        self._observer = observer
+        self._pacing = pacing
+        self._times = times
+
+    async def fetch(self, credential: str, source: TokenSource, in_use: InUse) -> Token:
+        """A token that is not in use yet; raises `TokenRequestError`."""
+        key = source.store_key
+        rejected = in_use()[1]
+        if rejected is not None:
+            await self._store.drop(key, rejected)
+        async with self._turn(key, in_use) as stored:
+            if stored is not None:
+                return stored
+            token = await self._ask(credential, source)
+            # The key is read again: the source may have found a changed secret.
+            await self._store.put(source.store_key, token)
+            return token
+
+    @asynccontextmanager
+    async def _turn(self, key: StoreKey, in_use: InUse) -> AsyncIterator[Token | None]:
+        """A token from the store, or None when it is our turn to ask the SSO.
+
+        While another replica asks, its token is waited for; not for ever, though.
+        """
+        patience = self._times.clock() + self._pacing.policy.replica_patience
+        lease: Lease | None = None
+        try:
+            stored = await self._take(key, in_use)
+            while stored is None and lease is None and self._times.clock() < patience:
+                lease = await self._store.claim(key)
+                if lease is None:
+                    await self._times.sleep(_LOOK_AGAIN)
+                # Once more: the one before us may have put it between our look and our claim.
+                stored = await self._take(key, in_use)
+            yield stored
+        finally:
+            if lease is not None:
+                await self._store.release(lease)
+
+    async def _take(self, key: StoreKey, in_use: InUse) -> Token | None:
+        """The token of the store, if it is another than ours and not itself due for renewal."""
+        stored = await self._store.get(key)
+        if stored is None or stored in in_use():
+            return None
+        return None if self._pacing.is_due(stored, self._times.clock()) else stored
+
+    async def _ask(self, credential: str, source: TokenSource) -> Token:
+        started = self._times.clock()
+        outcome, detail = "transient", dict[str, str | float | None]()
+        try:
+            response = await source.request()
+            self._tell_refusals(credential, started, response)
+            started = response.requested_at
+            token = self._usable(response)
+            outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
+            return token
+        except TokenRequestError as error:
+            outcome = error.kind
+            detail = _detail(error)
+            raise
+        finally:
+            seconds = self._times.clock() - started
+            self._observer.token_requested(credential, outcome, seconds)
+            self._observer.token_event(credential, outcome, detail)
+
+    def _tell_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
+        # Otherwise nobody would see that a new secret is wrong, for as long as the old one serves.
+        for error in response.refusals:
+            seconds = (response.requested_at - started) / len(response.refusals)
+            self._observer.token_requested(credential, error.kind, seconds)
+            self._observer.token_event(credential, error.kind, _detail(error))
+
+    def _usable(self, response: TokenResponse) -> Token:
+        now = self._times.clock()
+        age = now - response.requested_at
+        token = Token(
+            response.access_token.reveal(),
+            received_at=response.requested_at,
+            lifetime=response.lifetime,
+            wall_expiry=self._times.wall_clock() + response.lifetime - age,
+            scope=response.scope,
+        )
+        if now >= token.usable_until:
+            raise TokenRequestError("transient", "token expired on arrival")
+        return token
+
+
+def _detail(error: TokenRequestError) -> dict[str, str | float | None]:
+    return {"cause": error.cause, "status": error.status, "error": error.oauth_error}

@@ -1,0 +1,132 @@
+"""What the outbox needs of a request: how it is to be judged, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.fhir import weight
+from gateway.fhir.interaction import Interaction
+from gateway.fhir.tree import TooHeavy
+from gateway.http.client.response_header import without_digests
+from gateway.http.content_coding import is_gzip, opened
+from gateway.http.target import Target
+from gateway.outbox.entry import Draft, RawLines, Recovery, Request
+from gateway.outbox.one_by_one import INLINE, OneByOne
+from gateway.outbox.qualifying import BY_ID, SETTLE, Judgement, Write, judge, without_async
+from gateway.pipeline.request_context import Asked
+
+
+class NotJudged(Exception):  # noqa: N818 - says what is, not what went wrong
+    """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
+
+
+class Judging:
+    """How one request is to be judged: worked out when it is first needed, and only once."""
+
+    def __init__(self, asked: Asked, one_by_one: OneByOne) -> None:
+        self.asked = asked
+        self._one_by_one = one_by_one
+        self._known: list[Judgement | None] = []
+
+    async def judgement(self) -> Judgement | None:
+        """None where it cannot be queued. Raises `NotJudged`."""
+        if not self._known:
+            self._known.append(await _judged(self.asked, self._one_by_one))
+        return self._known[0]
+
+
+async def _judged(asked: Asked, one_by_one: OneByOne) -> Judgement | None:
+    body = b"" if asked.body is None else await asked.body.all()
+    if body is None:
+        raise NotJudged
+    header = asked.header
+    write = Write(
+        asked.what.code,
+        asked.target.path.removesuffix("?"),
+        asked.target.query,
+        content_type=header.text(b"content-type"),
+        if_none_exist=header.text(b"if-none-exist"),
+        sent=len(body),
+    )
+    coding = header.text(b"content-encoding")
+    plain = _at_once(body, coding)
+    try:
+        if plain is not None:
+            return await one_by_one.do(
+                len(plain), asked.caller.name, lambda: judge(replace(write, body=plain))
+            )
+        if not is_gzip(coding):
+            return None
+        # How large it is shows only there.
+        return await one_by_one.do(None, asked.caller.name, lambda: judge(_opened(write, body)))
+    except (TooHeavy, TimeoutError):
+        raise NotJudged from None
+
+
+def _at_once(body: bytes, coding: str | None) -> bytes | None:
+    """The content where no coding is to be undone, or little comes of that."""
+    if not body or coding is None or coding.strip().lower() == "identity":
+        return body
+    return (opened(body, INLINE) or None) if is_gzip(coding) else None
+
+
+def _opened(write: Write, body: bytes) -> Write:
+    """With its content. Raises `TooHeavy`, also where it is not whole."""
+    plain = opened(body, weight.longest(len(body)))
+    if not plain:
+        raise TooHeavy("it cannot be opened, or becomes too much")
+    return replace(write, body=plain)
+
+
+async def drafted(
+    asked: Asked, judgement: Judgement, base: str, *, cause: str, unknown: bool
+) -> Draft:
+    """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
+    body = None if asked.body is None else await asked.body.all()
+    return Draft(
+        caller=asked.caller.name,
+        request=_request(asked, body or b"", base),
+        orders=judgement.orders,
+        recovery=judgement.recovery,
+        doubt=unknown,
+        cause=cause,
+        delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
+    )
+
+
+def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
+    """Whether the platform has to find it, also by a condition of the write's own."""
+    return judgement.recovery is Recovery.ASK or what.code not in BY_ID
+
+
+def _request(asked: Asked, body: bytes, base: str) -> Request:
+    lines = asked.met.lines
+    if asked.body is not None and asked.body.changed:
+        lines = without_digests(lines)
+    target = Target(asked.target.path, asked.met.links.query(asked.target.query))
+    what = asked.what
+    return Request(
+        method=asked.exchange.method,
+        suffix=target.suffix,
+        fields=tuple(_fields(lines)),
+        body=body,
+        credential=asked.caller.credential,
+        interaction=what.code,
+        resource=what.resource,
+        resource_id=what.resource_id,
+        request_id=asked.exchange.request_id,
+        gateway_base=base,
+    )
+
+
+def _fields(lines: list[bytes]) -> RawLines:
+    """The lines as fields, but for those of an answer that is waited for."""
+    fields = []
+    for line in lines:
+        name, _, value = line[:-2].partition(b": ")
+        key = name.lower()
+        if key == b"prefer":
+            value = without_async(value)
+        if key != b"accept-encoding" and (value or key != b"prefer"):
+            fields.append((name, value))
+    return tuple(fields)

@@ -1,0 +1,316 @@
+"""The outbox on the request path: a write that cannot be delivered now is kept, and answered 202.
+
+A write that may be queued goes out directly while the platform can be reached and nothing of its
+orders waits. What happens to it after that is the business of `gateway.outbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from typing import Any, Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.interaction import Interaction
+from gateway.fhir.negotiation import choose_language, wants_xml
+from gateway.fhir.writing import write
+from gateway.http.client.response import Answer
+from gateway.http.headers import RequestHeader
+from gateway.http.server import validation
+from gateway.http.target import Target
+from gateway.outbox.draft import Judging, NotJudged, drafted
+from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
+from gateway.outbox.last_writes import LastWrites
+from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.qualifying import WRITES, Judgement, asks_async
+from gateway.outbox.queue import Outbox
+from gateway.outbox.status import Reader, outcome
+from gateway.outbox.store import OutboxFull, OutboxUnavailable
+from gateway.pipeline.caller_memo import Meeting
+from gateway.pipeline.callers import Caller
+from gateway.pipeline.permissions import EVERYTHING
+from gateway.pipeline.request_body import CallerGone, RequestBody, Room
+from gateway.pipeline.request_context import Asked
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+OWN_PATH: Final = "/_outbox"
+# The platform or the SSO is out of reach, and nothing was delivered.
+_UNDELIVERED: Final = frozenset(
+    (
+        *(errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY, errors.UPSTREAM_TLS),
+        *(errors.CIRCUIT_OPEN, errors.SSO_UNAVAILABLE),
+    )
+)
+# The line broke, or the platform's own entrance says that it did: it may have been delivered.
+_UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+_UNKNOWN_STATUSES: Final = frozenset((502, 504))
+_NOT_NOW: Final = 503
+_RETRY_AFTER: Final = 60.0
+
+
+Send = Callable[[Asked], Awaitable[Answer]]
+
+
+class Delivering(Protocol):
+    """What is needed of `gateway.outbox.delivery.Delivery`."""
+
+    def platform_answered(self) -> None:
+        """The line is up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """`public_url` is the base as callers know it, or None; `language` the default one."""
+
+    base_path: str
+    public_url: str | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`room` is for large bodies, which share it while they may still have to be kept.
+
+    `last_writes` are those of all processes of this gateway, also by earlier settings. All bodies
+    are judged `one_by_one`.
+    """
+
+    room: Room
+    last_writes: LastWrites
+    one_by_one: OneByOne
+
+
+class Pages(Protocol):
+    """What is needed of `gateway.outbox.status_api.QueuePages`."""
+
+    async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
+        """Answer a request for one of the outbox's own addresses."""
+        ...
+
+
+class Queueing:
+    """Keeps writes that cannot be delivered, and leads to the pages about them.
+
+    `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: Delivering,
+        pages: Pages,
+        *,
+        rules: QueueRules,
+        memory: Memory,
+        clock: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._delivery = delivery
+        self._pages = pages
+        self._rules = rules
+        self._room = memory.room
+        self._clock = clock
+        self._not_before = 0.0
+        self._line_trouble = errors.UPSTREAM_UNREACHABLE
+        self._last_writes = memory.last_writes
+        self._one_by_one = memory.one_by_one
+
+    def unbound(self, caller: Caller, target: Target) -> Caller:
+        """The caller, who may ask for its own entries whatever else it is allowed."""
+        return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
+
+    def concerns(self, caller: Caller, header: RequestHeader) -> bool:
+        """Whether a write of this caller may be queued, when it comes with this header."""
+        if caller.outbox == "off" or caller.user is not None:
+            return False
+        if caller.outbox == "always":
+            return True
+        prefer = header.values.get(b"prefer")
+        return prefer is not None and asks_async(prefer)
+
+    def keep(self, met: Meeting, what: Interaction, body: RequestBody) -> None:
+        """See to it that the body of a write which may be queued can be read again."""
+        if met.queues and what.code in WRITES:
+            body.keep_in(self._room)
+
+    def bring(self, send: Send, asked: Asked) -> Awaitable[Answer]:
+        """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
+
+        What cannot be queued has no more of the outbox in its way than this look.
+        """
+        if _is_own(asked.target):
+            return self._pages.answer(asked, self._base(asked), self._reader(asked))
+        if asked.met.queues and asked.what.code in WRITES:
+            return self._bring_or_keep(send, asked)
+        return send(asked)
+
+    async def _bring_or_keep(self, send: Send, asked: Asked) -> Answer:
+        judging = Judging(asked, self._one_by_one)
+        if not self._outbox.surely_empty():
+            kept = await self._behind_earlier(judging)
+            if kept is not None:
+                return kept
+        # Before it goes out: older ones may fail, and ask, while this one is on its way.
+        self._note(asked)
+        began = self._clock()
+        try:
+            answer = await send(asked)
+        except GatewayError as error:
+            if error.reason in _UNDELIVERED:
+                self._spare(began, error)
+            return await self._instead_of(judging, error)
+        status = answer.status
+        if status == _NOT_NOW or status in _UNKNOWN_STATUSES:
+            return await self._instead_of_answer(judging, answer)
+        self._delivery.platform_answered()
+        return answer
+
+    def _spare(self, began: float, error: GatewayError) -> None:
+        """Callers behind this one do not wait for the same time-out, for as long as it took."""
+        now = self._clock()
+        self._line_trouble = error.reason
+        self._not_before = now + (now - began)
+
+    async def _behind_earlier(self, judging: Judging) -> Answer | None:
+        """Keep what must not overtake earlier writes, or would only wait for a dead line."""
+        asked = judging.asked
+        try:
+            judgement = await judging.judgement()
+        except NotJudged:
+            if await self._is_blocked(asked, EVERY_ORDER):
+                raise _not_taken("no memory is left to look what it would overtake") from None
+            return None
+        if judgement is None:
+            return None
+        if await self._is_blocked(asked, judgement.orders):
+            return await self._kept(asked, judgement, _not_taken("the outbox is full"))
+        if self._clock() >= self._not_before:
+            return None
+        trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
+        return await self._kept(asked, judgement, trouble)
+
+    async def _is_blocked(self, asked: Asked, orders: frozenset[str]) -> bool:
+        try:
+            return await self._outbox.blocked(asked.caller.name, orders)
+        except OutboxUnavailable:
+            # Nobody knows what it would overtake.
+            raise _not_taken("the outbox cannot be reached") from None
+
+    async def _instead_of(self, judging: Judging, error: GatewayError) -> Answer:
+        """What a write that failed comes to: kept, or the failure."""
+        asked = judging.asked
+        unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
+        if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
+            raise error
+        try:
+            judgement = await judging.judgement()
+        except NotJudged:
+            raise error from None
+        if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+            raise error
+        return await self._kept(asked, judgement, error, unknown=unknown)
+
+    async def _instead_of_answer(self, judging: Judging, answer: Answer) -> Answer:
+        """What a write comes to whose answer is that of a platform in trouble."""
+        unknown = answer.status != _NOT_NOW
+        trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
+        try:
+            judgement = await judging.judgement()
+            if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+                return answer
+            kept = await self._kept(judging.asked, judgement, trouble, unknown=unknown)
+        except (GatewayError, NotJudged):
+            return answer
+        except BaseException:
+            answer.close()
+            raise
+        answer.close()
+        return kept
+
+    async def _kept(
+        self, asked: Asked, judgement: Judgement, error: GatewayError, *, unknown: bool = False
+    ) -> Answer:
+        """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
+        base = self._base(asked)
+        cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
+        draft = await drafted(asked, judgement, base, cause=cause, unknown=unknown)
+
+        def confirm() -> None:
+            if asked.side.is_gone():
+                # Nobody would learn that it is kept: it would be sent again, and be there twice.
+                raise CallerGone
+            if self._is_overtaken(asked):
+                # It would undo a newer write of the same resource.
+                raise error
+            # Others that failed late are put in after this one, or not at all.
+            self._note(asked)
+
+        try:
+            entry = await self._outbox.put(draft, confirm)
+        except OutboxFull as full:
+            # What may have been delivered must not be told to be untaken.
+            raise error if unknown else _not_taken(str(full)) from None
+        except OutboxUnavailable:
+            raise error from None
+        _log.info("kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.facts())
+        return _accepted(entry, base, self._reader(asked))
+
+    def _note(self, asked: Asked) -> None:
+        resource = _resource(asked.what)
+        if resource is not None:
+            self._last_writes.note(asked.caller.name, resource, asked.exchange.started)
+
+    def _is_overtaken(self, asked: Asked) -> bool:
+        resource = _resource(asked.what)
+        started = asked.exchange.started
+        return resource is not None and self._last_writes.after(
+            asked.caller.name, resource, started
+        )
+
+    def _base(self, asked: Asked) -> str:
+        """The gateway's base as this caller knows it; only a path where that is not told."""
+        if self._rules.public_url is not None:
+            return self._rules.public_url.rstrip("/")
+        host = asked.header.text(b"host") or ""
+        origin = f"{asked.met.scheme}://{host}" if validation.is_host(host.encode()) else ""
+        return origin + self._rules.base_path
+
+    def _reader(self, asked: Asked) -> Reader:
+        language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
+        return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
+
+
+def made(
+    status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
+) -> Answer:
+    """An answer of the outbox's."""
+    body, content_type = write(resource, xml=xml)
+    lines = [
+        (b"Date", formatdate(usegmt=True).encode("ascii")),
+        (b"Content-Type", content_type),
+        *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
+    ]
+    return Answer.made(status, lines, body)
+
+
+def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
+    location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
+    return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
+
+
+def _resource(what: Interaction) -> str | None:
+    return None if what.resource_id is None else f"{what.resource}/{what.resource_id}"
+
+
+def _is_own(target: Target) -> bool:
+    path = target.path
+    return path.startswith(OWN_PATH) and path[len(OWN_PATH) : len(OWN_PATH) + 1] in ("", "/", "?")
+
+
+def _not_taken(why: str) -> GatewayError:
+    return GatewayError(errors.OUTBOX_FULL, why, retry_after=_RETRY_AFTER)

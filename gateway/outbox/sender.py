@@ -1,0 +1,320 @@
+"""Brings queued writes to the platform, as `gateway.outbox.sending.Sender` says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import quote
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction
+from gateway.http.client.framing import Broken
+from gateway.http.client.response import Answer
+from gateway.http.client.response_header import without_content
+from gateway.http.content_coding import is_gzip, opened
+from gateway.http.retry_after import parse_retry_after
+from gateway.oauth.token import Token
+from gateway.outbox.comparison import judged_read, judged_search, sought
+from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
+from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.qualifying import BY_ID, SETTLE
+from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.status import field_of
+from gateway.pipeline.attempts import Sender as Forward
+from gateway.pipeline.attempts import TokenSource
+from gateway.pipeline.packing import WholeBody
+from gateway.pipeline.platform_client import Asking, current_version
+from gateway.pipeline.response_check import examine
+from gateway.pipeline.upstream import MEANINGLESS, Outgoing
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+# An answer that is longer is kept without its body: that it was delivered is what counts.
+_LONGEST: Final = 16 * 1024 * 1024
+_MOST_MATCHES: Final = 2
+# What the caller may be told of the answer.
+_KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
+_WAITED_OUT: Final = frozenset((429, 503))
+_UNKNOWN_STATUSES: Final = frozenset((500, 502, 504))
+_GONE: Final = frozenset((404, 410))
+# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
+_SPECIAL: Final = re.compile(r"[\\,|$]")
+# These come from somebody between here and the platform (RFC 9110, RFC 6585).
+_IN_BETWEEN: Final = frozenset((407, 511))
+_UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+# Nobody has asked for a pause: the error's own is for callers.
+_UNREACHED: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
+# A credential's own trouble; what goes out with another one may fare better.
+_OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to the platform, of one version of the settings.
+
+    `credentials` are the names that there are tokens for. `versions`: updates without If-Match get
+    the current version's.
+    """
+
+    forwarder: Forward
+    tokens: TokenSource
+    asking: Asking
+    credentials: frozenset[str]
+    versions: bool
+
+
+class Deliverer:
+    """Sends by a route; `examine` keeps pages of somebody in between from passing for answers."""
+
+    def __init__(self, route: Route, one_by_one: OneByOne) -> None:
+        self._route = route
+        self._one_by_one = one_by_one
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """One attempt. Never raises but on cancel."""
+        try:
+            return _patient(entry, request, await self._send(request))
+        except GatewayError as error:
+            return _patient(entry, request, _failure(error))
+        except Exception as error:
+            # Its text could quote the request.
+            kind = type(error).__name__
+            _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
+            return Failure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """Whether the platform has what an earlier attempt may have written."""
+        try:
+            return await self._ask(request)
+        except GatewayError as error:
+            return _failure(error)
+        except TimeoutError:
+            # Others had large bodies looked at.
+            return Failure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
+        except Exception as error:
+            kind = type(error).__name__
+            _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
+            return Failure(Effect.NONE, errors.INTERNAL.code, everybody=False)
+
+    async def _send(self, request: Request) -> Result:
+        lines = [b"%s: %s\r\n" % field for field in request.fields]
+        has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
+        if not has_body:
+            lines = without_content(lines)
+        match = await self._version(request)
+        if match is not None:
+            lines.append(b"If-Match: %s\r\n" % match)
+        outgoing = Outgoing(
+            method=request.method,
+            target=(self._route.asking.platform_path + request.suffix).encode("latin-1"),
+            lines=lines,
+            request_id=request.request_id,
+            body=WholeBody(request.body) if has_body else None,
+            safe=False,
+        )
+        answer = await self._forward(outgoing, request)
+        try:
+            return await _result(answer, request, adds_version=match is not None)
+        finally:
+            answer.close()
+
+    async def _forward(self, outgoing: Outgoing, request: Request) -> Answer:
+        route, credential = self._route, request.credential
+        if credential not in route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        token: Token | None = route.tokens.current(credential)
+        token = token or await route.tokens.obtain(credential)
+        # No exchange of a caller: what is noted here is read by nobody.
+        note = Exchange(request_id=request.request_id, started_at=0.0, started=0.0)
+        return await route.forwarder.send(note, outgoing, credential, token)
+
+    async def _version(self, request: Request) -> bytes | None:
+        """The version that an update goes out for, where the settings ask for it."""
+        if not self._route.versions or request.method != "PUT" or request.resource_id is None:
+            return None
+        if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
+            return None
+        path = request.suffix.partition("?")[0]
+        asking = self._route.asking
+        return await current_version(asking, path, request.credential, request.request_id)
+
+    async def _ask(self, request: Request) -> Finding | Failure:
+        if request.method == "PUT" and request.resource_id is not None:
+            return await self._read(request)
+        # No tree is kept while the platform is waited for.
+        found = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
+        return Finding(Found.UNCLEAR) if found is None else await self._search(request, *found)
+
+    async def _read(self, request: Request) -> Finding | Failure:
+        answer = await self._get(request, request.suffix.partition("?")[0])
+        try:
+            if answer.status in _GONE:
+                return Finding(Found.NO)
+            result = await _result(answer, request)
+        finally:
+            answer.close()
+        if isinstance(result, Failure):
+            return result
+        size = len(request.body) + len(result.body)
+        return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
+
+    async def _search(
+        self, request: Request, kind: str, identifier: tuple[str, str]
+    ) -> Finding | Failure:
+        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
+        query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
+        answer = await self._get(request, f"/{kind}?{query}")
+        try:
+            result = await _result(answer, request)
+        finally:
+            answer.close()
+        if isinstance(result, Failure):
+            return result
+        size = len(request.body) + len(result.body)
+        return await self._one_by_one.do(
+            size, "", lambda: judged_search(result, request, identifier)
+        )
+
+    async def _get(self, request: Request, suffix: str) -> Answer:
+        if request.credential not in self._route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        return await self._route.asking.get(suffix, request.credential, request.request_id)
+
+
+def _facts(entry: Entry, request: Request) -> dict[str, str]:
+    """The fields of a line in the log about a bug."""
+    return {
+        "reason": errors.INTERNAL.code,
+        "request_id": request.request_id,
+        "entry": entry.id,
+        "caller": entry.caller,
+        "credential": request.credential,
+    }
+
+
+async def _result(answer: Answer, request: Request, *, adds_version: bool = False) -> Result:
+    """What an answer means for the write it answers. Raises `GatewayError`."""
+    status = answer.status
+    if status in _WAITED_OUT:
+        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
+    if status == 412 and adds_version:
+        # Somebody was faster than the version we had just read: the next attempt reads anew.
+        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
+    if status in _IN_BETWEEN:
+        return Failure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
+    accept = field_of(request.fields, b"accept")
+    try:
+        examine(answer, Interaction(request.interaction, request.resource), accept)
+    except GatewayError as error:
+        return _foreign(error, status)
+    return await _response(answer)
+
+
+def _foreign(error: GatewayError, status: int) -> Result:
+    """Somebody else's answer, or the platform's without FHIR in it."""
+    if error.reason is errors.UPSTREAM_REDIRECT:
+        # A redirect asks for another request; only 303 may come after the deed.
+        effect = Effect.UNKNOWN if status == 303 else Effect.NONE
+        return Failure(effect, error.reason.code)
+    if 200 <= status < 300:
+        # A sign-in page of the network, as a rule.
+        return Failure(Effect.UNKNOWN, error.reason.code)
+    return Response(status, reason=error.reason.code, note=f"the platform's status was {status}")
+
+
+async def _response(answer: Answer) -> Response:
+    fields: RawLines = answer.fields.passing(_KEPT_FIELDS)
+    try:
+        body = await _body(answer)
+    except Broken:
+        if not 200 <= answer.status < 300:
+            raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
+        body = None
+    return Response(answer.status, fields, body or b"")
+
+
+async def _body(answer: Answer) -> bytes | None:
+    """The content; None where it is too long or cannot be opened. Raises `Broken`."""
+    pieces, size = [], 0
+    while data := await answer.read():
+        size += len(data)
+        if size > _LONGEST:
+            return None
+        pieces.append(data)
+    body, coding = b"".join(pieces), answer.header(b"content-encoding")
+    if coding is None or coding.strip().lower() == "identity":
+        return body
+    if not is_gzip(coding):
+        return None
+    return await asyncio.to_thread(opened, body, _LONGEST) or None
+
+
+def _failure(error: GatewayError) -> Failure:
+    effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
+    everybody = error.reason not in _OF_CREDENTIAL
+    asked = None if error.reason in _UNREACHED else error.retry_after
+    return Failure(effect, error.reason.code, asked, everybody=everybody)
+
+
+def _patient(entry: Entry, request: Request, result: Result) -> Result:
+    """The result, with a pause where the platform has to find what it may have done.
+
+    A condition is a search: it may not see what an attempt has just written, or still writes.
+    """
+    if entry.recovery is not Recovery.REPEAT or request.interaction in BY_ID:
+        return result
+    if isinstance(result, Failure):
+        known = result.effect is Effect.NONE
+        return result if known else replace(result, retry_after=SETTLE)
+    if result.status in _UNKNOWN_STATUSES:
+        cause = errors.UPSTREAM_FAILED.code
+        everybody = result.status != 500
+        return Failure(Effect.UNKNOWN, cause, SETTLE, everybody=everybody)
+    return result
+
+
+def _has_type(request: Request) -> bool:
+    """Whether a body was announced: an empty one is none without a type."""
+    return field_of(request.fields, b"content-type") is not None
+
+
+class CurrentDeliverer:
+    """Delivers by whatever deliverer is the newest when an attempt begins.
+
+    `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
+    whether what happens can be recorded: without that nothing is sent.
+    """
+
+    def __init__(
+        self,
+        hold: Callable[[], tuple[Deliverer, Callable[[], None]]],
+        audited: Callable[[], bool],
+    ) -> None:
+        self._hold = hold
+        self._audited = audited
+
+    async def send(self, entry: Entry, request: Request) -> Result:
+        """As `Deliverer.send`."""
+        if not self._audited():
+            return Failure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
+        deliverer, let_go = self._hold()
+        try:
+            return await deliverer.send(entry, request)
+        finally:
+            let_go()
+
+    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+        """As `Deliverer.ask`."""
+        deliverer, let_go = self._hold()
+        try:
+            return await deliverer.ask(entry, request)
+        finally:
+            let_go()

@@ -1,0 +1,136 @@
+"""The outbox's own addresses: how a queued write fares, all of a caller's, and cancelling one.
+
+`{base_path}/_outbox/{id}` follows FHIR's asynchronous pattern (R5 async-bundle.html). A caller
+sees its own entries only: to everybody else they are not there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import parse_qs
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.client.response import Answer
+from gateway.outbox.entry import Entry, Response, State
+from gateway.outbox.intake import OWN_PATH, made
+from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.queue import Outbox
+from gateway.outbox.status import Reader, batch_response, listing, outcome
+from gateway.outbox.store import NotPossible, OutboxUnavailable
+from gateway.pipeline.request_context import Asked
+
+_ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
+_PAGE: Final = 100
+_SOON: Final = 1
+_LATEST: Final = 60
+_OVER: Final = frozenset({State.DELIVERED, State.FAILED, State.UNCLEAR})
+_RETRY_AFTER: Final = 5.0
+
+
+class QueuePages:
+    """Answers for the outbox; `clock` gives seconds since 1970."""
+
+    def __init__(
+        self, outbox: Outbox, one_by_one: OneByOne, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._outbox = outbox
+        self._one_by_one = one_by_one
+        self._clock = clock
+
+    async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
+        """Answer a request. Raises `GatewayError`."""
+        # A person who is signed in has no entries: nothing is queued for people.
+        if asked.caller.user is not None:
+            raise _not_there()
+        rest = asked.target.path.removesuffix("?").removeprefix(OWN_PATH).strip("/")
+        method = asked.exchange.method
+        try:
+            if not rest:
+                _require(method, "GET", "HEAD")
+                return await self._list(asked, base + OWN_PATH, reader)
+            _require(method, "GET", "HEAD", "DELETE")
+            if not _ID.fullmatch(rest):
+                raise _not_there()
+            if method == "DELETE":
+                return await self._cancel(rest, asked.caller.name, reader)
+            return await self._show(rest, asked.caller.name, reader)
+        except TimeoutError:
+            raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
+        except OutboxUnavailable:
+            raise GatewayError(
+                errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
+            ) from None
+
+    async def _list(self, asked: Asked, base: str, reader: Reader) -> Answer:
+        after = parse_qs(asked.target.query).get("after", ["0"])[0]
+        number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
+        entries = await self._outbox.entries(
+            caller=asked.caller.name, after=number, limit=_PAGE + 1
+        )
+        shown = entries[:_PAGE]
+        following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None
+        return made(200, listing(shown, base, following=following), xml=reader.xml)
+
+    async def _show(self, entry_id: str, caller: str, reader: Reader) -> Answer:
+        entry = await self._outbox.entry(entry_id, caller)
+        if entry is None:
+            raise _not_there()
+        if entry.state in (State.CANCELLED, State.DROPPED):
+            return _gone(entry, reader)
+        response = await self._outbox.response(entry_id) if entry.state in _OVER else None
+        if response is None:
+            return self._in_progress(entry, reader)
+        return await self._one_by_one.do(
+            len(response.body), caller, lambda: _ended(entry, response, reader)
+        )
+
+    def _in_progress(self, entry: Entry, reader: Reader) -> Answer:
+        wait = max(_SOON, min(_LATEST, round(entry.due_at - self._clock())))
+        word = "sending" if entry.state is State.SENDING else "waiting"
+        fields = (
+            ("X-Progress", f"{word}, {entry.attempts} attempts"),
+            ("Retry-After", str(wait)),
+        )
+        return made(202, outcome(word, reader), xml=reader.xml, fields=fields)
+
+    async def _cancel(self, entry_id: str, caller: str, reader: Reader) -> Answer:
+        try:
+            entry = await self._outbox.cancel(entry_id, caller)
+        except NotPossible as refusal:
+            return _not_cancelled(refusal.state, reader)
+        if entry is None:
+            raise _not_there()
+        return made(202, outcome("cancelling", reader), xml=reader.xml)
+
+
+def _ended(entry: Entry, response: Response, reader: Reader) -> Answer:
+    bundle, xml = batch_response(entry, response, reader)
+    return made(200, bundle, xml=xml)
+
+
+def _not_cancelled(state: State, reader: Reader) -> Answer:
+    if state in (State.CANCELLED, State.DROPPED):
+        word, status, code = state.value, 410, "deleted"
+    else:
+        word = "delivered" if state is State.DELIVERED else "locked"
+        status, code = 409, "conflict"
+    return made(status, outcome(word, reader, severity="error", code=code), xml=reader.xml)
+
+
+def _gone(entry: Entry, reader: Reader) -> Answer:
+    resource = outcome(entry.state.value, reader, severity="error", code="deleted")
+    return made(410, resource, xml=reader.xml)
+
+
+def _require(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        allow = (("Allow", ", ".join(allowed)),)
+        raise GatewayError(errors.METHOD_NOT_ALLOWED, "outbox", headers=allow)
+
+
+def _not_there() -> GatewayError:
+    return GatewayError(errors.UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")

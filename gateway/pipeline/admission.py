@@ -1,0 +1,82 @@
+"""Decides whether a request may go on now: room, audit, and the end of the process."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.pipeline.callers import Caller
+from gateway.pipeline.limits import Slots
+from gateway.pipeline.request_body import Room
+
+_RETRY_AFTER: Final = 1.0
+_COLLECTING: Final = 256 * 1024 * 1024
+
+
+class Phase(Enum):
+    """Where in its life the gateway is."""
+
+    SERVING = "serving"
+    # After the signal: still served, each answer with `Connection: close`.
+    CLOSING = "closing"
+    # The listeners are closed; what comes on kept connections is refused.
+    STOPPED = "stopped"
+
+
+class Recording(Protocol):
+    """The audit, as far as admission asks it."""
+
+    @property
+    def available(self) -> bool:
+        """Whether the records of new requests are sure to be kept."""
+        ...
+
+
+class Admission:
+    """Counts exchanges in flight and refuses those that cannot be taken."""
+
+    def __init__(self, *, max_concurrent: int, audit: Recording) -> None:
+        self._slots = Slots(max_concurrent)
+        self._audit = audit
+        self.phase = Phase.SERVING
+        self.inflight = 0
+        # What answers that have to be collected before they can go out take of the memory.
+        self.collecting = Room(_COLLECTING)
+
+    def is_draining(self) -> bool:
+        """Whether the end has begun."""
+        return self.phase is not Phase.SERVING
+
+    def admit_at_once(self, caller: Caller, *, fresh: bool = False) -> bool:
+        """Let a request of this caller in and take a place for it, which `leave` gives back.
+
+        False: it may come in, but there is no place at once: `queue` waits for one. `fresh` says
+        that its connection was accepted for it: such a request is served to the end. Raises
+        `GatewayError`: shutting-down, audit-unavailable or rate-limited.
+        """
+        if self.phase is Phase.STOPPED and not fresh:
+            raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
+        if not self._audit.available:
+            raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
+        if caller.rate is not None:
+            caller.rate.take()
+        return caller.slots is None and self._slots.try_enter()
+
+    async def queue(self, caller: Caller) -> None:
+        """Wait for a place for a moment. Raises `GatewayError` overloaded."""
+        if caller.slots is not None:
+            await caller.slots.enter()
+        try:
+            await self._slots.enter()
+        except BaseException:
+            if caller.slots is not None:
+                caller.slots.leave()
+            raise
+
+    def leave(self, caller: Caller) -> None:
+        """The request that was admitted for this caller is over."""
+        self._slots.leave()
+        if caller.slots is not None:
+            caller.slots.leave()

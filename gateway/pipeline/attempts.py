@@ -1,0 +1,102 @@
+"""Brings a request to the platform with a token that the platform accepts.
+
+A 401 says that the platform refused the token before it did anything (RFC 9110 section 15.5.2), so
+that one repetition with a new one is right for every method. There is never a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.client.response import Answer
+from gateway.oauth.tokens import Token
+from gateway.pipeline.max_forwards import final_answer
+from gateway.pipeline.upstream import Outgoing, Upstream
+
+
+class TokenSource(Protocol):
+    """What is needed of `gateway.oauth.tokens.Tokens`."""
+
+    def current(self, credential: str) -> Token | None:
+        """A valid token, without waiting."""
+        ...
+
+    async def obtain(self, credential: str) -> Token:
+        """A valid token, waiting for one."""
+        ...
+
+    async def replace(self, credential: str, rejected: Token) -> Token:
+        """A token other than the rejected one."""
+        ...
+
+    def drop(self, credential: str, rejected: Token) -> None:
+        """Forget a token that the platform rejected."""
+        ...
+
+    def rejected_again(self, credential: str, token: Token) -> None:
+        """The platform refused a fresh token."""
+        ...
+
+    def accepted(self, credential: str, token: Token) -> None:
+        """The platform took the token."""
+        ...
+
+
+class Sender(Protocol):
+    """Brings requests to the platform."""
+
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+    ) -> Answer:
+        """The platform's answer, never a 401. Raises `GatewayError`."""
+        ...
+
+
+class Forwarder:
+    """Sends with the credential's token, and once more with a new one after a 401."""
+
+    def __init__(
+        self, upstream: Upstream, tokens: TokenSource, on_retry: Callable[[str], None]
+    ) -> None:
+        self._upstream = upstream
+        self._tokens = tokens
+        self._on_retry = on_retry
+
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+    ) -> Answer:
+        """The platform's answer, never a 401. Raises `GatewayError`."""
+        if outgoing.ends_here:
+            return final_answer()
+        answer = await self._upstream.send(exchange, outgoing, token.authorization)
+        if answer.status == 401:
+            token = await self._renew(answer, outgoing, credential, token)
+            self._on_retry("token")
+            answer = await self._upstream.send(exchange, outgoing, token.authorization)
+        if answer.status == 401:
+            answer.close()
+            self._tokens.rejected_again(credential, token)
+            raise _rejected("the platform refused a fresh token")
+        if answer.status < 500:
+            self._tokens.accepted(credential, token)
+        return answer
+
+    async def _renew(
+        self, answer: Answer, outgoing: Outgoing, credential: str, token: Token
+    ) -> Token:
+        answer.close()
+        body = outgoing.body
+        if body is not None:
+            if not body.replayable:
+                self._tokens.drop(credential, token)
+                raise _rejected("the platform refused the token, and the body cannot be sent again")
+            body.rewind()
+        return await self._tokens.replace(credential, token)
+
+
+def _rejected(detail: str) -> GatewayError:
+    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401)

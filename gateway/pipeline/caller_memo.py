@@ -1,0 +1,75 @@
+"""What a request's header says about who calls and how he speaks, found out once.
+
+Old systems send the same header with every request of a connection. What was found out about it
+stands as long as it comes again, byte for byte, to the same rules.
+"""
+
+from __future__ import annotations
+
+from aiohttp.http_writer import HttpVersion11
+
+from gateway.http.headers import SECRET, RawHeaders, RequestHeader
+from gateway.http.server.messages import IncomingRequest, RequestMessage
+from gateway.pipeline.callers import Caller
+from gateway.pipeline.link_translation import Translation
+
+
+class Meeting:
+    """A header that was judged, whom it named, and what translates for him.
+
+    `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
+    what he came by; `lines` are the fields as they go to the platform, `accept` the value of
+    Accept; `queues`, set by `rules`, says that his writes may be kept in the outbox.
+    """
+
+    __slots__ = (
+        *("_is_newest", "_raw", "_rules"),
+        *("accept", "caller", "header", "lines", "links", "queues", "remote", "scheme"),
+    )
+
+    def __init__(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        rules: object,
+        *,
+        caller: Caller,
+        remote: str,
+        links: Translation,
+    ) -> None:
+        self._raw: RawHeaders = request.message.raw_headers
+        self._rules = rules
+        # An older version is judged by other rules.
+        self._is_newest = request.message.version is HttpVersion11
+        self.header = header
+        self.caller = caller
+        self.remote = remote
+        self.scheme = request.scheme
+        self.links = links
+        self.lines = links.lines(header)
+        self.accept = header.text(b"accept")
+        self.queues = False
+
+    @property
+    def may_be_remembered(self) -> bool:
+        """Whether nothing speaks against comparing the next request with this one.
+
+        Comparing tells by its time how much was alike. A secret must not be compared like that
+        with the one before it, which may be another's where a proxy shares its connections.
+        """
+        return self._is_newest and not any(name.lower() in SECRET for name, _ in self._raw)
+
+    def is_repeated_by(self, message: RequestMessage, rules: object) -> bool:
+        """Whether all that was found out holds for this message as well."""
+        return (
+            message.raw_headers == self._raw
+            and self._rules is rules
+            and message.version is HttpVersion11
+        )
+
+
+def recall(memory: object, message: RequestMessage, rules: object) -> Meeting | None:
+    """The meeting that a connection remembers, if this message repeats it."""
+    if isinstance(memory, Meeting) and memory.is_repeated_by(message, rules):
+        return memory
+    return None

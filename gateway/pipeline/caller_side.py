@@ -1,0 +1,139 @@
+"""A caller's connection as answers are written to it: by one exchange at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp.http_writer import HttpVersion11
+
+from gateway.http.server.connection import CallerConnection
+from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.slow_readers import SlowReader, SlowReaders
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.own_replies import Own
+from gateway.pipeline.request_body import CallerGone, Room
+
+
+class CallerSide:
+    """One caller's connection for the time of one exchange, and how to speak to it.
+
+    `admission` tells, when the answer's header is written, whether the gateway is about to end.
+    `stall` is how long, in seconds, a caller may take nothing at all of what waits.
+    `lines` are fields for every answer of the exchange; `over` is what a person is told in the
+    place of caller-unauthenticated.
+    """
+
+    __slots__ = (
+        *("_admission", "_keep_alive", "_reader", "_request", "_stall"),
+        *("caller", "head_only", "http10", "lines", "over", "readers", "started"),
+    )
+
+    def __init__(self, request: IncomingRequest, admission: Admission, *, stall: float) -> None:
+        message = request.message
+        self._request = request
+        self._admission = admission
+        self._stall = stall
+        # Behind an upgrade, which HTTP/1.0 ignores, aiohttp's parser takes nothing for a request.
+        self._keep_alive = not (message.should_close or message.upgrade)
+        version = message.version
+        self.http10 = version is not HttpVersion11 and version < HttpVersion11
+        self.head_only = message.method == "HEAD"
+        self.lines = b""
+        self.over: Own | None = None
+        self.started = False
+        # Set while a connection to the platform is held for this caller.
+        self.readers: SlowReaders | None = None
+        self.caller = ""
+        self._reader: SlowReader | None = None
+
+    @property
+    def room(self) -> Room:
+        """The memory that answers share which are collected for callers of HTTP/1.0."""
+        return self._admission.collecting
+
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more to read an answer."""
+        transport = self._request.connection.transport
+        return transport is None or transport.is_closing()
+
+    def close_after(self) -> None:
+        """Let this answer be the connection's last one."""
+        self._keep_alive = False
+
+    def abort(self) -> None:
+        """End the connection so that nothing sent looks complete."""
+        self._keep_alive = False
+        self._request.connection.abort(reset=self.http10)
+
+    def invite_body(self) -> None:
+        """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
+        if not self.started and not self.http10:
+            self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport. Raises `CallerGone`."""
+        self._begin().write(data)
+
+    def write_whole(self, message: bytes) -> None:
+        """Hand an answer that is whole to the transport. Raises `CallerGone`."""
+        self._begin().write_later(message)
+
+    def _begin(self) -> CallerConnection:
+        connection = self._request.connection
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            raise CallerGone
+        self.started = True
+        return connection
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the caller has yet to take what was written."""
+        return self._request.connection.writing_paused
+
+    async def drained(self) -> None:
+        """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
+        readers = self.readers
+        if readers is None:
+            await self._drained()
+            return
+        reader = self._reader
+        if reader is None:
+            connection = self._request.connection
+            reader = self._reader = SlowReader(connection, self.caller, reset=self.http10)
+        readers.begin(reader)
+        try:
+            await self._drained()
+        finally:
+            readers.end(reader)
+
+    async def _drained(self) -> None:
+        connection = self._request.connection
+        while connection.writing_paused:
+            if connection.transport is None:
+                raise CallerGone
+            waiting = connection.unsent
+            try:
+                async with asyncio.timeout(self._stall):
+                    await connection.drained()
+            except TimeoutError:
+                # Slow is allowed, on a bad line as well; only who takes nothing is given up.
+                if connection.unsent >= waiting:
+                    self.abort()
+                    raise CallerGone from None
+
+    def persistence(self) -> bytes:
+        """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
+        # A body that was not read would be taken for the next request. At the end of the gateway
+        # requests that were sent ahead are still answered.
+        connection = self._request.connection
+        closing = self._admission.is_draining() and not connection.queued
+        if closing or not self._request.payload.is_eof():
+            self._keep_alive = False
+        if not self._keep_alive:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.http10 else b""
+
+    def done(self) -> Answered:
+        """Everything is written."""
+        return Answered.STAYS if self._keep_alive else Answered.ENDS

@@ -1,0 +1,281 @@
+"""Who calls: named by network, API key, HTTP Basic or client certificate.
+
+Secrets are compared in constant time and against every caller, so that neither a key's right
+beginning nor its owner's place in the settings shows in the time. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.headers import RequestHeader
+from gateway.http.server.validation import is_page_of
+from gateway.pipeline.limits import Slots, TokenBucket
+from gateway.pipeline.permissions import EVERYTHING, Permissions
+from gateway.secret import Secret
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# The address of who cannot be named, as RFC 7239 calls it (section 6.2); in no network.
+UNKNOWN: Final = "unknown"
+_ZONE: Final = r"(?:%[A-Za-z0-9._\-]+)?"
+_V6: Final = r"([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)" + _ZONE
+_HOP: Final = re.compile(
+    rf'(")?(?:(?:([0-9.]+)|\[{_V6}\])(?::[0-9]{{1,5}})?|{_V6})(?(1)")'
+).fullmatch
+
+# Proxies in a row that are looked at; the farthest of more is taken for the caller.
+_MOST_HOPS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller: its name in metrics and audit, its credential, and what it may do.
+
+    `user` is the person who is signed in. `outbox` says which writes may be queued: `off`,
+    `on-request` (with `Prefer: respond-async`) or `always`.
+    """
+
+    name: str
+    credential: str = "default"
+    permissions: Permissions = EVERYTHING
+    rate: TokenBucket | None = None
+    slots: Slots | None = None
+    user: str | None = None
+    outbox: str = "on-request"
+
+
+ANONYMOUS: Final = Caller("anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """How one caller is known. Every kind that is given must fit; of key and Basic one suffices."""
+
+    caller: Caller
+    networks: tuple[IPNetwork, ...] = ()
+    api_key: Secret | None = field(default=None, repr=False)
+    username: str | None = None
+    password: Secret | None = field(default=None, repr=False)
+    certificate_names: frozenset[str] = frozenset()
+
+    @property
+    def owes_a_secret(self) -> bool:
+        """Whether the caller has to show a key or password."""
+        return self.api_key is not None or self.password is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: its address and the names in its verified certificate."""
+
+    address: str
+    certificate_names: frozenset[str] = frozenset()
+
+
+class Callers:
+    """Names the caller of a request; with no identifications everybody is `anonymous`.
+
+    `trusted_proxies` are those whose X-Forwarded-For is believed.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[Identification] = (),
+        trusted_proxies: tuple[IPNetwork, ...] = (),
+    ) -> None:
+        self._known = tuple(known)
+        self._trusted_proxies = trusted_proxies
+        self._keys = [
+            (_digest(each.api_key.reveal()), each) for each in known if each.api_key is not None
+        ]
+        self._passwords = [
+            (_digest(f"{each.username}:{each.password.reveal()}"), each)
+            for each in known
+            if each.password is not None
+        ]
+        self._challenges = _challenges(bool(self._passwords), bool(self._keys))
+
+    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+        """Who is at the other end, seen through the proxies that are trusted.
+
+        X-Forwarded-For is read from the right: what stands left of the first address that is no
+        trusted proxy's was written by whoever that is, and proves nothing. Who cannot be named is
+        not the proxy that says so: it is at `UNKNOWN`.
+        """
+        if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
+            return peer
+        forwarded = header.text(b"x-forwarded-for")
+        hops = () if forwarded is None else forwarded.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
+        for hop in reversed(hops):
+            peer = Peer(_address_written(hop))
+            if not _is_in(peer.address, self._trusted_proxies):
+                break
+        return peer
+
+    def identify(self, peer: Peer, header: RequestHeader) -> Caller:
+        """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
+        if not self._known:
+            _refuse_foreign_pages(header)
+            return ANONYMOUS
+        shown = self._shown(header)
+        if shown is None:
+            return self._by_origin(peer)
+        fitting = [each for each in shown if _origin_fits(each, peer)]
+        if fitting:
+            return fitting[0].caller
+        if shown:
+            raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+        raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
+
+    @property
+    def any_known(self) -> bool:
+        """Whether any caller is named."""
+        return bool(self._known)
+
+    def shows_secret(self, header: RequestHeader) -> bool:
+        """Whether a key or password is shown that some caller is known by, right or wrong."""
+        return self._shown(header) is not None
+
+    def _shown(self, header: RequestHeader) -> list[Identification] | None:
+        """Whom the key or password in the header belongs to; None when there is neither.
+
+        A field that no caller is known by is none of our business.
+        """
+        key = header.values.get(b"x-api-key") if self._keys else None
+        if key is not None:
+            return _owners(self._keys, key)
+        basic = _basic(header.values.get(b"authorization")) if self._passwords else None
+        return None if basic is None else _owners(self._passwords, basic)
+
+    def _by_origin(self, peer: Peer) -> Caller:
+        here = [each for each in self._known if _origin_fits(each, peer)]
+        for each in here:
+            if not each.owes_a_secret:
+                return each.caller
+        if here:
+            raise GatewayError(
+                errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
+            )
+        raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
+
+
+def _refuse_foreign_pages(header: RequestHeader) -> None:
+    """Where anybody may call, a web page from elsewhere in a browser of this machine may not.
+
+    Old systems are no browsers: they send neither field (Fetch standard, Fetch Metadata).
+    Raises `GatewayError` caller-forbidden.
+    """
+    values = header.values
+    foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
+    origin = header.text(b"origin")
+    if origin is not None and not is_page_of(origin, header.text(b"host") or ""):
+        foreign = True
+    if foreign:
+        raise GatewayError(errors.CALLER_FORBIDDEN, "web page of another origin", hint="Origin")
+
+
+def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The names in a verified certificate, as `ssl` gives it: common names and all SAN values."""
+    common = {
+        value
+        for relative_name in certificate.get("subject", ())
+        for kind, value in relative_name
+        if kind == "commonName"
+    }
+    return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
+
+
+def address_of(name: object) -> str:
+    """The address in a socket's name; "unix" for that of a unix socket."""
+    return str(name[0]) if isinstance(name, tuple) and name else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
+    """Who is at the other end of a caller's connection.
+
+    `address` is known when it was accepted; the transport no longer knows that of one who has
+    reset the connection since.
+    """
+    address = address or address_of(transport.get_extra_info("peername"))
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    return Peer(address, certificate_names(certificate) if certificate else frozenset())
+
+
+def _origin_fits(known: Identification, peer: Peer) -> bool:
+    if known.networks and not _is_in(peer.address, known.networks):
+        return False
+    names = known.certificate_names
+    return not names or not names.isdisjoint(peer.certificate_names)
+
+
+def _address_written(hop: str) -> str:
+    """The address in an item of X-Forwarded-For: with or without port, brackets, quotes or zone."""
+    match = _HOP(hop.strip(" \t"))
+    if match is None:
+        return UNKNOWN
+    try:
+        return str(_plain(ipaddress.ip_address(match[2] or match[3] or match[4])))
+    except ValueError:
+        return UNKNOWN
+
+
+def _plain(ip: IPAddress) -> IPAddress:
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return ip if mapped is None else mapped
+
+
+def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
+    try:
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return False
+    return any(ip.version == network.version and ip in network for network in networks)
+
+
+def _digest(text: str | bytes) -> bytes:
+    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
+
+
+def _owners(
+    secrets: Collection[tuple[bytes, Identification]], shown: bytes
+) -> list[Identification]:
+    """All whose secret it is. Digests have one length, and no comparison is left out."""
+    digest = _digest(shown)
+    return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]
+
+
+def _basic(authorization: bytes | None) -> bytes | None:
+    """User name and password of RFC 7617, joined by a colon; b"" for what cannot be read."""
+    if authorization is None:
+        return None
+    scheme, _, encoded = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _challenges(basic: bool, key: bool) -> tuple[tuple[str, str], ...]:
+    """RFC 9110 section 11.6.1 wants at least one challenge with a 401."""
+    challenges = []
+    if basic or not key:
+        challenges.append(("WWW-Authenticate", 'Basic realm="dhp-gateway", charset="UTF-8"'))
+    if key:
+        challenges.append(("WWW-Authenticate", 'ApiKey realm="dhp-gateway", header="X-Api-Key"'))
+    return tuple(challenges)

@@ -1,0 +1,392 @@
+"""The request path, top to bottom: what happens to every request, and nothing else.
+
+Each step is one call that returns a value. What happened is noted on the `Exchange`, which is read
+once at the end, whatever the end was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction, classify, query_names
+from gateway.fhir.outcome import choose_language, wants_xml
+from gateway.http.client.response import Answer
+from gateway.http.headers import RequestHeader, read_request, request_id
+from gateway.http.server import validation
+from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.reader import ListenLimits
+from gateway.http.target import Target, resolve
+from gateway.login.session_auth import Guest
+from gateway.oauth.token import Token
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.attempts import Sender, TokenSource
+from gateway.pipeline.caller_memo import Meeting, recall
+from gateway.pipeline.caller_side import CallerSide
+from gateway.pipeline.callers import ANONYMOUS, Caller, Callers
+from gateway.pipeline.failures import as_gateway_error, level
+from gateway.pipeline.link_translation import Rewriting
+from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
+from gateway.pipeline.own_replies import Own
+from gateway.pipeline.request_body import CallerGone, RequestBody
+from gateway.pipeline.request_context import Asked
+from gateway.pipeline.response_check import examine
+from gateway.pipeline.response_writer import explain, give, pass_on
+from gateway.pipeline.search_guard import SearchGuard
+from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.upstream import MEANINGLESS
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.outbox.intake import Queueing  # loaded only where there is an outbox
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the request path reads; times are seconds, sizes bytes.
+
+    `base_path` is the callers' prefix, without a final slash.
+    """
+
+    base_path: str
+    default_language: str
+    listen: ListenLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """`monotonic` for durations, `wall` for timestamps; seconds both."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What the request path works with; `account` gets every exchange at its end."""
+
+    admission: Admission
+    callers: Callers
+    strangers: Strangers
+    tokens: TokenSource
+    forwarder: Sender
+    rewriting: Rewriting
+    composer: Composer
+    guard: SearchGuard | None
+    account: Callable[[Exchange], None] = field(repr=False)
+    clocks: Clocks = field(repr=False)
+    queueing: Queueing | None = None
+
+
+class Handler:
+    """Serves requests, one call of `handle` each."""
+
+    def __init__(self, rules: Rules, collaborators: Collaborators) -> None:
+        self._rules = rules
+        self._listen = rules.listen
+        self._admission = collaborators.admission
+        self._callers = collaborators.callers
+        self._strangers = collaborators.strangers
+        self._tokens = collaborators.tokens
+        self._forwarder = collaborators.forwarder
+        self._account = collaborators.account
+        self._rewriting = collaborators.rewriting
+        self._composer = collaborators.composer
+        self._guard = collaborators.guard
+        self._queueing = collaborators.queueing
+        self._monotonic = collaborators.clocks.monotonic
+        self._wall = collaborators.clocks.wall
+
+    async def handle(self, request: IncomingRequest, guest: Guest | None = None) -> Answered:
+        """Answer one request, and account for it; a `guest` was asked for its name already."""
+        message, connection = request.message, request.connection
+        known = recall(connection.memory, message, self) if guest is None else None
+        header = read_request(message.raw_headers) if known is None else known.header
+        exchange = self._begin(request, header)
+        side = self._side(request, guest)
+        body: RequestBody | None = None
+        admitted: Caller | None = None
+        try:
+            if known is None:
+                validation.check(message, header, max_header_bytes=self._listen.all_header_bytes)
+            validation.check_method(exchange.method)
+            target = resolve(message.path, self._rules.base_path)
+            known = known or self._meet(exchange, request, header, guest)
+            caller = self._introduced(exchange, known, target)
+            what = _classify(exchange, target)
+            _permit(caller, what, target, header)
+            if not self._admission.admit_at_once(caller, fresh=not connection.kept):
+                await self._admission.queue(caller)
+            admitted = caller
+            body = self._composer.body(request, header, side)
+            if body is not None:
+                what = await self._look_into(body, exchange, caller, what, known)
+            elif what.code == "transaction":
+                caller.permissions.require(what)
+            # Nobody waits for a read whose caller left; a write takes its course.
+            connection.forsaken_with_caller = what.safe
+            asked = Asked(exchange, caller, what, target, known, _onward(exchange, body), side)
+            answer = await self._bring(asked)
+            try:
+                examine(answer, what, known.accept)
+                warning = await self._judge(answer, asked) if what.is_search else None
+                passage = known.links.of_answer(answer, what, header, warning)
+                return await pass_on(side, exchange, answer, passage)
+            finally:
+                answer.close()
+        except asyncio.CancelledError:
+            exchange.aborted = True
+            side.abort()
+            raise
+        except Exception as error:
+            told = self._verdict(request, header, exchange, guest, error)
+            return await self._conclude(exchange, side, header, _query(message.path), told)
+        finally:
+            connection.forsaken_with_caller = False
+            if admitted is not None:
+                self._admission.leave(admitted)
+            self._end(exchange, body)
+
+    async def answer(self, request: IncomingRequest, own: Own) -> Answered:
+        """Answer a request that is none for the platform, and account for it."""
+        message = request.message
+        header = read_request(message.raw_headers)
+        exchange = self._begin(request, header)
+        side = self._side(request, own)
+        admitted = False
+        try:
+            exchange.remote = self._callers.origin(request.connection.peer, header).address
+            validation.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            if not self._admission.admit_at_once(ANONYMOUS, fresh=request.fresh):
+                await self._admission.queue(ANONYMOUS)
+            admitted = True
+            return await give(side, exchange, await own.respond(exchange))
+        except asyncio.CancelledError:
+            exchange.aborted = True
+            side.abort()
+            raise
+        except Exception as error:
+            if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
+                exchange.unrecorded = self._strangers.are_too_many(exchange.remote)
+            return await self._conclude(exchange, side, header, "", error)
+        finally:
+            if admitted:
+                self._admission.leave(ANONYMOUS)
+            # The pages have their own limit: nobody needs to stand behind what is beyond it.
+            exchange.unrecorded |= exchange.reason == errors.RATE_LIMITED.code
+            self._end(exchange, None)
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer a message that could not be parsed, and account for it."""
+        header = read_request(())
+        exchange = self._begin(request, header)
+        side = self._side(request)
+        try:
+            told = self._verdict(request, header, exchange, None, error)
+            return await self._conclude(exchange, side, header, "", told)
+        finally:
+            self._end(exchange, None)
+
+    def _meet(
+        self,
+        exchange: Exchange,
+        request: IncomingRequest,
+        header: RequestHeader,
+        guest: Guest | None,
+    ) -> Meeting:
+        """Find out who calls, and what translates for him."""
+        connection = request.connection
+        peer = self._callers.origin(connection.peer, header)
+        exchange.remote = peer.address
+        met = Meeting(
+            request,
+            header,
+            self,
+            caller=(guest or self._callers).identify(peer, header),
+            remote=peer.address,
+            links=self._rewriting.translation(header, request.scheme),
+        )
+        met.queues = self._queueing is not None and self._queueing.concerns(met.caller, header)
+        connection.memory = met if guest is None and met.may_be_remembered else None
+        return met
+
+    def _introduced(self, exchange: Exchange, met: Meeting, target: Target) -> Caller:
+        """The caller, noted."""
+        caller = met.caller
+        exchange.remote = met.remote
+        exchange.caller, exchange.credential = caller.name, caller.credential
+        exchange.user = caller.user
+        return caller if self._queueing is None else self._queueing.unbound(caller, target)
+
+    async def _look_into(
+        self,
+        body: RequestBody,
+        exchange: Exchange,
+        caller: Caller,
+        what: Interaction,
+        met: Meeting,
+    ) -> Interaction:
+        """Of a Bundle, and of a search by POST, only the body tells what it is.
+
+        Raises `GatewayError` caller-forbidden.
+        """
+        header = met.header
+        if exchange.method in MEANINGLESS:
+            await body.skip()
+            return what
+        if self._queueing is not None:
+            self._queueing.keep(met, what, body)
+        told = await self._composer.read_ahead(header, body, what, met.links)
+        permissions = caller.permissions
+        if told.is_search and permissions.limited:
+            permissions.require_form(header, body.whole())
+        elif what.code == "transaction":
+            permissions.require(_note(exchange, told))
+        watch_bundle(body, header, told, permissions)
+        return told
+
+    def _bring(self, asked: Asked) -> Awaitable[Answer]:
+        """The platform's answer, or the outbox's where there is one."""
+        if self._queueing is None:
+            return self._send(asked)
+        return self._queueing.bring(self._send, asked)
+
+    async def _send(self, asked: Asked) -> Answer:
+        """The platform's answer."""
+        exchange, credential = asked.exchange, asked.caller.credential
+        token = self._tokens.current(credential) or await self._obtain(exchange, credential)
+        outgoing = self._composer.compose(asked)
+        if self._composer.misses_version(asked):
+            await self._composer.add_version(asked, outgoing)
+        began = self._monotonic()
+        try:
+            return await self._forwarder.send(exchange, outgoing, credential, token)
+        finally:
+            if exchange.attempts:
+                exchange.upstream_duration = self._monotonic() - began
+
+    async def _obtain(self, exchange: Exchange, credential: str) -> Token:
+        began = self._monotonic()
+        try:
+            return await self._tokens.obtain(credential)
+        finally:
+            exchange.token_wait = (began, self._monotonic())
+
+    def _verdict(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        exchange: Exchange,
+        guest: Guest | None,
+        error: Exception,
+    ) -> Exception:
+        """What to tell of a failure: a stranger's may be one too many."""
+        if exchange.credential is None and isinstance(error, GatewayError):
+            return self._strangers.verdict(request, header, exchange, guest, error)
+        return error
+
+    def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
+        self._admission.inflight += 1
+        return Exchange(
+            request_id=request_id(header),
+            started_at=self._wall(),
+            started=self._monotonic(),
+            method=request.message.method,
+            remote=request.remote,
+            traceparent=header.text(b"traceparent"),
+        )
+
+    def _end(self, exchange: Exchange, body: RequestBody | None) -> None:
+        self._admission.inflight -= 1
+        exchange.duration = self._monotonic() - exchange.started
+        if body is not None:
+            exchange.request_bytes = body.received
+            body.let_go()
+        self._account(exchange)
+
+    def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
+        side = CallerSide(request, self._admission, stall=self._listen.reader_stall)
+        if given is not None:
+            side.lines, side.over = given.lines, given.over
+        return side
+
+    async def _judge(self, answer: Answer, asked: Asked) -> bytes | None:
+        """What the search guard has to say to the caller about a search."""
+        if self._guard is None:
+            return None
+        parameters = search_parameters(asked.target, asked.header, asked.body)
+        return await self._guard.judge(answer, asked.what, parameters)
+
+    async def _conclude(
+        self,
+        exchange: Exchange,
+        side: CallerSide,
+        header: RequestHeader,
+        query: str,
+        error: Exception,
+    ) -> Answered:
+        """Turn a failure into an outcome, or into an abort once the answer has begun."""
+        if isinstance(error, CallerGone):
+            return _abort(exchange, side)
+        failure = as_gateway_error(error, exchange)
+        exchange.reason = failure.reason.code
+        _log.log(level(failure.reason), "%s", failure, **exchange.facts())
+        if side.started:
+            return _abort(exchange, side)
+        if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
+            side.lines = side.over.lines
+            return await give(side, exchange, await side.over.respond(exchange))
+        accept_language = header.text(b"accept-language")
+        language = choose_language(accept_language, self._rules.default_language)
+        xml = wants_xml(query, header.text(b"accept"))
+        try:
+            return await explain(side, exchange, failure, language=language, xml=xml)
+        except CallerGone:
+            return _abort(exchange, side)
+
+
+def _classify(exchange: Exchange, target: Target) -> Interaction:
+    what = classify(exchange.method, target.path.rstrip("?"), target.query)
+    if target.query:
+        exchange.query_params = query_names(target.query)
+    _note(exchange, what)
+    if what.code == "smart-configuration":
+        # The platform's document would send callers of plain HTTP to the SSO.
+        raise GatewayError(errors.UNKNOWN_PATH)
+    return what
+
+
+def _permit(caller: Caller, what: Interaction, target: Target, header: RequestHeader) -> None:
+    """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
+    if what.code != "transaction":
+        caller.permissions.require(what, target.path.rstrip("?"))
+    caller.permissions.require_fields(what, target.query, header)
+
+
+def _onward(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
+    """The body, if it goes on."""
+    return None if exchange.method in MEANINGLESS else body
+
+
+def _note(exchange: Exchange, what: Interaction) -> Interaction:
+    exchange.interaction = what.code
+    exchange.resource = what.resource
+    exchange.resource_id = what.resource_id
+    return what
+
+
+def _query(raw_target: str) -> str:
+    return raw_target.partition("?")[2]
+
+
+def _abort(exchange: Exchange, side: CallerSide) -> Answered:
+    exchange.aborted = True
+    side.abort()
+    return side.done()

@@ -1,0 +1,177 @@
+"""Makes the platform's request out of the caller's: body, target and fields.
+
+What the caller sent passes as it came, but for URLs of the gateway, and for what the settings ask
+the gateway to add on the caller's behalf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
+from gateway.fhir.interaction import Interaction, refine_bundle
+from gateway.http.client.response_header import without_content, without_digests
+from gateway.http.headers import RequestHeader
+from gateway.http.server.messages import IncomingRequest
+from gateway.http.target import Target
+from gateway.pipeline.caller_side import CallerSide
+from gateway.pipeline.link_translation import Translation
+from gateway.pipeline.max_forwards import count_down
+from gateway.pipeline.permissions import Permissions
+from gateway.pipeline.platform_client import Asking, current_version
+from gateway.pipeline.request_body import BodyLimits, RequestBody
+from gateway.pipeline.request_context import Asked
+from gateway.pipeline.search_guard import SearchGuard
+from gateway.pipeline.upstream import Outgoing
+
+_BUNDLE_PREFIX: Final = 64 * 1024
+_BUNDLES: Final = frozenset(("batch", "transaction"))
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class Composer:
+    """Composes requests to the platform, whose base path is `platform_path`.
+
+    `asking` is given when updates without If-Match shall get the current version's, `guard` when
+    searches shall be watched.
+    """
+
+    def __init__(
+        self,
+        platform_path: str,
+        *,
+        limits: BodyLimits,
+        clock: Callable[[], float],
+        guard: SearchGuard | None,
+        asking: Asking | None,
+    ) -> None:
+        self._platform_path = platform_path
+        self._limits = limits
+        self._clock = clock
+        self._guard = guard
+        self._asking = asking
+
+    def body(
+        self, request: IncomingRequest, header: RequestHeader, side: CallerSide
+    ) -> RequestBody | None:
+        """The request's body, None when the message announces none.
+
+        Raises `GatewayError` payload-too-large for an announced length over the limit.
+        """
+        length = header.values.get(b"content-length")
+        if length is None and not request.has_body:
+            return None
+        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
+        return RequestBody(
+            request.payload,
+            None if length is None else int(length),
+            limits=self._limits,
+            clock=self._clock,
+            before_wait=side.invite_body if expects else None,
+        )
+
+    async def read_ahead(
+        self, header: RequestHeader, body: RequestBody, what: Interaction, links: Translation
+    ) -> Interaction:
+        """Read so much of the body as has to be known before it goes on; gives what it is."""
+        transform = links.of_request(header, what)
+        if transform is not None:
+            # Up to here a body that changes still goes out with its length.
+            body.change_by(transform)
+        # The form of a search is judged.
+        if transform is not None or what.is_search:
+            await body.prefix(self._limits.replay_bytes)
+        if what.code != "transaction":
+            return what
+        # Only the Bundle itself tells a batch from a transaction.
+        prefix = await body.prefix(_BUNDLE_PREFIX)
+        return refine_bundle(
+            what,
+            prefix,
+            header.text(b"content-type") or "",
+            encoded=b"content-encoding" in header.values,
+        )
+
+    def compose(self, asked: Asked) -> Outgoing:
+        """The request as the platform gets it."""
+        exchange, target, met, body = asked.exchange, asked.target, asked.met, asked.body
+        if target.query:
+            target = Target(target.path, met.links.query(target.query))
+        lines = met.lines
+        if body is not None and body.changed:
+            lines = without_digests(lines)
+        elif body is None and not _FRAMING.isdisjoint(asked.header.values):
+            lines = without_content(lines)
+        lines, goes_on = count_down(exchange.method, lines)
+        if asked.what.is_search and self._guard is not None:
+            lines = [*lines, *self._guard.lines(met.header)]
+        path = self._platform_path + target.suffix
+        return Outgoing(
+            method=exchange.method,
+            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
+            lines=lines,
+            request_id=exchange.request_id,
+            body=body,
+            safe=asked.what.safe,
+            ends_here=not goes_on,
+        )
+
+    def misses_version(self, asked: Asked) -> bool:
+        """Whether an update names no version where the settings want it to name the current one."""
+        return self._asking is not None and _updates_blindly(asked)
+
+    async def add_version(self, asked: Asked, outgoing: Outgoing) -> None:
+        """Let an update name the version that the platform has now. Raises `GatewayError`."""
+        if self._asking is None:
+            return
+        exchange, path = asked.exchange, asked.target.path
+        credential = exchange.credential or "default"
+        etag = await current_version(self._asking, path, credential, exchange.request_id)
+        if etag is not None:
+            outgoing.lines = [*outgoing.lines, b"If-Match: %s\r\n" % etag]
+
+
+def watch_bundle(
+    body: RequestBody | None, header: RequestHeader, what: Interaction, permissions: Permissions
+) -> None:
+    """See to it that a Bundle stays what it seemed to be, for a caller to whom that matters.
+
+    A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
+    `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
+    """
+    if body is None or what.code not in _BUNDLES or not permissions.tells_bundles_apart:
+        return
+    watch: BundleWatch | None = None
+
+    def look(data: bytes) -> None:
+        nonlocal watch
+        try:
+            watch = watch or bundle_watch(header.text(b"content-type") or "", data)
+            watch.feed(data)
+        except UnclearBundleError:
+            raise GatewayError(
+                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close=True
+            ) from None
+
+    body.show(look)
+
+
+def _updates_blindly(asked: Asked) -> bool:
+    """Whether a PUT names a resource but neither a version nor that there must be none."""
+    return (
+        asked.exchange.method == "PUT"
+        and asked.what.resource_id is not None
+        and not asked.header.values.keys() & {b"if-match", b"if-none-match"}
+    )
+
+
+def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:
+    """All parameters of a search, raw: those of the query and, where it is at hand, of the form."""
+    form = b""
+    if body is not None and (header.text(b"content-type") or "").startswith(_FORM):
+        form = body.whole() or b""
+    return "&".join(part for part in (target.query, form.decode("latin-1")) if part)

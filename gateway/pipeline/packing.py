@@ -1,0 +1,96 @@
+"""Compresses request bodies towards the platform, for slow lines (`platform.compression: both`).
+
+A server tells by `Accept-Encoding` in an answer that it opens compressed requests (RFC 9110 section
+12.5.3). Until then, and again once it answered one with 415, bodies go out as they are. Only bodies
+that are wholly at hand are compressed: a 415 must be no more than a detour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from gateway.exchange import Exchange
+from gateway.http.client.response import Answer
+from gateway.http.content_coding import accepts_gzip, pack
+from gateway.oauth.token import Token
+from gateway.pipeline.attempts import Sender
+from gateway.pipeline.upstream import Outgoing
+
+# Smaller bodies gain nothing: they fit into one packet anyway.
+_SMALLEST: Final = 1024
+# Compressing more than this at once would hold up the event loop.
+_INLINE: Final = 128 * 1024
+# What is said of a body's bytes holds for the uncompressed ones.
+_TIED_TO_BYTES: Final = (b"content-encoding:", b"content-md5:", b"digest:", b"content-digest:")
+
+
+class WholeBody:
+    """A body that is at hand, to be sent as often as needed."""
+
+    replayable = True
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sent = False
+        self.length = len(data)
+
+    def whole(self) -> bytes:
+        """All of it."""
+        return self._data
+
+    def rewind(self) -> None:
+        """Begin again at the first byte."""
+        self._sent = False
+
+    async def next(self) -> bytes:
+        """The next piece, b"" at the end."""
+        data, self._sent = b"" if self._sent else self._data, True
+        return data
+
+
+class Packing:
+    """Sends through another sender, with compressed bodies once the platform is known to take them.
+
+    It never learns anew after a 415, until the next settings.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._accepted = False
+        self._refused = False
+
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+    ) -> Answer:
+        """The platform's answer, as the other sender gives it. Raises what that raises."""
+        packed = await self._packed(outgoing)
+        answer = await self._sender.send(exchange, packed or outgoing, credential, token)
+        if packed is not None and answer.status == 415:
+            # Refused for its form (RFC 9110 section 15.5.16): nothing was done with it.
+            answer.close()
+            answer = await self._sender.send(exchange, outgoing, credential, token)
+            self._refused = answer.status != 415  # or else it was the Content-Type
+        self._learn(answer)
+        return answer
+
+    def _learn(self, answer: Answer) -> None:
+        field = answer.fields.values.get(b"accept-encoding")
+        if field is not None:
+            self._accepted = accepts_gzip(field)
+
+    async def _packed(self, outgoing: Outgoing) -> Outgoing | None:
+        if not self._accepted or self._refused or outgoing.body is None:
+            return None
+        body = outgoing.body.whole()
+        if body is None or len(body) < _SMALLEST:
+            return None
+        if any(line.lower().startswith(_TIED_TO_BYTES) for line in outgoing.lines):
+            return None
+        large = len(body) > _INLINE
+        packed = await asyncio.to_thread(pack, body) if large else pack(body)
+        if len(packed) >= len(body):
+            return None
+        lines = [*outgoing.lines, b"Content-Encoding: gzip\r\n"]
+        return replace(outgoing, lines=lines, body=WholeBody(packed))

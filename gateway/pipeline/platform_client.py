@@ -1,0 +1,60 @@
+"""Questions that the gateway asks the platform on its own account, with a credential's token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.exchange import Exchange
+from gateway.http.client.response import Answer
+from gateway.pipeline.attempts import Forwarder, TokenSource
+from gateway.pipeline.upstream import Outgoing
+
+_ACCEPT: Final = b"Accept: application/fhir+json\r\n"
+
+
+class Asking:
+    """Reads from the platform; `platform_path` is its base path without a final slash."""
+
+    def __init__(self, forwarder: Forwarder, tokens: TokenSource, platform_path: str) -> None:
+        self._forwarder = forwarder
+        self._tokens = tokens
+        self.platform_path = platform_path
+
+    async def get(
+        self,
+        suffix: str,
+        credential: str,
+        request_id: str,
+        *,
+        lines: Sequence[bytes] = (),
+        once: bool = False,
+    ) -> Answer:
+        """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
+
+        `lines` are further fields; with `once` a platform that answers is asked no second time.
+        """
+        token = self._tokens.current(credential) or await self._tokens.obtain(credential)
+        outgoing = Outgoing(
+            method="GET",
+            target=(self.platform_path + suffix).encode("ascii"),
+            lines=[_ACCEPT, *lines],
+            request_id=request_id,
+            body=None,
+            safe=not once,
+        )
+        # No exchange of a caller: what is noted here is read by nobody.
+        note = Exchange(request_id=request_id, started_at=0.0, started=0.0)
+        return await self._forwarder.send(note, outgoing, credential, token)
+
+
+async def current_version(
+    asking: Asking, suffix: str, credential: str, request_id: str
+) -> bytes | None:
+    """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
+    answer = await asking.get(suffix, credential, request_id)
+    try:
+        etag = answer.header(b"etag") if answer.status == 200 else None
+        return None if etag is None else etag.encode("latin-1")
+    finally:
+        answer.close()

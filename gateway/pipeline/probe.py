@@ -1,0 +1,127 @@
+"""The gateway's own light question to the platform: `GET metadata`, as an ordinary request.
+
+It takes a connection of the pool and a credential's token, and the circuit counts it; it is no
+exchange of a caller. The answer is judged and not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.conformity import is_error_page, media_type
+from gateway.http.client.framing import Broken
+from gateway.http.client.response import Answer
+from gateway.http.content_coding import beginning
+from gateway.oauth.token import Token
+from gateway.pipeline.attempts import TokenSource
+from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.upstream import broken
+from gateway.telemetry.findings import (
+    ANSWERS,
+    FAILS,
+    NOT_FHIR,
+    TIMEOUT,
+    UNCLEAR,
+    of_foreign,
+    of_reason,
+    of_status,
+)
+
+# Compressed and opened; a longer one is not read to its end.
+_LOOKED_AT: Final = 1024 * 1024
+_LONGEST: Final = 60.0
+_GZIP: Final = b"Accept-Encoding: gzip\r\n"
+# The platform's validators and the fields that send them back.
+_VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
+_WRONG_PLACE: Final = frozenset((404, 405))
+
+
+class Unproven:
+    """Tokens for whom the platform's answer proves nothing of them: metadata are for everybody."""
+
+    def __init__(self, tokens: TokenSource) -> None:
+        self.current = tokens.current
+        self.obtain = tokens.obtain
+        self.replace = tokens.replace
+        self.drop = tokens.drop
+        self.rejected_again = tokens.rejected_again
+
+    def accepted(self, credential: str, token: Token) -> None:
+        """Rejections of this token count on."""
+
+
+class Probe:
+    """Asks with the token that is at hand; without one nothing is asked."""
+
+    def __init__(self, asking: Asking, tokens: TokenSource) -> None:
+        self._asking = asking
+        self._tokens = tokens
+        self._conditions: list[bytes] = []
+
+    async def ask(self, credential: str) -> str | None:
+        """What was found, of `gateway.telemetry.findings`; None if nothing could be."""
+        if self._tokens.current(credential) is None:
+            return None
+        try:
+            async with asyncio.timeout(_LONGEST):
+                return await self._ask(credential)
+        except TimeoutError:
+            return TIMEOUT
+
+    async def _ask(self, credential: str) -> str | None:
+        try:
+            return await self._found(credential)
+        except (Broken, GatewayError) as failure:
+            error = _understood(failure)
+        if error.reason is errors.UPSTREAM_FAILED:
+            # A kept connection may just have ended: that tells nothing.
+            try:
+                return await self._found(credential)
+            except (Broken, GatewayError) as failure:
+                error = _understood(failure)
+        if error.reason is errors.UPSTREAM_BUSY:
+            # Callers hold all connections: the platform is being used.
+            return None
+        return of_reason(error.reason.code, error.upstream_status)
+
+    async def _found(self, credential: str) -> str:
+        lines = (_GZIP, *self._conditions)
+        answer = await self._asking.get(
+            "/metadata", credential, str(uuid.uuid4()), lines=lines, once=True
+        )
+        try:
+            await answer.prefetch(_LOOKED_AT)
+            found = _judged(answer)
+            if answer.status != 304:
+                self._conditions = _conditions(answer) if found == ANSWERS else []
+        finally:
+            answer.close()
+        return found
+
+
+def _understood(failure: Broken | GatewayError) -> GatewayError:
+    return broken(failure) if isinstance(failure, Broken) else failure
+
+
+def _judged(answer: Answer) -> str:
+    status = answer.status
+    if status == 304:
+        return ANSWERS
+    body = beginning(answer.prefetched, answer.content_coding, _LOOKED_AT)
+    if is_error_page(media_type(answer.content_type), body, None):
+        return NOT_FHIR if status < 300 else of_foreign(status)
+    found = of_status(status)
+    if found == UNCLEAR:
+        # Every FHIR server has metadata (R5 http.html, section 3.2.0.17).
+        return NOT_FHIR if status in _WRONG_PLACE else FAILS
+    return found
+
+
+def _conditions(answer: Answer) -> list[bytes]:
+    """The fields by which the platform need not send again what it has just sent."""
+    given = ((field, answer.fields.values.get(name)) for name, field in _VALIDATORS)
+    return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]

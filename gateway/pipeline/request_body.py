@@ -1,0 +1,289 @@
+"""The body of a caller's request: streamed with back-pressure, and kept while it is small.
+
+What was read is kept up to `replay_bytes`, so that the request can be sent a second time after a
+401 or before the platform can have acted. Limits of size and time are enforced here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.http.content_coding import STEP, Transform
+from gateway.http.server.counted_body import BodyBroken, Payload
+from gateway.pipeline.patience import Patience
+
+_RATE_WINDOW: Final = 30.0
+_BROKEN: Final = "body: broken framing, such as a bad chunk"
+
+
+class CallerGone(Exception):  # noqa: N818 - a state, not a mistake
+    """The caller's connection ended before its exchange did."""
+
+
+class _Stalled(Exception):  # noqa: N818 - a state, not a mistake
+    """No byte came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Sizes in bytes, `stall` in seconds between two reads, `min_rate` in bytes a second."""
+
+    max_bytes: int
+    replay_bytes: int
+    stall: float
+    min_rate: int
+
+
+class Room:
+    """Memory, in bytes, that the bodies which are kept beyond `replay_bytes` share."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> bool:
+        """False when there is not so much left."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give so much back."""
+        self._free += size
+
+
+class RequestBody:
+    """Reads one request's body. `length` is the announced one, None for chunked coding.
+
+    `before_wait` is called once, before the caller is waited for.
+    """
+
+    def __init__(
+        self,
+        payload: Payload,
+        length: int | None,
+        *,
+        limits: BodyLimits,
+        clock: Callable[[], float],
+        before_wait: Callable[[], None] | None = None,
+    ) -> None:
+        self._payload = payload
+        self._limits = limits
+        self._clock = clock
+        self._before_wait = before_wait
+        self._transform: Transform | None = None
+        self._look: Callable[[bytes], None] | None = None
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._position = 0
+        self._ahead: list[bytes] = []
+        self._ended = False
+        self._waited = 0.0
+        self._in_window = 0
+        self._room: Room | None = None
+        self._in_room = 0
+        self._patience: Patience | None = None
+        self.length = length
+        self.received = 0
+        self.replayable = True
+        if length is not None and length > limits.max_bytes:
+            raise _too_large()
+
+    def change_by(self, transform: Transform) -> None:
+        """Let what is read pass through a transform; its length is not known beforehand then."""
+        self._transform = transform
+        self.length = None
+
+    def keep_in(self, room: Room) -> None:
+        """Keep it beyond `replay_bytes` too, while there is room; `let_go` gives that back."""
+        self._room = room
+
+    def let_go(self) -> None:
+        """It is not read again."""
+        if self._patience is not None:
+            self._patience.forget()
+            self._patience = None
+        if self._room is not None and self._in_room:
+            self._room.give(self._in_room)
+            self._in_room = 0
+
+    def show(self, look: Callable[[bytes], None]) -> None:
+        """Let `look` see all that goes on, once and in order, also what was read ahead already.
+
+        What it raises ends the request.
+        """
+        for piece in self._kept if self.replayable else self._ahead:
+            look(piece)
+        self._look = look
+
+    @property
+    def changed(self) -> bool:
+        """Whether what is read may differ from what the caller sent."""
+        return self._transform is not None
+
+    def whole(self) -> bytes | None:
+        """All of the body if it is here already, else None. Does not wait.
+
+        Raises `GatewayError` payload-too-large.
+        """
+        if self.received or self._ended:
+            return b"".join(self._kept) if self._ended and self.replayable else None
+        if not self._payload.is_eof() or self._payload.exception() is not None:
+            return None
+        data = self._take(self._payload.read_nowait(-1))
+        if not self._ended:
+            data += self._take(b"")
+        return data
+
+    def rewind(self) -> None:
+        """Begin again at the first byte; allowed while `replayable`."""
+        self._position = 0
+
+    async def next(self) -> bytes:
+        """The next piece, b"" at the end.
+
+        Raises `GatewayError` payload-too-large, body-timeout or bad-request, and `CallerGone`.
+        """
+        if self._ahead:
+            return self._ahead.pop(0)
+        if self._position < len(self._kept):
+            self._position += 1
+            return self._kept[self._position - 1]
+        while not self._ended:
+            data = await self._take_in_turns(await self._receive())
+            self._position = len(self._kept)
+            if data:
+                return data
+        return b""
+
+    async def skip(self) -> None:
+        """Read all of it, and keep nothing. Raises as `next`."""
+        self.replayable = False
+        while await self.next():
+            pass
+
+    async def all(self) -> bytes | None:
+        """All of it, from the first byte; `next` gives it again. Raises as `next`.
+
+        None when it cannot be kept; `next` then gives what was read, unless that had begun before.
+        """
+        kept = self.replayable
+        if not kept:
+            return None
+        self.rewind()
+        pieces: list[bytes] = []
+        while kept and (data := await self.next()):
+            pieces.append(data)
+            kept = self.replayable
+        if not kept:
+            self._ahead = pieces
+            return None
+        self.rewind()
+        return b"".join(pieces)
+
+    async def prefix(self, size: int) -> bytes:
+        """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
+        pieces: list[bytes] = []
+        seen = 0
+        while seen < size and (data := await self.next()):
+            pieces.append(data)
+            seen += len(data)
+        if self.replayable:
+            self.rewind()
+        else:
+            # What an earlier, longer look had read ahead still follows.
+            self._ahead = pieces + self._ahead
+        return b"".join(pieces)
+
+    async def _receive(self) -> bytes:
+        payload = self._payload
+        if payload.is_eof() or payload.total_bytes > self.received:
+            data = await self._read()
+            self._in_window += len(data)
+            return data
+        if self._before_wait is not None:
+            self._before_wait()
+            self._before_wait = None
+        patience = self._patience
+        if patience is None:
+            patience = self._patience = Patience(self._limits.stall, self._give_up)
+        started = self._clock()
+        patience.begin()
+        try:
+            data = await self._read()
+        finally:
+            patience.end()
+        self._check_rate(len(data), self._clock() - started)
+        return data
+
+    def _give_up(self) -> None:
+        self._payload.set_exception(_Stalled())
+
+    def _check_rate(self, size: int, waited: float) -> None:
+        """Only the time in which the caller was waited for counts, window by window."""
+        self._waited += waited
+        self._in_window += size
+        if self._waited < _RATE_WINDOW:
+            return
+        if self._in_window < self._limits.min_rate * self._waited:
+            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close=True)
+        self._waited, self._in_window = 0.0, 0
+
+    async def _read(self) -> bytes:
+        try:
+            return await self._payload.readany()
+        except _Stalled:
+            raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
+        except (BodyBroken, HttpProcessingError):
+            raise GatewayError(errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close=True) from None
+        except (ConnectionError, EOFError):
+            raise CallerGone from None
+
+    async def _take_in_turns(self, data: bytes) -> bytes:
+        """The same as `_take`; while much is changed others have their turn."""
+        if self._transform is None or len(data) <= STEP:
+            return self._take(data)
+        changed = [self._take(data[:STEP])]
+        for at in range(STEP, len(data), STEP):
+            await asyncio.sleep(0)
+            changed.append(self._take(data[at : at + STEP]))
+        return b"".join(changed)
+
+    def _take(self, data: bytes) -> bytes:
+        """Count what the caller sent (b"" is its end), change it and keep it."""
+        self.received += len(data)
+        if self.received > self._limits.max_bytes:
+            raise _too_large()
+        self._ended = not data
+        if self._transform is not None:
+            data = self._transform.feed(data) if data else self._transform.finish()
+        if data:
+            if self._look is not None:
+                self._look(data)
+            self._keep(data)
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        self._kept_bytes += len(data)
+        if self._kept_bytes > self._limits.replay_bytes and not self._finds_room(len(data)):
+            self.replayable = False
+            self._kept.clear()
+        elif self.replayable:
+            self._kept.append(data)
+
+    def _finds_room(self, size: int) -> bool:
+        if self._room is None or not self.replayable or not self._room.take(size):
+            return False
+        self._in_room += size
+        return True
+
+
+def _too_large() -> GatewayError:
+    return GatewayError(errors.PAYLOAD_TOO_LARGE, "body over the limit", close=True)

@@ -1,0 +1,32 @@
+"""A request on its way to the platform, with all that is known of it by then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction
+from gateway.http.headers import RequestHeader
+from gateway.http.target import Target
+from gateway.pipeline.caller_memo import Meeting
+from gateway.pipeline.caller_side import CallerSide
+from gateway.pipeline.callers import Caller
+from gateway.pipeline.request_body import RequestBody
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request as it came, and who sent it; `met` tells how he speaks, `side` if he left."""
+
+    exchange: Exchange
+    caller: Caller
+    what: Interaction
+    target: Target
+    met: Meeting
+    body: RequestBody | None
+    side: CallerSide
+
+    @property
+    def header(self) -> RequestHeader:
+        """Its header."""
+        return self.met.header

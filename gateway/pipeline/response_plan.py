@@ -1,0 +1,34 @@
+"""What becomes of an answer on its way: told by the translation, done by the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.http.client.response import Answer
+from gateway.http.client.response_header import without_digests
+from gateway.http.content_coding import Transform
+
+
+# Not frozen: the constructor of one that is cannot be compiled.
+@dataclass(slots=True)
+class Passage:
+    """How an answer changes on its way: the values of its fields, its body, a warning.
+
+    `translate` gives the value for a lower-case field name and a value; None changes nothing.
+    `warning` is the value of X-Gateway-Warning. `opened`: the transform undoes the content coding.
+    """
+
+    translate: Callable[[bytes, bytes], bytes] | None = None
+    transform: Transform | None = None
+    warning: bytes | None = None
+    opened: bool = False
+
+
+UNCHANGED: Final = Passage()
+
+
+def without_wrong_digests(answer: Answer, lines: list[bytes]) -> list[bytes]:
+    """The lines for a body that was changed, whose digests are wrong."""
+    return without_digests(lines) if answer.fields.has_digest else lines

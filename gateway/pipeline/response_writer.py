@@ -1,0 +1,283 @@
+"""Writes answers to callers: the only writer on their connections.
+
+A small answer that is whole goes out in one write. Once the first byte is sent the answer is final:
+what fails then aborts the connection, so that nothing cut ever looks complete (RFC 9112 section 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from itertools import chain
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import is_safe
+from gateway.fhir.outcome import render
+from gateway.http.client.framing import Framing
+from gateway.http.client.response import Answer
+from gateway.http.client.response_header import without_coding
+from gateway.http.content_coding import STEP, Transform, is_made_of, steps
+from gateway.http.server.messages import Answered
+from gateway.pipeline.caller_side import CallerSide
+from gateway.pipeline.own_replies import Reply
+from gateway.pipeline.response_plan import UNCHANGED, Passage, without_wrong_digests
+
+# What is collected for a caller of HTTP/1.0, who knows no chunks.
+_COLLECTED: Final = 64 * 1024 * 1024
+# A changed body up to this size goes out whole; a longer one in chunks, while it is changed.
+_WHOLE: Final = 1024 * 1024
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
+    for status in HTTPStatus
+}
+
+
+async def pass_on(
+    side: CallerSide, exchange: Exchange, answer: Answer, passage: Passage = UNCHANGED
+) -> Answered:
+    """Send a platform's answer on to its caller.
+
+    Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
+    """
+    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), passage.translate)
+    if passage.opened:
+        lines = without_coding(lines)
+    if passage.warning is not None:
+        lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
+    transform = passage.transform
+    if side.head_only or answer.framing is Framing.NONE:
+        _send_bodiless(side, answer, lines, transform)
+        exchange.status = answer.status
+    elif answer.complete and transform is None:
+        _send_whole(side, exchange, answer.status, lines, [answer.prefetched])
+    elif answer.complete and transform is not None:
+        body = answer.prefetched
+        pieces = transform.whole(body) if len(body) <= 2 * STEP else None
+        if pieces is None:
+            await _send_changed(side, exchange, answer, lines, transform)
+        else:
+            _send_made(side, exchange, answer, lines, pieces)
+    else:
+        await _stream(side, exchange, answer, lines, transform)
+    if side.crowded:
+        await side.drained()
+    return side.done()
+
+
+def _send_bodiless(
+    side: CallerSide, answer: Answer, lines: list[bytes], transform: Transform | None
+) -> None:
+    length = answer.content_length
+    # A rewritten body would have another length than the one announced for HEAD.
+    if length is not None and answer.status != 204 and transform is None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    side.write_whole(_head(side, answer.status, lines))
+
+
+def _send_whole(
+    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
+) -> None:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    # Formatting a number among other bytes takes twice as long.
+    lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
+    side.write_whole(_head(side, status, lines, pieces))
+    exchange.status = status
+    exchange.response_bytes = size
+
+
+def _send_made(
+    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], pieces: list[bytes]
+) -> None:
+    """Send an answer in one write whose body became these pieces."""
+    if not is_made_of(answer.prefetched, pieces):
+        lines = without_wrong_digests(answer, lines)
+    _send_whole(side, exchange, answer.status, lines, pieces)
+
+
+async def _send_changed(
+    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], transform: Transform
+) -> None:
+    """Send an answer that is here already, in one write unless it becomes too long for that."""
+    rest = steps(transform, answer.prefetched)
+    limit = _COLLECTED if side.http10 else _WHOLE
+    pieces: list[bytes] = []
+    size = 0
+    for piece in rest:
+        if pieces:
+            await asyncio.sleep(0)
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            break
+    else:
+        _send_made(side, exchange, answer, lines, [*pieces, transform.finish()])
+        return
+    if side.http10:
+        raise _too_long()
+    lines = [*without_wrong_digests(answer, lines), _CHUNKED]
+    side.write(_head(side, answer.status, lines))
+    exchange.status = answer.status
+    await _send_pieces(side, exchange, chain(pieces, rest), chunked=True)
+    await _send_piece(side, exchange, transform.finish(), chunked=True)
+    side.write(_LAST_CHUNK)
+
+
+async def _stream(
+    side: CallerSide,
+    exchange: Exchange,
+    answer: Answer,
+    lines: list[bytes],
+    transform: Transform | None,
+) -> None:
+    length = answer.content_length
+    if transform is not None:
+        lines, length = without_wrong_digests(answer, lines), None
+    if length is None and side.http10:
+        await _send_collected(side, exchange, answer, lines, transform)
+        return
+    chunked = length is None
+    if length is None:
+        lines.append(_CHUNKED)
+    else:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    side.write(_head(side, answer.status, lines))
+    exchange.status = answer.status
+    while pieces := await answer.read_pieces():
+        side.readers, side.caller = answer.readers, exchange.caller
+        if transform is not None or chunked or len(pieces) > 2:
+            # Two large ones stay apart: another write costs less. Others are not kept twice.
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            if transform is None:
+                await _send_piece(side, exchange, piece, chunked=chunked)
+            else:
+                await _send_pieces(side, exchange, steps(transform, piece), chunked=chunked)
+    side.readers = None
+    if transform is not None:
+        await _send_piece(side, exchange, transform.finish(), chunked=chunked)
+    if chunked:
+        side.write(_LAST_CHUNK)
+
+
+async def _send_pieces(
+    side: CallerSide, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
+) -> None:
+    """Send what is made piece by piece; between two of them others have their turn."""
+    for number, piece in enumerate(pieces):
+        if number:
+            await asyncio.sleep(0)
+        await _send_piece(side, exchange, piece, chunked=chunked)
+
+
+async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chunked: bool) -> None:
+    if not data:
+        return
+    side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+    exchange.response_bytes += len(data)
+    if side.crowded:
+        await side.drained()
+
+
+async def _send_collected(
+    side: CallerSide,
+    exchange: Exchange,
+    answer: Answer,
+    lines: list[bytes],
+    transform: Transform | None,
+) -> None:
+    """Send an answer once it is whole; all that are collected share one room."""
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while data := await answer.read():
+            for piece in iter((data,)) if transform is None else steps(transform, data):
+                if not side.room.take(len(piece)):
+                    raise _too_many()
+                pieces.append(piece)
+                size += len(piece)
+                if size > _COLLECTED:
+                    raise _too_long()
+                await asyncio.sleep(0)
+        if transform is not None:
+            pieces.append(transform.finish())
+        _send_whole(side, exchange, answer.status, lines, pieces)
+        await side.drained()
+    finally:
+        side.room.give(size)
+
+
+def _too_many() -> GatewayError:
+    what = "too many long answers in HTTP/1.0 at once"
+    return GatewayError(errors.OVERLOADED, what, hint="use HTTP/1.1", retry_after=1.0)
+
+
+def _too_long() -> GatewayError:
+    return GatewayError(
+        errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close=True
+    )
+
+
+def _head(side: CallerSide, status: int, lines: list[bytes], body: Sequence[bytes] = ()) -> bytes:
+    """An answer's header, and behind it what there is of its body."""
+    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
+
+
+async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
+    """Answer with something of the gateway's own that is no outcome. Raises `CallerGone`."""
+    lines = [
+        b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
+        b"Content-Length: %d\r\n" % len(reply.body),
+        b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
+    ]
+    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
+    side.write(_head(side, reply.status, lines, [] if side.head_only else [reply.body]))
+    exchange.status = reply.status
+    exchange.response_bytes = 0 if side.head_only else len(reply.body)
+    await side.drained()
+    return side.done()
+
+
+async def explain(
+    side: CallerSide, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
+) -> Answered:
+    """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
+    exchange.reason = error.reason.code
+    if error.close:
+        side.close_after()
+    body, content_type = render(
+        error,
+        request_id=exchange.request_id,
+        language=language,
+        xml=xml,
+        attempts=exchange.attempts,
+        write=not is_safe(exchange.method, exchange.interaction),
+    )
+    lines = [
+        b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
+        b"Content-Type: %s\r\n" % content_type,
+        b"Content-Language: %s\r\n" % language.encode("ascii"),
+        b"Content-Length: %d\r\n" % len(body),
+        b"Cache-Control: no-store\r\n",
+        b"X-Gateway-Error: %s\r\n" % error.reason.code.encode("ascii"),
+        b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
+    ]
+    if error.retry_after is not None:
+        lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
+    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
+    side.write(_head(side, error.status, lines, [] if side.head_only else [body]))
+    exchange.status = error.status
+    exchange.response_bytes = 0 if side.head_only else len(body)
+    # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
+    await side.drained()
+    return side.done()

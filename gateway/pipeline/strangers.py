@@ -1,0 +1,120 @@
+"""Requests that no caller stands behind: how many of them one address may make.
+
+Whoever is a caller is never touched, whatever others do at the same address: only what turned out
+to be nobody's is counted, and only that is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cachetools import LRUCache
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.headers import RequestHeader
+from gateway.http.server.messages import IncomingRequest
+from gateway.pipeline.callers import Caller, Callers, Peer
+from gateway.pipeline.limits import TokenBucket
+
+_MOST_ADDRESSES: Final = 4096
+# So many seconds' worth of requests may come at once: a system whose key was changed asks again.
+_BURST: Final = 10
+# Of IPv6 a household or an office has so many bits for itself.
+_OWN_BITS: Final = 64
+
+
+class Identifying(Protocol):
+    """What tells who calls: `Callers`, or the guest of a sign-in."""
+
+    def identify(self, peer: Peer, header: RequestHeader, /) -> Caller:
+        """The caller. Raises `GatewayError`."""
+        ...
+
+
+class Strangers:
+    """A token bucket for each address, of the last few thousand; `rate` None: no limit.
+
+    `signs_in`: people can sign in, so without callers it is not everybody who may call.
+    """
+
+    def __init__(
+        self, callers: Callers, rate: float | None, clock: Callable[[], float], *, signs_in: bool
+    ) -> None:
+        self._callers = callers
+        self._rate = rate
+        self._clock = clock
+        self._knows_some = callers.any_known or not signs_in
+        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MOST_ADDRESSES)
+
+    def take(self, address: str) -> None:
+        """Count a request of nobody's. Raises `GatewayError` rate-limited."""
+        if self._rate is None:
+            return
+        home = home_of(address)
+        bucket: TokenBucket | None = self._buckets.get(home)
+        if bucket is None:
+            burst = int(_BURST * self._rate)
+            bucket = self._buckets[home] = TokenBucket(self._rate, burst, self._clock)
+        bucket.take()
+
+    def are_too_many(self, address: str) -> bool:
+        """Count a request of nobody's; whether it is beyond the limit."""
+        try:
+            self.take(address)
+        except GatewayError:
+            return True
+        return False
+
+    def verdict(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        exchange: Exchange,
+        guest: Identifying | None,
+        error: GatewayError,
+    ) -> GatewayError:
+        """What to answer a request that failed before it was known who asks.
+
+        The `error` itself, if it is a caller's or one of few; else rate-limited.
+        """
+        peer = self._callers.origin(request.connection.peer, header)
+        exchange.remote = peer.address
+        if self._is_callers(peer, header, guest, exchange):
+            return error
+        try:
+            self.take(peer.address)
+        except GatewayError as too_many:
+            exchange.unrecorded = True
+            # What was sent ahead would only be more of the same; the rest may be unreadable.
+            too_many.close = error.close or request.connection.queued
+            return too_many
+        return error
+
+    def _is_callers(
+        self, peer: Peer, header: RequestHeader, guest: Identifying | None, exchange: Exchange
+    ) -> bool:
+        if guest is None and not self._knows_some:
+            return False
+        who: Identifying = self._callers if guest is None else guest
+        try:
+            exchange.caller = who.identify(peer, header).name
+        except GatewayError as error:
+            # Where it cannot be told at present, as without the sessions' store, nobody is blamed.
+            return error.status >= 500
+        return True
+
+
+def home_of(address: str) -> str:
+    """The address, or the network that IPv6 gives to one customer; all that is none is one."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, _OWN_BITS), strict=False))

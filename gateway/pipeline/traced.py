@@ -1,0 +1,83 @@
+"""Asks the platform as `Upstream` does, and notes each attempt for tracing; used only with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Final
+
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.client.framing import Broken
+from gateway.http.client.pool import UpstreamPool
+from gateway.http.client.response import Answer
+from gateway.pipeline.upstream import Outgoing, Restraint, Upstream
+from gateway.telemetry.tracing import Tracing
+
+_FIELDS: Final = (b"traceparent:", b"tracestate:")
+
+
+class TracedUpstream(Upstream):
+    """The platform, told by `traceparent` which span each request belongs to."""
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        pool: UpstreamPool,
+        *,
+        authority: bytes,
+        restraint: Restraint,
+        uploads: AbstractAsyncContextManager[None],
+        on_retry: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            pool,
+            authority=authority,
+            restraint=restraint,
+            uploads=uploads,
+            on_retry=on_retry,
+        )
+        self._tracing = tracing
+
+    async def _guarded(
+        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
+    ) -> Answer:
+        if not exchange.method:
+            # A question of the gateway's own, which nobody accounts for.
+            return await super()._guarded(exchange, outgoing, authorization, new=new)
+        before = exchange.attempts
+        attempt = self._tracing.attempt(exchange, time.monotonic())
+        keeps_state = self._tracing.started_by_caller(exchange)
+        outgoing = replace(
+            outgoing, lines=_placed(outgoing.lines, str(attempt.context), keeps_state=keeps_state)
+        )
+        try:
+            answer = await super()._guarded(exchange, outgoing, authorization, new=new)
+        except BaseException as error:
+            attempt.ended, attempt.error = time.monotonic(), _word(error)
+            if exchange.attempts == before:
+                # The circuit was open.
+                self._tracing.forget(exchange, attempt)
+            raise
+        attempt.ended, attempt.status = time.monotonic(), answer.status
+        return answer
+
+
+def _placed(lines: list[bytes], traceparent: str, *, keeps_state: bool) -> list[bytes]:
+    """The fields of a request at another place in its trace (W3C Trace Context section 4.3).
+
+    The state is the caller's; in a trace that begins here nobody knows it.
+    """
+    dropped = _FIELDS[:1] if keeps_state else _FIELDS
+    placed = [line for line in lines if not line[:12].lower().startswith(dropped)]
+    placed.append(b"traceparent: %s\r\n" % traceparent.encode("ascii"))
+    return placed
+
+
+def _word(error: BaseException) -> str:
+    """What went wrong, in a word of a closed set."""
+    if isinstance(error, GatewayError):
+        return error.reason.code
+    return error.kind if isinstance(error, Broken) else type(error).__name__

@@ -1,0 +1,374 @@
+"""Sends a request to the platform and brings back an answer, a second time where that is safe.
+
+An attempt is repeated only where the platform cannot have acted: no connection could be made, or
+the request is safe and nothing of an answer was passed on (RFC 9110 section 9.2.2). A time-out is
+never followed by another attempt. Repetition lives on a budget, so that a platform in trouble does
+not get three times the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.client.completeness import is_complete
+from gateway.http.client.connect_errors import NOT_ACCEPTED
+from gateway.http.client.connection import UpstreamConnection
+from gateway.http.client.framing import Broken, Framing
+from gateway.http.client.pool import UpstreamPool
+from gateway.http.client.response import Answer
+from gateway.http.headers import PSEUDONYM
+from gateway.http.retry_after import parse_retry_after
+from gateway.pipeline.circuit import Circuit, Ticket
+from gateway.pipeline.retries import RetryBudget, RetryPolicy
+
+MEANINGLESS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
+"""Methods whose bodies are not forwarded: FHIR gives them no meaning, and a platform that ignores
+one would take it for the next request."""
+
+_HELD_BACK: Final = 16 * 1024 * 1024
+_REPEATED_STATUSES: Final = frozenset((502, 503, 504))
+# Those that count against the platform; 501 only says that it lacks what was asked for.
+_TROUBLED_STATUSES: Final = frozenset((500, 502, 503, 504))
+_CHUNKED: Final = b"Transfer-Encoding: chunked"
+_VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
+
+
+class OutgoingBody(Protocol):
+    """What is needed of a request's body; `RequestBody` says what each means."""
+
+    @property
+    def length(self) -> int | None:
+        """The announced length."""
+        ...
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can be sent again."""
+        ...
+
+    def whole(self) -> bytes | None:
+        """All of it if it is at hand."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again."""
+        ...
+
+    async def next(self) -> bytes:
+        """The next piece."""
+        ...
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A request as the platform gets it, but for the token.
+
+    `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
+    that it may be sent again after an unclear failure, `ends_here` that it must not be forwarded.
+    """
+
+    method: str
+    target: bytes
+    lines: list[bytes]
+    request_id: str
+    body: OutgoingBody | None
+    safe: bool
+    ends_here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """What keeps the gateway from asking a platform in trouble too often."""
+
+    policy: RetryPolicy
+    budget: RetryBudget
+    circuit: Circuit
+
+
+class Upstream:
+    """The platform, as the handler sees it."""
+
+    def __init__(
+        self,
+        pool: UpstreamPool,
+        *,
+        authority: bytes,
+        restraint: Restraint,
+        uploads: AbstractAsyncContextManager[None],
+        on_retry: Callable[[str], None],
+    ) -> None:
+        self._pool = pool
+        self._host = b"Host: " + authority + b"\r\n"
+        self._policy = restraint.policy
+        self._budget = restraint.budget
+        self._circuit = restraint.circuit
+        self._uploads = uploads
+        self._on_retry = on_retry
+
+    async def send(self, exchange: Exchange, outgoing: Outgoing, authorization: bytes) -> Answer:
+        """Deliver the request; the answer's first bytes have arrived when this returns.
+
+        Counts attempts on `exchange`, those before a new token included. Raises `GatewayError`
+        (upstream-*, circuit-open), and what reading the caller's body raises.
+        """
+        self._budget.deposit()
+        new = False
+        while True:
+            try:
+                answer = await self._guarded(exchange, outgoing, authorization, new=new)
+            except (Broken, GatewayError) as failure:
+                error, cause = _understand(failure, safe=outgoing.safe)
+                # A kept connection that broke is rarely alone; a fresh one tells more.
+                new = isinstance(failure, Broken)
+                if not error.repeatable or not self._may_repeat(exchange, outgoing):
+                    try:
+                        raise error from None
+                    finally:
+                        # Or error and frame keep each other, and the body, until a collection.
+                        del error
+                pause = self._policy.pause(exchange.attempts)
+            else:
+                exchange.upstream_status = answer.status
+                asked = self._pause_before_repeat(answer, outgoing, exchange.attempts)
+                if asked is None or not self._may_repeat(exchange, outgoing):
+                    return answer
+                answer.close()
+                cause, pause = "status", asked
+            self._on_retry(cause)
+            await asyncio.sleep(pause)
+
+    def _may_repeat(self, exchange: Exchange, outgoing: Outgoing) -> bool:
+        """Whether attempts, body and budget allow one more; takes it out of the budget."""
+        if exchange.attempts >= self._policy.max_attempts:
+            return False
+        body = outgoing.body
+        if body is not None:
+            if not body.replayable:
+                return False
+            body.rewind()
+        return self._budget.withdraw()
+
+    def _pause_before_repeat(
+        self, answer: Answer, outgoing: Outgoing, attempt: int
+    ) -> float | None:
+        """How long to wait before asking again, None where the answer stands."""
+        if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
+            return None
+        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+        if asked is None:
+            return self._policy.pause(attempt)
+        return asked if asked <= self._policy.longest_pause else None
+
+    async def _guarded(
+        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
+    ) -> Answer:
+        """One attempt, with the circuit before and its outcome after it."""
+        ticket = self._circuit.admit()
+        exchange.attempts += 1
+        exchange.upstream_status = None
+        connection: UpstreamConnection | None = None
+        try:
+            body = outgoing.body
+            whole = b"" if body is None else body.whole()
+            if body is not None and whole is None:
+                connection = await self._stream(
+                    exchange.caller, outgoing, body, authorization, new=new
+                )
+            else:
+                kept = None if new else self._pool.take()
+                connection = kept or await self._pool.acquire(exchange.caller, new=new)
+                connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
+                connection.write_whole(self._message(outgoing, authorization, whole or b""))
+            while (head := connection.head()) is None:
+                await connection.news()
+            answer = Answer(head, connection, self._pool)
+            if answer.framing is Framing.CLOSE:
+                await self._hold_back(answer)
+            elif not answer.take_whole():
+                await answer.prefetch()
+        except BaseException as error:
+            if connection is not None:
+                connection.abort()
+                self._pool.release(connection)
+            self._note_failure(ticket, error)
+            raise
+        self._note_status(ticket, answer.status)
+        return answer
+
+    def _note_failure(self, ticket: Ticket, error: BaseException) -> None:
+        if _blames_platform(error):
+            self._circuit.record(ticket, failed=True, cause=_cause(error))
+        else:
+            self._circuit.skip(ticket)
+
+    def _note_status(self, ticket: Ticket, status: int) -> None:
+        if status in _TROUBLED_STATUSES:
+            cause = f"the platform answered with status {status}"
+            self._circuit.record(ticket, failed=True, cause=cause)
+        else:
+            self._circuit.record(ticket, failed=False)
+
+    async def _stream(
+        self,
+        caller: str,
+        outgoing: Outgoing,
+        body: OutgoingBody,
+        authorization: bytes,
+        *,
+        new: bool,
+    ) -> UpstreamConnection:
+        """Send a request whose body streams in, for which there must be room."""
+        async with self._uploads:
+            connection = await self._pool.acquire(caller, new=new)
+            try:
+                connection.begin(expect_body=outgoing.method != "HEAD", has_body=True)
+                connection.sending = True
+                await self._transmit(connection, outgoing, body, authorization)
+            except BaseException:
+                connection.abort()
+                self._pool.release(connection)
+                raise
+        return connection
+
+    async def _transmit(
+        self,
+        connection: UpstreamConnection,
+        outgoing: Outgoing,
+        body: OutgoingBody,
+        authorization: bytes,
+    ) -> None:
+        head, length = b"".join(self._head(outgoing, authorization)), body.length
+        chunked = length is None
+        framing = b"Content-Length: %d" % (length or 0) if not chunked else _CHUNKED
+        connection.write(b"%s%s\r\n\r\n" % (head, framing))
+        # Raises where nothing was sent: the body stays at hand for another connection.
+        connection.head()
+        await self._upload(connection, body, chunked=chunked)
+
+    def _message(self, outgoing: Outgoing, authorization: bytes, whole: bytes) -> bytes:
+        parts = self._head(outgoing, authorization)
+        if outgoing.body is not None:
+            parts.append(b"Content-Length: %d\r\n" % len(whole))
+        parts += (b"\r\n", whole)
+        return b"".join(parts)
+
+    def _head(self, outgoing: Outgoing, authorization: bytes) -> list[bytes]:
+        """The header but for what frames the body, in parts."""
+        return [
+            outgoing.method.encode("ascii"),
+            b" ",
+            outgoing.target,
+            b" HTTP/1.1\r\n",
+            self._host,
+            *outgoing.lines,
+            b"Authorization: ",
+            authorization,
+            b"\r\n",
+            _VIA,
+            b"X-Request-Id: ",
+            outgoing.request_id.encode("ascii"),
+            b"\r\n",
+        ]
+
+    async def _upload(
+        self, connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool
+    ) -> None:
+        """Stream the body until it ends or the platform answers before its end."""
+        pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
+        answered = asyncio.get_running_loop().create_task(connection.answered())
+        failure: BaseException | None = None
+        try:
+            await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        except BaseException as error:
+            # Raised below. At the end of a `finally` in which it waited, what mypyc compiled raises
+            # any exception that is being handled anywhere in the task, also one long over.
+            failure = error
+        for task in (pump, answered):
+            task.cancel()
+        await asyncio.gather(pump, answered, return_exceptions=True)
+        if failure is None:
+            return
+        try:
+            raise failure
+        finally:
+            # It holds on to this frame.
+            del failure, pump
+
+    async def _hold_back(self, answer: Answer) -> None:
+        """Take an answer framed only by the connection's end, and make sure that it is whole."""
+        await answer.prefetch(_HELD_BACK)
+        if not answer.complete or not await is_complete(
+            answer.content_type, answer.content_coding, answer.prefetched
+        ):
+            raise Broken("truncated", reused=False)
+
+
+async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool) -> None:
+    while True:
+        connection.hold_deadline()
+        data = await body.next()
+        if not data:
+            break
+        connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+        await connection.drained()
+    connection.sending = False
+    connection.write(b"0\r\n\r\n" if chunked else b"")
+
+
+def _blames_platform(failure: BaseException) -> bool:
+    if isinstance(failure, GatewayError):
+        return failure.reason in (errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_TLS)
+    return isinstance(failure, Broken)
+
+
+def _cause(failure: BaseException) -> str:
+    error = broken(failure) if isinstance(failure, Broken) else failure
+    return error.detail if isinstance(error, GatewayError) else ""
+
+
+def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayError, str]:
+    """The outcome of a failed attempt, and the cause under which a repetition is counted."""
+    if isinstance(failure, GatewayError):
+        return failure, "connect"
+    if failure.kind == "unsent":
+        return broken(failure), "reused"
+    cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
+    return broken(failure, safe=safe), cause
+
+
+def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
+    """The outcome of a connection that gave no complete, valid answer.
+
+    `safe` is None where that is not known; a request that is not safe may have had its effect.
+    """
+    hint = "outcome unknown" if safe is False else ""
+    if failure.kind == "timeout":
+        return GatewayError(errors.UPSTREAM_TIMEOUT, _SENTENCES[failure.kind], hint=hint)
+    if failure.kind == "certificate":
+        return GatewayError(errors.UPSTREAM_TLS, _SENTENCES[failure.kind])
+    if failure.kind == "unsent":
+        # As if it could not have been made.
+        return GatewayError(errors.UPSTREAM_UNREACHABLE, _SENTENCES[failure.kind], repeatable=True)
+    return GatewayError(
+        errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, repeatable=bool(safe)
+    )
+
+
+_SENTENCES: Final = {
+    "unsent": "the platform spoke or ended on a kept connection before it was asked",
+    "closed": "the platform closed the connection before it answered",
+    "truncated": "the platform's answer ended before it was complete",
+    "protocol": "the platform's answer is not valid HTTP",
+    "timeout": "the platform did not answer in time",
+    "certificate": f"no secure connection: the platform {NOT_ACCEPTED}",
+}

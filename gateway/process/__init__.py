@@ -1,0 +1,1 @@
+"""What makes it run: processes, sockets, signals, and ready parts out of settings."""

@@ -1,0 +1,374 @@
+"""The composition root of one process: constructs, opens, reloads, closes.
+
+What is opened is closed in reverse order. The end is a written sequence: not ready, answer with
+`Connection: close`, stop listening, let exchanges in flight finish, cancel the rest, flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp import http_parser
+from aiohttp.web_app import Application
+from aiohttp.web_runner import SockSite
+
+from gateway import __version__
+from gateway.admin.health import Readiness
+from gateway.admin.listener import OperatorRunner
+from gateway.admin.server import build as build_admin
+from gateway.admin.status.recent_requests import Traffic
+from gateway.admin.status.state import Sources, Status
+from gateway.admin.watching import PlatformWatch, Watched
+from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.config import Settings
+from gateway.exchange import Exchange
+from gateway.http.server.acceptor import Acceptor
+from gateway.http.server.server import CallerServer
+from gateway.oauth.tokens import Tokens
+from gateway.outbox.last_writes import LastWrites
+from gateway.pipeline.admission import Phase
+from gateway.process import audit_factory, certificates, factories, shared_store, sockets
+from gateway.process import reload as reloading
+from gateway.process.core import Core, Cores, Surroundings
+from gateway.process.factories import StartError
+from gateway.process.setup import background
+from gateway.process.sockets import Listening
+from gateway.process.tracing_factory import open_tracing
+from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.process.outbox_service import Keeping
+
+_log = logging.getLogger(__name__)
+
+_AUDIT_FLUSH: Final = 5.0
+_DRAIN_POLL: Final = 0.02
+_ABORT: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
+
+    `last_writes` is the descriptor of memory that all workers share, `number` whose lane this one
+    has in it. The operators' listener and the audit's events are the supervisor's.
+    """
+
+    listening: Listening
+    company: audit_factory.Company
+    last_writes: int
+    number: int
+
+
+class Gateway:
+    """A gateway in this process: `start`, `reload` at any time, then `stop`."""
+
+    def __init__(
+        self, settings: Settings, *, audit_fd: int = 1, shared: Shared | None = None
+    ) -> None:
+        self.settings = settings
+        self._audit_fd = audit_fd
+        self._shared = shared
+        self._stack = contextlib.AsyncExitStack()
+        self._hurry = asyncio.Event()
+        self._stopping = False
+        self._keeping: Keeping | None = None
+        self._opened: Cores | None = None
+        self._reloads = asyncio.Lock()
+        self.metrics = Metrics()
+        self._expiries: dict[str, float] = {}
+        self.traffic = Traffic(time.monotonic, time.time)
+        self.watch = self._make_watch()
+        self.audit: AuditTrail = NullAudit()
+        self.address = settings.listen.address
+        self.admin_address = settings.admin.address
+
+    async def start(self) -> None:
+        """Open everything. Raises `StartError`, and leaves nothing open then."""
+        _require_strict_parser()
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._event("start", **audit_factory.start_facts())
+        listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
+        _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
+
+    async def reload(self, settings: Settings) -> None:
+        """Serve new requests by other settings; those in flight keep theirs.
+
+        Raises `StartError` when that is not possible; then nothing has changed.
+        """
+        async with self._reloads:
+            if self._stopping:
+                raise StartError("the gateway is shutting down")
+            reloading.refuse_fixed_changes(self.settings, settings)
+            tls = await asyncio.to_thread(certificates.listen_tls, settings)
+            core = await asyncio.to_thread(Core, settings, self._around)
+            expiries = await asyncio.to_thread(certificates.expiries, settings)
+            await self._cores.replace(core)
+            if reloading.leads_elsewhere(self.settings, settings):
+                self.watch.forget()
+            self._expiries = expiries
+            self._acceptor.tls = tls
+            self._server.limits = factories.listen_limits(settings)
+            self.settings = settings
+
+    def note_reload(self, outcome: str, problems: int) -> None:
+        """Count and record a reload; `outcome` is `ok` or `failed`."""
+        self.metrics.config_reload(outcome)
+        self._event("reload", outcome=outcome, problems=problems)
+
+    async def stop(self) -> None:
+        """Drain and close, within `shutdown.delay` and `shutdown.drain_timeout`."""
+        self._stopping = True
+        shutdown = self.settings.shutdown
+        self._cores.set_phase(Phase.CLOSING)
+        await self._pause(shutdown.delay)
+        self._listening.turn_away()
+        self._acceptor.close()
+        self._cores.set_phase(Phase.STOPPED)
+        await asyncio.gather(
+            self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
+        )
+        await self._cut()
+        self._event("stop", version=__version__)
+        await self._stack.aclose()
+
+    def hurry(self) -> None:
+        """Do not wait any longer for requests in flight."""
+        self._hurry.set()
+
+    @property
+    def readiness(self) -> Readiness:
+        """Whether this process should get requests."""
+        return Readiness(
+            tokens=lambda: self._cores.current.tokens_valid(),
+            circuit_open=lambda: self._cores.current.circuit_open(),
+            draining=lambda: self._stopping,
+            platform_fails=self.watch.fails,
+        )
+
+    async def _drain(self, timeout: float) -> None:
+        """Wait until nothing is owed to any caller any more."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and not self._hurry.is_set():
+            if not (self._acceptor.arriving or self._cores.inflight or self._server.unfinished):
+                return
+            await self._pause(_DRAIN_POLL)
+
+    async def _drain_outbox(self, timeout: float) -> None:
+        if self._keeping is None:
+            return
+        draining = asyncio.get_running_loop().create_task(self._keeping.drain(timeout))
+        hurried = asyncio.get_running_loop().create_task(self._hurry.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not draining.done():
+            await self._keeping.drain(0.0)
+        await draining
+
+    async def _cut(self) -> None:
+        """End what is left; each exchange is accounted for as aborted."""
+        if self._cores.inflight:
+            _log.warning("%d requests cut at the end", self._cores.inflight)
+        await self._acceptor.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT):
+                await self._server.abort_exchanges()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    async def _open(self) -> None:
+        session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
+        )
+        self._stack.push_async_callback(session.close)
+        self.audit = await self._open_audit(session)
+        store = shared_store.open_store(self.settings, self._stack)
+        sessions = shared_store.open_sessions(self.settings, self._stack)
+        self._around = Surroundings(
+            session,
+            store,
+            self.metrics,
+            self.audit,
+            sessions,
+            self._note,
+            tracing=open_tracing(self.settings, self._stack),
+            keeping=await self._open_outbox(),
+        )
+        tls = certificates.listen_tls(self.settings)
+        self._expiries = certificates.expiries(self.settings)
+        core = Core(self.settings, self._around)
+        self._cores = self._opened = Cores(core)
+        self._stack.push_async_callback(self._cores.close)
+        # Nobody is asked for a token in the name of a gateway that cannot start.
+        await self._bind()
+        await core.start()
+        if self._keeping is not None:
+            self._stack.push_async_callback(self._keeping.stop)
+            await self._keeping.start()
+        self._watch()
+        self.status = self._make_status()
+        await self._stack.enter_async_context(background(self.watch.run()))
+        if self._shared is None:
+            await self._open_admin()
+        self._open_listener(tls)
+
+    async def _open_outbox(self) -> Keeping | None:
+        if not self.settings.outbox.enabled:
+            return None
+        # Takes time and memory to import, and not everybody has one.
+        from gateway.process.outbox_service import open_outbox
+
+        self._keeping = await open_outbox(
+            self.settings.outbox,
+            self._stack,
+            hold=lambda: self._cores.hold(),
+            last_writes=self._last_writes(),
+            metrics=self.metrics,
+            audit=self.audit,
+        )
+        return self._keeping
+
+    def _last_writes(self) -> LastWrites:
+        if self._shared is None:
+            return LastWrites.alone()
+        return LastWrites.shared(self._shared.last_writes, self._shared.number)
+
+    async def _bind(self) -> None:
+        if self._shared is not None:
+            self._listening = self._shared.listening
+            self._stack.callback(self._listening.close)
+            return
+        settings = self.settings
+        self._listening, self._admin_listening = await sockets.listen(
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
+        )
+        for listening in (self._listening, self._admin_listening):
+            self._stack.callback(listening.remove_path)
+            self._stack.callback(listening.close)
+
+    async def _open_audit(self, session: aiohttp.ClientSession) -> AuditTrail:
+        opening = functools.partial(
+            audit_factory.open_trail,
+            self.settings,
+            self.metrics.audit_record,
+            company=None if self._shared is None else self._shared.company,
+            stdout=self._audit_fd,
+            delivery=audit_factory.Delivery(session, self._tokens),
+        )
+        audit = await audit_factory.await_trail(opening)
+        self._stack.push_async_callback(self._close_audit, audit)
+        return audit
+
+    def _note(self, exchange: Exchange) -> None:
+        self.traffic.note(exchange)
+        self.watch.note(exchange)
+
+    def _make_watch(self) -> PlatformWatch:
+        # Of several workers the first asks for all.
+        asks = self._shared is None or self._shared.number == 0
+        return PlatformWatch(
+            Watched(
+                tokens=lambda: self._cores.current.states_in_use(),
+                circuit=lambda: self._cores.current.circuit.state,
+                ask=lambda preferred: self._cores.ask_platform(preferred),
+                interval=lambda: self.settings.admin.probe_interval,
+                asks=asks,
+                count=self.metrics.probe,
+            )
+        )
+
+    def _tokens(self) -> Tokens | None:
+        return None if self._opened is None else self._opened.current.tokens
+
+    @staticmethod
+    async def _close_audit(audit: AuditTrail) -> None:
+        lost = await audit.close(_AUDIT_FLUSH)
+        if lost:
+            _log.error("%d audit records could not be written", lost)
+
+    def _watch(self) -> None:
+        self.metrics.watch_circuit(lambda: self._cores.current.circuit.state)
+        self.metrics.watch_connections(self._cores.connections)
+        self.metrics.watch_inflight(lambda: self._cores.inflight)
+        self.metrics.watch_certificates(lambda: self._expiries)
+        if self._shared is None:
+            self.metrics.watch_platform(self.watch.usable)
+
+    async def _open_admin(self) -> None:
+        application = build_admin(
+            metrics=self.metrics,
+            readiness=self.readiness,
+            public_keys=lambda: factories.public_keys(self.settings),
+            status=self.status,
+        )
+        self.admin_address = self._admin_listening.address
+        await serve_admin(self._stack, application, self._admin_listening)
+
+    def _make_status(self) -> Status:
+        return Status(
+            Sources(
+                settings=lambda: self.settings,
+                tokens=lambda: self._cores.current.tokens.states(),
+                circuit=lambda: self._cores.current.circuit.state,
+                connections=self._cores.connections,
+                inflight=lambda: self._cores.inflight,
+                audit_available=lambda: self.audit.available,
+                draining=lambda: self._stopping,
+                judging=self.watch.judging,
+                outbox=lambda: None if self._keeping is None else self._keeping.report(),
+            ),
+            self.traffic,
+        )
+
+    def _open_listener(self, tls: Any) -> None:
+        self.address = self._listening.address
+        self._server = CallerServer(self._cores.door, factories.listen_limits(self.settings))
+        self._stack.push_async_callback(self._close_server)
+        self._acceptor = Acceptor(
+            self._listening.sockets,
+            self._server,
+            factories.capacity(self.settings),
+            tls=tls,
+            clock=time.monotonic,
+        )
+        self._acceptor.open()
+
+    async def _close_server(self) -> None:
+        # Nothing is in flight any more.
+        await self._server.shutdown(0.1)
+
+    def _event(self, name: Any, **fields: object) -> None:
+        if self._shared is None:
+            self.audit.event(name, **fields)
+
+
+async def serve_admin(
+    stack: contextlib.AsyncExitStack, application: Application, listening: Listening
+) -> None:
+    """Serve the operators' pages until the stack is closed."""
+    stack.callback(listening.remove_path)
+    runner = OperatorRunner(application, listening.address)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for each in listening.sockets:
+        await SockSite(runner, each).start()
+
+
+def _require_strict_parser() -> None:
+    """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
+    if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
+        raise StartError("aiohttp is installed without its C parser; install its binary wheel")

@@ -1,0 +1,211 @@
+"""Opens the audit trail that the settings ask for, in any of the gateway's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway import __version__, exchange
+from gateway.audit.audit_event import Parties, audit_event
+from gateway.audit.audit_profile import national_event
+from gateway.audit.chain_end import ForeignFile, Turn
+from gateway.audit.fhir_repository import RepositorySink, RepositoryWriter
+from gateway.audit.fhir_repository_http import RepositoryPost
+from gateway.audit.file import FileRules, FileSink
+from gateway.audit.file_lock import TakingTurns
+from gateway.audit.sink import Sink, StdoutSink
+from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink, Transport
+from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
+from gateway.audit.writer import Writer
+from gateway.config import Settings
+from gateway.oauth.tokens import Tokens
+from gateway.process import certificates
+from gateway.process.factories import StartError
+
+_log = logging.getLogger(__name__)
+
+# For how long a gateway that starts waits for the audit file, and how often it looks, in seconds.
+_PATIENCE: Final = 5.0
+_LOOK: Final = 0.1
+
+
+class AuditInUse(StartError):  # noqa: N818 - a state, not a mistake
+    """Another process writes to the audit file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """That several processes of one gateway write: the descriptor by which they take turns.
+
+    `joins`: another one of them has opened the audit before.
+    """
+
+    turn: int
+    joins: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """By what AuditEvents reach their repository.
+
+    The session outlives the trail; `tokens` gives the tokens in use, None before there are any.
+    """
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    tokens: Callable[[], Tokens | None]
+
+
+def open_trail(
+    settings: Settings,
+    on_records: Callable[[str, int], None],
+    *,
+    company: Company | None = None,
+    stdout: int = 1,
+    delivery: Delivery | None = None,
+) -> AuditTrail:
+    """The audit trail; its `close` releases all. Raises `StartError`, at once.
+
+    Without `delivery` AuditEvents follow their records, whatever repository the settings name.
+    """
+    if settings.audit.sink == "off":
+        return NullAudit()
+    resources = None if delivery is None else _repository(settings, on_records, delivery)
+    writer = Writer(
+        _sink(settings, company, stdout),
+        on_failure=settings.audit.on_failure,
+        on_records=on_records,
+    )
+    return Audit(writer, translate=_translation(settings), resources=resources)
+
+
+async def await_trail(
+    open_it: Callable[[], AuditTrail],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> AuditTrail:
+    """What `open_it` opens, once a command that has the file in hand has ended.
+
+    Raises `StartError`, as when another gateway has it.
+    """
+    until = clock() + _PATIENCE
+    waits = False
+    while True:
+        try:
+            return open_it()
+        except AuditInUse as error:
+            if clock() >= until:
+                raise
+            if not waits:
+                _log.info("%s; waiting for its end", error)
+            waits = True
+        await sleep(_LOOK)
+
+
+def start_facts() -> dict[str, object]:
+    """What the event `start` tells about this gateway.
+
+    `compiled`: the request path runs as machine code (deploy/build_hook.py).
+    """
+    return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
+
+
+def _repository(
+    settings: Settings, on_records: Callable[[str, int], None], delivery: Delivery
+) -> Writer | None:
+    audit = settings.audit
+    if audit.fhir_endpoint is None or not audit.fhir_audit_events:
+        return None
+    name = audit.fhir_credential
+    post = RepositoryPost(
+        delivery.session,
+        audit.fhir_endpoint,
+        tls=certificates.audit_repository_tls(settings),
+        bearer=None if name is None else _CredentialBearer(name, delivery.tokens),
+    )
+    sink = RepositorySink(audit.fhir_endpoint, post, on_records)
+    return RepositoryWriter(sink, on_failure=audit.on_failure)
+
+
+class _CredentialBearer:
+    """The token of a credential, for the repository."""
+
+    def __init__(self, credential: str, tokens: Callable[[], Tokens | None]) -> None:
+        self._credential = credential
+        self._tokens = tokens
+
+    async def authorization(self) -> bytes:
+        """See `Bearer`."""
+        tokens = self._tokens()
+        if tokens is None:
+            raise LookupError
+        return (await tokens.obtain(self._credential)).authorization
+
+    def refused(self, authorization: bytes) -> None:
+        """Have another token fetched, as often as the SSO may be asked."""
+        tokens = self._tokens()
+        token = None if tokens is None else tokens.current(self._credential)
+        if tokens is not None and token is not None and token.authorization == authorization:
+            tokens.drop(self._credential, token)
+
+
+def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
+    match settings.audit.sink:
+        case "file":
+            return _file(settings, company)
+        case "syslog":
+            return SyslogSink(_server(settings), Formatter())
+    sink = StdoutSink(stdout)
+    return sink if company is None else TakingTurns(sink, company.turn)
+
+
+def _file(settings: Settings, company: Company | None) -> Sink:
+    audit = settings.audit
+    if audit.path is None:
+        raise StartError("audit.path: is missing")
+    turn = Turn.alone() if company is None else Turn(company.turn)
+    sink = FileSink(audit.path, FileRules(audit.rotate_bytes, audit.fsync), turn)
+    try:
+        sink.open(joins=company is not None and company.joins)
+    except ForeignFile:
+        trouble = "is no audit file of this gateway; move it away, or give another path"
+    except BlockingIOError:
+        sink.close()
+        raise AuditInUse(f"audit.path: {audit.path}: another gateway writes there") from None
+    except OSError as error:
+        trouble = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+    else:
+        return sink
+    sink.close()
+    raise StartError(f"audit.path: {audit.path}: {trouble}")
+
+
+def _server(settings: Settings) -> SyslogServer:
+    url = urlsplit(settings.audit.syslog_url or "")
+    tls: Callable[[], ssl.SSLContext] | None = None
+    if url.scheme == "tls":
+        tls = functools.partial(certificates.syslog_tls, settings)
+        tls()  # what cannot be used is better known now
+    transport = cast(Transport, url.scheme)
+    return SyslogServer(transport, url.hostname or "", url.port or 0, tls)
+
+
+def _translation(settings: Settings) -> Translate | None:
+    if not settings.audit.fhir_audit_events:
+        return None
+    parties = Parties(
+        instance=socket.gethostname(),
+        platform_url=settings.platform.fhir_base_url,
+        sso_url=settings.sso.token_url,
+    )
+    national = settings.audit.fhir_profile == "uz-core"
+    return functools.partial(national_event if national else audit_event, parties=parties)

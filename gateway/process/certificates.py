@@ -1,0 +1,224 @@
+"""TLS towards callers, platform and SSO: certificates, keys and the CAs that are trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from gateway.config import Settings
+from gateway.process.factories import StartError
+
+_log = logging.getLogger(__name__)
+
+_ENCRYPTED: Final = (
+    "the key is encrypted; store it without a passphrase, readable for the gateway only"
+)
+
+
+def listen_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the callers, None without. Raises `StartError` for what cannot be used."""
+    tls = settings.listen.tls
+    if tls.cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load_identity(context, "listen.tls.cert_file", tls.cert_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        _load_client_cas(context, tls.client_ca_file)
+        # A caller that is known by other means need not show a certificate.
+        by_other_means = any(not caller.client_cert_names for caller in settings.callers)
+        context.verify_mode = ssl.CERT_OPTIONAL if by_other_means else ssl.CERT_REQUIRED
+    return context
+
+
+def platform_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the platform, with our own certificate where there is one; None without TLS.
+
+    Raises `StartError`.
+    """
+    platform = settings.platform
+    context = client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    if context is not None and platform.client_cert_file is not None:
+        files = platform.client_cert_file, platform.client_key_file
+        _load_identity(context, "platform.client_cert_file", *files)
+    return context
+
+
+def sso_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the SSO, None without. Raises `StartError`."""
+    sso = settings.sso
+    return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
+
+
+def syslog_tls(settings: Settings) -> ssl.SSLContext:
+    """TLS towards the audit's syslog server (RFC 5425). Raises `StartError`."""
+    audit = settings.audit
+    context = _verifying(audit.syslog_ca_file, "audit.syslog_ca_file")
+    if audit.syslog_client_cert_file is not None:
+        files = audit.syslog_client_cert_file, audit.syslog_client_key_file
+        _load_identity(context, "audit.syslog_client_cert_file", *files)
+    return context
+
+
+def audit_repository_tls(settings: Settings) -> ssl.SSLContext | None:
+    """TLS towards the repository of AuditEvents, None without. Raises `StartError`."""
+    audit = settings.audit
+    return client_tls(audit.fhir_endpoint or "", audit.fhir_ca_file, "audit.fhir_ca_file")
+
+
+def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
+    """A verifying context for an https URL, with our own trust roots or the system's."""
+    if urlsplit(url).scheme != "https":
+        return None
+    context = _verifying(ca_file, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def expiries(settings: Settings) -> dict[str, float]:
+    """When each certificate of the settings ends, in seconds since 1970, by what it is for.
+
+    Of a chain it is the first, of several CAs the one that lasts longest: the others may be there
+    for a change-over. One that cannot be read is left out; whoever uses it says so.
+    """
+    found = {}
+    for name, _, path in _certificate_files(settings):
+        if path is None:
+            continue
+        try:
+            ends = _ends_of(path)
+        except (OSError, ValueError):
+            _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
+            continue
+        found[name] = max(ends) if name.endswith("-ca") else ends[0]
+    return found
+
+
+def expired(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
+    """Certificates that have ended: key, file and when. What cannot be read is left out."""
+    for name, key, path in _certificate_files(settings):
+        if path is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            ends = _ends_of(path)
+            last = max(ends) if name.endswith("-ca") else ends[0]
+            if last < now:
+                yield key, path, last
+
+
+def mistakes(settings: Settings) -> Iterator[str]:
+    """All that is wrong with certificates, keys and CAs, used or not: the key, and why."""
+    audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
+    looks: list[Callable[[], object]] = [
+        partial(_verifying, path, key)
+        for key, path in (
+            *((key, path) for name, key, path in _certificate_files(settings) if "-ca" in name),
+            ("tracing.ca_file", settings.tracing.ca_file),
+            ("store.ca_file", settings.store.ca_file),
+        )
+        if path is not None
+    ]
+    looks += [
+        partial(_load_identity, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, cert_file, key_file)
+        for key, cert_file, key_file in (
+            ("listen.tls.cert_file", tls.cert_file, tls.key_file),
+            ("platform.client_cert_file", platform.client_cert_file, platform.client_key_file),
+            (
+                "audit.syslog_client_cert_file",
+                audit.syslog_client_cert_file,
+                audit.syslog_client_key_file,
+            ),
+        )
+        if cert_file is not None and key_file is not None
+    ]
+    for look in looks:
+        try:
+            look()
+        except StartError as error:
+            yield str(error)
+
+
+def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
+    tls, platform, audit = settings.listen.tls, settings.platform, settings.audit
+    yield "listener", "listen.tls.cert_file", tls.cert_file
+    yield "caller-ca", "listen.tls.client_ca_file", tls.client_ca_file
+    yield "platform-ca", "platform.ca_file", platform.ca_file
+    yield "platform-client", "platform.client_cert_file", platform.client_cert_file
+    yield "sso-ca", "sso.ca_file", settings.sso.ca_file
+    yield "syslog-ca", "audit.syslog_ca_file", audit.syslog_ca_file
+    yield "audit-fhir-ca", "audit.fhir_ca_file", audit.fhir_ca_file
+    yield "syslog-client", "audit.syslog_client_cert_file", audit.syslog_client_cert_file
+
+
+def _ends_of(path: Path) -> list[float]:
+    """When the certificates of a PEM file end; at least one. Raises OSError or ValueError."""
+    # Takes time to import, and most gateways have no certificate of their own.
+    from cryptography.x509 import load_pem_x509_certificates
+
+    certificates = load_pem_x509_certificates(path.read_bytes())
+    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+
+
+def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _load_identity(
+    context: ssl.SSLContext, key: str, cert_file: Path, key_file: Path | None
+) -> None:
+    """Take a certificate and its key; `key` is the setting that names the former."""
+    _require_readable(key, cert_file)
+    _require_readable(key.replace("cert_file", "key_file"), key_file)
+    encrypted = False
+
+    def password() -> bytes:
+        # Without an answer OpenSSL would ask on the terminal.
+        nonlocal encrypted
+        encrypted = True
+        return b""
+
+    try:
+        context.load_cert_chain(cert_file, key_file, password=password)
+    except (OSError, ssl.SSLError) as error:
+        trouble = _ENCRYPTED if encrypted else _pem_trouble(error)
+        raise StartError(f"{key}: {cert_file} with key {key_file}: {trouble}") from None
+
+
+def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
+    _require_readable("listen.tls.client_ca_file", path)
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ssl.SSLError):
+        raise StartError(
+            f"listen.tls.client_ca_file: {path}: holds no certificates (PEM)"
+        ) from None
+
+
+def _require_readable(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise StartError(f"{key}: {path}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
+def _pem_trouble(error: OSError) -> str:
+    """What is wrong with a certificate and its key, in plain words."""
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate"
+    return "not a PEM certificate chain and its private key"

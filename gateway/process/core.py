@@ -1,0 +1,400 @@
+"""What is made of one version of the settings, and how it gives way to the next.
+
+A `Core` holds all that depends on settings that may change: tokens, the platform's connections,
+the request path. Listeners, metrics, audit and the store of tokens outlive it. An exchange stays
+with the core that it began in; a core is closed after its last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from gateway.audit.trail import AuditTrail
+from gateway.config import Settings
+from gateway.exchange import Exchange
+from gateway.http.client.pool import UpstreamPool
+from gateway.http.slow_readers import SlowReaders
+from gateway.login.session_store import MemorySessions, SessionStore
+from gateway.oauth.credential import CredentialSource
+from gateway.oauth.grants import TokenEndpoint
+from gateway.oauth.secret_reload import RereadingSource
+from gateway.oauth.store import TokenStore
+from gateway.oauth.token import Token
+from gateway.oauth.tokens import Tokens, TokenState
+from gateway.pipeline.accounting import Accounting
+from gateway.pipeline.admission import Admission, Phase
+from gateway.pipeline.attempts import Forwarder, TokenSource
+from gateway.pipeline.circuit import Circuit, CircuitState
+from gateway.pipeline.handler import Clocks, Collaborators, Handler
+from gateway.pipeline.limits import UploadRoom
+from gateway.pipeline.outgoing import Composer
+from gateway.pipeline.packing import Packing
+from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.probe import Probe, Unproven
+from gateway.pipeline.retries import RetryBudget, RetryPolicy
+from gateway.pipeline.search_guard import SearchGuard, Statement
+from gateway.pipeline.traced import TracedUpstream
+from gateway.pipeline.upstream import Restraint, Upstream
+from gateway.process import certificates, factories
+from gateway.process import tracing_factory as tracing
+from gateway.process.front_door import FrontDoor
+from gateway.telemetry.findings import REFUSES
+from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
+from gateway.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    # Where there is no outbox nothing of it is loaded.
+    from gateway.outbox.sender import Deliverer
+    from gateway.process.login_factory import SigningIn
+    from gateway.process.outbox_service import Keeping
+
+_NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
+
+
+def _unnoted(exchange: Exchange) -> None:
+    """Nobody else wants to know."""
+
+
+def _unretried(cause: str) -> None:
+    """A second attempt of the gateway's own question is none of a caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What outlives every version of the settings."""
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    store: TokenStore
+    metrics: Metrics
+    audit: AuditTrail
+    sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
+    note: Callable[[Exchange], None] = _unnoted
+    tracing: Tracing | None = None
+    keeping: Keeping | None = None
+
+
+class Core:
+    """The parts made of one version of the settings; constructing it opens nothing but files.
+
+    Raises `StartError` when a secret or certificate cannot be read.
+    """
+
+    deliverer: Deliverer  # where there is an outbox
+
+    def __init__(self, settings: Settings, around: Surroundings) -> None:
+        self.settings = settings
+        self.exchanges = 0
+        self._over = asyncio.Event()
+        self._retired = False
+        self._statement: Statement | None = None
+        self._metrics = around.metrics
+        self._sources = _sources(settings, around)
+        self.tokens = Tokens(
+            self._sources,
+            around.store,
+            _TokenTelemetry(around.metrics, around.audit),
+            policy=factories.token_policy(settings),
+        )
+        self._pool = UpstreamPool(
+            factories.origin(settings, certificates.platform_tls(settings)),
+            timeouts=factories.timeouts(settings),
+            max_connections=settings.platform.max_connections,
+            clock=time.monotonic,
+            readers=SlowReaders(
+                settings.limits.min_body_rate, settings.platform.max_connections, time.monotonic
+            ),
+        )
+        self.circuit = Circuit(factories.circuit_policy(settings), time.monotonic)
+        self.admission = Admission(
+            max_concurrent=settings.limits.max_concurrent_requests,
+            audit=around.audit,
+        )
+        self._callers = factories.callers(settings, time.monotonic)
+        self._strangers = factories.strangers(settings, self._callers, time.monotonic)
+        login = _signing_in(settings, around, self.tokens)
+        self._user_tokens = login.tokens if login is not None else None
+        handler = self._handler(around, self._user_tokens or self.tokens)
+        self.handler = (
+            handler if login is None else login.door(handler, self._callers, self._strangers)
+        )
+
+    def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
+        settings = self.settings
+        account: Callable[[Exchange], None]
+        account = Accounting(around.metrics.exchange, around.audit.exchange, around.note).end
+        if around.tracing is not None:
+            account = around.tracing.accounting(tracing.peers(settings), account)
+        upstream = self._upstream(around)
+        forwarder = Forwarder(upstream, tokens, around.metrics.retry)
+        asking = Asking(forwarder, tokens, factories.platform_path(settings))
+        unproven = Unproven(self.tokens)
+        own = Forwarder(upstream, unproven, _unretried)
+        self.probe = Probe(Asking(own, unproven, asking.platform_path), unproven)
+        if around.keeping is not None:
+            # Queued writes go out with the callers' tokens, never with a person's.
+            self.deliverer = around.keeping.deliverer(
+                settings, upstream, self.tokens, credentials=self._sources
+            )
+        guard = self._guard(asking, around)
+        packs = settings.platform.compression == "both"
+        return Handler(
+            factories.rules(settings),
+            Collaborators(
+                admission=self.admission,
+                callers=self._callers,
+                strangers=self._strangers,
+                tokens=tokens,
+                forwarder=Packing(forwarder) if packs else forwarder,
+                rewriting=factories.rewriting(settings, around.metrics.links),
+                composer=Composer(
+                    asking.platform_path,
+                    limits=factories.body_limits(settings),
+                    clock=time.monotonic,
+                    guard=guard,
+                    asking=asking if settings.fhir.auto_if_match else None,
+                ),
+                guard=guard,
+                account=account,
+                clocks=Clocks(time.monotonic, time.time),
+                queueing=None if around.keeping is None else around.keeping.queueing(settings),
+            ),
+        )
+
+    def _upstream(self, around: Surroundings) -> Upstream:
+        settings = self.settings
+        # Without tracing nothing of it is in any request's way.
+        traced = around.tracing
+        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
+        return upstream_type(
+            self._pool,
+            authority=factories.authority(settings.platform.fhir_base_url),
+            restraint=Restraint(
+                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
+                RetryBudget(settings.retries.budget_ratio, time.monotonic),
+                self.circuit,
+            ),
+            uploads=UploadRoom(
+                settings.platform.max_connections // 2, settings.platform.connect_timeout
+            ),
+            on_retry=around.metrics.retry,
+        )
+
+    def _guard(self, asking: Asking, around: Surroundings) -> SearchGuard | None:
+        mode = self.settings.fhir.search_guard
+        if mode == "off":
+            return None
+        self._statement = Statement(asking, next(iter(self._sources)), time.monotonic)
+        return SearchGuard(
+            self._statement,
+            block=mode == "block",
+            on_ignored=around.metrics.search_parameters_ignored,
+        )
+
+    async def start(self, before: Core | None = None) -> None:
+        """Begin to fetch tokens, with those of the core before where they are still right."""
+        self._pool.open()
+        self._metrics.declare(self._sources)
+        kept = {} if before is None else self._kept_from(before)
+        if before is not None:
+            for name in self._shared_with(before):
+                self._sources[name].succeed(before._sources[name])
+        await self.tokens.start(kept)
+        if before is None:
+            return
+        self.admission.phase = before.admission.phase
+        for name in kept:
+            if self._sources[name].store_key != before._sources[name].store_key:
+                # Its secret was changed: the SSO must say now whether the new one is right.
+                self.tokens.retry(name)
+
+    def _kept_from(self, before: Core) -> Mapping[str, Token]:
+        """Tokens to go on with: same name, same client, same SSO, same platform."""
+        tokens = {name: before.tokens.current(name) for name in self._shared_with(before)}
+        return {name: token for name, token in tokens.items() if token is not None}
+
+    def _shared_with(self, before: Core) -> Iterator[str]:
+        """The credentials that are the same client of the same SSO there and here."""
+        for name, source in self._sources.items():
+            if name in before._sources and source.identity == before._sources[name].identity:
+                yield name
+
+    def tokens_valid(self) -> dict[str, bool]:
+        """For every credential that callers use whether it has a valid token."""
+        return {name: state.valid for name, state in self.states_in_use().items()}
+
+    def states_in_use(self) -> dict[str, TokenState]:
+        """How each credential fares that callers use."""
+        states = self.tokens.states()
+        return {name: states[name] for name in factories.credentials_in_use(self.settings)}
+
+    def circuit_open(self) -> bool:
+        """Whether the platform is left alone for now."""
+        return self.circuit.state is CircuitState.OPEN
+
+    def connections(self) -> Mapping[str, int]:
+        """The connections to the platform by state."""
+        return self._pool.counts()
+
+    def left(self) -> None:
+        """An exchange is over."""
+        self.exchanges -= 1
+        if self._retired and not self.exchanges:
+            self._over.set()
+
+    async def retire(self) -> None:
+        """Close after the last exchange; nothing new begins here."""
+        self._retired = True
+        self.tokens.stop_renewing()
+        self._pool.drain()
+        if self.exchanges:
+            await self._over.wait()
+        if self._user_tokens is not None:
+            await self._user_tokens.finish()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close at once; exchanges in flight fail."""
+        if self._statement is not None:
+            await self._statement.close()
+        if self._user_tokens is not None:
+            await self._user_tokens.close()
+        await self.tokens.close()
+        self._pool.close()
+
+
+class Cores:
+    """The core in use and those that still have exchanges in flight."""
+
+    def __init__(self, first: Core) -> None:
+        self.door = FrontDoor(first)
+        self._retiring: dict[asyncio.Task[None], Core] = {}
+
+    @property
+    def current(self) -> Core:
+        """The core that new requests meet."""
+        return self.door.core
+
+    @property
+    def inflight(self) -> int:
+        """Exchanges of all cores."""
+        return sum(core.admission.inflight for core in self._all())
+
+    def connections(self) -> Mapping[str, int]:
+        """The connections to the platform of all cores, by state."""
+        total = dict(_NO_CONNECTIONS)
+        for core in self._all():
+            for state, count in core.connections().items():
+                total[state] = total.get(state, 0) + count
+        return total
+
+    def hold(self) -> tuple[Deliverer, Callable[[], None]]:
+        """What delivers queued writes now; it is there until the second is called."""
+        core = self.current
+        core.exchanges += 1
+        return core.deliverer, core.left
+
+    async def ask_platform(self, preferred: str) -> tuple[str, str] | None:
+        """What the platform's metadata tell, and with which credential; None where nothing could.
+
+        `preferred` is the credential to ask with, if there is a token for it.
+        """
+        core = self.current
+        ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
+        ready.sort(key=lambda name: name != preferred)
+        result: tuple[str, str] | None = None
+        core.exchanges += 1
+        try:
+            for credential in ready:
+                found = await core.probe.ask(credential)
+                if found is not None and (result is None or found != REFUSES):
+                    result = found, credential
+                # One that is refused says nothing of the others.
+                if found not in (None, REFUSES):
+                    break
+        finally:
+            core.left()
+        return result
+
+    def set_phase(self, phase: Phase) -> None:
+        """Tell every core where in its life the gateway is."""
+        for core in self._all():
+            core.admission.phase = phase
+
+    async def replace(self, successor: Core) -> None:
+        """Let new requests go to another core; what is in flight stays where it is."""
+        before = self.current
+        await successor.start(before)
+        self.door.core = successor
+        task = asyncio.get_running_loop().create_task(before.retire())
+        self._retiring[task] = before
+        task.add_done_callback(self._retiring.pop)
+
+    async def close(self) -> None:
+        """Close all cores; exchanges in flight fail."""
+        retiring = tuple(self._retiring.items())
+        for task, _ in retiring:
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in retiring), return_exceptions=True)
+        for core in (self.current, *(core for _, core in retiring)):
+            await core.close()
+
+    def _all(self) -> tuple[Core, ...]:
+        return (self.current, *self._retiring.values())
+
+
+def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSource]:
+    endpoint = TokenEndpoint(
+        around.session, factories.token_endpoint(settings, certificates.sso_tls(settings))
+    )
+    names = dict.fromkeys(factories.credentials_in_use(settings))
+    if settings.audit.fhir_credential is not None:
+        names[settings.audit.fhir_credential] = None
+    return {name: _source(settings, endpoint, name) for name in names}
+
+
+def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> RereadingSource:
+    credential = settings.credentials[name]
+    return RereadingSource(
+        CredentialSource(endpoint, factories.client_credentials(settings, name), name),
+        # The platform is part of it: its tokens are nobody else's business.
+        identity=(
+            settings.sso.token_url,
+            settings.platform.fhir_base_url,
+            credential.client_id,
+            credential.scope,
+            tuple(sorted(credential.extra_params.items())),
+        ),
+        reread=lambda: factories.client_credentials(settings, name),
+    )
+
+
+def _signing_in(settings: Settings, around: Surroundings, tokens: Tokens) -> SigningIn | None:
+    if not settings.login.enabled:
+        return None
+    # Takes time to import, and few need it.
+    from gateway.process.login_factory import SigningIn
+
+    return SigningIn(settings, around, tokens)
+
+
+class _TokenTelemetry:
+    """Tells metrics and audit what happens to tokens."""
+
+    def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
+        self.token_requested = metrics.token_requested
+        self.token_expires = metrics.token_expires
+        self.token_waiters = metrics.token_waiters
+        self._audit = audit
+
+    def token_event(
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
+    ) -> None:
+        """For the audit trail: a token was fetched or could not be."""
+        self._audit.event("token", credential=credential, outcome=outcome, **detail)

@@ -1,0 +1,334 @@
+"""From settings to what the parts of the gateway are made with; opens nothing but files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ipaddress
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from gateway import os_support
+from gateway.config import (
+    AllowSettings,
+    CallerSettings,
+    CredentialSettings,
+    SecretSource,
+    SecretUnreadable,
+    Settings,
+)
+from gateway.http.client.pool import Origin, Proxy, Timeouts
+from gateway.http.server.acceptor import Capacity
+from gateway.http.server.reader import ListenLimits
+from gateway.oauth.backoff import TokenPolicy
+from gateway.oauth.client_auth import (
+    ClientAuthentication,
+    UnusableKey,
+    public_client,
+)
+from gateway.oauth.client_secrets import Proof, key_proofs, secret_proofs
+from gateway.oauth.grants import ClientCredentials, EndpointSettings
+from gateway.pipeline.callers import Caller, Callers, Identification
+from gateway.pipeline.circuit import CircuitPolicy
+from gateway.pipeline.handler import Rules
+from gateway.pipeline.limits import Slots, TokenBucket
+from gateway.pipeline.link_translation import Bases, Rewriting
+from gateway.pipeline.permissions import Permissions
+from gateway.pipeline.request_body import BodyLimits
+from gateway.pipeline.strangers import Strangers
+
+# A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
+_STALL_FACTOR: Final = 3.0
+# Files that the gateway keeps open beside its connections, with some to spare.
+_OWN_FILES: Final = 32
+# Callers' connections for each request that may be served at once.
+_CONNECTIONS_FOR_EACH: Final = 16
+
+
+class StartError(Exception):
+    """The gateway could not start; the text says why, in plain words."""
+
+
+def credentials_in_use(settings: Settings) -> tuple[str, ...]:
+    """The names of the credentials that callers may need; `default` when there are no callers."""
+    named = dict.fromkeys(caller.credential for caller in settings.callers)
+    return tuple(named) or ("default",)
+
+
+def client_credentials(settings: Settings, name: str) -> ClientCredentials:
+    """The grant of one credential. Raises `StartError` when its secret or key cannot be used."""
+    credential = settings.credentials[name]
+    source = credential.secret_source(name)
+    with _telling(source):
+        found = proofs(credential.auth_method, credential.client_id, source)
+    first, *others = [_grant(credential, proof) for proof in found]
+    return replace(first, others=tuple(others))
+
+
+def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
+    """How the client that people sign in for proves who it is, the newest way first.
+
+    A public client does not. Raises `StartError` when its secret or key cannot be used.
+    """
+    found = _login_proofs(settings)
+    if not found:
+        return (public_client(settings.login.client_id or ""),)
+    return tuple(proof.authenticate for proof in found)
+
+
+def _login_proofs(settings: Settings) -> tuple[Proof, ...]:
+    login = settings.login
+    source = login.secret_source()
+    if not source.is_given:
+        return ()
+    with _telling(source):
+        return proofs(login.auth_method, login.client_id or "", source)
+
+
+@contextlib.contextmanager
+def _telling(source: SecretSource) -> Iterator[None]:
+    """Makes `StartError` of what is wrong with a secret or key."""
+    try:
+        yield
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    except UnusableKey as error:
+        where = source.key if source.file is None else f"{source.key}_file: {source.file}"
+        raise StartError(f"{where}: {error.why}") from None
+
+
+def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
+    """The JWKs of all keys that credentials in use and the login sign with, for the SSO's operator.
+
+    Raises `StartError` when a key cannot be read.
+    """
+    grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
+    keys = [each.public_key for grant in grants for each in (grant, *grant.others)]
+    if settings.login.enabled:
+        keys += [proof.public_key for proof in _login_proofs(settings)]
+    return tuple({key["kid"]: key for key in keys if key is not None}.values())
+
+
+def proofs(auth_method: str, client_id: str, source: SecretSource) -> tuple[Proof, ...]:
+    """A client's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
+    text = source.read()
+    if text is None:
+        raise UnusableKey("is missing")
+    if auth_method == "private_key_jwt":
+        return key_proofs(client_id, text)
+    return secret_proofs(client_id, text, in_header=auth_method == "client_secret_basic")
+
+
+def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
+    return ClientCredentials(
+        client_id=credential.client_id,
+        authenticate=proof.authenticate,
+        fingerprint=proof.fingerprint,
+        scope=credential.scope,
+        extra_params=credential.extra_params,
+        material=proof.material,
+        public_key=proof.public_key,
+    )
+
+
+def origin(settings: Settings, tls: ssl.SSLContext | None) -> Origin:
+    """Where the platform's connections lead."""
+    url = urlsplit(settings.platform.fhir_base_url)
+    port = url.port or (80 if tls is None else 443)
+    return Origin(url.hostname or "", port, tls, platform_proxy(settings))
+
+
+def timeouts(settings: Settings) -> Timeouts:
+    """How long the platform is waited for."""
+    platform = settings.platform
+    return Timeouts(platform.connect_timeout, platform.response_timeout, platform.idle_timeout)
+
+
+def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
+    """Who may call. Raises `StartError` when a key or password cannot be read."""
+    known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
+    for key, other in doubled_secrets(settings):
+        raise StartError(f"{key}: is the same as {other}; {OWN_SECRET}")
+    trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
+    return Callers(known, tuple(trusted))
+
+
+def strangers(settings: Settings, known: Callers, clock: Callable[[], float]) -> Strangers:
+    """How much is heard of those that no caller stands behind."""
+    rate = settings.limits.unidentified_rate
+    return Strangers(known, rate, clock, signs_in=settings.login.enabled)
+
+
+OWN_SECRET: Final = "give each caller its own, or nobody can tell which of them called"  # noqa: S105
+
+
+def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Keys, and passwords of one user name, that an earlier caller has too: whose key, and whose.
+
+    Compared are digests. What cannot be read is left out.
+    """
+    first: dict[tuple[str, str | None, bytes], str] = {}
+    for index, caller in enumerate(settings.callers):
+        for source in caller.secret_sources(index):
+            with contextlib.suppress(SecretUnreadable):
+                secret = source.read()
+                if secret is None:
+                    continue
+                user = caller.basic_auth.username if caller.basic_auth is not None else None
+                kind = str(source.setting[-1])
+                # White space around a field's value is not part of it (RFC 9110 section 5.5).
+                text = secret.reveal() if kind == "password" else secret.reveal().strip()
+                digest = hashlib.sha256(text.encode()).digest()
+                key = source.key if source.file is None else f"{source.key}_file"
+                door = (kind, user if kind == "password" else None, digest)
+                if first.setdefault(door, key) != key:
+                    yield key, first[door]
+
+
+def _identification(
+    caller: CallerSettings, index: int, clock: Callable[[], float]
+) -> Identification:
+    try:
+        api_key, *password = [source.read() for source in caller.secret_sources(index)]
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    rate = caller.rate_limit
+    return Identification(
+        Caller(
+            name=caller.name,
+            credential=caller.credential,
+            permissions=_permissions(caller.allow),
+            rate=None
+            if rate.requests_per_second is None
+            else TokenBucket(rate.requests_per_second, rate.burst, clock),
+            slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
+            outbox=caller.outbox,
+        ),
+        networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
+        api_key=api_key,
+        username=caller.basic_auth.username if caller.basic_auth is not None else None,
+        password=password[0] if password else None,
+        certificate_names=frozenset(caller.client_cert_names),
+    )
+
+
+def _permissions(allow: AllowSettings) -> Permissions:
+    operations = allow.operations
+    if operations is None:
+        operations = ("*",) if "*" in allow.resources else ()
+    return Permissions(
+        frozenset(allow.interactions),
+        frozenset(allow.resources),
+        frozenset(operation.removeprefix("$") for operation in operations),
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """What the request path reads of the settings."""
+    return Rules(
+        base_path=settings.listen.base_path,
+        default_language=settings.fhir.default_language,
+        listen=listen_limits(settings),
+    )
+
+
+def body_limits(settings: Settings) -> BodyLimits:
+    """What a caller's body may take."""
+    limits = settings.limits
+    return BodyLimits(
+        max_bytes=limits.max_body_bytes,
+        replay_bytes=limits.replay_buffer_bytes,
+        stall=limits.header_timeout,
+        min_rate=limits.min_body_rate,
+    )
+
+
+def platform_path(settings: Settings) -> str:
+    """The platform's base path, without a final slash."""
+    return urlsplit(settings.platform.fhir_base_url).path.rstrip("/")
+
+
+def listen_limits(settings: Settings) -> ListenLimits:
+    """What a caller may send."""
+    limits = settings.limits
+    return ListenLimits(
+        url_bytes=limits.max_url_bytes,
+        header_bytes=limits.max_header_bytes,
+        headers=limits.max_headers,
+        header_timeout=limits.header_timeout,
+        reader_stall=_STALL_FACTOR * limits.header_timeout,
+    )
+
+
+def token_policy(settings: Settings) -> TokenPolicy:
+    """How tokens are asked for, and what the SSO is called."""
+    sso = settings.sso
+    return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
+
+
+def circuit_policy(settings: Settings) -> CircuitPolicy:
+    """When the circuit opens."""
+    breaker = settings.circuit_breaker
+    return CircuitPolicy(
+        failure_ratio=breaker.failure_ratio,
+        min_requests=breaker.min_requests,
+        window=breaker.window,
+        open_for=breaker.open_for,
+    )
+
+
+def rewriting(settings: Settings, on_links: Callable[[int, int], None]) -> Rewriting:
+    """Which URLs change on their way, and in which coding answers come."""
+    return Rewriting(
+        Bases(
+            settings.platform.fhir_base_url,
+            aliases=settings.rewrite.aliases,
+            base_path=settings.listen.base_path,
+            public_url=settings.listen.public_url,
+        ),
+        enabled=settings.rewrite.enabled,
+        compressed=settings.platform.compression != "off",
+        on_links=on_links,
+    )
+
+
+def authority(base_url: str) -> bytes:
+    """The Host field for a base URL."""
+    return urlsplit(base_url).netloc.encode("ascii")
+
+
+def capacity(settings: Settings) -> Capacity:
+    """How many callers may be connected: what open files allow, less what the rest needs."""
+    room = os_support.open_files_allowed() - _OWN_FILES
+    # Connections beyond a multiple of what is served at once only hold memory.
+    most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
+    return Capacity(
+        # No caller needs more than one connection to the platform at a time.
+        connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
+        # Other processes that wait at the same socket get their share.
+        at_a_time=64 if settings.workers == 1 else 1,
+        handshake=settings.limits.header_timeout,
+    )
+
+
+def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> EndpointSettings:
+    """Where and how the SSO is asked."""
+    sso = settings.sso
+    return EndpointSettings(
+        token_url=sso.token_url,
+        timeout=sso.timeout,
+        default_lifetime=sso.default_token_lifetime,
+        ssl=tls,
+        proxy_url=sso.proxy_url,
+    )
+
+
+def platform_proxy(settings: Settings) -> Proxy | None:
+    """The outgoing proxy that leads to the platform, if there is one."""
+    if settings.platform.proxy_url is None:
+        return None
+    url = urlsplit(settings.platform.proxy_url)
+    return Proxy(url.hostname or "", url.port or 80)

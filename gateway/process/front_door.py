@@ -1,0 +1,47 @@
+"""Leads every request to the newest version of the settings."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from gateway.errors import GatewayError
+from gateway.http.server.connection import RequestSink
+from gateway.http.server.messages import Answered, IncomingRequest
+
+
+class Current(Protocol):
+    """What is needed of `gateway.process.core.Core`."""
+
+    exchanges: int
+
+    @property
+    def handler(self) -> RequestSink:
+        """What answers its requests."""
+        ...
+
+    def left(self) -> None:
+        """An exchange is over."""
+        ...
+
+
+AnyCore = TypeVar("AnyCore", bound=Current)
+
+
+class FrontDoor(Generic[AnyCore]):
+    """`core` may be replaced at any time; an exchange stays with the one it began in."""
+
+    def __init__(self, core: AnyCore) -> None:
+        self.core = core
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer one request."""
+        core = self.core
+        core.exchanges += 1
+        try:
+            return await core.handler.handle(request)
+        finally:
+            core.left()
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Answer what could not be parsed."""
+        return await self.core.handler.refuse(request, error)

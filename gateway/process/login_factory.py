@@ -1,0 +1,173 @@
+"""Makes the browser sign-in of one version of the settings, when it is enabled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway.audit.trail import AuditTrail
+from gateway.config import Settings
+from gateway.config.values import is_loopback_host
+from gateway.login.endpoints import SignInPages, Surroundings
+from gateway.login.front import Door
+from gateway.login.openid import Provider, ProviderSettings
+from gateway.login.session import Session, digest
+from gateway.login.session_access import SessionAccess
+from gateway.login.session_auth import BrowserRules, Guests
+from gateway.login.session_store import SessionStore
+from gateway.login.sessions import Lifetimes, Sessions
+from gateway.login.sign_in import Login, LoginClient
+from gateway.login.sign_out import SignOut
+from gateway.login.user_grants import UserEndpoint
+from gateway.login.user_tokens import RenewalManners, UserTokens
+from gateway.oauth.grants import TokenEndpoint
+from gateway.oauth.tokens import Tokens
+from gateway.pipeline.callers import Callers
+from gateway.pipeline.handler import Handler
+from gateway.pipeline.strangers import Strangers
+from gateway.process import certificates, factories
+
+
+class Around(Protocol):
+    """What outlives the settings."""
+
+    @property
+    def session(self) -> aiohttp.ClientSession:  # noqa: TID251 - received, not made
+        """For requests to the SSO."""
+        ...
+
+    @property
+    def sessions(self) -> SessionStore:
+        """Who is signed in."""
+        ...
+
+    @property
+    def audit(self) -> AuditTrail:
+        """Who came and went."""
+        ...
+
+
+class SigningIn:
+    """The sign-in's parts. Raises `StartError` when the client's secret cannot be read.
+
+    `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`.
+    """
+
+    def __init__(self, settings: Settings, around: Around, credential_tokens: Tokens) -> None:
+        self._settings = settings
+        self._audit = around.audit
+        self._rules = browser_rules(settings)
+        login = settings.login
+        store = SessionAccess(around.sessions, time.monotonic)
+        self._sessions = Sessions(
+            store,
+            Lifetimes(login.session_lifetime, login.idle_lifetime),
+            _identity(settings),
+            time.monotonic,
+        )
+        endpoint = user_endpoint(settings, around.session)
+        client = login_client(settings)
+        provider = openid_provider(settings, around.session)
+        self._login = Login(client, endpoint, provider, store, self._sessions)
+        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
+        self.tokens = UserTokens(
+            credential_tokens,
+            endpoint,
+            self._sessions,
+            RenewalManners(
+                settings.sso.timeout,
+                self._rules.challenge,
+                self._ended,
+                self._sign_out.revoke,
+                outlived=settings.store.url.kind != "memory",
+            ),
+            time.monotonic,
+        )
+
+    def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> Door:
+        """What stands before the request path."""
+        guests = Guests(callers, self._sessions, self._rules)
+        events: Callable[..., None] = self._audit.event
+        pages = SignInPages(
+            self._rules,
+            self._settings.fhir.default_language,
+            Surroundings(
+                self._login,
+                self._sign_out,
+                self._sessions,
+                guests,
+                events,
+                self.tokens.was_accepted,
+                time.monotonic,
+                time.time,
+            ),
+        )
+        return Door(handler, pages, guests, strangers)
+
+    def _ended(self, session: Session, why: str) -> None:
+        self._audit.event("logout", user=session.user, outcome=why)
+
+
+def browser_rules(settings: Settings) -> BrowserRules:
+    """The browser's side of the settings."""
+    login = settings.login
+    uri = login.redirect_uri or ""
+    parts = urlsplit(uri)
+    on_this_machine = parts.scheme == "http" and is_loopback_host(parts.hostname or "")
+    return BrowserRules(
+        base_path=settings.listen.base_path,
+        redirect_uri=uri,
+        secure=not on_this_machine,
+        cors_origins=frozenset(login.cors_origins),
+        return_origins=frozenset(login.allowed_return_origins),
+    )
+
+
+def login_client(settings: Settings) -> LoginClient:
+    """The client that people sign in for."""
+    login = settings.login
+    return LoginClient(
+        client_id=login.client_id or "",
+        redirect_uri=login.redirect_uri or "",
+        scope=login.scope,
+        authorize_url=settings.sso.authorize_url or "",
+        post_logout_redirect_uri=login.post_logout_redirect_uri,
+    )
+
+
+def user_endpoint(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> UserEndpoint:
+    """Where codes and refresh tokens are shown. Raises `StartError`."""
+    where = factories.token_endpoint(settings, certificates.sso_tls(settings))
+    ways = factories.login_authentications(settings)
+    return UserEndpoint(TokenEndpoint(session, where), ways, time.monotonic, time.time)
+
+
+def openid_provider(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> Provider:
+    """What is known of the SSO. Raises `StartError`."""
+    sso = settings.sso
+    url = sso.authorize_url or ""
+    found = ProviderSettings(
+        authorize_url=url,
+        timeout=sso.timeout,
+        ssl=certificates.client_tls(url, sso.ca_file, "sso.ca_file"),
+        proxy_url=sso.proxy_url,
+    )
+    return Provider(session, found, time.monotonic, time.time)
+
+
+def _identity(settings: Settings) -> str:
+    """Of which client, SSO and platform tokens are: they are nobody else's business."""
+    sso, platform = settings.sso, settings.platform
+    facts = [sso.token_url, sso.authorize_url, platform.fhir_base_url, settings.login.client_id]
+    return digest(json.dumps(facts))

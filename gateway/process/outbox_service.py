@@ -1,0 +1,215 @@
+"""The outbox in this process: opened, delivering, and watched for whoever looks after it.
+
+Any number of processes do the same on one store; what they tell of its depth is the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.config import OutboxSettings, Settings
+from gateway.outbox.entry import State
+from gateway.outbox.events import Event, Note, Step
+from gateway.outbox.intake import Memory, Queueing, QueueRules
+from gateway.outbox.last_writes import LastWrites
+from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.opening import delivery_of, opened, outbox_of
+from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
+from gateway.outbox.status_api import QueuePages
+from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
+from gateway.pipeline.attempts import Forwarder, TokenSource
+from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.request_body import Room
+from gateway.pipeline.upstream import Upstream
+from gateway.process import factories
+from gateway.process.factories import StartError
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.timestamp import Timestamp
+
+_log = get_logger(__name__)
+
+# So many bodies of the greatest size may be kept while they may still have to be queued.
+_LARGE_BODIES: Final = 4
+# How often the depth is looked at, in seconds: after something has happened, while something
+# waits, and in any case.
+_SOON: Final = 1.0
+_OFTEN: Final = 5.0
+_SELDOM: Final = 60.0
+# Somebody has to act, or had to already.
+_GRAVE: Final = frozenset({Step.FAILED, Step.UNCLEAR, Step.EXPIRED})
+
+Hold = Callable[[], tuple[Deliverer, Callable[[], None]]]
+
+
+async def open_outbox(
+    settings: OutboxSettings,
+    stack: contextlib.AsyncExitStack,
+    *,
+    hold: Hold,
+    last_writes: LastWrites,
+    metrics: Metrics,
+    audit: AuditTrail,
+) -> Keeping:
+    """The outbox, not delivering yet. Raises `StartError`."""
+    # It tells every statement with its values, far below what anybody wants to read.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+    try:
+        store = await stack.enter_async_context(opened(settings))
+    except OutboxUnusable as error:
+        raise StartError(str(error)) from None
+    return Keeping(
+        store, settings, hold=hold, last_writes=last_writes, metrics=metrics, audit=audit
+    )
+
+
+class Keeping:
+    """An outbox and its delivery. `hold` gives the newest deliverer and lets it go again."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: OutboxSettings,
+        *,
+        hold: Hold,
+        last_writes: LastWrites,
+        metrics: Metrics,
+        audit: AuditTrail,
+    ) -> None:
+        self._last_writes = last_writes
+        self._one_by_one = OneByOne()
+        self._metrics = metrics
+        self._audit = audit
+        self._iso = Timestamp().iso
+        self._store = store
+        self._depth = Depth()
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        sender = CurrentDeliverer(hold, audited=lambda: audit.available)
+        self.delivery = delivery_of(store, settings, sender, self._observe)
+        self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
+        metrics.watch_outbox(self.report, tuple(State), tuple(Step))
+
+    def report(self) -> Mapping[str, Any]:
+        """`entries` by state and `oldest_seconds`, None when nothing waits."""
+        oldest = self._depth.oldest
+        return {
+            "entries": {state.value: self._depth.counts.get(state, 0) for state in State},
+            "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
+        }
+
+    def queueing(self, settings: Settings) -> Queueing:
+        """The outbox's part of the request path, by one version of the settings."""
+        return Queueing(
+            self.outbox,
+            self.delivery,
+            QueuePages(self.outbox, self._one_by_one),
+            rules=QueueRules(
+                settings.listen.base_path,
+                settings.listen.public_url,
+                settings.fhir.default_language,
+            ),
+            memory=Memory(
+                Room(_LARGE_BODIES * settings.limits.max_body_bytes),
+                self._last_writes,
+                self._one_by_one,
+            ),
+            clock=time.monotonic,
+        )
+
+    def deliverer(
+        self,
+        settings: Settings,
+        upstream: Upstream,
+        tokens: TokenSource,
+        *,
+        credentials: Iterable[str],
+    ) -> Deliverer:
+        """What brings queued writes to the platform, by one version of the settings."""
+        forwarder = Forwarder(upstream, tokens, self._metrics.retry)
+        return Deliverer(
+            Route(
+                forwarder,
+                tokens,
+                Asking(forwarder, tokens, factories.platform_path(settings)),
+                credentials=frozenset(credentials),
+                versions=settings.fhir.auto_if_match,
+            ),
+            self._one_by_one,
+        )
+
+    async def start(self) -> None:
+        """Begin to deliver."""
+        await self._look()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self.delivery.run()), loop.create_task(self._watch())]
+
+    async def drain(self, grace: float) -> None:
+        """Begin nothing more; what is being sent has so many seconds to end."""
+        await self.delivery.drain(grace)
+
+    async def stop(self) -> None:
+        """End at once."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._one_by_one.close()
+
+    def _observe(self, event: Event) -> None:
+        entry = event.entry
+        self._metrics.outbox_step(event.step)
+        self._audit.event(
+            "outbox",
+            step=event.step.value,
+            entry=entry.id,
+            caller=entry.caller,
+            attempts=entry.attempts,
+            cause=event.cause,
+            upstream_status=event.status,
+        )
+        level = logging.WARNING if event.step in _GRAVE else logging.DEBUG
+        why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
+        known = {"entry": entry.id, "caller": entry.caller, **({"reason": why} if why else {})}
+        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why, **known)
+        self._changed.set()
+
+    async def _watch(self) -> None:
+        """Keep the depth up to date, also for what other processes do."""
+        away = False
+        while True:
+            await self._until_due()
+            try:
+                await self._look()
+                away = False
+            except OutboxUnavailable as error:
+                if not away:
+                    _log.error("the depth of the outbox is not known: %s", error)
+                away = True
+
+    async def _until_due(self) -> None:
+        idle = self._store.surely_empty() and self._depth.oldest is None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SELDOM if idle else _OFTEN):
+                await self._changed.wait()
+        # Many steps at once are looked at once.
+        await asyncio.sleep(_SOON)
+        self._changed.clear()
+
+    async def _look(self) -> None:
+        self._depth = await self.outbox.depth()
+        if not isinstance(self._audit, NullAudit):
+            await self.outbox.take_notes(self._record)
+
+    async def _record(self, notes: Sequence[Note]) -> bool:
+        """What commands did that had no audit at hand; False while there is none here either."""
+        if not self._audit.available:
+            return False
+        for note in notes:
+            self._audit.event("outbox", **note.facts(self._iso))
+        return True

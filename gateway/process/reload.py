@@ -1,0 +1,202 @@
+"""Notices that the settings or a file they name have changed, and has them applied: all or nothing.
+
+A change counts once the files have been the same for two looks in a row, so that one that is being
+written is left alone. What a look compares changes with a rename (editors) and with the swap of a
+symbolic link (Kubernetes) as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from gateway.config import Settings, SettingsError, SettingsSource, named_files
+from gateway.process import certificates, factories
+from gateway.process.factories import StartError
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_INTERVAL: Final = 1.0
+
+# Keys that are read once: what they open cannot be exchanged under running requests.
+FIXED_KEYS: Final = (
+    "listen.address",
+    "admin.address",
+    "workers",
+    "audit",
+    "store",
+    "outbox",
+    "tracing",
+)
+
+
+def refuse_fixed_changes(old: Settings, new: Settings) -> None:
+    """Raises `StartError` with a line for every key that only a restart can change."""
+    changed = list(fixed_changes(old, new))
+    if changed:
+        raise StartError(
+            "\n".join(f"{key}: cannot change while the gateway runs; restart it" for key in changed)
+        )
+
+
+def leads_elsewhere(old: Settings, new: Settings) -> bool:
+    """Whether what was found of the platform tells nothing of the new settings."""
+    sections = ("platform", "sso", "credentials")
+    return any(getattr(old, section) != getattr(new, section) for section in sections)
+
+
+def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
+    """The keys with another value that only a restart can bring into effect."""
+    for key in FIXED_KEYS:
+        yield from _differences(key, *(_value(settings, key) for settings in (old, new)))
+
+
+def _value(settings: Any, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
+    if old == new:
+        return
+    if not isinstance(old, BaseModel):
+        yield key
+        return
+    for name in type(old).model_fields:
+        yield from _differences(f"{key}.{name}", getattr(old, name), getattr(new, name))
+
+
+def files(settings: Settings) -> tuple[Path, ...]:
+    """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
+    return tuple(dict.fromkeys(path for _, path in named_files(settings)))
+
+
+def rehearse(settings: Settings) -> None:
+    """Read what a gateway with these settings would read. Raises `StartError`."""
+    for name in factories.credentials_in_use(settings):
+        factories.client_credentials(settings, name)
+    factories.callers(settings, time.monotonic)
+    factories.login_authentications(settings)
+    certificates.sso_tls(settings)
+    certificates.platform_tls(settings)
+    certificates.listen_tls(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a reload came to; `problems` are in plain words, without values."""
+
+    problems: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """The metric's label."""
+        return "failed" if self.problems else "ok"
+
+
+class Reloader:
+    """Re-reads the settings when asked, and when a file has changed.
+
+    `apply` brings settings into effect or raises `StartError` and changes nothing; `report` is told
+    of every reload. `interval` is in seconds.
+    """
+
+    def __init__(
+        self,
+        source: SettingsSource,
+        settings: Settings,
+        *,
+        apply: Callable[[Settings], Awaitable[None]],
+        report: Callable[[Result], None],
+        interval: float = _INTERVAL,
+    ) -> None:
+        self._source = source
+        self._files = self._to_watch(settings)
+        self._apply = apply
+        self._report = report
+        self._interval = interval
+        self._asked = asyncio.Event()
+        # What the settings in effect, or the last attempt at others, were made of.
+        self._tried = _look(self._files)
+
+    def ask(self) -> None:
+        """Reload soon, whether or not a file has changed."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Look and reload until cancelled."""
+        before = self._tried
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._asked.wait()
+            seen = await asyncio.to_thread(_look, self._files)
+            if self._asked.is_set() or (seen == before and seen != self._tried):
+                self._asked.clear()
+                await self.reload()
+                seen = self._tried
+            before = seen
+
+    async def reload(self) -> Result:
+        """Read everything again and apply it, or change nothing."""
+        self._tried = await asyncio.to_thread(_look, self._files)
+        result = Result()
+        try:
+            settings = await asyncio.to_thread(self._source.load)
+            self._watch(settings)
+            await self._apply(settings)
+        except SettingsError as error:
+            result = Result(tuple(map(str, error.problems)))
+        except StartError as error:
+            result = Result(tuple(str(error).splitlines()))
+        except Exception as error:
+            _log.error("reload failed", exc_info=error)
+            result = Result((f"internal error: {type(error).__name__}",))
+        self._tell(result)
+        return result
+
+    def _watch(self, settings: Settings) -> None:
+        """Look after the files of new settings, even of those that cannot be applied yet."""
+        files = self._to_watch(settings)
+        if files != self._files:
+            self._files = files
+            self._tried = _look(files)
+
+    def _tell(self, result: Result) -> None:
+        if not result.problems:
+            _log.info("settings reloaded", settings=str(self._source))
+        for problem in result.problems:
+            _log.error(
+                "reload refused, the old settings stay: %s", problem, settings=str(self._source)
+            )
+        self._report(result)
+
+    def _to_watch(self, settings: Settings) -> tuple[Path, ...]:
+        own = () if self._source.path is None else (self._source.path,)
+        return own + files(settings)
+
+
+_Look = tuple[tuple[int, ...] | None, ...]
+
+
+def _look(paths: Iterable[Path]) -> _Look:
+    """What tells a file's content from another without reading it; follows symbolic links."""
+    return tuple(_facts(path) for path in paths)
+
+
+def _facts(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,0 +1,99 @@
+"""`dhp-gateway run`: one gateway in this process, or a supervisor of several."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from gateway import os_support
+from gateway.config import Settings, SettingsSource
+from gateway.process.reload import Reloader, Result
+from gateway.process.setup import (
+    background,
+    configure_logs,
+    guard_standard_files,
+    on_signals,
+    settle_memory,
+    warn_of_exposed_secrets,
+)
+from gateway.process.systemd import Notifier
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+
+class Service(Protocol):
+    """What is run: opened by `start`, which raises `StartError`, and closed by `stop`."""
+
+    async def start(self) -> None:
+        """Open everything. Raises `StartError`."""
+        ...
+
+    async def reload(self, settings: Settings) -> None:
+        """Serve by other settings. Raises `StartError`; then nothing has changed."""
+        ...
+
+    def note_reload(self, outcome: str, problems: int) -> None:
+        """Count and record a reload."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain and close."""
+        ...
+
+    def hurry(self) -> None:
+        """Do not wait any longer for requests in flight."""
+        ...
+
+
+def run(settings: Settings, source: SettingsSource) -> int:
+    """Serve until SIGTERM or SIGINT; gives the exit code. Raises `StartError`."""
+    guard_standard_files(settings)
+    os_support.raise_file_limit()
+    configure_logs(settings)
+    # Every command says it, whatever the level of the log.
+    _log.log(max(logging.INFO, logging.getLogger().level), "settings: %s", source)
+    warn_of_exposed_secrets(settings)
+    with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
+        return runner.run(_serve(settings, source))
+
+
+async def _serve(settings: Settings, source: SettingsSource) -> int:
+    service = _service(settings, source)
+    notifier = Notifier(source.environ)
+
+    async def apply(changed: Settings) -> None:
+        notifier.reloading()
+        try:
+            await service.reload(changed)
+        finally:
+            notifier.ready()
+        configure_logs(changed)
+        await asyncio.to_thread(warn_of_exposed_secrets, changed)
+
+    def report(result: Result) -> None:
+        service.note_reload(result.outcome, len(result.problems))
+
+    reloader = Reloader(source, settings, apply=apply, report=report)
+    stop = on_signals(service.hurry, reloader.ask)
+    await service.start()
+    settle_memory()
+    async with background(notifier.keep_alive()):
+        async with background(reloader.run()):
+            notifier.ready()
+            await stop.wait()
+        notifier.stopping()
+        await service.stop()
+    return 0
+
+
+def _service(settings: Settings, source: SettingsSource) -> Service:
+    """One gateway has no use for what a supervisor needs, and that would stay in memory."""
+    if settings.workers == 1:
+        from gateway.process.app import Gateway
+
+        return Gateway(settings)
+    from gateway.process.supervisor import Supervisor
+
+    return Supervisor(settings, source)

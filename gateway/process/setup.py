@@ -1,0 +1,101 @@
+"""What a process needs around its work: signals, standard files, limits, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from gateway import os_support
+from gateway.config import Settings
+from gateway.config.secret_files import exposure
+from gateway.process.factories import StartError
+from gateway.telemetry import logs
+
+_log = logs.get_logger(__name__)
+
+# Bytes of freed memory that stay at hand: some bodies on their way, each in pieces of 256 KiB.
+_KEPT: Final = 4 * 1024 * 1024
+
+
+def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
+    """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
+
+    SIGHUP calls `reload`. On Windows SIGINT and SIGBREAK are Ctrl-C and Ctrl-Break.
+    """
+    stop = asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            hurry()
+        stop.set()
+
+    ends = dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), signalled)
+    os_support.on_signals({**ends, "SIGHUP": reload})
+    return stop
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine beside the block; cancel it at the block's end."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def guard_standard_files(settings: Settings) -> None:
+    """Keep a socket from becoming standard output. Raises `StartError`.
+
+    A process that is started with a closed descriptor 1 gets that number for the next file it
+    opens, and the audit would go there.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            if descriptor == 1 and settings.audit.sink == "stdout":
+                raise StartError(
+                    "audit.sink: stdout is closed; give it a destination, or choose another sink"
+                ) from None
+            os.open(os.devnull, os.O_RDWR)
+
+
+def settle_memory() -> None:
+    """Take what exists now out of the collector's way, for good; to be called when all is set up.
+
+    Requests are many small objects that hold no cycles: looking for those each 700 allocations, as
+    Python does by itself, is what the slowest of a hundred requests would wait for. Still often
+    enough that bodies which some failure has left in a cycle do not pile up.
+
+    Memory that one body leaves is kept for the next.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 20)
+    gc.enable()
+    os_support.keep_freed_memory(_KEPT)
+
+
+def configure_logs(settings: Settings) -> None:
+    """Send the logs to standard error, if the process was started with one."""
+    logs.configure(settings.log.level, settings.log.format)
+
+
+def warn_of_exposed_secrets(settings: Settings) -> None:
+    """Say of which secrets' files others get at; the gateway serves all the same."""
+    for source in settings.secret_sources():
+        with contextlib.suppress(OSError):
+            if source.file is not None and (exposed := exposure(source.file)) is not None:
+                _log.warning(
+                    "%s_file: %s %s; run: chmod 0600 %s",
+                    *(source.key, source.file, exposed, source.file),
+                    key=f"{source.key}_file",
+                )

@@ -1,0 +1,119 @@
+"""Opens the stores that `store.url` names; only a shared one needs the extra `redis`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.config import SecretUnreadable, Settings, StoreSettings
+from gateway.login.session_store import MemorySessions, SessionStore
+from gateway.oauth.store import MemoryStore, TokenStore
+from gateway.process.factories import StartError
+from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+_KEY_BYTES: Final = 32
+# An access as a whole is bounded elsewhere; this ends what would linger. Nobody waits long for a
+# shared token; a session is to be found nowhere else.
+_TIMEOUT: Final = 0.25
+_SESSION_TIMEOUT: Final = 0.5
+
+
+def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
+    """The store, not yet asked for anything; `closing` closes it. Raises `StartError`."""
+    store = settings.store
+    encryption_key = _encryption_key(store)
+    if store.url.kind == "memory":
+        return MemoryStore()
+    try:
+        from gateway.oauth.redis_store import RedisStore
+    except ImportError:
+        raise StartError(
+            "store.url: needs the extra `redis`: pip install 'dhp-gateway[redis]'"
+        ) from None
+    client = _client(store, _TIMEOUT)
+    closing.push_async_callback(client.aclose)
+    return RedisStore(client, encryption_key=encryption_key)
+
+
+def require(settings: Settings) -> None:
+    """Raises `StartError` where the store could not even be asked."""
+    # Its client connects when it is first asked, and is given up before that.
+    open_store(settings, contextlib.AsyncExitStack())
+
+
+def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
+    """The store of sessions, not yet asked for anything; `closing` closes it.
+
+    Raises `StartError`. `open_store` comes first and says what is wrong.
+    """
+    store = settings.store
+    if store.url.kind == "memory":
+        return MemorySessions(time.monotonic)
+    from gateway.login.redis_sessions import RedisSessions
+
+    client = _client(store, _SESSION_TIMEOUT)
+    closing.push_async_callback(client.aclose)
+    return RedisSessions(client, encryption_key=_encryption_key(store))
+
+
+def _client(store: StoreSettings, timeout: float) -> Redis:
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    url = store.url
+    return Redis(
+        **_where(store),
+        db=url.database,
+        username=url.username,
+        password=None if url.password is None else url.password.reveal(),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        # Once: a kept connection may be dead since the server was restarted.
+        retry=Retry(NoBackoff(), 1),
+        # Every server of the last ten years speaks it.
+        protocol=2,
+    )
+
+
+def _where(store: StoreSettings) -> dict[str, Any]:
+    url = store.url
+    if url.kind == "unix":
+        return {"unix_socket_path": url.path}
+    plain: dict[str, Any] = {"host": url.host, "port": url.port}
+    if url.kind == "redis":
+        return plain
+    if store.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=store.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            why = error.strerror or "holds no certificates"
+            raise StartError(f"store.ca_file: {store.ca_file}: {why}") from None
+        plain["ssl_ca_certs"] = str(store.ca_file)
+    return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
+
+
+def _encryption_key(store: StoreSettings) -> Secret | None:
+    source = store.encryption_key_source()
+    try:
+        text = source.read()
+    except SecretUnreadable as error:
+        raise StartError(str(error)) from None
+    if text is None:
+        return None
+    with contextlib.suppress(binascii.Error, ValueError):
+        encoded = text.reveal().strip().rstrip("=")
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+        if len(key) == _KEY_BYTES:
+            return Secret(encoded)
+    raise StartError(
+        f"{source.key}: is not 32 bytes as base64url; make one with: openssl rand -base64 32 | "
+        "tr '+/' '-_'"
+    )

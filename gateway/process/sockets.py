@@ -1,0 +1,218 @@
+"""Listening sockets: bound, guarded against a second process, and taken away at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway import os_support
+from gateway.config import Address
+from gateway.config.environment import variable_name
+from gateway.process.factories import StartError
+
+_log = logging.getLogger(__name__)
+
+BACKLOG: Final = 1024
+_UNIX_MODE: Final = 0o660
+
+
+class Listening:
+    """The sockets of one address; `address` is the one they really have.
+
+    `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
+    another process has put its own there. While others go on listening at the same sockets
+    (`shared`), `remove_path` and `turn_away` do nothing.
+    """
+
+    def __init__(
+        self, address: Address, sockets: Sequence[socket.socket], *, shared: bool = False
+    ) -> None:
+        self.sockets = tuple(sockets)
+        self.shared = shared
+        self.address = _bound(address, self.sockets)
+        self._identity = None if address.path is None else _identity(Path(address.path))
+
+    def close(self) -> None:
+        """Stop listening; the path stays."""
+        for each in self.sockets:
+            each.close()
+
+    def remove_path(self) -> None:
+        """Take a unix socket's path away if it is still ours."""
+        if self.address.path is None or self.shared:
+            return
+        path = Path(self.address.path)
+        if self._identity is not None and _identity(path) == self._identity:
+            path.unlink(missing_ok=True)
+
+    def turn_away(self) -> None:
+        """Before the last are accepted: let nobody come after them, whom closing would reset."""
+        self.remove_path()
+        if self.address.path is not None or self.shared:
+            return
+        try:
+            for each in self.sockets:
+                os_support.turn_away(each)
+        except OSError as error:
+            _log.warning(
+                "a caller that connects to %s in the moment in which it closes is reset instead of"
+                " refused: the system permits no filter for that (%s)",
+                self.address,
+                error.strerror,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An address that cannot be had, the setting that names it, and why."""
+
+    key: str
+    address: Address
+    why: str
+
+    def __str__(self) -> str:
+        variable = variable_name(tuple(self.key.split(".")))
+        return (
+            f"{self.key}: cannot listen on {self.address}: {self.why}; set {self.key} or {variable}"
+        )
+
+
+class CannotListen(StartError):  # noqa: N818 - a state, like Broken
+    """All addresses that cannot be had: one line each."""
+
+    def __init__(self, refused: Iterable[Refused]) -> None:
+        self.refused = tuple(refused)
+        super().__init__("\n".join(map(str, self.refused)))
+
+
+async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
+    """Listen on addresses of the settings, by key, in their order.
+
+    Raises `CannotListen` that names every one that cannot be had; nothing listens then.
+    """
+    found: list[Listening] = []
+    refused: list[Refused] = []
+    for key, address in addresses.items():
+        try:
+            found.append(await _listen(address))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            refused.append(Refused(key, address, why))
+    if refused:
+        for listening in found:
+            listening.close()
+            listening.remove_path()
+        raise CannotListen(refused)
+    return found
+
+
+async def _listen(address: Address) -> Listening:
+    if address.path is not None:
+        return Listening(address, [_listen_unix(Path(address.path))])
+    return Listening(address, await _listen_tcp(address))
+
+
+def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
+    """Sockets that another process has opened, that listen already and that others have too."""
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for each in sockets:
+        each.setblocking(False)
+    return Listening(address, sockets, shared=True)
+
+
+async def _listen_tcp(address: Address) -> list[socket.socket]:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, _, protocol, _, place in dict.fromkeys(found):
+        try:
+            sockets.append(_listen_inet(family, protocol, place))
+        except OSError as error:
+            failure = error
+    # A name such as localhost may stand for an address family that this machine has not.
+    if failure is not None and (not sockets or not _is_absent(failure)):
+        for each in sockets:
+            each.close()
+        raise failure
+    return sockets
+
+
+def _is_absent(error: OSError) -> bool:
+    return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        os_support.claim_address(listening)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(place)  # type: ignore[arg-type]
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    _remove_stale(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(path))
+        # Before it listens nobody can connect, so the mode is never too wide.
+        path.chmod(_UNIX_MODE)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that no process listens on any more. Raises OSError for anything else."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError("a file that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except TimeoutError:
+            pass
+    raise OSError("another process listens there")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _bound(address: Address, sockets: Sequence[socket.socket]) -> Address:
+    """The address that a listener really has, where port 0 was asked for."""
+    if address.path is not None or address.port:
+        return address
+    return Address(host=address.host, port=int(sockets[0].getsockname()[1]))

@@ -1,0 +1,348 @@
+"""`workers` above 1: processes that share one listening socket, and the one that looks after them.
+
+The supervisor opens the sockets, starts the workers, starts anew what has died, passes signals on,
+and is the one that operators talk to. It serves no caller. One socket that all inherit, rather than
+one for each (SO_REUSEPORT): what waits in its queue is lost with no worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway import __version__
+from gateway.admin.metrics_merge import MergedMetrics, judge_together, merge_reports, snapshot
+from gateway.admin.server import build as build_admin
+from gateway.admin.status.state import MergedStatus
+from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.config import Settings, SettingsError, SettingsSource, read_text
+from gateway.outbox import last_writes
+from gateway.process import factories, sockets
+from gateway.process import reload as reloading
+from gateway.process.app import serve_admin
+from gateway.process.audit_factory import Company, await_trail, open_trail, start_facts
+from gateway.process.factories import StartError
+from gateway.process.ipc import Asking, ChannelClosed
+from gateway.process.sockets import Listening
+from gateway.process.systemd import VARIABLES
+from gateway.process.worker import Inheritance, load_text
+from gateway.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+_ANSWER: Final = 2.0
+_START: Final = 30.0
+_RELOAD: Final = 30.0
+# Beyond delay and drain, until a worker is killed: it flushes the audit in that time.
+_LAST_WORDS: Final = 10.0
+_SHORTEST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+# A worker that has lived so long has not died of its start.
+_HEALTHY: Final = 30.0
+_AUDIT_FLUSH: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The descriptors of what all workers have: their turns at the audit, and their last writes."""
+
+    turn: int
+    last_writes: int
+
+
+class Worker:
+    """A worker's process and the line to it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Asking) -> None:
+        self.process = process
+        self._channel = channel
+
+    @classmethod
+    async def spawn(
+        cls, number: int, listening: Listening, common: Common, environ: Mapping[str, str]
+    ) -> Worker:
+        """Start a process; it does nothing yet. `number`, from 1, is no other living worker's."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            inheritance = Inheritance(
+                number - 1,
+                theirs.fileno(),
+                common.turn,
+                common.last_writes,
+                tuple(each.fileno() for each in listening.sockets),
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway",
+                "worker",
+                inheritance.to_text(),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=inheritance.descriptors,
+                env={key: value for key, value in environ.items() if key not in VARIABLES},
+            )
+        ours.setblocking(False)
+        return cls(process, await Asking.over(ours))
+
+    async def ask(self, what: str, detail: Any = None, *, timeout: float = _ANSWER) -> Any:
+        """The worker's answer, None when there is none in time."""
+        try:
+            return await self._channel.ask(what, detail, timeout=timeout)
+        except (ChannelClosed, TimeoutError):
+            return None
+
+    async def order(self, what: str, text: str | None, *, timeout: float) -> None:
+        """Have the worker start or reload by a text. Raises `StartError`."""
+        answer = await self.ask(what, text, timeout=timeout)
+        if answer is None:
+            raise StartError(f"a worker did not {what}")
+        if answer:
+            raise StartError(answer["problem"])
+
+    async def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close()
+
+
+class Supervisor:
+    """Several workers in the place of one `Gateway`: `start`, `reload` at any time, then `stop`."""
+
+    def __init__(self, settings: Settings, source: SettingsSource) -> None:
+        self._settings = settings
+        self._source = source
+        self._text = _read(source.path)
+        self._stack = contextlib.AsyncExitStack()
+        self._workers: dict[int, Worker] = {}
+        self._reports: dict[int, Mapping[str, Any] | None] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._changing = asyncio.Lock()
+        self._metrics = Metrics()
+        self._merged = MergedMetrics()
+        self._audit: AuditTrail = NullAudit()
+
+    async def start(self) -> None:
+        """Open the sockets and start all workers. Raises `StartError`; nothing is open then."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._end_workers(0)
+            await self._stack.aclose()
+            raise
+        self._audit.event("start", **start_facts(), workers=self._settings.workers)
+        listen, platform = self._settings.listen, self._settings.platform.fhir_base_url
+        address = self._listening.address
+        _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)
+
+    async def reload(self, settings: Settings) -> None:
+        """Have all workers serve by other settings. Raises `StartError`; then none does."""
+        async with self._changing:
+            if self._stopping:
+                raise StartError("the gateway is shutting down")
+            reloading.refuse_fixed_changes(self._settings, settings)
+            await asyncio.to_thread(reloading.rehearse, settings)
+            text = await asyncio.to_thread(self._same_text, settings)
+            before, done = self._text, []
+            try:
+                for worker in tuple(self._workers.values()):
+                    done.append(worker)
+                    await worker.order("reload", text, timeout=_RELOAD)
+            except StartError:
+                for worker in done:
+                    await worker.ask("reload", before, timeout=_RELOAD)
+                raise
+            self._text, self._settings = text, settings
+
+    def note_reload(self, outcome: str, problems: int) -> None:
+        """Count and record a reload; `outcome` is `ok` or `failed`."""
+        self._metrics.config_reload(outcome)
+        self._audit.event("reload", outcome=outcome, problems=problems)
+
+    async def stop(self) -> None:
+        """Drain and end all workers, within `shutdown.delay` and `shutdown.drain_timeout`."""
+        self._stopping = True
+        # The workers have the socket too; what comes now is theirs to the last one.
+        self._listening.close()
+        shutdown = self._settings.shutdown
+        await self._end_workers(shutdown.delay + shutdown.drain_timeout + _LAST_WORDS)
+        self._audit.event("stop", version=__version__)
+        await self._stack.aclose()
+
+    def hurry(self) -> None:
+        """Do not wait any longer for requests in flight."""
+        for worker in self._workers.values():
+            self._keepers.append(asyncio.get_running_loop().create_task(_hurry(worker)))
+
+    async def _open(self) -> None:
+        settings = self._settings
+        self._common = Common(os.memfd_create("turns"), last_writes.shared_memory(settings.workers))
+        for descriptor in (self._common.turn, self._common.last_writes):
+            self._stack.callback(os.close, descriptor)
+        self._audit = await self._open_audit()
+        self._listening, admin = await sockets.listen(
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
+        )
+        self._stack.callback(self._listening.remove_path)
+        self._stack.callback(self._listening.close)
+        application = build_admin(
+            metrics=self._merged,
+            readiness=self,
+            refresh=self._refresh,
+            public_keys=lambda: factories.public_keys(self._settings),
+            status=MergedStatus(
+                lambda: self._settings, self._ask_status, draining=lambda: self._stopping
+            ),
+        )
+        self._metrics.watch_platform(self._usable)
+        await serve_admin(self._stack, application, admin)
+        numbers = range(1, settings.workers + 1)
+        started = await asyncio.gather(
+            *(self._start_worker(number) for number in numbers), return_exceptions=True
+        )
+        for failure in started:
+            if isinstance(failure, BaseException):
+                raise failure
+        loop = asyncio.get_running_loop()
+        self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
+
+    async def _open_audit(self) -> AuditTrail:
+        audit = await await_trail(
+            lambda: open_trail(
+                self._settings, self._metrics.audit_record, company=Company(self._common.turn)
+            )
+        )
+        self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
+        return audit
+
+    async def _start_worker(self, number: int) -> None:
+        environ = self._source.environ
+        worker = await Worker.spawn(number, self._listening, self._common, environ)
+        self._workers[number] = worker
+        await worker.order("start", self._text, timeout=_START)
+
+    async def _keep(self, number: int) -> None:
+        """Wait for a worker's end, and start the next one in its place."""
+        pause = _SHORTEST_PAUSE
+        while True:
+            began = time.monotonic()
+            worker = self._workers.get(number)
+            if worker is not None:
+                code = await worker.process.wait()
+                await self._bury(number)
+                if self._stopping:
+                    return
+                _log.error("worker %d has ended (%s); another is started", number, _end(code))
+            if time.monotonic() - began >= _HEALTHY:
+                pause = _SHORTEST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._replace(number)
+
+    async def _replace(self, number: int) -> None:
+        async with self._changing:
+            if self._stopping:
+                return
+            try:
+                await self._start_worker(number)
+            except (StartError, OSError) as error:
+                _log.error("worker %d did not start: %s", number, error)
+                if number in self._workers:
+                    await self._workers[number].kill()
+
+    async def _bury(self, number: int) -> None:
+        worker = self._workers.pop(number)
+        self._merged.forget(number)
+        await worker.close()
+
+    async def _end_workers(self, patience: float) -> None:
+        workers = tuple(self._workers.values())
+        ask = "stop" if patience else "hurry"
+        for worker in workers:
+            await worker.ask(ask, timeout=0.5)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience or _LAST_WORDS):
+                await asyncio.gather(*(worker.process.wait() for worker in workers))
+        for worker in workers:
+            if worker.process.returncode is None:
+                _log.error("a worker did not end and is killed")
+            await worker.kill()
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for number in tuple(self._workers):
+            await self._bury(number)
+
+    async def _refresh(self) -> None:
+        """Ask every worker how it fares and what it has counted."""
+        numbers = range(1, self._settings.workers + 1)
+        await asyncio.gather(*(self._question(number) for number in numbers))
+        self._merged.update("supervisor", snapshot(self._metrics.registry))
+
+    async def _question(self, number: int) -> None:
+        worker = self._workers.get(number)
+        self._reports[number] = None
+        if worker is None:
+            return
+        report, families = await asyncio.gather(worker.ask("ready"), worker.ask("metrics"))
+        self._reports[number] = report
+        if families is not None and self._workers.get(number) is worker:
+            self._merged.update(number, families)
+
+    async def _ask_status(self) -> list[dict[str, Any] | None]:
+        workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
+        asked = [_nothing() if each is None else each.ask("status") for each in workers]
+        return list(await asyncio.gather(*asked))
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Whether all workers are ready, by their last answers."""
+        return merge_reports(self._reports, draining=self._stopping)
+
+    def _usable(self) -> tuple[bool, str]:
+        judgement = judge_together(self._reports)
+        return judgement.usable, judgement.reason
+
+    def _same_text(self, settings: Settings) -> str | None:
+        """The text that these settings were read from. Raises `StartError` if it has changed."""
+        text = _read(self._source.path)
+        try:
+            if load_text(text, self._source.environ) == settings:
+                return text
+        except SettingsError:
+            pass
+        raise StartError("the settings file has changed while it was being read")
+
+
+def _read(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        raise StartError(f"{path}: cannot be read again: {type(error).__name__}") from None
+
+
+async def _nothing() -> None:
+    """What a worker says that is not there."""
+
+
+async def _hurry(worker: Worker) -> None:
+    await worker.ask("hurry")
+
+
+def _end(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

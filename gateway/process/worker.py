@@ -1,0 +1,164 @@
+"""One of several workers: a gateway on sockets that the supervisor has opened.
+
+It reads no settings file: the supervisor sends the text of the one in effect, so that a worker that
+is started later runs by the same settings as the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway import os_support
+from gateway.admin.metrics_merge import snapshot
+from gateway.config import Settings, SettingsError, load
+from gateway.process.app import Gateway, Shared
+from gateway.process.audit_factory import Company
+from gateway.process.factories import StartError
+from gateway.process.ipc import Answering
+from gateway.process.setup import background, configure_logs, settle_memory
+from gateway.process.sockets import Listening, inherited
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """The descriptors that a worker gets from its supervisor, by what they are for.
+
+    `number`, from 0, tells it from the others.
+    """
+
+    number: int
+    channel: int
+    turn: int
+    last_writes: int
+    listening: tuple[int, ...]
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.channel, self.turn, self.last_writes, *self.listening)
+
+    def to_text(self) -> str:
+        """As an argument of a command line."""
+        listening = list(self.listening)
+        return json.dumps([self.number, self.channel, self.turn, self.last_writes, listening])
+
+    @classmethod
+    def from_text(cls, text: str) -> Inheritance:
+        """Raises ValueError."""
+        number, channel, turn, last_writes, listening = json.loads(text)
+        return cls(number, channel, turn, last_writes, tuple(listening))
+
+
+def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a YAML text, if there is one. Raises `SettingsError`."""
+    if text is None:
+        return load(None, environ)
+    # A file without a name: what it holds may be secret.
+    with open(os.memfd_create("settings"), "w+b") as file:
+        file.write(text.encode())
+        file.flush()
+        return load(Path(f"/proc/self/fd/{file.fileno()}"), environ)
+
+
+def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:
+    """Serve until the supervisor, or SIGTERM, ends it; gives the exit code."""
+    os_support.raise_file_limit()
+    with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
+        return runner.run(_Worker(inheritance, environ).serve())
+
+
+class _Worker:
+    def __init__(self, inheritance: Inheritance, environ: Mapping[str, str]) -> None:
+        self._inheritance = inheritance
+        self._environ = environ
+        self._stop = asyncio.Event()
+        self._gateway: Gateway | None = None
+        self._listening: Listening | None = None
+
+    async def serve(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        # Sent to the whole process group by a terminal: the supervisor decides what they mean.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, _ignore)
+        answers = {
+            "start": self._start,
+            "reload": self._reload,
+            "ready": self._ready,
+            "metrics": self._metrics,
+            "status": self._status,
+            "stop": self._end,
+            "hurry": self._hurry,
+        }
+        channel = Answering(socket.socket(fileno=self._inheritance.channel), answers)
+        async with background(self._until_alone(channel)):
+            await self._stop.wait()
+            if self._gateway is not None:
+                await self._gateway.stop()
+        return 0
+
+    async def _until_alone(self, channel: Answering) -> None:
+        await channel.run()
+        # Without a supervisor nobody would end or watch this process.
+        self._stop.set()
+
+    async def _start(self, text: str | None) -> dict[str, str]:
+        settings = load_text(text, self._environ)
+        configure_logs(settings)
+        listening = inherited(settings.listen.address, self._inheritance.listening)
+        company = Company(self._inheritance.turn, joins=True)
+        shared = Shared(listening, company, self._inheritance.last_writes, self._inheritance.number)
+        gateway = Gateway(settings, shared=shared)
+        try:
+            await gateway.start()
+        except StartError as error:
+            return {"problem": str(error)}
+        self._gateway, self._listening = gateway, listening
+        settle_memory()
+        return {}
+
+    async def _reload(self, text: str | None) -> dict[str, str]:
+        if self._gateway is None:
+            return {"problem": "not started"}
+        try:
+            settings = load_text(text, self._environ)
+            await self._gateway.reload(settings)
+        except (SettingsError, StartError) as error:
+            return {"problem": str(error)}
+        configure_logs(settings)
+        return {}
+
+    async def _ready(self, _: Any) -> dict[str, Any] | None:
+        if self._gateway is None:
+            return None
+        evidence = asdict(self._gateway.watch.evidence())
+        return {**self._gateway.readiness.report()[1], "evidence": evidence}
+
+    async def _metrics(self, _: Any) -> Any:
+        return [] if self._gateway is None else snapshot(self._gateway.metrics.registry)
+
+    async def _status(self, _: Any) -> dict[str, Any] | None:
+        return None if self._gateway is None else self._gateway.status.report()
+
+    async def _end(self, _: Any) -> None:
+        if self._listening is not None:
+            # All workers end: nobody is left to take whoever comes later.
+            self._listening.shared = False
+        self._stop.set()
+
+    async def _hurry(self, _: Any) -> None:
+        if self._gateway is not None:
+            self._gateway.hurry()
+        self._stop.set()
+
+
+def _ignore() -> None:
+    """Nothing."""

@@ -1,0 +1,94 @@
+"""The charts of the status page, by the hour that they show."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gateway.admin.status.page import page
+from gateway.admin.status.recent_requests import MINUTES
+from gateway.admin.status.texts import WORDS
+from gateway.fhir.texts import LANGUAGES
+from tests.doubles.duty import FINE, Duty
+
+FAILED = (502, "upstream-failed")
+BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
+
+
+async def charts(duty: Duty, language: str = "en") -> list[str]:
+    """The figures of requests and errors."""
+    html = page(await duty.status().facts(language))
+    return re.findall("<figure>.*?</figure>", html)
+
+
+async def bars(duty: Duty) -> list[tuple[int, float]]:
+    """Minutes ago and height in hundredths of the requests' bars."""
+    (requests, _) = await charts(duty)
+    assert 'viewBox="0 0 300 60"' in requests
+    found = BAR.findall(requests)
+    return [(MINUTES - 1 - int(x) // 5, round(float(height) / 0.6)) for x, height in found]
+
+
+async def test_one_minute_is_a_sixtieth_of_the_chart() -> None:
+    """A single minute stands where it belongs, as wide as in a full hour, and not as high."""
+    duty = Duty()
+    duty.serve(0, FINE)
+    assert await bars(duty) == [(0, 20)]
+
+
+async def test_a_few_minutes_keep_their_places() -> None:
+    """Each bar is at its minute; the highest fills the chart once there are enough."""
+    duty = Duty()
+    for minutes_ago, requests in ((59, 2), (30, 10), (1, 4)):
+        duty.serve(minutes_ago, *[FINE] * requests)
+    assert await bars(duty) == [(59, 20), (30, 100), (1, 40)]
+
+
+async def test_the_axis_is_an_hour() -> None:
+    """Its marks are a quarter of an hour apart, and its end is now."""
+    duty = Duty()
+    duty.serve(0, FINE)
+    for figure in await charts(duty):
+        times = re.findall(r'<time datetime="2027-01-15T(\d\d:\d\d):', figure)
+        assert times == ["07:00", "07:15", "07:30", "07:45"]
+        assert figure.count("<span>now</span>") == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_an_empty_chart_says_so(language: str) -> None:
+    """Nothing yet is not drawn as nothing, and no errors are told from no requests."""
+    words = WORDS[language]
+    for figure in await charts(Duty(), language):
+        assert words["no-requests"] in figure
+        assert words["most"] not in figure
+        assert "<svg" not in figure
+    duty = Duty()
+    duty.serve(0, FINE)
+    requests, errors = await charts(duty, language)
+    assert words["no-errors"] in errors
+    assert words["no-requests"] not in requests + errors
+
+
+async def test_refusals_stand_upon_errors() -> None:
+    """A minute of four errors and six refusals is full, and none of them is told as no errors."""
+    duty = Duty()
+    duty.serve(0, *[FAILED] * 4, *[(404, "")] * 6)
+    duty.serve(1, (404, "upstream-non-fhir"))
+    (_, errors) = await charts(duty)
+    drawn = {
+        kind: BAR.findall(bars) for kind, bars in re.findall(r'<g class="(\w+)">(.*?)</g>', errors)
+    }
+    assert drawn == {"errors": [("295", "24")], "refusals": [("290", "6"), ("295", "36")]}
+    assert "UTC: Refused 6</title>" in errors
+    assert WORDS["en"]["no-errors"] not in errors
+
+
+async def test_all_failed_is_a_hundred_percent() -> None:
+    """Fifteen of fifteen are 100 %, and one of many thousand is not nothing."""
+    duty = Duty()
+    duty.serve(0, *[FAILED] * 15)
+    assert "Errors: 15 (100\N{NO-BREAK SPACE}%)" in (await charts(duty))[1]
+    duty.serve(9, *[FINE] * 99_985)
+    assert "(&lt; 0.1\N{NO-BREAK SPACE}%)" in (await charts(duty))[1]
+    assert "Requests: 100,000" in (await charts(duty))[0]

@@ -1,0 +1,210 @@
+"""`/status/events` over real sockets: what open pages are sent, when, how many, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from gateway.admin.status.events import StatusEvents
+from gateway.fhir.texts import text
+from tests.admin.status.test_status import come_to_have_a_token
+from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+
+# Whoever waits for what is to come soon; only a broken stream takes so long.
+PATIENCE = 20.0
+
+
+class Told:
+    """Facts that a test changes."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, Any] = {"care": "yes", "at": 0}
+        self.asked = 0
+        self.size = 0
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """Time passes with each question."""
+        self.asked += 1
+        return {**self.now, "at": self.asked, "language": language, "bulk": "#" * self.size}
+
+
+def render(facts: Any) -> dict[str, str]:
+    """As the page."""
+    return {"title": facts["care"], "main": f"{facts['language']} {facts['at']} {facts['bulk']}"}
+
+
+@pytest.fixture
+def told() -> Told:
+    """What the pages show."""
+    return Told()
+
+
+Serve = Callable[..., AbstractAsyncContextManager[tuple[str, StatusEvents]]]
+
+
+@pytest.fixture
+def serve(told: Told) -> Serve:
+    """Serves streams; gives their address and what sends them."""
+
+    @contextlib.asynccontextmanager
+    async def one(**options: Any) -> AsyncIterator[tuple[str, StatusEvents]]:
+        events = StatusEvents(told, render, **{"interval": 0.01, **options})
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await events.serve(request, request.query.get("lang", "en"))
+
+        application = web.Application()
+        application.on_shutdown.append(events.close)
+        application.router.add_get("/status/events", handle)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=PATIENCE)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        try:
+            yield f"http://{host}:{port}/status/events", events
+        finally:
+            await runner.cleanup()
+
+    return one
+
+
+async def next_event(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The data of the next event."""
+    async with asyncio.timeout(PATIENCE):
+        line = await answer.content.readline()
+        blank = await answer.content.readline()
+    assert line.startswith(b"data: ")
+    assert blank == b"\n"
+    data: dict[str, str] = json.loads(line[6:])
+    return data
+
+
+@contextlib.asynccontextmanager
+async def listening(url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """An open page's connection."""
+    async with (
+        aiohttp.ClientSession(read_bufsize=2**20) as session,
+        session.get(url, timeout=aiohttp.ClientTimeout()) as answer,
+    ):
+        yield answer
+
+
+async def test_a_stream_is_one_of_server_sent_events(serve: Serve) -> None:
+    """The content type that EventSource asks for, and the first event at once."""
+    async with serve() as (url, _), listening(f"{url}?lang=uz") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert (await next_event(answer))["main"].startswith("uz 1")
+
+
+async def test_a_change_is_sent_at_once_and_time_alone_seldom(serve: Serve, told: Told) -> None:
+    """While only time passes every fifth report is sent; a change does not wait for it."""
+    async with serve() as (url, _), listening(url) as answer:
+        sent = [await next_event(answer) for _ in range(3)]
+        assert [each["main"].split()[1] for each in sent] == ["1", "6", "11"]
+        told.now["care"] = "no"
+        changed = await next_event(answer)
+        while changed["title"] != "no":
+            changed = await next_event(answer)
+        assert changed["title"] == "no"
+
+
+async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
+    """One too many is refused with 503; who leaves makes room."""
+    async with serve(most=2) as (url, _), listening(url) as first:
+        await next_event(first)
+        async with listening(url) as second:
+            await next_event(second)
+            async with listening(url) as third:
+                assert third.status == 503
+        await until_answered(url, 200)
+
+
+async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: Told) -> None:
+    """A computer that sleeps with a page open keeps its place for a while only."""
+    told.size = 2**20
+    async with serve(most=1, patience=0.2) as (url, _):
+        host, port = url.split("/")[2].split(":")
+        with socket.create_connection((host, int(port))) as sleeper:
+            sleeper.sendall(f"GET /status/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            # Taken first by the sleeper, then free again.
+            for status in (503, 200):
+                await until_answered(url, status)
+
+
+async def until_answered(url: str, status: int) -> None:
+    """Return when the next stream is answered so."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with listening(url) as other:
+                if other.status == status:
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def test_streams_end_whole_at_shutdown(serve: Serve) -> None:
+    """The end of the gateway is the regular end of every stream, and does not wait for readers."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with serve(interval=PATIENCE) as (url, _):
+            answers = [await stack.enter_async_context(listening(url)) for _ in range(3)]
+            for answer in answers:
+                await next_event(answer)
+        async with asyncio.timeout(PATIENCE / 2):
+            rest = [await answer.content.read() for answer in answers]
+        assert rest == [b"", b"", b""]
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Running]:
+    """A gateway that has its token."""
+    async with (
+        Platform() as platform,
+        Sso() as sso,
+        running(platform.url, sso.token_url) as started,
+    ):
+        await come_to_have_a_token(started)
+        yield started
+
+
+async def test_an_open_page_learns_of_a_refused_request(gateway: Running) -> None:
+    """What happens in the gateway is in the next event, in the reader's language."""
+    async with listening(f"{gateway.admin_url}/status/events?lang=ru") as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
+        event = await next_event(answer)
+        assert event["title"].startswith("?")
+        async with aiohttp.ClientSession() as session:
+            await session.get(f"{gateway.url}/Patient/{'long' * 2**11}")
+        while "url-too-long" not in event["main"]:
+            event = await next_event(answer)
+        assert text("url-too-long", "ru") in event["main"]
+        assert CLIENT_SECRET not in event["main"]
+
+
+async def test_a_stream_has_no_header_alone(gateway: Running) -> None:
+    """HEAD would never end, and is not served."""
+    url = f"{gateway.admin_url}/status/events"
+    async with aiohttp.ClientSession() as session, session.head(url) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+
+
+async def test_the_gateway_stops_with_pages_open() -> None:
+    """A page that is open does not hold up the end, and sees it coming."""
+    async with contextlib.AsyncExitStack() as stack, Platform() as platform, Sso() as sso:
+        async with running(platform.url, sso.token_url) as started:
+            url = f"{started.admin_url}/status/events"
+            answer = await stack.enter_async_context(listening(url))
+            await next_event(answer)
+        async with asyncio.timeout(PATIENCE / 2):
+            while await answer.content.read(2**16):
+                pass

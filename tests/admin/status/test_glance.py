@@ -1,0 +1,231 @@
+"""The cards at the top of the status page, by the facts that they are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.admin.judgement import REASONS
+from gateway.admin.status.glance import glance
+from gateway.admin.status.markup import milliseconds, number, share, span
+from gateway.admin.status.texts import WORDS
+
+EN = WORDS["en"]
+TOKEN: dict[str, Any] = {
+    "valid": True,
+    "expires_in": 200,
+    "rejected": False,
+    "fetching": False,
+    "failure": None,
+    "cause": None,
+    "status": None,
+    "oauth_error": None,
+    "next_attempt_in": 100,
+}
+FACTS: dict[str, Any] = {
+    "tokens": {"default": TOKEN},
+    "platform": {
+        "url": "https://platform.example/fhir",
+        "circuit": "closed",
+        "connections": {"idle": 2, "active": 0},
+        "state": "answers",
+        "reason": "answers",
+        "since": "2026-01-02T03:04:05Z",
+        "probe": None,
+    },
+    "sso": {"url": "https://sso.example/token", "failure": None},
+    "outbox": None,
+    "inflight": 3,
+}
+
+
+def seen(**members: Any) -> str:
+    """The text of the cards, a space between any two parts."""
+    text = glance({**FACTS, **members}, EN)
+    for tag in ("<code>", "</code>"):
+        text = text.replace(tag, "`")
+    while "<" in text:
+        text = text[: text.index("<")] + " " + text[text.index(">") + 1 :]
+    return " ".join(text.split())
+
+
+def test_all_is_well() -> None:
+    """Each side has its sign and word, the token its time; what is not there has no card."""
+    text = seen()
+    assert "Token: expires in ✔ 3 min 20 s valid renewed in 1 min 40 s" in text
+    assert "✔ answers sso.example" in text
+    since = "Since 2026-01-02 03:04:05 UTC"
+    assert f"✔ answers platform.example {since} Requests under way: 3 Connections: idle 2" in text
+    assert "Outbox" not in text
+    assert "Worker" not in text
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (
+            {"failure": "transient", "next_attempt_in": 4},
+            "⚠ 3 min 20 s not renewed next attempt in 4 s",
+        ),
+        ({"valid": False, "expires_in": None, "failure": "refused"}, "✖ missing next attempt"),
+        ({"rejected": True}, "✖ refused by the platform"),
+    ],
+)
+def test_a_token_in_trouble_says_which(token: dict[str, Any], expected: str) -> None:
+    """Not renewed while it lasts, missing, or refused, and when it is tried again."""
+    assert expected in seen(tokens={"default": {**TOKEN, **token}})
+
+
+def test_of_several_tokens_the_worst_is_shown() -> None:
+    """The one that is missing, by its credential's name, and how many are well."""
+    lacking = {**TOKEN, "valid": False, "expires_in": None}
+    text = seen(tokens={"ward": TOKEN, "laboratory": lacking, "desk": {**TOKEN, "expires_in": 1}})
+    assert "✖ missing" in text
+    assert "Credential: `laboratory` 2 of 3 are well" in text
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        ("refused", "✖ refuses our client sso.example Last failure: our client is refused, "),
+        ("throttled", "✖ asks us to wait"),
+        ("transient", "✖ gives no token"),
+    ],
+)
+def test_the_sso_says_how_it_fails(failure: str, expected: str) -> None:
+    """Each kind of failure has its words, and cause, status and code stand beside them."""
+    reported = {"cause": "refused", "status": 401, "oauth_error": "invalid_client"}
+    token = {**TOKEN, "failure": failure, **reported}
+    text = seen(tokens={"default": token}, sso={"url": "https://sso.example", "failure": failure})
+    assert expected in text
+    assert "our client is refused, HTTP 401, `invalid_client`" in text
+
+
+def test_an_sso_that_has_not_answered_is_not_praised() -> None:
+    """While the first token is on its way nothing is known of it."""
+    token = {**TOKEN, "valid": False, "expires_in": None, "fetching": True}
+    assert "? no answer yet sso.example" in seen(tokens={"default": token})
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "expected"),
+    [
+        ("untried", "untried", "? not tried yet"),
+        ("doubtful", "circuit-half-open", "⚠ being tried"),
+        ("doubtful", "many-refusals", "⚠ refuses nearly all"),
+        ("fails", "circuit-open", "✖ left alone"),
+        ("fails", "platform-not-fhir", "✖ no FHIR server"),
+    ],
+)
+def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected: str) -> None:
+    """Whether it answers and why not, whatever else may be wrong."""
+    assert expected in seen(platform={**FACTS["platform"], "state": state, "reason": reason})
+
+
+@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize("reason", {*REASONS} - {"token-awaited", "token-refused"})
+def test_every_reason_has_its_words(language: str, reason: str) -> None:
+    """The card has a word for each, the verdict a sentence."""
+    if reason not in ("sso-unavailable",):
+        assert WORDS[language][reason]
+    if reason != "answers":
+        assert WORDS[language][f"care:{reason}"]
+
+
+def test_what_the_gateway_asked_itself_is_told() -> None:
+    """With its time and what was found."""
+    probe = {"found": "platform-tls", "at": "2026-01-02T03:04:09Z"}
+    text = seen(platform={**FACTS["platform"], "probe": probe})
+    assert "The gateway itself asked 2026-01-02 03:04:09 UTC : no secure connection" in text
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({"waiting": 0}, "✔ nothing waits"),
+        ({"delivered": 4}, "✔ nothing waits"),
+        ({"waiting": 2, "sending": 1}, "✔ writes wait They are sent by themselves"),
+        ({"waiting": 2, "unclear": 1}, "⚠ a person decides Run `dhp-gateway outbox list`."),
+        ({"failed": 1}, "⚠ a person decides"),
+    ],
+)
+def test_the_outbox_says_whether_somebody_is_needed(entries: dict[str, int], expected: str) -> None:
+    """Only entries that wait for a person's decision are a warning; the oldest's age is told."""
+    text = seen(outbox={"entries": entries, "oldest_seconds": 3700.4})
+    assert expected in text
+    assert "The oldest waits: 1 h 1 min" in text
+
+
+def test_writes_that_cannot_be_sent_are_a_warning() -> None:
+    """They wait by themselves, but not while the platform fails."""
+    fails = {**FACTS["platform"], "state": "fails", "reason": "platform-fails"}
+    waiting = {"entries": {"waiting": 2}, "oldest_seconds": 3700.4}
+    assert "⚠ writes wait" in seen(platform=fails, outbox=waiting)
+    assert "✔ nothing waits" in seen(platform=fails, outbox={"entries": {}, "oldest_seconds": None})
+
+
+def test_workers_are_counted() -> None:
+    """How many of them answer, and a warning if not all do."""
+    assert "✔ 2 of 2 answer" in seen(workers={"configured": 2, "answering": 2})
+    assert "⚠ 1 of 2 answer" in seen(workers={"configured": 2, "answering": 1})
+
+
+def test_without_a_worker_only_they_are_shown() -> None:
+    """Nothing is said of a platform, an SSO or tokens that nobody could be asked about."""
+    text = seen(tokens={}, platform=None, sso=None, workers={"configured": 2, "answering": 0})
+    assert text == "Worker processes ⚠ 0 of 2 answer"
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3661, "1 h 1 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
+    """Nobody reads seconds of a day."""
+    assert span(duration, EN) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        *[(0, 15, "0 %"), (15, 15, "100 %"), (1, 3, "33 %"), (9, 10, "90 %"), (1, 10, "10 %")],
+        *[(1, 40, "2.5 %"), (1, 50, "2 %"), (1, 1000, "0.1 %"), (1, 12_346, "< 0.1 %")],
+        *[(199, 200, "99.5 %"), (12_345, 12_346, "> 99.9 %"), (10**9, 10**9, "100 %")],
+    ],
+)
+def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> None:
+    """No powers of ten; 100 % is all of it, and 0 % nothing, in the language's own signs."""
+    assert share(part, whole, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+    russian = share(part, whole, WORDS["ru"]).replace("\N{NO-BREAK SPACE}", " ")
+    assert russian == expected.replace(".", ",")
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        *[(0.0, "0 ms"), (0.4, "0.4 ms"), (9.96, "10 ms"), (84.3, "84 ms"), (999.4, "999 ms")],
+        *[(999.6, "1 s"), (1234.5, "1.2 s"), (59_940.0, "59.9 s"), (59_990.0, "1 min 0 s")],
+        *[(75_500.0, "1 min 16 s"), (7_200_000.0, "2 h 0 min")],
+    ],
+)
+def test_a_duration_has_the_unit_that_people_would_take(duration: float, expected: str) -> None:
+    """Milliseconds below a second, seconds below a minute, then as every other span."""
+    assert milliseconds(duration, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "english", "uzbek"),
+    [(0, "0", "0"), (9999, "9999", "9999"), (1_234_567, "1,234,567", "1 234 567")],
+)
+def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> None:
+    """With the language's own mark between thousands."""
+    assert number(value, EN) == english
+    assert number(value, WORDS["uz"]).replace("\N{NO-BREAK SPACE}", " ") == uzbek

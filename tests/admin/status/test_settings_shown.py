@@ -1,0 +1,65 @@
+"""The settings in force as people see them: all of them, and nothing secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway.admin.status.settings_shown import bare_url, shown
+from gateway.config import load
+from gateway.secret import MASK
+
+BASE: dict[str, Any] = {
+    "environment": "custom",
+    "platform": {"fhir_base_url": "https://platform.example/fhir"},
+    "sso": {"token_url": "https://sso.example/token"},
+    "credentials": {
+        "default": {
+            "client_id": "hospital-17",
+            "client_secret": "planted-1",
+            "extra_params": {"audience": "planted-2"},
+        }
+    },
+    "callers": [
+        {"name": "lab", "api_key": "planted-3", "networks": ["10.0.0.0/8", "192.168.1.0/24"]}
+    ],
+    "store": {"url": "redis://user:planted-4@127.0.0.1/0", "encryption_key": "planted-5" * 5},
+    "outbox": {"url": "postgresql://user:planted-6@127.0.0.1/queue"},
+    "tracing": {"authorization": "planted-7"},
+}
+
+
+def settings_shown(tmp_path: Path) -> dict[str, Any]:
+    """What is shown of a file with all kinds of secrets."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(yaml.safe_dump(BASE))
+    return shown(load(file, {}))
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    """Secrets, passwords in addresses and parameters of nobody knows what are masked or absent."""
+    found = settings_shown(tmp_path)
+    assert "planted" not in str(found)
+    for key in (
+        *("credentials.default.client_secret", "credentials.default.extra_params"),
+        *("callers.0.api_key", "store.encryption_key", "tracing.authorization"),
+    ):
+        assert found[key] == MASK
+
+
+def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
+    """What is given and what is a default, as people write it."""
+    found = settings_shown(tmp_path)
+    assert found["platform.fhir_base_url"] == "https://platform.example/fhir"
+    assert found["credentials.default.client_id"] == "hospital-17"
+    assert found["callers.0.networks"] == "10.0.0.0/8, 192.168.1.0/24"
+    assert found["outbox.url"] == "postgresql://127.0.0.1/queue"
+    assert found["workers"] == 1
+    assert "listen.public_url" not in found
+
+
+def test_an_address_is_bare() -> None:
+    """User information, query and fragment of a URL are left out."""
+    assert bare_url("https://user:pass@host:8443/a?secret#part") == "https://host:8443/a"

@@ -1,0 +1,533 @@
+"""The status page and its facts, over real sockets; how the last hour is counted, with a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from gateway import __version__
+from gateway.admin.judgement import Evidence, Judging
+from gateway.admin.server import build
+from gateway.admin.status.page import page
+from gateway.admin.status.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, Traffic
+from gateway.admin.status.remedies import REMEDIES
+from gateway.admin.status.state import Sources, Status
+from gateway.admin.status.texts import WORDS
+from gateway.exchange import Exchange
+from gateway.fhir.texts import LANGUAGES, TEXTS, text
+from gateway.pipeline.circuit import CircuitState
+from tests.doubles import platform as platform_answers
+from tests.doubles import sso as sso_answers
+from tests.doubles.clock import FakeClock
+from tests.doubles.gateway import CLIENT_SECRET, Running, running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+
+# A platform that has answered well before.
+WORKED = Judging(lambda: Evidence(worked=True), lambda: 0.0)
+STATUS_JSON = "/status.json"
+PATIENT_ID = "pinfl-31503850200017"
+HOSTILE = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives numbered tokens unless told otherwise."""
+    async with Sso() as double:
+        yield double
+
+
+async def come_to_have_a_token(gateway: Running) -> None:
+    """Return when the SSO's first answer has arrived."""
+    while True:
+        status, _ = await gateway.ready()
+        if status == 200:
+            return
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def gateway(platform: Platform, sso: Sso) -> AsyncIterator[Running]:
+    """A gateway with default settings that has its token."""
+    async with running(platform.url, sso.token_url) as started:
+        await come_to_have_a_token(started)
+        yield started
+
+
+async def get(url: str, **headers: str) -> tuple[Any, str]:
+    """Header and text of an answer."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=named) as answer:
+        return answer, await answer.text()
+
+
+async def facts_of(gateway: Running, query: str = "") -> dict[str, Any]:
+    """The facts as programs see them."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.admin_url}/status.json{query}") as answer,
+    ):
+        assert answer.status == 200
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+def exchange(clock: FakeClock, **members: Any) -> Exchange:
+    """An exchange that ends now."""
+    duration = members.get("duration", 0.0)
+    made = Exchange("id", clock.wall() - duration, clock() - duration, status=200)
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def traffic(clock: FakeClock) -> Traffic:
+    """An hour in which nothing happened."""
+    return Traffic(clock, clock.wall)
+
+
+async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> None:
+    """Care can go on: a valid token with its time, a closed circuit, the request counted."""
+    answer, _ = await get(f"{gateway.url}/Patient/1")
+    assert answer.status == 200
+    facts = await facts_of(gateway)
+    assert facts["care"] == {"answer": "yes", "reason": "fine", "text": WORDS["en"]["care:fine"]}
+    assert facts["version"] == __version__
+    assert facts["tokens"]["default"]["valid"] is True
+    assert 290 <= facts["tokens"]["default"]["expires_in"] <= 300
+    assert facts["platform"]["circuit"] == "closed"
+    assert facts["sso"]["failure"] is None
+    hour = facts["last_hour"]
+    assert (hour["requests"], hour["errors"], len(hour["minutes"])) == (1, 0, MINUTES)
+    counts = {"requests": 1, "errors": 0, "refusals": 0}
+    assert facts["callers"] == [{"name": "anonymous", **counts}]
+    (slowest,) = facts["slowest"]
+    assert (slowest["interaction"], slowest["resource"]) == ("read", "Patient")
+    assert facts["errors"] == []
+
+
+async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform, sso: Sso) -> None:
+    """No token: no care, the failure's kind and cause, and the error with its text."""
+    sso.answer(sso_answers.refusal("invalid_client", 401))
+    async with running(platform.url, sso.token_url) as gateway:
+        answer, _ = await get(f"{gateway.url}/Patient/1")
+        facts = await facts_of(gateway)
+    assert answer.status == 502
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "token-refused")
+    assert facts["sso"]["failure"] == "refused"
+    token = facts["tokens"]["default"]
+    assert (token["valid"], token["failure"], token["expires_in"]) == (False, "refused", None)
+    (error,) = facts["errors"]
+    assert (error["reason"], error["last_hour"], error["last_status"]) == ("token-refused", 1, 502)
+    assert error["text"] == text("token-refused", "en")
+    assert error["remedy"] == REMEDIES["en"]["token-refused"]
+    assert facts["callers"][0]["errors"] == 1
+
+
+async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
+    """A platform that fails too often is left alone, and the page says so."""
+    platform.answer(platform_answers.outcome(503))
+    breaker = {"min_requests": 1, "failure_ratio": 0.1, "open_for": 600}
+    retries = {"max_attempts": 1}
+    async with running(
+        platform.url, sso.token_url, circuit_breaker=breaker, retries=retries
+    ) as gateway:
+        await get(f"{gateway.url}/Patient/1")
+        facts = await facts_of(gateway)
+    assert facts["platform"]["circuit"] == "open"
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "circuit-open")
+    (error,) = facts["errors"]
+    assert (error["reason"], error["last_status"]) == (PLATFORM_ERROR, 503)
+
+
+@pytest.mark.parametrize(
+    ("outbox", "reason"),
+    [
+        (None, "fine"),
+        ({"waiting": 3, "failed": 0}, "fine"),
+        ({"waiting": 3, "failed": 1}, "outbox-person"),
+        ({"unclear": 1}, "outbox-person"),
+    ],
+)
+async def test_writes_that_wait_for_a_person_are_a_limit(
+    gateway: Running, traffic: Traffic, outbox: dict[str, int] | None, reason: str
+) -> None:
+    """Whoever looks at the page is not told that nothing has to be done."""
+    entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
+    sources = Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+        judging=WORKED,
+        outbox=lambda: entries,
+    )
+    facts = await Status(sources, traffic).facts("en")
+    assert facts["care"]["reason"] == reason
+    assert facts["outbox"] == entries
+
+
+@pytest.mark.parametrize(
+    ("requests", "errors", "reason"),
+    [
+        *[(2, 2, "fine"), (3, 3, "many-errors"), (6, 6, "many-errors"), (6, 5, "fine")],
+        *[(10, 4, "fine"), (10, 5, "many-errors")],
+    ],
+)
+async def test_many_errors_are_a_limit(
+    gateway: Running, traffic: Traffic, clock: FakeClock, requests: int, errors: int, reason: str
+) -> None:
+    """Half of many requests, or each of a few, must have failed; one or two say nothing."""
+    for number in range(requests):
+        failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
+        traffic.note(exchange(clock, **failed))
+    sources = Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+        judging=WORKED,
+    )
+    assert (await Status(sources, traffic).facts("en"))["care"]["reason"] == reason
+
+
+async def test_a_secret_that_is_refused_behind_another_shows(
+    platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """A wrong new secret, covered by the old one, is a limit, and is counted as refused."""
+    secrets = tmp_path / "secrets"
+    secrets.write_text("planted-new\nplanted-old\n")
+    secrets.chmod(0o600)
+    sso.script(sso_answers.refusal("invalid_client", 401))
+    credentials = {"default": {"client_id": "a", "client_secret_file": str(secrets)}}
+    async with running(platform.url, sso.token_url, credentials=credentials) as gateway:
+        await come_to_have_a_token(gateway)
+        facts = await facts_of(gateway)
+        _, metrics = await get(f"{gateway.admin_url}/metrics")
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("degraded", "secret-refused")
+    assert facts["tokens"]["default"]["spare_secret"] is True
+    counted = 'dhp_gateway_token_requests_total{credential="default",outcome="%s"} 1.0'
+    assert counted % "refused" in metrics
+    assert counted % "ok" in metrics
+
+
+async def test_queued_writes_are_shown_without_what_they_hold(
+    platform: Platform, sso: Sso, tmp_path: Path
+) -> None:
+    """A write that waits is counted on the page; its patient, body and caller's key are not."""
+    platform.answer(platform_answers.outcome(503))
+    sections: dict[str, Any] = {
+        "outbox": {
+            "enabled": True,
+            "url": f"sqlite:///{tmp_path / 'outbox.db'}",
+            "encryption_key": base64.urlsafe_b64encode(b"planted-" * 4).decode(),
+        },
+        "callers": [{"name": "lab", "api_key": "planted-api-key", "outbox": "always"}],
+    }
+    async with running(platform.url, sso.token_url, **sections) as gateway:
+        await come_to_have_a_token(gateway)
+        body = {"resourceType": "Patient", "id": PATIENT_ID, "name": [{"family": "planted-name"}]}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(
+                f"{gateway.url}/Patient/{PATIENT_ID}",
+                data=json.dumps(body),
+                headers={"Content-Type": "application/fhir+json", "X-Api-Key": "planted-api-key"},
+            ) as answer,
+        ):
+            assert answer.status == 202
+        facts = await facts_of(gateway)
+        while sum(facts["outbox"]["entries"].values()) != 1:
+            facts = await facts_of(gateway)
+        _, html = await get(f"{gateway.admin_url}/status")
+    assert facts["outbox"]["oldest_seconds"] >= 0
+    assert "writes wait" in html
+    for shown in (html, str(facts)):
+        assert "planted" not in shown
+        assert sections["outbox"]["encryption_key"] not in shown
+        assert PATIENT_ID not in shown
+
+
+async def test_nothing_secret_is_shown(platform: Platform, sso: Sso) -> None:
+    """No secret, token, password of a URL, patient's id, query value or request id is shown."""
+    sections: dict[str, Any] = {
+        "callers": [{"name": "lab", "api_key": "planted-api-key", "credential": "default"}],
+        "listen": {"address": "127.0.0.1:0"},
+    }
+    async with running(platform.url, sso.token_url, **sections) as gateway:
+        url = f"{gateway.url}/Patient/{PATIENT_ID}?name=planted-name"
+        for key in ("planted-api-key", "planted-wrong-key"):
+            await get(url, X_Api_Key=key, X_Request_Id="planted-request-id")
+        shown = [(await get(f"{gateway.admin_url}{path}"))[1] for path in ("/status", STATUS_JSON)]
+    for words in shown:
+        assert "caller-unknown" in words
+        assert "planted" not in words
+        assert CLIENT_SECRET not in words
+        assert PATIENT_ID not in words
+        assert "token-1" not in words
+
+
+async def test_the_page_shows_the_facts_with_nothing_from_outside(gateway: Running) -> None:
+    """The page is HTML that no cache keeps, names no other host, and has the verdict in words."""
+    answer, html = await get(f"{gateway.admin_url}/status")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    outside = re.findall(r'(?:src|href|action)="(?!\?|data:)[^"]*[:/][^"]*"|@import|url\(', html)
+    assert outside == []
+    assert 'name="viewport"' in html
+    assert "prefers-color-scheme" in html
+    assert "<title>? Not tried yet · DHP Gateway</title>" in html
+    assert "<strong>Not tried yet</strong>" in html
+    assert f"Version: {__version__}" in html
+
+
+async def test_the_policy_allows_just_the_pages_own_script_and_style(gateway: Running) -> None:
+    """The Content-Security-Policy names the digests of the two inline parts and nothing else."""
+    answer, html = await get(f"{gateway.admin_url}/status")
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";")
+    )
+    for tag in ("script", "style"):
+        (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert re.findall(r"\s(?:on\w+|style)=", html.split("<script>", maxsplit=1)[0]) == []
+
+
+@pytest.mark.parametrize("path", ["/status", STATUS_JSON])
+@pytest.mark.parametrize(
+    ("query", "accepted", "language"),
+    [
+        ("", "ru-RU, en;q=0.5", "ru"),
+        ("", "uz", "uz"),
+        ("", "de", "en"),
+        ("?lang=uz", "ru", "uz"),
+        ("?lang=%3Cb%3E", "ru", "ru"),
+    ],
+)
+async def test_the_reader_chooses_the_language(
+    gateway: Running, path: str, query: str, accepted: str, language: str
+) -> None:
+    """`lang` decides, else `Accept-Language`, else the settings."""
+    answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
+    assert WORDS[language]["care:untried"] in unescape(words)
+    assert answer.headers["Vary"] == "Accept-Language"
+
+
+@pytest.mark.parametrize("path", ["/status", STATUS_JSON])
+async def test_only_reading_is_served(gateway: Running, path: str) -> None:
+    """HEAD gives the header of GET; other methods are 405."""
+    async with aiohttp.ClientSession(gateway.admin_url) as session:
+        async with session.head(path) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+        async with session.post(path) as answer:
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
+        async with session.get("/") as answer:
+            assert path in (await answer.json())["links"]
+
+
+@pytest.mark.parametrize("path", ["/status", STATUS_JSON])
+async def test_a_foreign_name_gets_nothing(gateway: Running, path: str) -> None:
+    """A web site whose name leads to this machine cannot read the facts."""
+    answer, words = await get(f"{gateway.admin_url}{path}", Host="evil.example")
+    assert answer.status == 421
+    assert "care" not in words
+
+
+class Facts(HTMLParser):
+    """The tags of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note it."""
+        self.tags.append(tag)
+
+
+_ERROR = ("reason", "last_at", "last_status", "text", "remedy")
+
+
+class HostileStatus:
+    """Facts in which every text is markup."""
+
+    def __init__(self, facts: dict[str, Any], planted: str) -> None:
+        self._facts = {
+            **facts,
+            "version": planted,
+            "care": {**facts["care"], "text": planted},
+            "tokens": {planted: {**facts["tokens"]["default"], "cause": "refused"}},
+            "platform": {**facts["platform"], "url": planted},
+            "sso": {"url": planted, "failure": "refused"},
+            "callers": [{"name": planted, "requests": 1, "errors": 0, "refusals": 0}],
+            "slowest": [{**dict.fromkeys(("interaction", "resource", "status", "at"), planted)}],
+            "errors": [{**dict.fromkeys(_ERROR, planted), "last_hour": 1, "since_start": 1}],
+            "outbox": {"entries": {planted: 1}, "oldest_seconds": None},
+            "settings": {planted: planted, "environment": planted},
+        }
+        self._facts["tokens"][planted] |= {"failure": "refused", "oauth_error": planted}
+        self._facts["slowest"][0]["duration_ms"] = 1.0
+
+    def language(self, asked: str | None, accept_language: str | None) -> str:
+        """As status."""
+        return "en"
+
+    async def facts(self, language: str) -> dict[str, Any]:
+        """As status."""
+        return self._facts
+
+
+class Nothing:
+    """Metrics and readiness of no interest."""
+
+    def render(self, accept: str | None) -> tuple[str, bytes]:
+        """As metrics."""
+        return "text/plain", b""
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """As readiness."""
+        return True, {}
+
+
+async def test_facts_are_no_markup(gateway: Running) -> None:
+    """Whatever a name or text holds, the page has the same tags as with a harmless one."""
+    facts = await facts_of(gateway)
+    pages = []
+    for planted in (HOSTILE, "harmless"):
+        application = build(
+            metrics=Nothing(), readiness=Nothing(), status=HostileStatus(facts, planted)
+        )
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        pages.append((await get(f"http://{host}:{port}/status"))[1])
+        await runner.cleanup()
+    assert HOSTILE not in pages[0]
+    assert "&lt;script&gt;" in pages[0]
+    assert Facts(pages[0]).tags == Facts(pages[1]).tags
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_every_word_is_there_in_every_language(gateway: Running, language: str) -> None:
+    """The three languages have the same words, and the page can be made in each."""
+    assert WORDS[language].keys() == WORDS["en"].keys()
+    facts = await facts_of(gateway, f"?lang={language}")
+    assert f'<html lang="{language}"' in page(facts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_has_its_remedy(language: str) -> None:
+    """For all that callers may get as a reason the people on duty are told what to do."""
+    assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR, PLATFORM_REFUSAL}
+
+
+def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None:
+    """What was counted is in its minute, moves with time, and is gone after an hour."""
+    traffic.note(exchange(clock))
+    clock.now += 60
+    traffic.note(exchange(clock, status=500, reason="internal"))
+    minutes = traffic.facts()["last_hour"]["minutes"]
+    assert [(each["requests"], each["errors"]) for each in minutes[-3:]] == [(0, 0), (1, 0), (1, 1)]
+    clock.now += 59 * 60
+    assert traffic.facts()["last_hour"]["requests"] == 1
+    clock.now += 60
+    facts = traffic.facts()
+    assert facts["last_hour"]["requests"] == 0
+    assert facts["slowest"] == []
+    (error,) = facts["errors"]
+    assert (error["last_hour"], error["since_start"]) == (0, 1)
+    for _ in range(2):
+        traffic.note(exchange(clock))
+        clock.now += 60 * MINUTES
+    clock.now -= 60
+    assert traffic.facts()["last_hour"]["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "errors", "refusals", "reasons"),
+    [
+        ({"status": 404, "upstream_status": 404}, 0, 1, [PLATFORM_REFUSAL]),
+        ({"status": 404}, 0, 0, []),
+        ({"status": 200, "upstream_status": 200}, 0, 0, []),
+        ({"status": 429, "reason": "rate-limited"}, 0, 1, ["rate-limited"]),
+        ({"status": 404, "reason": "upstream-non-fhir"}, 0, 1, ["upstream-non-fhir"]),
+        ({"status": 0, "aborted": True}, 0, 0, []),
+        ({"status": 200, "aborted": True, "reason": "upstream-failed"}, 1, 0, ["upstream-failed"]),
+        ({"status": 500}, 1, 0, [PLATFORM_ERROR]),
+        ({"status": 503, "reason": "circuit-open"}, 1, 0, ["circuit-open"]),
+    ],
+)
+def test_an_error_is_what_went_wrong_here_or_beyond(
+    traffic: Traffic,
+    clock: FakeClock,
+    members: dict[str, Any],
+    errors: int,
+    refusals: int,
+    reasons: list[str],
+) -> None:
+    """What is among the reasons counts as error or as refusal; a caller's hang-up as neither."""
+    traffic.note(exchange(clock, **members))
+    facts = traffic.facts()
+    counts = {"requests": 1, "errors": errors, "refusals": refusals}
+    assert counts.items() <= facts["last_hour"].items()
+    assert counts.items() <= facts["last_hour"]["minutes"][-1].items()
+    assert counts.items() <= facts["callers"][0].items()
+    assert [error["reason"] for error in facts["errors"]] == reasons
+
+
+def test_the_slowest_come_first(traffic: Traffic, clock: FakeClock) -> None:
+    """The slowest exchange of each minute, by duration."""
+    for duration, interaction in ((0.5, "read"), (0.1, "create"), (2.0, "search-type")):
+        traffic.note(exchange(clock, duration=duration, interaction=interaction))
+        clock.now += 60 if interaction == "create" else 0
+    found = [(each["interaction"], each["duration_ms"]) for each in traffic.facts()["slowest"]]
+    assert found == [("search-type", 2000.0), ("read", 500.0)]
+
+
+def test_ever_new_callers_take_no_more_memory(traffic: Traffic, clock: FakeClock) -> None:
+    """Beyond a number of names the rest is counted together, and nothing is lost."""
+    for number in range(2000):
+        traffic.note(exchange(clock, caller=f"caller-{number}"))
+    callers = traffic.facts()["callers"]
+    assert len(callers) < 600
+    assert sum(each["requests"] for each in callers) == 2000

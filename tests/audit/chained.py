@@ -1,0 +1,43 @@
+"""Audit files to look at, and the sinks that write them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gateway.audit.chain_end import Turn
+from gateway.audit.file import FileRules, FileSink
+
+
+def open_sink(path: Path, rotate_bytes: int = 1 << 20, turn: Turn | None = None) -> FileSink:
+    """A sink on its own, opened."""
+    sink = FileSink(path, FileRules(rotate_bytes), turn or Turn.alone(), clock=lambda: 1767225600.5)
+    sink.open()
+    return sink
+
+
+def lines(count: int, first: int = 0) -> list[bytes]:
+    """Numbered lines as the audit renders them."""
+    return [b'{"event":"exchange","n":%d}\n' % number for number in range(first, first + count)]
+
+
+def files(path: Path) -> list[Path]:
+    """The audit files at a path, rotated ones first."""
+    return [*sorted(path.parent.glob(f"{path.name}.*")), *([path] if path.exists() else [])]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """All records, in the order in which they are in the files."""
+    return [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
+
+
+def require_chain(found: list[dict[str, Any]], first: int = 1, prev: str = "0" * 64) -> None:
+    """Recompute the chain from parsed records, without the gateway's own code."""
+    for seq, record in enumerate(found, first):
+        text = json.dumps({k: v for k, v in record.items() if k != "hash"}, separators=(",", ":"))
+        assert record["seq"] == seq
+        assert record["prev"] == prev
+        assert record["hash"] == hashlib.sha256(text.encode()).hexdigest()
+        prev = record["hash"]

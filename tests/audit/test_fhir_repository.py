@@ -1,0 +1,324 @@
+"""The way of AuditEvents to a repository, between a writer's limits and the repository's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+
+from gateway.audit.fhir_repository import MAX_ENTRIES, RepositorySink, RepositoryWriter
+from gateway.audit.fhir_repository_http import RepositoryPost
+from gateway.audit.sink import SinkError
+from gateway.audit.trail import Audit
+from gateway.audit.writer import Limits, Writer
+from gateway.config import Settings
+from gateway.process.audit_factory import Delivery, open_trail
+from tests.doubles.repository import Repository
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    """A repository that takes everything unless told otherwise."""
+    double = Repository()
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def counted() -> Counter[str]:
+    """What became of resources."""
+    return Counter()
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The sink's clock."""
+    return [100.0]
+
+
+@pytest.fixture
+async def open_sink(
+    repository: Repository, counted: Counter[str], now: list[float]
+) -> AsyncIterator[Callable[..., RepositorySink]]:
+    """Builds sinks to the repository."""
+    async with aiohttp.ClientSession() as session:
+
+        def build(**more: Any) -> RepositorySink:
+            post = RepositoryPost(session, repository.url, **more)
+            return RepositorySink(
+                repository.url,
+                post,
+                lambda outcome, n: counted.update({outcome: n}),
+                clock=lambda: now[0],
+            )
+
+        yield build
+
+
+def line(number: int, **more: Any) -> bytes:
+    """A resource as the audit renders it."""
+    return json.dumps({"resourceType": "AuditEvent", "id": f"e-{number}", **more}).encode() + b"\n"
+
+
+def lines(count: int) -> list[bytes]:
+    """Several of them."""
+    return [line(number) for number in range(count)]
+
+
+async def test_many_go_in_batches_in_their_order(open_sink, repository: Repository) -> None:
+    """No batch has more entries than the limit; entries keep their order and have full URLs."""
+    await asyncio.to_thread(open_sink().write, lines(MAX_ENTRIES * 2 + 1))
+    sizes = [len(batch.bundle["entry"]) for batch in repository.batches]
+    assert sizes == [MAX_ENTRIES, MAX_ENTRIES, 1]
+    assert list(repository.stored) == [f"e-{n}" for n in range(MAX_ENTRIES * 2 + 1)]
+    first = repository.batches[0].bundle["entry"][0]
+    assert first["fullUrl"] == f"{repository.url}/AuditEvent/e-0"
+
+
+async def test_large_ones_make_small_batches(open_sink, repository: Repository) -> None:
+    """A batch stays below a mebibyte."""
+    large = [line(number, text="x" * 400_000) for number in range(5)]
+    await asyncio.to_thread(open_sink().write, large)
+    assert [len(batch.bundle["entry"]) for batch in repository.batches] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_batch_refused_whole_is_split(
+    open_sink, repository: Repository, counted: Counter[str], status: int
+) -> None:
+    """Smaller batches are tried, down to one entry, which alone is then refused for good."""
+    repository.behave(status)
+    sink = open_sink()
+    await asyncio.to_thread(sink.write, lines(4))
+    assert [len(batch.bundle["entry"]) for batch in repository.batches] == [4, 2, 1, 1, 1, 1]
+    sink.account("written", 4)
+    assert counted == {"dropped": 4}
+
+
+async def test_a_pause_grows_and_ends_with_success(
+    open_sink, repository: Repository, now: list[float]
+) -> None:
+    """After a failure the repository is left alone, each time longer, at most 15 seconds."""
+    repository.behave(500)
+    sink = open_sink()
+    pauses = []
+    for _ in range(8):
+        with pytest.raises(SinkError, match="HTTP 500"):
+            await asyncio.to_thread(sink.write, lines(1))
+        asked = len(repository.batches)
+        with pytest.raises(SinkError, match="left alone"):
+            await asyncio.to_thread(sink.write, lines(1))
+        assert len(repository.batches) == asked
+        pauses.append(sink._not_before - now[0])
+        now[0] = sink._not_before
+    for number, pause in enumerate(pauses):
+        longest = min(0.5 * 2**number, 15.0)
+        assert longest / 2 <= pause <= longest
+    repository.behave(None)
+    await asyncio.to_thread(sink.write, lines(1))
+    assert list(repository.stored) == ["e-0"]
+
+
+async def test_haste_ends_a_pause(open_sink, repository: Repository) -> None:
+    """At the end of the gateway the repository is asked whatever the pause."""
+    repository.behave(500)
+    sink = open_sink()
+    with pytest.raises(SinkError):
+        await asyncio.to_thread(sink.write, lines(1))
+    repository.behave(None)
+    sink.hurry()
+    await asyncio.to_thread(sink.write, lines(1))
+    assert list(repository.stored) == ["e-0"]
+
+
+async def test_a_repository_that_hangs_is_given_up(open_sink, repository: Repository) -> None:
+    """A request has a time limit; nothing of it is in the error."""
+    repository.behave("hang")
+    sink = open_sink(timeout=0.2)
+    with pytest.raises(SinkError) as caught:
+        await asyncio.to_thread(sink.write, lines(1))
+    assert str(caught.value) == "TimeoutError"
+
+
+async def test_an_idle_connection_that_was_closed_is_no_trouble(
+    open_sink, repository: Repository
+) -> None:
+    """A kept connection that the repository closes meanwhile is made anew, without a failure."""
+    sink = open_sink()
+    await asyncio.to_thread(sink.write, [line(0)])
+    repository.hang_up()
+    await asyncio.to_thread(sink.write, [line(1)])
+    repository.resets = 1
+    await asyncio.to_thread(sink.write, [line(2)])
+    assert list(repository.stored) == ["e-0", "e-1", "e-2"]
+    assert len(repository.batches) == 4
+
+
+@pytest.mark.parametrize("answer", ["short", "nonsense"])
+async def test_an_answer_to_something_else_is_none(
+    open_sink, repository: Repository, now: list[float], answer: Any
+) -> None:
+    """Without a status for each entry nothing counts as taken; all is sent again."""
+    sink = open_sink()
+    repository.behave(answer)
+    with pytest.raises(SinkError, match="batch-response"):
+        await asyncio.to_thread(sink.write, lines(3))
+    repository.behave(None)
+    now[0] += 60
+    await asyncio.to_thread(sink.write, lines(3))
+    assert list(repository.stored) == ["e-0", "e-1", "e-2"]
+
+
+async def test_the_repository_says_when_to_come_back(
+    open_sink, repository: Repository, now: list[float]
+) -> None:
+    """Retry-After makes a pause longer, up to the longest."""
+    sink = open_sink()
+    repository.behave(503)
+    for asked, pause in (("7", 7.0), ("86400", 15.0)):
+        repository.retry_after = asked
+        with pytest.raises(SinkError):
+            await asyncio.to_thread(sink.write, lines(1))
+        assert sink._not_before - now[0] == pause
+        now[0] = sink._not_before
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_certificate_is_verified(open_sink, counted: Counter[str], known: bool) -> None:
+    """A repository whose certificate comes from a CA that is not trusted gets nothing."""
+    authority = trustme.CA()
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    (authority if known else trustme.CA()).issue_cert("localhost").configure_cert(theirs)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+    repository = Repository(tls=theirs)
+    try:
+        async with aiohttp.ClientSession() as session:
+            post = RepositoryPost(session, repository.url, tls=ours)
+            sink = RepositorySink(repository.url, post, lambda *_: None)
+            if known:
+                await asyncio.to_thread(sink.write, lines(1))
+            else:
+                with pytest.raises(SinkError, match="ClientConnectorCertificateError"):
+                    await asyncio.to_thread(sink.write, lines(1))
+        assert len(repository.batches) == known
+    finally:
+        repository.close()
+
+
+@pytest.mark.parametrize(("profile", "claims"), [("base", False), ("uz-core", True)])
+async def test_the_settings_choose_the_profile(
+    pipe, repository: Repository, profile: str, claims: bool
+) -> None:
+    """`fhir_profile` decides whether the event of a person's sign-in claims the profile."""
+    settings = Settings.model_validate(
+        {
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "audit": {
+                "fhir_audit_events": True,
+                "fhir_endpoint": repository.url,
+                "fhir_profile": profile,
+            },
+        }
+    )
+    async with aiohttp.ClientSession() as session:
+        audit = open_trail(
+            settings,
+            lambda *_: None,
+            stdout=pipe.writer,
+            delivery=Delivery(session, lambda: None),
+        )
+        audit.event("login", user="aziza")
+        assert await audit.close(10) == 0
+    [event] = repository.current().values()
+    assert ("meta" in event) is claims
+
+
+class NoToken:
+    """A bearer that has nothing to give."""
+
+    async def authorization(self) -> bytes:
+        """Fail, with a text that must not be seen."""
+        raise LookupError("planted-secret")
+
+    def refused(self, authorization: bytes) -> None:
+        """Never called."""
+
+
+async def test_without_its_token_nothing_is_sent(open_sink, repository: Repository) -> None:
+    """A credential without a token means no request at all, and no word about why."""
+    with pytest.raises(SinkError) as caught:
+        await asyncio.to_thread(open_sink(bearer=NoToken()).write, lines(1))
+    assert str(caught.value) == "no token for the repository"
+    assert repository.batches == []
+
+
+class Lines:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def write(self, lines: Any) -> None:
+        """Keep."""
+        self.lines += lines
+
+    def abandon(self) -> int:
+        """Never called."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def translated(record: Any) -> dict[str, Any]:
+    """A resource large enough to fill a small backlog soon."""
+    return {"resourceType": "AuditEvent", "id": record["request_id"], "text": "x" * 500}
+
+
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_a_backlog_over_its_limit_decides(
+    open_sink, repository, counted, make_exchange, on_failure: Any, caplog
+) -> None:
+    """Trouble alone blocks nothing; over the limit `block` refuses, `drop` drops and counts.
+
+    What was accepted is delivered once the repository is back, and the records lose nothing.
+    """
+    caplog.set_level(logging.INFO)
+    repository.behave(500)
+    sink = open_sink()
+    sink._clock = asyncio.get_running_loop().time
+    kept = Lines()
+    audit = Audit(
+        Writer(kept, on_failure=on_failure, on_records=lambda *_: None),
+        translate=translated,
+        resources=RepositoryWriter(
+            sink, on_failure=on_failure, limits=Limits(5000, 5000), retry_delay=0.01
+        ),
+    )
+    audit.exchange(make_exchange(request_id="r-0"))
+    await asyncio.to_thread(repository.until_asked, 2)
+    assert audit.available
+    for number in range(1, 30):
+        audit.exchange(make_exchange(request_id=f"r-{number}", attempts=0))
+    await asyncio.sleep(0.05)
+    assert audit.available is (on_failure == "drop")
+    audit.exchange(make_exchange(request_id="let-in", attempts=1))
+    audit.exchange(make_exchange(request_id="refused", attempts=0))
+    await asyncio.sleep(0.05)
+    assert counted["dropped"] == (1 if on_failure == "block" else 2)
+    repository.behave(None)
+    assert await audit.close(10) == 0
+    assert audit.available
+    assert len(kept.lines) == 32
+    expected = [f"r-{n}" for n in range(30)] + (["let-in"] if on_failure == "block" else [])
+    assert list(repository.stored) == expected
+    assert counted["written"] == len(expected)

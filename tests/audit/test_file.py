@@ -1,0 +1,264 @@
+"""The audit in a file: one chain, whatever happens to file and process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.audit.chain_end import ForeignFile, Turn
+from gateway.audit.verify import verify
+from tests.audit.chained import files, lines, open_sink, records, require_chain
+
+WRITER = """
+import sys
+from pathlib import Path
+from gateway.audit.file import FileRules, FileSink
+from gateway.audit.chain_end import Turn
+
+path, turn, name, times = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4])
+sink = FileSink(Path(path), FileRules(20_000, sync=False), Turn(turn))
+sink.open(joins=True)
+for number in range(times):
+    sink.write([b'{"event":"%b","n":%d}\\n' % (name, number)] * 3)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the audit goes."""
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int | None], None]]:
+    """Sets how large files may grow, None: as large as before; stands in for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        soft = before[0] if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    limit(None)
+
+
+def test_records_are_bound_to_each_other(path: Path) -> None:
+    """Each record has the next number, the hash of the one before and its own."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    sink.write(lines(1, 2))
+    sink.close()
+    found = records(path)
+    require_chain(found)
+    assert [record["n"] for record in found] == [0, 1, 2]
+    assert list(found[0]) == ["event", "n", "seq", "prev", "hash"]
+
+
+def test_only_the_owner_may_read(path: Path) -> None:
+    """Audit files, also rotated ones, have mode 0600."""
+    sink = open_sink(path, rotate_bytes=500)
+    sink.write(lines(10))
+    sink.close()
+    assert len(files(path)) > 1
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_the_chain_goes_on_over_rotations_and_restarts(path: Path) -> None:
+    """No number is missing or twice, and every file is about as large as it should be."""
+    for start in range(5):
+        sink = open_sink(path, rotate_bytes=1000)
+        sink.write(lines(7, start * 7))
+        sink.close()
+    found = records(path)
+    require_chain(found)
+    assert [record["n"] for record in found if record["event"] == "exchange"] == list(range(35))
+    assert all(1000 <= file.stat().st_size < 1300 for file in files(path)[:-1])
+    assert len(files(path)) >= 6
+    assert verify(files(path)).bad is None
+
+
+def test_a_file_that_was_moved_away_is_followed_by_another(path: Path) -> None:
+    """What others rotate is not written to any more; the chain goes on in a new file."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    path.rename(path.with_name("audit.jsonl.1"))
+    sink.write(lines(1, 2))
+    sink.close()
+    require_chain(records(path))
+    assert [record["event"] for record in records(path)[2:]] == ["rotation", "exchange"]
+
+
+def test_the_chain_goes_on_when_all_files_were_archived(path: Path) -> None:
+    """After a restart with no audit file left the next record has the next number."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    sink.close()
+    last = records(path)[-1]
+    path.unlink()
+    sink = open_sink(path)
+    sink.write(lines(1))
+    sink.close()
+    require_chain(records(path), 3, last["hash"])
+
+
+def test_half_a_line_is_kept_and_reported(path: Path) -> None:
+    """What a death has left is ended; the next record tells its length and hash."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    sink.close()
+    torn = b'{"event":"exchange","timest'
+    with path.open("ab") as file:
+        file.write(torn)
+    sink = open_sink(path)
+    sink.write(lines(1, 2))
+    sink.close()
+    written = path.read_bytes().splitlines()
+    assert written[2] == torn
+    path.write_bytes(b"".join(line + b"\n" for line in written if line != torn))
+    found = records(path)
+    require_chain(found)
+    assert found[2]["event"] == "torn"
+    assert found[2]["bytes"] == len(torn)
+    assert found[2]["sha256"] == hashlib.sha256(torn).hexdigest()
+
+
+def test_a_line_that_only_lacks_its_end_is_whole(path: Path) -> None:
+    """A record that was cut off just before the line feed counts, and is not reported."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    sink.close()
+    path.write_bytes(path.read_bytes()[:-1])
+    # A process that dies in that moment has not noted the record either.
+    path.with_name(".audit.jsonl.chain").unlink()
+    sink = open_sink(path)
+    sink.write(lines(1, 2))
+    sink.close()
+    require_chain(records(path))
+    assert [record["n"] for record in records(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
+    """A restart does not close the gap that somebody has cut into the end of the file."""
+    sink = open_sink(path)
+    sink.write(lines(3))
+    sink.close()
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+    sink = open_sink(path)
+    sink.write(lines(1))
+    sink.close()
+    verdict = verify([path])
+    if kept:
+        assert verdict.bad is not None
+        assert (verdict.bad.line, verdict.bad.fault) == (kept + 1, "removed")
+    else:
+        assert verdict.first == 4
+
+
+def test_a_second_gateway_is_kept_away(path: Path) -> None:
+    """While one writes another one cannot open the file; afterwards it can."""
+    first = open_sink(path)
+    with pytest.raises(BlockingIOError):
+        open_sink(path)
+    first.close()
+    open_sink(path).close()
+
+
+@pytest.mark.parametrize("content", [b'{"event":"start"}\n', b"x\ny\n", b"\0" * 2_000_000])
+def test_another_file_is_left_alone(path: Path, content: bytes) -> None:
+    """A file without a chained record is refused and stays as it is."""
+    path.write_bytes(content)
+    with pytest.raises(ForeignFile):
+        open_sink(path)
+    assert path.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused(path: Path) -> None:
+    """A pipe under the name is not waited for."""
+    os.mkfifo(path)
+    with pytest.raises(ForeignFile):
+        open_sink(path)
+
+
+def test_a_full_disk_loses_nothing(
+    path: Path, file_size_limit: Callable[[int | None], None]
+) -> None:
+    """A write that was cut short leaves whole lines, and goes on where it was when repeated."""
+    sink = open_sink(path)
+    sink.write(lines(2))
+    file_size_limit(1000)
+    with pytest.raises(OSError, match="File too large"):
+        sink.write(lines(20, 2))
+    assert path.read_bytes().endswith(b"\n")
+    assert 2 < len(records(path)) < 22
+    with pytest.raises(OSError, match="File too large"):
+        sink.write(lines(20, 2))
+    file_size_limit(None)
+    sink.write(lines(20, 2))
+    sink.write(lines(1, 22))
+    sink.close()
+    require_chain(records(path))
+    assert [record["n"] for record in records(path)] == list(range(23))
+
+
+def test_what_is_given_up_leaves_no_trace(
+    path: Path, file_size_limit: Callable[[int | None], None]
+) -> None:
+    """After `abandon` the chain goes on with the next record; the lost ones are counted."""
+    sink = open_sink(path)
+    file_size_limit(1000)
+    with pytest.raises(OSError, match="File too large"):
+        sink.write(lines(20))
+    kept = len(records(path))
+    assert sink.abandon() == 20 - kept
+    file_size_limit(None)
+    sink.write(lines(1, 20))
+    sink.close()
+    require_chain(records(path))
+    assert [record["n"] for record in records(path)] == [*range(kept), 20]
+
+
+def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
+    """Where the file cannot be renamed, here for its long name, it grows."""
+    path = tmp_path / ("a" * 240)
+    sink = open_sink(path, rotate_bytes=500)
+    sink.write(lines(8))
+    sink.close()
+    require_chain(records(path))
+    assert files(path) == [path]
+    assert len(records(path)) == 8
+
+
+def test_several_processes_write_one_chain(path: Path) -> None:
+    """Processes that take turns, one of them killed, leave one chain without a gap."""
+    turn = os.memfd_create("turns")
+    sink = open_sink(path, rotate_bytes=20_000, turn=Turn(turn))
+    command = [sys.executable, "-c", WRITER, str(path), str(turn)]
+    writers = [
+        subprocess.Popen([*command, name, "300"], pass_fds=(turn,)) for name in ("a", "b", "c")
+    ]
+    doomed = subprocess.Popen([*command, "d", "1000000"], pass_fds=(turn,))
+    for number in range(50):
+        sink.write(lines(1, number))
+    for writer in writers:
+        assert writer.wait(30) == 0
+    doomed.kill()
+    doomed.wait()
+    sink.write(lines(1, 50))
+    sink.close()
+    os.close(turn)
+    verdict = verify(files(path))
+    assert verdict.bad is None
+    written = [r for file in files(path) for r in file.read_bytes().splitlines()]
+    for name in (b"a", b"b", b"c"):
+        assert sum(b'"event":"%b"' % name in line for line in written) == 900
+    assert sum(b'"event":"exchange"' in line for line in written) == 51
+    assert len(files(path)) > 3

@@ -1,0 +1,256 @@
+"""The standard output sink and the writer's thread, on real descriptors."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.audit.sink import StdoutSink
+from gateway.audit.writer import Limits, OnFailure, Writer
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+class Records:
+    """Counts what became of records, as the metrics would."""
+
+    def __init__(self) -> None:
+        self.count: Counter[str] = Counter()
+
+    def __call__(self, outcome: str, n: int) -> None:
+        """One callback of the writer."""
+        self.count[outcome] += n
+
+
+@pytest.fixture
+def records() -> Records:
+    """Counts nothing yet."""
+    return Records()
+
+
+@pytest.fixture
+def open_writer(records: Records) -> Callable[..., Writer]:
+    """Builds writers that repeat a failed write soon."""
+
+    def build(
+        fd: int,
+        on_failure: OnFailure = "block",
+        limits: Limits | None = None,
+        retry_delay: float = 0.005,
+    ) -> Writer:
+        return Writer(
+            StdoutSink(fd),
+            on_failure=on_failure,
+            on_records=records,
+            limits=limits,
+            retry_delay=retry_delay,
+        )
+
+    return build
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int | None], None]]:
+    """Sets how large a file this process may write: the write that crosses it is cut short.
+
+    To be lifted (None) within the test: before teardown pytest writes to its own, larger log.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        soft = before[0] if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, before[1]))
+
+    yield limit
+    limit(None)
+
+
+def _lines(count: int, width: int = 100) -> list[bytes]:
+    return [f"{{{number:0{width - 3}d}}}\n".encode() for number in range(count)]
+
+
+def _drain_in_thread(fd: int, size: int) -> tuple[threading.Thread, list[bytes]]:
+    chunks: list[bytes] = []
+
+    def drain() -> None:
+        while sum(map(len, chunks)) < size:
+            chunks.append(os.read(fd, 777))
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    return thread, chunks
+
+
+async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
+    """Lines of several batches come out whole, in order, and are counted as written."""
+    writer = open_writer(pipe.writer)
+    writer.put(_lines(3))
+    writer.put([b"{next}\n"])
+    assert await writer.close(5) == 0
+    assert pipe.read_to_end() == b"".join(_lines(3)) + b"{next}\n"
+    assert records.count == {"written": 4}
+
+
+async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
+    """With nobody reading, `put` returns, the writer turns unavailable, and a reader ends that."""
+    writer = open_writer(pipe.writer, limits=Limits(backlog=200_000))
+    lines = _lines(4000)
+    assert writer.available
+    writer.put(lines)
+    assert writer.full
+    assert not writer.available
+    thread, chunks = _drain_in_thread(pipe.reader, 400_000)
+    assert await writer.close(10) == 0
+    thread.join()
+    assert b"".join(chunks) == b"".join(lines)
+    assert writer.available
+
+
+async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
+    """A small backlog is too much once nothing was written for a while."""
+    now = [0.0]
+    limits = Limits(stuck=100_000, stuck_after=1.0)
+    writer = Writer(
+        StdoutSink(pipe.writer),
+        on_failure="block",
+        on_records=records,
+        limits=limits,
+        clock=lambda: now[0],
+    )
+    writer.put(_lines(1500))
+    assert writer.available
+    now[0] = 1.5
+    writer.put(_lines(1))
+    assert not writer.available
+    thread, _chunks = _drain_in_thread(pipe.reader, 150_100)
+    assert await writer.close(10) == 0
+    thread.join()
+
+
+async def test_close_gives_up_after_its_timeout_and_tells_what_is_lost(pipe, open_writer, records):
+    """A pipe that nobody reads does not hold up the exit; the records are counted as dropped."""
+    writer = open_writer(pipe.writer)
+    writer.put(_lines(4000))
+    assert await writer.close(0.05) == 4000
+    assert records.count == {"dropped": 4000}
+    thread, _chunks = _drain_in_thread(pipe.reader, 400_000)  # lets the writer's thread end
+    thread.join()
+
+
+async def test_block_keeps_what_a_full_disk_refused(
+    pipe, full_device, open_writer, records, until: Until
+):
+    """After ENOSPC the writer is unavailable until a repeated write succeeds, and loses nothing."""
+    writer = open_writer(full_device)
+    writer.put(_lines(2))
+    await until(lambda: not writer.available)
+    writer.put([b"{later}\n"])
+    os.dup2(pipe.writer, full_device)
+    await until(lambda: writer.available)
+    assert await writer.close(5) == 0
+    os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
+    assert pipe.read_to_end() == b"".join(_lines(2)) + b"{later}\n"
+    assert records.count == {"written": 3}
+
+
+async def test_drop_counts_what_a_full_disk_refused(full_device, open_writer, records):
+    """With `drop` a refused record is counted, and the writer stays available."""
+    writer = open_writer(full_device, "drop")
+    writer.put(_lines(2))
+    assert await writer.close(5) == 0
+    assert writer.available
+    assert records.count == {"dropped": 2}
+
+
+async def test_a_reader_that_left_is_a_failure(pipe, open_writer, records, until: Until):
+    """EPIPE makes the writer unavailable, and at the end the records are counted as dropped."""
+    os.close(pipe.reader)
+    pipe.reader = -1
+    writer = open_writer(pipe.writer)
+    writer.put(_lines(1))
+    await until(lambda: not writer.available)
+    assert await writer.close(0.02) == 1
+    assert records.count == {"dropped": 1}
+
+
+async def test_a_short_write_is_continued_where_it_ended(
+    tmp_path: Path, file_size_limit, open_writer, until: Until
+):
+    """A line that the disk's end cut through is completed, not repeated."""
+    path = tmp_path / "audit"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file_size_limit(150)
+    writer = open_writer(fd)
+    writer.put(_lines(4))
+    await until(lambda: not writer.available)
+    assert path.stat().st_size == 150
+    file_size_limit(None)
+    assert await writer.close(5) == 0
+    os.close(fd)
+    assert path.read_bytes() == b"".join(_lines(4))
+
+
+async def test_a_line_given_up_half_written_does_not_spoil_the_next(
+    tmp_path: Path, file_size_limit, open_writer, records, until: Until
+):
+    """With `drop` the torn line ends before the next record, and only whole lines are written."""
+    path = tmp_path / "audit"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    file_size_limit(150)
+    writer = open_writer(fd, "drop")
+    writer.put(_lines(4))
+    await until(lambda: records.count.total() == 4)
+    writer.put([b"{refused}\n"])
+    await until(lambda: records.count.total() == 5)
+    file_size_limit(None)
+    writer.put([b"{next}\n"])
+    assert await writer.close(5) == 0
+    os.close(fd)
+    assert path.read_bytes() == b"".join(_lines(4))[:150] + b"\n{next}\n"
+    assert records.count == {"written": 2, "dropped": 4}
+
+
+async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, records):
+    """A descriptor that another process made non-blocking is no failure when it is full."""
+    os.set_blocking(pipe.writer, False)
+    writer = open_writer(pipe.writer, retry_delay=60)
+    lines = _lines(4000)
+    writer.put(lines)
+    thread, chunks = _drain_in_thread(pipe.reader, 400_000)
+    assert await writer.close(10) == 0
+    thread.join()
+    assert b"".join(chunks) == b"".join(lines)
+    assert records.count == {"written": 4000}
+
+
+async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
+    """Whatever a sink raises, the records are kept and written when it works again."""
+
+    class Broken:
+        taken: list[bytes] = []  # noqa: RUF012 - one instance
+        works = False
+
+        def write(self, lines: Sequence[bytes]) -> None:
+            if not self.works:
+                raise RuntimeError("a bug")
+            self.taken.extend(lines)
+
+        def abandon(self) -> int:
+            return 0
+
+        def close(self) -> None:
+            self.taken.append(b"closed")
+
+    sink = Broken()
+    writer = Writer(sink, on_failure="block", on_records=records, retry_delay=0.005)
+    writer.put([b"{}\n"])
+    await until(lambda: not writer.available)
+    sink.works = True
+    assert await writer.close(5) == 0
+    assert sink.taken == [b"{}\n", b"closed"]

@@ -1,0 +1,322 @@
+"""Records at a syslog server, which is written here and reads RFC 5424 on its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import trustme
+
+from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink
+
+MESSAGE = re.compile(
+    rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S{1,255}) (\S{1,48}) (\S{1,128}) (\S{1,32}) "
+    rb'\[meta sequenceId="(\d+)"\] (.*)\Z',
+    re.DOTALL,
+)
+RECORD = {"event": "exchange", "timestamp": "2026-01-01T00:00:00.125Z", "outcome": "success"}
+
+
+@dataclass
+class Message:
+    """One message as a receiver understands it."""
+
+    priority: int
+    timestamp: str
+    host: str
+    application: str
+    process: str
+    kind: str
+    sequence: int
+    text: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> Message:
+        """By the grammar of RFC 5424 section 6."""
+        found = MESSAGE.match(data)
+        assert found is not None, data
+        priority, *words, sequence, text = found.groups()
+        return cls(int(priority), *(word.decode() for word in words), int(sequence), text)
+
+    @property
+    def record(self) -> Any:
+        """The audit record."""
+        return json.loads(self.text)
+
+
+class Receiver:
+    """A server that takes one connection at a time and splits frames by their octet counts."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._listener.getsockname()[1]
+        self.received: list[Message] = []
+        self._changed = threading.Condition()
+        self._connection: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def until(self, count: int) -> list[Message]:
+        """All messages once there are so many."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.received) >= count, 10), self.received
+            return list(self.received)
+
+    def hang_up(self) -> None:
+        """Close the connection that is open."""
+        if self._connection is not None:
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            self.hang_up()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                self._connection = connection
+                self._read(connection)
+            except OSError:
+                pass
+            finally:
+                connection.close()
+                self._connection = None
+
+    def _read(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            while digits := self._count(stream):
+                data = stream.read(int(digits))
+                with self._changed:
+                    self.received.append(Message.parse(data))
+                    self._changed.notify_all()
+
+    @staticmethod
+    def _count(stream: Any) -> bytes:
+        digits = b""
+        while (byte := stream.read(1)) not in (b" ", b""):
+            digits += byte
+        return digits
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A server over TCP."""
+    server = Receiver()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The sink's clock."""
+    return [100.0]
+
+
+@pytest.fixture
+def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
+    """Builds sinks of one host and process."""
+    sinks = []
+
+    def build(transport: Any, port: int, **more: Any) -> SyslogSink:
+        server = SyslogServer(transport, more.pop("host", "127.0.0.1"), port, **more)
+        sinks.append(SyslogSink(server, Formatter("gw-01", 4711), clock=lambda: now[0]))
+        return sinks[-1]
+
+    yield build
+    for sink in sinks:
+        sink.close()
+
+
+def line(**fields: Any) -> bytes:
+    """A record as the audit renders it."""
+    return json.dumps({**RECORD, **fields}, separators=(",", ":"), ensure_ascii=False).encode() + (
+        b"\n"
+    )
+
+
+def test_records_arrive_over_tcp(receiver: Receiver, open_sink: Callable[..., SyslogSink]) -> None:
+    """Each record is one message with its time, its origin, its event and its JSON."""
+    sink = open_sink("tcp", receiver.port)
+    sink.write([line(n=1), line(n=2)])
+    sink.write([line(n=3)])
+    messages = receiver.until(3)
+    assert [message.record["n"] for message in messages] == [1, 2, 3]
+    assert [message.sequence for message in messages] == [1, 2, 3]
+    first = messages[0]
+    assert first.text == line(n=1).rstrip()
+    assert (first.timestamp, first.host, first.application, first.process, first.kind) == (
+        *("2026-01-01T00:00:00.125Z", "gw-01", "dhp-gateway", "4711", "exchange"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "priority"),
+    [
+        ({"outcome": "success"}, 85),
+        ({"outcome": "client-error"}, 84),
+        ({"outcome": "aborted"}, 84),
+        ({"outcome": "failure"}, 83),
+        ({"event": "token", "outcome": "ok"}, 85),
+        ({"event": "token", "outcome": "refused"}, 83),
+        ({"event": "reload", "outcome": "failed"}, 83),
+        ({"event": "audit-event", "resource": {"outcome": {"code": {"code": "fatal"}}}}, 83),
+    ],
+)
+def test_the_severity_follows_the_outcome(fields: dict[str, Any], priority: int) -> None:
+    """The facility is authpriv; severities are notice, warning and err."""
+    message = Message.parse(Formatter("gw-01", 1).message(line(**fields)))
+    assert message.priority == priority
+
+
+def test_other_letters_are_escaped() -> None:
+    """The message is ASCII, so that nothing depends on a byte order mark."""
+    message = Message.parse(Formatter("gw-01", 1).message(line(user="Азиза")))
+    assert message.text.isascii()
+    assert message.record["user"] == "Азиза"
+
+
+def test_records_arrive_over_udp(open_sink: Callable[..., SyslogSink]) -> None:
+    """Each record is one datagram, without a count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        sink = open_sink("udp", server.getsockname()[1])
+        sink.write([line(n=1), line(n=2)])
+        assert [Message.parse(server.recv(65536)).record["n"] for _ in range(2)] == [1, 2]
+
+
+def test_records_arrive_over_tls(open_sink: Callable[..., SyslogSink]) -> None:
+    """Over TLS the server's certificate is verified, and ours is shown."""
+    authority = trustme.CA()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(ours)
+    ours.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(ours)
+    theirs = ssl.create_default_context()
+    authority.configure_trust(theirs)
+    authority.issue_cert("gw.clinic.uz").configure_cert(theirs)
+    receiver = Receiver(ours)
+    sink = open_sink("tls", receiver.port, tls=lambda: theirs)
+    sink.write([line(n=1)])
+    assert receiver.until(1)[0].record["n"] == 1
+    sink.write([line(n=2)])
+    assert receiver.until(2)[1].record["n"] == 2
+    sink.close()
+    receiver.close()
+
+
+def test_a_stranger_gets_nothing(open_sink: Callable[..., SyslogSink]) -> None:
+    """A server with another authority's certificate receives no record."""
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(ours)
+    theirs = ssl.create_default_context()
+    trustme.CA().configure_trust(theirs)
+    receiver = Receiver(ours)
+    sink = open_sink("tls", receiver.port, tls=lambda: theirs)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        sink.write([line(n=1)])
+    sink.close()
+    receiver.close()
+    assert receiver.received == []
+
+
+def test_a_lost_server_is_found_again(
+    receiver: Receiver, open_sink: Callable[..., SyslogSink], now: list[float]
+) -> None:
+    """After the server has hung up the next records go over a new connection."""
+    sink = open_sink("tcp", receiver.port)
+    sink.write([line(n=1)])
+    receiver.until(1)
+    receiver.hang_up()
+    sink.write([line(n=2)])
+    assert [message.record["n"] for message in receiver.until(2)] == [1, 2]
+
+
+def test_a_server_that_is_away_is_left_alone_for_a_while(
+    open_sink: Callable[..., SyslogSink], now: list[float]
+) -> None:
+    """Attempts fail at once between connections, which become rarer; then nothing is lost."""
+    receiver = Receiver()
+    receiver.close()
+    sink = open_sink("tcp", receiver.port)
+    with pytest.raises(ConnectionRefusedError):
+        sink.write([line(n=1)])
+    successor = Receiver(port=receiver.port)
+    with pytest.raises(ConnectionError, match="a moment ago"):
+        sink.write([line(n=1)])
+    now[0] += 0.6
+    sink.write([line(n=1)])
+    assert [message.sequence for message in successor.until(1)] == [1]
+    sink.close()
+    successor.close()
+
+
+def test_what_is_given_up_is_not_sent_later(
+    open_sink: Callable[..., SyslogSink], now: list[float]
+) -> None:
+    """After `abandon` the numbers show a gap where the lost records would be."""
+    receiver = Receiver()
+    receiver.close()
+    sink = open_sink("tcp", receiver.port)
+    with pytest.raises(ConnectionRefusedError):
+        sink.write([line(n=1), line(n=2)])
+    assert sink.abandon() == 2
+    successor = Receiver(port=receiver.port)
+    now[0] += 0.6
+    sink.write([line(n=3)])
+    assert [(m.sequence, m.record["n"]) for m in successor.until(1)] == [(3, 3)]
+    sink.close()
+    successor.close()
+
+
+def test_a_reset_is_no_acknowledgement(
+    open_sink: Callable[..., SyslogSink], now: list[float]
+) -> None:
+    """Records that a server has thrown away unread are sent again with the same numbers."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    # So small a window that the server's system cannot take everything.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    port = listener.getsockname()[1]
+    sink = open_sink("tcp", port)
+
+    def take_and_reset() -> None:
+        connection, _ = listener.accept()
+        connection.recv(100)
+        # By then all is in the sender's system, which waits for room in ours.
+        time.sleep(0.2)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+        listener.close()
+
+    thread = threading.Thread(target=take_and_reset)
+    thread.start()
+    batch = [line(n=number, filling="x" * 1000) for number in range(200)]
+    with pytest.raises(OSError, match=r"reset|hung up|Broken pipe"):
+        sink.write(batch)
+    thread.join()
+    receiver = Receiver(port=port)
+    now[0] += 0.6
+    sink.write(batch)
+    assert [message.sequence for message in receiver.until(200)] == list(range(1, 201))
+    sink.close()
+    receiver.close()

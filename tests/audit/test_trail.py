@@ -1,0 +1,344 @@
+"""Audit records, as a reader of the pipe gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.audit.sink import StdoutSink
+from gateway.audit.trail import GATHER, Audit, NullAudit
+from gateway.audit.writer import Limits, OnFailure, Writer
+from gateway.secret import Secret
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+def records() -> Counter[str]:
+    """What became of records."""
+    return Counter()
+
+
+@pytest.fixture
+def open_audit(pipe, records) -> Callable[..., Audit]:
+    """Builds audits that write into the pipe."""
+
+    def build(on_failure: OnFailure = "block", limits: Limits | None = None) -> Audit:
+        writer = Writer(
+            StdoutSink(pipe.writer),
+            on_failure=on_failure,
+            on_records=lambda outcome, n: records.update({outcome: n}),
+            limits=limits,
+        )
+        return Audit(writer, clock=lambda: 1767225661.007)
+
+    return build
+
+
+async def _written(audit: Audit, pipe: Any) -> list[dict[str, Any]]:
+    assert await audit.close(5) == 0
+    return [json.loads(line) for line in pipe.read_to_end().splitlines()]
+
+
+async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, make_exchange):
+    """A record holds every field of the contract, in its order, and no other."""
+    audit = open_audit()
+    audit.exchange(
+        make_exchange(
+            traceparent=TRACEPARENT,
+            user="aziza",
+            interaction="search-type",
+            query_params=("name", "birthdate", "subject:Patient.name"),
+            request_bytes=12,
+            attempts=2,
+        )
+    )
+    [record] = await _written(audit, pipe)
+    assert list(record.items()) == [
+        ("event", "exchange"),
+        ("timestamp", "2026-01-01T00:00:00.125Z"),
+        ("request_id", "r-1"),
+        ("traceparent", TRACEPARENT),
+        ("caller", "lab"),
+        ("remote", "10.20.0.7"),
+        ("user", "aziza"),
+        ("credential", "default"),
+        ("method", "GET"),
+        ("interaction", "search-type"),
+        ("resource", "Patient"),
+        ("resource_id", "42"),
+        ("query_params", ["name", "birthdate", "subject:Patient.name"]),
+        ("status", 200),
+        ("reason", ""),
+        ("upstream_status", 200),
+        ("attempts", 2),
+        ("request_bytes", 12),
+        ("response_bytes", 1700),
+        ("duration_ms", 20.4),
+        ("upstream_ms", 18.0),
+        ("outcome", "success"),
+    ]
+
+
+async def test_what_did_not_happen_is_null(open_audit, pipe, make_exchange):
+    """A request that was refused at once has nulls where the platform would have a part."""
+    audit = open_audit()
+    audit.exchange(
+        make_exchange(
+            status=403,
+            reason="caller-forbidden",
+            credential=None,
+            resource_id=None,
+            upstream_status=None,
+            upstream_duration=None,
+            attempts=0,
+        )
+    )
+    [record] = await _written(audit, pipe)
+    empty = {name for name, value in record.items() if value is None}
+    assert empty == {
+        *("traceparent", "user", "credential", "resource_id", "upstream_status", "upstream_ms")
+    }
+    assert record["outcome"] == "client-error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"status": 201}, "success"),
+        ({"status": 404}, "client-error"),
+        ({"status": 502}, "failure"),
+        ({"status": 0}, "failure"),
+        ({"status": 200, "aborted": True}, "aborted"),
+    ],
+)
+async def test_the_outcome_follows_status_and_abort(
+    open_audit, pipe, make_exchange, changes, outcome
+):
+    """The outcome is one of the four words, an abort outranking the status."""
+    audit = open_audit()
+    audit.exchange(make_exchange(**changes))
+    [record] = await _written(audit, pipe)
+    assert record["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    "value", ["30101901234567", "AA1234567", "Алиев", "a b", "name=x", "x" * 200, "_30101901234567"]
+)
+async def test_a_value_in_the_place_of_a_parameter_name_is_masked(
+    open_audit, pipe, make_exchange, value
+):
+    """What does not look like a parameter's name may be a value and is not written."""
+    audit = open_audit()
+    audit.exchange(make_exchange(query_params=("name", value)))
+    [record] = await _written(audit, pipe)
+    assert record["query_params"] == ["name", "***"]
+
+
+async def test_a_traceparent_of_another_form_is_left_out(open_audit, pipe, make_exchange):
+    """A caller cannot write free text into the audit by way of `traceparent`."""
+    audit = open_audit()
+    audit.exchange(make_exchange(traceparent=TRACEPARENT + " 30101901234567"))
+    [record] = await _written(audit, pipe)
+    assert record["traceparent"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_id", "written"),
+    [
+        ("31505901234567", "***"),
+        ("AA1234567", "***"),
+        ("20260301083000", "20260301083000"),
+        ("req-31505901234567", "req-31505901234567"),
+        ("7f1c", "7f1c"),
+    ],
+)
+async def test_a_request_id_that_is_a_patients_number_is_masked(
+    open_audit, pipe, make_exchange, request_id, written
+):
+    """A PINFL or passport number in the place of an id is masked; times and others are not."""
+    audit = open_audit()
+    audit.exchange(make_exchange(request_id=request_id))
+    [record] = await _written(audit, pipe)
+    assert record["request_id"] == written
+
+
+@pytest.mark.parametrize(
+    ("method", "written"),
+    [("GET", "GET"), ("VERSION-CONTROL", "VERSION-CONTROL"), ("AA1234567", "***")],
+)
+async def test_a_method_has_no_digits(open_audit, pipe, make_exchange, method, written):
+    """A caller cannot write a number into the audit as a method."""
+    audit = open_audit()
+    audit.exchange(make_exchange(method=method))
+    [record] = await _written(audit, pipe)
+    assert record["method"] == written
+
+
+async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exchange):
+    """A translation is a line of its own; one that fails costs nothing else."""
+
+    def translate(record: Any) -> Any:
+        if record["event"] == "stop":
+            raise ValueError
+        return {"of": record["request_id"]} if record["event"] == "exchange" else None
+
+    writer = Writer(
+        StdoutSink(pipe.writer),
+        on_failure="block",
+        on_records=lambda outcome, n: records.update({outcome: n}),
+    )
+    audit = Audit(writer, translate=translate, clock=lambda: 1767225661.007)
+    audit.exchange(make_exchange())
+    audit.event("start")
+    audit.event("stop")
+    written = await _written(audit, pipe)
+    assert [record["event"] for record in written] == ["exchange", "audit-event", "start", "stop"]
+    assert written[1]["resource"] == {"of": "r-1"}
+    assert written[1]["timestamp"] == written[0]["timestamp"]
+
+
+async def test_the_resource_id_stays_whole(open_audit, pipe, make_exchange):
+    """The audit tells whose record was touched even when the id is a patient's number."""
+    audit = open_audit()
+    audit.exchange(make_exchange(resource_id="30101901234567"))
+    [record] = await _written(audit, pipe)
+    assert record["resource_id"] == "30101901234567"
+
+
+async def test_a_record_with_undecodable_text_is_not_lost(open_audit, pipe, make_exchange):
+    """Text that is not Unicode is escaped; its record and those beside it are written."""
+    audit = open_audit()
+    audit.exchange(make_exchange(request_id="r-1"))
+    audit.exchange(make_exchange(request_id="r-2", resource_id="\udcff\n"))
+    first, second = await _written(audit, pipe)
+    assert first["request_id"] == "r-1"
+    assert second["resource_id"] == "\\udcff\n"
+    assert second["duration_ms"] == 20.4
+
+
+async def test_events_have_a_time_and_their_fields(open_audit, pipe):
+    """Other events are a line too, in the order in which they came."""
+    audit = open_audit()
+    audit.event("start", version="0.1.0")
+    audit.event("login", user="30101901234567", remote="10.0.0.1")
+    audit.event("token", credential="default", outcome="refused", error="Bearer abc")
+    assert await _written(audit, pipe) == [
+        {"event": "start", "timestamp": "2026-01-01T00:01:01.007Z", "version": "0.1.0"},
+        {
+            "event": "login",
+            "timestamp": "2026-01-01T00:01:01.007Z",
+            "user": "30101901234567",
+            "remote": "10.0.0.1",
+        },
+        {
+            "event": "token",
+            "timestamp": "2026-01-01T00:01:01.007Z",
+            "credential": "default",
+            "outcome": "refused",
+            "error": "Bearer ***",
+        },
+    ]
+
+
+async def test_an_event_shows_no_secret(open_audit, pipe):
+    """A secret among an event's fields is written as its mask."""
+    audit = open_audit()
+    audit.event("token", key=Secret("s3cr3t"), nested={"access_token": "abc"})
+    await audit.close(5)
+    written = pipe.read_to_end()
+    assert b"s3cr3t" not in written
+    assert b"abc" not in written
+
+
+async def test_records_are_written_without_closing(open_audit, pipe, make_exchange):
+    """A record reaches the reader by itself, soon after the request."""
+    audit = open_audit()
+    audit.exchange(make_exchange())
+    line = await asyncio.to_thread(pipe.read)
+    assert json.loads(line)["request_id"] == "r-1"
+    await audit.close(5)
+
+
+async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
+    open_audit, pipe, records, make_exchange
+):
+    """With `block` and a full backlog, refused requests are counted as dropped and others kept."""
+    audit = open_audit(limits=Limits(backlog=100))
+    filler = pipe.fill()
+    audit.exchange(make_exchange(request_id="fills"))
+    await asyncio.sleep(2 * GATHER)
+    audit.exchange(make_exchange(request_id="in flight before", attempts=1))
+    audit.exchange(make_exchange(request_id="refused", status=503, attempts=0))
+    await asyncio.sleep(2 * GATHER)
+    pipe.read(filler)
+    written = [record["request_id"] for record in await _written(audit, pipe)]
+    assert written == ["fills", "in flight before"]
+    assert records == {"written": 2, "dropped": 1}
+
+
+async def test_drop_bounds_the_backlog_and_stays_available(
+    open_audit, pipe, records, make_exchange
+):
+    """With `drop` whatever comes on top of a full backlog is counted, not kept."""
+    audit = open_audit("drop", Limits(backlog=100))
+    filler = pipe.fill()
+    audit.exchange(make_exchange(request_id="fills"))
+    await asyncio.sleep(2 * GATHER)
+    assert audit.available
+    audit.exchange(make_exchange(request_id="too much"))
+    await asyncio.sleep(2 * GATHER)
+    pipe.read(filler)
+    written = [record["request_id"] for record in await _written(audit, pipe)]
+    assert written == ["fills"]
+    assert records == {"written": 1, "dropped": 1}
+
+
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_what_is_gathered_counts_towards_the_limit(
+    open_audit, pipe, records, make_exchange, on_failure
+):
+    """A loop that never gets to hand over gathers no more than may wait for the sink.
+
+    What the platform has seen is kept all the same with `block`.
+    """
+    audit = open_audit(on_failure, limits=Limits(backlog=100_000))
+    for _ in range(1000):
+        audit.exchange(make_exchange(status=404, attempts=0))
+    assert audit.available is (on_failure == "drop")
+    assert records["dropped"] > 800
+    audit.exchange(make_exchange(request_id="seen", attempts=1))
+    await asyncio.sleep(2 * GATHER)
+    assert audit.available
+    written = await _written(audit, pipe)
+    assert len(written) + records["dropped"] == 1001
+    assert (written[-1]["request_id"] == "seen") is (on_failure == "block")
+
+
+async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
+    """With `block` and a full backlog the audit is not available; once drained it is again."""
+    audit = open_audit(limits=Limits(backlog=100_000))
+    for _ in range(300):
+        audit.exchange(make_exchange())
+    await asyncio.sleep(2 * GATHER)
+    assert not audit.available
+    closing = asyncio.ensure_future(audit.close(5))
+    read = b""
+    while read.count(b"\n") < 300:
+        read += await asyncio.to_thread(pipe.read)
+    assert await closing == 0
+    assert audit.available
+
+
+async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
+    """`sink: off` has the same methods and never stands in the way."""
+    audit = NullAudit()
+    audit.exchange(make_exchange())
+    audit.event("stop")
+    assert audit.available
+    assert await audit.close(1) == 0

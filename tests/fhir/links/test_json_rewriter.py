@@ -1,0 +1,592 @@
+"""URLs in JSON bodies: which are rewritten, which never, and that no other byte changes."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.json_rewriter import JsonRewriter
+
+PLATFORM = "https://playground.dhp.uz/fhir"
+GATEWAY = "http://127.0.0.1:8080/fhir"
+LINKS = LinkMap(PLATFORM, GATEWAY)
+
+
+def run(body, *, size=None, kind="application/fhir+json", direction="to-gateway"):
+    """The rewritten body, fed in pieces of `size` bytes, and the two counts."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    rewriter = rewriter_for(kind, LINKS, direction)
+    step = size or len(raw) or 1
+    pieces = [rewriter.feed(raw[at : at + step]) for at in range(0, len(raw), step)]
+    return b"".join([*pieces, rewriter.finish()]), rewriter.rewritten, rewriter.unrewritten
+
+
+def to_gateway(body, **how):
+    """The rewritten body as a value."""
+    return json.loads(run(body, **how)[0])
+
+
+def swapped(body):
+    """The body with every platform URL replaced, as text."""
+    return json.loads(json.dumps(body).replace(PLATFORM, GATEWAY))
+
+
+def reference(target="Patient/1"):
+    """A Reference to a resource on the platform."""
+    return {"reference": f"{PLATFORM}/{target}"}
+
+
+LISTED = {
+    "searchset": {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "link": [{"relation": "next", "url": f"{PLATFORM}?_page=2"}],
+        "entry": [
+            {
+                "fullUrl": f"{PLATFORM}/Patient/1",
+                "link": [{"relation": "self", "url": f"{PLATFORM}/Patient/1"}],
+                "resource": {"resourceType": "Patient", "managingOrganization": reference("Org/1")},
+            }
+        ],
+    },
+    "history": {
+        "resourceType": "Bundle",
+        "type": "history",
+        "entry": [
+            {
+                "request": {"method": "GET", "url": f"{PLATFORM}/Patient/1"},
+                "response": {
+                    "status": "201",
+                    "location": f"{PLATFORM}/Patient/1/_history/1",
+                    "outcome": {"resourceType": "Basic", "subject": reference()},
+                },
+            }
+        ],
+        "issues": {"resourceType": "Basic", "subject": reference()},
+    },
+    "references": {
+        "resourceType": "Encounter",
+        "contained": [{"resourceType": "Basic", "subject": reference()}],
+        "extension": [{"url": "urn:x", "valueReference": reference()}],
+        "subject": reference("Patient/1/_history/2"),
+        "diagnosis": [{"condition": [{"reference": reference("Condition/1#part")}]}],
+    },
+    "risk": {"resourceType": "RiskAssessment", "condition": reference("Condition/1")},
+    "attachments": {
+        "resourceType": "Patient",
+        "photo": [{"url": f"{PLATFORM}/Binary/1"}],
+        "extension": [{"url": "urn:x", "valueAttachment": {"url": f"{PLATFORM}/Binary/2"}}],
+    },
+    "document reference": {
+        "resourceType": "DocumentReference",
+        "content": [{"attachment": {"url": f"{PLATFORM}/Binary/1"}}],
+    },
+    "capabilities": {"resourceType": "CapabilityStatement", "implementation": {"url": PLATFORM}},
+    "terminology": {"resourceType": "TerminologyCapabilities", "implementation": {"url": PLATFORM}},
+    "expansion": {
+        "resourceType": "ValueSet",
+        "expansion": {"next": f"{PLATFORM}/ValueSet/1/$expand"},
+    },
+    "parameters": {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "a", "valueUri": f"{PLATFORM}/Patient/1"},
+            {"name": "b", "part": [{"name": "c", "valueUrl": f"{PLATFORM}/Patient/1"}]},
+            {"name": "d", "resource": {"resourceType": "Basic", "subject": reference()}},
+        ],
+    },
+    "manifest": {
+        "transactionTime": "2026-11-20T09:30:00Z",
+        "request": f"{PLATFORM}/$export",
+        "output": [{"type": "Patient", "url": f"{PLATFORM}/_bulk/1"}],
+        "error": [{"type": "OperationOutcome", "url": f"{PLATFORM}/_bulk/2"}],
+        "deleted": [{"type": "Bundle", "url": f"{PLATFORM}/_bulk/3"}],
+    },
+}
+
+
+@pytest.mark.parametrize("body", LISTED.values(), ids=LISTED.keys())
+def test_listed_elements_lead_to_the_gateway(body):
+    """Every absolute platform URL in these bodies is at a listed place."""
+    text, rewritten, unrewritten = run(body)
+    assert json.loads(text) == swapped(body)
+    assert (rewritten, unrewritten) == (json.dumps(body).count(PLATFORM), 0)
+
+
+@pytest.mark.parametrize("body", LISTED.values(), ids=LISTED.keys())
+def test_the_order_of_members_makes_no_difference(body):
+    """With `resourceType` and `type` last, edits wait for them."""
+
+    def turned(value):
+        if isinstance(value, dict):
+            return {key: turned(value[key]) for key in reversed(value)}
+        return [turned(item) for item in value] if isinstance(value, list) else value
+
+    assert to_gateway(turned(body)) == swapped(body)
+
+
+def signed(**members):
+    """A collection with a signature at its end."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
+    return {"resourceType": "Bundle", "type": "collection", "entry": [entry], **members}
+
+
+def document(**members):
+    """A document Bundle with a link in a resource."""
+    resource = {"resourceType": "Composition", "subject": reference()}
+    entry = {"fullUrl": f"{PLATFORM}/Composition/1", "resource": resource}
+    return {"resourceType": "Bundle", "type": "document", "entry": [entry], **members}
+
+
+NEVER = {
+    "document": document(),
+    "document, type last": {
+        "entry": document()["entry"],
+        "type": "document",
+        "resourceType": "Bundle",
+    },
+    "signed bundle": signed(signature={"who": reference(), "data": "c2ln"}),
+    "signed search result": {
+        "resourceType": "Bundle",
+        "signature": {"data": "c2ln"},
+        "type": "searchset",
+        "link": [{"relation": "self", "url": PLATFORM}],
+    },
+    "signed search result, type first": {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "signature": {"data": "c2ln"},
+        "link": [{"relation": "self", "url": PLATFORM}],
+    },
+    "signed provenance": {
+        "resourceType": "Provenance",
+        "target": [reference()],
+        "agent": [{"who": reference()}],
+        "signature": [{"who": reference()}],
+    },
+    "signature elsewhere": {
+        "resourceType": "Contract",
+        "signer": [{"signature": [{"who": reference()}]}],
+        "extension": [{"url": "urn:x", "valueSignature": {"who": reference()}}],
+    },
+    "canonicals": {
+        "resourceType": "StructureDefinition",
+        "meta": {"profile": [f"{PLATFORM}/a"], "source": f"{PLATFORM}/Device/1#x"},
+        "url": f"{PLATFORM}/StructureDefinition/1",
+        "instantiatesCanonical": [f"{PLATFORM}/a"],
+        "instantiatesUri": [f"{PLATFORM}/a"],
+        "extension": [{"url": f"{PLATFORM}/b", "valueUri": f"{PLATFORM}/Patient/1"}],
+    },
+    "identities": {
+        "resourceType": "Patient",
+        "identifier": [{"system": f"{PLATFORM}/sid", "value": PLATFORM}],
+        "maritalStatus": {"coding": [{"system": f"{PLATFORM}/cs"}]},
+        "managingOrganization": {"identifier": {"value": f"{PLATFORM}/Organization/1"}},
+    },
+    "real addresses": {
+        "resourceType": "Subscription",
+        "endpoint": f"{PLATFORM}/hook",
+        "contained": [{"resourceType": "Endpoint", "address": f"{PLATFORM}/x"}],
+    },
+    "audit": {
+        "resourceType": "AuditEvent",
+        "agent": [{"networkUri": PLATFORM, "policy": [f"{PLATFORM}/p"]}],
+    },
+    "text": {
+        "resourceType": "Patient",
+        "text": {"status": "generated", "div": f"<div><a href='{PLATFORM}/Patient/1'>x</a></div>"},
+        "note": [{"text": f"{PLATFORM}/Patient/1"}],
+        "link": [{"other": {"display": f"{PLATFORM}/Patient/1"}}],
+    },
+    "outcome": {
+        "resourceType": "OperationOutcome",
+        "issue": [{"diagnostics": f"{PLATFORM}/Patient/1", "location": [f"{PLATFORM}/Patient/1"]}],
+        "extension": [{"url": "urn:x", "valueReference": reference()}],
+    },
+    "expressions": {
+        "resourceType": "PlanDefinition",
+        "action": [{"condition": [{"expression": reference("Library/1")}]}],
+        "extension": [{"url": "urn:x", "valueExpression": reference("Library/1")}],
+    },
+    "own references": {"resourceType": "DetectedIssue", "reference": f"{PLATFORM}/Library/1"},
+    "policy": {"resourceType": "Consent", "policyBasis": {"url": f"{PLATFORM}/Library/1"}},
+    "no reference": {"resourceType": "Basic", "subject": {"reference": PLATFORM}},
+    "link of no bundle": {"resourceType": "TestScript", "metadata": {"link": [{"url": PLATFORM}]}},
+    "text in parameters": {
+        "resourceType": "Parameters",
+        "parameter": [{"name": "a", "valueString": f"{PLATFORM}/Patient/1"}],
+    },
+    "array": [f"{PLATFORM}/Patient/1", {"reference": [f"{PLATFORM}/Patient/1"]}],
+    "sibling hosts": {
+        "resourceType": "Basic",
+        "subject": {"reference": "https://dhp.uz/fhir/Patient/1"},
+        "author": {"reference": f"{PLATFORM}X/Patient/1"},
+    },
+}
+
+
+@pytest.mark.parametrize("body", NEVER.values(), ids=NEVER.keys())
+def test_what_is_signed_or_no_link_stays(body):
+    """Byte for byte, and the platform URLs in it are counted."""
+    text, rewritten, unrewritten = run(body)
+    assert text == json.dumps(body).encode()
+    assert rewritten == 0
+    assert bool(unrewritten) == (f'{PLATFORM}"' in str(text) or f"{PLATFORM}/" in str(text))
+
+
+@pytest.mark.parametrize("kind", ["collection", "message"])
+def test_a_bundle_that_turns_out_unsigned_is_rewritten(kind):
+    """Its end decides."""
+    assert to_gateway(signed(type=kind)) == swapped(signed(type=kind))
+
+
+def test_a_document_inside_a_search_result_stays_and_the_rest_does_not():
+    """Only what the document holds is left alone."""
+    entries = [
+        {"fullUrl": f"{PLATFORM}/Bundle/1", "resource": document(id="x")},
+        {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}},
+    ]
+    body = {"resourceType": "Bundle", "type": "searchset", "entry": entries}
+    result = to_gateway(body)
+    assert result["entry"][0]["resource"] == document(id="x")
+    assert [entry["fullUrl"] for entry in result["entry"]] == [
+        f"{GATEWAY}/Bundle/1",
+        f"{GATEWAY}/Patient/1",
+    ]
+
+
+def test_an_unsigned_provenance_is_rewritten():
+    """Only a signature keeps one as it is."""
+    body = {"resourceType": "Provenance", "target": [reference()], "recorded": "2026-11-20"}
+    assert to_gateway(body) == swapped(body)
+
+
+def test_the_wait_for_a_signature_has_a_limit():
+    """A collection that keeps its links waiting for longer goes out as it came."""
+    body = json.dumps(signed(note=["x"] * 600, after=[reference()])).encode()
+    rewriter = JsonRewriter(LINKS.answers, hold_limit=2000)
+    sent = rewriter.feed(body[:2900])
+    assert sent == body[: len(sent)]
+    assert len(sent) > 2000
+    assert sent + rewriter.feed(body[2900:]) + rewriter.finish() == body
+    assert rewriter.rewritten == 0
+
+
+def test_a_long_search_result_is_sent_as_it_comes():
+    """Its type is known before its entries, so nothing waits for the end."""
+    page = LISTED["searchset"]
+    head = json.dumps({**page, "entry": page["entry"] * 600})[:-3].encode()
+    rewriter = JsonRewriter(LINKS.answers)
+    rewriter.feed(head)
+    assert len(rewriter.finish()) < 300
+
+
+TRANSIENT = ["searchset", "history", "subscription-notification", "transaction", "batch"]
+TRANSIENT += ["transaction-response", "batch-response"]
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+@pytest.mark.parametrize("place", ["first", "between", "last"])
+def test_a_signed_bundle_that_is_at_hand_stays(kind, place):
+    """Of any type, wherever its signature stands and however it arrives."""
+    entry = [{"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}]
+    signature = {"signature": {"who": reference()}}
+    bundle = {"type": kind, "link": [{"relation": "self", "url": PLATFORM}], "entry": entry}
+    members = [*bundle.items()]
+    at = {"first": 0, "between": 2, "last": 3}[place]
+    body = dict([("resourceType", "Bundle"), *members[:at], *signature.items(), *members[at:]])
+    for size in (None, 1, 50):
+        text, rewritten, unrewritten = run(body, size=size)
+        assert (text, rewritten, unrewritten) == (json.dumps(body).encode(), 0, 3)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_signed_bundle_that_streams_is_changed_wholly_or_not_at_all(place):
+    """A signature counts only before the first link that was sent on."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/1", "resource": {"resourceType": "Basic"}}
+    members = [("entry", [entry] * 3000), ("link", [{"relation": "self", "url": PLATFORM}])]
+    members.insert(place, ("signature", {"data": "c2ln"}))
+    body = {"resourceType": "Bundle", "type": "searchset", **dict(members)}
+    for size in (None, 1000):
+        assert run(body, size=size)[1:] == ((3001, 0) if place else (0, 3001))
+
+
+@pytest.mark.parametrize("name", ["tmp_1", "a" * 65, "urn%3Auuid", "Ä"])
+def test_references_accept_what_full_urls_accept(name):
+    """A transaction refers to its entries by the very strings, whatever their ids are made of."""
+    entry = {"fullUrl": f"{PLATFORM}/Patient/{name}", "resource": {"resourceType": "Basic"}}
+    entry["resource"]["subject"] = reference(f"Patient/{name}")
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert to_gateway(body) == swapped(body)
+    assert to_platform(swapped(body)) == body
+
+
+def test_a_string_in_parameters_stays_in_an_answer():
+    """In a request a part's string may be a FHIRPath Patch's reference; in an answer it is text."""
+    part = [{"name": "value", "valueString": f"{PLATFORM}/Patient/1"}]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
+    assert run(body) == (json.dumps(body).encode(), 0, 1)
+
+
+def test_numbers_spacing_order_and_duplicates_stay():
+    """The body is scanned, not parsed and written again."""
+    body = (
+        b'\xef\xbb\xbf{ "b" : 1.10,\t"a":[1e20 , 0.00,-0 ,\r\n null],"a" : {"x":true}, "subject" :'
+        b' {"reference"\n:\n"%s/Patient/1" , "display":"\xd0\x90\\u0411 \\"%s\\""},"c":1E400}\n'
+    ) % (PLATFORM.encode(), b"\\\\")
+    expected = body.replace(PLATFORM.encode(), GATEWAY.encode())
+    for size in (None, 1, 5):
+        assert run(body, size=size)[0] == expected
+
+
+@pytest.mark.parametrize("size", [None, 1])
+def test_values_of_every_kind_are_told_from_keys(size):
+    """Numbers, literals, and strings with quotes, backslashes and brackets."""
+    body = {
+        "entry": 1.5,
+        'a "quoted{ key': 'a " { [',
+        "ends with a backslash\\": "\\",
+        "both": '\\" \\\\"',
+        "resourceType": "Basic",
+        "subject": reference(),
+    }
+    assert run(body, size=size)[0] == json.dumps(body).replace(PLATFORM, GATEWAY).encode()
+
+
+@pytest.mark.parametrize("slash", ["\\/", "\\u002f", "\\u002F"])
+def test_escaped_slashes_are_read_and_kept(slash):
+    """As PHP and others write them."""
+    body = b'{"subject":{"reference":"%s/Patient/1"}}' % PLATFORM.encode()
+    body = body.replace(b"/", slash.encode())
+    expected = b'{"subject":{"reference":"%s/Patient/1"}}' % GATEWAY.encode()
+    assert run(body)[0] == expected.replace(b"/", slash.encode())
+
+
+def test_an_escaped_host_and_key_are_read():
+    """Any character may be written as an escape."""
+    host = "".join(f"\\u{ord(char):04x}" for char in "playground.dhp.uz")
+    body = f'{{"subject":{{"\\u0072eference":"https://{host}/fhir/Patient/1"}}}}'.encode()
+    assert json.loads(run(body)[0]) == {"subject": {"reference": f"{GATEWAY}/Patient/1"}}
+
+
+def test_nesting_beyond_the_limit_passes_and_what_follows_is_rewritten():
+    """No recursion, no growing stack."""
+    deep = b'{"a":[' * 20_000 + b'{"reference":"%s/Patient/1"}' % PLATFORM.encode() + b"]}" * 20_000
+    body = b'{"x":%s,"subject":{"reference":"%s/Patient/1"}}' % (deep, PLATFORM.encode())
+    expected = b'{"x":%s,"subject":{"reference":"%s/Patient/1"}}' % (deep, GATEWAY.encode())
+    assert run(body)[0] == expected
+    assert run(body, size=1000)[0] == expected
+
+
+def test_arrays_in_arrays_are_counted():
+    """FHIR has none; what follows them is rewritten all the same, whatever their number."""
+    for opening, closing in ((b"[[ [", b"] ]]"), (b"[" * 500, b"]" * 500), (b"[[{", b"}]]")):
+        body = b'[%s"a":[[1],"b"]%s,{"subject":{"reference":"%s/Patient/1"}},[[' % (
+            opening,
+            closing,
+            PLATFORM.encode(),
+        )
+        for size in (None, 1, 7):
+            assert run(body, size=size)[0] == body.replace(PLATFORM.encode(), GATEWAY.encode())
+
+
+def test_memory_does_not_grow_with_the_body():
+    """Neither for one endless string, nor for text without links, nor for a long search result."""
+    entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Basic"}},' % PLATFORM.encode()
+    parts = (b"A" * 65_000, b'{"a":[{"b":"c"}]},' * 4000, entry * 800)
+    for part in parts:
+        rewriter = JsonRewriter(LINKS.answers)
+        rewriter.feed(b'{"resourceType":"Bundle","type":"searchset","entry":[')
+        rewriter.feed(b'"' if part[:1] == b"A" else b"")
+        tracemalloc.start()
+        for _ in range(100):
+            rewriter.feed(part)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2_000_000
+
+
+def test_a_string_too_long_for_a_url_passes():
+    """Whether it comes at once or in pieces."""
+    body = b'{"photo":{"url":"%s/Binary/%s"},"a":{"reference":"%s/Patient/1"}}' % (
+        PLATFORM.encode(),
+        b"x" * 70_000,
+        PLATFORM.encode(),
+    )
+    results = [run(body, size=size) for size in (None, 1000, 33_333)]
+    assert results[0] == results[1] == results[2]
+    assert results[0][1] == 1
+
+
+def test_a_body_that_ends_early_is_passed_on_whole():
+    """What was held for a decision that never came is not lost."""
+    for body in (signed(), document(), LISTED["references"]):
+        raw = json.dumps(body).encode()
+        for end in range(0, len(raw), 7):
+            text = run(raw[:end])[0].replace(GATEWAY.encode(), PLATFORM.encode())
+            assert text == raw[:end]
+
+
+def test_ndjson_is_rewritten_line_by_line():
+    """A broken line does no harm to the next."""
+    good = b'{"resourceType":"Basic","subject":{"reference":"%s/Patient/1"}}'
+    lines = [good % PLATFORM.encode(), b'{"broken":["', b"", good % PLATFORM.encode(), b'{"a":1}']
+    body = b"\n".join(lines)
+    for size in (None, 1, 50):
+        text, rewritten, _ = run(body, size=size, kind="application/fhir+ndjson")
+        assert text == body.replace(PLATFORM.encode(), GATEWAY.encode())
+        assert rewritten == 2
+
+
+def to_platform(body, kind="application/fhir+json"):
+    """A caller's body as the platform gets it."""
+    return json.loads(run(body, kind=kind, direction="to-platform")[0])
+
+
+def test_a_transaction_is_mapped_to_the_platform():
+    """Its fullUrls and the references to them alike, and the queries of its requests."""
+    resource = {"resourceType": "Basic", "subject": {"reference": f"{GATEWAY}/Patient/1"}}
+    encoded = "http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1"
+    entries = [
+        {
+            "fullUrl": f"{GATEWAY}/Basic/1",
+            "resource": resource,
+            "request": {
+                "method": "POST",
+                "url": f"Basic?subject={GATEWAY}/Patient/1&x=1",
+                "ifNoneExist": f"subject={encoded}",
+            },
+        },
+        {"fullUrl": "urn:uuid:1", "request": {"method": "GET", "url": f"{GATEWAY}/Patient/1"}},
+        {"request": {"method": "GET", "url": f"{GATEWAY}/Basic?subject={GATEWAY}/Patient/1"}},
+    ]
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    expected = json.dumps(body).replace(GATEWAY, PLATFORM)
+    expected = expected.replace(encoded, "https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1")
+    assert to_platform(body) == json.loads(expected)
+
+
+def test_a_query_in_a_request_is_escaped_as_it_was():
+    """Slashes, quotes and letters beyond ASCII."""
+    body = '{"resourceType":"Bundle","entry":[{"request":{"ifNoneExist":"%s"}}],"type":"batch"}'
+    for text in (rf"a={GATEWAY}/x&n=\"Али", rf"n=\u0410\\&a={GATEWAY}/x"):
+        for slash in ("/", "\\/"):
+            raw = (body % text).replace("/", slash)
+            expected = (body % text.replace(GATEWAY, PLATFORM)).replace("/", slash)
+            assert run(raw.encode(), direction="to-platform")[0] == expected.encode()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\\ud800\xd0\x96",
+        b"\\uDC80\xd0\x96",
+        b"\\ud83d\\ude00\\ud83d\xd0\x96",
+        b"\xd0\x96\xff\x80",
+        b"\\ud800",
+    ],
+)
+def test_a_query_with_half_a_character_goes_on(rest):
+    """Lone surrogates and bytes that are no UTF-8 mean the same behind the new base."""
+    body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
+    text, rewritten, _ = run(body % (GATEWAY.encode(), rest), direction="to-platform")
+    expected = body % (PLATFORM.encode(), rest)
+    assert json.loads(text.decode("utf-8", "surrogateescape")) == json.loads(
+        expected.decode("utf-8", "surrogateescape")
+    )
+    assert rewritten == 1
+
+
+def test_a_query_that_cannot_be_escaped_again_stays():
+    """Broken UTF-8 beside an escaped surrogate could not be told apart."""
+    body = b'{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?n=%s"}}]}'
+    body %= (GATEWAY.encode(), b"\xff\\udcff")
+    assert run(body, direction="to-platform")[0] == body
+
+
+def test_a_json_patch_is_mapped_by_its_path():
+    """`value` is what `path` names, whichever comes first."""
+    url = f"{GATEWAY}/Patient/1"
+    patch = [
+        {"op": "replace", "path": "/subject/reference", "value": url},
+        {"value": url, "op": "replace", "path": "/subject/reference"},
+        {"op": "add", "path": "/performer/-", "value": {"reference": url}},
+        {"op": "add", "path": "/photo", "value": [{"url": f"{GATEWAY}/Binary/1"}]},
+    ]
+    kind = "application/json-patch+json"
+    assert to_platform(patch, kind) == json.loads(json.dumps(patch).replace(GATEWAY, PLATFORM))
+    kept = [
+        {"op": "add", "path": "/meta/profile/0", "value": url},
+        {"op": "add", "path": "/note/0/text", "value": url},
+        {"op": "add", "path": "/extension/-", "value": {"url": url, "valueString": url}},
+        {"op": "add", "value": url},
+    ]
+    assert to_platform(kept, kind) == kept
+
+
+def test_a_fhirpath_patch_is_mapped():
+    """A Reference's `reference` is a string, so a part's string is mapped when it names one."""
+    part = [
+        {"name": "path", "valueString": "Encounter.subject.reference"},
+        {"name": "value", "valueString": f"{GATEWAY}/Patient/1"},
+    ]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": part}]}
+    assert to_platform(body) == json.loads(json.dumps(body).replace(GATEWAY, PLATFORM))
+
+
+URLS = [
+    f"{PLATFORM}/Patient/1",
+    f"{PLATFORM}X",
+    f"see {PLATFORM}/Patient/1",
+    'a "quoted\\ text',
+    "",
+]
+KEYS = ["reference", "url", "fullUrl", "resourceType", "type", "signature", "entry", "resource"]
+KEYS += ["contained", "link", "photo", "subject", 'odd"key\\']
+STRINGS = st.sampled_from([*URLS, "Bundle", "Provenance", "document", "searchset", "collection"])
+VALUES = st.recursive(
+    STRINGS | st.integers() | st.none() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.booleans(), st.integers(1, 40), st.booleans(), st.data())
+def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
+    """Also for text that is no JSON any more, and while an edit waits."""
+    if data.draw(st.booleans()):
+        value = signed(more=value)
+    body = json.dumps(value, indent=2 if pretty else None, ensure_ascii=pretty).encode()
+    body = body.replace(b"/", b"\\/") if slashes else body
+    cut = data.draw(st.integers(0, len(body)))
+    junk = data.draw(st.sampled_from([b"", b'"', b"{", b"]", b"\\", b":", b","]))
+    body = body[:cut] + junk + body[cut:]
+    whole = run(body)
+    assert run(body, size=size) == whole
+    assert run(body, size=1) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(VALUES, st.booleans())
+def test_there_and_back_gives_the_original(value, slashes):
+    """What a caller sends back is what the platform sent."""
+    body = json.dumps(value).encode()
+    body = body.replace(b"/", b"\\/") if slashes else body
+    there, rewritten, _ = run(body)
+    assert run(there, direction="to-platform") == (body, rewritten, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES, st.integers(1, 40))
+def test_a_body_without_platform_urls_is_byte_identical(value, size):
+    """Whatever it holds."""
+    body = json.dumps(value).replace("dhp.uz", "dhp.example").replace("DHP.UZ", "x").encode()
+    assert run(body, size=size) == (body, 0, 0)

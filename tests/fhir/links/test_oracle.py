@@ -1,0 +1,84 @@
+"""The rewriter beside an independent and slow reading of the same rules, on bodies made by chance.
+
+`LINKS_BODIES=50000 pytest tests/fhir/links/test_oracle.py` tries that many.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+
+import pytest
+
+from gateway.fhir.links import LinkMap, rewriter_for
+from tests.fhir.bodies import ALIAS, BASE, GATEWAY, Bodies
+from tests.fhir.oracle import Oracle
+
+BESIDE = "https://playground.dhp.uz:8443/gw"  # on the platform's own host
+LINKS = LinkMap(BASE, GATEWAY, (ALIAS,))
+ANSWERS = Oracle((BASE, ALIAS), GATEWAY, to_platform=False)
+REQUESTS = Oracle((GATEWAY,), BASE, to_platform=True)
+WAYS = {
+    "to-gateway": (LINKS, ANSWERS, (BASE, BASE, ALIAS)),
+    "to-platform": (LINKS, REQUESTS, (GATEWAY,)),
+    "to-gateway, one host": (
+        LinkMap(BASE, BESIDE),
+        Oracle((BASE,), BESIDE, to_platform=False),
+        (BASE, BESIDE),
+    ),
+}
+NUMBER = int(os.environ.get("LINKS_BODIES", "2000"))
+PARTS = 20
+
+
+def rewritten(body, way, cuts=(), kind="application/fhir+json"):
+    """What becomes of a body that arrives in pieces, and the two counts."""
+    rewriter = rewriter_for(kind, WAYS[way][0], way.partition(",")[0])
+    pieces = [rewriter.feed(body[a:b]) for a, b in pairwise([0, *cuts, len(body)])]
+    return b"".join([*pieces, rewriter.finish()]), rewriter.rewritten, rewriter.unrewritten
+
+
+def made(part, way):
+    """The bodies of one part of the number."""
+    _, oracle, bases = WAYS[way]
+    for seed in range(part, NUMBER, PARTS):
+        yield seed, oracle, Bodies(seed, bases)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_json_is_rewritten_as_the_oracle_says(part, way):
+    """To the byte, with the same counts, however the body is cut."""
+    for seed, oracle, bodies in made(part, way):
+        body = bodies.json(bodies.body())
+        wanted = oracle.json(body)
+        assert rewritten(body, way) == wanted, (seed, body)
+        assert rewritten(body, way, bodies.cuts(len(body))) == wanted, (seed, body)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_is_too_long_to_be_judged_whole_is_rewritten_alike(part, way):
+    """Unless it is signed: long bodies stream, decided by their type."""
+    for seed, oracle, bodies in made(part, way):
+        body = bodies.json(bodies.body())
+        if seed % 10 > 1 or b"ignature" in body:
+            continue
+        long = body[:1] + b" " * 140_000 + body[1:]
+        wanted = oracle.json(body)
+        whole = rewritten(long, way)
+        assert (whole[0].replace(b" " * 140_000, b"", 1), *whole[1:]) == wanted, (seed, body)
+        cuts = [140_000 + cut for cut in bodies.cuts(len(body))]
+        assert rewritten(long, way, cuts) == whole, (seed, body)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_xml_is_rewritten_as_the_oracle_says(part, way):
+    """To the byte, however the body is cut."""
+    for seed, oracle, bodies in made(part, way):
+        body = bodies.xml(bodies.bundle(2) if bodies.chance() < 0.6 else bodies.resource(2))
+        wanted = oracle.xml(body)
+        kind = "application/fhir+xml"
+        assert rewritten(body, way, (), kind)[0] == wanted, (seed, body)
+        assert rewritten(body, way, bodies.cuts(len(body)), kind)[0] == wanted, (seed, body)

@@ -1,0 +1,327 @@
+"""Which URLs are mapped, in headers and queries, and which bodies have a rewriter at all."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.rewriter import (
+    rewrite_header,
+    rewrite_query,
+    rewrite_request_header,
+    surely_unchanged,
+)
+from tests.doubles.growth import FACTOR, growth
+
+PLATFORM = "https://playground.dhp.uz/fhir"
+GATEWAY = "http://127.0.0.1:8080/fhir"
+LINKS = LinkMap(PLATFORM, GATEWAY, ("http://hapi.internal:8090/r5",))
+PRODUCTION = LinkMap("https://fhir.dhp.uz", "http://gw.clinic.uz:8080/fhir")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (PLATFORM, GATEWAY),
+        (f"{PLATFORM}/", f"{GATEWAY}/"),
+        (f"{PLATFORM}/Patient/1", f"{GATEWAY}/Patient/1"),
+        (f"{PLATFORM}?_page=2", f"{GATEWAY}?_page=2"),
+        (f"{PLATFORM}#top", f"{GATEWAY}#top"),
+        ("http://playground.dhp.uz/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("HTTPS://PlayGround.DHP.uz/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("https://playground.dhp.uz:443/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("http://playground.dhp.uz:80/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("https://playground.dhp.uz:/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("https://hapi.internal:8090/r5/Patient/1", f"{GATEWAY}/Patient/1"),
+        (f"{PLATFORM}/Patient?name=a\\,b&x=../y", f"{GATEWAY}/Patient?name=a\\,b&x=../y"),
+        (f"{PLATFORM}/Patient/.1", f"{GATEWAY}/Patient/.1"),
+    ],
+)
+def test_a_url_under_the_platforms_base_becomes_the_gateways(url, expected):
+    """Scheme, default port and the host's case make no difference; the rest stays as it is."""
+    assert LINKS.to_gateway(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://playground.dhp.uz/fhirX/Patient/1",
+        "https://playground.dhp.uz/FHIR/Patient/1",
+        "https://playground.dhp.uz/",
+        "https://dhp.uz/fhir/core/StructureDefinition/x",
+        "https://terminology.dhp.uz/fhir/core/CodeSystem/x",
+        "https://playground.dhp.uz.evil.example/fhir/Patient/1",
+        "https://playground.dhp.uz./fhir/Patient/1",
+        "https://pl%61yground.dhp.uz/fhir/Patient/1",
+        "https://playground.dhp.uz:8443/fhir/Patient/1",
+        "http://playground.dhp.uz:443/fhir/Patient/1",
+        "https://user@playground.dhp.uz/fhir/Patient/1",
+        "https://playground.dhp.uz@evil.example/fhir/Patient/1",
+        "https://playground.dhp.uz/fhir/../admin",
+        "https://playground.dhp.uz/fhir/%2E%2e/admin",
+        "https://playground.dhp.uz/fhir/./Patient",
+        "https://playground.dhp.uz/fhir/..",
+        "https://playground.dhp.uz/fhir\\..\\admin",
+        "https://playground.dhp.uz\\fhir/Patient/1",
+        "https://playground.dhp.uz/fhir/Patient/1 is a text",
+        "ftp://playground.dhp.uz/fhir/Patient/1",
+        "https:/playground.dhp.uz/fhir",
+        "httpſ://playground.dhp.uz/fhir",
+        "urn:uuid:9b2f4c1e-0000-4000-8000-000000000099",
+        "Patient/1",
+        "",
+    ],
+)
+def test_any_other_url_is_left_alone(url):
+    """Sibling hosts and paths, other ports, user information and ways out never match."""
+    assert LINKS.to_gateway(url) is None
+
+
+def test_a_base_without_a_path_is_mapped_by_base_and_not_by_host():
+    """The production platform has no path while the gateway has one."""
+    assert PRODUCTION.to_gateway("https://fhir.dhp.uz/Patient/1") == (
+        "http://gw.clinic.uz:8080/fhir/Patient/1"
+    )
+    assert PRODUCTION.to_platform("http://gw.clinic.uz:8080/fhir/Patient/1") == (
+        "https://fhir.dhp.uz/Patient/1"
+    )
+    assert PRODUCTION.to_platform("http://gw.clinic.uz:8080/auth/login") is None
+
+
+def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
+    """It is mapped for those who use it, as is an internationalised one in its ASCII form."""
+    for host in ("gw.clinic.uz.", "xn--80apgojn8e.xn--j1amh"):
+        links = LINKS.seen_as(f"http://{host}/fhir")
+        assert links.to_platform(f"http://{host}/fhir/Patient/1") == f"{PLATFORM}/Patient/1"
+        assert links.to_platform("http://gw.clinic.uz/fhir/Patient/1") is None
+
+
+def test_an_alias_without_a_path_does_not_shadow_the_base():
+    """The longest base that covers a URL is the one replaced."""
+    links = LinkMap(PLATFORM, GATEWAY, ("https://playground.dhp.uz",))
+    assert links.to_gateway(f"{PLATFORM}/Patient/1") == f"{GATEWAY}/Patient/1"
+    assert links.to_gateway("https://playground.dhp.uz/Patient/1") == f"{GATEWAY}/Patient/1"
+
+
+def test_the_gateway_may_be_known_by_another_base_and_keeps_its_aliases():
+    """One caller's Host does not change what another caller sees."""
+    other = LINKS.seen_as("https://[::1]:8443/")
+    assert other.to_gateway(f"{PLATFORM}/Patient/1") == "https://[::1]:8443/Patient/1"
+    assert other.to_gateway("http://hapi.internal:8090/r5/Patient/1") is not None
+    assert other.to_platform("https://[::1]:8443/Patient/1") == f"{PLATFORM}/Patient/1"
+    assert LINKS.to_gateway(PLATFORM) == GATEWAY
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "",
+        "/fhir",
+        "ftp://x/fhir",
+        "http://a@b/fhir",
+        "http://x/fhir?a=b",
+        'http://x/"',
+        "http://x/../a",
+    ],
+)
+def test_a_base_that_is_no_plain_http_url_is_refused(base):
+    """A Host header is the caller's to choose, so what it makes is checked."""
+    with pytest.raises(ValueError, match="base URL"):
+        LINKS.seen_as(base)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (f"{PLATFORM}/Patient/1/_history/1", f"{GATEWAY}/Patient/1/_history/1"),
+        ("//playground.dhp.uz/fhir/Patient/1", f"{GATEWAY}/Patient/1"),
+        ("Patient/1/_history/1", "Patient/1/_history/1"),
+        ("https://elsewhere.example/x", "https://elsewhere.example/x"),
+        ("/fhirX/Patient/1", "/fhirX/Patient/1"),
+        ("/fhir/../Patient/1", "/fhir/../Patient/1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Location", "content-location"])
+def test_locations_lead_to_the_gateway(name, value, expected):
+    """Absolute ones under the base are mapped, relative ones and foreign ones stay."""
+    assert rewrite_header(name, value, LINKS) == expected
+
+
+def test_a_root_relative_location_gets_the_gateways_prefix():
+    """Whether the platform's base has a path or not."""
+    below = LinkMap(PLATFORM, "http://127.0.0.1:8080/gw")
+    assert rewrite_header("Location", "/fhir/Patient/1", below) == "/gw/Patient/1"
+    assert rewrite_header("Location", "/Patient/1", PRODUCTION) == "/fhir/Patient/1"
+
+
+def test_link_headers_are_parsed():
+    """Only the targets and anchors change, not what looks like one in a quoted text."""
+    value = (
+        f'<{PLATFORM}/Patient?_page=2,3>; rel="next"; title="see <{PLATFORM}/x>, \\"<{PLATFORM}>",'
+        f' <https://dhp.uz/fhir>;rel=help;anchor="{PLATFORM}/Patient/1", </fhir/a>; rel=self'
+    )
+    assert rewrite_header("Link", value, LINKS) == (
+        f'<{GATEWAY}/Patient?_page=2,3>; rel="next"; title="see <{PLATFORM}/x>, \\"<{PLATFORM}>",'
+        f' <https://dhp.uz/fhir>;rel=help;anchor="{GATEWAY}/Patient/1", </fhir/a>; rel=self'
+    )
+
+
+@pytest.mark.parametrize("unit", ['\\"', '"\\', ';anchor="', "<", '<">', "; ", ";anchor"])
+def test_the_work_for_a_link_header_grows_with_its_length(unit):
+    """Not with the square of it, whatever the value is made of."""
+    assert growth(lambda size: rewrite_header("Link", unit * size, LINKS), 1000) < 3 * FACTOR
+
+
+def test_an_open_quote_in_a_link_header_reaches_to_its_end():
+    """What follows it is text."""
+    value = f'<{PLATFORM}/a>; title="see <{PLATFORM}/x>'
+    assert rewrite_header("Link", value, LINKS) == f'<{GATEWAY}/a>; title="see <{PLATFORM}/x>'
+
+
+def test_bases_made_of_what_callers_send_are_not_kept():
+    """A caller that sends ever new hosts does not make the memory grow."""
+    LinkMap(PLATFORM, GATEWAY)
+    tracemalloc.start()
+    for number in range(300):
+        LINKS.seen_as(f"http://{number:05}{'h' * 5000}/fhir")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000
+
+
+def test_other_headers_are_left_alone():
+    """An ETag or a text may hold a URL."""
+    assert rewrite_header("ETag", f'"{PLATFORM}"', LINKS) == f'"{PLATFORM}"'
+    assert rewrite_request_header("X-Note", GATEWAY, LINKS) == GATEWAY
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (f"subject={GATEWAY}/Patient/1", f"subject={PLATFORM}/Patient/1"),
+        (
+            "subject=http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2FPatient%2F1&_count=2",
+            "subject=https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1&_count=2",
+        ),
+        (
+            "subject=http%3a//127.0.0.1:8080/fhir/Patient/1",
+            "subject=https%3a//playground.dhp.uz/fhir/Patient/1",
+        ),
+        (
+            f"a={GATEWAY}/Patient/1,{GATEWAY}/Patient/2%2c{GATEWAY}/Patient/3",
+            f"a={PLATFORM}/Patient/1,{PLATFORM}/Patient/2%2c{PLATFORM}/Patient/3",
+        ),
+        ("subject=http://12%37.0.0.1:8080/fhir/Patient/1", f"subject={PLATFORM}/Patient/1"),
+        ("subject=http://127%2e0.0.1:8080/fhir/Patient/1", f"subject={PLATFORM}/Patient/1"),
+    ],
+)
+def test_gateway_urls_among_a_querys_values_become_platform_urls(query, expected):
+    """Encoded as they were."""
+    assert rewrite_query(query, LINKS) == expected
+
+
+def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
+    """Its colons may be encoded like those of any URL."""
+    links = LinkMap(PLATFORM, "http://[::1]:8080/fhir")
+    query = "subject=http%3A%2F%2F[%3A%3A1]%3A8080%2Ffhir%2FPatient%2F1"
+    assert rewrite_query(query, links) == (
+        "subject=https%3A%2F%2Fplayground.dhp.uz%2Ffhir%2FPatient%2F1"
+    )
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+@pytest.mark.parametrize("host", ["playground.dhp.uz", "PlayGround.dhp.uz", "hapi.internal:8090"])
+def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> None:
+    """Of any name of the platform, in any case; without one it is."""
+    body = b'{"a":"%s","b":"http://%s/"}' % (b"x" * length, host.encode())
+    assert not surely_unchanged(body, "application/fhir+json", LINKS)
+    other = body.replace(host.encode(), b"example.org")
+    assert surely_unchanged(other, "application/fhir+json", LINKS)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "name=Ann+B%c3%a9a&&x&=y&_sort=-date%2c_id",
+        f"identifier={GATEWAY}/sid|1",
+        f"identifier={GATEWAY}/sid%7C1",
+        f"note=see {GATEWAY}/Patient/1",
+        f"subject={PLATFORM}/Patient/1",
+        "subject=http://127.0.0.1:8080/fhirX/1",
+        "subject=http://127.0.0.1:9090/fhir/1",
+        "subject=http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2F..%2Fx",
+        f"{GATEWAY}/Patient/1",
+    ],
+)
+def test_every_other_query_stays_byte_for_byte(query):
+    """Tokens, texts, other URLs, odd encodings."""
+    assert rewrite_query(query, LINKS) == query
+
+
+def test_request_headers_with_urls_are_mapped():
+    """If-None-Exist is a query, X-Provenance a resource."""
+    assert rewrite_request_header("If-None-Exist", f"subject={GATEWAY}/Patient/1", LINKS) == (
+        f"subject={PLATFORM}/Patient/1"
+    )
+    text = '{"resourceType":"Provenance","target":[{"reference":"%s/Patient/1"}]}'
+    assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
+
+
+def test_a_provenance_with_half_a_character_goes_on():
+    """A lone surrogate in X-Provenance is no reason to fail."""
+    text = (
+        '{"resourceType":"Bundle","type":"batch","entry":[{"request":{"url":"%s/P?x=\\ud800é"}}]}'
+    )
+    assert rewrite_request_header("X-Provenance", text % GATEWAY, LINKS) == text % PLATFORM
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/fhir+json",
+        "Application/FHIR+JSON; fhirVersion=5.0; charset=UTF-8",
+        "application/json",
+        "text/json",
+        "application/fhir+xml",
+        "application/xml; charset=windows-1251",
+        "application/fhir+ndjson",
+    ],
+)
+@pytest.mark.parametrize("direction", ["to-gateway", "to-platform"])
+def test_fhir_bodies_are_rewritten(content_type, direction):
+    """In both directions, whatever the parameters."""
+    assert rewriter_for(content_type, LINKS, direction) is not None
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "application/pdf",
+        "application/octet-stream",
+        "text/html",
+        "image/png",
+        "application/fhir+json; charset=utf-16",
+        'text/xml; charset="UTF-16LE"',
+        "application/xml-patch+xml",
+    ],
+)
+def test_other_bodies_are_not(content_type):
+    """Nor those in an encoding that does not contain ASCII."""
+    assert rewriter_for(content_type, LINKS, "to-gateway") is None
+    assert rewriter_for(content_type, LINKS, "to-platform") is None
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_search_form_is_mapped_like_a_query(size):
+    """Field by field, however it arrives; a very long field passes."""
+    body = f"name=x&subject={GATEWAY}/Patient/1&long={'x' * 70_000}&a={GATEWAY}/Patient/2".encode()
+    rewriter = rewriter_for("application/x-www-form-urlencoded", LINKS, "to-platform")
+    pieces = [rewriter.feed(body[at : at + size]) for at in range(0, len(body), size)]
+    assert b"".join([*pieces, rewriter.finish()]) == (
+        body.replace(GATEWAY.encode(), PLATFORM.encode())
+    )
+    assert rewriter.rewritten == 2

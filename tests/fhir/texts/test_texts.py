@@ -1,0 +1,171 @@
+"""The texts for people, and the page of errors that is made of them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gateway.errors import REASONS
+from gateway.fhir.catalogue import markdown
+from gateway.fhir.texts import LANGUAGES, PAGES, READS, TEXTS, text
+from gateway.fhir.texts.guidance import GUIDANCE
+
+EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
+FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[language]]
+ALL = [(*pair, True) for pair in EVERY] + [(*pair, False) for pair in FOR_READS]
+NOTHING_DELIVERED = ["upstream-unreachable", "upstream-busy", "circuit-open"]
+OUTCOME_UNKNOWN = ["upstream-failed", "upstream-timeout", "internal"]
+
+
+def both(reason, language):
+    """The text for writes and the one for reads, one after the other."""
+    return f"{text(reason, language)} {text(reason, language, write=False)}"
+
+
+def test_every_reason_has_a_text_in_every_language():
+    """The tables have exactly the reasons of the error table, in its order."""
+    for language in LANGUAGES:
+        assert list(TEXTS[language]) == list(REASONS)
+        assert list(READS[language]) == list(READS["en"])
+    assert list(GUIDANCE) == list(REASONS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_has_texts_of_its_own(language):
+    """Every language has them, other ones than for callers, naming the header."""
+    assert list(PAGES[language]) == list(PAGES["en"])
+    for reason in PAGES[language]:
+        value = text(reason, language, page=True)
+        assert value != text(reason, language)
+        assert "X-Requested-With" in value
+        assert not re.search(r"['`ʻʼ´]", value) or language == "en"
+
+
+def test_no_text_is_used_twice():
+    """A text that stands at two reasons, or in two languages, was copied and not translated."""
+    assert len({text(reason, language, write=write) for reason, language, write in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize(("reason", "language", "write"), ALL)
+def test_a_text_is_two_to_four_short_sentences(reason, language, write):
+    """Short enough for a message box, complete, and without a placeholder."""
+    value = text(reason, language, write=write)
+    assert 80 <= len(value) <= 400
+    assert 2 <= len(re.findall(r"[.;:](?= |$)", value)) <= 6
+    assert max(len(sentence) for sentence in re.split(r"[.;:] ", value)) <= 190
+    assert value[0].isupper()
+    assert value.endswith(".")
+    assert "  " not in value
+    assert not re.search(r"[{}<>%\n\t]|TODO|FIXME|\?\?", value)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_each_language_is_written_in_its_script(reason):
+    """English and Uzbek are Latin, Russian is Cyrillic apart from technical names."""
+    cyrillic = re.compile("[Ѐ-ӿ]")
+    latin_word = re.compile("[A-Za-z][A-Za-z_-]+")
+    english, russian, uzbek = (both(reason, language) for language in LANGUAGES)
+    assert not cyrillic.search(english)
+    assert not cyrillic.search(uzbek)
+    assert english.isascii()
+    assert len(cyrillic.findall(russian)) > 60
+    names = {"HTTP", "API", "SSO", "FHIR", "POST", "Allow", "Retry-After", "_search", "search"}
+    names |= {"client_id", "client", "secret", "request-id", "diagnostics"}
+    assert set(latin_word.findall(russian)) <= names
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_uzbek_letters_are_written_with_one_sign(reason):
+    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
+    value = both(reason, "uz")
+    assert not re.search(r"['`ʻʼ´]", value)
+    assert all(match in "oOgG" for match in re.findall("(.)‘", value))
+    assert all(match not in "oOgG" for match in re.findall("(.)’", value))
+
+
+@pytest.mark.parametrize("reason", OUTCOME_UNKNOWN)
+def test_an_unclear_write_is_read_before_it_is_repeated(reason):
+    """Whoever reads only the text still does not store the data twice."""
+    english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
+    assert "It is not known whether the data was saved" in english
+    assert "read the record before you send it again" in english
+    assert "Неизвестно, сохранены ли данные" in russian
+    assert "прочитайте запись, прежде чем отправлять запрос снова" in russian
+    assert "saqlangan-saqlanmagani noma’lum" in uzbek
+    assert "qayta yuborishdan oldin yozuvni topib, o‘qib ko‘ring" in uzbek
+
+
+@pytest.mark.parametrize("reason", [*OUTCOME_UNKNOWN, "upstream-redirect", "upstream-non-fhir"])
+def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
+    """Who only read need not look for a record; the two texts differ."""
+    english, russian, uzbek = (text(reason, language, write=False) for language in LANGUAGES)
+    assert "saved" not in english
+    assert "сохранен" not in russian
+    assert "saqlan" not in uzbek
+    assert text(reason, "en") != english
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_long_pause_is_for_the_operator(language):
+    """The text of the open circuit says from when on somebody must be told."""
+    assert "15" in text("circuit-open", language)
+
+
+@pytest.mark.parametrize("reason", NOTHING_DELIVERED)
+def test_nothing_delivered_is_said(reason):
+    """Where the platform cannot have the data the text says so, and when to send it again."""
+    english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
+    assert "Nothing was delivered." in english
+    assert "again later" in english
+    assert "Ничего не доставлено." in russian
+    assert "снова позже" in russian
+    assert "Hech narsa yetkazilmadi." in uzbek
+    assert "keyinroq" in uzbek
+
+
+def test_an_unavailable_sso_means_that_nothing_was_sent():
+    """Without a token nothing goes out, so the request can be sent again later."""
+    assert "nothing was sent" in text("sso-unavailable", "en")
+    assert "ничего не отправлено" in text("sso-unavailable", "ru")
+    assert "hech narsa yuborilmadi" in text("sso-unavailable", "uz")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_refused_token_request_names_what_to_check(language):
+    """The operator is told to compare the client id and the secret with the SSO."""
+    value = text("token-refused", language)
+    assert all(name in value for name in ("client_id", "client secret", "SSO"))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_guidance_is_complete(reason):
+    """Cause, remedy and who may repeat are sentences, not stubs."""
+    guidance = GUIDANCE[reason]
+    assert all(field.endswith(".") and len(field) >= 20 for field in guidance[1:])
+    assert guidance.repeat
+
+
+def test_an_unknown_language_gives_english():
+    """A language that is not offered falls back instead of failing."""
+    assert text("loop", "de") == text("loop", "en")
+
+
+def test_the_page_of_errors_has_every_reason():
+    """Each reason has a row in the table, a section, its three texts and its guidance."""
+    page = markdown()
+    for reason in REASONS.values():
+        assert f"| [{reason.code}](#{reason.code}) |" in page
+        assert f"\n### {reason.code}\n" in page
+        assert all(text(reason.code, language) in page for language in LANGUAGES)
+        assert GUIDANCE[reason.code].cause in page
+        assert GUIDANCE[reason.code].remedy in page
+
+
+def test_the_page_of_errors_shows_both_forms():
+    """A reader sees one outcome in JSON and in XML, and the page ends with a line break."""
+    page = markdown()
+    assert '"resourceType": "OperationOutcome"' in page
+    assert '<OperationOutcome xmlns="http://hl7.org/fhir">' in page
+    assert page.endswith("\n")
+    assert page == markdown()

@@ -1,0 +1,64 @@
+"""What the log says when no connection to the platform can be made."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import pytest
+
+from gateway.http.client.connect_errors import unreached
+from gateway.http.client.pool import Origin
+
+PLACE = Origin("fhir.example", 443, None)
+
+
+def verification(code: int) -> ssl.SSLCertVerificationError:
+    """A certificate that OpenSSL refused for this reason."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed: planted")
+    error.verify_code = code
+    return error
+
+
+def tls(reason: str) -> ssl.SSLError:
+    """A handshake that failed otherwise."""
+    error = ssl.SSLError(1, "planted")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "planted"), "upstream-unreachable", "nothing"),
+        (TimeoutError(), "upstream-unreachable", "within 5 s"),
+        (
+            socket.gaierror(-2, "planted"),
+            "upstream-unreachable",
+            "fhir.example of platform.fhir_base_url cannot",
+        ),
+        (OSError(errno.ENETUNREACH, "planted"), "upstream-unreachable", "network is unreachable"),
+        (ConnectionResetError(), "upstream-unreachable", "ended the connection"),
+        (OSError("planted"), "upstream-unreachable", "unknown reason"),
+        (verification(20), "upstream-tls", "platform.ca_file"),
+        (verification(62), "upstream-tls", "another name than fhir.example"),
+        (verification(10), "upstream-tls", "clock"),
+        (tls("WRONG_VERSION_NUMBER"), "upstream-tls", "does not speak TLS"),
+        (tls("NO_SHARED_CIPHER"), "upstream-tls", "no shared cipher"),
+    ],
+)
+def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> None:
+    """The platform is named, no class of Python's is, nor any text that the other side sent."""
+    outcome = unreached(error, PLACE, 5.0)
+    assert outcome.reason.code == reason
+    assert words in outcome.detail
+    assert "fhir.example" in outcome.detail
+    assert "Error" not in outcome.detail
+    assert "planted" not in outcome.detail
+
+
+def test_a_time_out_is_not_tried_again() -> None:
+    """Nothing else that failed before anything was sent forbids another attempt."""
+    assert not unreached(TimeoutError(), PLACE, 5.0).repeatable
+    assert unreached(ConnectionRefusedError(), PLACE, 5.0).repeatable

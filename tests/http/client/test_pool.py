@@ -1,0 +1,263 @@
+"""Who gets a connection to the platform when all of them are in use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.http.client.connection import UpstreamConnection
+from gateway.http.client.pool import Origin, Timeouts, UpstreamPool
+from tests.doubles.platform import Line, Platform, after, fhir, outcome
+from tests.doubles.processes import free_port
+from tests.doubles.wire import Wire, ask, get
+from tests.http.client.tls_stage import read
+from tests.pipeline.stage import until
+
+READ = get("/fhir/Patient/1")
+
+MakePool = Callable[..., UpstreamPool]
+
+
+@pytest.fixture
+async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
+    """Makes pools of connections to the platform, or to another port."""
+    made: list[UpstreamPool] = []
+
+    def make(size: int = 1, port: int | None = None) -> UpstreamPool:
+        pool = UpstreamPool(
+            Origin("127.0.0.1", port or platform.port, None),
+            timeouts=Timeouts(5, 5, 5),
+            max_connections=size,
+            clock=asyncio.get_running_loop().time,
+        )
+        pool.open()
+        made.append(pool)
+        return pool
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+async def exchange(connection: UpstreamConnection) -> None:
+    """Ask and get the answer."""
+    connection.begin(expect_body=True)
+    connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await read(connection)
+
+
+async def used(pool: UpstreamPool) -> UpstreamConnection:
+    """A connection that is in use and may be kept."""
+    connection = await pool.acquire()
+    await exchange(connection)
+    return connection
+
+
+async def waiting(pool: UpstreamPool, *, new: bool = False) -> asyncio.Task[UpstreamConnection]:
+    """Somebody who waits for a connection."""
+    task = asyncio.create_task(pool.acquire(new=new))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_callers_that_pipeline_leave_room_for_others(
+    start_gateway, platform: Platform
+) -> None:
+    """Who waits for a connection gets the next, though others have requests enough for all."""
+    platform.answer(after(0.01, fhir()))
+    async with (
+        start_gateway(platform={"max_connections": 1, "connect_timeout": 2}) as gateway,
+        await Wire.open(gateway.address) as greedy,
+    ):
+        await greedy.send(READ * 20)
+
+        async def ask_on() -> None:
+            while True:
+                await greedy.reply()
+                await greedy.send(READ)
+
+        asking = asyncio.create_task(ask_on())
+        await platform.until_seen(2)
+        statuses = [(await ask(gateway.address, READ)).status for _ in range(3)]
+        asking.cancel()
+        assert statuses == [200, 200, 200]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
+async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
+    """What becomes free is for the first in line: whoever asks in that moment waits behind."""
+    pool = make_pool()
+    holder = await used(pool)
+    first = await waiting(pool)
+    second = await waiting(pool)
+    if not kept:
+        holder.data_received(b"surplus")
+    pool.release(holder)
+    assert pool.take() is None
+    third = await waiting(pool)
+    for task in (first, second, third):
+        connection = await task
+        assert (connection is holder) is kept
+        await exchange(connection)
+        holder = connection
+        kept = True
+        pool.release(connection)
+
+
+async def test_who_wants_a_new_connection_does_not_starve(make_pool: MakePool) -> None:
+    """A kept connection gives way to one that must be new, and the next in line has its turn."""
+    pool = make_pool()
+    first = await used(pool)
+    new = await waiting(pool, new=True)
+    behind = await waiting(pool)
+    pool.release(first)
+    second = await new
+    assert second is not first
+    pool.release(second)
+    pool.release(await behind)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
+async def test_turn_of_one_who_leaves(make_pool: MakePool, kept: bool) -> None:
+    """Who is given up in the moment of his turn passes on what he got."""
+    pool = make_pool()
+    holder = await used(pool)
+    leaver = await waiting(pool)
+    behind = await waiting(pool)
+    if not kept:
+        holder.data_received(b"surplus")
+    pool.release(holder)
+    leaver.cancel()
+    connection = await behind
+    assert leaver.cancelled()
+    assert (connection is holder) is kept
+    assert pool.counts() == {"idle": 0, "active": 1, "connecting": 0}
+    await exchange(connection)
+    pool.release(connection)
+    assert pool.counts() == {"idle": 1, "active": 0, "connecting": 0}
+
+
+async def test_one_who_left_the_queue_is_passed_over(make_pool: MakePool) -> None:
+    """Nothing is handed to who is not there any more."""
+    pool = make_pool()
+    holder = await used(pool)
+    leaver = await waiting(pool)
+    behind = await waiting(pool)
+    leaver.cancel()
+    pool.release(holder)
+    assert await behind is holder
+
+
+async def test_connection_that_breaks_on_its_way(make_pool: MakePool) -> None:
+    """One that is lost before its turn-taker has it is replaced; the place stays one."""
+    pool = make_pool()
+    holder = await used(pool)
+    taker = await waiting(pool)
+    pool.release(holder)
+    holder.abort()
+    connection = await taker
+    assert connection is not holder
+    assert pool.counts() == {"idle": 0, "active": 1, "connecting": 0}
+    await exchange(connection)
+    pool.release(connection)
+
+
+async def test_place_of_a_connection_that_cannot_be_made(make_pool: MakePool) -> None:
+    """Who waits behind one that could not connect tries in turn."""
+    pool = make_pool(port=free_port())
+    waiters = [await waiting(pool) for _ in range(4)]
+    results = await asyncio.gather(*waiters, return_exceptions=True)
+    reasons = {each.reason.code for each in results if isinstance(each, GatewayError)}
+    assert reasons == {"upstream-unreachable"}
+    assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+
+
+async def test_drain_with_a_queue(make_pool: MakePool) -> None:
+    """At the end of its life the pool still serves who waits, and keeps nothing."""
+    pool = make_pool()
+    holder = await used(pool)
+    waiters = [await waiting(pool) for _ in range(2)]
+    pool.drain()
+    pool.release(holder)
+    for waiter in waiters:
+        connection = await waiter
+        await exchange(connection)
+        pool.release(connection)
+    assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+
+
+async def test_rest_of_an_answered_request_holds_nothing_up(
+    make_pool: MakePool, platform: Platform
+) -> None:
+    """What the platform did not want to read before it answered keeps no connection open."""
+    size = 32 * 1024 * 1024
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def refuse(line: Line) -> None:
+        line.writer.transport.pause_reading()
+        line.writer.write(outcome(413))
+        await lost.wait()
+        line.writer.transport.resume_reading()
+        got = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await line.reader.read(1_000_000):
+                got += len(data)
+        arrived.set_result(got)
+
+    lost = asyncio.Event()
+    platform.script(refuse)
+    pool = make_pool()
+    connection = await pool.acquire()
+    connection.begin(expect_body=True)
+    connection.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    connection.write(bytes(size - 1))
+    await read(connection)
+    connection.data_received(b"surplus")
+    pool.release(connection)
+    async with asyncio.timeout(10):
+        await until(lambda: connection.transport is None)
+    lost.set()
+    assert await arrived < size
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_limit_holds_whatever_happens(
+    make_pool: MakePool, platform: Platform, seed: int
+) -> None:
+    """Connections that are lost, given up and released twice make no more than there may be."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    pool = make_pool(size=3)
+    served = 0
+
+    async def visit() -> None:
+        nonlocal served
+        connection = pool.take() or await pool.acquire(new=chance.random() < 0.2)
+        assert sum(pool.counts().values()) <= 3
+        try:
+            await exchange(connection)
+            if chance.random() < 0.2:
+                connection.abort()
+                pool.release(connection)
+        finally:
+            if not connection.complete:
+                connection.abort()
+            pool.release(connection)
+        assert sum(pool.counts().values()) <= 3
+        served += 1
+
+    tasks = [asyncio.create_task(visit()) for _ in range(60)]
+    for number in range(20):
+        await asyncio.sleep(0.001)
+        tasks[chance.randrange(60)].cancel()
+        if number % 5 == 0:
+            platform.drop_connections()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    unserved = [each for each in results if isinstance(each, AssertionError | GatewayError)]
+    assert not unserved
+    assert served > 20
+    assert (pool.counts()["active"], pool.counts()["connecting"]) == (0, 0)

@@ -1,0 +1,135 @@
+"""What the tests of TLS towards the platform share: both sides of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import trustme
+
+from gateway.errors import GatewayError
+from gateway.http.client.connection import UpstreamConnection
+from gateway.http.client.pool import Origin, Timeouts, UpstreamPool
+from gateway.http.client.tls import TlsTransport
+from tests.doubles.tls_peer import TlsLine, TlsPeer
+from tests.pipeline.stage import until
+
+REQUEST = b"GET /r5/Patient/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BODY = b'{"resourceType":"Patient","id":"1"}'
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+def server_side(
+    ca: trustme.CA, version: ssl.TLSVersion | None = None, clients: trustme.CA | None = None
+) -> ssl.SSLContext:
+    """The platform's side, which may want certificates of this CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    if clients is not None:
+        clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> ssl.SSLContext:
+    """Ours, which trusts this CA and has a certificate of that one's, if any."""
+    context = ssl.create_default_context()
+    if ca is not None:
+        ca.configure_trust(context)
+    if issuer is not None:
+        issuer.issue_cert("hospital-17.test").configure_cert(context)
+    return context
+
+
+@dataclass
+class Ours:
+    """Our side: a pool, and what it opens."""
+
+    context: ssl.SSLContext
+    port: int
+    timeouts: Timeouts = field(default_factory=lambda: Timeouts(5.0, 5.0, 5.0))
+
+    def __post_init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        origin = Origin("localhost", self.port, self.context)
+        self.pool = UpstreamPool(origin, timeouts=self.timeouts, max_connections=4, clock=loop.time)
+        self.opening = loop.create_task(self.open())
+
+    async def open(self) -> UpstreamConnection | tuple[str, str, bool]:
+        """A connection; else why there is none, and whether another attempt may help."""
+        try:
+            return await self.pool.acquire(new=True)
+        except GatewayError as error:
+            return error.reason.code, error.detail, error.repeatable
+
+    async def opened(self) -> UpstreamConnection:
+        """The connection."""
+        made = await self.opening
+        assert isinstance(made, UpstreamConnection)
+        return made
+
+    async def refused(self) -> tuple[str, str, bool]:
+        """Why there is none."""
+        outcome = await self.opening
+        assert isinstance(outcome, tuple)
+        return outcome
+
+
+@dataclass
+class Both:
+    """Both sides of one connection."""
+
+    connection: UpstreamConnection
+    line: TlsLine
+    pool: UpstreamPool
+
+    async def ask(self, request: bytes = REQUEST) -> None:
+        """Send a request, which comes whole."""
+        self.connection.begin(expect_body=True)
+        self.connection.write_whole(request)
+        assert await self.line.read_until() == request
+
+    async def answered(self) -> bytes:
+        """The answer's body. Raises `Broken`."""
+        return await read(self.connection)
+
+    async def lost(self) -> None:
+        """Return when nothing is left of our side."""
+        await until(lambda: self.connection.transport is None)
+
+
+async def read(connection: UpstreamConnection) -> bytes:
+    """The body of an answer. Raises `Broken`."""
+    while connection.head() is None:
+        await connection.news()
+    body = b""
+    while pieces := await connection.read():
+        body += b"".join(pieces)
+    return body
+
+
+@contextlib.asynccontextmanager
+async def connected(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> AsyncIterator[Both]:
+    """A connection whose handshake is done."""
+    async with TlsPeer(server_side(ca, version)) as peer:
+        ours = Ours(client_side(ca), peer.port)
+        line = await peer.accept()
+        await line.shake_hands()
+        both = Both(await ours.opened(), line, ours.pool)
+        yield both
+        both.connection.abort()
+        await both.lost()
+
+
+def left() -> list[object]:
+    """What is still there of any connection; of the doubles' own TLS nothing counts."""
+    kinds = (UpstreamConnection, TlsTransport, ssl.SSLObject)
+    found = [each for each in gc.get_objects() if isinstance(each, kinds)]
+    return [each for each in found if not (isinstance(each, ssl.SSLObject) and each.server_side)]

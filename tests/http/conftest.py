@@ -1,0 +1,25 @@
+"""The stage of the request path's tests, and the event loops that tests of connections run on."""
+
+from tests.pipeline.conftest import (
+    ca,
+    gateway,
+    platform,
+    pytest_asyncio_loop_factories,
+    sso,
+    stage,
+    start_gateway,
+    uncollected,
+    version,
+)
+
+__all__ = [
+    "ca",
+    "gateway",
+    "platform",
+    "pytest_asyncio_loop_factories",
+    "sso",
+    "stage",
+    "start_gateway",
+    "uncollected",
+    "version",
+]

@@ -1,0 +1,93 @@
+"""How long callers' connections are kept, and that nothing of them stays when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.config import Address
+from gateway.errors import GatewayError
+from gateway.http.server.connection import CallerConnection
+from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.reader import ListenLimits
+from gateway.http.server.server import CallerServer
+from tests.doubles.wire import Wire, get, post
+
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+LONG = b"x" * 300_000
+
+
+class Sink:
+    """Answers 204 when it has read the request's body."""
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """204, or nothing when the body is cut."""
+        try:
+            while await request.payload.readany():
+                pass
+        except ConnectionError:
+            return Answered.ENDS
+        request.connection.write(ANSWER)
+        return Answered.STAYS
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """204, and the end."""
+        request.connection.write(ANSWER)
+        return Answered.ENDS
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[Address]:
+    """Where a listener is that keeps idle connections for half a second."""
+    server = CallerServer(Sink(), ListenLimits(8192, 8192, 100, 10.0, keep_alive=0.5))
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    yield Address(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
+    listening.close()
+    await server.shutdown(0.1)
+
+
+async def test_idle_for_too_long(address: Address) -> None:
+    """A connection that nothing was asked on for long is closed without a word."""
+    async with await Wire.open(address) as wire:
+        assert (await wire.ask(get("/"))).status == 204
+        async with asyncio.timeout(10):
+            assert await wire.at_end()
+
+
+async def test_never_idle_for_long(address: Address) -> None:
+    """A connection stays while requests come in time, however long it lasts."""
+    async with await Wire.open(address) as wire:
+        for _ in range(6):
+            assert (await wire.ask(get("/"))).status == 204
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(get("/")[:-2], id="half-a-header"),
+        pytest.param(get("/") * 3, id="three-requests"),
+        pytest.param(get("/") * 40, id="many-requests"),
+        pytest.param(post("/", LONG), id="long-body"),
+        pytest.param(post("/", LONG)[:-1], id="most-of-a-long-body"),
+        pytest.param(post("/", b"body")[:-1], id="most-of-a-short-body"),
+        pytest.param(b"nonsense\r\n\r\n", id="nonsense"),
+    ],
+)
+async def test_lost_connections_are_free(address: Address, sent: bytes, uncollected: None) -> None:
+    """Nothing holds on to a lost connection, so that no memory waits for a collection."""
+    for _ in range(3):
+        async with await Wire.open(address) as wire:
+            await wire.send(sent)
+            await asyncio.sleep(0.02)
+            wire.writer.transport.abort()
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        if not any(isinstance(each, CallerConnection) for each in gc.get_objects()):
+            break
+    else:
+        pytest.fail("a connection is still there")

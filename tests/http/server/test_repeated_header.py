@@ -1,0 +1,200 @@
+"""A connection that repeats its header: the bytes alone decide, however they are cut.
+
+What comes byte by byte is all read by the parser; the same in pieces of whole requests is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.errors import GatewayError
+from gateway.http.server.messages import Answered, IncomingRequest, RepeatedMessage
+from gateway.http.server.reader import ListenLimits
+from gateway.http.server.server import CallerServer
+from tests.doubles.fed_connection import FakeTransport
+from tests.doubles.wire import get, post
+
+LIMITS = ListenLimits(url_bytes=200, header_bytes=400, headers=20, header_timeout=10)
+READ = get("/fhir/Patient/1")
+OTHER = get("/fhir/Patient/2")
+LONG = get("/" + "x" * 250)
+TAIL = b"Host: gateway\r\n\r\n"
+CHUNKED = get("/fhir/Basic", "Transfer-Encoding: chunked", method="POST")
+
+PIECES_OF_A_HEADER = (b"GET /fhir/Patient/3 HTTP/1.1\r\nX-Note: ", b"GET /fhir HTTP/1.1\r\n")
+AWAITING = get("/fhir/Basic", f"Content-Length: {len(OTHER)}", method="POST")
+SIZE, LAST_CHUNK = b"%x\r\n" % len(OTHER), b"\r\n0\r\n\r\n"
+# A body that nobody can send, for which the parser waits although it tells of none.
+ENDLESS = get("/fhir/Basic", f"Content-Length: {2**64 - 1}", method="POST")
+SIX = b"".join(get(f"/fhir/Patient/{number}") for number in range(6))
+KEYED = get("/fhir/Patient/1", "X-User: alice")
+
+PIECES = (
+    *(READ, OTHER, READ, OTHER, get("/fhir/Observation?code=a%7Cb&date=ge2026-01-01")),
+    *(get("/fhir/Patient/1", "Accept: application/fhir+json"), get("/fhir", "Accept:")),
+    *(get("/fhir/Patient/1", "Connection: close"), get("/fhir/Patient/1", version="1.0")),
+    *(get("/fhir/Patient/1", method="HEAD"), get("/fhir/Patient/1", method="DELETE")),
+    *(get("/fhir/Patient/1", "Upgrade: h2c", "Connection: Upgrade"), b"GET / HTTP/1.1\r\n\r\n"),
+    *(get("/fhir/Patient/1", "Content-Length: 0"), get("/fhir/Patient/1", "Expect: 100-continue")),
+    *(ENDLESS, SIX, KEYED, SIX + KEYED),
+    # Bodies that look like requests.
+    *(post("/fhir/Basic", READ), post("/fhir/Basic", OTHER + READ), post("/fhir/Basic", b"{}")),
+    *(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(READ), READ), CHUNKED + b"0\r\n\r\n"),
+    # The beginnings of what other pieces end, and the other way round.
+    *(CHUNKED, AWAITING, SIZE, LAST_CHUNK, TAIL, *PIECES_OF_A_HEADER),
+    *(b"\r\n", READ[:-1], READ[:-2], b"\n", READ[:20]),
+    # Request lines that are not the usual one, with the usual fields behind.
+    *(b"GET //fhir/Patient/1 HTTP/1.1\r\n" + TAIL, b"GET  /fhir HTTP/1.1\r\n" + TAIL),
+    *(b"GET http://gateway/fhir HTTP/1.1\r\n" + TAIL, b"GET /fhir#x HTTP/1.1\r\n" + TAIL),
+    *(b"GET /fhir/\xc3\xa4 HTTP/1.1\r\n" + TAIL, b"get /fhir HTTP/1.1\r\n" + TAIL),
+    *(b'GET /fhir?x="<>" HTTP/1.1\r\n' + TAIL, b"GET * HTTP/1.1\r\n" + TAIL),
+    *(b"GET /fhir HTTP/1.2\r\n" + TAIL, b"GET /fhir\r\n" + TAIL, b"\r\n" + READ),
+    *(b"GET /fhir HTTP/1.1\nHost: gateway\r\n\r\n", LONG),
+)
+
+
+class Sink:
+    """Notes what it is asked, bodies too, and takes its time if it is `slow`.
+
+    `repeated` tells of each request whether the parser was spared it.
+    """
+
+    def __init__(self, *, slow: bool) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+        self.repeated: list[bool] = []
+        self._slow = slow
+
+    async def handle(self, request: IncomingRequest) -> Answered:
+        """Answer nothing."""
+        message, body = request.message, b""
+        self.repeated.append(isinstance(message, RepeatedMessage))
+        try:
+            for _ in range(25 * self._slow):
+                await asyncio.sleep(0)
+            while request.has_body and (data := await request.payload.readany()):
+                body += data
+        except Exception:
+            self.seen.append((message.method, message.path, message.raw_headers, "broken"))
+            return Answered.ENDS
+        facts = message.version, message.should_close, message.upgrade
+        self.seen.append((message.method, message.path, message.raw_headers, *facts, body))
+        return Answered.ENDS if message.should_close or message.upgrade else Answered.STAYS
+
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+        """Note that; the reason depends on how much of the message is there."""
+        del request, error
+        self.seen.append(("refused",))
+        return Answered.ENDS
+
+
+async def _turns() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if done():
+            break
+        await asyncio.sleep(0)
+
+
+async def _read(pieces: list[bytes], sink: Sink) -> None:
+    server = CallerServer(sink, LIMITS)
+    connection = server("192.0.2.1")
+    transport = FakeTransport()
+    connection.connection_made(transport)
+    await _turns()
+    for piece in pieces:
+        connection.data_received(piece)
+        await _turns()
+        await _until(lambda: not transport.paused)
+    # A body may be awaited in vain.
+    await _until(lambda: not (connection.busy or connection.queued))
+    connection.connection_lost(None)
+    await server.shutdown(0.0)
+
+
+def read(pieces: list[bytes], *, slow: bool = False) -> list[tuple[Any, ...]]:
+    """What the handler is asked on a connection on which these pieces come."""
+    sink = Sink(slow=slow)
+    asyncio.run(_read(pieces, sink))
+    return sink.seen
+
+
+def spared(pieces: list[bytes]) -> list[bool]:
+    """Of each request on such a connection whether the parser did not see it."""
+    sink = Sink(slow=False)
+    asyncio.run(_read(pieces, sink))
+    return sink.repeated
+
+
+def cut(pieces: list[bytes], places: list[int]) -> list[bytes]:
+    """The same bytes, cut at some more places."""
+    made = []
+    for piece, place in zip(pieces, places, strict=True):
+        at = place % (len(piece) + 1) if place else 0
+        made += [each for each in (piece[:at], piece[at:]) if each]
+    return made
+
+
+PIECES_AND_CUTS = st.lists(
+    st.tuples(st.sampled_from(PIECES), st.one_of(st.just(0), st.just(0), st.integers(0, 500))),
+    min_size=1,
+    max_size=7,
+)
+
+
+@given(PIECES_AND_CUTS, st.booleans())
+@example([(piece, 0) for piece in (READ, PIECES_OF_A_HEADER[0], OTHER, READ)], False)
+@example([(piece, 0) for piece in (READ, AWAITING, OTHER, READ)], False)
+@example([(piece, 0) for piece in (READ, CHUNKED, SIZE, OTHER, LAST_CHUNK, READ)], False)
+@example([(READ, 0), (ENDLESS, 10), (OTHER, 0), (READ, 0)], False)
+@example([(READ, 0), (LONG, 0), (READ, 0)], False)
+@example([(READ, 0), (SIX, 0), (OTHER, 0), (READ, 0), (SIX + KEYED, 0), (KEYED, 0)], True)
+def test_pieces_mean_what_their_bytes_mean(drawn: list[tuple[bytes, int]], slow: bool) -> None:
+    """Requests are the same in pieces as they are byte by byte; only what breaks ends earlier."""
+    pieces, places = [piece for piece, _ in drawn], [place for _, place in drawn]
+    whole = b"".join(pieces)
+    expected = read([whole[at : at + 1] for at in range(len(whole))])
+    found = read(cut(pieces, places), slow=slow)
+    if expected and expected[-1][0] == "refused" and found[-1:] == expected[-1:]:
+        # Of requests in one piece with a broken one some get no answer of their own.
+        expected = [*expected[: len(found) - 1], expected[-1]]
+    assert found == expected
+
+
+@pytest.mark.parametrize("count", [2, 9, 40])
+def test_any_number_of_reads(count: int) -> None:
+    """Reads with the same header, then others in one piece with it: each is seen once."""
+    targets = [f"/fhir/Patient/{number}" for number in range(count)]
+    pieces = [get(target) for target in targets]
+    last = get("/fhir/Patient/last", "X-Other: 1") + get("/fhir/Patient/end")
+    found = [seen[1] for seen in read([*pieces, last, *pieces])]
+    assert found == [*targets, "/fhir/Patient/last", "/fhir/Patient/end", *targets]
+
+
+def test_the_parser_is_spared() -> None:
+    """A read with the fields of the one before is not parsed, whatever its target; others are."""
+    other = get("/fhir/Patient/1", "Accept: application/fhir+xml")
+    pieces = [READ, OTHER, READ, other, other, READ, post("/fhir/Basic", b"{}"), READ, READ]
+    told = [False, True, True, False, True, False, False, False, True]
+    assert spared(pieces) == told
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("X-Api-Key: key-of-the-ward", "authorization: Basic d2FyZA==", "Cookie: session=1"),
+        *("Proxy-Authorization: Basic d2FyZA==", "Content-Length: 0", "Expect: 100-continue"),
+    ],
+)
+def test_no_secret_is_compared(field: str) -> None:
+    """A header with a credential in it is always parsed: time would tell how much was alike."""
+    assert not any(spared([get("/fhir/Patient/1", field)] * 3))

@@ -1,0 +1,58 @@
+"""A platform, an SSO, a line that can be cut, and a gateway with an outbox."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doubles.cut_line import CutLine
+from tests.doubles.gateway import running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+from tests.outbox.path.hospital import Hospital
+
+KEY = "A" * 43
+Open = Callable[..., AbstractAsyncContextManager[Hospital]]
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+def opened(platform: Platform, tmp_path: Path) -> Open:
+    """Opens a gateway with some settings changed; `outbox` adds to those of the outbox."""
+
+    @contextlib.asynccontextmanager
+    async def opening(**sections: Any) -> AsyncIterator[Hospital]:
+        outbox = {
+            "enabled": True,
+            "url": f"sqlite:///{tmp_path}/outbox.db",
+            "encryption_key": KEY,
+            **sections.pop("outbox", {}),
+        }
+        sections.setdefault("retries", {"max_attempts": 1})
+        async with Sso() as sso, CutLine(platform.port) as line:
+            url = f"http://127.0.0.1:{line.port}{platform.base_path}"
+            async with (
+                running(url, sso.token_url, outbox=outbox, **sections) as gateway,
+                Hospital(gateway, platform, sso, line) as hospital,
+            ):
+                yield hospital
+
+    return opening
+
+
+@pytest.fixture
+async def hospital(opened: Open) -> AsyncIterator[Hospital]:
+    """A gateway with an outbox and no named callers."""
+    async with opened() as made:
+        yield made

@@ -1,0 +1,354 @@
+"""`dhp-gateway outbox …`, beside a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.doubles.platform import outcome, then_close
+from tests.doubles.processes import GATEWAY_COMMAND
+from tests.outbox.path.conftest import KEY, Open
+from tests.outbox.path.hospital import Hospital, observation
+
+Result = subprocess.CompletedProcess[str]
+BY = f"command, user {os.getuid()}"
+
+
+class Operator:
+    """Runs the commands with the settings of the gateway under test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "settings.yaml"
+        self.settings: dict[str, Any] = {
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "outbox": {
+                "enabled": True,
+                "url": f"sqlite:///{directory}/outbox.db",
+                "encryption_key": KEY,
+            },
+        }
+
+    async def run(self, *arguments: str) -> Result:
+        """One command."""
+        process = self.begin(*arguments)
+        out, err = await asyncio.to_thread(process.communicate, timeout=60)
+        return Result(process.args, process.returncode, out, err)
+
+    def begin(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """One command, not waited for."""
+        self.config.write_text(yaml.safe_dump(self.settings))
+        command = [GATEWAY_COMMAND, "outbox", *arguments, "--config", self.config]
+        return subprocess.Popen(
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=self.config.parent
+        )
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    """Somebody at the machine."""
+    return Operator(tmp_path)
+
+
+@pytest.fixture
+async def refused(hospital: Hospital) -> tuple[Hospital, str]:
+    """A hospital with an entry that the platform refused."""
+    hospital.line.cut()
+    location = (await hospital.write(patient=987654)).location
+    hospital.platform.script(outcome(422))
+    await hospital.line.mend()
+    await hospital.ended(location)
+    return hospital, location
+
+
+async def test_what_waits_for_a_person_is_listed(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """A failed entry with its id; for programs as JSON; of one state or caller only, if wanted."""
+    entry_id = refused[1].rsplit("/", 1)[1]
+    listed = await operator.run("list")
+    assert listed.returncode == 0
+    assert entry_id in listed.stdout
+    assert listed.stdout.splitlines()[-1] == "1 failed"
+    assert "platform-status 422" in listed.stdout
+    assert "cause: platform-status 422\n" in (await operator.run("show", entry_id)).stdout
+    (facts,) = json.loads((await operator.run("list", "--json")).stdout)
+    assert (facts["id"], facts["state"], facts["caller"]) == (entry_id, "failed", "anonymous")
+    for narrowed in (("--state", "unclear"), ("--caller", "other")):
+        assert entry_id not in (await operator.run("list", *narrowed)).stdout
+    wrong = await operator.run("list", "--state", "nonsense")
+    assert wrong.returncode == 2
+    assert "waiting" in wrong.stderr
+
+
+async def test_patients_are_shown_only_when_asked(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """`show` and `export` mask address and bodies unless `--reveal` is given."""
+    entry_id = refused[1].rsplit("/", 1)[1]
+    masked = await operator.run("show", entry_id)
+    assert "failed" in masked.stdout
+    assert "987654" not in masked.stdout
+    assert "Observation/1" not in masked.stdout
+    revealed = await operator.run("show", entry_id, "--reveal")
+    assert "Patient/987654" in revealed.stdout
+    assert (await operator.run("show", "nothing")).returncode == 1
+    plain = operator.config.parent / "export.jsonl"
+    exported = await operator.run("export", str(plain))
+    assert exported.returncode == 0
+    assert "987654" not in plain.read_text()
+    assert stat.S_IMODE(plain.stat().st_mode) == 0o600
+    assert (await operator.run("export", str(plain))).returncode == 3
+    (line,) = (await operator.run("export", "-", "--reveal")).stdout.splitlines()
+    assert json.loads(line)["request"]["body"] == observation(987654).decode()
+
+
+async def test_a_retried_entry_is_delivered(
+    refused: tuple[Hospital, str], operator: Operator
+) -> None:
+    """The running gateway notices by itself."""
+    hospital, location = refused
+    done = await operator.run("retry", "--failed")
+    assert done.returncode == 0
+    assert location.rsplit("/", 1)[1] in done.stdout
+    ended = await hospital.ended(location)
+    while not ended.json["entry"][0]["response"]["status"].startswith("200"):
+        ended = await hospital.ended(location)
+    assert len(hospital.writes()) == 2
+    assert (await operator.run("retry", "--failed")).stdout == ""
+    assert (await operator.run("retry")).returncode == 2
+    again = await operator.run("retry", location.rsplit("/", 1)[1])
+    assert again.returncode == 1
+    assert "delivered" in again.stdout
+
+
+async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operator) -> None:
+    """An unclear one holds up its patient until a person decides."""
+    # A gateway with an audit could be the one that records it.
+    async with opened(audit={"sink": "off"}) as hospital:
+        hospital.line.cut()
+        unclear = (await hospital.write(method="POST")).location
+        behind = (await hospital.write(number=2)).location
+        hospital.platform.script(then_close(b""))
+        await hospital.line.mend()
+        await hospital.ended(unclear)
+        assert (await hospital.ask("GET", behind)).status == 202
+        dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
+        assert dropped.returncode == 1
+        assert "dropped" in dropped.stdout
+        assert "there is no such entry" in dropped.stdout
+        assert '"step":"dropped"' in dropped.stdout
+        assert "noted for the audit" not in dropped.stdout
+        assert (await hospital.ended(behind)).status == 200
+        assert (await hospital.ask("GET", unclear)).status == 410
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"enabled": False}, 2, "outbox.enabled"),
+        ({"encryption_key": "B" * 43}, 3, "another key"),
+        ({"encryption_key": "short"}, 3, "32 bytes"),
+        ({"url": "sqlite:////nowhere/at/all.db"}, 3, "is not there"),
+    ],
+)
+async def test_what_cannot_be_opened_is_told(
+    refused: tuple[Hospital, str],
+    operator: Operator,
+    change: dict[str, Any],
+    code: int,
+    words: str,
+) -> None:
+    """With the exit code of the other commands, and a sentence."""
+    operator.settings["outbox"].update(change)
+    done = await operator.run("list")
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+def check(directory: Path, python: list[str], **outbox: Any) -> Result:
+    """`dhp-gateway check` with an outbox."""
+    operator = Operator(directory)
+    operator.settings["outbox"].update(outbox)
+    operator.config.write_text(yaml.safe_dump(operator.settings))
+    return subprocess.run(
+        [*python, "check", "--config", str(operator.config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_check_tells_what_the_outbox_lacks(tmp_path: Path) -> None:
+    """A key of another length, a file without one, a missing extra; nothing when all is there."""
+    usual = [str(GATEWAY_COMMAND)]
+    assert check(tmp_path, usual).returncode == 0
+    short = check(tmp_path, usual, encryption_key="short")
+    assert (short.returncode, "outbox.encryption_key: is not 32 bytes" in short.stdout) == (2, True)
+    block = "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli import main; main()"
+    without = check(tmp_path, [sys.executable, "-c", block])
+    assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
+
+
+async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: Path) -> None:
+    """It says which setting is wrong, rather than to queue what nobody can read."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        await hospital.write()
+    operator = Operator(tmp_path)
+    operator.settings |= {
+        "listen": {"address": "127.0.0.1:0"},
+        "admin": {"address": "127.0.0.1:0"},
+    }
+    operator.settings["outbox"]["encryption_key"] = "C" * 43
+    operator.config.write_text(yaml.safe_dump(operator.settings))
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [GATEWAY_COMMAND, "run", "--config", operator.config],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ},
+    )
+    assert (done.returncode, "another key" in done.stderr) == (3, True), done.stderr
+
+
+def audited(directory: Path) -> dict[str, Any]:
+    """Settings of an audit in a file."""
+    return {"sink": "file", "path": str(directory / "audit" / "audit.jsonl")}
+
+
+def steps(directory: Path) -> list[tuple[str, str, str]]:
+    """Step, entry and author of what people did, as the audit has it."""
+    lines = (directory / "audit" / "audit.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(each["step"], each["entry"], each["by"]) for each in records if "by" in each]
+
+
+async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
+    opened: Open, operator: Operator, tmp_path: Path
+) -> None:
+    """Who gave up a write is recorded, once, by the gateway that has the file in hand."""
+    (tmp_path / "audit").mkdir()
+    operator.settings["audit"] = audited(tmp_path)
+    async with opened(audit=audited(tmp_path)) as hospital:
+        hospital.line.cut()
+        unclear = (await hospital.write(method="POST")).location
+        behind = (await hospital.write(number=2)).location
+        hospital.platform.script(then_close(b""))
+        await hospital.line.mend()
+        await hospital.ended(unclear)
+        entry_id = unclear.rsplit("/", 1)[1]
+        dropped = await operator.run("drop", entry_id)
+        assert (dropped.returncode, "noted for the audit" in dropped.stdout) == (0, True)
+        assert (await operator.run("drop", entry_id)).returncode == 1
+        await hospital.ended(behind)
+        while not steps(tmp_path):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    assert steps(tmp_path) == [("dropped", entry_id, BY)]
+
+
+async def test_a_command_makes_no_audit_file(
+    opened: Open, operator: Operator, tmp_path: Path
+) -> None:
+    """It would belong to whoever runs it; the gateway makes it, and records what was noted."""
+    async with opened() as hospital:
+        hospital.line.cut()
+        entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
+    (tmp_path / "audit").mkdir()
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", entry_id)).returncode == 0
+    assert list((tmp_path / "audit").iterdir()) == []
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", entry_id, BY)]
+
+
+@pytest.fixture
+async def queued(opened: Open, tmp_path: Path) -> str:
+    """An entry whose gateway is stopped; its audit file is there."""
+    (tmp_path / "audit").mkdir()
+    async with opened(audit=audited(tmp_path)) as hospital:
+        hospital.line.cut()
+        return (await hospital.write()).location.rsplit("/", 1)[1]
+
+
+async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
+    operator: Operator, tmp_path: Path, queued: str
+) -> None:
+    """With the gateway stopped, the user whose file it is need not wait for its next start."""
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", queued)).returncode == 0
+    assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
+
+
+def nobody_listens(**more: str) -> dict[str, Any]:
+    """Settings of an audit that cannot be written now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return {"sink": "syslog", "syslog_url": f"tcp://127.0.0.1:{port}", **more}
+
+
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_a_step_that_the_audit_cannot_take_stays_noted(
+    opened: Open, operator: Operator, tmp_path: Path, queued: str, on_failure: str
+) -> None:
+    """Its command says so, and whoever can write the audit next records it."""
+    operator.settings["audit"] = nobody_listens(on_failure=on_failure)
+    dropped = await operator.run("drop", queued)
+    assert dropped.returncode == 0
+    assert "the audit cannot be written; noted for the audit" in dropped.stdout
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_step_is_recorded_although_its_command_is_interrupted(
+    opened: Open, operator: Operator, tmp_path: Path, queued: str, number: signal.Signals
+) -> None:
+    """Whatever ends the command once a write is given up, the next gateway knows who did it."""
+    operator.settings["audit"] = nobody_listens()
+    process = operator.begin("drop", queued)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == f"{queued}: dropped\n"
+    process.send_signal(number)
+    await asyncio.to_thread(process.communicate, timeout=60)
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+async def test_a_step_is_recorded_although_its_command_fails_midway(
+    operator: Operator, tmp_path: Path, queued: str
+) -> None:
+    """Here it cannot say what it has done; its own audit file has that all the same."""
+    operator.settings["audit"] = audited(tmp_path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = operator.begin("drop", queued, "nothing", stdout=full)
+    os.close(full)
+    _, err = await asyncio.to_thread(process.communicate, timeout=60)
+    assert process.returncode != 0, err
+    assert steps(tmp_path) == [("dropped", queued, BY)]
+
+
+async def test_a_command_records_what_others_have_noted(
+    operator: Operator, tmp_path: Path, opened: Open, queued: str
+) -> None:
+    """What an earlier one could not write need not wait for a gateway; no step is there twice."""
+    operator.settings["audit"] = nobody_listens()
+    assert (await operator.run("retry", queued)).returncode == 0
+    operator.settings["audit"] = audited(tmp_path)
+    assert (await operator.run("drop", queued)).returncode == 0
+    async with opened(audit=audited(tmp_path)):
+        pass
+    assert steps(tmp_path) == [("retried", queued, BY), ("dropped", queued, BY)]

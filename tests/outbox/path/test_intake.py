@@ -1,0 +1,331 @@
+"""Which writes are queued, when, and what the platform gets of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
+from tests.doubles.sso import Answer
+from tests.doubles.wire import Wire, post
+from tests.outbox.path.conftest import Open
+from tests.outbox.path.hospital import Hospital, observation
+
+
+async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
+    """The write goes out as it came, `Prefer` included, and its answer comes back."""
+    reply = await hospital.write(Prefer="respond-async, return=minimal")
+    assert reply.status == 200
+    assert hospital.platform.seen[0].header("prefer") == "respond-async, return=minimal"
+    assert (await hospital.ask("GET", "/_outbox")).json.get("entry") is None
+
+
+async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
+    """With the line cut it is 202; afterwards the platform has it once, without respond-async."""
+    hospital.line.cut()
+    reply = await hospital.write(Prefer="return=minimal, respond-async", X_Own="kept")
+    assert reply.status == 202
+    assert reply.word == "queued"
+    assert reply.location.startswith(f"{hospital.gateway.url}/_outbox/")
+    assert reply.headers["Cache-Control"] == "no-store"
+    hospital.platform.answer(fhir(b'{"resourceType":"Observation","id":"1"}', 201))
+    await hospital.line.mend()
+    ended = await hospital.ended(reply.location)
+    assert ended.json["entry"][0]["response"]["status"] == "201 Created"
+    (seen,) = hospital.platform.seen
+    assert (seen.method, seen.target, seen.body) == ("PUT", "/r5/Observation/1", observation())
+    assert seen.header("prefer") == "return=minimal"
+    assert seen.header("x-own") == "kept"
+    assert seen.header("content-type") == "application/fhir+json"
+    assert seen.header("x-request-id") == reply.headers["X-Request-Id"]
+    assert seen.header("authorization") == "Bearer token-1"
+
+
+async def test_reads_and_other_writes_fail_as_ever(hospital: Hospital) -> None:
+    """A read is never queued, nor an operation, nor a write that did not ask for it."""
+    hospital.line.cut()
+    answers = [
+        await hospital.ask("GET", "/Patient/1", Prefer="respond-async"),
+        await hospital.ask("POST", "/Patient/_search", b"", Prefer="respond-async"),
+        await hospital.ask("POST", "/Patient/1/$everything", b"{}", Prefer="respond-async"),
+        await hospital.ask("PUT", "/Patient/1", b"{}"),
+        await hospital.ask("PUT", "/Patient/1", b"not FHIR", Prefer="respond-async"),
+    ]
+    assert [each.status for each in answers] == [503] * 5
+    assert {each.headers["X-Gateway-Error"] for each in answers} <= {
+        "upstream-unreachable",
+        "circuit-open",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "headers", "status"),
+    [("always", {}, 202), ("off", {"Prefer": "respond-async"}, 503), ("on-request", {}, 503)],
+)
+async def test_the_callers_setting_decides(
+    opened: Open, mode: str, headers: dict[str, str], status: int
+) -> None:
+    """`always` queues without being asked, `off` never does."""
+    callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
+    async with opened(callers=callers) as hospital:
+        hospital.line.cut()
+        reply = await hospital.ask("PUT", "/Observation/1", observation(), **headers)
+        assert reply.status == status
+
+
+async def test_later_writes_of_a_patient_wait_behind_earlier_ones(hospital: Hospital) -> None:
+    """They may not overtake it, though the line is up; those of other patients go out."""
+    hospital.platform.script(outcome(503, ("Retry-After", "3")))
+    hospital.platform.script(outcome(503, ("Retry-After", "3")))
+    first = await hospital.write(patient=1, number=1)
+    assert first.status == 202
+    assert (await hospital.write(patient=2, number=2)).status in (200, 202)
+    second = await hospital.write(patient=1, number=3)
+    assert second.status == 202
+    assert (await hospital.write(patient=4, number=4)).status == 200
+    for reply in (first, second):
+        assert (await hospital.ended(reply.location)).status == 200
+    targets = [target for _, target in hospital.writes() if target != "/r5/Observation/2"]
+    assert targets[-1] == "/r5/Observation/3"
+    assert targets.count("/r5/Observation/3") == 1
+
+
+async def test_an_unknown_outcome_is_repeated_only_where_that_does_no_harm(
+    hospital: Hospital,
+) -> None:
+    """A create without identifier gets its 502; an update is kept and sent again."""
+    hospital.platform.script(then_close(b""))
+    assert (await hospital.write(method="POST")).headers["X-Gateway-Error"] == "upstream-failed"
+    hospital.platform.script(then_close(b""))
+    reply = await hospital.write()
+    assert reply.status == 202
+    assert (await hospital.ended(reply.location)).json["entry"][0]["response"]["status"] == "200 OK"
+    assert [method for method, _ in hospital.writes()] == ["POST", "PUT", "PUT"]
+
+
+async def test_a_late_failure_does_not_undo_a_later_write(opened: Open) -> None:
+    """An update that hangs is not repeated after another one of the same resource was done."""
+    async with opened(platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write()).status == 200
+        reply = hanging.result()
+        assert (reply.status, reply.headers["X-Gateway-Error"]) == (504, "upstream-timeout")
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(opened: Open) -> None:
+    """Nor while the newer one still waits for its answer."""
+    released = asyncio.Event()
+
+    async with opened(platform={"response_timeout": 2}) as hospital:
+        hospital.platform.script(silence, once(released, fhir()))
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            # So that only the older one's time is over meanwhile.
+            await asyncio.sleep(1)
+            newer = group.create_task(hospital.write())
+            reply = await hanging
+            released.set()
+        assert (newer.result().status, reply.status) == (200, 504)
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
+    opened: Open,
+) -> None:
+    """What is delivered in the end is the newer one, which waited for another of its patient."""
+    async with opened(platform={"response_timeout": 1}) as hospital:
+        hospital.platform.script(silence, outcome(503, ("Retry-After", "2")))
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write(patient=1))
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write(patient=2, number=2)).status == 202
+            newer = await hospital.write(patient=2)
+        assert (newer.status, hanging.result().status) == (202, 504)
+        await hospital.ended(newer.location)
+        assert hospital.platform.seen[-1].body == observation(patient=2)
+        assert [target[-1] for _, target in hospital.writes()] == ["1", "2", "2", "1"]
+
+
+async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -> None:
+    """An update that hangs is kept although others, and other callers' of it, were done."""
+    callers = [
+        {"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"},
+        {"name": "his", "api_key": "a-key-of-his-own", "outbox": "always"},
+    ]
+    async with opened(callers=callers, platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        async with asyncio.TaskGroup() as group:
+            hanging = group.create_task(hospital.write())
+            await hospital.platform.until_seen(1)
+            assert (await hospital.write(number=2)).status == 200
+            assert (await hospital.write(X_Api_Key="a-key-of-his-own")).status == 200
+        assert hanging.result().status == 202
+
+
+async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
+    """Nobody would learn that the write is kept: it would be sent again, and be there twice."""
+    async with opened(platform={"response_timeout": 0.5}) as hospital:
+        hospital.platform.script(silence)
+        address = hospital.gateway.address
+        async with await Wire.open(address) as wire:
+            asked = "Prefer: respond-async"
+            await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
+            await hospital.platform.until_seen(1)
+        (record,) = await hospital.gateway.audit()
+        assert record["outcome"] == "aborted"
+        assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
+
+
+async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """Nor when the write had to wait for another process, and the caller did not."""
+    hospital.line.cut()
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with await Wire.open(hospital.gateway.address) as wire:
+            asked = "Prefer: respond-async"
+            await wire.send(post("/fhir/Observation", observation(), asked))
+            # Until it waits, and then until the gateway has seen that it is left.
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)
+        other.execute("ROLLBACK")
+    (record,) = await hospital.gateway.audit()
+    assert record["outcome"] == "aborted"
+    again = await hospital.write(method="POST")
+    await hospital.line.mend()
+    await hospital.ended(again.location)
+    assert len(hospital.writes()) == 1
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_a_gateway_error_of_the_platforms_entrance_is_an_unknown_outcome(
+    hospital: Hospital, status: int
+) -> None:
+    """Its own balancer lost the server: an update is repeated, a create's answer is passed on."""
+    hospital.platform.script(page(status))
+    assert (await hospital.write(method="POST")).status == status
+    hospital.platform.script(page(status))
+    reply = await hospital.write()
+    assert reply.status == 202
+    assert (await hospital.ended(reply.location)).status == 200
+
+
+async def test_other_answers_of_the_platform_are_passed_on(hospital: Hospital) -> None:
+    """A refusal, a throttling and an error are answers."""
+    for status in (422, 412, 429, 500):
+        hospital.platform.script(outcome(status))
+        assert (await hospital.write()).status == status
+
+
+async def test_without_an_sso_writes_are_kept(opened: Open) -> None:
+    """No token because the SSO is away is no line; a refusal of the SSO is a matter of settings."""
+    async with opened(sso={"timeout": 0.3}) as hospital:
+        hospital.sso.answer(Answer())
+        hospital.platform.script(outcome(401))
+        reply = await hospital.write()
+        assert reply.status == 202
+
+
+async def test_a_full_outbox_says_so(opened: Open) -> None:
+    """What exceeds the limits is not taken, with `Retry-After`."""
+    async with opened(outbox={"max_entries": 1}) as hospital:
+        hospital.line.cut()
+        assert (await hospital.write()).status == 202
+        reply = await hospital.write(patient=2, number=2)
+        assert (reply.status, reply.headers["X-Gateway-Error"]) == (503, "outbox-full")
+        assert int(reply.headers["Retry-After"]) > 0
+
+
+async def test_large_bodies_are_kept_whole(opened: Open) -> None:
+    """Also beyond what is kept for second attempts."""
+    body = json.dumps({"resourceType": "Binary", "data": "x" * 300_000}).encode()
+    async with opened(limits={"replay_buffer_bytes": 1000}) as hospital:
+        hospital.line.cut()
+        reply = await hospital.ask("PUT", "/Binary/1", body, Prefer="respond-async")
+        assert reply.status == 202
+        await hospital.line.mend()
+        await hospital.ended(reply.location)
+        assert hospital.platform.seen[-1].body == body
+
+
+async def test_compressed_bodies_are_kept_as_they_came(hospital: Hospital) -> None:
+    """The orders are read out of them, the platform gets the caller's bytes."""
+    body = gzip.compress(observation())
+    hospital.line.cut()
+    fields = {"Prefer": "respond-async", "Content_Encoding": "gzip"}
+    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    assert reply.status == 202
+    assert (await hospital.write(number=2)).status == 202
+    await hospital.line.mend()
+    await hospital.ended(reply.location)
+    seen = hospital.platform.seen[0]
+    assert (seen.body, seen.header("content-encoding")) == (body, "gzip")
+
+
+async def test_links_are_rewritten_both_ways(hospital: Hospital) -> None:
+    """The platform gets its own URLs; the caller finds the gateway's in the answer."""
+    gateway, platform = hospital.gateway.url, hospital.gateway.settings.platform.fhir_base_url
+    body = observation().replace(b"Patient/1", f"{gateway}/Patient/1".encode())
+    hospital.line.cut()
+    fields = {"Prefer": "respond-async", "If_None_Exist": f"subject={gateway}/Patient/1"}
+    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    answer = observation().replace(b"Patient/1", f"{platform}/Patient/1".encode())
+    location = ("Location", f"{platform}/Observation/1/_history/1")
+    hospital.platform.answer(fhir(answer, 200, location))
+    await hospital.line.mend()
+    entry = (await hospital.ended(reply.location)).json["entry"][0]
+    sent = json.loads(hospital.platform.seen[0].body)
+    assert sent["subject"]["reference"] == f"{platform}/Patient/1"
+    assert hospital.platform.seen[0].header("if-none-exist") == f"subject={platform}/Patient/1"
+    assert entry["response"]["location"] == f"{gateway}/Observation/1/_history/1"
+    assert entry["resource"]["subject"]["reference"] == f"{gateway}/Patient/1"
+
+
+async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
+    """By the entry's id, without anything of the patient."""
+    hospital.line.cut()
+    reply = await hospital.write()
+    await hospital.line.mend()
+    await hospital.ended(reply.location)
+    records = await hospital.gateway.audit(3, event="outbox")
+    steps = [record["step"] for record in records]
+    assert steps[0] == "queued"
+    assert steps[-2:] == ["sent", "delivered"]
+    assert {record["entry"] for record in records} == {reply.location.rsplit("/", 1)[1]}
+    assert await hospital.gateway.metric("dhp_gateway_outbox_steps_total", step="delivered") == 1
+    (record,) = [each for each in await hospital.gateway.audit() if each["status"] == 202][:1]
+    assert (record["reason"], record["resource_id"]) == ("", "1")
+
+
+async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
+    """A sign-in page with 200 comes from somebody in between: the write is sent again."""
+    hospital.line.cut()
+    reply = await hospital.write()
+    hospital.platform.script(page(200), http(302, b"", ("Location", "http://login.example/")))
+    await hospital.line.mend()
+    ended = await hospital.ended(reply.location)
+    assert ended.json["entry"][0]["response"]["status"] == "200 OK"
+    assert len(hospital.platform.seen) == 3
+
+
+async def test_the_body_of_a_queued_delete_stays_here(hospital: Hospital) -> None:
+    """A DELETE that waited goes out as one that did not: without a body, and what is said of it."""
+    hospital.line.cut()
+    kept = await hospital.ask("DELETE", "/Observation/1", b"{}", Prefer="respond-async")
+    assert kept.status == 202
+    await hospital.line.mend()
+    await hospital.ended(kept.location)
+    (sent,) = [seen for seen in hospital.platform.seen if seen.method == "DELETE"]
+    assert [name for name, _ in sent.headers if name.lower().startswith("content-")] == []

@@ -1,0 +1,83 @@
+"""Nothing of a patient gets out of the outbox: not on the disk, in logs, audit or metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+
+from tests.doubles.cut_line import CutLine
+from tests.doubles.platform import Platform, outcome
+from tests.doubles.processes import start_gateway
+from tests.doubles.sso import Sso
+from tests.outbox.path.conftest import KEY
+
+NAME, PINFL, NOTE = "Karimova", "31507901234567", "hepatitis"
+BODY = (
+    f'{{"resourceType": "Observation", "status": "final", "note": [{{"text": "{NOTE}"}}],'
+    f'"subject": {{"reference": "Patient/{NAME}", "identifier": {{"value": "{PINFL}"}}}}}}'
+).encode()
+HEADERS = {
+    "Content-Type": "application/fhir+json",
+    "Prefer": "respond-async",
+    "If-None-Exist": f"identifier=urn:pinfl|{PINFL}",
+    "X-Patient": NAME,
+}
+
+
+async def test_nothing_of_a_patient_is_on_the_disk_or_in_the_logs(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """While it waits, when the platform has refused it, and in the most talkative log."""
+    async with Sso() as sso, CutLine(platform.port) as line, aiohttp.ClientSession() as session:
+        service = start_gateway(
+            {
+                "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/r5"},
+                "sso": {"token_url": sso.token_url},
+                "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+                "log": {"level": "debug"},
+                "outbox": {
+                    "enabled": True,
+                    "url": f"sqlite:///{tmp_path}/outbox.db",
+                    "encryption_key": KEY,
+                },
+            },
+            tmp_path,
+        )
+        try:
+            await service.until_status(200)
+            line.cut()
+            url = f"{service.url}/Observation?_pretty={NAME}"
+            async with session.post(url, data=BODY, headers=HEADERS) as answer:
+                assert answer.status == 202
+                location = answer.headers["Content-Location"]
+            waiting = _files(tmp_path)
+            platform.answer(outcome(422).replace(b"invalid", NOTE.encode()[:7]))
+            await line.mend()
+            await _ended(session, location)
+            for page in ("metrics", "status", "status.json"):
+                async with session.get(f"{service.admin_url}/{page}") as answer:
+                    waiting[page] = await answer.read()
+        finally:
+            service.process.terminate()
+    assert platform.seen[0].body == BODY
+    for name, content in [*waiting.items(), *_files(tmp_path).items()]:
+        for planted in (NAME, PINFL, NOTE, "hepatit"):
+            assert planted.encode() not in content, (name, planted)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    """All that the gateway has written: database, log, audit."""
+    paths = [path for path in directory.iterdir() if path.suffix != ".yaml"]
+    found = {path.name: path.read_bytes() for path in paths}
+    assert {"outbox.db", "gateway.out", "gateway.err"} <= found.keys()
+    return found
+
+
+async def _ended(session: aiohttp.ClientSession, location: str) -> None:
+    while True:
+        async with session.get(location) as answer:
+            if answer.status == 200:
+                return
+        await asyncio.sleep(0.1)

@@ -1,0 +1,264 @@
+"""What the platform's answers mean for a queued write, and whether it has one already."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.client.response import Answer
+from gateway.oauth.token import Token
+from gateway.outbox.entry import Entry, Recovery, Request, Response, State
+from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.sender import Deliverer, Route
+from gateway.outbox.sending import Effect, Failure, Finding, Found
+from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.upstream import Outgoing
+
+ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
+JSON = (b"Content-Type", b"application/fhir+json")
+SENT: dict[str, Any] = {
+    "resourceType": "Observation",
+    "status": "final",
+    "identifier": [{"system": "urn:lab", "value": "7|7"}],
+}
+
+
+class Platform:
+    """Gives out the next answer, and keeps what it was asked."""
+
+    def __init__(self, *answers: Answer | Exception) -> None:
+        self._answers = list(answers)
+        self.seen: list[Outgoing] = []
+
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+    ) -> Answer:
+        """As the forwarder."""
+        self.seen.append(outgoing)
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Tokens:
+    """There is always one."""
+
+    def current(self, credential: str) -> str:
+        """The token; nobody looks at it."""
+        return credential
+
+
+def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> Answer:
+    """A FHIR answer."""
+    content = b"" if body is None else json.dumps(body).encode()
+    return Answer.made(status, [JSON, *fields], content)
+
+
+def page(status: int) -> Answer:
+    """An HTML page."""
+    return Answer.made(status, [(b"Content-Type", b"text/html")], b"<html></html>")
+
+
+def deliverer(platform: Platform, *, versions: bool = False) -> Deliverer:
+    """What is tested, with one credential."""
+    asking = Asking(platform, Tokens(), "/r5")  # type: ignore[arg-type]
+    known = frozenset({"default"})
+    route = Route(platform, Tokens(), asking, known, versions)  # type: ignore[arg-type]
+    return Deliverer(route, OneByOne())
+
+
+def request(method: str = "POST", body: Any = SENT, credential: str = "default") -> Request:
+    """A queued create, or an update."""
+    by_id = method != "POST"
+    return Request(
+        method=method,
+        suffix="/Observation/5" if by_id else "/Observation",
+        fields=(JSON,),
+        body=json.dumps(body).encode(),
+        credential=credential,
+        interaction="update" if by_id else "create",
+        resource="Observation",
+        resource_id="5" if by_id else None,
+        request_id="r",
+        gateway_base="",
+    )
+
+
+def searchset(*resources: Any, total: int | None = None, url: str = "?identifier=x") -> Answer:
+    """What a search finds."""
+    entries = [{"resource": each} for each in resources]
+    bundle: dict[str, Any] = {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "link": [{"relation": "self", "url": f"http://p/r5/Observation{url}"}],
+        "entry": entries,
+    }
+    return answer(200, bundle if total is None else {**bundle, "total": total})
+
+
+KEPT = {**SENT, "id": "9", "meta": {"versionId": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ((KEPT,), Found.YES),
+        ((), Found.NO),
+        # Two results may share the number of an order.
+        (({**KEPT, "status": "amended"},), Found.UNCLEAR),
+        ((KEPT, {**KEPT, "id": "10"}), Found.UNCLEAR),
+        # The server has ignored the parameter.
+        (({**KEPT, "identifier": []},), Found.UNCLEAR),
+    ],
+)
+async def test_a_create_is_looked_for_by_its_identifier(
+    found: tuple[Any, ...], verdict: Found
+) -> None:
+    """Only the very same content counts as the write itself."""
+    platform = Platform(searchset(*found))
+    finding = await deliverer(platform).ask(ENTRY, request())
+    assert isinstance(finding, Finding)
+    assert finding.found is verdict
+    assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
+    if verdict is Found.YES:
+        assert finding.response is not None
+        assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
+
+
+async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
+    """Neither a self link without the parameter nor matches that are not shown mean "no"."""
+    for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
+        finding = await deliverer(Platform(odd)).ask(ENTRY, request())
+        assert isinstance(finding, Finding)
+        assert finding.found is Found.UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("there", "verdict"),
+    [
+        (answer(200, KEPT), Found.YES),
+        (answer(200, {**KEPT, "status": "amended"}), Found.NO),
+        (answer(404), Found.NO),
+        (answer(403), Found.UNCLEAR),
+    ],
+)
+async def test_an_update_is_compared_with_what_is_there(there: Answer, verdict: Found) -> None:
+    """The same content means that the first attempt had its effect."""
+    finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
+    assert isinstance(finding, Finding)
+    assert finding.found is verdict
+
+
+@pytest.mark.parametrize(
+    ("given", "effect", "cause", "everybody"),
+    [
+        (GatewayError(errors.UPSTREAM_UNREACHABLE), "none", "upstream-unreachable", True),
+        (GatewayError(errors.CIRCUIT_OPEN), "none", "circuit-open", True),
+        (GatewayError(errors.SSO_UNAVAILABLE), "none", "sso-unavailable", True),
+        (GatewayError(errors.TOKEN_REFUSED), "none", "token-refused", False),
+        (GatewayError(errors.TOKEN_REJECTED), "none", "token-rejected", False),
+        (GatewayError(errors.UPSTREAM_TIMEOUT), "unknown", "upstream-timeout", True),
+        (GatewayError(errors.UPSTREAM_FAILED), "unknown", "upstream-failed", True),
+        (RuntimeError("Patient/5"), "unknown", "internal", False),
+        (answer(429), "none", "upstream-busy", False),
+        (answer(503), "none", "upstream-busy", True),
+        (page(503), "none", "upstream-busy", True),
+        (page(200), "unknown", "upstream-non-fhir", True),
+        (page(407), "none", "upstream-unreachable", True),
+        (page(511), "none", "upstream-unreachable", True),
+        (answer(302), "none", "upstream-redirect", True),
+        (answer(303), "unknown", "upstream-redirect", True),
+    ],
+)
+async def test_what_is_no_answer_of_the_platform_is_a_failure(
+    given: Answer | Exception, effect: str, cause: str, everybody: bool
+) -> None:
+    """With what it may have done, and whether all others would fare the same."""
+    result = await deliverer(Platform(given)).send(ENTRY, request())
+    assert isinstance(result, Failure)
+    assert (result.effect, result.cause, result.everybody) == (Effect(effect), cause, everybody)
+
+
+async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
+    """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
+    unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
+    result = await deliverer(Platform(unreached)).send(ENTRY, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("given", "pause"),
+    [
+        (GatewayError(errors.UPSTREAM_TIMEOUT), 10),
+        (answer(502), 10),
+        (answer(500), 10),
+        (GatewayError(errors.UPSTREAM_UNREACHABLE), None),
+    ],
+)
+async def test_a_condition_is_not_asked_again_at_once(
+    given: Answer | Exception, pause: float | None
+) -> None:
+    """The platform may not find yet what it is still writing: that would make two."""
+    entry = replace(ENTRY, recovery=Recovery.REPEAT)
+    result = await deliverer(Platform(given)).send(entry, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after == pause
+
+
+async def test_what_has_an_id_is_repeated_as_soon_as_it_can_be() -> None:
+    """Nothing is searched for."""
+    entry = replace(ENTRY, recovery=Recovery.REPEAT)
+    failed = Platform(GatewayError(errors.UPSTREAM_TIMEOUT))
+    result = await deliverer(failed).send(entry, request("PUT"))
+    assert isinstance(result, Failure)
+    assert result.retry_after is None
+
+
+async def test_retry_after_is_passed_on() -> None:
+    """In seconds."""
+    throttled = answer(429, None, (b"Retry-After", b"7"))
+    result = await deliverer(Platform(throttled)).send(ENTRY, request())
+    assert isinstance(result, Failure)
+    assert result.retry_after == 7
+
+
+async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
+    """Status, body, and the fields that say where the resource is."""
+    fields = ((b"Location", b"http://p/r5/Observation/5/_history/1"), (b"Set-Cookie", b"a=b"))
+    result = await deliverer(Platform(answer(201, KEPT, *fields))).send(ENTRY, request())
+    assert isinstance(result, Response)
+    assert (result.status, json.loads(result.body)) == (201, KEPT)
+    assert [name for name, _ in result.fields] == [b"Content-Type", b"Location"]
+
+
+async def test_a_page_with_an_error_is_told_as_such() -> None:
+    """Without the page."""
+    result = await deliverer(Platform(page(403))).send(ENTRY, request())
+    assert isinstance(result, Response)
+    assert (result.status, result.reason, result.body) == (403, "upstream-non-fhir", b"")
+
+
+async def test_a_credential_that_is_gone_delivers_nothing() -> None:
+    """No other one may stand in for it."""
+    platform = Platform()
+    result = await deliverer(platform).send(ENTRY, request(credential="old"))
+    assert isinstance(result, Failure)
+    assert (result.effect, result.cause) == (Effect.NONE, "token-refused")
+    assert platform.seen == []
+
+
+async def test_an_update_gets_the_current_version_where_the_settings_say_so() -> None:
+    """Asked for at the moment of delivery; who was faster only delays it."""
+    platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
+    result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
+    assert b'If-Match: W/"3"\r\n' in platform.seen[1].lines
+    assert isinstance(result, Failure)
+    assert result.effect is Effect.NONE

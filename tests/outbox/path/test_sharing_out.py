@@ -1,0 +1,61 @@
+"""What one caller sends leaves the outbox to the others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sqlite3
+from pathlib import Path
+
+from tests.outbox.path.conftest import Open
+
+CALLERS = [
+    {"name": name, "networks": ["127.0.0.0/8"], "api_key": f"a-long-key-of-{name}"}
+    for name in ("lab", "ward")
+]
+LAB = {"X_Api_Key": "a-long-key-of-lab"}
+WARD = {"X_Api_Key": "a-long-key-of-ward"}
+
+
+async def test_a_caller_that_fills_its_share_leaves_room_for_others(opened: Open) -> None:
+    """It gets 503 `outbox-full`; the others' writes are kept."""
+    async with opened(callers=CALLERS, outbox={"max_entries": 6, "max_share": 0.5}) as hospital:
+        hospital.line.cut()
+        kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]
+        assert kept == [202, 202, 202, 503, 503]
+        reply = await hospital.write(number=9, **LAB)
+        assert reply.headers["X-Gateway-Error"] == "outbox-full"
+        assert (await hospital.write(number=9, **WARD)).status == 202
+
+
+async def test_half_is_the_share_of_each(opened: Open) -> None:
+    """Without any setting."""
+    async with opened(outbox={"max_entries": 4}) as hospital:
+        hospital.line.cut()
+        kept = [(await hospital.write(number=n)).status for n in range(3)]
+        assert kept == [202, 202, 503]
+
+
+async def test_many_references_make_few_rows_and_keep_their_order(
+    opened: Open, tmp_path: Path
+) -> None:
+    """A body that names 80,000 patients is delivered between what came before and after it."""
+    performers = [{"reference": f"Patient/p{n}"} for n in range(80_000)]
+    resource = {"resourceType": "Observation", "id": "7", "performer": performers}
+    body = io.BytesIO(json.dumps(resource).encode())
+    async with opened(callers=CALLERS) as hospital:
+        hospital.line.cut()
+        first = await hospital.write(number=1, patient=1, **LAB)
+        fields = {"Prefer": "respond-async", **LAB}
+        many = await hospital.ask("PUT", "/Observation/7", body, **fields)
+        last = await hospital.write(number=2, patient=2, **LAB)
+        assert [first.status, many.status, last.status] == [202, 202, 202]
+        with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
+            rows = database.execute("SELECT count(*) FROM outbox_orders").fetchone()[0]
+        assert rows < 10
+        await hospital.line.mend()
+        for each in (first, many, last):
+            await hospital.ended(each.location, **LAB)
+    written = [int(target.rpartition("/")[2]) for _, target in hospital.writes()]
+    assert written == [1, 7, 2]

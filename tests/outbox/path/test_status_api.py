@@ -1,0 +1,176 @@
+"""The outbox's own addresses: FHIR's asynchronous pattern, the list, cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.doubles.platform import http, outcome, then_close
+from tests.outbox.path.conftest import Open
+from tests.outbox.path.hospital import Hospital
+
+LAB, WARD = {"X_Api_Key": "lab-key"}, {"X_Api_Key": "ward-key"}
+CALLERS = [
+    {
+        "name": "lab",
+        "api_key": "lab-key",
+        "outbox": "always",
+        "allow": {"interactions": ["update"], "resources": ["Observation"]},
+    },
+    {"name": "ward", "api_key": "ward-key"},
+]
+
+
+async def test_a_waiting_write_is_in_progress(hospital: Hospital) -> None:
+    """202 with `Retry-After` and `X-Progress`, also for HEAD."""
+    hospital.line.cut()
+    location = (await hospital.write()).location
+    # Between two attempts; a moment later it may be sent once more.
+    reply = await hospital.until("waiting", location)
+    assert reply.status == 202
+    assert int(reply.headers["Retry-After"]) >= 1
+    assert reply.headers["X-Progress"].startswith("waiting")
+    assert (await hospital.ask("HEAD", location)).status == 202
+
+
+async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -> None:
+    """It has failed, and says so with the platform's status and OperationOutcome."""
+    hospital.line.cut()
+    location = (await hospital.write()).location
+    hospital.platform.answer(outcome(422))
+    await hospital.line.mend()
+    bundle = (await hospital.ended(location)).json
+    assert bundle["type"] == "batch-response"
+    response = bundle["entry"][0]["response"]
+    assert response["status"].startswith("422")
+    assert response["outcome"]["issue"][0]["code"] == "invalid"
+    assert (await hospital.ask("DELETE", location)).status == 202
+    assert (await hospital.ask("GET", location)).status == 410
+
+
+async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
+    """Nobody knows whether the platform has it: the Bundle's outcome tells, and it stays."""
+    hospital.line.cut()
+    location = (await hospital.write(method="POST")).location
+    hospital.platform.script(then_close(b""))
+    await hospital.line.mend()
+    response = (await hospital.ended(location)).json["entry"][0]["response"]
+    assert response["status"].startswith("502")
+    coding = response["outcome"]["issue"][0]["details"]["coding"]
+    assert [each["code"] for each in coding] == ["unclear", "upstream-failed"]
+    assert (await hospital.ask("DELETE", location)).status == 409
+
+
+async def test_a_waiting_write_can_be_cancelled(hospital: Hospital) -> None:
+    """It is never sent, and gone, in the caller's language; others of the patient go on."""
+    hospital.line.cut()
+    first, second = await hospital.write(number=1), await hospital.write(number=2)
+    assert (await hospital.ask("DELETE", second.location)).status == 202
+    for language, word in (("ru", "отменена"), ("uz", "bekor"), ("en", "cancelled")):
+        gone = await hospital.ask("GET", second.location, Accept_Language=language)
+        assert gone.status == 410
+        assert word in gone.json["issue"][0]["details"]["text"]
+    assert (await hospital.ask("DELETE", second.location)).status == 410
+    await hospital.line.mend()
+    await hospital.ended(first.location)
+    assert (await hospital.ask("DELETE", first.location)).status == 409
+    assert hospital.writes() == [("PUT", "/r5/Observation/1")]
+
+
+async def test_each_caller_sees_its_own(opened: Open) -> None:
+    """Whatever it is allowed otherwise; of others it sees nothing."""
+    async with opened(callers=CALLERS) as hospital:
+        hospital.line.cut()
+        location = (await hospital.write(**LAB)).location
+        assert (await hospital.ask("GET", location, **LAB)).status == 202
+        other = await hospital.ask("GET", location, **WARD)
+        nobody = await hospital.ask("GET", f"{location}x", **WARD)
+        assert (other.status, nobody.status) == (404, 404)
+        assert other.headers["X-Gateway-Error"] == "unknown-path"
+        assert (await hospital.ask("DELETE", location, **WARD)).status == 404
+        assert (await hospital.ask("GET", location)).status == 401
+        assert len((await hospital.ask("GET", "/_outbox", **LAB)).json["entry"]) == 1
+        assert "entry" not in (await hospital.ask("GET", "/_outbox", **WARD)).json
+
+
+async def test_the_list_has_pages(hospital: Hospital) -> None:
+    """A hundred entries each, with a link to the next."""
+    hospital.line.cut()
+    # Not all at once: who waits longer than 5 s for the disk is not kept.
+    for start in range(0, 120, 20):
+        numbers = range(start, start + 20)
+        await asyncio.gather(*(hospital.write(patient=n, number=n) for n in numbers))
+    first = (await hospital.ask("GET", "/_outbox")).json
+    following = [each["url"] for each in first["link"] if each["relation"] == "next"]
+    second = (await hospital.ask("GET", following[0])).json
+    assert [len(page["entry"]) for page in (first, second)] == [100, 20]
+    assert [each["relation"] for each in second["link"]] == ["self"]
+    task = first["entry"][0]["resource"]
+    assert (task["resourceType"], task["status"] in ("accepted", "in-progress")) == ("Task", True)
+
+
+async def test_xml_is_spoken_to_who_wants_it(hospital: Hospital) -> None:
+    """The answers of the outbox itself, and the Bundle around an answer in XML."""
+    hospital.line.cut()
+    fields = {
+        "Prefer": "respond-async",
+        "Accept": "application/fhir+xml",
+        "Content_Type": "application/fhir+xml",
+    }
+    body = (
+        b'<Observation xmlns="http://hl7.org/fhir"><subject><reference value="Patient/1"/>'
+        b"</subject></Observation>"
+    )
+    reply = await hospital.ask("PUT", "/Observation/1", body, **fields)
+    assert reply.status == 202
+    assert reply.body.startswith(b'<?xml version="1.0" encoding="UTF-8"?><OperationOutcome')
+    listed = await hospital.ask("GET", "/_outbox", Accept="application/fhir+xml")
+    assert b"<resource><Task><id value=" in listed.body
+    kind = ("Content-Type", "application/fhir+xml")
+    hospital.platform.answer(http(200, b'<?xml version="1.0"?>' + body, kind))
+    await hospital.line.mend()
+    ended = await hospital.ended(reply.location)
+    assert b"<resource>" + body + b"</resource>" in ended.body
+    assert ended.headers["Content-Type"].startswith("application/fhir+xml")
+
+
+async def test_only_what_there_is_can_be_done(hospital: Hospital) -> None:
+    """Other methods are refused, other paths are not there."""
+    assert (await hospital.ask("POST", "/_outbox", b"{}")).status == 405
+    assert (await hospital.ask("PUT", "/_outbox/1", b"{}")).headers["Allow"] == "GET, HEAD, DELETE"
+    assert (await hospital.ask("GET", "/_outbox/1/2")).status == 404
+    assert hospital.platform.seen == []
+
+
+async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -> None:
+    """The gateway knows nothing of them, and queues nothing."""
+    async with opened(outbox={"enabled": False}) as hospital:
+        assert (await hospital.ask("GET", "/_outbox/1")).status == 200
+        assert hospital.platform.seen[0].target == "/r5/_outbox/1"
+        hospital.line.cut()
+        # What is sent into a connection that breaks in this very moment would be unclear: 502.
+        while True:
+            if not await hospital.gateway.metric("dhp_gateway_upstream_connections", state="idle"):
+                break
+            await asyncio.sleep(0.01)
+        assert (await hospital.write()).status == 503
+
+
+async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) -> None:
+    """A deletion's 204, with nothing but its status."""
+    hospital.line.cut()
+    reply = await hospital.ask("DELETE", "/Observation/1", Prefer="respond-async")
+    hospital.platform.answer(http(204, b"", length=False))
+    await hospital.line.mend()
+    entry = (await hospital.ended(reply.location)).json["entry"]
+    assert entry == [{"response": {"status": "204 No Content"}}]
+
+
+async def test_status_and_metrics_tell_of_the_depth(hospital: Hospital) -> None:
+    """`/metrics` by state, within a moment."""
+    hospital.line.cut()
+    await hospital.write()
+    while True:
+        if await hospital.gateway.metric("dhp_gateway_outbox_entries", state="waiting"):
+            break
+        await asyncio.sleep(0.05)
+    assert await hospital.gateway.metric("dhp_gateway_outbox_oldest_seconds") > 0

@@ -1,0 +1,305 @@
+"""One way to provoke each reason of the error table over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import fields, replace
+from types import SimpleNamespace
+from typing import Any, Final
+
+from gateway.config import Address
+from gateway.exchange import Exchange
+from gateway.http.server.server import CallerServer
+from gateway.pipeline.handler import Clocks, Collaborators, Handler
+from gateway.pipeline.request_body import Room
+from gateway.process import factories
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Platform, fhir, http, page, silence, then_close, unauthorized
+from tests.doubles.processes import free_port
+from tests.doubles.sso import refusal, status
+from tests.doubles.wire import get
+from tests.pipeline.stage import Evidence, Provoke, Stage, tls_platform, until
+
+PATIENCE: Final = 0.3
+
+
+async def bad_request(stage: Stage) -> Evidence:
+    """A path that leaves base_path once decoded."""
+    return await stage.evidence(await stage.start(), stage.get("/fhir/%2e%2e/admin"))
+
+
+async def unknown_path(stage: Stage) -> Evidence:
+    """A path outside base_path."""
+    return await stage.evidence(await stage.start(), stage.get("/other/Patient/1"))
+
+
+async def loop(stage: Stage) -> Evidence:
+    """A request that carries the gateway's own Via."""
+    request = stage.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
+    return await stage.evidence(await stage.start(), request)
+
+
+async def method_not_allowed(stage: Stage) -> Evidence:
+    """A method that FHIR does not use."""
+    return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
+
+
+LAB: Final = {"name": "lab", "api_key": "a-key-of-the-laboratory"}
+LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
+
+
+async def caller_unauthenticated(stage: Stage) -> Evidence:
+    """No key where one is due."""
+    return await stage.evidence(await stage.start(callers=[LAB]), stage.get())
+
+
+async def caller_unknown(stage: Stage) -> Evidence:
+    """A key that nobody has."""
+    gateway = await stage.start(callers=[LAB])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", "X-Api-Key: another"))
+
+
+async def caller_forbidden(stage: Stage) -> Evidence:
+    """A type of resource that is not for this caller."""
+    gateway = await stage.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
+async def rate_limited(stage: Stage) -> Evidence:
+    """A caller's second request in a second, where one a minute is allowed."""
+    limit = {"requests_per_second": 0.016, "burst": 1}
+    gateway = await stage.start(callers=[{**LAB, "rate_limit": limit}])
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(get("/fhir/Patient/1", LAB_KEY))).status == 200
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
+
+
+async def header_timeout(stage: Stage) -> Evidence:
+    """A header that does not end."""
+    gateway = await stage.start(limits={"header_timeout": PATIENCE})
+    wire = await stage.open(gateway.address)
+    await wire.send(stage.get()[:-2])
+    return await stage.evidence(gateway, wire=wire)
+
+
+async def body_timeout(stage: Stage) -> Evidence:
+    """A body that does not end."""
+    gateway = await stage.start(limits={"header_timeout": PATIENCE})
+    wire = await stage.open(gateway.address)
+    await wire.send(stage.post(b'{"resourceType":"Patient"}')[:-5])
+    return await stage.evidence(gateway, wire=wire)
+
+
+async def payload_too_large(stage: Stage) -> Evidence:
+    """A body announced as larger than the limit."""
+    gateway = await stage.start(limits={"max_body_bytes": 1000})
+    return await stage.evidence(gateway, stage.post(b"x" * 1001))
+
+
+async def url_too_long(stage: Stage) -> Evidence:
+    """A target over the limit."""
+    gateway = await stage.start(limits={"max_url_bytes": 1000})
+    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=" + "x" * 1000))
+
+
+async def header_too_large(stage: Stage) -> Evidence:
+    """Fields that are too long only all together."""
+    gateway = await stage.start(limits={"max_header_bytes": 1000})
+    fields = [f"X-Long-{n}: {'x' * 900}" for n in range(5)]
+    return await stage.evidence(gateway, stage.get("/fhir/Patient/1", *fields))
+
+
+async def overloaded(stage: Stage) -> Evidence:
+    """One request more than may be in flight."""
+    gateway = await stage.start(limits={"max_concurrent_requests": 1})
+    await stage.occupy(gateway)
+    return await stage.evidence(gateway, stage.get())
+
+
+async def token_refused(stage: Stage) -> Evidence:
+    """An SSO that does not accept the client's secret."""
+    stage.sso.answer(refusal("invalid_client", 401))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def sso_unavailable(stage: Stage) -> Evidence:
+    """An SSO that is down behind its load balancer."""
+    stage.sso.answer(status(503, ("Retry-After", "30")))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def token_rejected(stage: Stage) -> Evidence:
+    """A platform that refuses a fresh token too."""
+    stage.platform.answer(unauthorized())
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_unreachable(stage: Stage) -> Evidence:
+    """A port where nobody listens."""
+    gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_failed(stage: Stage) -> Evidence:
+    """A platform that hangs up on a write without a word."""
+    stage.platform.answer(then_close(b""))
+    return await stage.evidence(await stage.start(), stage.post())
+
+
+async def upstream_busy(stage: Stage) -> Evidence:
+    """No free connection to the platform."""
+    gateway = await stage.start(
+        platform={"max_connections": 1, "connect_timeout": PATIENCE},
+    )
+    await stage.occupy(gateway)
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_tls(stage: Stage) -> Evidence:
+    """A platform whose certificate nobody vouches for."""
+    context, _ = tls_platform("localhost")
+    stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_timeout(stage: Stage) -> Evidence:
+    """A platform that says nothing."""
+    stage.platform.answer(silence)
+    gateway = await stage.start(platform={"response_timeout": PATIENCE})
+    return await stage.evidence(gateway, stage.get())
+
+
+async def upstream_redirect(stage: Stage) -> Evidence:
+    """A platform that sends the request elsewhere."""
+    stage.platform.answer(http(302, b"", ("Location", "https://elsewhere.invalid/")))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def upstream_non_fhir(stage: Stage) -> Evidence:
+    """A page for people instead of an OperationOutcome."""
+    stage.platform.answer(page(404))
+    return await stage.evidence(await stage.start(), stage.get())
+
+
+async def search_parameter_ignored(stage: Stage) -> Evidence:
+    """A page of a search whose self link lacks a parameter that was asked for."""
+    link = f'{{"relation":"self","url":"{stage.platform.url}/Patient?name=a"}}'
+    bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
+    stage.platform.answer(fhir(bundle.encode()))
+    gateway = await stage.start(fhir={**stage.fhir, "search_guard": "block"})
+    return await stage.evidence(gateway, stage.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
+
+
+async def circuit_open(stage: Stage) -> Evidence:
+    """A platform that has just failed."""
+    gateway = await stage.start(circuit_breaker={"min_requests": 1})
+    stage.platform.answer(then_close(b""))
+    async with await stage.open(gateway.address) as wire:
+        await wire.ask(stage.post())
+    return await stage.evidence(gateway, stage.get())
+
+
+async def audit_unavailable(stage: Stage) -> Evidence:
+    """A full disk under the audit."""
+    full, roomy = os.open("/dev/full", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
+    stage.stack.callback(os.close, full)
+    stage.stack.callback(os.close, roomy)
+    gateway = await stage.start(audit_fd=full)
+    # At the end there is room again, as stopping would wait for it in vain.
+    stage.stack.callback(os.dup2, roomy, full)
+    await until(lambda: not gateway.gateway.audit.available)
+    evidence = await stage.evidence(gateway, stage.get())
+    return replace(evidence, audited=False)
+
+
+async def shutting_down(stage: Stage) -> Evidence:
+    """A request on a kept connection after the listeners have closed."""
+    gateway = await stage.start(shutdown={"delay": 0, "drain_timeout": 10})
+    wire = await stage.open(gateway.address)
+    assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
+    await stage.occupy(gateway)
+    stopping = asyncio.create_task(gateway.gateway.stop())
+    stage.stack.push_async_callback(_join, stopping, gateway)
+    while await _listens(gateway.address):
+        pass
+    return await stage.evidence(gateway, stage.get(), wire)
+
+
+async def _join(stopping: asyncio.Task[None], gateway: Running) -> None:
+    gateway.gateway.hurry()
+    await stopping
+
+
+async def _listens(address: Address) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address.host, address.port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
+class _Faulty:
+    """A collaborator with a bug in whatever it is asked for."""
+
+    def __getattr__(self, _name: str) -> Any:
+        def fail(*_arguments: object) -> Any:
+            raise RuntimeError("the name of a patient")
+
+        return fail
+
+
+async def internal(stage: Stage) -> Evidence:
+    """A bug in a collaborator."""
+    gateway = await stage.start()
+
+    def account(exchange: Exchange) -> None:
+        gateway.gateway.metrics.exchange(exchange)
+        gateway.gateway.audit.exchange(exchange)
+
+    parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}
+    parts["admission"] = SimpleNamespace(inflight=0, is_draining=lambda: False, collecting=Room(0))
+    parts["account"] = account
+    parts["clocks"] = Clocks(time.monotonic, time.time)
+    handler = Handler(factories.rules(gateway.settings), Collaborators(**parts))
+    server = CallerServer(handler, factories.listen_limits(gateway.settings))
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    stage.stack.push_async_callback(server.shutdown, 0.2)
+    stage.stack.callback(listener.close)
+    address = Address(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
+    return await stage.evidence(gateway, stage.get(), await stage.open(address))
+
+
+PROVOKED: Final[dict[str, Provoke]] = {
+    "bad-request": bad_request,
+    "unknown-path": unknown_path,
+    "loop": loop,
+    "method-not-allowed": method_not_allowed,
+    "caller-unauthenticated": caller_unauthenticated,
+    "caller-unknown": caller_unknown,
+    "caller-forbidden": caller_forbidden,
+    "rate-limited": rate_limited,
+    "header-timeout": header_timeout,
+    "body-timeout": body_timeout,
+    "payload-too-large": payload_too_large,
+    "url-too-long": url_too_long,
+    "header-too-large": header_too_large,
+    "overloaded": overloaded,
+    "token-refused": token_refused,
+    "sso-unavailable": sso_unavailable,
+    "token-rejected": token_rejected,
+    "upstream-unreachable": upstream_unreachable,
+    "upstream-failed": upstream_failed,
+    "upstream-busy": upstream_busy,
+    "upstream-tls": upstream_tls,
+    "upstream-timeout": upstream_timeout,
+    "upstream-redirect": upstream_redirect,
+    "upstream-non-fhir": upstream_non_fhir,
+    "search-parameter-ignored": search_parameter_ignored,
+    "circuit-open": circuit_open,
+    "audit-unavailable": audit_unavailable,
+    "shutting-down": shutting_down,
+    "internal": internal,
+}

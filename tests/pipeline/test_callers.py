@@ -1,0 +1,480 @@
+"""Who may call, how they are known and what they may do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import ipaddress
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config.inbound import INTERACTIONS as CONFIGURABLE
+from gateway.errors import GatewayError
+from gateway.fhir.interaction import INTERACTIONS, Interaction, classify
+from gateway.http.headers import read_request
+from gateway.pipeline import callers as callers_module
+from gateway.pipeline.callers import Caller, Callers, Identification, Peer
+from gateway.pipeline.permissions import Permissions
+from gateway.secret import Secret
+from tests.doubles.platform import Platform, fhir
+from tests.doubles.sso import Sso
+from tests.doubles.wire import Wire, ask, get, post
+
+KEY = "key-of-the-laboratory"
+PASSWORD = "pass:wörd"
+NEAR = "10.20.3.4"
+FAR = "192.0.2.9"
+
+
+def network(text: str) -> tuple[Any, ...]:
+    """One network."""
+    return (ipaddress.ip_network(text),)
+
+
+OPEN = Identification(Caller("open"), networks=network("10.30.0.0/16"))
+LAB = Identification(Caller("lab"), networks=network("10.20.0.0/16"), api_key=Secret(KEY))
+ROAMING = Identification(Caller("roaming"), username="rtg", password=Secret(PASSWORD))
+CERTIFIED = Identification(Caller("certified"), certificate_names=frozenset({"his.clinic.uz"}))
+ALL = (OPEN, LAB, ROAMING, CERTIFIED)
+
+
+def basic(user: str, password: str) -> bytes:
+    """An Authorization value."""
+    return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
+
+
+def identify(known: tuple[Identification, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
+    """The caller's name, or the reason why there is none."""
+    try:
+        return Callers(known).identify(peer, read_request(fields)).name
+    except GatewayError as error:
+        return error.reason.code
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "expected"),
+    [
+        (Peer("10.30.0.1"), (), "open"),
+        (Peer("::ffff:10.30.0.1"), (), "open"),
+        (Peer(NEAR), ((b"X-Api-Key", KEY.encode()),), "lab"),
+        (Peer(FAR), ((b"X-Api-Key", KEY.encode()),), "caller-forbidden"),
+        (Peer(NEAR), ((b"X-Api-Key", KEY[:-1].encode()),), "caller-unknown"),
+        (Peer("10.30.0.1"), ((b"X-Api-Key", b"old key"),), "caller-unknown"),
+        (Peer(NEAR), (), "caller-unauthenticated"),
+        (Peer(FAR), (), "caller-unauthenticated"),
+        (Peer(FAR), ((b"Authorization", basic("rtg", PASSWORD)),), "roaming"),
+        (Peer(FAR), ((b"authorization", basic("RTG", PASSWORD)),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", basic("rtg", "x")),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", b"Basic !!!"),), "caller-unknown"),
+        (Peer(FAR), ((b"Authorization", b"Bearer x"),), "caller-unauthenticated"),
+        (Peer(FAR, frozenset({"his.clinic.uz", "x"})), (), "certified"),
+        (Peer(FAR, frozenset({"other.clinic.uz"})), (), "caller-unauthenticated"),
+        (Peer("unix"), (), "caller-unauthenticated"),
+    ],
+)
+def test_who_is_known_by_what(
+    peer: Peer, fields: tuple[tuple[bytes, bytes], ...], expected: str
+) -> None:
+    """Each way of proving who one is leads to its caller or to its own error."""
+    assert identify(ALL, peer, *fields) == expected
+
+
+def test_unknown_network_is_forbidden_where_no_secret_would_help() -> None:
+    """From an unknown network there is nothing to prove."""
+    assert identify((OPEN,), Peer(FAR)) == "caller-forbidden"
+    assert identify((OPEN, LAB), Peer(FAR)) == "caller-forbidden"
+
+
+def test_fields_that_nobody_is_known_by_are_ignored() -> None:
+    """An old system that sends some password or key of its own is not refused for it."""
+    peer = Peer("10.30.0.1")
+    assert identify((OPEN,), peer, (b"Authorization", basic("a", "b"))) == "open"
+    assert identify((OPEN,), peer, (b"X-Api-Key", b"anything")) == "open"
+
+
+def test_without_callers_everybody_is_anonymous() -> None:
+    """No configured callers means no questions."""
+    assert identify((), Peer(FAR), (b"X-Api-Key", b"x")) == "anonymous"
+
+
+@pytest.mark.interpreted
+def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong key costs the same comparisons, of the same length, however much of it is right."""
+    compared: list[tuple[int, int]] = []
+
+    class Recording:
+        """Counts comparisons."""
+
+        @staticmethod
+        def compare_digest(left: bytes, right: bytes) -> bool:
+            compared.append((len(left), len(right)))
+            return left == right
+
+    monkeypatch.setattr(callers_module, "hmac", Recording)
+    known = tuple(
+        Identification(Caller(str(number)), api_key=Secret(f"key-{number}")) for number in range(5)
+    )
+    for shown in (b"key-0", b"key-4", b"key-", b"x" * 10_000, b""):
+        compared.clear()
+        identify(known, Peer(FAR), (b"X-Api-Key", shown))
+        assert compared == [(hashlib.sha256().digest_size,) * 2] * 5
+
+
+@pytest.mark.parametrize(
+    ("interactions", "resources", "method", "path", "allowed"),
+    [
+        ({"*"}, {"*"}, "DELETE", "/Patient/1", True),
+        ({"read"}, {"*"}, "GET", "/Patient/1", True),
+        ({"read"}, {"*"}, "GET", "/Patient", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/1", True),
+        ({"*"}, {"Patient"}, "GET", "/Observation/1", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/1/Observation", False),
+        ({"*"}, {"Patient"}, "GET", "/?_type=Observation", False),
+        ({"*"}, {"Patient"}, "POST", "", False),
+        ({"*"}, {"Patient"}, "GET", "/metadata", True),
+        ({"*"}, {"Patient"}, "GET", "/Unknown/1", False),
+        ({"*"}, {"Patient"}, "GET", "/Patient/../Observation/1", False),
+        ({"read"}, {"Patient"}, "GET", "/metadata", False),
+    ],
+)
+def test_what_a_caller_may_do(
+    interactions: set[str], resources: set[str], method: str, path: str, allowed: bool
+) -> None:
+    """Interaction and resource type both have to be allowed."""
+    permissions = Permissions(frozenset(interactions), frozenset(resources))
+    what = classify(method, path.partition("?")[0], path.partition("?")[2])
+    if allowed:
+        permissions.require(what)
+    else:
+        with pytest.raises(GatewayError, match="caller-forbidden"):
+            permissions.require(what)
+
+
+def test_settings_know_every_interaction() -> None:
+    """What can be allowed in the settings is what requests are classified as."""
+    assert set(CONFIGURABLE) == set(INTERACTIONS)
+    assert Interaction("read").code in INTERACTIONS
+
+
+PROXIES = (*network("10.0.0.0/8"), *network("192.0.2.9/32"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("203.0.113.7", b"10.30.0.1", "203.0.113.7"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", b"203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", b"10.30.0.1, 203.0.113.7", "203.0.113.7"),
+        ("10.0.0.1", b"203.0.113.7, 192.0.2.9", "203.0.113.7"),
+        ("10.0.0.1", b"203.0.113.7, garbage, 192.0.2.9", "unknown"),
+        ("10.0.0.1", b"garbage, 203.0.113.7, 192.0.2.9", "203.0.113.7"),
+        ("10.0.0.1", b"10.1.1.1, 10.2.2.2", "10.1.1.1"),
+        ("10.0.0.1", b"", "unknown"),
+    ],
+)
+def test_forwarded_addresses_are_read_from_the_right(
+    peer: str, forwarded: bytes | None, expected: str
+) -> None:
+    """Only trusted proxies tell who is behind them, each about the one before it."""
+    fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
+    found = Callers((), PROXIES).origin(Peer(peer), read_request(fields))
+    assert found.address == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        (b"203.0.113.7:4711", "203.0.113.7"),
+        (b"2001:db8::1", "2001:db8::1"),
+        (b"2001:DB8:0:0::1", "2001:db8::1"),
+        (b"[2001:db8::1]", "2001:db8::1"),
+        (b"[2001:db8::1]:80", "2001:db8::1"),
+        (b'"[2001:db8::1]"', "2001:db8::1"),
+        (b'"[2001:db8::1]:4711"', "2001:db8::1"),
+        (b'"203.0.113.7:80"', "203.0.113.7"),
+        (b"\t203.0.113.7 ", "203.0.113.7"),
+        (b"fe80::1%eth0", "fe80::1"),
+        (b"[fe80::1%25eth0]:80", "fe80::1"),
+        (b"::ffff:203.0.113.7", "203.0.113.7"),
+        (b"[::ffff:203.0.113.7]:80", "203.0.113.7"),
+    ],
+)
+def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) -> None:
+    """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
+    for before in (b"", b"10.9.9.9, "):
+        header = read_request([(b"X-Forwarded-For", before + written)])
+        assert Callers((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
+
+
+UNREADABLE = [
+    *("unknown", "_hidden", "", " ", "10.20.0.5,", "10.20.0.5, ", ",", "10.20.0.5, \xe9"),
+    *("10.20.0.5:", "10.20.0.5:x", "10.20.0.5:123456", "10.20.0.5 :80", "10.20.0.5 10.20.0.5"),
+    *("010.020.000.005", "0x0a140005", "169082885", "10.20.5", "10.20.0.5/16", "10.20.0.5;a"),
+    *("[10.20.0.5]", "[10.20.0.5]:80", "[2001:db8::1", "2001:db8::1]", "[]:80", "[2001:db8::1]80"),
+    *('"10.20.0.5', '10.20.0.5"', "'10.20.0.5'", '""', "2001:db8:0:0:0:0:0:1:80", "fe80::1%"),
+    *("for=10.20.0.5", "localhost", "unix", "127.0.0.1.", "10.20.0.5%eth0", "fe80::1%a b"),
+]
+
+
+@pytest.mark.parametrize("written", UNREADABLE)
+def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
+    """Not the proxy, nor who stands further left, takes the place of the one it could not name."""
+    everywhere = (*network("0.0.0.0/0"), *network("::/0"))
+    known = (Identification(Caller("inside"), networks=everywhere),)
+    header = read_request(
+        [(b"X-Forwarded-For", b"10.20.0.6"), (b"X-Forwarded-For", written.encode("latin-1"))]
+    )
+    found = Callers(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)
+    assert found == Peer("unknown")
+    assert identify(known, found) == "caller-forbidden"
+
+
+@pytest.mark.parametrize("written", ["unknown", "10.30.0.5, _hidden", "10.30.0.5,", "<i>x</i>"])
+async def test_nobody_gets_the_proxys_permissions(
+    start_gateway, platform: Platform, written: str
+) -> None:
+    """Who is behind a trusted proxy is not known by its network, and the audit says so."""
+    caller = {"name": "ward", "networks": ["127.0.0.0/8", "10.30.0.0/16"]}
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    async with start_gateway(callers=[caller], listen=listen) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Forwarded-For: {written}"))
+        assert (reply.status, reply.reason) == (403, "caller-forbidden")
+        (record,) = await gateway.audit()
+        assert record["remote"] == "unknown"
+        assert written == "unknown" or written not in str(record)
+        spoken = get("/fhir/Patient/1", "X-Forwarded-For: 10.30.0.5:4711")
+        assert (await ask(gateway.address, spoken)).status == 200
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("field", ["Forwarded: for=10.30.0.5", "X-Real-IP: 10.30.0.5"])
+async def test_only_one_field_tells_the_address(
+    start_gateway, platform: Platform, field: str
+) -> None:
+    """No other field is believed, not even of a trusted proxy."""
+    caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    async with start_gateway(callers=[caller], listen=listen) as gateway:
+        assert (await ask(gateway.address, get("/fhir/Patient/1", field))).status == 403
+    assert platform.seen == []
+
+
+async def test_forwarded_scheme_and_host_are_nobodys_word(
+    start_gateway, platform: Platform
+) -> None:
+    """Links are made of the Host and the listener, whatever a trusted proxy says they were."""
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    fields = (
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: evil.example",
+        "Forwarded: host=e.example;proto=https",
+    )
+    async with start_gateway(listen=listen) as gateway:
+        link = {"relation": "self", "url": f"{platform.url}/Patient"}
+        bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link]}
+        platform.answer(fhir(json.dumps(bundle).encode()))
+        reply = await ask(gateway.address, get("/fhir/Patient", *fields))
+    host = next(line for line in get("/").split(b"\r\n") if line.startswith(b"Host: "))
+    assert reply.json()["link"][0]["url"] == f"http://{host[6:].decode()}/fhir/Patient"
+
+
+async def test_forwarded_address_names_caller_and_remote(start_gateway, platform: Platform) -> None:
+    """Behind a trusted proxy the caller is known by its own network, which the audit shows."""
+    caller = {"name": "ward", "networks": ["10.30.0.0/16"]}
+    for trusted, status in ((["127.0.0.1"], 200), ([], 403)):
+        async with start_gateway(callers=[caller], listen={"trusted_proxies": trusted}) as gateway:
+            field = "X-Forwarded-For: 10.30.0.5"
+            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
+            assert reply.status == status
+            (record,) = await gateway.audit()
+            assert record["remote"] == ("10.30.0.5" if trusted else "127.0.0.1")
+    (seen,) = platform.seen
+    assert seen.header("x-forwarded-for") is None
+
+
+def lab(**more: Any) -> dict[str, Any]:
+    """The laboratory as an entry of the settings."""
+    return {"name": "lab", "api_key": KEY, **more}
+
+
+async def test_key_opens_and_is_not_forwarded(start_gateway, platform: Platform) -> None:
+    """A caller with the right key is served under its name, and the platform never sees the key."""
+    async with start_gateway(callers=[lab()]) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        assert reply.status == 200
+        (record,) = await gateway.audit()
+        assert record["caller"] == "lab"
+        assert await gateway.metric("dhp_gateway_requests_total", caller="lab") == 1
+    assert KEY not in str(platform.seen)
+
+
+async def test_refusals_reach_nobody(start_gateway, platform: Platform) -> None:
+    """Without a key or with a wrong one a caller gets 401 with a challenge, and nothing goes on."""
+    async with start_gateway(callers=[lab()]) as gateway:
+        for field, reason in (
+            ("X-Other: 1", "caller-unauthenticated"),
+            ("X-Api-Key: wrong", "caller-unknown"),
+        ):
+            reply = await ask(gateway.address, get("/fhir/Patient/1", field))
+            assert (reply.status, reply.reason) == (401, reason)
+            assert (reply.header("www-authenticate") or "").startswith("ApiKey ")
+    assert platform.seen == []
+
+
+async def test_key_file_is_read(start_gateway, tmp_path: Path) -> None:
+    """A key may stand in a file, with a line break at its end."""
+    file = tmp_path / "key"
+    file.write_text(KEY + "\n")
+    async with start_gateway(callers=[{"name": "lab", "api_key_file": str(file)}]) as gateway:
+        reply = await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+    assert reply.status == 200
+
+
+async def test_network_and_resources_limit_a_caller(start_gateway, platform: Platform) -> None:
+    """A caller on loopback that may only read patients gets 403 for everything else."""
+    allow = {"interactions": ["read"], "resources": ["Patient"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    async with start_gateway(callers=[caller]) as gateway:
+        statuses = [
+            (await ask(gateway.address, request)).status
+            for request in (
+                get("/fhir/Patient/1"),
+                get("/fhir/Observation/1"),
+                post("/fhir/Patient", b"{}"),
+                post("/fhir", b'{"resourceType":"Bundle","type":"transaction"}'),
+            )
+        ]
+    assert statuses == [200, 403, 403, 403]
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("many", [5, 49, 50, 51, 200])
+async def test_a_long_query_hides_nothing(start_gateway, platform: Platform, many: int) -> None:
+    """What brings other types along is refused wherever it stands, in a query or a form."""
+    allow = {"interactions": ["search-type"], "resources": ["Observation"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    query = "&".join((*(f"p{number}=1" for number in range(many)), "_include=*"))
+    form = "Content-Type: application/x-www-form-urlencoded"
+    async with start_gateway(callers=[caller]) as gateway:
+        asked = get(f"/fhir/Observation?{query}")
+        assert (await ask(gateway.address, asked)).status == 403
+        length = f"Content-Length: {len(query)}"
+        posted = get("/fhir/Observation/_search", form, length, method="POST") + query.encode()
+        assert (await ask(gateway.address, posted)).status == 403
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_form_that_comes_late_is_judged(
+    start_gateway, platform: Platform, *, enabled: bool
+) -> None:
+    """A search by POST is no less allowed because its form takes a moment."""
+    allow = {"interactions": ["search-type"], "resources": ["Observation"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    form = "Content-Type: application/x-www-form-urlencoded"
+    head = get("/fhir/Observation/_search", form, "Content-Length: 6", method="POST")
+    async with (
+        start_gateway(callers=[caller], rewrite={"enabled": enabled}) as gateway,
+        await Wire.open(gateway.address) as wire,
+    ):
+        await wire.send(head)
+        await asyncio.sleep(0.05)
+        assert (await wire.ask(b"code=1")).status == 200
+
+
+async def test_bundle_is_judged_by_its_type(start_gateway, platform: Platform) -> None:
+    """A caller that may send batches may not send transactions, and the other way round."""
+    allow = {"interactions": ["batch"], "resources": ["*"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    async with start_gateway(callers=[caller]) as gateway:
+        statuses = [
+            (
+                await ask(
+                    gateway.address, post("/fhir", b'{"resourceType":"Bundle","type":"%s"}' % k)
+                )
+            )
+            for k in (b"batch", b"transaction")
+        ]
+    assert [reply.status for reply in statuses] == [200, 403]
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("pad", [1000, 100_000, 2_000_000])
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_bundle_stays_what_it_seemed_to_be(
+    start_gateway, platform: Platform, pad: int, enabled: bool
+) -> None:
+    """A second type is found however far behind the first it stands; a long batch passes."""
+    allow = {"interactions": ["batch"], "resources": ["*"]}
+    caller = {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+    long = b'{"resourceType":"Bundle","type":"batch","entry":[{"x":"%s"}]' % (b"a " * (pad // 2))
+    async with start_gateway(callers=[caller], rewrite={"enabled": enabled}) as gateway:
+        refused = await ask(gateway.address, post("/fhir", long + b',"type":"transaction"}'))
+        assert (refused.status, refused.reason) == (403, "caller-forbidden")
+        assert not [seen for seen in platform.seen if seen.body.endswith(b"}")]
+        assert (await ask(gateway.address, post("/fhir", long + b"}"))).status == 200
+    assert platform.seen[-1].body == long + b"}"
+
+
+async def test_each_caller_has_its_own_credential(
+    start_gateway, platform: Platform, sso: Sso
+) -> None:
+    """Callers of two clinics go out with the tokens of two clients; the audit tells them apart."""
+    async with start_gateway(
+        credentials={
+            "north": {"client_id": "north-id", "client_secret": "n"},
+            "south": {"client_id": "south-id", "client_secret": "s"},
+        },
+        callers=[
+            lab(name="n", credential="north"),
+            {"name": "s", "api_key": "another", "credential": "south"},
+        ],
+    ) as gateway:
+        await ask(gateway.address, get("/fhir/Patient/1", f"X-Api-Key: {KEY}"))
+        await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: another"))
+        assert [r["credential"] for r in await gateway.audit(2)] == ["north", "south"]
+        _, body = await gateway.ready()
+        assert set(body["checks"]) >= {"token:north", "token:south"}
+        assert "token:default" not in body["checks"]
+    first, second = (seen.header("authorization") for seen in platform.seen)
+    assert first != second
+    assert {request.form["client_id"] for request in sso.requests} == {"north-id", "south-id"}
+
+
+async def test_rate_limit_answers_429(start_gateway, platform: Platform) -> None:
+    """Beyond its burst a caller gets 429 with Retry-After; another caller is not touched."""
+    limited = lab(rate_limit={"requests_per_second": 0.1, "burst": 2})
+    free = {"name": "free", "api_key": "free-key"}
+    async with start_gateway(callers=[limited, free]) as gateway:
+        request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
+        replies = [await ask(gateway.address, request) for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert replies[2].reason == "rate-limited"
+        assert 1 <= int(replies[2].header("retry-after") or 0) <= 10
+        other = await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: free-key"))
+        assert other.status == 200
+    assert len(platform.seen) == 3
+
+
+async def test_concurrency_of_a_caller_is_limited(start_gateway, platform: Platform) -> None:
+    """A caller at its limit gets 503 overloaded after a short wait; its place comes back."""
+
+    async def never(line: Any) -> None:
+        await line.reader.read()
+
+    async with start_gateway(callers=[lab(max_concurrent=1)]) as gateway:
+        request = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
+        platform.script(never)
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(request)
+            await platform.until_seen(1)
+            reply = await ask(gateway.address, request)
+            assert (reply.status, reply.reason) == (503, "overloaded")
+            assert reply.header("retry-after") == "1"
+        await gateway.audit(2)
+        assert (await ask(gateway.address, request)).status == 200

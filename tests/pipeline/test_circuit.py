@@ -1,0 +1,143 @@
+"""The circuit breaker in front of the platform."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.pipeline.circuit import Circuit, CircuitPolicy, CircuitState
+from tests.doubles.clock import FakeClock
+from tests.doubles.platform import Platform, fhir, outcome, page
+from tests.doubles.wire import ask, get, post
+
+POLICY = CircuitPolicy(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
+
+
+def feed(circuit: Circuit, *failures: bool) -> None:
+    """Admit and record one request each."""
+    for failed in failures:
+        circuit.record(circuit.admit(), failed=failed)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still until it is moved."""
+    return FakeClock()
+
+
+@pytest.fixture
+def circuit(clock: FakeClock) -> Circuit:
+    """A closed circuit."""
+    return Circuit(POLICY, clock)
+
+
+async def test_opening_and_closing_are_told_once(
+    circuit: Circuit, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator reads when, why and for how long, and when it is over; a failed try is quiet."""
+    caplog.set_level(logging.WARNING)
+    for _ in range(4):
+        circuit.record(circuit.admit(), failed=True, cause="nothing listens there")
+    await clock.advance(15)
+    feed(circuit, True)
+    await clock.advance(15)
+    feed(circuit, False, False)
+    assert [record.getMessage() for record in caplog.records] == [
+        "circuit opened for 15 s: 4 of 4 requests failed, last cause: nothing listens there",
+        "circuit closed: the platform answers again",
+    ]
+
+
+def test_opens_at_the_ratio(circuit: Circuit) -> None:
+    """Half of at least four requests failing opens the circuit."""
+    feed(circuit, True, False, False)
+    assert circuit.state is CircuitState.CLOSED
+    feed(circuit, True)
+    assert circuit.state is CircuitState.OPEN
+    with pytest.raises(GatewayError) as refused:
+        circuit.admit()
+    assert refused.value.reason.code == "circuit-open"
+    assert refused.value.retry_after == 15
+
+
+def test_few_requests_never_open_it(circuit: Circuit) -> None:
+    """Three failures are too few to judge."""
+    feed(circuit, True, True, True)
+    assert circuit.state is CircuitState.CLOSED
+
+
+def test_old_failures_are_forgotten(circuit: Circuit, clock: FakeClock) -> None:
+    """What happened before the window does not count."""
+    feed(circuit, True, True, True)
+    clock.now += 11
+    feed(circuit, True, False, False, False)
+    assert circuit.state is CircuitState.CLOSED
+
+
+def test_one_request_probes(circuit: Circuit, clock: FakeClock) -> None:
+    """After the pause one request at a time tries; its success closes the circuit."""
+    feed(circuit, True, True, True, True)
+    clock.now += 15
+    assert circuit.state is CircuitState.HALF_OPEN
+    probe = circuit.admit()
+    with pytest.raises(GatewayError):
+        circuit.admit()
+    circuit.record(probe, failed=False)
+    assert circuit.state is CircuitState.CLOSED
+
+
+def test_failed_probe_opens_it_again(circuit: Circuit, clock: FakeClock) -> None:
+    """A probe that fails starts the pause anew."""
+    feed(circuit, True, True, True, True)
+    clock.now += 16
+    feed(circuit, True)
+    assert circuit.state is CircuitState.OPEN
+
+
+def test_probe_that_tells_nothing_lets_another_try(circuit: Circuit, clock: FakeClock) -> None:
+    """A probe that was given up by its caller does not keep others from trying."""
+    feed(circuit, True, True, True, True)
+    clock.now += 16
+    circuit.skip(circuit.admit())
+    circuit.admit()
+
+
+def test_late_news_has_no_say(circuit: Circuit, clock: FakeClock) -> None:
+    """A request from before the opening neither closes the circuit nor frees the probe's place."""
+    late, later = circuit.admit(), circuit.admit()
+    feed(circuit, True, True, True, True)
+    clock.now += 16
+    circuit.admit()
+    circuit.skip(late)
+    circuit.record(later, failed=False)
+    assert circuit.state is not CircuitState.CLOSED
+    with pytest.raises(GatewayError):
+        circuit.admit()
+
+
+async def test_failing_platform_is_left_alone(start_gateway, platform: Platform) -> None:
+    """While the circuit is open the platform sees nothing, and readiness says why."""
+    settings = {"failure_ratio": 0.5, "min_requests": 3, "window": 10, "open_for": 60}
+    async with start_gateway(circuit_breaker=settings) as gateway:
+        platform.answer(page(500))
+        for _ in range(3):
+            assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 500
+        reply = await ask(gateway.address, post("/fhir/Patient", b"{}"))
+        assert (reply.status, reply.reason) == (503, "circuit-open")
+        assert 1 <= int(reply.header("retry-after") or 0) <= 60
+        assert len(platform.seen) == 3
+        assert await gateway.metric("dhp_gateway_circuit_state") == 2
+        status, body = await gateway.ready()
+        assert (status, body["failing"]) == (503, ["circuit"])
+
+
+async def test_errors_of_callers_do_not_open_it(start_gateway, platform: Platform) -> None:
+    """Answers such as 404 and 422 say that the platform works."""
+    async with start_gateway(circuit_breaker={"min_requests": 2}) as gateway:
+        platform.answer(outcome(422))
+        for _ in range(5):
+            await ask(gateway.address, post("/fhir/Patient", b"{}"))
+        platform.answer(fhir())
+        assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200

@@ -1,0 +1,276 @@
+"""What a limited caller may do is listed: everything else is refused, and so is what is unclear."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pytest
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Platform
+from tests.doubles.wire import Reply, ask, get, post
+from tests.pipeline.conftest import StartGateway
+
+FORM: Final = "application/x-www-form-urlencoded"
+
+
+def caller(**allow: Any) -> dict[str, Any]:
+    """An entry of the settings for whoever comes from this machine."""
+    return {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
+    """A gateway whose only caller may see observations."""
+    async with start_gateway(callers=[caller(resources=["Observation"])]) as started:
+        yield started
+
+
+async def refused(gateway: Running, request: bytes) -> None:
+    """Sends it, and expects it to be forbidden."""
+    reply = await ask(gateway.address, request)
+    assert (reply.status, reply.reason) in [(403, "caller-forbidden"), (400, "bad-request")]
+
+
+def searched(form: str, kind: str = FORM) -> bytes:
+    """A search by POST."""
+    fields = f"Content-Type: {kind}", f"Content-Length: {len(form)}"
+    return get("/fhir/Observation/_search", *fields, method="POST") + form.encode()
+
+
+TARGETS = [
+    *(f"Observation/1/${name}" for name in ("graph", "document", "apply", "everything", "x")),
+    *("Observation/$lastn", "Observation/$stats", "Observation/1/%24graph", "$graph", "$versions"),
+    *("Observation/1/$graph/", "Observation/1/_history/1/$graph", "Observation/1/$Graph"),
+    "Observation?subject:Patient.identifier=1",
+    "Observation?subject._has:Observation:subject:code=1",
+    "Observation?subject.name=x",
+    *(f"Observation?{name}=x" for name in ("_filter", "_query", "_graph", "_contained", "_list")),
+    *("Observation?_type=Patient", "Observation?_getpages=1", "Observation?_method=DELETE"),
+    "Observation?_INCLUDE=Observation:subject",
+    "Observation?code=1;_include=Observation:subject:Patient",
+    "Observation?%5F%49nclude=Observation:subject:Patient",
+    "Observation?_has:Patient:link:name=x",
+    "Observation?_sort=subject:Patient.name",
+    "Observation/1?_include=Observation:subject:Patient",
+    "Observation/_history?_list=1",
+    *("Patient/1/Observation", "Patient/1/Observation?code=1", "Patient/1/Observation/2"),
+    *("Observation/1/*", "_history", "_search?_type=Observation", "observation/1"),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_nothing_but_what_is_listed(
+    gateway: Running, platform: Platform, target: str
+) -> None:
+    """Operations, chains, compartments and what nobody understands are refused."""
+    await refused(gateway, get(f"/fhir/{target}"))
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_nor_otherwise(gateway: Running, platform: Platform, target: str) -> None:
+    """Nor by another method: a conditional write is a search too."""
+    for method in ("HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        reply = await ask(
+            gateway.address, post(f"/fhir/{target}", b"{}", method=method), head=method == "HEAD"
+        )
+        assert reply.status in (400, 403)
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize(
+    "query", [each.partition("?")[2] for each in TARGETS if each.startswith("Observation?")]
+)
+async def test_nor_by_a_form_or_a_condition(
+    gateway: Running, platform: Platform, query: str
+) -> None:
+    """The form of a search and If-None-Exist are judged like a query."""
+    await refused(gateway, searched(query))
+    for condition in (query, f"?{query}", f"Observation?{query}", f"code=1&{query}"):
+        await refused(gateway, post("/fhir/Observation", b"{}", f"If-None-Exist: {condition}"))
+    two = (f"If-None-Exist: {first}" for first in ("code=1", query))
+    await refused(gateway, post("/fhir/Observation", b"{}", *two))
+    assert platform.seen == []
+
+
+KINDS = [
+    (f"Content-Type: {FORM}, multipart/form-data; boundary=x",),
+    (f"Content-Type: {FORM}", "Content-Type: multipart/form-data; boundary=x"),
+    ("Content-Type: multipart/form-data; boundary=x", f"Content-Type: {FORM}"),
+    (f"Content-Type: {FORM}x",),
+    (f"Content-Type: {FORM}; charset=utf-16",),
+    (f"Content-Type: {FORM}; charset=utf-8; charset=ibm037",),
+    (f"Content-Type: {FORM}", "Content-Encoding: identity"),
+    ("Content-Type: application/fhir+json",),
+    (),
+    (f"Content-Type: {FORM}", "Connection: Content-Type"),
+    (f"Content-Type: {FORM}", "Connection: close, content-type"),
+]
+
+
+@pytest.mark.parametrize("fields", KINDS)
+async def test_a_form_that_others_read_differently(
+    gateway: Running, platform: Platform, fields: tuple[str, ...]
+) -> None:
+    """A search by POST goes on only as the form that was judged."""
+    head = ["POST /fhir/Observation/_search HTTP/1.1", "Host: x", "Content-Length: 6", *fields]
+    await refused(gateway, "\r\n".join((*head, "", "code=1")).encode())
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("name", ["Content_Type", "CONTENT_TYPE", "If_None_Exist", "X_Provenance"])
+async def test_other_spellings_of_what_is_judged_stay_here(
+    gateway: Running, platform: Platform, name: str
+) -> None:
+    """A name that a server may take for one that was judged does not go on."""
+    head = f"Content-Type: {FORM}", f"{name}: x"
+    body = b"code=1"
+    length = f"Content-Length: {len(body)}"
+    request = get("/fhir/Observation/_search", *head, length, method="POST") + body
+    assert (await ask(gateway.address, request)).status == 200
+    assert platform.seen[0].header(name) is None
+
+
+@pytest.mark.parametrize("path", ["Observation", "Observation/1"])
+async def test_a_form_that_is_no_search(gateway: Running, platform: Platform, path: str) -> None:
+    """A form where a resource belongs could be read as a search."""
+    method = "PUT" if path.endswith("1") else "POST"
+    for kind in (FORM, f"application/fhir+json, {FORM}", "multipart/form-data; boundary=x"):
+        fields = f"Content-Type: {kind}", "Content-Length: 10"
+        await refused(gateway, get(f"/fhir/{path}", *fields, method=method) + b"_include=*")
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize(
+    ("allow", "passes"),
+    [
+        ({"resources": ["Observation"]}, False),
+        ({"resources": ["Observation", "Provenance"]}, True),
+        ({"interactions": ["update"]}, False),
+        ({"interactions": ["update"], "resources": ["Observation", "Provenance"]}, False),
+        ({"interactions": ["update", "create"]}, True),
+        ({"operations": []}, True),
+    ],
+)
+async def test_x_provenance_creates_one(
+    start_gateway: StartGateway, platform: Platform, allow: dict[str, Any], passes: bool
+) -> None:
+    """Who sends X-Provenance must be allowed to create a Provenance."""
+    async with start_gateway(callers=[caller(**allow)]) as gateway:
+        request = post("/fhir/Observation/1", b"{}", 'X-Provenance: {"a":1}', method="PUT")
+        assert (await ask(gateway.address, request)).status == (200 if passes else 403)
+    assert len(platform.seen) == passes
+
+
+ORDINARY = [
+    *("Observation/1", "Observation/1/_history/2", "Observation/1/_history", "metadata"),
+    *("Observation/_history?_since=2020&_count=5", "Observation?", "Observation/"),
+    "Observation?code=a%7Cb&date=ge2020&subject=Patient/1&patient=1&_sort=-date,code",
+    "Observation?_id=1&_lastUpdated=gt2020&_count=5&_page=2&_elements=code&_summary=true",
+    "Observation?_format=json&_pretty=true&_total=accurate&subject:Patient=1",
+    "Observation?_include=Observation:has-member:Observation",
+]
+
+
+@pytest.mark.parametrize("target", ORDINARY)
+async def test_what_its_type_needs_works(gateway: Running, platform: Platform, target: str) -> None:
+    """Reads, histories, searches and pages of the own type are served."""
+    assert (await ask(gateway.address, get(f"/fhir/{target}"))).status == 200
+    assert platform.seen[0].target == f"/r5/{target}"
+
+
+async def test_writes_of_its_type_work(gateway: Running, platform: Platform) -> None:
+    """So are writes, conditional ones too, and searches by POST."""
+    requests = [
+        post("/fhir/Observation", b"{}"),
+        post("/fhir/Observation", b"{}", "If-None-Exist: identifier=urn:x%7C1"),
+        post("/fhir/Observation?identifier=urn:x%7C1", b"{}", method="PUT"),
+        post("/fhir/Observation/1", b"{}", method="PUT"),
+        searched("code=1&date=2020"),
+        searched("code=1&date=2020", f"{FORM}; charset=UTF-8"),
+        get("/fhir/Observation/_search?code=1", "Content-Length: 0", method="POST"),
+        get("/fhir/Observation?code=1", f"Content-Type: {FORM}", "Content-Length: 0"),
+        get("/fhir/Observation/1", f"Content-Type: {FORM}"),
+    ]
+    assert [(await ask(gateway.address, each)).status for each in requests] == [200] * 9
+    assert [seen.method for seen in platform.seen].count("POST") == 5
+
+
+@pytest.mark.parametrize(
+    ("allow", "target", "passes"),
+    [
+        ({"resources": ["ValueSet"], "operations": ["$expand"]}, "ValueSet/$expand?url=x", True),
+        ({"resources": ["ValueSet"], "operations": ["expand"]}, "ValueSet/1/%24expand", True),
+        ({"resources": ["ValueSet"], "operations": ["*"]}, "ValueSet/1/$x-own", True),
+        ({"resources": ["ValueSet"], "operations": ["$x-own"]}, "ValueSet/1/$x-own", True),
+        ({"resources": ["ValueSet"], "operations": ["$expand"]}, "ValueSet/1/$Expand", False),
+        ({"resources": ["ValueSet"], "operations": ["$expand"]}, "ValueSet/$lookup", False),
+        ({"resources": ["ValueSet"], "operations": ["$expand"]}, "Patient/$expand", False),
+        ({"resources": ["ValueSet"], "operations": ["*"]}, "$export", False),
+        ({"resources": ["ValueSet"]}, "ValueSet/$expand", False),
+        ({"operations": ["$expand"]}, "ValueSet/$expand", True),
+        ({"operations": ["$expand"]}, "Patient/1/$everything", False),
+        ({"operations": ["$expand"]}, "Patient/1/$everything;x=1", False),
+        ({"operations": ["$expand"]}, "Patient?_query=everything", False),
+        ({"operations": ["$expand"]}, "Patient?_include=*", True),
+        ({"operations": []}, "ValueSet/$expand", False),
+        ({}, "Patient/1/$everything", True),
+        ({"interactions": ["operation"]}, "Patient/1/$everything", True),
+        ({"interactions": ["read"]}, "ValueSet/$expand", False),
+        ({"interactions": ["read"], "operations": ["*"]}, "ValueSet/$expand", False),
+        ({"interactions": ["search-type"]}, "Patient?_Method=DELETE", False),
+    ],
+)
+async def test_operations_are_listed(
+    start_gateway: StartGateway,
+    platform: Platform,
+    allow: dict[str, Any],
+    target: str,
+    passes: bool,
+) -> None:
+    """An operation needs its name in `operations` and its type in `resources`."""
+    async with start_gateway(callers=[caller(**allow)]) as gateway:
+        reply: Reply = await ask(gateway.address, get(f"/fhir/{target}"))
+    assert reply.status == 200 if passes else reply.status in (400, 403)
+    assert len(platform.seen) == passes
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_bundle_may_hold_any_operation(
+    start_gateway: StartGateway, platform: Platform, kind: str
+) -> None:
+    """A caller of some operations sends no Bundle, which could call others."""
+    body = b'{"resourceType":"Bundle","type":"%s"}' % kind.encode()
+    async with start_gateway(callers=[caller(operations=["$expand"])]) as gateway:
+        await refused(gateway, post("/fhir", body))
+    assert platform.seen == []
+
+
+JUDGED = [
+    *("Content-Type", "If-None-Exist", "Accept", "X-Provenance", "If-Match", "Prefer", "Origin"),
+    *("Content-Encoding", "Max-Forwards", "keep-alive, content-type"),
+]
+
+
+@pytest.mark.parametrize("named", JUDGED)
+async def test_connection_names_nothing_that_is_judged(
+    start_gateway: StartGateway, platform: Platform, named: str
+) -> None:
+    """A field that is read and passed on cannot be taken out behind its judgement, by nobody."""
+    async with start_gateway() as gateway:
+        for fields in ((f"Connection: {named}",), ("Connection: close", f"Connection:\t{named}")):
+            reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields))
+            assert (reply.status, reply.reason) == (400, "bad-request")
+        assert platform.seen == []
+        for harmless in (
+            "close",
+            "keep-alive",
+            "TE, close",
+            "X-Own",
+            "Via, Host, Authorization",
+            "",
+        ):
+            read = get("/fhir/Patient/1", f"Connection: {harmless}", "X-Own: 1")
+            assert (await ask(gateway.address, read)).status == 200

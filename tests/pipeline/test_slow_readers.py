@@ -1,0 +1,130 @@
+"""Callers that take answers slowly hold connections to the platform only while nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from gateway.http.slow_readers import SlowReader, SlowReaders
+from tests.doubles.gateway import Running
+from tests.doubles.platform import PATIENT, Platform, fhir
+from tests.doubles.wire import CutShort, Wire, ask, get
+
+LONG = b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 40_000_000)
+READ = get("/fhir/Patient/1")
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is measured of readers a second lasts as long as a minute."""
+
+    def made(rate: int, connections: int, clock: Callable[[], float]) -> SlowReaders:
+        return SlowReaders(rate, connections, lambda: 60 * clock())
+
+    monkeypatch.setattr("gateway.process.core.SlowReaders", made)
+
+
+@pytest.fixture
+async def wires() -> AsyncIterator[contextlib.AsyncExitStack]:
+    """Closes callers' connections at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield stack
+
+
+async def begun(
+    gateway: Running, platform: Platform, wires: contextlib.AsyncExitStack, *fields: str
+) -> Wire:
+    """A caller that has begun to read a long answer."""
+    platform.script(fhir(LONG))
+    wire = await wires.enter_async_context(await Wire.open(gateway.address))
+    wire.writer.transport.pause_reading()
+    await wire.send(get("/fhir/Binary/1", *fields))
+    await platform.until_seen(len(platform.seen) + 1)
+    # Longer than half a minute of the gateway's.
+    await asyncio.sleep(1.5)
+    return wire
+
+
+async def test_a_slow_reader_makes_way(start_gateway, platform: Platform, wires) -> None:
+    """Who waits gets its connection at once; its answer is cut, not whole, and audited so."""
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        wire = await begun(gateway, platform, wires)
+        # It was left alone as long as nobody waited.
+        assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 1
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        wire.writer.transport.resume_reading()
+        with pytest.raises(CutShort):
+            await wire.reply()
+        outcomes = sorted(record["outcome"] for record in await gateway.audit(2))
+        assert outcomes == ["aborted", "success"]
+
+
+async def test_only_as_many_as_are_wanted_make_way(
+    start_gateway, platform: Platform, wires
+) -> None:
+    """One goes for each that waits; the others stay, and have their answers whole."""
+    async with start_gateway(platform={"max_connections": 3}) as gateway:
+        readers = [await begun(gateway, platform, wires) for _ in range(3)]
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        for wire in readers:
+            wire.writer.transport.resume_reading()
+        replies = await asyncio.gather(*(wire.reply() for wire in readers), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in replies) == ["CutShort", "Reply", "Reply"]
+        assert {each.body == LONG for each in replies if not isinstance(each, Exception)} == {True}
+
+
+async def test_who_reads_fast_enough_stays(start_gateway, platform: Platform, wires) -> None:
+    """Others that wait are told that there is no connection, and its answer is whole."""
+    settings = {"max_connections": 1, "connect_timeout": 0.3}
+    async with start_gateway(platform=settings, limits={"min_body_rate": 0}) as gateway:
+        wire = await begun(gateway, platform, wires)
+        assert (await ask(gateway.address, READ)).reason == "upstream-busy"
+        wire.writer.transport.resume_reading()
+        assert (await wire.reply()).body == LONG
+
+
+class Taking:
+    """A caller's connection of which somebody takes so many bytes a second."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.unsent = 10_000_000
+        self.cut = False
+
+    def abort(self, *, reset: bool = False) -> None:
+        """End it."""
+        self.cut = True
+
+
+@pytest.mark.parametrize(
+    ("connections", "rates", "waiting", "cut"),
+    [
+        (4, [3500, 4000, 4500, 5000], ["other"], [0]),
+        (4, [3500, 4000, 4500, 5000], ["other"] * 9, [0, 1]),
+        (4, [3500, 4000, 4500, 5000], ["many"] * 9, []),
+        (4, [450_000] * 4, ["other"], []),
+        (1, [3500], ["other"], []),
+        (8, [3500, 4000, 4500, 5000], ["other"] * 9, []),
+        (4, [500, 4000, 4500, 5000], ["many"], [0]),
+    ],
+    ids=["one waits", "many wait", "its own", "brisk", "the only one", "within its share", "least"],
+)
+def test_a_caller_keeps_its_share_while_another_waits(
+    connections: int, rates: list[float], waiting: list[str], cut: list[int]
+) -> None:
+    """The slowest of too many of one caller go for another one, though above the least rate."""
+    now = 0.0
+    readers = SlowReaders(1024, connections, lambda: now)
+    taking = [Taking(rate) for rate in rates]
+    for each in taking:
+        readers.begin(SlowReader(each, "many", reset=False))
+    for _ in range(40):
+        now += 1.0
+        for each in taking:
+            each.unsent -= int(each.rate)
+        readers.make_way([])
+    readers.make_way(waiting)
+    assert [index for index, each in enumerate(taking) if each.cut] == cut

@@ -1,0 +1,176 @@
+"""Requests that no caller stands behind: they are few, whoever sends them, and harm nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.pipeline.callers import Callers
+from gateway.pipeline.strangers import Strangers
+from tests.doubles.clock import FakeClock
+from tests.doubles.gateway import Running
+from tests.doubles.wire import Reply, Wire, ask, get, post
+from tests.pipeline.stage import Stage
+
+KEY = "planted-callers-key"
+RIGHT = f"X-Api-Key: {KEY}"
+LAB = {"name": "lab", "api_key": KEY}
+FEW = {"unidentified_rate": 0.2}  # two at once
+READ = "/fhir/Patient/1"
+
+# One of each kind, with the status that the first ones get.
+STRANGERS: dict[str, tuple[bytes, int]] = {
+    "unparsed": (b"GET /fhir/Patient HTTP/9.9\r\n\r\n", 400),
+    "ambiguous": (get(READ, "Content-Length: 1", "Content-Length: 2"), 400),
+    "broken-path": (get("/fhir/../x"), 400),
+    "long-header": (get(READ, "X-Long: " + "x" * 20_000), 431),
+    "unknown-method": (get(READ, method="BREW"), 405),
+    "unknown-path": (get("/nothing"), 404),
+    "loop": (get(READ, "Via: 1.1 dhp-gateway"), 508),
+    "no-key": (get(READ), 401),
+    "wrong-key": (get(READ, "X-Api-Key: wrong"), 401),
+    "wrong-key-with-a-body": (post("/fhir/Patient", b"{}", "X-Api-Key: wrong"), 401),
+}
+
+
+async def each_alone(gateway: Running, request: bytes, count: int) -> list[Reply]:
+    """The answers to a request that is sent so often, on a new connection each time."""
+    return [await ask(gateway.address, request) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+async def test_strangers_get_few_answers(stage: Stage, kind: str) -> None:
+    """Of whatever kind: first the answer they deserve, then 429 with Retry-After, counted."""
+    gateway = await stage.start(callers=[LAB], limits=FEW)
+    request, status = STRANGERS[kind]
+    replies = await each_alone(gateway, request, 5)
+    assert [reply.status for reply in replies] == [status, status, 429, 429, 429]
+    assert replies[-1].reason == "rate-limited"
+    assert 1 <= int(replies[-1].header("retry-after") or 0) <= 5
+    assert await gateway.metric("dhp_gateway_requests_total", reason="rate-limited") == 3
+
+
+async def test_another_network_is_a_stranger(stage: Stage) -> None:
+    """Neither a right key nor none opens from elsewhere, and both are limited."""
+    elsewhere = {**LAB, "networks": ["10.20.0.0/16"]}
+    gateway = await stage.start(callers=[elsewhere], limits=FEW)
+    replies = await each_alone(gateway, get(READ, RIGHT), 2)
+    replies += await each_alone(gateway, get(READ), 2)
+    assert [reply.status for reply in replies] == [403, 403, 429, 429]
+
+
+async def test_what_is_refused_so_is_not_recorded_one_by_one(stage: Stage) -> None:
+    """The audit holds the strangers' first requests and every caller's, and nothing more."""
+    gateway = await stage.start(callers=[LAB], limits=FEW)
+    await each_alone(gateway, get("/nothing"), 50)
+    assert (await ask(gateway.address, get(READ, RIGHT))).status == 200
+    records = await gateway.audit(3)
+    assert [record["status"] for record in records] == [404, 404, 200]
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+async def test_a_right_key_passes_whatever_others_do(stage: Stage, kind: str) -> None:
+    """Beyond the strangers' limit callers of the same address, and connection, are served."""
+    gateway = await stage.start(callers=[LAB], limits=FEW)
+    request, _ = STRANGERS[kind]
+    await each_alone(gateway, request, 5)
+    async with await Wire.open(gateway.address) as wire:
+        reply = await wire.ask(request)
+        assert reply.status == 429
+        if reply.header("connection") != "close":
+            assert (await wire.ask(get(READ, RIGHT))).status == 200
+    assert {r.status for r in await each_alone(gateway, get(READ, RIGHT), 5)} == {200}
+
+
+async def test_callers_mistakes_are_not_strangers(stage: Stage) -> None:
+    """Whoever shows a key is told what is wrong as often as it asks, and named in the audit."""
+    gateway = await stage.start(callers=[LAB], limits=FEW)
+    replies = await each_alone(gateway, get("/nothing", RIGHT), 6)
+    replies += await each_alone(gateway, get("/fhir/../x", RIGHT), 6)
+    assert [reply.status for reply in replies] == [404] * 6 + [400] * 6
+    assert [record["caller"] for record in await gateway.audit(12)] == ["lab"] * 12
+
+
+async def test_a_caller_known_by_its_network_is_no_stranger(stage: Stage) -> None:
+    """Where the address alone names the caller, broken requests from there are its own."""
+    near = {"name": "ward", "networks": ["127.0.0.0/8"]}
+    gateway = await stage.start(callers=[near], limits=FEW)
+    for kind in ("unparsed", "unknown-path", "long-header"):
+        request, status = STRANGERS[kind]
+        assert [r.status for r in await each_alone(gateway, request, 4)] == [status] * 4
+
+
+async def test_without_callers_everybody_is_one(stage: Stage) -> None:
+    """A gateway that anybody may use knows no strangers, but for pages of foreign sites."""
+    gateway = await stage.start(limits=FEW)
+    for kind in ("unparsed", "unknown-path", "long-header"):
+        request, status = STRANGERS[kind]
+        assert [r.status for r in await each_alone(gateway, request, 4)] == [status] * 4
+    foreign = get(READ, "Sec-Fetch-Site: cross-site")
+    assert [r.status for r in await each_alone(gateway, foreign, 3)] == [403, 403, 429]
+
+
+async def test_no_limit(stage: Stage) -> None:
+    """With null strangers are answered and recorded without end."""
+    gateway = await stage.start(callers=[LAB], limits={"unidentified_rate": None})
+    assert {r.status for r in await each_alone(gateway, get(READ), 300)} == {401}
+    assert len(await gateway.audit(300)) == 300
+
+
+async def test_behind_a_proxy_each_address_has_its_own(stage: Stage) -> None:
+    """Who is behind a trusted proxy is counted by the address that it tells, /64 of IPv6."""
+    listen = {"trusted_proxies": ["127.0.0.1"]}
+    gateway = await stage.start(callers=[LAB], limits=FEW, listen=listen)
+
+    async def statuses(*addresses: str) -> list[int]:
+        requests = [get("/nothing", f"X-Forwarded-For: {address}") for address in addresses]
+        return [(await ask(gateway.address, request)).status for request in requests]
+
+    assert await statuses(*["203.0.113.7"] * 3) == [404, 404, 429]
+    assert await statuses("203.0.113.8", "::ffff:203.0.113.7") == [404, 429]
+    assert await statuses("2001:db8::1", "2001:db8::2:3", "2001:db8:0:0:9::") == [404, 404, 429]
+    assert await statuses("2001:db8:0:1::1") == [404]
+    records = await gateway.audit(6)
+    assert {record["remote"] for record in records} >= {"203.0.113.7", "203.0.113.8"}
+
+
+async def test_on_a_unix_socket_all_strangers_are_one(stage: Stage, tmp_path: Path) -> None:
+    """Without addresses there is one share for all."""
+    listen = {"address": f"unix:{tmp_path / 's'}"}
+    gateway = await stage.start(callers=[LAB], limits=FEW, listen=listen)
+    replies = await each_alone(gateway, get(READ), 3)
+    assert [reply.status for reply in replies] == [401, 401, 429]
+    assert (await ask(gateway.address, get(READ, RIGHT))).status == 200
+
+
+async def test_what_strangers_sent_ahead_is_not_read(stage: Stage) -> None:
+    """Over the limit a connection with followers ends: thousands in it cost as much as one."""
+    gateway = await stage.start(callers=[LAB], limits=FEW)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(get("/nothing") * 1000)
+        replies = [await wire.reply() for _ in range(3)]
+        assert [reply.status for reply in replies] == [404, 404, 429]
+        assert replies[-1].header("connection") == "close"
+        assert await wire.at_end()
+    assert await gateway.metric("dhp_gateway_requests_total") == 3
+
+
+def test_a_share_comes_back() -> None:
+    """With time there is room again, and addresses that nobody hears of are forgotten."""
+    clock = FakeClock()
+    strangers = Strangers(Callers(), 1.0, clock, signs_in=True)
+
+    def heard(address: str, times: int) -> int:
+        return sum(not strangers.are_too_many(address) for _ in range(times))
+
+    assert heard("10.0.0.1", 30) == 10
+    clock.now += 4
+    assert heard("10.0.0.1", 30) == 4
+    with pytest.raises(GatewayError) as refusal:
+        strangers.take("10.0.0.1")
+    assert refusal.value.retry_after == pytest.approx(1)
+    for number in range(5000):
+        assert heard(f"10.1.{number // 256}.{number % 256}", 1) == 1
+    assert heard("10.0.0.1", 30) == 10

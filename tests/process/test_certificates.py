@@ -1,0 +1,126 @@
+"""When the certificates of the settings end, as the metrics tell it."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from pathlib import Path
+
+import pytest
+import trustme
+
+from gateway.config import Settings, load
+from gateway.process import certificates
+from tests.doubles.gateway import running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+
+SOON = datetime.datetime(2030, 5, 17, 12, 30, tzinfo=datetime.UTC)
+LATER = datetime.datetime(2031, 5, 17, 12, 30, tzinfo=datetime.UTC)
+GAUGE = "dhp_gateway_certificate_expiry_timestamp_seconds"
+
+
+class Files:
+    """A CA and the files that settings may name."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.authority = trustme.CA()
+        self.write("key.pem", self.issue("cert.pem", SOON))
+
+    def issue(self, name: str, ends: datetime.datetime) -> bytes:
+        """Write a certificate and the CA's behind it; the certificate's key."""
+        leaf = self.authority.issue_cert("localhost", not_after=ends)
+        self.write(name, leaf.cert_chain_pems[0].bytes() + self.authority.cert_pem.bytes())
+        return leaf.private_key_pem.bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file."""
+        (self.directory / name).write_bytes(content)
+
+    def of(self, **files: str) -> dict[str, str]:
+        """Settings that name these files."""
+        return {key: str(self.directory / name) for key, name in files.items()}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """A certificate that ends soon, `cert.pem`, with `key.pem`."""
+    return Files(tmp_path)
+
+
+def settings(tmp_path: Path, text: str = "") -> Settings:
+    """Settings of a YAML text."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "credentials: {default: {client_id: hospital-17, client_secret: planted}}\n" + text
+    )
+    return load(file, {})
+
+
+def test_without_certificates_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    """The operating system's trust roots are not ours to renew."""
+    assert certificates.expiries(settings(tmp_path)) == {}
+
+
+def test_every_certificate_of_the_settings_is_told(tmp_path: Path, files: Files) -> None:
+    """Of a chain the first certificate counts, of several CAs the one that lasts longest."""
+    files.issue("short.pem", SOON)
+    files.issue("long.pem", LATER)
+    both = [
+        (tmp_path / name).read_bytes().partition(b"-----END")[0]
+        for name in ("short.pem", "long.pem")
+    ]
+    end = b"-----END CERTIFICATE-----\n"
+    files.write("roots.pem", both[1] + end + both[0] + end)
+    text = """
+listen: {tls: {cert_file: D/cert.pem, key_file: D/key.pem, client_ca_file: D/roots.pem}}
+platform: {ca_file: D/short.pem, client_cert_file: D/cert.pem, client_key_file: D/key.pem}
+sso: {ca_file: D/roots.pem}
+audit:
+  sink: syslog
+  syslog_url: "tls://localhost:6514"
+  syslog_ca_file: D/roots.pem
+  syslog_client_cert_file: D/cert.pem
+  syslog_client_key_file: D/key.pem
+"""
+    found = certificates.expiries(settings(tmp_path, text.replace("D/", f"{tmp_path}/")))
+    authority = max(certificates._ends_of(tmp_path / "short.pem"))
+    soon, later = SOON.timestamp(), LATER.timestamp()
+    assert found == {
+        "listener": soon,
+        "caller-ca": later,
+        "platform-ca": authority,
+        "platform-client": soon,
+        "sso-ca": later,
+        "syslog-ca": later,
+        "syslog-client": soon,
+    }
+    assert authority > later
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A metric is no reason not to start: whoever uses the file tells what is wrong with it."""
+    (tmp_path / "broken.pem").write_text("no certificate")
+    text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
+    with caplog.at_level(logging.WARNING):
+        assert certificates.expiries(settings(tmp_path, text)) == {}
+    assert "cannot tell when the certificate of platform-ca ends" in caplog.text
+    assert "cannot tell when the certificate of sso-ca ends" in caplog.text
+
+
+async def test_a_renewed_certificate_is_told_after_the_reload(files: Files) -> None:
+    """The gauge follows the files, and a certificate that is no longer used is not told."""
+    tls = files.of(cert_file="cert.pem", key_file="key.pem")
+    async with (
+        Platform() as platform,
+        Sso() as sso,
+        running(platform.url, sso.token_url, listen={"address": "127.0.0.1:0", "tls": tls}) as it,
+    ):
+        assert await it.metric(GAUGE, certificate="listener") == SOON.timestamp()
+        files.write("key.pem", files.issue("cert.pem", LATER))
+        await it.gateway.reload(it.settings)
+        assert await it.metric(GAUGE, certificate="listener") == LATER.timestamp()
+        bare = it.settings.listen.model_copy(update={"tls": type(it.settings.listen.tls)()})
+        await it.gateway.reload(it.settings.model_copy(update={"listen": bare}))
+        assert await it.metric(GAUGE) == 0

@@ -1,0 +1,51 @@
+"""Which files belong to the settings, and which keys a reload may not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import Settings
+from gateway.process.reload import files, fixed_changes
+
+
+def settings(**sections: Any) -> Settings:
+    """Settings with some sections given."""
+    credentials = {"default": {"client_id": "a", "client_secret_file": "/secrets/default"}}
+    return Settings.model_validate({"credentials": credentials, **sections})
+
+
+def test_every_file_is_looked_after() -> None:
+    """Secrets, keys, certificates and trust roots, each once; places to write to are none."""
+    found = files(
+        settings(
+            listen={"tls": {"cert_file": "/c", "key_file": "/k", "client_ca_file": "/ca"}},
+            platform={"ca_file": "/ca", "client_cert_file": "/pc", "client_key_file": "/pk"},
+            sso={"ca_file": "/sso"},
+            audit={"path": "/var/log/audit"},
+            callers=[
+                {"name": "lab", "api_key_file": "/key"},
+                {"name": "his", "basic_auth": {"username": "u", "password_file": "/password"}},
+            ],
+        )
+    )
+    expected = "/c /k /ca /pc /pk /sso /secrets/default /key /password"
+    assert sorted(map(str, found)) == sorted(expected.split())
+    assert all(isinstance(path, Path) for path in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "keys"),
+    [
+        ({}, []),
+        ({"limits": {"max_headers": 3}, "listen": {"base_path": "/x"}}, []),
+        ({"listen": {"address": "127.0.0.1:1"}}, ["listen.address"]),
+        ({"workers": 2, "audit": {"sink": "off", "on_failure": "drop"}},
+         ["workers", "audit.sink", "audit.on_failure"]),
+    ],
+)  # fmt: skip
+def test_keys_that_need_a_restart_are_named(changed: dict[str, Any], keys: list[str]) -> None:
+    """Only what is opened once is refused, by the name of each key."""
+    assert list(fixed_changes(settings(), settings(**changed))) == keys
