@@ -109,7 +109,7 @@ class Judgement:
         return fails or (not self.usable and self.reason == REFUSES)
 
 
-class Judging:
+class PlatformJudge:
     """Judges anew whenever it is asked, and keeps in mind since when it is so.
 
     Whoever asks it once a second gets that right to a second; times are Unix times.

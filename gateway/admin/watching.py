@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.admin.evidence import Outcomes
-from gateway.admin.judgement import Evidence, Judging, is_in_doubt, token_words
+from gateway.admin.judgement import Evidence, PlatformJudge, is_in_doubt, token_words
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -55,7 +55,7 @@ class PlatformWatch:
         self._outcomes = Outcomes(clock)
         # To be told of every exchange at its end.
         self.note = self._outcomes.note
-        self.judging = Judging(self.evidence, wall_clock)
+        self.judging = PlatformJudge(self.evidence, wall_clock)
         self._began = clock()
         self._asked_at = -math.inf
         self._found = ANSWERS

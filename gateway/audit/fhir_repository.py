@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit.sink import SinkError
-from gateway.audit.writer import RETRY_DELAY, Limits, OnFailure, Writer
+from gateway.audit.writer import RETRY_DELAY, OnFailure, Writer, WriterLimits
 from gateway.http.retry_after import parse_retry_after
 from gateway.telemetry.logs import get_logger
 
@@ -31,7 +31,7 @@ _log = get_logger("gateway.audit")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RepositoryReply:
     """What the repository answered: status, body, and the field Retry-After."""
 
     status: int
@@ -50,7 +50,7 @@ class RepositorySink:
     def __init__(
         self,
         base: str,
-        post: Callable[[bytes], Reply],
+        post: Callable[[bytes], RepositoryReply],
         on_records: Callable[[str, int], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -109,7 +109,7 @@ class RepositorySink:
         if count:
             self._on_records(outcome, count)
 
-    def _deliver(self) -> Reply | None:
+    def _deliver(self) -> RepositoryReply | None:
         """Send the next batch; the reply when what is not taken has to wait."""
         batch = self._next_batch()
         reply = self._post(self._bundle(batch))
@@ -125,7 +125,7 @@ class RepositorySink:
             return reply
         return self._settle(batch, _statuses(reply.body, len(batch)))
 
-    def _settle(self, batch: list[bytes], statuses: list[int]) -> Reply | None:
+    def _settle(self, batch: list[bytes], statuses: list[int]) -> RepositoryReply | None:
         waits: list[tuple[bytes, int]] = []
         for line, status in zip(batch, statuses, strict=True):
             self._waiting.popleft()
@@ -135,7 +135,7 @@ class RepositorySink:
                 waits.append((line, status))
         self._waiting.extendleft(line for line, _ in reversed(waits))
         self._entries = min(2 * self._entries, MAX_ENTRIES)
-        return Reply(waits[0][1], b"") if waits else None
+        return RepositoryReply(waits[0][1], b"") if waits else None
 
     def _next_batch(self) -> list[bytes]:
         batch: list[bytes] = []
@@ -189,14 +189,14 @@ class RepositoryWriter(Writer):
         sink: RepositorySink,
         *,
         on_failure: OnFailure,
-        limits: Limits | None = None,
+        limits: WriterLimits | None = None,
         retry_delay: float = RETRY_DELAY,
     ) -> None:
         super().__init__(
             sink,
             on_failure=on_failure,
             on_records=sink.account,
-            limits=limits or Limits(stuck=Limits().backlog),
+            limits=limits or WriterLimits(stuck=WriterLimits().backlog),
             retry_delay=retry_delay,
         )
         self._hurry = sink.hurry

@@ -37,7 +37,7 @@ _LISTED: Final = 60.0
 _Live = dict[Path, BinaryIO]
 
 
-class Line(NamedTuple):
+class RecordLine(NamedTuple):
     """A line of a file, without its line feed."""
 
     file: Path
@@ -155,7 +155,7 @@ def _tells(noted: Link) -> bool:
     return noted != Link()
 
 
-def _exchanged(verdict: Verdict, line: Line, noted: Mapping[Path, Link]) -> Bad | None:
+def _exchanged(verdict: Verdict, line: RecordLine, noted: Mapping[Path, Link]) -> Bad | None:
     """Whether a companion knows the record that was read last by another hash."""
     last = verdict.last
     if all(link.seq != last.seq or link == last for link in noted.values()):
@@ -188,17 +188,17 @@ def _first_record(path: Path, live: _Live) -> float:
 
 def _lines(
     files: Sequence[Path], live: _Live, pause: Callable[[float], None]
-) -> Generator[Line, None, None]:
+) -> Generator[RecordLine, None, None]:
     for path in files:
         with _read(path, live) as file:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
                     pause(_PATIENCE)
                     text += file.readline()
-                yield Line(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
+                yield RecordLine(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-def _judge(verdict: Verdict, line: Line, rest: Iterator[Line]) -> Bad | None:
+def _judge(verdict: Verdict, line: RecordLine, rest: Iterator[RecordLine]) -> Bad | None:
     """Take one line, and with a torn one the record that reports it."""
     found = chain.read(line.text)
     if found is None:
@@ -217,14 +217,14 @@ def _judge(verdict: Verdict, line: Line, rest: Iterator[Line]) -> Bad | None:
     return bad
 
 
-def _not_a_record(line: Line) -> Bad:
+def _not_a_record(line: RecordLine) -> Bad:
     if not line.ended:
         detail = "half a line at the end: the gateway was cut off; its next start reports it"
         return _bad(line, "torn", detail)
     return _bad(line, "changed", "it is no record of a chain")
 
 
-def _reports(report: Line, torn: bytes) -> bool:
+def _reports(report: RecordLine, torn: bytes) -> bool:
     """Whether a record is the gateway's word for having found this half line."""
     record = _parsed(report.text)
     return (
@@ -233,7 +233,7 @@ def _reports(report: Line, torn: bytes) -> bool:
     )
 
 
-def _first(verdict: Verdict, line: Line, found: Bound) -> Bad | None:
+def _first(verdict: Verdict, line: RecordLine, found: Bound) -> Bad | None:
     """Where a chain may begin: with record 1, or where a file does."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
@@ -243,7 +243,9 @@ def _first(verdict: Verdict, line: Line, found: Bound) -> Bad | None:
     return None
 
 
-def _next(verdict: Verdict, line: Line, found: Bound, rest: Iterator[Line]) -> Bad | None:
+def _next(
+    verdict: Verdict, line: RecordLine, found: Bound, rest: Iterator[RecordLine]
+) -> Bad | None:
     awaited = verdict.last.seq + 1
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
@@ -261,7 +263,7 @@ def _next(verdict: Verdict, line: Line, found: Bound, rest: Iterator[Line]) -> B
     return _bad(line, fault, f"record {missing} missing before it")
 
 
-def _is_record(line: Line, seq: int) -> bool:
+def _is_record(line: RecordLine, seq: int) -> bool:
     found = chain.read(line.text)
     return found is not None and found.seq == seq
 
@@ -274,5 +276,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _bad(line: Line, fault: Fault, detail: str) -> Bad:
+def _bad(line: RecordLine, fault: Fault, detail: str) -> Bad:
     return Bad(line.file, line.number, fault, detail)

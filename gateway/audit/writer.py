@@ -30,7 +30,7 @@ _log = get_logger("gateway.audit")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WriterLimits:
     """How much may wait for the sink, in bytes and seconds.
 
     More than `backlog` is too much in any case: half a minute of a busy hospital. `stuck` is too
@@ -63,14 +63,14 @@ class Writer:
         *,
         on_failure: OnFailure,
         on_records: Callable[[str, int], None],
-        limits: Limits | None = None,
+        limits: WriterLimits | None = None,
         retry_delay: float = RETRY_DELAY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_failure = on_failure
         self.on_records = on_records
         self._sink = sink
-        self._limits = limits or Limits()
+        self._limits = limits or WriterLimits()
         self._retry_delay = retry_delay
         self._clock = clock
         self._changed = threading.Condition()

@@ -22,7 +22,7 @@ from gateway.config.values import Address
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BrokenRule:
     """A broken rule: at which key, what is wrong, what to do."""
 
     setting: Setting
@@ -31,29 +31,31 @@ class Finding:
     concerns: tuple[Setting, ...] = ()
 
 
-def find(settings: Settings) -> Iterator[Finding]:
+def find(settings: Settings) -> Iterator[BrokenRule]:
     """Everything that breaks a rule."""
     for rule in RULES:
         yield from rule(settings)
 
 
-def _system(settings: Settings) -> Iterator[Finding]:
+def _system(settings: Settings) -> Iterator[BrokenRule]:
     """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
     for section in ("listen", "admin"):
         if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
-            yield Finding((section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port")
+            yield BrokenRule(
+                (section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port"
+            )
     if os_support.SHARES_FILES:
         return
     if settings.audit.sink == "file":
-        yield Finding(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")
+        yield BrokenRule(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")
     if settings.workers > 1:
-        yield Finding(("workers",), "is more than 1", f"{_NOT_HERE}: use 1")
+        yield BrokenRule(("workers",), "is more than 1", f"{_NOT_HERE}: use 1")
 
 
 _NOT_HERE: Final = "that is not to be had on this operating system"
 
 
-def _plaintext(settings: Settings) -> Iterator[Finding]:
+def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
     if settings.platform.allow_plaintext:
         return
     urls: dict[Setting, str | None] = {
@@ -64,7 +66,7 @@ def _plaintext(settings: Settings) -> Iterator[Finding]:
     }
     for path, url in urls.items():
         if url is not None and is_plaintext_abroad(url):
-            yield Finding(
+            yield BrokenRule(
                 path,
                 "must begin with https://",
                 "http:// is for loopback hosts only; platform.allow_plaintext: true would send "
@@ -73,12 +75,12 @@ def _plaintext(settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _anonymous(settings: Settings) -> Iterator[Finding]:
+def _anonymous(settings: Settings) -> Iterator[BrokenRule]:
     listen = settings.listen
     # With the browser sign-in and no callers a session is needed, so nobody is anonymous.
     open_to_all = not settings.callers and not listen.allow_anonymous and not settings.login.enabled
     if open_to_all and not listen.address.is_loopback:
-        yield Finding(
+        yield BrokenRule(
             ("listen", "address"),
             "is reachable from other machines, and no callers are named",
             "listen on 127.0.0.1 or a unix socket, name the callers, or set "
@@ -87,9 +89,9 @@ def _anonymous(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _listeners(settings: Settings) -> Iterator[Finding]:
+def _listeners(settings: Settings) -> Iterator[BrokenRule]:
     if _overlap(settings.listen.address, settings.admin.address):
-        yield Finding(
+        yield BrokenRule(
             ("admin", "address"),
             "is the same as listen.address",
             "give it another port; operators' pages never share the callers' port",
@@ -104,7 +106,7 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.port == other.port != 0 and same_host
 
 
-def _tls(settings: Settings) -> Iterator[Finding]:
+def _tls(settings: Settings) -> Iterator[BrokenRule]:
     tls, platform = settings.listen.tls, settings.platform
     yield from _pair(("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file})
     pair = {
@@ -113,7 +115,7 @@ def _tls(settings: Settings) -> Iterator[Finding]:
     }
     yield from _pair(("platform",), pair)
     if tls.client_ca_file and not tls.cert_file:
-        yield Finding(
+        yield BrokenRule(
             ("listen", "tls", "client_ca_file"),
             "has no effect without TLS",
             "give cert_file and key_file too",
@@ -121,23 +123,23 @@ def _tls(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[Finding]:
+def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[BrokenRule]:
     names = list(values)
     for name, other in (names, reversed(names)):
         if values[name] and not values[other]:
             path = (*group, other)
-            yield Finding(path, "is missing", f"it belongs to {name}", ((*group, name),))
+            yield BrokenRule(path, "is missing", f"it belongs to {name}", ((*group, name),))
 
 
-def _credentials(settings: Settings) -> Iterator[Finding]:
+def _credentials(settings: Settings) -> Iterator[BrokenRule]:
     if not settings.credentials:
-        yield Finding(
+        yield BrokenRule(
             ("credentials",),
             "is empty",
             "give at least credentials.default with client_id and client_secret_file",
         )
     elif not settings.callers and "default" not in settings.credentials:
-        yield Finding(
+        yield BrokenRule(
             ("credentials", "default"),
             "is missing",
             "it is the one that is used while no callers are named",
@@ -147,7 +149,7 @@ def _credentials(settings: Settings) -> Iterator[Finding]:
         yield from _credential(("credentials", name), credential)
 
 
-def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Finding]:
+def _credential(path: Setting, credential: CredentialSettings) -> Iterator[BrokenRule]:
     by_key = credential.auth_method == "private_key_jwt"
     has_secret = bool(credential.client_secret or credential.client_secret_file)
     method: tuple[Setting, ...] = (
@@ -158,22 +160,22 @@ def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Findi
     )
     if by_key and not credential.private_key_file:
         hint = "auth_method private_key_jwt signs with it"
-        yield Finding((*path, "private_key_file"), "is missing", hint, method)
+        yield BrokenRule((*path, "private_key_file"), "is missing", hint, method)
     if by_key and has_secret:
         hint = "remove it, or choose auth_method client_secret_post"
         given = "client_secret" if credential.client_secret else "client_secret_file"
-        yield Finding((*path, given), "is not used with private_key_jwt", hint, method)
+        yield BrokenRule((*path, given), "is not used with private_key_jwt", hint, method)
     if not by_key and not has_secret:
         hint = "give client_secret_file: the path of a file that holds the secret"
-        yield Finding((*path, "client_secret"), "is missing", hint, method)
+        yield BrokenRule((*path, "client_secret"), "is missing", hint, method)
     if not by_key and credential.private_key_file:
         hint = "set auth_method: private_key_jwt, or remove it"
         message = f"is not used with {credential.auth_method}"
-        yield Finding((*path, "private_key_file"), message, hint, method)
+        yield BrokenRule((*path, "private_key_file"), message, hint, method)
     for parameter in credential.extra_params:
         if parameter in _OWN_PARAMETERS:
             here = (*path, "extra_params", parameter)
-            yield Finding(here, "is set by the gateway itself", "remove it")
+            yield BrokenRule(here, "is set by the gateway itself", "remove it")
 
 
 _OWN_PARAMETERS: Final = frozenset(
@@ -188,10 +190,10 @@ _OWN_PARAMETERS: Final = frozenset(
 )
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
+def _secrets(settings: Settings) -> Iterator[BrokenRule]:
     for source in settings.secret_sources():
         if source.value is not None and source.file is not None:
-            yield Finding(
+            yield BrokenRule(
                 source.setting,
                 f"and {source.setting[-1]}_file are both given",
                 "keep the file, remove the other",
@@ -202,43 +204,43 @@ RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
 
-def _callers(settings: Settings) -> Iterator[Finding]:
+def _callers(settings: Settings) -> Iterator[BrokenRule]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
         path: Setting = ("callers", index)
         first = seen.setdefault(caller.name, index)
         if first != index:
             hint = f"callers[{first}] has the same name; give each its own"
-            yield Finding((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
+            yield BrokenRule((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
         if caller.name.lower() in RESERVED_CALLERS:
             hint = "the gateway calls those so who have no name of their own; choose another"
-            yield Finding((*path, "name"), "is a name of the gateway's own", hint)
+            yield BrokenRule((*path, "name"), "is a name of the gateway's own", hint)
         if caller.credential not in settings.credentials:
             hint = f"known here: {', '.join(settings.credentials) or 'none'}"
             concerns: tuple[Setting, ...] = (("credentials",),)
-            yield Finding((*path, "credential"), "names no credential", hint, concerns)
+            yield BrokenRule((*path, "credential"), "names no credential", hint, concerns)
         basic = caller.basic_auth
         if basic and ":" in basic.username:
             key = (*path, "basic_auth", "username")
             hint = "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
-            yield Finding(key, "holds a colon", hint)
+            yield BrokenRule(key, "holds a colon", hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
-            yield Finding(key, "is missing", "give password_file")
+            yield BrokenRule(key, "is missing", "give password_file")
         if caller.client_cert_names and not settings.listen.tls.client_ca_file:
             key = (*path, "client_cert_names")
             hint = "set listen.tls.client_ca_file, else no client certificate is asked for"
-            yield Finding(key, "cannot be checked", hint, (("listen", "tls"),))
+            yield BrokenRule(key, "cannot be checked", hint, (("listen", "tls"),))
 
 
-def _audit(settings: Settings) -> Iterator[Finding]:
+def _audit(settings: Settings) -> Iterator[BrokenRule]:
     audit = settings.audit
     sink: tuple[Setting, ...] = (("audit", "sink"),)
     if audit.sink == "file" and audit.path is None:
-        yield Finding(("audit", "path"), "is missing", "audit.sink: file writes there", sink)
+        yield BrokenRule(("audit", "path"), "is missing", "audit.sink: file writes there", sink)
     if audit.sink == "syslog" and audit.syslog_url is None:
         hint = "audit.sink: syslog sends there"
-        yield Finding(("audit", "syslog_url"), "is missing", hint, sink)
+        yield BrokenRule(("audit", "syslog_url"), "is missing", hint, sink)
     pair = {
         "syslog_client_cert_file": audit.syslog_client_cert_file,
         "syslog_client_key_file": audit.syslog_client_key_file,
@@ -247,34 +249,34 @@ def _audit(settings: Settings) -> Iterator[Finding]:
     yield from _audit_events(settings)
 
 
-def _audit_events(settings: Settings) -> Iterator[Finding]:
+def _audit_events(settings: Settings) -> Iterator[BrokenRule]:
     audit = settings.audit
     wanted: tuple[Setting, ...] = (("audit", "fhir_audit_events"),)
     if audit.fhir_profile != "base" and not audit.fhir_audit_events:
         hint = "set audit.fhir_audit_events: true, or leave this out"
-        yield Finding(("audit", "fhir_profile"), "needs audit.fhir_audit_events", hint, wanted)
+        yield BrokenRule(("audit", "fhir_profile"), "needs audit.fhir_audit_events", hint, wanted)
     here: tuple[Setting, ...] = (("audit", "fhir_endpoint"),)
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
             hint = "set audit.fhir_audit_events: true, or leave this out"
-            yield Finding(here[0], "needs audit.fhir_audit_events", hint, wanted)
+            yield BrokenRule(here[0], "needs audit.fhir_audit_events", hint, wanted)
         if audit.sink == "off":
             hint = "choose an audit.sink for the records themselves"
-            yield Finding(here[0], "is not used with audit.sink off", hint, (("audit", "sink"),))
+            yield BrokenRule(here[0], "is not used with audit.sink off", hint, (("audit", "sink"),))
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
-            yield Finding(("audit", key), "needs audit.fhir_endpoint", "remove it", here)
+            yield BrokenRule(("audit", key), "needs audit.fhir_endpoint", "remove it", here)
     if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
         hint = f"known here: {', '.join(settings.credentials) or 'none'}"
         concerns: tuple[Setting, ...] = (("credentials",),)
-        yield Finding(("audit", "fhir_credential"), "names no credential", hint, concerns)
+        yield BrokenRule(("audit", "fhir_credential"), "names no credential", hint, concerns)
 
 
-def _tracing(settings: Settings) -> Iterator[Finding]:
+def _tracing(settings: Settings) -> Iterator[BrokenRule]:
     tracing = settings.tracing
     url = tracing.otlp_endpoint
     if tracing.secret_source().is_given and url is not None and is_plaintext_abroad(url):
-        yield Finding(
+        yield BrokenRule(
             ("tracing", "otlp_endpoint"),
             "must begin with https://",
             "tracing.authorization would travel unencrypted",
@@ -282,7 +284,7 @@ def _tracing(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _login(settings: Settings) -> Iterator[Finding]:
+def _login(settings: Settings) -> Iterator[BrokenRule]:
     login = settings.login
     if not login.enabled:
         return
@@ -293,11 +295,11 @@ def _login(settings: Settings) -> Iterator[Finding]:
     }
     for path, value in needed.items():
         if value is None:
-            yield Finding(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
+            yield BrokenRule(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
     yield from _redirect_uri(login.redirect_uri)
     yield from _login_client(login)
     if settings.workers > 1 and settings.store.url.kind == "memory":
-        yield Finding(
+        yield BrokenRule(
             ("workers",),
             "must be 1 with login.enabled while store.url is memory://",
             "each worker would know its own sessions only; name a Redis that they share in "
@@ -305,7 +307,7 @@ def _login(settings: Settings) -> Iterator[Finding]:
             (("login", "enabled"), ("store", "url")),
         )
     if f"{settings.listen.base_path}/".startswith("/auth/"):
-        yield Finding(
+        yield BrokenRule(
             ("listen", "base_path"),
             "collides with /auth, which belongs to the login",
             "choose another path, e.g. /fhir",
@@ -313,40 +315,40 @@ def _login(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _redirect_uri(redirect_uri: str | None) -> Iterator[Finding]:
+def _redirect_uri(redirect_uri: str | None) -> Iterator[BrokenRule]:
     if redirect_uri is None:
         return
     here: Setting = ("login", "redirect_uri")
     if is_plaintext_abroad(redirect_uri):
         hint = "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
-        yield Finding(here, "must begin with https://", hint)
+        yield BrokenRule(here, "must begin with https://", hint)
     if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
         hint = "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
-        yield Finding(here, "must end with /auth/callback", hint)
+        yield BrokenRule(here, "must end with /auth/callback", hint)
 
 
-def _login_client(login: LoginSettings) -> Iterator[Finding]:
+def _login_client(login: LoginSettings) -> Iterator[BrokenRule]:
     """Without secret and key it is a public client, and nothing is missing."""
     by_key = login.auth_method == "private_key_jwt"
     method: tuple[Setting, ...] = (("login", "auth_method"), ("login", "private_key_file"))
     if by_key and not login.private_key_file:
         hint = "auth_method private_key_jwt signs with it"
-        yield Finding(("login", "private_key_file"), "is missing", hint, method)
+        yield BrokenRule(("login", "private_key_file"), "is missing", hint, method)
     if by_key and (login.client_secret or login.client_secret_file):
         given = "client_secret" if login.client_secret else "client_secret_file"
         hint = "remove it, or choose auth_method client_secret_post"
-        yield Finding(("login", given), "is not used with private_key_jwt", hint, method)
+        yield BrokenRule(("login", given), "is not used with private_key_jwt", hint, method)
     if not by_key and login.private_key_file:
         hint = "set auth_method: private_key_jwt, or remove it"
         message = f"is not used with {login.auth_method}"
-        yield Finding(("login", "private_key_file"), message, hint, method)
+        yield BrokenRule(("login", "private_key_file"), message, hint, method)
 
 
-def _outbox(settings: Settings) -> Iterator[Finding]:
+def _outbox(settings: Settings) -> Iterator[BrokenRule]:
     outbox = settings.outbox
     enabled: tuple[Setting, ...] = (("outbox", "enabled"),)
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
-        yield Finding(
+        yield BrokenRule(
             ("outbox", "encryption_key"),
             "is missing",
             "give encryption_key_file: 32 bytes as base64url, which openssl rand -base64 32 | "
@@ -356,15 +358,15 @@ def _outbox(settings: Settings) -> Iterator[Finding]:
     for index, caller in enumerate(settings.callers):
         if caller.outbox == "always" and not outbox.enabled:
             key: Setting = ("callers", index, "outbox")
-            yield Finding(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
+            yield BrokenRule(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
 
 
-def _placeholders(settings: Settings) -> Iterator[Finding]:
+def _placeholders(settings: Settings) -> Iterator[BrokenRule]:
     for setting in placeholders.find(settings):
-        yield Finding(setting, placeholders.MESSAGE, placeholders.HINT)
+        yield BrokenRule(setting, placeholders.MESSAGE, placeholders.HINT)
 
 
-RULES: Final[tuple[Callable[[Settings], Iterator[Finding]], ...]] = (
+RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
     _system,
     _plaintext,
     _anonymous,

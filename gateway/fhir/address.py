@@ -17,7 +17,7 @@ from gateway.fhir.resource_types import RESOURCE_TYPES
 
 
 @dataclass(slots=True)
-class Address:
+class PathShape:
     """`kind` is the first half of the keys of `gateway.fhir.interaction`'s table of codes."""
 
     kind: str
@@ -26,13 +26,13 @@ class Address:
     operation: str = ""
 
 
-def address(path: str) -> Address:
+def address(path: str) -> PathShape:
     """The shape of a raw path that is empty or begins with "/". Never raises."""
     plain = _PLAIN(path)
     if plain is not None:
         resource, resource_id = plain.groups()
         if resource in RESOURCE_TYPES and resource_id not in _DOTS:
-            return Address("type" if resource_id is None else "instance", resource, resource_id)
+            return PathShape("type" if resource_id is None else "instance", resource, resource_id)
     if path in ("", "/"):
         return _BASE
     segments = path.split("/")
@@ -62,16 +62,16 @@ _TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch
 _ASYNC_ROOTS: Final = frozenset(
     {"_outbox", "_async", "_operations", "__async-status", "async-status", "$export-poll-status"}
 )
-_BASE: Final = Address("base")
-_UNCLEAR: Final = Address("unclear", "other")
+_BASE: Final = PathShape("base")
+_UNCLEAR: Final = PathShape("unclear", "other")
 _SINGLE: Final = {
-    "metadata": Address("metadata"),
-    "_history": Address("system-history"),
-    "_search": Address("system-search"),
+    "metadata": PathShape("metadata"),
+    "_history": PathShape("system-history"),
+    "_search": PathShape("system-search"),
 }
 
 
-def _of_segments(segments: list[str]) -> Address:
+def _of_segments(segments: list[str]) -> PathShape:
     for segment in segments:
         if segment in _DOTS or not _SEGMENT(segment):
             return _UNCLEAR
@@ -80,9 +80,9 @@ def _of_segments(segments: list[str]) -> Address:
     if resource is None:
         return _without_type(segments)
     if len(segments) == 1:
-        return Address("type", resource)
+        return PathShape("type", resource)
     if len(segments) == 2 and _ID(segments[1]):
-        return Address("instance", resource, segments[1])
+        return PathShape("instance", resource, segments[1])
     return _below_type(resource, segments)
 
 
@@ -92,40 +92,40 @@ def _type_label(segment: str) -> str | None:
     return "other" if _TYPE_SHAPE(segment) else None
 
 
-def _without_type(segments: list[str]) -> Address:
+def _without_type(segments: list[str]) -> PathShape:
     first = segments[0]
     if first in _ASYNC_ROOTS:
-        return Address("async")
+        return PathShape("async")
     if len(segments) == 1:
         if first.startswith("$"):
-            return Address("operation", operation=_operation_label(first))
+            return PathShape("operation", operation=_operation_label(first))
         return _SINGLE.get(first, _UNCLEAR)
     if segments == [".well-known", "smart-configuration"]:
-        return Address("smart")
+        return PathShape("smart")
     return _UNCLEAR
 
 
-def _below_type(resource: str, segments: list[str]) -> Address:
+def _below_type(resource: str, segments: list[str]) -> PathShape:
     """T/$op, T/_search, T/_history, and all that stands below T/id."""
     second = segments[1]
     if len(segments) == 2:
         if second.startswith("$"):
-            return Address("operation", resource, operation=_operation_label(second))
+            return PathShape("operation", resource, operation=_operation_label(second))
         kind = {"_history": "type-history", "_search": "type-search"}.get(second)
-        return _UNCLEAR if kind is None else Address(kind, resource)
+        return _UNCLEAR if kind is None else PathShape(kind, resource)
     if not _ID(second):
         return _UNCLEAR
     return _below_instance(resource, second, segments[2:])
 
 
-def _below_instance(resource: str, resource_id: str, rest: list[str]) -> Address:
+def _below_instance(resource: str, resource_id: str, rest: list[str]) -> PathShape:
     """T/id/…: history and versions, operations, compartments."""
     if rest[-1].startswith("$") and (len(rest) == 1 or _is_version(rest[:-1])):
-        return Address("operation", resource, resource_id, _operation_label(rest[-1]))
+        return PathShape("operation", resource, resource_id, _operation_label(rest[-1]))
     if rest == ["_history"]:
-        return Address("instance-history", resource, resource_id)
+        return PathShape("instance-history", resource, resource_id)
     if _is_version(rest):
-        return Address("version", resource, resource_id)
+        return PathShape("version", resource, resource_id)
     if rest[-1] == "_search" and len(rest) <= 2:
         return _compartment("type-search", rest[0] if len(rest) == 2 else "*")
     if len(rest) == 1:
@@ -133,10 +133,10 @@ def _below_instance(resource: str, resource_id: str, rest: list[str]) -> Address
     return _UNCLEAR
 
 
-def _compartment(kind: str, searched: str) -> Address:
+def _compartment(kind: str, searched: str) -> PathShape:
     """The type that is searched decides, as the answer consists of it; `*` stands for any."""
     resource = "" if searched == "*" else _type_label(searched)
-    return _UNCLEAR if resource is None else Address(kind, resource)
+    return _UNCLEAR if resource is None else PathShape(kind, resource)
 
 
 def _is_version(rest: list[str]) -> bool:

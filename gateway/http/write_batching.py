@@ -25,7 +25,7 @@ class Holding(Protocol):
         ...
 
 
-class TurnEnd:
+class WriteBatching:
     """Flushes each connection once, before the loop looks for news twice; needs a running loop."""
 
     __slots__ = ("_holding",)

@@ -27,7 +27,7 @@ _READ: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class BrowserRequest:
     """A request as a browser makes it. `fields` by lower-case name, the last value of each.
 
     `peer` is who is at the other end of all proxies that are trusted, `form` reads a form's fields.
@@ -92,7 +92,7 @@ class Visit:
         return "text/html" in self.fields.get("accept", "").lower()
 
 
-def read_visit(request: IncomingRequest, peer: Peer, form: ReadForm) -> Visit:
+def read_visit(request: IncomingRequest, peer: Peer, form: ReadForm) -> BrowserRequest:
     """Reads a request; judges nothing, never raises."""
     message = request.message
     path, _, query = message.path.partition("?")
@@ -104,4 +104,4 @@ def read_visit(request: IncomingRequest, peer: Peer, form: ReadForm) -> Visit:
             cookies.append(value)
         elif key in _READ:
             fields[key.decode("ascii")] = value.decode("latin-1").strip()
-    return Visit(message.method, path, query, fields, peer, form, cookies)
+    return BrowserRequest(message.method, path, query, fields, peer, form, cookies)

@@ -19,11 +19,11 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.outcome import choose_language
-from gateway.login.browser_request import Visit
+from gateway.login.browser_request import BrowserRequest
 from gateway.login.pages import failure_page
 from gateway.login.return_url import return_target
 from gateway.login.session import SIGN_IN_LIFETIME, Session
-from gateway.login.session_auth import BrowserRules, Guests
+from gateway.login.session_auth import BrowserRules, SessionAuth
 from gateway.login.sessions import Sessions
 from gateway.login.sign_in import Arrival, Departure, SignInError
 from gateway.login.sign_out import LogoutTokenError, SignedOut
@@ -45,7 +45,7 @@ _MOST_ADDRESSES: Final = 4096
 _JUST_NOW: Final = 10.0
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
-Respond = Callable[[Visit, Exchange], Awaitable[Reply]]
+Respond = Callable[[BrowserRequest, Exchange], Awaitable[Reply]]
 
 
 class Login(Protocol):
@@ -70,7 +70,7 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SignInParts:
     """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
 
     `was_accepted` tells whether the platform took a session's token, as far as is known here.
@@ -79,7 +79,7 @@ class Surroundings:
     login: Login
     sign_out: SignOut
     sessions: Sessions
-    guests: Guests
+    guests: SessionAuth
     events: Events
     was_accepted: Callable[[Session], bool]
     clock: Callable[[], float]
@@ -89,7 +89,7 @@ class Surroundings:
 class SignInPages:
     """Answers `/auth/…`."""
 
-    def __init__(self, rules: BrowserRules, default_language: str, around: Surroundings) -> None:
+    def __init__(self, rules: BrowserRules, default_language: str, around: SignInParts) -> None:
         self._rules = rules
         self._default_language = default_language
         self._around = around
@@ -102,7 +102,7 @@ class SignInPages:
             _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
-    async def respond(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def respond(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
         if visit.path != _SESSION:
             self._bucket(visit).take()
@@ -114,7 +114,7 @@ class SignInPages:
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(visit, exchange)
 
-    def over(self, visit: Visit, session: Session, exchange: Exchange) -> Reply:
+    def over(self, visit: BrowserRequest, session: Session, exchange: Exchange) -> Reply:
         """For a person whose sign-in turned out to be over: to the next one.
 
         Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
@@ -125,7 +125,7 @@ class SignInPages:
             return self._failed("rejected", visit, exchange, self._rules.address(visit))
         return self._around.guests.to_login(visit)
 
-    async def _login(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def _login(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
         asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
         target = self._home
@@ -142,7 +142,7 @@ class SignInPages:
         cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
         return redirect(departure.location, cookie)
 
-    async def _callback(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """Back from the SSO."""
         pairs = parse_qsl(visit.query, keep_blank_values=True)
         answer = dict(pairs)
@@ -169,14 +169,14 @@ class SignInPages:
             self._rules.cookie(name, "", max_age=0),
         )
 
-    async def _end_former(self, visit: Visit, exchange: Exchange) -> None:
+    async def _end_former(self, visit: BrowserRequest, exchange: Exchange) -> None:
         """A browser has one session; whoever else may know the former one loses it."""
         former = await self._around.guests.session(visit, touch=False)
         if former is not None:
             await self._around.sessions.end(former)
             self._note("logout", former.user, exchange, outcome="replaced")
 
-    async def _logout(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """The end of the session here; the page may then go to where the SSO ends its own."""
         # Also without a session: the answer takes the cookie away.
         self._around.guests.require_own_page(visit)
@@ -191,7 +191,7 @@ class SignInPages:
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
         return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
 
-    async def _back_channel(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
         logout_token = (await visit.form()).get("logout_token", "")
         try:
@@ -203,7 +203,7 @@ class SignInPages:
         self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
         return json_reply({})
 
-    async def _session(self, visit: Visit, exchange: Exchange) -> Reply:
+    async def _session(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
         """Who is signed in. Asking does not make the session last longer.
 
         Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
@@ -233,7 +233,7 @@ class SignInPages:
         return self._rules.prefix + _SESSION
 
     def _failed(
-        self, what: str, visit: Visit, exchange: Exchange, return_to: str | None = None
+        self, what: str, visit: BrowserRequest, exchange: Exchange, return_to: str | None = None
     ) -> Reply:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
@@ -250,7 +250,7 @@ class SignInPages:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, visit: Visit) -> TokenBucket:
+    def _bucket(self, visit: BrowserRequest) -> TokenBucket:
         by_sso = visit.path == _BACK_CHANNEL
         key = (home_of(visit.peer.address), by_sso)
         bucket: TokenBucket | None = self._buckets.get(key)

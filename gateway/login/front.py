@@ -13,21 +13,21 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.headers import read_request
 from gateway.http.server.messages import Answered, IncomingRequest
-from gateway.login.browser_request import Visit, read_visit
+from gateway.login.browser_request import BrowserRequest, read_visit
 from gateway.login.endpoints import SignInPages
 from gateway.login.forms import read_form
 from gateway.login.session import Session
-from gateway.login.session_auth import Guests
+from gateway.login.session_auth import SessionAuth
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.own_replies import Own, Reply
 from gateway.pipeline.strangers import Strangers
 
 
-class Door:
+class LoginFront:
     """Serves requests as `Handler` does."""
 
     def __init__(
-        self, handler: Handler, pages: SignInPages, guests: Guests, strangers: Strangers
+        self, handler: Handler, pages: SignInPages, guests: SessionAuth, strangers: Strangers
     ) -> None:
         self._handler = handler
         self._pages = pages
@@ -56,7 +56,7 @@ class Door:
         """Answer a message that could not be parsed, and account for it."""
         return await self._handler.refuse(request, error)
 
-    def _own(self, visit: Visit) -> Own | None:
+    def _own(self, visit: BrowserRequest) -> Own | None:
         lines = self._guests.lines(visit)
         if visit.is_preflight:
 
@@ -74,13 +74,13 @@ class Door:
             return Own(page, lines)
         return None
 
-    def _over(self, visit: Visit, session: Session) -> Own:
+    def _over(self, visit: BrowserRequest, session: Session) -> Own:
         async def sign_in_again(exchange: Exchange) -> Reply:
             return self._pages.over(visit, session, exchange)
 
         return Own(sign_in_again, self._guests.lines(visit))
 
-    def _to_login(self, visit: Visit, reply: Reply) -> Own:
+    def _to_login(self, visit: BrowserRequest, reply: Reply) -> Own:
         async def respond(_exchange: Exchange) -> Reply:
             self._strangers.take(visit.peer.address)
             return reply

@@ -19,7 +19,7 @@ from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, Si
 from gateway.oauth.encryption import Box
 from gateway.oauth.ports import TimeSource
 from gateway.oauth.redis_store import RedisLease
-from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.store import StoreKey, TokenLease
 from gateway.oauth.token import Token
 from gateway.secret import Secret
 
@@ -115,7 +115,7 @@ class RedisSessions:
             await self._client.srem(place, name)
         return found
 
-    async def claim(self, session: Session) -> Lease | None:
+    async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, kept until it is released; None: another has it."""
         lease = RedisLease(self._client, _place(session.key.name, "renewal"), self._lease)
         return lease if await lease.take() else None

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.login.session import Session, SignIn
 from gateway.login.session_store import SessionStore
-from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.store import StoreKey, TokenLease
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -64,10 +64,10 @@ class SessionAccess:
         """Forget the sessions of a mark; how many there were."""
         return await self._guarded(lambda: self._store.drop_marked(mark))
 
-    async def claim(self, session: Session) -> Lease | None:
+    async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, which nobody has while the store is away."""
         lease = await self._guarded(lambda: self._store.claim(session))
-        return None if lease is None else _Claim(lease, self._timeout)
+        return None if lease is None else _TimedClaim(lease, self._timeout)
 
     async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
         """Keep a sign-in."""
@@ -108,10 +108,10 @@ class SessionAccess:
         self._away_until = self._clock() + _PAUSE
 
 
-class _Claim:
+class _TimedClaim:
     """Ends by itself where the store cannot be told that it ends."""
 
-    def __init__(self, lease: Lease, timeout: float) -> None:
+    def __init__(self, lease: TokenLease, timeout: float) -> None:
         self._lease = lease
         self._timeout = timeout
 

@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
 from gateway.http.server.validation import is_page_of
 from gateway.http.target import resolve
-from gateway.login.browser_request import Visit
+from gateway.login.browser_request import BrowserRequest
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
 from gateway.pipeline.callers import Caller, Callers, Peer
@@ -98,7 +98,7 @@ class BrowserRules:
         secure = "; Secure" if self.secure else ""
         return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
-    def address(self, visit: Visit) -> str:
+    def address(self, visit: BrowserRequest) -> str:
         """What was asked for, as browsers know it: path and query."""
         path = f"{self.prefix}{visit.path}"
         return f"{path}?{visit.query}" if visit.query else path
@@ -129,7 +129,7 @@ class Guest:
         return self.caller
 
 
-class Guests:
+class SessionAuth:
     """Finds out who calls, and what pages of other origins may do."""
 
     def __init__(self, callers: Callers, sessions: Sessions, rules: BrowserRules) -> None:
@@ -145,14 +145,14 @@ class Guests:
         """Who is at the other end, seen through the proxies that are trusted."""
         return self._callers.origin(peer, header)
 
-    async def session(self, visit: Visit, *, touch: bool) -> Session | None:
+    async def session(self, visit: BrowserRequest, *, touch: bool) -> Session | None:
         """The session of the browser's cookie."""
         identifier = visit.cookie(self._session_cookie)
         if identifier is None:
             return None
         return await self._sessions.find(identifier, touch=touch)
 
-    async def find(self, visit: Visit, header: RequestHeader) -> Guest | Reply:
+    async def find(self, visit: BrowserRequest, header: RequestHeader) -> Guest | Reply:
         """Who calls the platform; a person who has yet to sign in is sent there."""
         lines = self.lines(visit)
         if self._callers.shows_secret(header):
@@ -171,7 +171,7 @@ class Guests:
             return self.to_login(visit)
         return Guest(lines, refusal=self._unauthenticated(visit, found))
 
-    def lines(self, visit: Visit) -> bytes:
+    def lines(self, visit: BrowserRequest) -> bytes:
         """The fields that let a page of a named origin read the answer (Fetch standard)."""
         if visit.origin is None or visit.origin not in self._rules.cors_origins:
             return self._vary
@@ -181,7 +181,7 @@ class Guests:
             f"Access-Control-Expose-Headers: {_EXPOSED_FIELDS}\r\n"
         ).encode("ascii")
 
-    def preflight(self, visit: Visit) -> Reply:
+    def preflight(self, visit: BrowserRequest) -> Reply:
         """What a page of another origin may send. Raises `GatewayError` caller-forbidden."""
         if visit.origin not in self._rules.cors_origins:
             raise _forbidden("Origin", _KNOWN_ORIGIN)
@@ -194,7 +194,7 @@ class Guests:
             ),
         )
 
-    def require_own_page(self, visit: Visit) -> None:
+    def require_own_page(self, visit: BrowserRequest) -> None:
         """Raises `GatewayError` caller-forbidden unless our own page, or a named one, asks."""
         if visit.is_unsafe and not visit.has_own_header:
             raise _forbidden("X-Requested-With", _ADD_HEADER)
@@ -211,7 +211,7 @@ class Guests:
         is_secure = origin.startswith("https://")
         return is_page_of(origin, host) and (is_secure or not self._rules.secure)
 
-    def _signed_in(self, visit: Visit, session: Session, lines: bytes) -> Guest:
+    def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> Guest:
         try:
             self.require_own_page(visit)
         except GatewayError as error:
@@ -219,13 +219,13 @@ class Guests:
         caller = Caller(SESSION, UserCredential(session), user=session.user)
         return Guest(lines, caller, session=session)
 
-    def _by_callers(self, visit: Visit, header: RequestHeader, lines: bytes) -> Guest:
+    def _by_callers(self, visit: BrowserRequest, header: RequestHeader, lines: bytes) -> Guest:
         try:
             return Guest(lines, self._callers.identify(visit.peer, header))
         except GatewayError as error:
             return Guest(lines, refusal=error)
 
-    def _unauthenticated(self, visit: Visit, found: Guest | None) -> GatewayError:
+    def _unauthenticated(self, visit: BrowserRequest, found: Guest | None) -> GatewayError:
         challenges = self._rules.challenge
         refusal = found.refusal if found is not None else None
         if refusal is not None and not visit.is_by_browser:
@@ -234,12 +234,12 @@ class Guests:
             errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
         )
 
-    def to_login(self, visit: Visit) -> Reply:
+    def to_login(self, visit: BrowserRequest) -> Reply:
         """To the sign-in, and from there back to where the person wants to go."""
         return Reply(302, (("Location", self._rules.login_path(self._rules.address(visit))),))
 
 
-def _is_below(visit: Visit, base_path: str) -> bool:
+def _is_below(visit: BrowserRequest, base_path: str) -> bool:
     try:
         resolve(visit.path, base_path)
     except GatewayError:

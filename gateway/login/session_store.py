@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from cachetools import TLRUCache
 
 from gateway.login.session import SIGN_IN_LIFETIME, Session, SignIn
-from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.store import StoreKey, TokenLease
 
 _MOST_SESSIONS: Final = 100_000
 _MOST_SIGN_INS: Final = 20_000
@@ -44,7 +44,7 @@ class SessionStore(Protocol):
         """Forget the sessions of a mark; how many there were."""
         ...
 
-    async def claim(self, session: Session) -> Lease | None:
+    async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens; None: another has it now."""
         ...
 
@@ -107,7 +107,7 @@ class MemorySessions:
             await self.drop(session)
         return len(found)
 
-    async def claim(self, session: Session) -> Lease | None:
+    async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens; None: another version of the settings has it now."""
         name = session.key.name
         if name in self._claimed:

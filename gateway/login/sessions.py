@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.login.session import Person, Renewal, Session, new_secret, store_key
 from gateway.login.session_store import SessionStore
-from gateway.oauth.store import Lease
+from gateway.oauth.store import TokenLease
 from gateway.oauth.token import Token
 
 # A session in use is kept longer not at every request, but after so many seconds.
@@ -83,7 +83,7 @@ class Sessions:
         If that is not `enough`, it is our turn to renew its token; while another process has the
         turn it is waited for.
         """
-        lease: Lease | None = None
+        lease: TokenLease | None = None
         try:
             while True:
                 lease = await self._store.claim(session)

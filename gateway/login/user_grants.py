@@ -13,7 +13,7 @@ from gateway.login.session import Renewal
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token import Token
-from gateway.oauth.token_answer import Answer
+from gateway.oauth.token_answer import TokenAnswer
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
 from gateway.secret import Secret
 
@@ -101,8 +101,8 @@ class UserEndpoint:
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
-    ) -> tuple[TokenResponse, Answer]:
-        async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, Answer]:
+    ) -> tuple[TokenResponse, TokenAnswer]:
+        async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, TokenAnswer]:
             return await self._endpoint.redeem(UserGrant(authenticate, grant_type, params), cookie)
 
         return await self._as_client(redeem)
@@ -117,7 +117,7 @@ class UserEndpoint:
                     raise
         return await ask(last)
 
-    def _made(self, answered: tuple[TokenResponse, Answer], before: Renewal) -> UserToken:
+    def _made(self, answered: tuple[TokenResponse, TokenAnswer], before: Renewal) -> UserToken:
         response, answer = answered
         now = self._clock()
         age = now - response.requested_at

@@ -54,7 +54,7 @@ class TokenPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedAttempts:
     """A failed attempt, remembered until `until` (monotonic); `count` attempts failed in a row."""
 
     error: TokenRequestError

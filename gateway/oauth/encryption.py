@@ -31,7 +31,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class SealedToken:
     """What is sealed; `lifetime` is in seconds from the moment the token was asked for."""
 
     value: str
@@ -88,14 +88,14 @@ class Seal:
         self._cipher = AESGCM(keys[:32])
         self._mark_key = keys[32:]
 
-    def close(self, content: Content) -> Sealed:
+    def close(self, content: SealedToken) -> Sealed:
         """Seal a token; twice the same token gives different ciphertexts and one mark."""
         plain = {"value": content.value, "lifetime": content.lifetime, "scope": content.scope}
         nonce = os.urandom(_NONCE)
         encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._place)
         return Sealed(nonce + encrypted, self.mark(content.value))
 
-    def open(self, ciphertext: bytes) -> Content | None:
+    def open(self, ciphertext: bytes) -> SealedToken | None:
         """The token, or None when this is not what was sealed here with the same secret."""
         try:
             plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
@@ -108,5 +108,5 @@ class Seal:
         return hmac.digest(self._mark_key, value.encode(), hashlib.sha256)
 
 
-def _content(plain: Any) -> Content:
-    return Content(str(plain["value"]), float(plain["lifetime"]), plain["scope"])
+def _content(plain: Any) -> SealedToken:
+    return SealedToken(str(plain["value"]), float(plain["lifetime"]), plain["scope"])

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.oauth.backoff import Pacing
 from gateway.oauth.ports import TimeSource, TokenObserver, TokenSource
-from gateway.oauth.store import Lease, StoreKey, TokenStore
+from gateway.oauth.store import StoreKey, TokenLease, TokenStore
 from gateway.oauth.store_access import StoreAccess
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
@@ -52,7 +52,7 @@ class Fetcher:
         While another replica asks, its token is waited for; not for ever, though.
         """
         patience = self._times.clock() + self._pacing.policy.replica_patience
-        lease: Lease | None = None
+        lease: TokenLease | None = None
         try:
             stored = await self._take(key, in_use)
             while stored is None and lease is None and self._times.clock() < patience:

@@ -18,7 +18,7 @@ from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
-from gateway.oauth.token_answer import Answer, cause, failure, read
+from gateway.oauth.token_answer import TokenAnswer, cause, failure, read
 from gateway.oauth.token_response import (
     Moment,
     TokenRequestError,
@@ -133,7 +133,9 @@ class TokenEndpoint:
         """Ask once; raises `TokenRequestError` on any failure, within `timeout` seconds."""
         return (await self.redeem(grant))[0]
 
-    async def redeem(self, grant: Grant, cookie: str | None = None) -> tuple[TokenResponse, Answer]:
+    async def redeem(
+        self, grant: Grant, cookie: str | None = None
+    ) -> tuple[TokenResponse, TokenAnswer]:
         """As `request`, with the whole answer beside the token; `cookie` is sent to the SSO."""
         asked = Moment(self._clock(), self._wall_clock())
         answer = await self._send(grant, cookie)
@@ -157,7 +159,7 @@ class TokenEndpoint:
 
     async def _send(
         self, grant: Grant, cookie: str | None, url: str | None = None
-    ) -> Answer | TokenRequestError:
+    ) -> TokenAnswer | TokenRequestError:
         """Errors are returned: raised here they would carry aiohttp's, which show the request."""
         settings = self._settings
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}

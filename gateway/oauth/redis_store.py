@@ -15,7 +15,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.encryption import Content, Seal
+from gateway.oauth.encryption import Seal, SealedToken
 from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token import Token
@@ -79,7 +79,7 @@ class RedisStore:
         content = self._seal(key).open(sealed)
         return None if content is None else self._token(content, asked, remaining / 1000)
 
-    def _token(self, content: Content, asked: float, remaining: float) -> Token | None:
+    def _token(self, content: SealedToken, asked: float, remaining: float) -> Token | None:
         if not remaining <= content.lifetime:
             return None
         return Token(
@@ -93,7 +93,7 @@ class RedisStore:
     async def put(self, key: StoreKey, token: Token) -> None:
         """Keep `token` until it expires, in place of any other."""
         place = _place(key, "token")
-        sealed = self._seal(key).close(Content(token.reveal(), token.lifetime, token.scope))
+        sealed = self._seal(key).close(SealedToken(token.reveal(), token.lifetime, token.scope))
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
         remaining = token.expires_at - self._times.clock()

@@ -30,7 +30,7 @@ class StoreKey:
     material: Secret
 
 
-class Lease(Protocol):
+class TokenLease(Protocol):
     """The right to ask for the tokens of one key, which one replica has at a time."""
 
     async def release(self) -> None:
@@ -43,7 +43,7 @@ class _AlwaysFree:
         """Nobody waits for it."""
 
 
-ALWAYS_FREE: Final[Lease] = _AlwaysFree()
+ALWAYS_FREE: Final[TokenLease] = _AlwaysFree()
 
 
 class TokenStore(Protocol):
@@ -64,7 +64,7 @@ class TokenStore(Protocol):
         """Forget `token`, unless another one has taken its place meanwhile."""
         ...
 
-    async def claim(self, key: StoreKey) -> Lease | None:
+    async def claim(self, key: StoreKey) -> TokenLease | None:
         """The right to ask for a token in the others' place; None: another has it now."""
         ...
 
@@ -93,6 +93,6 @@ class MemoryStore:
         if self._cache.get(key) == token:
             self._cache.pop(key, None)
 
-    async def claim(self, key: StoreKey) -> Lease:
+    async def claim(self, key: StoreKey) -> TokenLease:
         """Nobody else keeps tokens here."""
         return ALWAYS_FREE

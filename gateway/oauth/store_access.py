@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from gateway.oauth.store import ALWAYS_FREE, Lease, StoreKey, TokenStore
+from gateway.oauth.store import ALWAYS_FREE, StoreKey, TokenLease, TokenStore
 from gateway.oauth.token import Token
 from gateway.telemetry.logs import get_logger
 
@@ -43,11 +43,11 @@ class StoreAccess:
         """Forget `token`."""
         await self._guarded(lambda: self._store.drop(key, token), None)
 
-    async def claim(self, key: StoreKey) -> Lease | None:
+    async def claim(self, key: StoreKey) -> TokenLease | None:
         """The right to ask the SSO, which everybody has while the store is away."""
         return await self._guarded(lambda: self._store.claim(key), ALWAYS_FREE)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: TokenLease) -> None:
         """Give that right back, tried in any case, so that nothing goes on renewing it."""
         await self._tried(lease.release, None)
 

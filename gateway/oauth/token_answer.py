@@ -24,7 +24,7 @@ _REFUSED: Final = frozenset({400, 401, 403})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TokenAnswer:
     """Status, body (None: too long or broken off) and the Retry-After field of an answer.
 
     `cookies` are those it sets, "" for one that it removes; only a user's sign-in looks at them.
@@ -36,7 +36,7 @@ class Answer:
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-async def read(response: aiohttp.ClientResponse) -> Answer:
+async def read(response: aiohttp.ClientResponse) -> TokenAnswer:
     """The answer, whatever it is; a long body is not read to its end."""
     body: bytes | None = b""
     try:
@@ -49,7 +49,7 @@ async def read(response: aiohttp.ClientResponse) -> Answer:
     else:
         body = _unpacked(body, response.headers.get("Content-Encoding", ""))
     cookies = {name: _value(morsel) for name, morsel in response.cookies.items()}
-    return Answer(response.status, body, response.headers.get("Retry-After"), cookies)
+    return TokenAnswer(response.status, body, response.headers.get("Retry-After"), cookies)
 
 
 def _value(cookie: Morsel[str]) -> str:
@@ -71,7 +71,7 @@ def _unpacked(body: bytes, coding: str) -> bytes | None:
     return plain if unpacking.eof else None
 
 
-def failure(answer: Answer, wall_now: float) -> TokenRequestError:
+def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:
     """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
     status = answer.status
     oauth_error = oauth_error_of(parse_object(answer.body)) if answer.body else None

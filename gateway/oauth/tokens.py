@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gateway.duration import in_words
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
-from gateway.oauth.backoff import Failure, Pacing, Rejections, TokenPolicy
+from gateway.oauth.backoff import FailedAttempts, Pacing, Rejections, TokenPolicy
 from gateway.oauth.error_messages import Way, explain
 from gateway.oauth.fetcher import Fetcher
 from gateway.oauth.ports import TimerHandle, TimeSource, TokenObserver, TokenSource
@@ -82,9 +82,9 @@ class _Slot:
         self.token: Token | None = None
         # Rejected by the platform and not replaced yet; may be in use until it is.
         self.discarded: Token | None = None
-        self.failure: Failure | None = None
+        self.failure: FailedAttempts | None = None
         self.rejections = Rejections(policy)
-        self.flight: asyncio.Task[Token | Failure] | None = None
+        self.flight: asyncio.Task[Token | FailedAttempts] | None = None
         self.timer: TimerHandle | None = None
         self.next_attempt: float | None = None
         self.retry_at_once = False
@@ -282,14 +282,14 @@ class Tokens:
             raise GatewayError(SHUTTING_DOWN, close=True)
         outcome = flight.result()
         now = self._clock()
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, FailedAttempts):
             raise self._failed(slot, outcome)
         if now >= outcome.usable_until:
             expired = "the token expired while the request waited for it"
             raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
         return outcome
 
-    def _failed(self, slot: _Slot, failure: Failure) -> GatewayError:
+    def _failed(self, slot: _Slot, failure: FailedAttempts) -> GatewayError:
         return failure.gateway_error(self._clock(), self._explain(slot, failure.error))
 
     def _explain(self, slot: _Slot, error: TokenRequestError) -> str:
@@ -302,7 +302,7 @@ class Tokens:
         slot.waiters += change
         self._observer.token_waiters(slot.credential, slot.waiters)
 
-    def _launch(self, slot: _Slot) -> asyncio.Task[Token | Failure]:
+    def _launch(self, slot: _Slot) -> asyncio.Task[Token | FailedAttempts]:
         """The flight under way, or a new one."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close=True)
@@ -317,7 +317,7 @@ class Tokens:
             slot.flight = asyncio.get_running_loop().create_task(self._fly(slot, wait))
         return slot.flight
 
-    async def _fly(self, slot: _Slot, wait: float) -> Token | Failure:
+    async def _fly(self, slot: _Slot, wait: float) -> Token | FailedAttempts:
         outcome: Token | TokenRequestError
         try:
             if wait:
@@ -343,7 +343,7 @@ class Tokens:
             slot.flight = None
         return self._land(slot, outcome)
 
-    def _land(self, slot: _Slot, outcome: Token | TokenRequestError) -> Token | Failure:
+    def _land(self, slot: _Slot, outcome: Token | TokenRequestError) -> Token | FailedAttempts:
         now = self._clock()
         if isinstance(outcome, Token):
             self._install(slot, outcome, now)
@@ -354,7 +354,7 @@ class Tokens:
         pause = self._pacing.pause_after(outcome, count, remaining)
         if slot.retry_at_once:
             pause, slot.retry_at_once = 0.0, False
-        slot.failure = Failure(outcome, now + pause, count)
+        slot.failure = FailedAttempts(outcome, now + pause, count)
         self._schedule(slot, pause)
         _log.warning(
             "credential %s: %s; asking again in %s",

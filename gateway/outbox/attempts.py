@@ -14,7 +14,7 @@ from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.events import Event, Observer, Step
 from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
 from gateway.outbox.pacing import Line, Pacer, Pauses
-from gateway.outbox.sending import Failure, Finding, Result, Sender
+from gateway.outbox.sending import Comparison, Failure, Result, Sender
 from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
 from gateway.outbox.timing import Timing
 from gateway.telemetry.logs import get_logger
@@ -30,7 +30,7 @@ _STEPS: Final = {
 }
 
 
-class Phase(Enum):
+class AttemptPhase(Enum):
     """How far an attempt has come, as far as it can still be stopped."""
 
     HARMLESS = auto()
@@ -44,7 +44,7 @@ class Attempt:
 
     entry: Entry
     line_turn: int
-    phase: Phase = Phase.HARMLESS
+    phase: AttemptPhase = AttemptPhase.HARMLESS
     task: asyncio.Task[None] | None = None
 
 
@@ -84,7 +84,7 @@ class Attempts:
     @property
     def unrecorded(self) -> bool:
         """Whether a result is known that the store has not taken yet."""
-        return any(attempt.phase is Phase.RECORDING for attempt in self._in_hand.values())
+        return any(attempt.phase is AttemptPhase.RECORDING for attempt in self._in_hand.values())
 
     def begin(self, entry: Entry) -> None:
         """Take a claimed entry in hand."""
@@ -97,7 +97,7 @@ class Attempts:
     def stop(self, held: Collection[str] = ()) -> None:
         """Stop what is being sent, but for the entries of which the lease is still held."""
         for attempt in self._in_hand.values():
-            stoppable = attempt.phase is not Phase.RECORDING and attempt.entry.id not in held
+            stoppable = attempt.phase is not AttemptPhase.RECORDING and attempt.entry.id not in held
             if stoppable and attempt.task is not None:
                 attempt.task.cancel()
 
@@ -105,7 +105,7 @@ class Attempts:
         """End all at once; what was not written down is judged when its lease has ended."""
         tasks = [attempt.task for attempt in self._in_hand.values() if attempt.task is not None]
         for attempt in self._in_hand.values():
-            attempt.phase = Phase.RECORDING
+            attempt.phase = AttemptPhase.RECORDING
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,7 +113,7 @@ class Attempts:
     async def _carry(self, attempt: Attempt) -> None:
         try:
             verdict = await self._verdict(attempt)
-            attempt.phase = Phase.RECORDING
+            attempt.phase = AttemptPhase.RECORDING
             await self._record(attempt.entry, verdict)
         except Exception as error:
             # The lease's end brings the entry back.
@@ -128,7 +128,7 @@ class Attempts:
         try:
             return await self._attempt(attempt)
         except asyncio.CancelledError:
-            if attempt.phase is Phase.RECORDING:
+            if attempt.phase is AttemptPhase.RECORDING:
                 raise
             _go_on()
             return _interrupted(attempt, errors.UPSTREAM_FAILED.code)
@@ -152,17 +152,17 @@ class Attempts:
             if known is not None:
                 return known
             in_doubt = False
-        attempt.phase = Phase.SENDING
+        attempt.phase = AttemptPhase.SENDING
         self._means.observe(Event(Step.SENT, entry, entry.cause))
         result = await self._means.sender.send(entry, request)
         self._learn(attempt, result)
         verdict = judging.judge(entry, request, result, in_doubt=in_doubt)
         if isinstance(verdict, Contradicted):
-            attempt.phase = Phase.HARMLESS
+            attempt.phase = AttemptPhase.HARMLESS
             return judging.judge_content(await self._ask(attempt, request), verdict)
         return verdict
 
-    async def _ask(self, attempt: Attempt, request: Request) -> Finding | Failure:
+    async def _ask(self, attempt: Attempt, request: Request) -> Comparison | Failure:
         finding = await self._means.sender.ask(attempt.entry, request)
         self._learn(attempt, finding)
         return finding
@@ -176,7 +176,7 @@ class Attempts:
             except OutboxUnavailable:
                 await self._means.timing.sleep(_AGAIN)
 
-    def _learn(self, attempt: Attempt, result: Result | Finding) -> None:
+    def _learn(self, attempt: Attempt, result: Result | Comparison) -> None:
         """What a result shows about the line, whatever it means for the entry."""
         line = self._means.line
         if isinstance(result, Failure) and not result.everybody:
@@ -227,7 +227,7 @@ class Attempts:
 
 
 def _interrupted(attempt: Attempt, cause: str) -> Verdict:
-    if attempt.phase is Phase.HARMLESS:
+    if attempt.phase is AttemptPhase.HARMLESS:
         return Postponed(cause)
     if attempt.entry.recovery is Recovery.PARK:
         return Ended(State.UNCLEAR, judging.unclear(cause))

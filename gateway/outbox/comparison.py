@@ -6,7 +6,7 @@ from gateway.fhir import tree
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response
 from gateway.outbox.qualifying import searchable
-from gateway.outbox.sending import Finding, Found
+from gateway.outbox.sending import Comparison, Found
 from gateway.outbox.status import field_of
 
 
@@ -29,21 +29,21 @@ def sought(request: Request) -> tuple[str, tuple[str, str]] | None:
     return tree.first(sent, "resourceType"), identifier
 
 
-def judged_read(result: Response, request: Request) -> Finding:
+def judged_read(result: Response, request: Request) -> Comparison:
     """What the answer to a read of the same id tells."""
     sent, found = _sent(request), _content(result)
     if sent is None or found is None:
-        return Finding(Found.UNCLEAR)
+        return Comparison(Found.UNCLEAR)
     if not tree.holds(found, sent):
-        return Finding(Found.NO)
-    return Finding(Found.YES, _as_found(result, 200))
+        return Comparison(Found.NO)
+    return Comparison(Found.YES, _as_found(result, 200))
 
 
-def judged_search(result: Response, request: Request, identifier: tuple[str, str]) -> Finding:
+def judged_search(result: Response, request: Request, identifier: tuple[str, str]) -> Comparison:
     """What the answer to a search by one of its identifiers tells."""
     sent, bundle = _sent(request), _content(result)
     if sent is None or bundle is None or tree.first(bundle, "type") != "searchset":
-        return Finding(Found.UNCLEAR)
+        return Comparison(Found.UNCLEAR)
     kind = tree.first(sent, "resourceType")
     matches = [
         resource
@@ -56,17 +56,17 @@ def judged_search(result: Response, request: Request, identifier: tuple[str, str
 
 def _judged(
     bundle: Element, matches: list[Element], sent: Element, identifier: tuple[str, str]
-) -> Finding:
+) -> Comparison:
     """Only the very same content is taken for it: two results may share an order's number."""
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
         nothing = tree.first(bundle, "total") in ("", "0") and _looked_for(bundle)
-        return Finding(Found.NO if nothing else Found.UNCLEAR)
+        return Comparison(Found.NO if nothing else Found.UNCLEAR)
     if len(matches) > 1 or identifier not in searchable(matches[0]):
-        return Finding(Found.UNCLEAR)
+        return Comparison(Found.UNCLEAR)
     if not tree.holds(matches[0], sent):
-        return Finding(Found.UNCLEAR)
-    return Finding(Found.YES, _of_match(matches[0]))
+        return Comparison(Found.UNCLEAR)
+    return Comparison(Found.YES, _of_match(matches[0]))
 
 
 def _looked_for(bundle: Element) -> bool:

@@ -12,30 +12,30 @@ from gateway.http.content_coding import is_gzip, opened
 from gateway.http.target import Target
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
-from gateway.outbox.qualifying import BY_ID, SETTLE, Judgement, Write, judge, without_async
-from gateway.pipeline.request_context import Asked
+from gateway.outbox.qualifying import BY_ID, SETTLE, Write, WriteJudgement, judge, without_async
+from gateway.pipeline.request_context import RequestContext
 
 
 class NotJudged(Exception):  # noqa: N818 - says what is, not what went wrong
     """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
 
 
-class Judging:
+class WriteJudging:
     """How one request is to be judged: worked out when it is first needed, and only once."""
 
-    def __init__(self, asked: Asked, one_by_one: OneByOne) -> None:
+    def __init__(self, asked: RequestContext, one_by_one: OneByOne) -> None:
         self.asked = asked
         self._one_by_one = one_by_one
-        self._known: list[Judgement | None] = []
+        self._known: list[WriteJudgement | None] = []
 
-    async def judgement(self) -> Judgement | None:
+    async def judgement(self) -> WriteJudgement | None:
         """None where it cannot be queued. Raises `NotJudged`."""
         if not self._known:
             self._known.append(await _judged(self.asked, self._one_by_one))
         return self._known[0]
 
 
-async def _judged(asked: Asked, one_by_one: OneByOne) -> Judgement | None:
+async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement | None:
     body = b"" if asked.body is None else await asked.body.all()
     if body is None:
         raise NotJudged
@@ -79,7 +79,7 @@ def _opened(write: Write, body: bytes) -> Write:
 
 
 async def drafted(
-    asked: Asked, judgement: Judgement, base: str, *, cause: str, unknown: bool
+    asked: RequestContext, judgement: WriteJudgement, base: str, *, cause: str, unknown: bool
 ) -> Draft:
     """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
     body = None if asked.body is None else await asked.body.all()
@@ -94,12 +94,12 @@ async def drafted(
     )
 
 
-def _is_searched_for(what: Interaction, judgement: Judgement) -> bool:
+def _is_searched_for(what: Interaction, judgement: WriteJudgement) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
     return judgement.recovery is Recovery.ASK or what.code not in BY_ID
 
 
-def _request(asked: Asked, body: bytes, base: str) -> Request:
+def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     lines = asked.met.lines
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)

@@ -20,19 +20,19 @@ from gateway.http.client.response import Answer
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
 from gateway.http.target import Target
-from gateway.outbox.draft import Judging, NotJudged, drafted
+from gateway.outbox.draft import NotJudged, WriteJudging, drafted
 from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
 from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.qualifying import WRITES, Judgement, asks_async
+from gateway.outbox.qualifying import WRITES, WriteJudgement, asks_async
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
-from gateway.pipeline.caller_memo import Meeting
+from gateway.pipeline.caller_memo import CallerMemo
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.permissions import EVERYTHING
 from gateway.pipeline.request_body import CallerGone, RequestBody, Room
-from gateway.pipeline.request_context import Asked
+from gateway.pipeline.request_context import RequestContext
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -52,7 +52,7 @@ _NOT_NOW: Final = 503
 _RETRY_AFTER: Final = 60.0
 
 
-Send = Callable[[Asked], Awaitable[Answer]]
+Send = Callable[[RequestContext], Awaitable[Answer]]
 
 
 class Delivering(Protocol):
@@ -88,12 +88,12 @@ class Memory:
 class Pages(Protocol):
     """What is needed of `gateway.outbox.status_api.QueuePages`."""
 
-    async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
+    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
         """Answer a request for one of the outbox's own addresses."""
         ...
 
 
-class Queueing:
+class Intake:
     """Keeps writes that cannot be delivered, and leads to the pages about them.
 
     `clock` is monotonic.
@@ -133,12 +133,12 @@ class Queueing:
         prefer = header.values.get(b"prefer")
         return prefer is not None and asks_async(prefer)
 
-    def keep(self, met: Meeting, what: Interaction, body: RequestBody) -> None:
+    def keep(self, met: CallerMemo, what: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
         if met.queues and what.code in WRITES:
             body.keep_in(self._room)
 
-    def bring(self, send: Send, asked: Asked) -> Awaitable[Answer]:
+    def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
 
         What cannot be queued has no more of the outbox in its way than this look.
@@ -149,8 +149,8 @@ class Queueing:
             return self._bring_or_keep(send, asked)
         return send(asked)
 
-    async def _bring_or_keep(self, send: Send, asked: Asked) -> Answer:
-        judging = Judging(asked, self._one_by_one)
+    async def _bring_or_keep(self, send: Send, asked: RequestContext) -> Answer:
+        judging = WriteJudging(asked, self._one_by_one)
         if not self._outbox.surely_empty():
             kept = await self._behind_earlier(judging)
             if kept is not None:
@@ -176,7 +176,7 @@ class Queueing:
         self._line_trouble = error.reason
         self._not_before = now + (now - began)
 
-    async def _behind_earlier(self, judging: Judging) -> Answer | None:
+    async def _behind_earlier(self, judging: WriteJudging) -> Answer | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
         asked = judging.asked
         try:
@@ -194,14 +194,14 @@ class Queueing:
         trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
         return await self._kept(asked, judgement, trouble)
 
-    async def _is_blocked(self, asked: Asked, orders: frozenset[str]) -> bool:
+    async def _is_blocked(self, asked: RequestContext, orders: frozenset[str]) -> bool:
         try:
             return await self._outbox.blocked(asked.caller.name, orders)
         except OutboxUnavailable:
             # Nobody knows what it would overtake.
             raise _not_taken("the outbox cannot be reached") from None
 
-    async def _instead_of(self, judging: Judging, error: GatewayError) -> Answer:
+    async def _instead_of(self, judging: WriteJudging, error: GatewayError) -> Answer:
         """What a write that failed comes to: kept, or the failure."""
         asked = judging.asked
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
@@ -215,7 +215,7 @@ class Queueing:
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
 
-    async def _instead_of_answer(self, judging: Judging, answer: Answer) -> Answer:
+    async def _instead_of_answer(self, judging: WriteJudging, answer: Answer) -> Answer:
         """What a write comes to whose answer is that of a platform in trouble."""
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
@@ -233,7 +233,12 @@ class Queueing:
         return kept
 
     async def _kept(
-        self, asked: Asked, judgement: Judgement, error: GatewayError, *, unknown: bool = False
+        self,
+        asked: RequestContext,
+        judgement: WriteJudgement,
+        error: GatewayError,
+        *,
+        unknown: bool = False,
     ) -> Answer:
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
         base = self._base(asked)
@@ -260,19 +265,19 @@ class Queueing:
         _log.info("kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.facts())
         return _accepted(entry, base, self._reader(asked))
 
-    def _note(self, asked: Asked) -> None:
+    def _note(self, asked: RequestContext) -> None:
         resource = _resource(asked.what)
         if resource is not None:
             self._last_writes.note(asked.caller.name, resource, asked.exchange.started)
 
-    def _is_overtaken(self, asked: Asked) -> bool:
+    def _is_overtaken(self, asked: RequestContext) -> bool:
         resource = _resource(asked.what)
         started = asked.exchange.started
         return resource is not None and self._last_writes.after(
             asked.caller.name, resource, started
         )
 
-    def _base(self, asked: Asked) -> str:
+    def _base(self, asked: RequestContext) -> str:
         """The gateway's base as this caller knows it; only a path where that is not told."""
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
@@ -280,7 +285,7 @@ class Queueing:
         origin = f"{asked.met.scheme}://{host}" if validation.is_host(host.encode()) else ""
         return origin + self._rules.base_path
 
-    def _reader(self, asked: Asked) -> Reader:
+    def _reader(self, asked: RequestContext) -> Reader:
         language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
         return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 
 # The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
 _WAITED_OUT: Final = {
@@ -82,7 +82,7 @@ def judge(
     return _refused_in_doubt(request, result)
 
 
-def judge_finding(finding: Finding | Failure) -> Verdict | None:
+def judge_finding(finding: Comparison | Failure) -> Verdict | None:
     """What the platform's answer to the question means; None: it surely has none."""
     if isinstance(finding, Failure):
         # Nothing was written by asking.
@@ -96,7 +96,7 @@ def judge_finding(finding: Finding | Failure) -> Verdict | None:
     return Ended(State.UNCLEAR, finding.response or unclear(errors.UPSTREAM_FAILED.code))
 
 
-def judge_content(finding: Finding | Failure, contradicted: Contradicted) -> Verdict:
+def judge_content(finding: Comparison | Failure, contradicted: Contradicted) -> Verdict:
     """What the platform's present version means for a write that it contradicted."""
     verdict = judge_finding(finding)
     if isinstance(verdict, Postponed):

@@ -28,7 +28,7 @@ from gateway.outbox.events import Observer
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import KEY_BYTES, Cipher
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import Limits, OutboxUnavailable, OutboxUnusable, Store
+from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable, Store
 from gateway.outbox.timing import Timing
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def outbox_of(
     wake: Callable[[], None] = lambda: None,
 ) -> Outbox:
     """The side of the request path, of commands and pages."""
-    limits = Limits(settings.max_entries, settings.max_bytes, settings.max_share)
+    limits = OutboxLimits(settings.max_entries, settings.max_bytes, settings.max_share)
     return Outbox(store, limits, observe, wake)
 
 

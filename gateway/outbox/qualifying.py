@@ -47,14 +47,14 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class WriteJudgement:
     """The keys of the orders (never empty) or EVERY_ORDER, and what may be done in doubt."""
 
     recovery: Recovery
     orders: frozenset[str] = field(repr=False)
 
 
-def judge(write: Write) -> Judgement | None:
+def judge(write: Write) -> WriteJudgement | None:
     """None where it cannot be queued. Raises `tree.TooHeavy`."""
     if write.code not in WRITES:
         return None
@@ -66,7 +66,7 @@ def judge(write: Write) -> Judgement | None:
         return None
 
 
-def _judge(write: Write) -> Judgement | None:
+def _judge(write: Write) -> WriteJudgement | None:
     path = unquote(write.path).strip("/").removesuffix("?")
     kind = path.partition("/")[0]
     body: Element = {}
@@ -83,7 +83,7 @@ def _judge(write: Write) -> Judgement | None:
     orders = _orders(named)
     if not orders and _is_conditional(write):
         return None
-    return Judgement(_recovery(write, path, body), orders or frozenset({kind}))
+    return WriteJudgement(_recovery(write, path, body), orders or frozenset({kind}))
 
 
 def _orders(keys: Iterable[Iterable[str]]) -> frozenset[str]:
@@ -130,7 +130,7 @@ def searchable(resource: Element) -> Iterator[tuple[str, str]]:
             yield system, value
 
 
-def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> Judgement | None:
+def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudgement | None:
     entries = tree.below(bundle, "entry")
     requests = [request for entry in entries for request in tree.below(entry, "request")]
     writes = [each for each in requests if tree.first(each, "method") not in _READS]
@@ -141,7 +141,7 @@ def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> Judgement 
     safe = all(_repeatable(request) for request in writes)
     recovery = Recovery.REPEAT if safe else Recovery.PARK
     orders = _orders((*named, *(_of_request(request) for request in writes)))
-    return Judgement(recovery, orders or _orders([map(_kind, writes)]))
+    return WriteJudgement(recovery, orders or _orders([map(_kind, writes)]))
 
 
 def _hits_unnamed(request: Element) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Event, Observer, RecordNotes, Step
-from gateway.outbox.store import Confirm, Depth, Limits, Store, certain
+from gateway.outbox.store import Confirm, Depth, OutboxLimits, Store, certain
 
 
 class Outbox:
@@ -20,7 +20,7 @@ class Outbox:
     """
 
     def __init__(
-        self, store: Store, limits: Limits, observe: Observer, wake: Callable[[], None]
+        self, store: Store, limits: OutboxLimits, observe: Observer, wake: Callable[[], None]
     ) -> None:
         self._store = store
         # Whether nothing waits, as far as can be told without waiting. Asked for every write.

@@ -24,12 +24,12 @@ from gateway.outbox.comparison import judged_read, judged_search, sought
 from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.qualifying import BY_ID, SETTLE
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.status import field_of
-from gateway.pipeline.attempts import Sender as Forward
-from gateway.pipeline.attempts import TokenSource
+from gateway.pipeline.attempts import AttemptSender as Forward
+from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.packing import WholeBody
-from gateway.pipeline.platform_client import Asking, current_version
+from gateway.pipeline.platform_client import PlatformClient, current_version
 from gateway.pipeline.response_check import examine
 from gateway.pipeline.upstream import MEANINGLESS, Outgoing
 from gateway.telemetry.logs import get_logger
@@ -64,8 +64,8 @@ class Route:
     """
 
     forwarder: Forward
-    tokens: TokenSource
-    asking: Asking
+    tokens: TokensInUse
+    asking: PlatformClient
     credentials: frozenset[str]
     versions: bool
 
@@ -89,7 +89,7 @@ class Deliverer:
             _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
             return Failure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """Whether the platform has what an earlier attempt may have written."""
         try:
             return await self._ask(request)
@@ -145,18 +145,18 @@ class Deliverer:
         asking = self._route.asking
         return await current_version(asking, path, request.credential, request.request_id)
 
-    async def _ask(self, request: Request) -> Finding | Failure:
+    async def _ask(self, request: Request) -> Comparison | Failure:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # No tree is kept while the platform is waited for.
         found = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
-        return Finding(Found.UNCLEAR) if found is None else await self._search(request, *found)
+        return Comparison(Found.UNCLEAR) if found is None else await self._search(request, *found)
 
-    async def _read(self, request: Request) -> Finding | Failure:
+    async def _read(self, request: Request) -> Comparison | Failure:
         answer = await self._get(request, request.suffix.partition("?")[0])
         try:
             if answer.status in _GONE:
-                return Finding(Found.NO)
+                return Comparison(Found.NO)
             result = await _result(answer, request)
         finally:
             answer.close()
@@ -167,7 +167,7 @@ class Deliverer:
 
     async def _search(
         self, request: Request, kind: str, identifier: tuple[str, str]
-    ) -> Finding | Failure:
+    ) -> Comparison | Failure:
         token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
         query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
@@ -311,7 +311,7 @@ class CurrentDeliverer:
         finally:
             let_go()
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """As `Deliverer.ask`."""
         deliverer, let_go = self._hold()
         try:

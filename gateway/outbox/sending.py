@@ -41,7 +41,7 @@ class Found(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Comparison:
     """`response` is what was found, for the caller; with several matches it is unclear."""
 
     found: Found
@@ -55,6 +55,6 @@ class Sender(Protocol):
         """One attempt; a status of 429 or 503 comes back as a `Failure` with no effect."""
         ...
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """Whether the platform has what an earlier attempt may have written."""
         ...

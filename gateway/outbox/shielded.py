@@ -40,7 +40,7 @@ class Works:
             task.exception()
 
 
-class Worker(Protocol):
+class ShieldedWorker(Protocol):
     """Has methods that are unbroken."""
 
     @property
@@ -49,7 +49,7 @@ class Worker(Protocol):
         ...
 
 
-_W = TypeVar("_W", bound=Worker)
+_W = TypeVar("_W", bound=ShieldedWorker)
 
 
 def unbroken(

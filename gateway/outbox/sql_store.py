@@ -38,7 +38,7 @@ from gateway.outbox.store import (
     Confirm,
     Depth,
     Lease,
-    Limits,
+    OutboxLimits,
     OutboxUnavailable,
     OutboxUnusable,
     Used,
@@ -91,7 +91,7 @@ class SqlStore:
             await connection.execute(sa.insert(meta), facts)
 
     @unbroken
-    async def put(self, draft: Draft, limits: Limits, confirm: Confirm = certain) -> Entry:
+    async def put(self, draft: Draft, limits: OutboxLimits, confirm: Confirm = certain) -> Entry:
         """Keep a write, if `confirm` lets it. Raises `OutboxFull`."""
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.seal_request(entry_id, draft)

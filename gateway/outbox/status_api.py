@@ -21,7 +21,7 @@ from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, batch_response, listing, outcome
 from gateway.outbox.store import NotPossible, OutboxUnavailable
-from gateway.pipeline.request_context import Asked
+from gateway.pipeline.request_context import RequestContext
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _PAGE: Final = 100
@@ -41,7 +41,7 @@ class QueuePages:
         self._one_by_one = one_by_one
         self._clock = clock
 
-    async def answer(self, asked: Asked, base: str, reader: Reader) -> Answer:
+    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
         """Answer a request. Raises `GatewayError`."""
         # A person who is signed in has no entries: nothing is queued for people.
         if asked.caller.user is not None:
@@ -65,7 +65,7 @@ class QueuePages:
                 errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
             ) from None
 
-    async def _list(self, asked: Asked, base: str, reader: Reader) -> Answer:
+    async def _list(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
         after = parse_qs(asked.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
         entries = await self._outbox.entries(

@@ -43,7 +43,7 @@ class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wron
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OutboxLimits:
     """Bounds of what blocks: number of entries, bytes of their requests and of their orders' rows.
 
     `share` of each is the most that one caller may have.
@@ -114,7 +114,7 @@ class Store(Protocol):
         """Whether nothing blocks anything, as far as can be told at once and for sure."""
         ...
 
-    async def put(self, draft: Draft, limits: Limits, confirm: Confirm = certain) -> Entry:
+    async def put(self, draft: Draft, limits: OutboxLimits, confirm: Confirm = certain) -> Entry:
         """Keep a write. Raises `OutboxFull`.
 
         `confirm` is asked when the waiting is over and nobody else can put anything in, and again

@@ -18,7 +18,7 @@ from gateway.pipeline.max_forwards import final_answer
 from gateway.pipeline.upstream import Outgoing, Upstream
 
 
-class TokenSource(Protocol):
+class TokensInUse(Protocol):
     """What is needed of `gateway.oauth.tokens.Tokens`."""
 
     def current(self, credential: str) -> Token | None:
@@ -46,7 +46,7 @@ class TokenSource(Protocol):
         ...
 
 
-class Sender(Protocol):
+class AttemptSender(Protocol):
     """Brings requests to the platform."""
 
     async def send(
@@ -60,7 +60,7 @@ class Forwarder:
     """Sends with the credential's token, and once more with a new one after a 401."""
 
     def __init__(
-        self, upstream: Upstream, tokens: TokenSource, on_retry: Callable[[str], None]
+        self, upstream: Upstream, tokens: TokensInUse, on_retry: Callable[[str], None]
     ) -> None:
         self._upstream = upstream
         self._tokens = tokens

@@ -14,7 +14,7 @@ from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
 
 
-class Meeting:
+class CallerMemo:
     """A header that was judged, whom it named, and what translates for him.
 
     `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
@@ -68,8 +68,8 @@ class Meeting:
         )
 
 
-def recall(memory: object, message: RequestMessage, rules: object) -> Meeting | None:
+def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo | None:
     """The meeting that a connection remembers, if this message repeats it."""
-    if isinstance(memory, Meeting) and memory.is_repeated_by(message, rules):
+    if isinstance(memory, CallerMemo) and memory.is_repeated_by(message, rules):
         return memory
     return None

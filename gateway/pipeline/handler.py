@@ -25,8 +25,8 @@ from gateway.http.target import Target, resolve
 from gateway.login.session_auth import Guest
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
-from gateway.pipeline.attempts import Sender, TokenSource
-from gateway.pipeline.caller_memo import Meeting, recall
+from gateway.pipeline.attempts import AttemptSender, TokensInUse
+from gateway.pipeline.caller_memo import CallerMemo, recall
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import ANONYMOUS, Caller, Callers
 from gateway.pipeline.failures import as_gateway_error, level
@@ -34,7 +34,7 @@ from gateway.pipeline.link_translation import Rewriting
 from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, RequestBody
-from gateway.pipeline.request_context import Asked
+from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.response_check import examine
 from gateway.pipeline.response_writer import explain, give, pass_on
 from gateway.pipeline.search_guard import SearchGuard
@@ -43,7 +43,7 @@ from gateway.pipeline.upstream import MEANINGLESS
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.outbox.intake import Queueing  # loaded only where there is an outbox
+    from gateway.outbox.intake import Intake  # loaded only where there is an outbox
 
 _log = get_logger(__name__)
 
@@ -75,14 +75,14 @@ class Collaborators:
     admission: Admission
     callers: Callers
     strangers: Strangers
-    tokens: TokenSource
-    forwarder: Sender
+    tokens: TokensInUse
+    forwarder: AttemptSender
     rewriting: Rewriting
     composer: Composer
     guard: SearchGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
-    queueing: Queueing | None = None
+    queueing: Intake | None = None
 
 
 class Handler:
@@ -132,7 +132,9 @@ class Handler:
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
-            asked = Asked(exchange, caller, what, target, known, _onward(exchange, body), side)
+            asked = RequestContext(
+                exchange, caller, what, target, known, _onward(exchange, body), side
+            )
             answer = await self._bring(asked)
             try:
                 examine(answer, what, known.accept)
@@ -200,12 +202,12 @@ class Handler:
         request: IncomingRequest,
         header: RequestHeader,
         guest: Guest | None,
-    ) -> Meeting:
+    ) -> CallerMemo:
         """Find out who calls, and what translates for him."""
         connection = request.connection
         peer = self._callers.origin(connection.peer, header)
         exchange.remote = peer.address
-        met = Meeting(
+        met = CallerMemo(
             request,
             header,
             self,
@@ -217,7 +219,7 @@ class Handler:
         connection.memory = met if guest is None and met.may_be_remembered else None
         return met
 
-    def _introduced(self, exchange: Exchange, met: Meeting, target: Target) -> Caller:
+    def _introduced(self, exchange: Exchange, met: CallerMemo, target: Target) -> Caller:
         """The caller, noted."""
         caller = met.caller
         exchange.remote = met.remote
@@ -231,7 +233,7 @@ class Handler:
         exchange: Exchange,
         caller: Caller,
         what: Interaction,
-        met: Meeting,
+        met: CallerMemo,
     ) -> Interaction:
         """Of a Bundle, and of a search by POST, only the body tells what it is.
 
@@ -252,13 +254,13 @@ class Handler:
         watch_bundle(body, header, told, permissions)
         return told
 
-    def _bring(self, asked: Asked) -> Awaitable[Answer]:
+    def _bring(self, asked: RequestContext) -> Awaitable[Answer]:
         """The platform's answer, or the outbox's where there is one."""
         if self._queueing is None:
             return self._send(asked)
         return self._queueing.bring(self._send, asked)
 
-    async def _send(self, asked: Asked) -> Answer:
+    async def _send(self, asked: RequestContext) -> Answer:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
@@ -317,7 +319,7 @@ class Handler:
             side.lines, side.over = given.lines, given.over
         return side
 
-    async def _judge(self, answer: Answer, asked: Asked) -> bytes | None:
+    async def _judge(self, answer: Answer, asked: RequestContext) -> bytes | None:
         """What the search guard has to say to the caller about a search."""
         if self._guard is None:
             return None

@@ -29,7 +29,7 @@ from gateway.http.client.response import Answer
 from gateway.http.content_coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
 from gateway.http.headers import RequestHeader, items
 from gateway.http.server import validation
-from gateway.pipeline.response_plan import Passage
+from gateway.pipeline.response_plan import ResponsePlan
 
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
@@ -97,7 +97,7 @@ class Translation:
         self.links = links
         self._compressed = compressed
         self._on_links = on_links
-        self._unchanged = Passage(None if links is None else _translator(links))
+        self._unchanged = ResponsePlan(None if links is None else _translator(links))
 
     def query(self, query: str) -> str:
         """The query with absolute gateway URLs among its values made platform URLs."""
@@ -123,7 +123,7 @@ class Translation:
 
     def of_answer(
         self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
-    ) -> Passage:
+    ) -> ResponsePlan:
         """How an answer changes on its way to the caller, whose request had that header."""
         coding = answer.content_coding
         if coding is None and warning is None and self._surely_unchanged(answer, what):
@@ -141,7 +141,7 @@ class Translation:
             transform = None if transform is None else InsideGzip(transform)
         elif (coding or "identity").strip().lower() != "identity":
             transform = None
-        return Passage(self._unchanged.translate, transform, warning, opened)
+        return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
     def _surely_unchanged(self, answer: Answer, what: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""

@@ -21,9 +21,9 @@ from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.link_translation import Translation
 from gateway.pipeline.max_forwards import count_down
 from gateway.pipeline.permissions import Permissions
-from gateway.pipeline.platform_client import Asking, current_version
+from gateway.pipeline.platform_client import PlatformClient, current_version
 from gateway.pipeline.request_body import BodyLimits, RequestBody
-from gateway.pipeline.request_context import Asked
+from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.upstream import Outgoing
 
@@ -47,7 +47,7 @@ class Composer:
         limits: BodyLimits,
         clock: Callable[[], float],
         guard: SearchGuard | None,
-        asking: Asking | None,
+        asking: PlatformClient | None,
     ) -> None:
         self._platform_path = platform_path
         self._limits = limits
@@ -96,7 +96,7 @@ class Composer:
             encoded=b"content-encoding" in header.values,
         )
 
-    def compose(self, asked: Asked) -> Outgoing:
+    def compose(self, asked: RequestContext) -> Outgoing:
         """The request as the platform gets it."""
         exchange, target, met, body = asked.exchange, asked.target, asked.met, asked.body
         if target.query:
@@ -120,11 +120,11 @@ class Composer:
             ends_here=not goes_on,
         )
 
-    def misses_version(self, asked: Asked) -> bool:
+    def misses_version(self, asked: RequestContext) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
         return self._asking is not None and _updates_blindly(asked)
 
-    async def add_version(self, asked: Asked, outgoing: Outgoing) -> None:
+    async def add_version(self, asked: RequestContext, outgoing: Outgoing) -> None:
         """Let an update name the version that the platform has now. Raises `GatewayError`."""
         if self._asking is None:
             return
@@ -160,7 +160,7 @@ def watch_bundle(
     body.show(look)
 
 
-def _updates_blindly(asked: Asked) -> bool:
+def _updates_blindly(asked: RequestContext) -> bool:
     """Whether a PUT names a resource but neither a version nor that there must be none."""
     return (
         asked.exchange.method == "PUT"

@@ -15,7 +15,7 @@ from gateway.exchange import Exchange
 from gateway.http.client.response import Answer
 from gateway.http.content_coding import accepts_gzip, pack
 from gateway.oauth.token import Token
-from gateway.pipeline.attempts import Sender
+from gateway.pipeline.attempts import AttemptSender
 from gateway.pipeline.upstream import Outgoing
 
 # Smaller bodies gain nothing: they fit into one packet anyway.
@@ -56,7 +56,7 @@ class Packing:
     It never learns anew after a 415, until the next settings.
     """
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: AttemptSender) -> None:
         self._sender = sender
         self._accepted = False
         self._refused = False

@@ -7,16 +7,16 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.http.client.response import Answer
-from gateway.pipeline.attempts import Forwarder, TokenSource
+from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.upstream import Outgoing
 
 _ACCEPT: Final = b"Accept: application/fhir+json\r\n"
 
 
-class Asking:
+class PlatformClient:
     """Reads from the platform; `platform_path` is its base path without a final slash."""
 
-    def __init__(self, forwarder: Forwarder, tokens: TokenSource, platform_path: str) -> None:
+    def __init__(self, forwarder: Forwarder, tokens: TokensInUse, platform_path: str) -> None:
         self._forwarder = forwarder
         self._tokens = tokens
         self.platform_path = platform_path
@@ -49,7 +49,7 @@ class Asking:
 
 
 async def current_version(
-    asking: Asking, suffix: str, credential: str, request_id: str
+    asking: PlatformClient, suffix: str, credential: str, request_id: str
 ) -> bytes | None:
     """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
     answer = await asking.get(suffix, credential, request_id)

@@ -17,8 +17,8 @@ from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
 from gateway.http.content_coding import beginning
 from gateway.oauth.token import Token
-from gateway.pipeline.attempts import TokenSource
-from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.attempts import TokensInUse
+from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import broken
 from gateway.telemetry.findings import (
     ANSWERS,
@@ -43,7 +43,7 @@ _WRONG_PLACE: Final = frozenset((404, 405))
 class Unproven:
     """Tokens for whom the platform's answer proves nothing of them: metadata are for everybody."""
 
-    def __init__(self, tokens: TokenSource) -> None:
+    def __init__(self, tokens: TokensInUse) -> None:
         self.current = tokens.current
         self.obtain = tokens.obtain
         self.replace = tokens.replace
@@ -57,7 +57,7 @@ class Unproven:
 class Probe:
     """Asks with the token that is at hand; without one nothing is asked."""
 
-    def __init__(self, asking: Asking, tokens: TokenSource) -> None:
+    def __init__(self, asking: PlatformClient, tokens: TokensInUse) -> None:
         self._asking = asking
         self._tokens = tokens
         self._conditions: list[bytes] = []

@@ -8,21 +8,21 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.http.headers import RequestHeader
 from gateway.http.target import Target
-from gateway.pipeline.caller_memo import Meeting
+from gateway.pipeline.caller_memo import CallerMemo
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_body import RequestBody
 
 
 @dataclass(slots=True)
-class Asked:
+class RequestContext:
     """A request as it came, and who sent it; `met` tells how he speaks, `side` if he left."""
 
     exchange: Exchange
     caller: Caller
     what: Interaction
     target: Target
-    met: Meeting
+    met: CallerMemo
     body: RequestBody | None
     side: CallerSide
 

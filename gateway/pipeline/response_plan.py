@@ -13,7 +13,7 @@ from gateway.http.content_coding import Transform
 
 # Not frozen: the constructor of one that is cannot be compiled.
 @dataclass(slots=True)
-class Passage:
+class ResponsePlan:
     """How an answer changes on its way: the values of its fields, its body, a warning.
 
     `translate` gives the value for a lower-case field name and a value; None changes nothing.
@@ -26,7 +26,7 @@ class Passage:
     opened: bool = False
 
 
-UNCHANGED: Final = Passage()
+UNCHANGED: Final = ResponsePlan()
 
 
 def without_wrong_digests(answer: Answer, lines: list[bytes]) -> list[bytes]:

@@ -25,7 +25,7 @@ from gateway.http.content_coding import STEP, Transform, is_made_of, steps
 from gateway.http.server.messages import Answered
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.own_replies import Reply
-from gateway.pipeline.response_plan import UNCHANGED, Passage, without_wrong_digests
+from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, without_wrong_digests
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
@@ -41,7 +41,7 @@ _STATUS_LINES: Final = {
 
 
 async def pass_on(
-    side: CallerSide, exchange: Exchange, answer: Answer, passage: Passage = UNCHANGED
+    side: CallerSide, exchange: Exchange, answer: Answer, passage: ResponsePlan = UNCHANGED
 ) -> Answered:
     """Send a platform's answer on to its caller.
 

@@ -20,7 +20,7 @@ from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
 from gateway.http.content_coding import beginning
 from gateway.http.headers import RequestHeader
-from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.platform_client import PlatformClient
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -39,7 +39,7 @@ _STRICT: Final = b"Prefer: handling=strict\r\n"
 class Statement:
     """The platform's CapabilityStatement, fetched when first needed and renewed every hour."""
 
-    def __init__(self, asking: Asking, credential: str, clock: Callable[[], float]) -> None:
+    def __init__(self, asking: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
         self._asking = asking
         self._credential = credential
         self._clock = clock

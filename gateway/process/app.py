@@ -23,7 +23,7 @@ from gateway import __version__
 from gateway.admin.health import Readiness
 from gateway.admin.listener import OperatorRunner
 from gateway.admin.server import build as build_admin
-from gateway.admin.status.recent_requests import Traffic
+from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
 from gateway.audit.trail import AuditTrail, NullAudit
@@ -36,7 +36,7 @@ from gateway.outbox.last_writes import LastWrites
 from gateway.pipeline.admission import Phase
 from gateway.process import audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
-from gateway.process.core import Core, Cores, Surroundings
+from gateway.process.core import Core, Cores, ProcessParts
 from gateway.process.factories import StartError
 from gateway.process.setup import background
 from gateway.process.sockets import Listening
@@ -44,7 +44,7 @@ from gateway.process.tracing_factory import open_tracing
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.process.outbox_service import Keeping
+    from gateway.process.outbox_service import OutboxService
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
         self._stopping = False
-        self._keeping: Keeping | None = None
+        self._keeping: OutboxService | None = None
         self._opened: Cores | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._expiries: dict[str, float] = {}
-        self.traffic = Traffic(time.monotonic, time.time)
+        self.traffic = RecentRequests(time.monotonic, time.time)
         self.watch = self._make_watch()
         self.audit: AuditTrail = NullAudit()
         self.address = settings.listen.address
@@ -198,7 +198,7 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
-        self._around = Surroundings(
+        self._around = ProcessParts(
             session,
             store,
             self.metrics,
@@ -226,7 +226,7 @@ class Gateway:
             await self._open_admin()
         self._open_listener(tls)
 
-    async def _open_outbox(self) -> Keeping | None:
+    async def _open_outbox(self) -> OutboxService | None:
         if not self.settings.outbox.enabled:
             return None
         # Takes time and memory to import, and not everybody has one.
@@ -267,7 +267,7 @@ class Gateway:
             self.metrics.audit_record,
             company=None if self._shared is None else self._shared.company,
             stdout=self._audit_fd,
-            delivery=audit_factory.Delivery(session, self._tokens),
+            delivery=audit_factory.RepositoryAccess(session, self._tokens),
         )
         audit = await audit_factory.await_trail(opening)
         self._stack.push_async_callback(self._close_audit, audit)

@@ -22,7 +22,7 @@ from gateway.audit.chain_end import ForeignFile, Turn
 from gateway.audit.fhir_repository import RepositorySink, RepositoryWriter
 from gateway.audit.fhir_repository_http import RepositoryPost
 from gateway.audit.file import FileRules, FileSink
-from gateway.audit.file_lock import TakingTurns
+from gateway.audit.file_lock import FileLock
 from gateway.audit.sink import Sink, StdoutSink
 from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink, Transport
 from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
@@ -55,7 +55,7 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class RepositoryAccess:
     """By what AuditEvents reach their repository.
 
     The session outlives the trail; `tokens` gives the tokens in use, None before there are any.
@@ -71,7 +71,7 @@ def open_trail(
     *,
     company: Company | None = None,
     stdout: int = 1,
-    delivery: Delivery | None = None,
+    delivery: RepositoryAccess | None = None,
 ) -> AuditTrail:
     """The audit trail; its `close` releases all. Raises `StartError`, at once.
 
@@ -120,7 +120,7 @@ def start_facts() -> dict[str, object]:
 
 
 def _repository(
-    settings: Settings, on_records: Callable[[str, int], None], delivery: Delivery
+    settings: Settings, on_records: Callable[[str, int], None], delivery: RepositoryAccess
 ) -> Writer | None:
     audit = settings.audit
     if audit.fhir_endpoint is None or not audit.fhir_audit_events:
@@ -165,7 +165,7 @@ def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
         case "syslog":
             return SyslogSink(_server(settings), Formatter())
     sink = StdoutSink(stdout)
-    return sink if company is None else TakingTurns(sink, company.turn)
+    return sink if company is None else FileLock(sink, company.turn)
 
 
 def _file(settings: Settings, company: Company | None) -> Sink:

@@ -30,13 +30,13 @@ from gateway.oauth.token import Token
 from gateway.oauth.tokens import Tokens, TokenState
 from gateway.pipeline.accounting import Accounting
 from gateway.pipeline.admission import Admission, Phase
-from gateway.pipeline.attempts import Forwarder, TokenSource
+from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.circuit import Circuit, CircuitState
 from gateway.pipeline.handler import Clocks, Collaborators, Handler
 from gateway.pipeline.limits import UploadRoom
 from gateway.pipeline.outgoing import Composer
 from gateway.pipeline.packing import Packing
-from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.probe import Probe, Unproven
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
 from gateway.pipeline.search_guard import SearchGuard, Statement
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     # Where there is no outbox nothing of it is loaded.
     from gateway.outbox.sender import Deliverer
     from gateway.process.login_factory import SigningIn
-    from gateway.process.outbox_service import Keeping
+    from gateway.process.outbox_service import OutboxService
 
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
@@ -67,7 +67,7 @@ def _unretried(cause: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ProcessParts:
     """What outlives every version of the settings."""
 
     session: aiohttp.ClientSession  # noqa: TID251 - received, not made
@@ -77,7 +77,7 @@ class Surroundings:
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
     note: Callable[[Exchange], None] = _unnoted
     tracing: Tracing | None = None
-    keeping: Keeping | None = None
+    keeping: OutboxService | None = None
 
 
 class Core:
@@ -88,7 +88,7 @@ class Core:
 
     deliverer: Deliverer  # where there is an outbox
 
-    def __init__(self, settings: Settings, around: Surroundings) -> None:
+    def __init__(self, settings: Settings, around: ProcessParts) -> None:
         self.settings = settings
         self.exchanges = 0
         self._over = asyncio.Event()
@@ -125,7 +125,7 @@ class Core:
             handler if login is None else login.door(handler, self._callers, self._strangers)
         )
 
-    def _handler(self, around: Surroundings, tokens: TokenSource) -> Handler:
+    def _handler(self, around: ProcessParts, tokens: TokensInUse) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
         account = Accounting(around.metrics.exchange, around.audit.exchange, around.note).end
@@ -133,10 +133,10 @@ class Core:
             account = around.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(around)
         forwarder = Forwarder(upstream, tokens, around.metrics.retry)
-        asking = Asking(forwarder, tokens, factories.platform_path(settings))
+        asking = PlatformClient(forwarder, tokens, factories.platform_path(settings))
         unproven = Unproven(self.tokens)
         own = Forwarder(upstream, unproven, _unretried)
-        self.probe = Probe(Asking(own, unproven, asking.platform_path), unproven)
+        self.probe = Probe(PlatformClient(own, unproven, asking.platform_path), unproven)
         if around.keeping is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
             self.deliverer = around.keeping.deliverer(
@@ -167,7 +167,7 @@ class Core:
             ),
         )
 
-    def _upstream(self, around: Surroundings) -> Upstream:
+    def _upstream(self, around: ProcessParts) -> Upstream:
         settings = self.settings
         # Without tracing nothing of it is in any request's way.
         traced = around.tracing
@@ -186,7 +186,7 @@ class Core:
             on_retry=around.metrics.retry,
         )
 
-    def _guard(self, asking: Asking, around: Surroundings) -> SearchGuard | None:
+    def _guard(self, asking: PlatformClient, around: ProcessParts) -> SearchGuard | None:
         mode = self.settings.fhir.search_guard
         if mode == "off":
             return None
@@ -349,7 +349,7 @@ class Cores:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, around: Surroundings) -> dict[str, RereadingSource]:
+def _sources(settings: Settings, around: ProcessParts) -> dict[str, RereadingSource]:
     endpoint = TokenEndpoint(
         around.session, factories.token_endpoint(settings, certificates.sso_tls(settings))
     )
@@ -375,7 +375,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Rereading
     )
 
 
-def _signing_in(settings: Settings, around: Surroundings, tokens: Tokens) -> SigningIn | None:
+def _signing_in(settings: Settings, around: ProcessParts, tokens: Tokens) -> SigningIn | None:
     if not settings.login.enabled:
         return None
     # Takes time to import, and few need it.

@@ -13,12 +13,12 @@ import aiohttp
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
 from gateway.config.values import is_loopback_host
-from gateway.login.endpoints import SignInPages, Surroundings
-from gateway.login.front import Door
+from gateway.login.endpoints import SignInPages, SignInParts
+from gateway.login.front import LoginFront
 from gateway.login.openid import Provider, ProviderSettings
 from gateway.login.session import Session, digest
 from gateway.login.session_access import SessionAccess
-from gateway.login.session_auth import BrowserRules, Guests
+from gateway.login.session_auth import BrowserRules, SessionAuth
 from gateway.login.session_store import SessionStore
 from gateway.login.sessions import Lifetimes, Sessions
 from gateway.login.sign_in import Login, LoginClient
@@ -89,14 +89,14 @@ class SigningIn:
             time.monotonic,
         )
 
-    def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> Door:
+    def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> LoginFront:
         """What stands before the request path."""
-        guests = Guests(callers, self._sessions, self._rules)
+        guests = SessionAuth(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.event
         pages = SignInPages(
             self._rules,
             self._settings.fhir.default_language,
-            Surroundings(
+            SignInParts(
                 self._login,
                 self._sign_out,
                 self._sessions,
@@ -107,7 +107,7 @@ class SigningIn:
                 time.time,
             ),
         )
-        return Door(handler, pages, guests, strangers)
+        return LoginFront(handler, pages, guests, strangers)
 
     def _ended(self, session: Session, why: str) -> None:
         self._audit.event("logout", user=session.user, outcome=why)

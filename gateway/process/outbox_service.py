@@ -16,15 +16,15 @@ from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import OutboxSettings, Settings
 from gateway.outbox.entry import State
 from gateway.outbox.events import Event, Note, Step
-from gateway.outbox.intake import Memory, Queueing, QueueRules
+from gateway.outbox.intake import Intake, Memory, QueueRules
 from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.opening import delivery_of, opened, outbox_of
 from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
-from gateway.pipeline.attempts import Forwarder, TokenSource
-from gateway.pipeline.platform_client import Asking
+from gateway.pipeline.attempts import Forwarder, TokensInUse
+from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import Room
 from gateway.pipeline.upstream import Upstream
 from gateway.process import factories
@@ -56,7 +56,7 @@ async def open_outbox(
     last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
-) -> Keeping:
+) -> OutboxService:
     """The outbox, not delivering yet. Raises `StartError`."""
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -64,12 +64,12 @@ async def open_outbox(
         store = await stack.enter_async_context(opened(settings))
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
-    return Keeping(
+    return OutboxService(
         store, settings, hold=hold, last_writes=last_writes, metrics=metrics, audit=audit
     )
 
 
-class Keeping:
+class OutboxService:
     """An outbox and its delivery. `hold` gives the newest deliverer and lets it go again."""
 
     def __init__(
@@ -104,9 +104,9 @@ class Keeping:
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
 
-    def queueing(self, settings: Settings) -> Queueing:
+    def queueing(self, settings: Settings) -> Intake:
         """The outbox's part of the request path, by one version of the settings."""
-        return Queueing(
+        return Intake(
             self.outbox,
             self.delivery,
             QueuePages(self.outbox, self._one_by_one),
@@ -127,7 +127,7 @@ class Keeping:
         self,
         settings: Settings,
         upstream: Upstream,
-        tokens: TokenSource,
+        tokens: TokensInUse,
         *,
         credentials: Iterable[str],
     ) -> Deliverer:
@@ -137,7 +137,7 @@ class Keeping:
             Route(
                 forwarder,
                 tokens,
-                Asking(forwarder, tokens, factories.platform_path(settings)),
+                PlatformClient(forwarder, tokens, factories.platform_path(settings)),
                 credentials=frozenset(credentials),
                 versions=settings.fhir.auto_if_match,
             ),

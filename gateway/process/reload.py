@@ -93,7 +93,7 @@ def rehearse(settings: Settings) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ReloadResult:
     """What a reload came to; `problems` are in plain words, without values."""
 
     problems: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Reloader:
         settings: Settings,
         *,
         apply: Callable[[Settings], Awaitable[None]],
-        report: Callable[[Result], None],
+        report: Callable[[ReloadResult], None],
         interval: float = _INTERVAL,
     ) -> None:
         self._source = source
@@ -147,21 +147,21 @@ class Reloader:
                 seen = self._tried
             before = seen
 
-    async def reload(self) -> Result:
+    async def reload(self) -> ReloadResult:
         """Read everything again and apply it, or change nothing."""
         self._tried = await asyncio.to_thread(_look, self._files)
-        result = Result()
+        result = ReloadResult()
         try:
             settings = await asyncio.to_thread(self._source.load)
             self._watch(settings)
             await self._apply(settings)
         except SettingsError as error:
-            result = Result(tuple(map(str, error.problems)))
+            result = ReloadResult(tuple(map(str, error.problems)))
         except StartError as error:
-            result = Result(tuple(str(error).splitlines()))
+            result = ReloadResult(tuple(str(error).splitlines()))
         except Exception as error:
             _log.error("reload failed", exc_info=error)
-            result = Result((f"internal error: {type(error).__name__}",))
+            result = ReloadResult((f"internal error: {type(error).__name__}",))
         self._tell(result)
         return result
 
@@ -172,7 +172,7 @@ class Reloader:
             self._files = files
             self._tried = _look(files)
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, result: ReloadResult) -> None:
         if not result.problems:
             _log.info("settings reloaded", settings=str(self._source))
         for problem in result.problems:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gateway import os_support
 from gateway.config import Settings, SettingsSource
-from gateway.process.reload import Reloader, Result
+from gateway.process.reload import Reloader, ReloadResult
 from gateway.process.setup import (
     background,
     configure_logs,
@@ -72,7 +72,7 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
         configure_logs(changed)
         await asyncio.to_thread(warn_of_exposed_secrets, changed)
 
-    def report(result: Result) -> None:
+    def report(result: ReloadResult) -> None:
         service.note_reload(result.outcome, len(result.problems))
 
     reloader = Reloader(source, settings, apply=apply, report=report)

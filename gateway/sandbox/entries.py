@@ -15,7 +15,7 @@ WITH_RESOURCE: Final = ("POST", "PUT")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BundleEntry:
     """One request of a Bundle; `path` is what follows the type, `expression` where it stands."""
 
     expression: str
@@ -29,7 +29,7 @@ class Entry:
     if_none_exist: str | None = None
 
 
-def read_entry(index: int, raw: Any, base: str) -> Entry:
+def read_entry(index: int, raw: Any, base: str) -> BundleEntry:
     """One entry of a Bundle that was posted. Raises FhirError 400."""
     expression = f"Bundle.entry[{index}]"
     request = raw.get("request") if isinstance(raw, dict) else None
@@ -41,7 +41,7 @@ def read_entry(index: int, raw: Any, base: str) -> Entry:
         raise fhir_error(400, "value", text, f"{expression}.request")
     path, _, query = url.removeprefix(f"{base}/").partition("?")
     type_, *rest = (unquote(segment) for segment in path.split("/"))
-    return Entry(
+    return BundleEntry(
         expression=expression,
         method=method,
         type=type_,

@@ -13,7 +13,7 @@ from aiohttp import web
 
 
 @dataclass(slots=True)
-class Event:
+class SandboxEvent:
     """What is to be said about a request; `result` is the status unless something else is set."""
 
     note: str = ""
@@ -31,7 +31,7 @@ class Counters:
     faults: int = 0
 
 
-EVENT: Final = web.RequestKey("event", Event)
+EVENT: Final = web.RequestKey("event", SandboxEvent)
 
 
 def line(side: str, request: web.Request, result: str, note: str) -> str:

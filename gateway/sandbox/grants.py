@@ -23,7 +23,7 @@ class GrantError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
+class PendingSignIn:
     """Who agreed to what: one passing of the sign-in page."""
 
     client_id: str
@@ -35,7 +35,7 @@ class SignIn:
 
 @dataclass(slots=True)
 class _Grant:
-    sign_in: SignIn
+    sign_in: PendingSignIn
     family: str
     expires: float
     used: bool = False
@@ -53,14 +53,14 @@ class Grants:
         self._codes: dict[str, _Grant] = {}
         self._refresh_tokens: dict[str, _Grant] = {}
 
-    def new_code(self, sign_in: SignIn) -> str:
+    def new_code(self, sign_in: PendingSignIn) -> str:
         """A one-time code for the redirect."""
         expires = self._clock() + self._code_lifetime
         return _keep(self._codes, _Grant(sign_in, secrets.token_hex(8), expires))
 
     def redeem_code(
         self, code: str, *, client_id: str, redirect_uri: str, verifier: str | None
-    ) -> tuple[SignIn, str]:
+    ) -> tuple[PendingSignIn, str]:
         """The sign-in behind a code, and a refresh token. Raises GrantError."""
         grant = self._take(self._codes, code)
         if grant.sign_in.client_id != client_id:
@@ -70,7 +70,7 @@ class Grants:
         _require_verifier(grant.sign_in.challenge, verifier)
         return grant.sign_in, self._new_refresh_token(grant)
 
-    def redeem_refresh_token(self, token: str, *, client_id: str) -> tuple[SignIn, str]:
+    def redeem_refresh_token(self, token: str, *, client_id: str) -> tuple[PendingSignIn, str]:
         """The sign-in behind a refresh token, and the next refresh token. Raises GrantError."""
         grant = self._take(self._refresh_tokens, token)
         if grant.sign_in.client_id != client_id:

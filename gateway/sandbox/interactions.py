@@ -17,7 +17,7 @@ from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information
 from gateway.sandbox.parameters import INTERACTIONS
 from gateway.sandbox.search import Pairs, Query, parse_query
-from gateway.sandbox.store import Store, Version
+from gateway.sandbox.store import ResourceStore, Version
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
@@ -36,7 +36,7 @@ class Result:
 class Interactions:
     """Reads and writes of one store; `base` is the absolute URL that stands in links."""
 
-    def __init__(self, store: Store, base: str) -> None:
+    def __init__(self, store: ResourceStore, base: str) -> None:
         self._store = store
         self._base = base
 

@@ -17,14 +17,14 @@ from joserfc.jwk import RSAKey
 from gateway.sandbox import data, example_page, fhir_server, sso
 from gateway.sandbox.capability import capability_statement
 from gateway.sandbox.clients import Clients
-from gateway.sandbox.events import EVENT, Counters, Event, line
+from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
 from gateway.sandbox.failing import failed
 from gateway.sandbox.faults import Faults, Side
 from gateway.sandbox.grants import Grants
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions
 from gateway.sandbox.options import SandboxOptions
-from gateway.sandbox.store import Store
+from gateway.sandbox.store import ResourceStore
 from gateway.sandbox.tokens import TokenAuthority, new_key
 from gateway.sandbox.transactions import Transactions
 from gateway.sandbox.validation import Validator
@@ -161,7 +161,7 @@ class Sandbox:
 
     def _platform(self, tokens: TokenAuthority) -> fhir_server.FhirServer:
         base = self.link_base_url
-        store, validator = Store(self._clock), Validator(self._log)
+        store, validator = ResourceStore(self._clock), Validator(self._log)
         for resource in data.examples(base):
             store.load(resource)
         interactions = Interactions(store, base)
@@ -178,7 +178,7 @@ class Sandbox:
     @web.middleware
     async def _observe(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         """Around every request: count, be late, fail as asked for, and say what happened."""
-        event = request[EVENT] = Event()
+        event = request[EVENT] = SandboxEvent()
         side = _side(request)
         status = "ended without an answer"
         try:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.sandbox.clients import Clients
-from gateway.sandbox.grants import Grants, SignIn
+from gateway.sandbox.grants import Grants, PendingSignIn
 
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9\-_]{43}")
 _DEFAULT_USER: Final = "demo.doctor"
@@ -130,7 +130,7 @@ class SignInPage:
         if given.get("decision") != "allow":
             raise _RedirectError("access_denied", "the user refused")
         code = self._grants.new_code(
-            SignIn(
+            PendingSignIn(
                 client_id=given["client_id"],
                 subject=_subject(given.get("username", "")),
                 redirect_uri=given["redirect_uri"],

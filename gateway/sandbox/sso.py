@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.sandbox.clients import Client, Clients, OAuthError
 from gateway.sandbox.events import EVENT
-from gateway.sandbox.grants import GrantError, Grants, SignIn
+from gateway.sandbox.grants import GrantError, Grants, PendingSignIn
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.sign_in import SignInPage
 from gateway.sandbox.tokens import TokenAuthority
@@ -93,7 +93,7 @@ class Sso:
 
     def _user_grant(
         self, client: Client, form: Mapping[str, str], cookies: Mapping[str, str]
-    ) -> tuple[SignIn, str]:
+    ) -> tuple[PendingSignIn, str]:
         if form["grant_type"] == "authorization_code":
             return self._grants.redeem_code(
                 _required(form, "code"),
@@ -107,7 +107,7 @@ class Sso:
             raise OAuthError(400, "invalid_request", "refresh_token is missing")
         return self._grants.redeem_refresh_token(token, client_id=client.id)
 
-    def _for_user(self, sign_in: SignIn, refresh_token: str) -> web.Response:
+    def _for_user(self, sign_in: PendingSignIn, refresh_token: str) -> web.Response:
         extra = {"refresh_token": refresh_token} if self._options.refresh_token_in_body else {}
         response = self._answer(sign_in.subject, sign_in.client_id, sign_in.scope, extra)
         response.set_cookie(

@@ -46,7 +46,7 @@ class Version:
         return f"{self.type}/{self.id}/_history/{self.number}"
 
 
-class Store:
+class ResourceStore:
     """Resources by type and id, with their histories; `clock` gives Unix time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gateway.sandbox.codec import JsonObject
-from gateway.sandbox.entries import ORDER, WITH_RESOURCE, Entry, read_entry
+from gateway.sandbox.entries import ORDER, WITH_RESOURCE, BundleEntry, read_entry
 from gateway.sandbox.interactions import Interactions, Result, new_id
 from gateway.sandbox.outcomes import FhirError, fhir_error, information
-from gateway.sandbox.store import Store, Version, instant
+from gateway.sandbox.store import ResourceStore, Version, instant
 from gateway.sandbox.validation import Validator
 
 
@@ -25,7 +25,7 @@ class Transactions:
     """Processes Bundles on the interactions of one store."""
 
     def __init__(
-        self, interactions: Interactions, store: Store, validator: Validator, base: str
+        self, interactions: Interactions, store: ResourceStore, validator: Validator, base: str
     ) -> None:
         self._interactions = interactions
         self._store = store
@@ -78,11 +78,11 @@ class Transactions:
             for entry, result in zip(entries, results, strict=True)
         ]
 
-    async def _validate(self, entry: Entry) -> None:
+    async def _validate(self, entry: BundleEntry) -> None:
         if entry.resource is not None:
             await self._validator.require_valid(entry.resource, f"{entry.expression}.resource")
 
-    def _apply(self, entries: Sequence[Entry]) -> list[Result]:
+    def _apply(self, entries: Sequence[BundleEntry]) -> list[Result]:
         existing = [self._existing(entry) for entry in entries]
         ids = [version.id if version else new_id() for version in existing]
         links = _links(entries, ids)
@@ -96,7 +96,7 @@ class Transactions:
                 results[index] = self._perform(entry, ids[index])
         return [results[index] for index in range(len(entries))]
 
-    def _existing(self, entry: Entry) -> Version | None:
+    def _existing(self, entry: BundleEntry) -> Version | None:
         """What a conditional create finds, before the transaction changes anything."""
         if entry.method != "POST" or entry.if_none_exist is None:
             return None
@@ -104,11 +104,11 @@ class Transactions:
             self._interactions.require(entry.type, "create")
             return self._interactions.existing(entry.type, entry.if_none_exist)
 
-    def _perform(self, entry: Entry, id_: str | None = None) -> Result:
+    def _perform(self, entry: BundleEntry, id_: str | None = None) -> Result:
         with _at(entry):
             return self._act(entry, id_)
 
-    def _act(self, entry: Entry, id_: str | None) -> Result:
+    def _act(self, entry: BundleEntry, id_: str | None) -> Result:
         match entry.method, entry.path:
             case "POST", ():
                 resource = entry.resource or {}
@@ -124,7 +124,7 @@ class Transactions:
                 return self._get(entry)
         raise fhir_error(400, "not-supported", "no such interaction")
 
-    def _get(self, entry: Entry) -> Result:
+    def _get(self, entry: BundleEntry) -> Result:
         match entry.path:
             case ():
                 return self._interactions.search(entry.type, parse_qsl(entry.query))
@@ -136,7 +136,7 @@ class Transactions:
 
 
 @contextmanager
-def _at(entry: Entry) -> Iterator[None]:
+def _at(entry: BundleEntry) -> Iterator[None]:
     """Say of what goes wrong in which entry it did."""
     try:
         yield
@@ -145,7 +145,7 @@ def _at(entry: Entry) -> Iterator[None]:
         raise FhirError(error.status, *issues, headers=error.headers) from None
 
 
-def _require_distinct(entries: Sequence[Entry]) -> None:
+def _require_distinct(entries: Sequence[BundleEntry]) -> None:
     """Two entries must not be about the same resource (FHIR R5 http, 3.2.0.11.2)."""
     seen: set[tuple[str, ...]] = set()
     for entry in entries:
@@ -161,7 +161,7 @@ def _require_distinct(entries: Sequence[Entry]) -> None:
         seen.add(key)
 
 
-def _links(entries: Sequence[Entry], ids: Sequence[str]) -> dict[str, str]:
+def _links(entries: Sequence[BundleEntry], ids: Sequence[str]) -> dict[str, str]:
     """fullUrl -> the reference that takes its place, for what the transaction writes."""
     links = {}
     for entry, id_ in zip(entries, ids, strict=True):
@@ -171,7 +171,7 @@ def _links(entries: Sequence[Entry], ids: Sequence[str]) -> dict[str, str]:
     return links
 
 
-def _relink(entry: Entry, links: Mapping[str, str]) -> Entry:
+def _relink(entry: BundleEntry, links: Mapping[str, str]) -> BundleEntry:
     if entry.resource is None:
         return entry
     resource = _replace(entry.resource, links, entry.expression)
@@ -190,7 +190,7 @@ def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:
     return links.get(node, node) if isinstance(node, str) else node
 
 
-def _response_entry(base: str, entry: Entry, result: Result, returned: str) -> JsonObject:
+def _response_entry(base: str, entry: BundleEntry, result: Result, returned: str) -> JsonObject:
     version = result.version
     response: JsonObject = {"status": _status(result.status)}
     if version is not None:

@@ -24,7 +24,7 @@ _HANDOFF: Final = 0.00005
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Backlog:
     """How much may wait to be written."""
 
     lines: int = 10_000
@@ -59,12 +59,12 @@ class LineWriter:
         fd: int,
         notices: Notices,
         *,
-        room: Room | None = None,
+        room: Backlog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = fd
         self._notices = notices
-        self._room = room or Room()
+        self._room = room or Backlog()
         self._clock = clock
         self._changed = threading.Condition()
         # Lines, and how many were dropped between them.

@@ -93,7 +93,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-class Event(dict[str, Any]):
+class LogEvent(dict[str, Any]):
     """What a line says, as structlog's formatter takes it; as a text it is the sentence alone.
 
     The sentence is `template` with its `args`, by which `RateLimit` knows equal ones.
@@ -108,9 +108,9 @@ class Event(dict[str, Any]):
         return str(self["event"])
 
 
-def _record(logger: Any, method: str, event: EventDict) -> tuple[tuple[Event], dict[str, Any]]:
+def _record(logger: Any, method: str, event: EventDict) -> tuple[tuple[LogEvent], dict[str, Any]]:
     args = tuple(event.pop("positional_args", ()))
-    return (Event(event, args),), {"extra": {"_logger": logger, "_name": method}}
+    return (LogEvent(event, args),), {"extra": {"_logger": logger, "_name": method}}
 
 
 class _Nowhere(io.StringIO):

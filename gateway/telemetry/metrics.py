@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.telemetry.findings import ANSWERS, FAULTS
-from gateway.telemetry.request_counters import DURATION_BUCKETS, Tally
+from gateway.telemetry.request_counters import DURATION_BUCKETS, RequestCounters
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
@@ -65,7 +65,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         # Of every exchange: one update of all that is counted of it; of every body, its links.
-        self._tally = Tally()
+        self._tally = RequestCounters()
         self.exchange = self._tally.exchange
         self.links = self._tally.links
         self.registry.register(self._tally)

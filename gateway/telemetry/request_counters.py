@@ -61,7 +61,7 @@ class _Cell:
         self.upstream_durations = upstream
 
 
-class Tally(Collector):
+class RequestCounters(Collector):
     """Counts exchanges that have ended, and the links of bodies that passed.
 
     Labels come from closed sets, so the cells are bounded.

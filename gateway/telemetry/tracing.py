@@ -30,7 +30,7 @@ class Peers:
 
 
 @dataclass(slots=True)
-class Attempt:
+class UpstreamAttempt:
     """One time that the platform was asked; monotonic seconds. `error` is a word of a closed set.
 
     `status` is None where there was no answer.
@@ -49,7 +49,7 @@ class Trace:
 
     parent: TraceContext | None
     context: TraceContext
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[UpstreamAttempt] = field(default_factory=list)
 
 
 Record = Callable[[Exchange, Trace, Peers], None]
@@ -74,15 +74,15 @@ class Tracing:
         self._bound = round(sample_ratio * _RANGE)
         self._random = random
 
-    def attempt(self, exchange: Exchange, now: float) -> Attempt:
+    def attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
         """The platform is asked now; its context is what the platform gets to know."""
         trace = self._of(exchange)
-        attempt = Attempt(self._child(trace.context), now)
+        attempt = UpstreamAttempt(self._child(trace.context), now)
         trace.attempts.append(attempt)
         exchange.traceparent = str(attempt.context)
         return attempt
 
-    def forget(self, exchange: Exchange, attempt: Attempt) -> None:
+    def forget(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
         """The platform was not asked after all."""
         trace = self._of(exchange)
         trace.attempts.remove(attempt)

@@ -33,7 +33,7 @@ from opentelemetry.trace import (
 from gateway import __version__
 from gateway.exchange import Exchange
 from gateway.telemetry.trace_context import TraceContext
-from gateway.telemetry.tracing import Attempt, Peers, Trace
+from gateway.telemetry.tracing import Peers, Trace, UpstreamAttempt
 
 Attributes = dict[str, str | int]
 
@@ -176,7 +176,7 @@ class _Story:
                 elif refused:
                     yield self._token_wait(attempt.ended, self._end, failed=True)
 
-    def attempt(self, number: int, attempt: Attempt) -> _Telling:
+    def attempt(self, number: int, attempt: UpstreamAttempt) -> _Telling:
         """One time that the platform was asked."""
         attributes = self._client("dhp-platform", self._peers.platform)
         attributes["http.request.method"] = self._method

@@ -18,9 +18,9 @@ from gateway.audit.fhir_repository import MAX_ENTRIES, RepositorySink, Repositor
 from gateway.audit.fhir_repository_http import RepositoryPost
 from gateway.audit.sink import SinkError
 from gateway.audit.trail import Audit
-from gateway.audit.writer import Limits, Writer
+from gateway.audit.writer import Writer, WriterLimits
 from gateway.config import Settings
-from gateway.process.audit_factory import Delivery, open_trail
+from gateway.process.audit_factory import RepositoryAccess, open_trail
 from tests.doubles.repository import Repository
 
 
@@ -234,7 +234,7 @@ async def test_the_settings_choose_the_profile(
             settings,
             lambda *_: None,
             stdout=pipe.writer,
-            delivery=Delivery(session, lambda: None),
+            delivery=RepositoryAccess(session, lambda: None),
         )
         audit.event("login", user="aziza")
         assert await audit.close(10) == 0
@@ -301,7 +301,7 @@ async def test_a_backlog_over_its_limit_decides(
         Writer(kept, on_failure=on_failure, on_records=lambda *_: None),
         translate=translated,
         resources=RepositoryWriter(
-            sink, on_failure=on_failure, limits=Limits(5000, 5000), retry_delay=0.01
+            sink, on_failure=on_failure, limits=WriterLimits(5000, 5000), retry_delay=0.01
         ),
     )
     audit.exchange(make_exchange(request_id="r-0"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.sink import StdoutSink
-from gateway.audit.writer import Limits, OnFailure, Writer
+from gateway.audit.writer import OnFailure, Writer, WriterLimits
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -41,7 +41,7 @@ def open_writer(records: Records) -> Callable[..., Writer]:
     def build(
         fd: int,
         on_failure: OnFailure = "block",
-        limits: Limits | None = None,
+        limits: WriterLimits | None = None,
         retry_delay: float = 0.005,
     ) -> Writer:
         return Writer(
@@ -99,7 +99,7 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
 
 async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
     """With nobody reading, `put` returns, the writer turns unavailable, and a reader ends that."""
-    writer = open_writer(pipe.writer, limits=Limits(backlog=200_000))
+    writer = open_writer(pipe.writer, limits=WriterLimits(backlog=200_000))
     lines = _lines(4000)
     assert writer.available
     writer.put(lines)
@@ -115,7 +115,7 @@ async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
 async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     """A small backlog is too much once nothing was written for a while."""
     now = [0.0]
-    limits = Limits(stuck=100_000, stuck_after=1.0)
+    limits = WriterLimits(stuck=100_000, stuck_after=1.0)
     writer = Writer(
         StdoutSink(pipe.writer),
         on_failure="block",

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.audit.sink import StdoutSink
 from gateway.audit.trail import GATHER, Audit, NullAudit
-from gateway.audit.writer import Limits, OnFailure, Writer
+from gateway.audit.writer import OnFailure, Writer, WriterLimits
 from gateway.secret import Secret
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -28,7 +28,7 @@ def records() -> Counter[str]:
 def open_audit(pipe, records) -> Callable[..., Audit]:
     """Builds audits that write into the pipe."""
 
-    def build(on_failure: OnFailure = "block", limits: Limits | None = None) -> Audit:
+    def build(on_failure: OnFailure = "block", limits: WriterLimits | None = None) -> Audit:
         writer = Writer(
             StdoutSink(pipe.writer),
             on_failure=on_failure,
@@ -269,7 +269,7 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
     open_audit, pipe, records, make_exchange
 ):
     """With `block` and a full backlog, refused requests are counted as dropped and others kept."""
-    audit = open_audit(limits=Limits(backlog=100))
+    audit = open_audit(limits=WriterLimits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * GATHER)
@@ -286,7 +286,7 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     open_audit, pipe, records, make_exchange
 ):
     """With `drop` whatever comes on top of a full backlog is counted, not kept."""
-    audit = open_audit("drop", Limits(backlog=100))
+    audit = open_audit("drop", WriterLimits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * GATHER)
@@ -307,7 +307,7 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
     What the platform has seen is kept all the same with `block`.
     """
-    audit = open_audit(on_failure, limits=Limits(backlog=100_000))
+    audit = open_audit(on_failure, limits=WriterLimits(backlog=100_000))
     for _ in range(1000):
         audit.exchange(make_exchange(status=404, attempts=0))
     assert audit.available is (on_failure == "drop")
@@ -322,7 +322,7 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
 async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     """With `block` and a full backlog the audit is not available; once drained it is again."""
-    audit = open_audit(limits=Limits(backlog=100_000))
+    audit = open_audit(limits=WriterLimits(backlog=100_000))
     for _ in range(300):
         audit.exchange(make_exchange())
     await asyncio.sleep(2 * GATHER)

@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 from aiohttp import web
 
 from gateway.admin.server import build
-from gateway.admin.status.recent_requests import Traffic
+from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import MergedStatus, Outbox, Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
 from gateway.config import Settings, load
@@ -44,7 +44,7 @@ class Duty:
 
     def __init__(self) -> None:
         self.clock = FakeClock(1_000_000.0)
-        self.traffic = Traffic(self.clock, self.clock.wall)
+        self.traffic = RecentRequests(self.clock, self.clock.wall)
         self.tokens: Mapping[str, TokenState] = {"default": GOOD}
         self.circuit = CircuitState.CLOSED
         self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.framing import Broken
-from gateway.http.write_batching import TurnEnd
+from gateway.http.write_batching import WriteBatching
 from tests.doubles.reference import Bad, read_answer
 
 End = Literal["eof", "reset", "open"]
@@ -72,7 +72,7 @@ async def exchange(
         lost.append,
         response_timeout=1.0,
         idle_timeout=1.0,
-        turn_end=TurnEnd(),
+        turn_end=WriteBatching(),
     )
     transport = FakeTransport()
     connection.connection_made(transport)

@@ -9,7 +9,7 @@ from gateway.oauth.client_auth import client_secret_post
 from gateway.oauth.client_secrets import secret_proofs
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.store import Lease, StoreKey
+from gateway.oauth.store import StoreKey, TokenLease
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.secret import Secret
@@ -105,7 +105,7 @@ class StoreOfOne:
         if self.shared.tokens.get(key.name) == token:
             del self.shared.tokens[key.name]
 
-    async def claim(self, key: StoreKey) -> Lease | None:
+    async def claim(self, key: StoreKey) -> TokenLease | None:
         """One replica at a time; counts how long this one has been denied."""
         self._reach()
         if self.shared.holder(key) not in (None, self.replica):

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.oauth.store import ALWAYS_FREE, Lease, MemoryStore, StoreKey
+from gateway.oauth.store import ALWAYS_FREE, MemoryStore, StoreKey, TokenLease
 from gateway.oauth.store_access import StoreAccess
 from gateway.oauth.token import Token
 from gateway.secret import Secret
@@ -48,7 +48,7 @@ class BreakableStore(MemoryStore):
         await self._trouble()
         await super().drop(key, token)
 
-    async def claim(self, key: StoreKey) -> Lease:
+    async def claim(self, key: StoreKey) -> TokenLease:
         """Always free."""
         await self._trouble()
         return await super().claim(key)

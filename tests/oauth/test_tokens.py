@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.store import Lease, MemoryStore, StoreKey
+from gateway.oauth.store import MemoryStore, StoreKey, TokenLease
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.tokens import Tokens
@@ -454,7 +454,7 @@ class TestStore:
             async def drop(self, key: StoreKey, token: Token) -> None:
                 await self.fail()
 
-            async def claim(self, key: StoreKey) -> Lease | None:
+            async def claim(self, key: StoreKey) -> TokenLease | None:
                 return await self.fail()
 
             async def fail(self) -> None:

@@ -19,7 +19,7 @@ from gateway.outbox.delivery import Delivery, Options
 from gateway.outbox.entry import Entry, Recovery, Request, Response
 from gateway.outbox.opening import opened
 from gateway.outbox.pacing import Pauses
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.timing import Timing
 from tests.outbox.drafts import ROOMY, draft
 
@@ -55,10 +55,10 @@ class SocketSender:
             return Failure(Effect.UNKNOWN, "upstream-failed")
         return Response(200) if answer == b"ok\n" else Failure(Effect.UNKNOWN, "upstream-failed")
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """The question."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
-        return Finding(Found.YES if answer == b"yes\n" else Found.NO)
+        return Comparison(Found.YES if answer == b"yes\n" else Found.NO)
 
     async def _say(self, words: list[str]) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gateway.outbox.entry import Draft, Recovery, Request
-from gateway.outbox.store import Limits
+from gateway.outbox.store import OutboxLimits
 
-ROOMY = Limits(max_entries=100_000, max_bytes=1 << 40)
+ROOMY = OutboxLimits(max_entries=100_000, max_bytes=1 << 40)
 FIELDS = ((b"content-type", b"application/fhir+json"), (b"x-note", b"\xd0\x98\xff"))
 
 

@@ -14,7 +14,7 @@ from gateway.outbox.events import Event, Step
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sending import Sender
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import Limits, Store
+from gateway.outbox.store import OutboxLimits, Store
 from gateway.outbox.timing import Timing
 from tests.doubles.clock import FakeClock
 
@@ -108,7 +108,7 @@ class Process:
         events: list[Event] = []
         timing = Timing(self.clock, self.clock.call_later, lambda: 1.0)
         delivery = Delivery(self.store, self.sender, events.append, self.options, timing)
-        limits = Limits(max_entries=10_000, max_bytes=1 << 30)
+        limits = OutboxLimits(max_entries=10_000, max_bytes=1 << 30)
         outbox = Outbox(self.store, limits, events.append, delivery.wake)
         return Running(self.store, outbox, delivery, self.clock, events)
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.outbox.entry import Entry, Request, Response
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 
 OK = Response(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 UNREACHABLE = Failure(Effect.NONE, "upstream-unreachable")
 LOST = Failure(Effect.UNKNOWN, "upstream-timeout")
-NONE_FOUND = Finding(Found.NO)
+NONE_FOUND = Comparison(Found.NO)
 
 Say = Result | Callable[[], Result]
 
@@ -26,9 +26,11 @@ class RecordingSender:
     """
 
     usual: Result = OK
-    usual_finding: Finding | Failure = NONE_FOUND
+    usual_finding: Comparison | Failure = NONE_FOUND
     results: dict[str, list[Result | Exception]] = field(default_factory=lambda: defaultdict(list))
-    findings: dict[str, list[Finding | Failure]] = field(default_factory=lambda: defaultdict(list))
+    findings: dict[str, list[Comparison | Failure]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -61,7 +63,7 @@ class RecordingSender:
             raise result
         return result
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """The question."""
         self.asked.append(request.request_id)
         findings = self.findings[request.request_id]

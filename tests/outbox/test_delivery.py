@@ -16,7 +16,7 @@ from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.events import Step
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import pieces
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailable
 from tests.doubles.clock import FakeClock
@@ -254,7 +254,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     """Not at once, as its index lags; what it has is not sent again."""
     sender.results["r-a"] = [LOST]
     found = Response(200, (), b"{}", found=True)
-    sender.findings["r-a"] = [Finding(Found.YES, found)]
+    sender.findings["r-a"] = [Comparison(Found.YES, found)]
     entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK))
     await until(lambda: Step.DOUBTED in running.steps(entry))
     await running.pass_time(OPTIONS.pauses.settle - 1)
@@ -281,7 +281,7 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     running: Running, sender: RecordingSender
 ) -> None:
     """Several matches, for instance: nothing is sent, a person decides."""
-    sender.findings["r-a"] = [Finding(Found.UNCLEAR)]
+    sender.findings["r-a"] = [Comparison(Found.UNCLEAR)]
     entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK, doubt=True))
     await running.until_state(entry, State.UNCLEAR)
     assert sender.seen == []
@@ -293,14 +293,14 @@ async def test_an_answer_that_does_not_tell_is_unclear(
 @pytest.mark.parametrize(
     ("finding", "state"),
     [
-        (Finding(Found.YES, Response(200, found=True)), State.DELIVERED),
-        (Finding(Found.NO), State.UNCLEAR),
-        (Finding(Found.UNCLEAR), State.UNCLEAR),
+        (Comparison(Found.YES, Response(200, found=True)), State.DELIVERED),
+        (Comparison(Found.NO), State.UNCLEAR),
+        (Comparison(Found.UNCLEAR), State.UNCLEAR),
         (UNREACHABLE, State.WAITING),
     ],
 )
 async def test_a_contradicted_update_is_compared(
-    running: Running, sender: RecordingSender, finding: Finding | Failure, state: State
+    running: Running, sender: RecordingSender, finding: Comparison | Failure, state: State
 ) -> None:
     """412 in doubt: if the platform's version is what was sent, it was delivered the first time."""
     sender.results["r-a"] = [Response(412)]

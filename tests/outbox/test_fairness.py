@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from gateway.outbox.entry import EVERY_ORDER, State
 from gateway.outbox.schema import BY_CALLER_AND_STATE, alone, meta, orders
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import Limits, OutboxFull
+from gateway.outbox.store import OutboxFull, OutboxLimits
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened
 from tests.outbox.test_store import DONE, ME, claim, names
@@ -18,7 +18,7 @@ from tests.outbox.test_store import DONE, ME, claim, names
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
     """What exceeds it is refused, others still find room, and what is over does not count."""
-    limits = Limits(max_entries=5, max_bytes=1 << 20, share=0.5)
+    limits = OutboxLimits(max_entries=5, max_bytes=1 << 20, share=0.5)
     first = await store.put(draft("1"), limits)
     await store.put(draft("2"), limits)
     with pytest.raises(OutboxFull, match="share"):
@@ -32,7 +32,7 @@ async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> None:
     """Whatever their number is."""
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
-    limits = Limits(max_entries=100, max_bytes=40_000, share=0.5)
+    limits = OutboxLimits(max_entries=100, max_bytes=40_000, share=0.5)
     await store.put(large, limits)
     with pytest.raises(OutboxFull, match="share"):
         await store.put(large, limits)
@@ -41,7 +41,7 @@ async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> 
 
 async def test_anybody_may_keep_one(store: SqlStore) -> None:
     """The share of a very small outbox is not nothing."""
-    await store.put(draft("1"), Limits(max_entries=1, max_bytes=1 << 20, share=0.1))
+    await store.put(draft("1"), OutboxLimits(max_entries=1, max_bytes=1 << 20, share=0.1))
 
 
 async def test_orders_count_as_bytes(store: SqlStore) -> None:
@@ -50,7 +50,7 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
     many = await store.put(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
     assert many.size - few.size == 99 * 256
     with pytest.raises(OutboxFull):
-        await store.put(draft("1", *"abcdefgh"), Limits(10, few.size + many.size + 1500))
+        await store.put(draft("1", *"abcdefgh"), OutboxLimits(10, few.size + many.size + 1500))
 
 
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:

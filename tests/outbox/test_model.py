@@ -36,7 +36,7 @@ from gateway.outbox.entry import (
     State,
 )
 from gateway.outbox.sealing import Cipher
-from gateway.outbox.sending import Effect, Failure, Finding, Found, Result
+from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import NotPossible
 from tests.doubles.clock import FakeClock
@@ -119,15 +119,15 @@ class ModelPlatform:
             return Response(500)
         return Response(422) if known.poisoned else Response(200)
 
-    async def ask(self, entry: Entry, request: Request) -> Finding | Failure:
+    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """Whether it has it."""
         known = self.known[entry.id]
         weather = self.weather.popleft() if self.weather else Weather.FINE
         if weather is not Weather.FINE:
             return Failure(Effect.NONE, "upstream-unreachable")
         if known.applied:
-            return Finding(Found.YES, Response(200, found=True))
-        return Finding(Found.NO)
+            return Comparison(Found.YES, Response(200, found=True))
+        return Comparison(Found.NO)
 
     def _check_order(self, known: Known) -> None:
         number = known.entry.number

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from gateway.outbox.entry import EVERY_ORDER, Recovery
-from gateway.outbox.qualifying import Judgement, Write, asks_async, judge, without_async
+from gateway.outbox.qualifying import Write, WriteJudgement, asks_async, judge, without_async
 
 OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
   "subject": {"reference": "Patient/5"}, "encounter": {"reference": "Encounter/e1"}}"""
 IDENTIFIED = OBSERVATION[:-1] + b', "identifier": [{"system": "urn:lab", "value": "77"}]}'
 
 
-def judged(code: str, path: str, body: bytes = b"", query: str = "", **more: str) -> Judgement:
+def judged(code: str, path: str, body: bytes = b"", query: str = "", **more: str) -> WriteJudgement:
     """The judgement of a write that may be queued."""
     found = judge(Write(code, path, query, body, more.get("kind"), more.get("if_none_exist")))
     assert found is not None

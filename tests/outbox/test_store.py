@@ -16,9 +16,9 @@ from gateway.outbox.schema import meta, pieces
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import (
     Changed,
-    Limits,
     NotPossible,
     OutboxFull,
+    OutboxLimits,
     OutboxUnavailable,
     OutboxUnusable,
 )
@@ -130,15 +130,15 @@ async def test_what_is_over_blocks_nothing(store: SqlStore, state: State) -> Non
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
     assert not await store.blocked("lis", ["Observation/a"])
-    await store.put(draft("b"), Limits(max_entries=1, max_bytes=1 << 20))
+    await store.put(draft("b"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
     with pytest.raises(OutboxFull):
-        await store.put(draft("c"), Limits(max_entries=1, max_bytes=1 << 20))
+        await store.put(draft("c"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
 
 
 async def test_bytes_are_bounded(store: SqlStore) -> None:
     """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
     first = await store.put(draft("a"), ROOMY)
-    limits = Limits(max_entries=100, max_bytes=2 * first.size + 100)
+    limits = OutboxLimits(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
     with pytest.raises(OutboxFull):
         await store.put(large, limits)
@@ -148,7 +148,7 @@ async def test_bytes_are_bounded(store: SqlStore) -> None:
 
 async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     """Of many writes at the same time exactly as many are kept as there is room for."""
-    limits = Limits(max_entries=7, max_bytes=1 << 20)
+    limits = OutboxLimits(max_entries=7, max_bytes=1 << 20)
     puts = (store.put(draft(str(n)), limits) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
     assert sum(isinstance(result, Entry) for result in results) == 7

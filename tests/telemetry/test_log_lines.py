@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from gateway.telemetry.log_lines import LineWriter, Room
+from gateway.telemetry.log_lines import Backlog, LineWriter
 from tests.telemetry.conftest import Pipe
 
 PATIENCE = 20.0
@@ -48,7 +48,7 @@ def make(notices: Notices) -> Iterator[Make]:
     made: list[LineWriter] = []
 
     def one(fd: int, **room: int) -> LineWriter:
-        made.append(LineWriter(fd, notices, room=Room(**room)))
+        made.append(LineWriter(fd, notices, room=Backlog(**room)))
         return made[-1]
 
     yield one

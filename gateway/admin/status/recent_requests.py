@@ -52,7 +52,7 @@ class _Tally:
         self.refusals = 0
 
 
-class Traffic:
+class RecentRequests:
     """A ring of the last hour's minutes; `clock` is the one that exchanges are measured with.
 
     An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up. A

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.admin.judgement import Judging, token_words
+from gateway.admin.judgement import PlatformJudge, token_words
 from gateway.admin.status.merging import merge_status
 from gateway.admin.status.recent_requests import (
     PLATFORM_ERROR,
     PLATFORM_REFUSAL,
-    Traffic,
+    RecentRequests,
     many_errors,
 )
 from gateway.admin.status.remedies import REMEDIES
@@ -70,7 +70,7 @@ class Sources:
     inflight: Callable[[], int]
     audit_available: Callable[[], bool]
     draining: Callable[[], bool]
-    judging: Judging
+    judging: PlatformJudge
     outbox: Callable[[], Outbox | None] = _no_outbox
 
 
@@ -80,7 +80,7 @@ class Status:
     def __init__(
         self,
         sources: Sources,
-        traffic: Traffic,
+        traffic: RecentRequests,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,

@@ -25,7 +25,7 @@ _OTHER_NAME: Final = frozenset({62, 64})
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """Where the platform listens."""
 
     @property
@@ -40,7 +40,7 @@ class Place(Protocol):
 
 
 def unreached(
-    error: OSError, place: Place, timeout: float, proxy: Place | None = None
+    error: OSError, place: Destination, timeout: float, proxy: Destination | None = None
 ) -> GatewayError:
     """The outcome of a failed attempt to connect within `timeout` seconds; nothing was sent.
 
@@ -59,7 +59,7 @@ def unreached(
     )
 
 
-def _no_way(error: OSError, place: Place, timeout: float, proxy: Place | None) -> str:
+def _no_way(error: OSError, place: Destination, timeout: float, proxy: Destination | None) -> str:
     where = f"{place.host} port {place.port}"
     if proxy is None:
         return _connection(error, place.host, where, timeout, "platform.fhir_base_url")

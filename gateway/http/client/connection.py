@@ -25,7 +25,7 @@ from gateway.http.client.framing import (
 from gateway.http.client.request_side import NEVER, RequestSide
 from gateway.http.client.response_header import AnswerFields
 from gateway.http.client.tls import CertificateRefused, TlsTransport
-from gateway.http.write_batching import TurnEnd
+from gateway.http.write_batching import WriteBatching
 
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
@@ -49,7 +49,7 @@ class UpstreamConnection(RequestSide):
         *,
         response_timeout: float,
         idle_timeout: float,
-        turn_end: TurnEnd,
+        turn_end: WriteBatching,
     ) -> None:
         super().__init__(clock, response_timeout, turn_end)
         self._on_lost = on_lost

@@ -23,7 +23,7 @@ from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.proxy_tunnel import open_tunnel
 from gateway.http.client.tls import TlsTransport
 from gateway.http.slow_readers import SlowReaders
-from gateway.http.write_batching import TurnEnd
+from gateway.http.write_batching import WriteBatching
 
 _SWEEP_INTERVAL: Final = 0.2
 # Below what load balancers grant, so that a request seldom meets a connection being closed.
@@ -90,7 +90,7 @@ class UpstreamPool:
         self._timeouts = timeouts
         self._max_connections = max_connections
         self._clock = clock
-        self._turn_end = TurnEnd()
+        self._turn_end = WriteBatching()
         # The one that was used last at the end.
         self._idle: list[UpstreamConnection] = []
         self._active: set[UpstreamConnection] = set()

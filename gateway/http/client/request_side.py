@@ -10,7 +10,7 @@ from gateway import os_support
 from gateway.http.client.framing import FailureKind
 from gateway.http.client.small_reads import SmallReads
 from gateway.http.client.tls import TlsTransport
-from gateway.http.write_batching import LARGEST_HELD, TurnEnd
+from gateway.http.write_batching import LARGEST_HELD, WriteBatching
 
 NEVER: Final = float("inf")
 
@@ -19,7 +19,7 @@ class RequestSide(SmallReads):
     """Nothing is sent behind an earlier exchange where anything has come since that ended."""
 
     def __init__(
-        self, clock: Callable[[], float], response_timeout: float, turn_end: TurnEnd
+        self, clock: Callable[[], float], response_timeout: float, turn_end: WriteBatching
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock

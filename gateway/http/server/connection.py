@@ -22,7 +22,7 @@ from gateway.http.server.counted_body import Payload
 from gateway.http.server.messages import Answered, IncomingRequest, RequestMessage, Unparsed
 from gateway.http.server.reader import ListenLimits, MessageQueue
 from gateway.http.server.rooted import rooted
-from gateway.http.write_batching import LARGEST_HELD, TurnEnd
+from gateway.http.write_batching import LARGEST_HELD, WriteBatching
 from gateway.pipeline.callers import Peer, peer_of
 from gateway.telemetry.logs import get_logger
 
@@ -65,7 +65,7 @@ class CallerConnection(MessageQueue):
         self,
         server: CallerServer,
         sink: RequestSink,
-        turn_end: TurnEnd,
+        turn_end: WriteBatching,
         address: str,
         limits: ListenLimits,
     ) -> None:

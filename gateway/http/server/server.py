@@ -14,7 +14,7 @@ from gateway.http.server.connection import CallerConnection, RequestSink
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.rooted import rooted
 from gateway.http.server.turnstile import Turnstile
-from gateway.http.write_batching import TurnEnd
+from gateway.http.write_batching import WriteBatching
 
 _SWEEP_INTERVAL: Final = 0.25
 
@@ -25,7 +25,7 @@ class CallerServer:
     def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
-        self._turn_end = TurnEnd()
+        self._turn_end = WriteBatching()
         self.turnstile = Turnstile()
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.

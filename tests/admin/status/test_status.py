@@ -18,10 +18,15 @@ import pytest
 from aiohttp import web
 
 from gateway import __version__
-from gateway.admin.judgement import Evidence, Judging
+from gateway.admin.judgement import Evidence, PlatformJudge
 from gateway.admin.server import build
 from gateway.admin.status.page import page
-from gateway.admin.status.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, Traffic
+from gateway.admin.status.recent_requests import (
+    MINUTES,
+    PLATFORM_ERROR,
+    PLATFORM_REFUSAL,
+    RecentRequests,
+)
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.state import Sources, Status
 from gateway.admin.status.texts import WORDS
@@ -36,7 +41,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
 # A platform that has answered well before.
-WORKED = Judging(lambda: Evidence(worked=True), lambda: 0.0)
+WORKED = PlatformJudge(lambda: Evidence(worked=True), lambda: 0.0)
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
@@ -107,9 +112,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def traffic(clock: FakeClock) -> Traffic:
+def traffic(clock: FakeClock) -> RecentRequests:
     """An hour in which nothing happened."""
-    return Traffic(clock, clock.wall)
+    return RecentRequests(clock, clock.wall)
 
 
 async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> None:
@@ -176,7 +181,7 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     ],
 )
 async def test_writes_that_wait_for_a_person_are_a_limit(
-    gateway: Running, traffic: Traffic, outbox: dict[str, int] | None, reason: str
+    gateway: Running, traffic: RecentRequests, outbox: dict[str, int] | None, reason: str
 ) -> None:
     """Whoever looks at the page is not told that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
@@ -204,7 +209,12 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
     ],
 )
 async def test_many_errors_are_a_limit(
-    gateway: Running, traffic: Traffic, clock: FakeClock, requests: int, errors: int, reason: str
+    gateway: Running,
+    traffic: RecentRequests,
+    clock: FakeClock,
+    requests: int,
+    errors: int,
+    reason: str,
 ) -> None:
     """Half of many requests, or each of a few, must have failed; one or two say nothing."""
     for number in range(requests):
@@ -461,7 +471,7 @@ def test_every_reason_has_its_remedy(language: str) -> None:
     assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR, PLATFORM_REFUSAL}
 
 
-def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None:
+def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
     """What was counted is in its minute, moves with time, and is gone after an hour."""
     traffic.note(exchange(clock))
     clock.now += 60
@@ -498,7 +508,7 @@ def test_minutes_leave_after_an_hour(traffic: Traffic, clock: FakeClock) -> None
     ],
 )
 def test_an_error_is_what_went_wrong_here_or_beyond(
-    traffic: Traffic,
+    traffic: RecentRequests,
     clock: FakeClock,
     members: dict[str, Any],
     errors: int,
@@ -515,7 +525,7 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     assert [error["reason"] for error in facts["errors"]] == reasons
 
 
-def test_the_slowest_come_first(traffic: Traffic, clock: FakeClock) -> None:
+def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
     """The slowest exchange of each minute, by duration."""
     for duration, interaction in ((0.5, "read"), (0.1, "create"), (2.0, "search-type")):
         traffic.note(exchange(clock, duration=duration, interaction=interaction))
@@ -524,7 +534,7 @@ def test_the_slowest_come_first(traffic: Traffic, clock: FakeClock) -> None:
     assert found == [("search-type", 2000.0), ("read", 500.0)]
 
 
-def test_ever_new_callers_take_no_more_memory(traffic: Traffic, clock: FakeClock) -> None:
+def test_ever_new_callers_take_no_more_memory(traffic: RecentRequests, clock: FakeClock) -> None:
     """Beyond a number of names the rest is counted together, and nothing is lost."""
     for number in range(2000):
         traffic.note(exchange(clock, caller=f"caller-{number}"))

@@ -16,7 +16,7 @@ import trustme
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.framing import Broken
 from gateway.http.client.tls import TlsTransport
-from gateway.http.write_batching import TurnEnd
+from gateway.http.write_batching import WriteBatching
 from tests.doubles.tls_peer import TlsInMemory, TlsLine, TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
@@ -239,7 +239,11 @@ class Loose(asyncio.Transport):
 def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConnection:
     """A connection that no pool knows."""
     return UpstreamConnection(
-        lambda: 0.0, lambda _: on_lost(), response_timeout=9.0, idle_timeout=9.0, turn_end=TurnEnd()
+        lambda: 0.0,
+        lambda _: on_lost(),
+        response_timeout=9.0,
+        idle_timeout=9.0,
+        turn_end=WriteBatching(),
     )
 
 

@@ -16,8 +16,8 @@ from gateway.oauth.token import Token
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sender import Deliverer, Route
-from gateway.outbox.sending import Effect, Failure, Finding, Found
-from gateway.pipeline.platform_client import Asking
+from gateway.outbox.sending import Comparison, Effect, Failure, Found
+from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import Outgoing
 
 ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
@@ -68,7 +68,7 @@ def page(status: int) -> Answer:
 
 def deliverer(platform: Platform, *, versions: bool = False) -> Deliverer:
     """What is tested, with one credential."""
-    asking = Asking(platform, Tokens(), "/r5")  # type: ignore[arg-type]
+    asking = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
     known = frozenset({"default"})
     route = Route(platform, Tokens(), asking, known, versions)  # type: ignore[arg-type]
     return Deliverer(route, OneByOne())
@@ -124,7 +124,7 @@ async def test_a_create_is_looked_for_by_its_identifier(
     """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
     finding = await deliverer(platform).ask(ENTRY, request())
-    assert isinstance(finding, Finding)
+    assert isinstance(finding, Comparison)
     assert finding.found is verdict
     assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
     if verdict is Found.YES:
@@ -136,7 +136,7 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
     """Neither a self link without the parameter nor matches that are not shown mean "no"."""
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
         finding = await deliverer(Platform(odd)).ask(ENTRY, request())
-        assert isinstance(finding, Finding)
+        assert isinstance(finding, Comparison)
         assert finding.found is Found.UNCLEAR
 
 
@@ -152,7 +152,7 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
 async def test_an_update_is_compared_with_what_is_there(there: Answer, verdict: Found) -> None:
     """The same content means that the first attempt had its effect."""
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
-    assert isinstance(finding, Finding)
+    assert isinstance(finding, Comparison)
     assert finding.found is verdict
 
 
