@@ -36,9 +36,10 @@ from gateway.config.outbound import (
     RewriteSettings,
     SsoSettings,
 )
-from gateway.config.problems import Problem, SettingsError
+from gateway.config.problems import Problem
 from gateway.config.secret_files import SecretSource, SecretUnreadable
 from gateway.config.settings import Settings
+from gateway.config.settings_error import SettingsError
 from gateway.config.source import SettingsSource
 from gateway.config.store_url import StoreLocation
 from gateway.config.text_file import read_text

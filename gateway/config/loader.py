@@ -10,18 +10,11 @@ from pydantic import ValidationError
 
 from gateway.config import shape
 from gateway.config.environment import Variables, merge, read_environment
-from gateway.config.problems import (
-    Problem,
-    Setting,
-    SettingsError,
-    did_you_mean,
-    dotted,
-    nearest,
-    plain_words,
-)
+from gateway.config.problems import Problem, Setting, did_you_mean, dotted, nearest, plain_words
 from gateway.config.repair import without
 from gateway.config.rules import find
 from gateway.config.settings import Settings
+from gateway.config.settings_error import SettingsError
 from gateway.config.yaml_file import Document, read_yaml
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from gateway.config.settings import Settings
+from typing import Any, Final
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
 _SIMILAR: Final = 0.7
@@ -49,18 +46,6 @@ _WORD: Final = re.compile(r"[a-z]+(?=[ ,;?.!]|$)(?!\.\w)")
 def _sentence(text: str) -> str:
     ended = text if text.endswith(("?", ".", "!", "…")) else f"{text}."
     return ended[0].upper() + ended[1:] if _WORD.match(ended) else ended
-
-
-class SettingsError(Exception):
-    """The settings cannot be used; `problems` holds every reason.
-
-    `rest` are settings without the wrong values, for checking only; None where there are none.
-    """
-
-    def __init__(self, problems: Iterable[Problem], rest: Settings | None = None) -> None:
-        self.problems = tuple(problems)
-        self.rest = rest
-        super().__init__("\n".join(map(str, self.problems)))
 
 
 def dotted(setting: Setting) -> str:

@@ -14,8 +14,9 @@ from typing import Final
 from gateway import os_support
 from gateway.config.environment import CONFIG_VARIABLE, has_settings
 from gateway.config.loader import load
-from gateway.config.problems import Problem, SettingsError
+from gateway.config.problems import Problem
 from gateway.config.settings import Settings
+from gateway.config.settings_error import SettingsError
 
 # In the folder of whoever types the command.
 _HERE: Final = Path("gateway.yaml")

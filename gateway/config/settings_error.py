@@ -1,0 +1,24 @@
+"""Settings that cannot be used.
+
+Exception
+ └─ SettingsError     holds every reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.config.problems import Problem
+from gateway.config.settings import Settings
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `problems` holds every reason.
+
+    `rest` are settings without the wrong values, for checking only; None where there are none.
+    """
+
+    def __init__(self, problems: Iterable[Problem], rest: Settings | None = None) -> None:
+        self.problems = tuple(problems)
+        self.rest = rest
+        super().__init__("\n".join(map(str, self.problems)))
