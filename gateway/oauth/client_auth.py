@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote_plus
 
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.auth import ClientAuth
 
 from gateway.secret import Secret
-
-if TYPE_CHECKING:
-    from gateway.oauth.signing_key import SigningKey
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # SMART allows 300 s. Half of it leaves as much room for an SSO whose clock is behind ours, which
@@ -28,6 +25,8 @@ ASSERTION_LIFETIME: Final = 150
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
 """Authenticates a token request: gets its URL, headers and form body; may add to the headers, and
 gives the body to send."""
+
+Claims = dict[str, str | int]
 
 
 class UnusableKey(ValueError):  # noqa: N818 - named after the state
@@ -70,19 +69,19 @@ def public_client(client_id: str) -> ClientAuthentication:
 
 
 def private_key_jwt(
-    client_id: str, key: SigningKey, wall_clock: Callable[[], float]
+    client_id: str, sign: Callable[[Claims], str], wall_clock: Callable[[], float]
 ) -> ClientAuthentication:
     """A signed assertion in the form body (RFC 7523 section 2.2, SMART Backend Services)."""
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        assertion = key.sign(assertion_claims(client_id, url, wall_clock()))
+        assertion = sign(assertion_claims(client_id, url, wall_clock()))
         params = {"client_assertion_type": JWT_BEARER, "client_assertion": assertion}
         return str(add_params_to_qs(body, params))
 
     return authenticate
 
 
-def assertion_claims(client_id: str, token_url: str, wall_now: float) -> dict[str, str | int]:
+def assertion_claims(client_id: str, token_url: str, wall_now: float) -> Claims:
     """The claims of one assertion, with a `jti` that no other has; `wall_now` is Unix time."""
     issued = int(wall_now)
     return {

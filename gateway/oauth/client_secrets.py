@@ -64,7 +64,10 @@ def key_proofs(
         raise UnusableKey("holds more than two private keys: one, or two for the overlap")
     return tuple(
         Proof(
-            private_key_jwt(client_id, key, wall_clock), key.fingerprint, key.material, key.public
+            private_key_jwt(client_id, key.sign, wall_clock),
+            key.fingerprint,
+            key.material,
+            key.public,
         )
         for key in found
     )
