@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from gateway.http.client.small_reads import SmallReads
-
-if TYPE_CHECKING:
-    from gateway.http.client.connection import UpstreamConnection
 
 # Bytes: the most that one record holds (RFC 8446 section 5.1).
 _RECORD: Final = 16 * 1024
@@ -52,6 +49,38 @@ def refuses_certificate(error: ssl.SSLError) -> bool:
     return reason in _REFUSALS
 
 
+class PlainSide(Protocol):
+    """What is needed of a connection: to be one of asyncio's protocols, and `stir`."""
+
+    def connection_made(self, transport: TlsTransport) -> None:
+        """The platform has shown who it is."""
+        ...
+
+    def data_received(self, data: bytes) -> None:
+        """This was decrypted."""
+        ...
+
+    def stir(self) -> None:
+        """Something came of which there is nothing to read yet."""
+        ...
+
+    def pause_writing(self) -> None:
+        """No more is taken for now."""
+        ...
+
+    def resume_writing(self) -> None:
+        """More is taken."""
+        ...
+
+    def eof_received(self) -> bool | None:
+        """The platform sends no more."""
+        ...
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """All is over."""
+        ...
+
+
 class TlsTransport(SmallReads):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
@@ -61,7 +90,7 @@ class TlsTransport(SmallReads):
 
     def __init__(
         self,
-        connection: UpstreamConnection,
+        connection: PlainSide,
         context: ssl.SSLContext,
         server_hostname: str,
         *,
