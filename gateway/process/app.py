@@ -32,7 +32,6 @@ from gateway.exchange import Exchange
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
 from gateway.oauth.tokens import Tokens
-from gateway.outbox.last_writes import LastWrites
 from gateway.pipeline.admission import Phase
 from gateway.process import audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
@@ -230,22 +229,24 @@ class Gateway:
         if not self.settings.outbox.enabled:
             return None
         # Takes time and memory to import, and not everybody has one.
+        from gateway.outbox.last_writes import LastWrites
         from gateway.process.outbox_service import open_outbox
 
+        shared = self._shared
+        last_writes = (
+            LastWrites.alone()
+            if shared is None
+            else LastWrites.shared(shared.last_writes, shared.number)
+        )
         self._keeping = await open_outbox(
             self.settings.outbox,
             self._stack,
             hold=lambda: self._cores.hold(),
-            last_writes=self._last_writes(),
+            last_writes=last_writes,
             metrics=self.metrics,
             audit=self.audit,
         )
         return self._keeping
-
-    def _last_writes(self) -> LastWrites:
-        if self._shared is None:
-            return LastWrites.alone()
-        return LastWrites.shared(self._shared.last_writes, self._shared.number)
 
     async def _bind(self) -> None:
         if self._shared is not None:
