@@ -34,14 +34,14 @@ COMPILED = {
     "rules stream text xml_rewriter",
     "http": "content_coding headers slow_readers target write_batching",
     "http/client": "completeness connection framing pool request_side response response_header tls",
-    "http/server": "closing connection counted_body messages reader repeated_header server "
-    "turnstile validation",
+    "http/server": "closing connection counted_body messages peer reader repeated_header "
+    "response_side server turnstile validation",
     "oauth": "backoff tokens",
     "outbox": "intake",
     "pipeline": "accounting admission attempts caller_memo caller_side callers circuit "
     "failures handler limits link_translation max_forwards outgoing own_replies "
     "patience permissions request_body request_context response_check "
-    "response_plan response_writer retries search_guard traced upstream",
+    "response_plan response_writer retries search_guard traced upstream write_queue",
     "process": "front_door",
     "telemetry": "findings masking request_counters timestamp",
 }

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.http.server.messages import IncomingRequest
-from gateway.pipeline.callers import Peer
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.peer import Peer
 
 ReadForm = Callable[[], Awaitable[dict[str, str]]]
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
-from gateway.http.server.messages import IncomingRequest
+from gateway.http.server.connection import IncomingRequest
 from gateway.pipeline.request_body import BodyLimits, RequestBody
 
 _LONGEST: Final = 64 * 1024

@@ -12,11 +12,12 @@ from functools import partial
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.headers import read_request
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import Answered
 from gateway.login.browser_request import BrowserRequest, read_visit
 from gateway.login.endpoints import SignInPages
 from gateway.login.forms import read_form
-from gateway.login.session import Session
+from gateway.login.session import Session, UserCredential
 from gateway.login.session_auth import SessionAuth
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.own_replies import Own, Reply
@@ -48,8 +49,10 @@ class LoginFront:
         guest = await self._guests.find(visit, header)
         if isinstance(guest, Reply):
             return await self._handler.answer(request, self._to_login(visit, guest))
-        if guest.session is not None and visit.is_navigation:
-            guest = replace(guest, over=self._over(visit, guest.session))
+        if guest.caller is not None and visit.is_navigation:
+            credential = guest.caller.credential
+            if isinstance(credential, UserCredential):
+                guest = replace(guest, over=self._over(visit, credential.session))
         return await self._handler.handle(request, guest)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:

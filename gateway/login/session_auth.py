@@ -14,13 +14,14 @@ from urllib.parse import quote, urlsplit
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
+from gateway.http.server.peer import Peer
 from gateway.http.server.validation import is_page_of
 from gateway.http.target import resolve
 from gateway.login.browser_request import BrowserRequest
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
-from gateway.pipeline.callers import Caller, Callers, Peer
-from gateway.pipeline.own_replies import Own, Reply
+from gateway.pipeline.callers import Caller, Callers, Guest
+from gateway.pipeline.own_replies import Reply
 
 SESSION: Final = "session"
 
@@ -107,26 +108,6 @@ class BrowserRules:
         """Where the sign-in begins that leads back to `return_to`."""
         target = quote(return_to, safe="/", errors="surrogateescape")
         return f"{self.prefix}/auth/login?return_to={target}"
-
-
-@dataclass(frozen=True, slots=True)
-class Guest:
-    """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
-
-    `over` is what a person is told when the sign-in of the `session` turns out to be over.
-    """
-
-    lines: bytes
-    caller: Caller | None = None
-    refusal: GatewayError | None = None
-    session: Session | None = None
-    over: Own | None = None
-
-    def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
-        """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
-        if self.caller is None:
-            raise self.refusal or GatewayError(errors.CALLER_UNAUTHENTICATED)
-        return self.caller
 
 
 class SessionAuth:
@@ -217,7 +198,7 @@ class SessionAuth:
         except GatewayError as error:
             return Guest(lines, refusal=error)
         caller = Caller(SESSION, UserCredential(session), user=session.user)
-        return Guest(lines, caller, session=session)
+        return Guest(lines, caller)
 
     def _by_callers(self, visit: BrowserRequest, header: RequestHeader, lines: bytes) -> Guest:
         try:

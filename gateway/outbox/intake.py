@@ -33,6 +33,7 @@ from gateway.pipeline.callers import Caller
 from gateway.pipeline.permissions import EVERYTHING
 from gateway.pipeline.request_body import CallerGone, RequestBody, Room
 from gateway.pipeline.request_context import RequestContext
+from gateway.pipeline.write_queue import Send, WriteQueue
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -50,9 +51,6 @@ _UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _UNKNOWN_STATUSES: Final = frozenset((502, 504))
 _NOT_NOW: Final = 503
 _RETRY_AFTER: Final = 60.0
-
-
-Send = Callable[[RequestContext], Awaitable[Answer]]
 
 
 class Delivering(Protocol):
@@ -93,7 +91,7 @@ class Pages(Protocol):
         ...
 
 
-class Intake:
+class Intake(WriteQueue):
     """Keeps writes that cannot be delivered, and leads to the pages about them.
 
     `clock` is monotonic.

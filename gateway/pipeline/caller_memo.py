@@ -9,7 +9,8 @@ from __future__ import annotations
 from aiohttp.http_writer import HttpVersion11
 
 from gateway.http.headers import SECRET, RawHeaders, RequestHeader
-from gateway.http.server.messages import IncomingRequest, RequestMessage
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import RequestMessage
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
 

@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp.http_writer import HttpVersion11
 
-from gateway.http.server.connection import CallerConnection
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import CallerConnection, IncomingRequest
+from gateway.http.server.messages import Answered
 from gateway.http.slow_readers import SlowReader, SlowReaders
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.own_replies import Own

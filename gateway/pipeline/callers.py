@@ -6,22 +6,23 @@ beginning nor its owner's place in the settings shows in the time. Nothing here 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
+from gateway.http.server.peer import Peer
 from gateway.http.server.validation import is_page_of
 from gateway.pipeline.limits import Slots, TokenBucket
+from gateway.pipeline.own_replies import Own
 from gateway.pipeline.permissions import EVERYTHING, Permissions
 from gateway.secret import Secret
 
@@ -78,11 +79,22 @@ class Identification:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """The other end of a connection: its address and the names in its verified certificate."""
+class Guest:
+    """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
 
-    address: str
-    certificate_names: frozenset[str] = frozenset()
+    `over` is what a person is told when the sign-in turns out to be over.
+    """
+
+    lines: bytes
+    caller: Caller | None = None
+    refusal: GatewayError | None = None
+    over: Own | None = None
+
+    def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
+        """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
+        if self.caller is None:
+            raise self.refusal or GatewayError(errors.CALLER_UNAUTHENTICATED)
+        return self.caller
 
 
 class Callers:
@@ -185,34 +197,6 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
         foreign = True
     if foreign:
         raise GatewayError(errors.CALLER_FORBIDDEN, "web page of another origin", hint="Origin")
-
-
-def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
-    """The names in a verified certificate, as `ssl` gives it: common names and all SAN values."""
-    common = {
-        value
-        for relative_name in certificate.get("subject", ())
-        for kind, value in relative_name
-        if kind == "commonName"
-    }
-    return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
-
-
-def address_of(name: object) -> str:
-    """The address in a socket's name; "unix" for that of a unix socket."""
-    return str(name[0]) if isinstance(name, tuple) and name else "unix"
-
-
-def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
-    """Who is at the other end of a caller's connection.
-
-    `address` is known when it was accepted; the transport no longer knows that of one who has
-    reset the connection since.
-    """
-    address = address or address_of(transport.get_extra_info("peername"))
-    tls = transport.get_extra_info("ssl_object")
-    certificate = tls.getpeercert() if tls is not None else None
-    return Peer(address, certificate_names(certificate) if certificate else frozenset())
 
 
 def _origin_fits(known: Identification, peer: Peer) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -19,16 +18,16 @@ from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.http.client.response import Answer
 from gateway.http.headers import RequestHeader, read_request, request_id
 from gateway.http.server import validation
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import Answered
 from gateway.http.server.reader import ListenLimits
 from gateway.http.target import Target, resolve
-from gateway.login.session_auth import Guest
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import AttemptSender, TokensInUse
 from gateway.pipeline.caller_memo import CallerMemo, recall
 from gateway.pipeline.caller_side import CallerSide
-from gateway.pipeline.callers import ANONYMOUS, Caller, Callers
+from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
 from gateway.pipeline.failures import as_gateway_error, level
 from gateway.pipeline.link_translation import Rewriting
 from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
@@ -40,10 +39,8 @@ from gateway.pipeline.response_writer import explain, give, pass_on
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.strangers import Strangers
 from gateway.pipeline.upstream import MEANINGLESS
+from gateway.pipeline.write_queue import WriteQueue
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.outbox.intake import Intake  # loaded only where there is an outbox
 
 _log = get_logger(__name__)
 
@@ -82,7 +79,7 @@ class Collaborators:
     guard: SearchGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
-    queueing: Intake | None = None
+    queueing: WriteQueue | None = None
 
 
 class Handler:

@@ -15,7 +15,7 @@ from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_wat
 from gateway.fhir.interaction import Interaction, refine_bundle
 from gateway.http.client.response_header import without_content, without_digests
 from gateway.http.headers import RequestHeader
-from gateway.http.server.messages import IncomingRequest
+from gateway.http.server.connection import IncomingRequest
 from gateway.http.target import Target
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.link_translation import Translation

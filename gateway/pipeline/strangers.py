@@ -15,8 +15,9 @@ from cachetools import LRUCache
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.headers import RequestHeader
-from gateway.http.server.messages import IncomingRequest
-from gateway.pipeline.callers import Caller, Callers, Peer
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.peer import Peer
+from gateway.pipeline.callers import Caller, Callers
 from gateway.pipeline.limits import TokenBucket
 
 _MOST_ADDRESSES: Final = 4096

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
-from gateway.http.server.connection import RequestSink
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import IncomingRequest, RequestSink
+from gateway.http.server.messages import Answered
 
 
 class Current(Protocol):

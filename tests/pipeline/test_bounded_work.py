@@ -15,7 +15,8 @@ import pytest
 
 from gateway.fhir import interaction, negotiation, search_guard
 from gateway.http import content_coding, headers
-from gateway.pipeline.callers import Callers, Peer
+from gateway.http.server.peer import Peer
+from gateway.pipeline.callers import Callers
 from tests.doubles.platform import Platform
 from tests.doubles.wire import ask, get
 

@@ -16,8 +16,9 @@ from gateway.config.inbound import INTERACTIONS as CONFIGURABLE
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import INTERACTIONS, Interaction, classify
 from gateway.http.headers import read_request
+from gateway.http.server.peer import Peer
 from gateway.pipeline import callers as callers_module
-from gateway.pipeline.callers import Caller, Callers, Identification, Peer
+from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.permissions import Permissions
 from gateway.secret import Secret
 from tests.doubles.platform import Platform, fhir

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
+from gateway.http.server.peer import address_of
 from gateway.http.server.server import CallerServer
-from gateway.pipeline.callers import address_of
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)

@@ -10,24 +10,22 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from gateway import errors, os_support
 from gateway.errors import GatewayError
 from gateway.http.server import parse_errors
-from gateway.http.server.closing import unsent
 from gateway.http.server.counted_body import Payload
-from gateway.http.server.messages import Answered, IncomingRequest, RequestMessage, Unparsed
-from gateway.http.server.reader import ListenLimits, MessageQueue
+from gateway.http.server.messages import Answered, RequestMessage, Unparsed
+from gateway.http.server.peer import Peer, peer_of
+from gateway.http.server.reader import ListenLimits
+from gateway.http.server.response_side import ResponseSide
 from gateway.http.server.rooted import rooted
-from gateway.http.write_batching import LARGEST_HELD, WriteBatching
-from gateway.pipeline.callers import Peer, peer_of
+from gateway.http.server.turnstile import Turnstile
+from gateway.http.write_batching import WriteBatching
 from gateway.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from gateway.http.server.server import CallerServer
 
 _log = get_logger(__name__)
 
@@ -38,6 +36,39 @@ _LINGER: Final = 1.0
 # How long a connection that was let in may take to say what it wants, when others wait for its
 # place or for the end.
 _FIRST_REQUEST: Final = 1.0
+
+
+class IncomingRequest:
+    """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
+
+    __slots__ = ("connection", "message", "payload")
+
+    def __init__(
+        self, message: RequestMessage, payload: Payload, connection: CallerConnection
+    ) -> None:
+        self.message = message
+        self.payload = connection.payload = payload
+        self.connection = connection
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the message announced a body."""
+        return self.payload is not EMPTY_PAYLOAD
+
+    @property
+    def remote(self) -> str:
+        """The address of the caller's end of the connection; "unix" for a unix socket."""
+        return self.connection.peer.address
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is the first one on its connection."""
+        return not self.connection.kept
+
+    @property
+    def scheme(self) -> str:
+        """`https` when it came over TLS, else `http`."""
+        return "https" if self.connection.secure else "http"
 
 
 class RequestSink(Protocol):
@@ -52,32 +83,45 @@ class RequestSink(Protocol):
         ...
 
 
-class CallerConnection(MessageQueue):
+class Owner(Protocol):
+    """The server, as its connections see it."""
+
+    turnstile: Turnstile
+
+    def opened(self, connection: CallerConnection) -> None:
+        """It was made."""
+        ...
+
+    def lost(self, connection: CallerConnection) -> None:
+        """It was lost, but not the exchange on it."""
+        ...
+
+    def close(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
+        """Close its transport; what that holds is sent while the caller takes it."""
+        ...
+
+
+class CallerConnection(ResponseSide):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_held", "_peer_done", "_server", "_sink", "_task", "_turn_end"),
-        *("_writable", "forsaken_with_caller", "idle_since", "kept", "memory", "opened_at"),
-        *("peer", "secure", "writing_paused"),
+        *("_peer_done", "_server", "_sink", "_task", "forsaken_with_caller", "idle_since"),
+        *("kept", "memory", "opened_at", "peer", "secure"),
     )
 
     def __init__(
         self,
-        server: CallerServer,
+        server: Owner,
         sink: RequestSink,
         turn_end: WriteBatching,
         address: str,
         limits: ListenLimits,
     ) -> None:
-        super().__init__(limits)
+        super().__init__(limits, turn_end)
         self._server = server
         self._sink = sink
-        self._turn_end = turn_end
         self._task: asyncio.Task[None] | None = None
-        self._held = b""
         self._peer_done: asyncio.Event | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self.writing_paused = False
         self.peer = Peer(address)
         self.secure = False
         self.kept = False
@@ -182,28 +226,7 @@ class CallerConnection(MessageQueue):
             )
         return self._sink.handle(request)
 
-    # What writes.
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
-        if self._held:
-            self.flush()
-        if self.transport is not None:
-            self.transport.write(data)
-
-    def write_later(self, data: bytes) -> None:
-        """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or len(data) > LARGEST_HELD:
-            self.write(data)
-        else:
-            self._held = data
-            self._turn_end.flush_later(self)
-
-    def flush(self) -> None:
-        """Hand what is held back to the transport."""
-        held, self._held = self._held, b""
-        if held and self.transport is not None:
-            self.transport.write(held)
+    # What ends it.
 
     def force_close(self) -> None:
         """Close; what was written is still sent to a caller that takes it."""
@@ -276,25 +299,6 @@ class CallerConnection(MessageQueue):
         self._held = b""
         transport.abort()
 
-    async def drained(self) -> None:
-        """Wait until the transport takes more or is lost; may be tried again after a time-out."""
-        self._writable = self._loop.create_future()
-        if self.writing_paused and self.transport is not None:
-            await self._writable
-
-    def pause_writing(self) -> None:
-        """The transport takes no more (asyncio.Protocol)."""
-        self.writing_paused = True
-
-    def resume_writing(self) -> None:
-        """The transport takes more (asyncio.Protocol)."""
-        self.writing_paused = False
-        self._wake_writer()
-
-    def _wake_writer(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-
     async def linger(self) -> None:
         """Half-close and discard what still comes, for a moment.
 
@@ -325,14 +329,6 @@ class CallerConnection(MessageQueue):
         if self._is_deaf or self._messages or self._header_since is not None:
             return True
         return not self.payload.is_eof()
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait to be taken by the caller, those in the kernel included."""
-        transport = self.transport
-        if transport is None:
-            return 0
-        return len(self._held) + unsent(transport)
 
     def overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long, the time of other requests aside."""

@@ -1,17 +1,11 @@
-"""What the listener hands to the handler and gets back."""
+"""Header sections of requests, and what becomes of the connection of one that was answered."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from aiohttp import HttpVersion, HttpVersion10
-from aiohttp.streams import EMPTY_PAYLOAD
-
-from gateway.http.server.counted_body import Payload
-
-if TYPE_CHECKING:
-    from gateway.http.server.connection import CallerConnection
 
 
 class ParsedMessage(Protocol):
@@ -102,39 +96,6 @@ class Unparsed(RequestMessage):
     def __init__(self, error: BaseException) -> None:
         super().__init__("UNKNOWN", "/", HttpVersion10, (), should_close=True)
         self.error = error
-
-
-class IncomingRequest:
-    """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
-
-    __slots__ = ("connection", "message", "payload")
-
-    def __init__(
-        self, message: RequestMessage, payload: Payload, connection: CallerConnection
-    ) -> None:
-        self.message = message
-        self.payload = connection.payload = payload
-        self.connection = connection
-
-    @property
-    def has_body(self) -> bool:
-        """Whether the message announced a body."""
-        return self.payload is not EMPTY_PAYLOAD
-
-    @property
-    def remote(self) -> str:
-        """The address of the caller's end of the connection; "unix" for a unix socket."""
-        return self.connection.peer.address
-
-    @property
-    def fresh(self) -> bool:
-        """Whether it is the first one on its connection."""
-        return not self.connection.kept
-
-    @property
-    def scheme(self) -> str:
-        """`https` when it came over TLS, else `http`."""
-        return "https" if self.connection.secure else "http"
 
 
 class Answered(Enum):

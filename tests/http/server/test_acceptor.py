@@ -13,7 +13,8 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.http.server.acceptor import Acceptor, Capacity
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import Answered
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.wire import get

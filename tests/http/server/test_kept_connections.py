@@ -10,8 +10,8 @@ import pytest
 
 from gateway.config import Address
 from gateway.errors import GatewayError
-from gateway.http.server.connection import CallerConnection
-from gateway.http.server.messages import Answered, IncomingRequest
+from gateway.http.server.connection import CallerConnection, IncomingRequest
+from gateway.http.server.messages import Answered
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.wire import Wire, get, post

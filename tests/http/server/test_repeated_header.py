@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.http.server.messages import Answered, IncomingRequest, RepeatedMessage
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import Answered, RepeatedMessage
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.fed_connection import FakeTransport

@@ -1,0 +1,44 @@
+"""Who is at the other end of a caller's connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection: its address and the names in its verified certificate."""
+
+    address: str
+    certificate_names: frozenset[str] = frozenset()
+
+
+def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The names in a verified certificate, as `ssl` gives it: common names and all SAN values."""
+    common = {
+        value
+        for relative_name in certificate.get("subject", ())
+        for kind, value in relative_name
+        if kind == "commonName"
+    }
+    return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
+
+
+def address_of(name: object) -> str:
+    """The address in a socket's name; "unix" for that of a unix socket."""
+    return str(name[0]) if isinstance(name, tuple) and name else "unix"
+
+
+def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
+    """Who is at the other end of a caller's connection.
+
+    `address` is known when it was accepted; the transport no longer knows that of one who has
+    reset the connection since.
+    """
+    address = address or address_of(transport.get_extra_info("peername"))
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    return Peer(address, certificate_names(certificate) if certificate else frozenset())

@@ -1,0 +1,70 @@
+"""The half of a caller's connection that answers are written to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.http.server.closing import unsent
+from gateway.http.server.reader import ListenLimits, MessageQueue
+from gateway.http.write_batching import LARGEST_HELD, WriteBatching
+
+
+class ResponseSide(MessageQueue):
+    """Writes small answers together with those of other connections, and knows back-pressure."""
+
+    __slots__ = ("_held", "_turn_end", "_writable", "writing_paused")
+
+    def __init__(self, limits: ListenLimits, turn_end: WriteBatching) -> None:
+        super().__init__(limits)
+        self._turn_end = turn_end
+        self._held = b""
+        self._writable: asyncio.Future[None] | None = None
+        self.writing_paused = False
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
+        if self._held:
+            self.flush()
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_later(self, data: bytes) -> None:
+        """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
+        if self._held or len(data) > LARGEST_HELD:
+            self.write(data)
+        else:
+            self._held = data
+            self._turn_end.flush_later(self)
+
+    def flush(self) -> None:
+        """Hand what is held back to the transport."""
+        held, self._held = self._held, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more or is lost; may be tried again after a time-out."""
+        self._writable = self._loop.create_future()
+        if self.writing_paused and self.transport is not None:
+            await self._writable
+
+    def pause_writing(self) -> None:
+        """The transport takes no more (asyncio.Protocol)."""
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes more (asyncio.Protocol)."""
+        self.writing_paused = False
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be taken by the caller, those in the kernel included."""
+        transport = self.transport
+        if transport is None:
+            return 0
+        return len(self._held) + unsent(transport)

@@ -1,0 +1,37 @@
+"""What keeps writes that cannot be delivered now, as the request path sees it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+
+from gateway.fhir.interaction import Interaction
+from gateway.http.client.response import Answer
+from gateway.http.headers import RequestHeader
+from gateway.http.target import Target
+from gateway.pipeline.caller_memo import CallerMemo
+from gateway.pipeline.callers import Caller
+from gateway.pipeline.request_body import RequestBody
+from gateway.pipeline.request_context import RequestContext
+
+Send = Callable[[RequestContext], Awaitable[Answer]]
+
+
+class WriteQueue(ABC):
+    """The outbox, for whoever has one; a class of its own so that others need not load that."""
+
+    @abstractmethod
+    def unbound(self, caller: Caller, target: Target) -> Caller:
+        """The caller, who may ask for its own entries whatever else it is allowed."""
+
+    @abstractmethod
+    def concerns(self, caller: Caller, header: RequestHeader) -> bool:
+        """Whether a write of this caller may be queued, when it comes with this header."""
+
+    @abstractmethod
+    def keep(self, met: CallerMemo, what: Interaction, body: RequestBody) -> None:
+        """See to it that the body of a write which may be queued can be read again."""
+
+    @abstractmethod
+    def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
+        """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""
