@@ -7,7 +7,7 @@ verifier ever leaves towards it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -25,8 +25,8 @@ from gateway.login.return_url import return_target
 from gateway.login.session import SIGN_IN_LIFETIME, Session
 from gateway.login.session_auth import BrowserRules, SessionAuth
 from gateway.login.sessions import Sessions
-from gateway.login.sign_in import Arrival, Departure, SignInError
-from gateway.login.sign_out import LogoutTokenError, SignedOut
+from gateway.login.sign_in import Login, SignInError
+from gateway.login.sign_out import LogoutTokenError, SignOut
 from gateway.pipeline.limits import TokenBucket
 from gateway.pipeline.own_replies import Reply, json_reply, redirect
 from gateway.pipeline.strangers import home_of
@@ -46,21 +46,6 @@ _JUST_NOW: Final = 10.0
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 Respond = Callable[[BrowserRequest, Exchange], Awaitable[Reply]]
-
-
-class Login(Protocol):
-    """What is needed of `gateway.login.sign_in.Login`."""
-
-    async def begin(self, return_to: str) -> Departure: ...  # noqa: D102
-    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival: ...  # noqa: D102
-
-
-class SignOut(Protocol):
-    """What is needed of `gateway.login.sign_out.SignOut`."""
-
-    async def end_session_url(self) -> str | None: ...  # noqa: D102
-    async def revoke(self, session: Session) -> None: ...  # noqa: D102
-    async def by_sso(self, logout_token: str) -> SignedOut: ...  # noqa: D102
 
 
 class Events(Protocol):

@@ -100,10 +100,10 @@ def _is_searched_for(what: Interaction, judgement: WriteJudgement) -> bool:
 
 
 def _request(asked: RequestContext, body: bytes, base: str) -> Request:
-    lines = asked.met.lines
+    lines = asked.memo.lines
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)
-    target = Target(asked.target.path, asked.met.links.query(asked.target.query))
+    target = Target(asked.target.path, asked.memo.links.query(asked.target.query))
     what = asked.what
     return Request(
         method=asked.exchange.method,

@@ -131,9 +131,9 @@ class Intake(WriteQueue):
         prefer = header.values.get(b"prefer")
         return prefer is not None and asks_async(prefer)
 
-    def keep(self, met: CallerMemo, what: Interaction, body: RequestBody) -> None:
+    def keep(self, memo: CallerMemo, what: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if met.queues and what.code in WRITES:
+        if memo.queues and what.code in WRITES:
             body.keep_in(self._room)
 
     def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
@@ -143,7 +143,7 @@ class Intake(WriteQueue):
         """
         if _is_own(asked.target):
             return self._pages.answer(asked, self._base(asked), self._reader(asked))
-        if asked.met.queues and asked.what.code in WRITES:
+        if asked.memo.queues and asked.what.code in WRITES:
             return self._bring_or_keep(send, asked)
         return send(asked)
 
@@ -280,7 +280,7 @@ class Intake(WriteQueue):
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
         host = asked.header.text(b"host") or ""
-        origin = f"{asked.met.scheme}://{host}" if validation.is_host(host.encode()) else ""
+        origin = f"{asked.memo.scheme}://{host}" if validation.is_host(host.encode()) else ""
         return origin + self._rules.base_path
 
     def _reader(self, asked: RequestContext) -> Reader:

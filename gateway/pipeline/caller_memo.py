@@ -70,7 +70,7 @@ class CallerMemo:
 
 
 def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo | None:
-    """The meeting that a connection remembers, if this message repeats it."""
+    """The memo that a connection remembers, if this message repeats it."""
     if isinstance(memory, CallerMemo) and memory.is_repeated_by(message, rules):
         return memory
     return None

@@ -104,19 +104,19 @@ class Handler:
     async def handle(self, request: IncomingRequest, guest: Guest | None = None) -> Answered:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
-        known = recall(connection.memory, message, self) if guest is None else None
-        header = read_request(message.raw_headers) if known is None else known.header
+        memo = recall(connection.memory, message, self) if guest is None else None
+        header = read_request(message.raw_headers) if memo is None else memo.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
-            if known is None:
+            if memo is None:
                 validation.check(message, header, max_header_bytes=self._listen.all_header_bytes)
             validation.check_method(exchange.method)
             target = resolve(message.path, self._rules.base_path)
-            known = known or self._meet(exchange, request, header, guest)
-            caller = self._introduced(exchange, known, target)
+            memo = memo or self._meet(exchange, request, header, guest)
+            caller = self._introduced(exchange, memo, target)
             what = _classify(exchange, target)
             _permit(caller, what, target, header)
             if not self._admission.admit_at_once(caller, fresh=not connection.kept):
@@ -124,19 +124,19 @@ class Handler:
             admitted = caller
             body = self._composer.body(request, header, side)
             if body is not None:
-                what = await self._look_into(body, exchange, caller, what, known)
+                what = await self._look_into(body, exchange, caller, what, memo)
             elif what.code == "transaction":
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.forsaken_with_caller = what.safe
             asked = RequestContext(
-                exchange, caller, what, target, known, _onward(exchange, body), side
+                exchange, caller, what, target, memo, _sent(exchange, body), side
             )
             answer = await self._bring(asked)
             try:
-                examine(answer, what, known.accept)
+                examine(answer, what, memo.accept)
                 warning = await self._judge(answer, asked) if what.is_search else None
-                passage = known.links.of_answer(answer, what, header, warning)
+                passage = memo.links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)
             finally:
                 answer.close()
@@ -149,9 +149,7 @@ class Handler:
             return await self._conclude(exchange, side, header, _query(message.path), told)
         finally:
             connection.forsaken_with_caller = False
-            if admitted is not None:
-                self._admission.leave(admitted)
-            self._end(exchange, body)
+            self._end(exchange, body, admitted)
 
     async def answer(self, request: IncomingRequest, own: Own) -> Answered:
         """Answer a request that is none for the platform, and account for it."""
@@ -204,7 +202,7 @@ class Handler:
         connection = request.connection
         peer = self._callers.origin(connection.peer, header)
         exchange.remote = peer.address
-        met = CallerMemo(
+        memo = CallerMemo(
             request,
             header,
             self,
@@ -212,14 +210,14 @@ class Handler:
             remote=peer.address,
             links=self._rewriting.translation(header, request.scheme),
         )
-        met.queues = self._queueing is not None and self._queueing.concerns(met.caller, header)
-        connection.memory = met if guest is None and met.may_be_remembered else None
-        return met
+        memo.queues = self._queueing is not None and self._queueing.concerns(memo.caller, header)
+        connection.memory = memo if guest is None and memo.may_be_remembered else None
+        return memo
 
-    def _introduced(self, exchange: Exchange, met: CallerMemo, target: Target) -> Caller:
+    def _introduced(self, exchange: Exchange, memo: CallerMemo, target: Target) -> Caller:
         """The caller, noted."""
-        caller = met.caller
-        exchange.remote = met.remote
+        caller = memo.caller
+        exchange.remote = memo.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
         return caller if self._queueing is None else self._queueing.unbound(caller, target)
@@ -230,19 +228,19 @@ class Handler:
         exchange: Exchange,
         caller: Caller,
         what: Interaction,
-        met: CallerMemo,
+        memo: CallerMemo,
     ) -> Interaction:
         """Of a Bundle, and of a search by POST, only the body tells what it is.
 
         Raises `GatewayError` caller-forbidden.
         """
-        header = met.header
+        header = memo.header
         if exchange.method in MEANINGLESS:
             await body.skip()
             return what
         if self._queueing is not None:
-            self._queueing.keep(met, what, body)
-        told = await self._composer.read_ahead(header, body, what, met.links)
+            self._queueing.keep(memo, what, body)
+        told = await self._composer.read_ahead(header, body, what, memo.links)
         permissions = caller.permissions
         if told.is_search and permissions.limited:
             permissions.require_form(header, body.whole())
@@ -302,7 +300,11 @@ class Handler:
             traceparent=header.text(b"traceparent"),
         )
 
-    def _end(self, exchange: Exchange, body: RequestBody | None) -> None:
+    def _end(
+        self, exchange: Exchange, body: RequestBody | None, admitted: Caller | None = None
+    ) -> None:
+        if admitted is not None:
+            self._admission.leave(admitted)
         self._admission.inflight -= 1
         exchange.duration = self._monotonic() - exchange.started
         if body is not None:
@@ -369,8 +371,8 @@ def _permit(caller: Caller, what: Interaction, target: Target, header: RequestHe
     caller.permissions.require_fields(what, target.query, header)
 
 
-def _onward(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
-    """The body, if it goes on."""
+def _sent(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
+    """What is sent of the body: all of it, or nothing."""
     return None if exchange.method in MEANINGLESS else body
 
 

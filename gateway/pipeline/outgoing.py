@@ -98,17 +98,17 @@ class Composer:
 
     def compose(self, asked: RequestContext) -> Outgoing:
         """The request as the platform gets it."""
-        exchange, target, met, body = asked.exchange, asked.target, asked.met, asked.body
+        exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
         if target.query:
-            target = Target(target.path, met.links.query(target.query))
-        lines = met.lines
+            target = Target(target.path, memo.links.query(target.query))
+        lines = memo.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):
             lines = without_content(lines)
         lines, goes_on = count_down(exchange.method, lines)
         if asked.what.is_search and self._guard is not None:
-            lines = [*lines, *self._guard.lines(met.header)]
+            lines = [*lines, *self._guard.lines(memo.header)]
         path = self._platform_path + target.suffix
         return Outgoing(
             method=exchange.method,

@@ -16,17 +16,17 @@ from gateway.pipeline.request_body import RequestBody
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request as it came, and who sent it; `met` tells how he speaks, `side` if he left."""
+    """A request as it came, and who sent it; `memo` tells how he speaks, `side` if he left."""
 
     exchange: Exchange
     caller: Caller
     what: Interaction
     target: Target
-    met: CallerMemo
+    memo: CallerMemo
     body: RequestBody | None
     side: CallerSide
 
     @property
     def header(self) -> RequestHeader:
         """Its header."""
-        return self.met.header
+        return self.memo.header

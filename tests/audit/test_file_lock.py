@@ -15,9 +15,9 @@ import pytest
 WRITER = """
 import sys
 from gateway.audit.sink import StdoutSink
-from gateway.audit.file_lock import TakingTurns
+from gateway.audit.file_lock import FileLock
 
-sink = TakingTurns(StdoutSink(int(sys.argv[2])), int(sys.argv[3]))
+sink = FileLock(StdoutSink(int(sys.argv[2])), int(sys.argv[3]))
 for number in range(int(sys.argv[4])):
     # Longer than a pipe takes at once, so that a write needs several turns of the reader.
     sink.write([sys.argv[1].encode() * 30_000 + b"\\n"] * 5)
