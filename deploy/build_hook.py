@@ -40,7 +40,7 @@ COMPILED = {
     "outbox": "intake",
     "pipeline": "accounting admission attempts caller_memo caller_side callers circuit "
     "failures handler limits link_translation max_forwards outgoing own_replies "
-    "patience permissions request_body request_context response_check "
+    "permissions request_body request_context response_check "
     "response_plan response_writer retries search_guard traced upstream write_queue",
     "process": "front_door",
     "telemetry": "findings masking request_counters timestamp",

@@ -106,7 +106,6 @@ _GROUPS = {
     "tests/test_cli.py": "",
     "tests/pipeline/test_token_rollover.py": "",
     "tests/outbox/": "",
-    "tests/outbox/path/": "",
 }
 
 

@@ -17,7 +17,6 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.content_coding import STEP, Transform
 from gateway.http.server.counted_body import BodyBroken, Payload
-from gateway.pipeline.patience import Patience
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
@@ -59,6 +58,50 @@ class Room:
         self._free += size
 
 
+class StallTimer:
+    """Calls `give_up` once when what was begun has not ended after `limit` seconds.
+
+    There are many short waits: one timer serves all of them.
+    """
+
+    __slots__ = ("_give_up", "_limit", "_loop", "_since", "_timer")
+
+    def __init__(self, limit: float, give_up: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limit = limit
+        self._give_up = give_up
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """From here on somebody is waited for."""
+        self._since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._limit, self._look)
+
+    def end(self) -> None:
+        """The wait is over. The timer stays: most likely another wait begins soon."""
+        self._since = None
+
+    def forget(self) -> None:
+        """Nobody is waited for any more."""
+        self._since = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._since is None:
+            return
+        left = self._since + self._limit - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._since = None
+            self._give_up()
+
+
 class RequestBody:
     """Reads one request's body. `length` is the announced one, None for chunked coding.
 
@@ -89,7 +132,7 @@ class RequestBody:
         self._in_window = 0
         self._room: Room | None = None
         self._in_room = 0
-        self._patience: Patience | None = None
+        self._stall_timer: StallTimer | None = None
         self.length = length
         self.received = 0
         self.replayable = True
@@ -107,9 +150,9 @@ class RequestBody:
 
     def let_go(self) -> None:
         """It is not read again."""
-        if self._patience is not None:
-            self._patience.forget()
-            self._patience = None
+        if self._stall_timer is not None:
+            self._stall_timer.forget()
+            self._stall_timer = None
         if self._room is not None and self._in_room:
             self._room.give(self._in_room)
             self._in_room = 0
@@ -211,15 +254,15 @@ class RequestBody:
         if self._before_wait is not None:
             self._before_wait()
             self._before_wait = None
-        patience = self._patience
-        if patience is None:
-            patience = self._patience = Patience(self._limits.stall, self._give_up)
+        timer = self._stall_timer
+        if timer is None:
+            timer = self._stall_timer = StallTimer(self._limits.stall, self._give_up)
         started = self._clock()
-        patience.begin()
+        timer.begin()
         try:
             data = await self._read()
         finally:
-            patience.end()
+            timer.end()
         self._check_rate(len(data), self._clock() - started)
         return data
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.pipeline.patience import Patience
+from gateway.pipeline.request_body import StallTimer
 
 
 class SetLoop(asyncio.SelectorEventLoop):
@@ -24,22 +24,22 @@ class SetLoop(asyncio.SelectorEventLoop):
 
 
 def given_up_at(*waits: tuple[float, float]) -> list[float]:
-    """When a patience of ten seconds ends; each wait lasts from one time to another."""
+    """When a timer of ten seconds ends; each wait lasts from one time to another."""
     with asyncio.Runner(loop_factory=SetLoop) as runner:
         loop = runner.get_loop()
         assert isinstance(loop, SetLoop)
         ended: list[float] = []
 
         async def wait() -> None:
-            patience = Patience(10, lambda: ended.append(loop.now))
+            timer = StallTimer(10, lambda: ended.append(loop.now))
             for begin, end in waits:
                 await loop.pass_to(begin)
-                patience.begin()
+                timer.begin()
                 while loop.now < end:
                     await loop.pass_to(loop.now + 1)
-                patience.end()
+                timer.end()
             await loop.pass_to(loop.now + 100)
-            patience.forget()
+            timer.forget()
             await loop.pass_to(loop.now + 100)
 
         runner.run(wait())
@@ -65,9 +65,9 @@ def test_nothing_follows_what_is_forgotten() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SetLoop)
         ended: list[bool] = []
-        patience = Patience(10, lambda: ended.append(True))
-        patience.begin()
-        patience.forget()
+        timer = StallTimer(10, lambda: ended.append(True))
+        timer.begin()
+        timer.forget()
         await loop.pass_to(100)
         assert ended == []
 
