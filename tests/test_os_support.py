@@ -106,13 +106,13 @@ async def test_a_signal_calls_back_in_the_loop() -> None:
 def test_memory_that_was_freed_is_used_again() -> None:
     """What is freed at the heap's end need not be cleared by the system before its next use."""
     assert _faults_of_second_use("") > _PAGES / 2
-    assert _faults_of_second_use("system.keep_freed_memory(8 * 1024 * 1024)") < _PAGES / 10
+    assert _faults_of_second_use("os_support.keep_freed_memory(8 * 1024 * 1024)") < _PAGES / 10
 
 
 def test_python_without_ctypes_will_do() -> None:
     """Where Python was built without libffi nothing else is missing."""
     program = "import sys; sys.modules['_ctypes'] = None; "
-    program += "from gateway import system; system.keep_freed_memory(8 * 1024 * 1024)"
+    program += "from gateway import os_support; os_support.keep_freed_memory(8 * 1024 * 1024)"
     subprocess.run((sys.executable, "-c", program), check=True)
 
 
@@ -120,7 +120,7 @@ def _faults_of_second_use(before: str) -> int:
     """Pages that the system had to bring in a new process for memory that had been used before."""
     program = f"""
 import resource
-from gateway import system
+from gateway import os_support
 
 def use():
     pieces = [bytes([1]) * ({_PAGES} * 4096 // 16) for _ in range(16)]
