@@ -45,8 +45,9 @@ def sinks(tmp_path: Path) -> dict[str, dict[str, Any]]:
     return {"file": {"sink": "file", "path": str(tmp_path / "audit.jsonl")}, "stdout": {}}
 
 
-@pytest.mark.parametrize("sink", ["file", "stdout"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "sink"), [*((kind, "file") for kind in KINDS), ("unknown-path", "stdout")]
+)
 async def test_what_strangers_send_ahead_costs_callers_nothing(
     start_service: StartService, tmp_path: Path, kind: str, sink: str
 ) -> None:
