@@ -131,7 +131,8 @@ async def test_sigterm_over_tls_loses_nothing(
 ) -> None:
     """Callers over TLS are served to the end as well."""
     platform.answer(after(0.1, fhir()))
-    service = start_service(listen=pki.settings())
+    # Long enough for callers that a busy machine holds up between two requests.
+    service = start_service(listen=pki.settings(), shutdown={"delay": 2})
     await service.until_ready()
     load = Load(service.address, 60, tls=pki.client())
     load.start()
