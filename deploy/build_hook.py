@@ -33,7 +33,8 @@ COMPILED = {
     "fhir/links": "hold json_rewriter json_sweep json_text map ndjson_rewriter query rewriter "
     "rules stream text xml_rewriter",
     "http": "content_coding headers slow_readers target write_batching",
-    "http/client": "completeness connection framing pool request_side response response_header tls",
+    "http/client": "completeness connection framing pool request_side response response_header "
+    "small_reads tls",
     "http/server": "closing connection counted_body messages peer reader repeated_header "
     "response_side server turnstile validation",
     "oauth": "backoff tokens",
