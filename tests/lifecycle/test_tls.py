@@ -131,8 +131,7 @@ async def test_sigterm_over_tls_loses_nothing(
 ) -> None:
     """Callers over TLS are served to the end as well."""
     platform.answer(after(0.1, fhir()))
-    # Long enough for callers that a busy machine holds up between two requests.
-    service = start_service(listen=pki.settings(), shutdown={"delay": 2})
+    service = start_service(listen=pki.settings())
     await service.until_ready()
     load = Load(service.address, 60, tls=pki.client())
     load.start()
