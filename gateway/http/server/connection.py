@@ -137,8 +137,6 @@ class CallerConnection(ResponseSide):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
         self.transport = cast(asyncio.Transport, transport)
-        # Who takes nothing more holds what was written last, and nothing is read for it.
-        self.transport.set_write_buffer_limits(0)
         self.peer = peer_of(transport, self.peer.address)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self.idle_since = self._loop.time()
