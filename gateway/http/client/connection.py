@@ -29,7 +29,7 @@ from gateway.http.write_batching import WriteBatching
 
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
-# that takes nothing holds no more than one read.
+# that takes nothing holds no more than two reads.
 _HIGH_WATER: Final = 64 * 1024
 
 
