@@ -230,16 +230,7 @@ class Sweep:
 
         Told without its structure where it is written as nearly all are.
         """
-        text = self._masked
-        opening = text.rfind(b"{", 0, key)
-        between = text[opening + 1 : key]
-        end = text.rfind(b'"', 0, max(opening, 0))
-        if end < 0 or b"}" in between or b"]" in between or between.count(b'"') % 2:
-            return self._found_around(key)
-        lead = text[end + 1 : opening]
-        if lead.translate(None, _BLANKS) not in _LEADS:
-            return self._found_around(key)
-        return text[text.rfind(b'"', 0, end) + 1 : end], opening
+        return _told_around(self._masked, key) or self._found_around(key)
 
     def _found_around(self, key: int) -> tuple[bytes, int]:
         """The same, told by going back from one bracket to the other."""
@@ -286,16 +277,23 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
     )
 
 
+def _told_around(text: bytes, key: int) -> tuple[bytes, int] | None:
+    """What `Sweep._around` gives, if the element is written as nearly all are."""
+    opening = text.rfind(b"{", 0, key)
+    between = text[opening + 1 : key]
+    end = text.rfind(b'"', 0, max(opening, 0))
+    start = text.rfind(b'"', 0, max(end, 0)) + 1
+    if not start or b"}" in between or b"]" in between or between.count(b'"') % 2:
+        return None
+    if text[end + 1 : opening].translate(None, _BLANKS) not in _LEADS:
+        return None
+    return text[start:end], opening
+
+
 def _leads_to_reference(near: bytes) -> bool:
     """Whether the object that what is near a `reference` leads into is surely a Reference."""
-    opening = near.rfind(b"{")
-    between = near[opening + 1 :]
-    parts = near[:opening].rsplit(b'"', 2)
-    if opening < 0 or len(parts) < _WITH_NAME or parts[2].translate(None, _BLANKS) not in _LEADS:
-        return False
-    if b"}" in between or b"]" in between or between.count(b'"') % 2:
-        return False
-    return _holds_reference(parts[1]) is True
+    told = _told_around(near, len(near))
+    return told is not None and _holds_reference(told[0]) is True
 
 
 @lru_cache(maxsize=1024)
