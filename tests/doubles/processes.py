@@ -17,6 +17,8 @@ from typing import Any
 import aiohttp
 import yaml
 
+from tests.doubles.forked import ForkedGateway
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 GATEWAY_COMMAND = Path(sys.executable).with_name("dhp-gateway")
 _POLL = 0.02
@@ -50,7 +52,7 @@ def _accepts(port: int) -> bool:
 class Process:
     """A running program whose output goes to files, so that a full pipe never stops it."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[bytes] | ForkedGateway
     stdout_file: Path
     stderr_file: Path
 
@@ -111,17 +113,25 @@ def start(
     pass_fds: Sequence[int] = (),
     name: str = "process",
 ) -> Process:
-    """Starts a program; its output is kept in `directory` as NAME.out and NAME.err."""
+    """Starts a program; its output is kept in `directory` as NAME.out and NAME.err.
+
+    The gateway is forked from one that waits, except where it shall inherit something.
+    """
     stdout_file, stderr_file = directory / f"{name}.out", directory / f"{name}.err"
+    program, *arguments = map(str, command)
     with stdout_file.open("wb") as stdout, stderr_file.open("wb") as stderr:
-        popen = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env={**os.environ, **(environment or {})},
-            pass_fds=tuple(pass_fds),
-        )
+        popen: subprocess.Popen[bytes] | ForkedGateway
+        if program == str(GATEWAY_COMMAND) and not environment and not pass_fds:
+            popen = ForkedGateway(arguments, stdout=stdout_file, stderr=stderr_file)
+        else:
+            popen = subprocess.Popen(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, **(environment or {})},
+                pass_fds=tuple(pass_fds),
+            )
     return Process(popen, stdout_file, stderr_file)
 
 
