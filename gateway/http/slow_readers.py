@@ -2,8 +2,8 @@
 
 Slow is allowed, on a bad line as well: one is given up only when others wait for a connection. Then
 those go that are below the minimum rate, averaged over the last half minute in which the gateway
-waited for them; else, where another caller waits, the slowest of one that holds more than its
-share.
+waited for them; else, for each that waits within its caller's share, the slowest of a caller that
+holds more than its share.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class SlowReader:
 
     @property
     def rate(self) -> float:
-        """Bytes a second that it took; infinite as long as it was hardly waited for."""
-        waited, taken = self._samples[0]
+        """Bytes a second that it took of late; infinite as long as it was hardly waited for.
+
+        Not from the beginning: at first it is the system's buffers that take, and quickly.
+        """
+        waited, taken = self._samples[max(0, len(self._samples) - 2)]
         seconds = self._waited - waited
         return (self._taken - taken) / seconds if seconds >= _SETTLED else math.inf
 
@@ -125,12 +128,12 @@ class SlowReaders:
         if not wanted:
             return
         below = [reader for reader in self._readers if reader.is_below(self._min_rate)][:wanted]
-        for reader in below or self._beyond_shares(set(waiting))[:wanted]:
+        for reader in below or self._beyond_shares(waiting):
             del self._readers[reader]
             reader.give_up()
 
-    def _beyond_shares(self, waiting: set[str]) -> list[SlowReader]:
-        """The slowest of callers that hold more than their share, where another one waits.
+    def _beyond_shares(self, waiting: Sequence[str]) -> list[SlowReader]:
+        """The slowest of callers that hold more than their share: one for each within its own.
 
         All get the same share of the connections, and one is left for who waits.
         """
@@ -138,14 +141,15 @@ class SlowReaders:
         for reader in self._readers:
             by_caller.setdefault(reader.caller, []).append(reader)
         share = max(1, self._connections // (len(by_caller) + 1))
+        wanted = sum(len(by_caller.get(caller, ())) < share for caller in waiting)
+        brisk = _BRISK * self._min_rate
         beyond = [
             reader
-            for caller, readers in by_caller.items()
-            if waiting != {caller}
+            for readers in by_caller.values()
             for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
+            if reader.rate < brisk
         ]
-        brisk = _BRISK * self._min_rate
-        return sorted((each for each in beyond if each.rate < brisk), key=_rate)
+        return sorted(beyond, key=_rate)[:wanted]
 
 
 def _rate(reader: SlowReader) -> float:

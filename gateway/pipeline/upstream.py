@@ -183,7 +183,7 @@ class Upstream:
                     exchange.caller, outgoing, body, authorization, new=new
                 )
             else:
-                kept = None if new else self._pool.take()
+                kept = None if new else self._pool.take(exchange.caller)
                 connection = kept or await self._pool.acquire(exchange.caller, new=new)
                 connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
                 connection.write_whole(self._message(outgoing, authorization, whole or b""))

@@ -102,14 +102,14 @@ class Core:
             _TokenTelemetry(around.metrics, around.audit),
             policy=factories.token_policy(settings),
         )
+        most = settings.platform.max_connections
         self._pool = UpstreamPool(
             factories.origin(settings, certificates.platform_tls(settings)),
             timeouts=factories.timeouts(settings),
-            max_connections=settings.platform.max_connections,
+            max_connections=most,
             clock=time.monotonic,
-            readers=SlowReaders(
-                settings.limits.min_body_rate, settings.platform.max_connections, time.monotonic
-            ),
+            shared=factories.has_several_callers(settings),
+            readers=SlowReaders(settings.limits.min_body_rate, most, time.monotonic),
         )
         self.circuit = Circuit(factories.circuit_policy(settings), time.monotonic)
         self.admission = Admission(

@@ -147,6 +147,11 @@ def timeouts(settings: Settings) -> Timeouts:
     return Timeouts(platform.connect_timeout, platform.response_timeout, platform.idle_timeout)
 
 
+def has_several_callers(settings: Settings) -> bool:
+    """Whether one caller can take something from another; all who sign in are one."""
+    return len(settings.callers) + settings.login.enabled > 1
+
+
 def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]

@@ -2,6 +2,9 @@
 
 One pool serves one origin. Waiting for a free connection, connecting, idling and growing old are
 all bounded; one sweep, not a timer for each exchange, looks after every deadline.
+
+What there is of connections is shared out among callers: what becomes free is for the waiting one
+that holds the fewest, and nobody takes the last ones, whatever he holds the others for.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +35,9 @@ _MAX_IDLE: Final = 15.0
 _MAX_AGE: Final = 120.0
 # After so many seconds without a connection the next address of the platform is tried beside.
 _NEXT_ADDRESS: Final = 0.25
+# A caller holds no more than so many times what is left: of 256 connections 249 by itself, of up to
+# 32 all. The more of them hold many the less is left, but there is always something.
+_TIMES_LEFT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class _Waiter:
     """Somebody in the queue. `turn` brings a kept connection, or None: room for a new one."""
 
     caller: str
+    number: int
     new: bool
     turn: asyncio.Future[UpstreamConnection | None]
 
@@ -73,6 +80,7 @@ class _Waiter:
 class UpstreamPool:
     """At most `max_connections` connections to one origin.
 
+    `shared` says that there are several callers: only then anything is kept from one for others.
     `readers` are those that make way when somebody waits; without any that is nobody.
     """
 
@@ -83,21 +91,28 @@ class UpstreamPool:
         timeouts: Timeouts,
         max_connections: int,
         clock: Callable[[], float],
+        shared: bool = False,
         readers: SlowReaders | None = None,
     ) -> None:
         self.readers = readers or SlowReaders(0, max_connections, clock)
         self._origin = origin
         self._timeouts = timeouts
         self._max_connections = max_connections
+        self._shared = shared
         self._clock = clock
         self._turn_end = WriteBatching()
         # The one that was used last at the end.
         self._idle: list[UpstreamConnection] = []
-        self._active: set[UpstreamConnection] = set()
+        # Those in use, and by whom.
+        self._active: dict[UpstreamConnection, str] = {}
         # Places for new ones, from when they are promised to somebody.
         self._connecting = 0
-        # While somebody waits, no connection is idle and there is no room: nobody jumps the queue.
-        self._waiters: deque[_Waiter] = deque()
+        # What each caller uses or is promised.
+        self._held: defaultdict[str, int] = defaultdict(int)
+        # By caller, none empty. While somebody waits, nothing is left that he may have: only who
+        # holds fewer jumps the queue.
+        self._waiters: dict[str, deque[_Waiter]] = {}
+        self._waited = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._draining = False
 
@@ -133,23 +148,26 @@ class UpstreamPool:
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
-        connection = None if new else self.take()
-        if connection is None and not self._take_room(new=new):
+        connection = None if new else self.take(caller)
+        if connection is None and not self._take_room(caller, new=new):
             connection = await self._wait_for_one(caller, new=new)
         if connection is None:
-            connection = await self._connect()
+            connection = await self._connect(caller)
         return connection
 
-    def take(self) -> UpstreamConnection | None:
+    def take(self, caller: str = "") -> UpstreamConnection | None:
         """A kept connection, as `acquire` would give it, or None; does not wait."""
-        connection = self._take_idle()
+        connection = self._take_idle() if self._may_have_one(caller) else None
         if connection is not None:
-            self._active.add(connection)
+            self._active[connection] = caller
+            self._held[caller] += 1
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back; one in doubt is closed and never used again."""
-        self._active.discard(connection)
+        caller = self._active.pop(connection, None)
+        if caller is not None:
+            self._held[caller] -= 1
         now = self._clock()
         keep = not self._draining and now - connection.opened_at < _MAX_AGE
         if keep and connection.reusable:
@@ -171,23 +189,28 @@ class UpstreamPool:
             connection.close()
         return None
 
-    def _room(self) -> int:
-        return self._max_connections - len(self._active) - len(self._idle) - self._connecting
+    def _may_have_one(self, caller: str) -> bool:
+        """Whether there is a connection for `caller`, kept or to be made, that others can spare."""
+        left = self._max_connections - len(self._active) - self._connecting
+        return left > 0 and not (self._shared and self._held[caller] >= _TIMES_LEFT * left)
 
-    def _take_room(self, *, new: bool) -> bool:
+    def _take_room(self, caller: str, *, new: bool) -> bool:
         """Whether a new connection may be made; where it must be new a kept one gives way."""
-        if new and self._room() <= 0 and self._idle:
-            self._idle.pop(0).close()
-        if self._room() <= 0:
+        if not self._may_have_one(caller):
             return False
+        if new and sum(self.counts().values()) >= self._max_connections:
+            self._idle.pop(0).close()
         self._connecting += 1
+        self._held[caller] += 1
         return True
 
     async def _wait_for_one(self, caller: str, *, new: bool) -> UpstreamConnection | None:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
         self.readers.make_way([caller])
-        waiter = _Waiter(caller, new, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
+        turn = asyncio.get_running_loop().create_future()
+        self._waited += 1
+        waiter = _Waiter(caller, self._waited, new, turn)
+        self._waiters.setdefault(caller, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 connection = await self._turn_of(waiter)
@@ -200,7 +223,7 @@ class UpstreamPool:
         if connection is not None and not connection.reusable:
             # It broke on its way here; a new one may take its place.
             connection.close()
-            self._active.discard(connection)
+            del self._active[connection]
             self._connecting += 1
             connection = None
         return connection
@@ -209,44 +232,58 @@ class UpstreamPool:
         try:
             return await waiter.turn
         except asyncio.CancelledError:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in self._waiters.get(waiter.caller, ()):
+                self._leave_queue(waiter)
             elif not waiter.turn.cancelled():
                 # It was our turn at the very moment in which the wait ended.
-                self._pass_on(waiter.turn.result())
+                self._pass_on(waiter)
             raise
 
-    def _pass_on(self, connection: UpstreamConnection | None) -> None:
+    def _leave_queue(self, waiter: _Waiter) -> None:
+        queue = self._waiters[waiter.caller]
+        queue.remove(waiter)
+        if not queue:
+            del self._waiters[waiter.caller]
+
+    def _pass_on(self, waiter: _Waiter) -> None:
+        connection = waiter.turn.result()
         if connection is not None:
             self.release(connection)
         else:
-            self._connecting -= 1
-            self._serve_waiters()
+            self._give_up_room(waiter.caller)
+
+    def _give_up_room(self, caller: str) -> None:
+        self._connecting -= 1
+        self._held[caller] -= 1
+        self._serve_waiters()
 
     def _serve_waiters(self) -> None:
-        """Hand what became free to those that wait, in their order.
+        """Hand what became free to those that wait: who holds the fewest, then who came first.
 
         Left lying it would be taken by whoever comes next, even if he has had many before.
         """
         while self._waiters:
-            waiter = self._waiters[0]
+            _, _, caller = min(
+                (self._held[caller], queue[0].number, caller)
+                for caller, queue in self._waiters.items()
+            )
+            waiter = self._waiters[caller][0]
             if not waiter.turn.done():
-                connection = None if waiter.new else self.take()
-                if connection is None and not self._take_room(new=waiter.new):
+                connection = None if waiter.new else self.take(caller)
+                if connection is None and not self._take_room(caller, new=waiter.new):
                     return
                 waiter.turn.set_result(connection)
-            self._waiters.popleft()
+            self._leave_queue(waiter)
 
-    async def _connect(self) -> UpstreamConnection:
+    async def _connect(self, caller: str) -> UpstreamConnection:
         """Make a new connection in the room that was taken for it."""
         try:
             connection = await self._open_in_time()
         except BaseException:
-            self._connecting -= 1
-            self._serve_waiters()
+            self._give_up_room(caller)
             raise
         self._connecting -= 1
-        self._active.add(connection)
+        self._active[connection] = caller
         return connection
 
     async def _open_in_time(self) -> UpstreamConnection:
@@ -294,7 +331,7 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
-        self.readers.make_way([each.caller for each in self._waiters])
+        self.readers.make_way([each for each, queue in self._waiters.items() for _ in queue])
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.expire()
