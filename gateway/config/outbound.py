@@ -83,7 +83,9 @@ class PlatformSettings(Section):
         description="Time between two reads of a response body; after it the answer is broken off.",
     )
     max_connections: Count = Field(
-        default=256, description="Connections to the platform at the same time, per process."
+        default=256,
+        description="Connections to the platform at the same time, per process. Of more than 32 "
+        "one of several callers alone never has the last ones.",
     )
     compression: Literal["off", "answers", "both"] = Field(
         default="off",

@@ -108,9 +108,19 @@ class Taking:
         (4, [450_000] * 4, ["other"], []),
         (1, [3500], ["other"], []),
         (8, [3500, 4000, 4500, 5000], ["other"] * 9, []),
+        (4, [3500, 4000, 4500, 5000], ["many", "many", "other"], [0]),
         (4, [500, 4000, 4500, 5000], ["many"], [0]),
     ],
-    ids=["one waits", "many wait", "its own", "brisk", "the only one", "within its share", "least"],
+    ids=[
+        "one waits",
+        "many wait",
+        "its own",
+        "brisk",
+        "the only one",
+        "within its share",
+        "both",
+        "least",
+    ],
 )
 def test_a_caller_keeps_its_share_while_another_waits(
     connections: int, rates: list[float], waiting: list[str], cut: list[int]
@@ -128,3 +138,42 @@ def test_a_caller_keeps_its_share_while_another_waits(
         readers.make_way([])
     readers.make_way(waiting)
     assert [index for index, each in enumerate(taking) if each.cut] == cut
+
+
+def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
+    """Who takes little is slow within seconds, however much went into buffers on the way."""
+    now = 0.0
+    readers = SlowReaders(1024, 4, lambda: now)
+    taking = [Taking(3500) for _ in range(4)]
+    for each in taking:
+        readers.begin(SlowReader(each, "many", reset=False))
+    for second in range(3):
+        now += 1.0
+        for each in taking:
+            each.unsent -= 3500 if second else 2_000_000
+        readers.make_way([])
+    readers.make_way(["other"])
+    assert sum(each.cut for each in taking) == 1
+
+
+async def test_others_are_served_beside_as_many_as_may_be_slow(
+    start_gateway, platform: Platform, wires
+) -> None:
+    """Nobody has to be cut for the first answer of another caller: there is a connection left."""
+    callers = [{"name": name, "api_key": f"key of {name}"} for name in ("many", "other")]
+    settings = {"max_connections": 40, "connect_timeout": 3}
+    limits = {"min_body_rate": 0}
+    long = fhir(LONG[:8_000_000])
+    async with start_gateway(callers=callers, platform=settings, limits=limits) as gateway:
+        for _ in range(39):
+            platform.script(long)
+        for _ in range(45):
+            wire = await wires.enter_async_context(await Wire.open(gateway.address))
+            wire.writer.transport.pause_reading()
+            await wire.send(get("/fhir/Binary/1", "X-Api-Key: key of many"))
+        await platform.until_seen(39)
+        for _ in range(3):
+            answer = await ask(gateway.address, get("/fhir/Patient/1", "X-Api-Key: key of other"))
+            assert answer.body == PATIENT
+        assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 39
+        await wires.aclose()

@@ -28,12 +28,13 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
     """Makes pools of connections to the platform, or to another port."""
     made: list[UpstreamPool] = []
 
-    def make(size: int = 1, port: int | None = None) -> UpstreamPool:
+    def make(size: int = 1, port: int | None = None, *, shared: bool = False) -> UpstreamPool:
         pool = UpstreamPool(
             Origin("127.0.0.1", port or platform.port, None),
             timeouts=Timeouts(5, 5, 5),
             max_connections=size,
             clock=asyncio.get_running_loop().time,
+            shared=shared,
         )
         pool.open()
         made.append(pool)
@@ -58,9 +59,11 @@ async def used(pool: UpstreamPool) -> UpstreamConnection:
     return connection
 
 
-async def waiting(pool: UpstreamPool, *, new: bool = False) -> asyncio.Task[UpstreamConnection]:
+async def waiting(
+    pool: UpstreamPool, caller: str = "", *, new: bool = False
+) -> asyncio.Task[UpstreamConnection]:
     """Somebody who waits for a connection."""
-    task = asyncio.create_task(pool.acquire(new=new))
+    task = asyncio.create_task(pool.acquire(caller, new=new))
     await asyncio.sleep(0)
     return task
 
@@ -107,6 +110,57 @@ async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
         holder = connection
         kept = True
         pool.release(connection)
+
+
+async def test_who_holds_the_fewest_is_next(make_pool: MakePool) -> None:
+    """However many wait for one caller, what becomes free goes round; equals as they came."""
+    pool = make_pool(size=3)
+    holders = [await pool.acquire("many") for _ in range(3)]
+    came = ["many", "many", "late", "some", "some", "many"]
+    waiters = [(caller, await waiting(pool, caller)) for caller in came]
+    order = []
+    for _ in came:
+        holder = holders.pop(0)
+        await exchange(holder)
+        pool.release(holder)
+        done, _ = await asyncio.wait(
+            [task for _, task in waiters], timeout=5, return_when=asyncio.FIRST_COMPLETED
+        )
+        for caller, task in waiters:
+            if task in done:
+                order.append(caller)
+                holders.append(task.result())
+        waiters = [each for each in waiters if each[1] not in done]
+    assert order == ["late", "some", "many", "many", "some", "many"]
+
+
+@pytest.mark.parametrize(
+    ("size", "shared", "most"),
+    [(1, True, 1), (2, True, 2), (32, True, 32), (33, True, 32), (40, True, 39), (40, False, 40)],
+)
+async def test_one_caller_leaves_some_for_others(
+    make_pool: MakePool, size: int, shared: bool, most: int
+) -> None:
+    """One alone never has the last of many connections, nor does his queue hold anybody up.
+
+    Where the pool is small, or nobody else may call, he has them all.
+    """
+    pool = make_pool(size, shared=shared)
+    async with asyncio.timeout(10):
+        for _ in range(most):
+            await pool.acquire("many")
+        more = [await waiting(pool, "many", new=new) for new in (False, True)]
+        others = [await pool.acquire("other") for _ in range(size - most)]
+        assert [task.done() for task in more] == [False, False]
+        for connection in others:
+            await exchange(connection)
+            pool.release(connection)
+        assert [task.done() for task in more] == [False, False]
+        assert pool.take("many") is None
+        assert pool.counts() == {"idle": size - most, "active": most, "connecting": 0}
+    for task in more:
+        task.cancel()
+    await asyncio.gather(*more, return_exceptions=True)
 
 
 async def test_who_wants_a_new_connection_does_not_starve(make_pool: MakePool) -> None:
@@ -231,13 +285,17 @@ async def test_limit_holds_whatever_happens(
 ) -> None:
     """Connections that are lost, given up and released twice make no more than there may be."""
     chance = random.Random(seed)  # noqa: S311 - no secret
-    pool = make_pool(size=3)
+    # As many as one caller may have all of, but not one more.
+    size = 32
+    pool = make_pool(size, shared=True)
+    callers = [f"caller {number}" for number in range(4)]
     served = 0
 
     async def visit() -> None:
         nonlocal served
-        connection = pool.take() or await pool.acquire(new=chance.random() < 0.2)
-        assert sum(pool.counts().values()) <= 3
+        caller = chance.choice(callers)
+        connection = pool.take(caller) or await pool.acquire(caller, new=chance.random() < 0.2)
+        assert sum(pool.counts().values()) <= size
         try:
             await exchange(connection)
             if chance.random() < 0.2:
@@ -247,13 +305,13 @@ async def test_limit_holds_whatever_happens(
             if not connection.complete:
                 connection.abort()
             pool.release(connection)
-        assert sum(pool.counts().values()) <= 3
+        assert sum(pool.counts().values()) <= size
         served += 1
 
-    tasks = [asyncio.create_task(visit()) for _ in range(60)]
+    tasks = [asyncio.create_task(visit()) for _ in range(200)]
     for number in range(20):
         await asyncio.sleep(0.001)
-        tasks[chance.randrange(60)].cancel()
+        tasks[chance.randrange(200)].cancel()
         if number % 5 == 0:
             platform.drop_connections()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -261,3 +319,9 @@ async def test_limit_holds_whatever_happens(
     assert not unserved
     assert served > 20
     assert (pool.counts()["active"], pool.counts()["connecting"]) == (0, 0)
+    # Nothing is still put down to anybody.
+    for caller in callers:
+        held = [await asyncio.wait_for(pool.acquire(caller), 5) for _ in range(size)]
+        for connection in held:
+            connection.abort()
+            pool.release(connection)
