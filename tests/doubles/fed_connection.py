@@ -33,6 +33,9 @@ class FakeTransport(asyncio.Transport):
         """Whether the connection gave it up."""
         return self.closing
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing ever waits."""
+
     def get_write_buffer_size(self) -> int:
         """Nothing waits."""
         return 0
