@@ -5,6 +5,7 @@ Nothing here keeps a secret: the owner asks again when the file changed or the S
 
 from __future__ import annotations
 
+import base64
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from gateway.secret import Secret
 
 # The longest secret we know of is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
-
+MAKE_KEY: Final = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
+NO_KEY: Final = f"is not 32 bytes as base64url; {MAKE_KEY}"
+_KEY_BYTES: Final = 32
 
 _HINT: Final = "check that it is the right file"
 _WRITE: Final = "(umask 077; printf %s 'SECRET' > {path})"
@@ -88,6 +91,16 @@ def read_secret_file(key: str, path: Path) -> Secret:
     if placeholders.is_placeholder(text):
         raise SecretUnreadable(key, path, placeholders.MESSAGE)
     return Secret(text)
+
+
+def key_of(secret: Secret) -> bytes | None:
+    """The 32 bytes that a key for encryption is, in base64url with or without its padding."""
+    encoded = secret.reveal().strip().rstrip("=")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    return key if len(key) == _KEY_BYTES else None
 
 
 def oddity(secret: Secret) -> str | None:

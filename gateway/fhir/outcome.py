@@ -6,21 +6,18 @@ needs to find the request again. Never a value of the request or of the platform
 
 from __future__ import annotations
 
-import html
 import re
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from gateway.errors import GatewayError
+from gateway.fhir import writing
 from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.writing import JSON, XML
 
 __all__ = ["CODE_SYSTEM", "JSON", "XML", "choose_language", "render", "wants_xml"]
 
 CODE_SYSTEM: Final = "urn:dhp-gateway:error"
-JSON: Final = b"application/fhir+json; charset=utf-8"
-XML: Final = b"application/fhir+xml; charset=utf-8"
 _UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
 
 
@@ -53,11 +50,13 @@ def render(
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }
-    # In the order of the elements in XML.
-    outcome = {"id": _clean(request_id), "language": language, "issue": [issue]}
-    if xml:
-        return _xml(outcome), XML
-    return orjson.dumps({"resourceType": "OperationOutcome", **outcome}), JSON
+    outcome = {
+        "resourceType": "OperationOutcome",
+        "id": _clean(request_id),
+        "language": language,
+        "issue": [issue],
+    }
+    return writing.write(outcome, xml=xml)
 
 
 def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
@@ -66,24 +65,6 @@ def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
     if error.hint:
         facts.append(error.hint)
     return _clean("; ".join(facts))
-
-
-def _xml(outcome: dict[str, Any]) -> bytes:
-    children = "".join(_element(name, value) for name, value in outcome.items())
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>'
-        f'<OperationOutcome xmlns="http://hl7.org/fhir">{children}</OperationOutcome>'
-    ).encode()
-
-
-def _element(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return "".join(_element(name, item) for item in value)
-    if isinstance(value, dict):
-        children = "".join(_element(key, item) for key, item in value.items())
-        return f"<{name}>{children}</{name}>"
-    escaped = html.escape(value, quote=False).replace('"', "&quot;")
-    return f'<{name} value="{escaped}"/>'
 
 
 def _clean(value: str) -> str:

@@ -11,8 +11,9 @@ import orjson
 
 from gateway.fhir import tree
 from gateway.fhir.conformity import media_type
-from gateway.fhir.outcome import JSON, XML
 
+JSON: Final = b"application/fhir+json; charset=utf-8"
+XML: Final = b"application/fhir+xml; charset=utf-8"
 _UNPRINTABLE: Final = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
 _DECLARATION: Final = re.compile(r"\s*<\?xml\b([^>]*)\?>")
 _OTHER_ENCODING: Final = re.compile(r"encoding\s*=\s*[\"'](?!utf-8[\"'])", re.IGNORECASE)
@@ -80,4 +81,5 @@ def _element(name: str, value: Any) -> str:
         inner = inner if kind is None else f"<{kind}>{inner}</{kind}>"
         return f"<{name}>{inner}</{name}>"
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return f'<{name} value="{html.escape(_UNPRINTABLE.sub(" ", text))}"/>'
+    escaped = html.escape(_UNPRINTABLE.sub(" ", text), quote=False).replace('"', "&quot;")
+    return f'<{name} value="{escaped}"/>'

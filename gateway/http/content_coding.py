@@ -15,6 +15,7 @@ STEP: Final = 64 * 1024
 """Bytes of content that are changed at once: what takes longer would hold up the event loop."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 _LEVEL: Final = 4
 
 
@@ -162,9 +163,12 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
     return name.strip(), weight.strip(b"0.") != b"" or not weight
 
 
-def opened(data: bytes, largest: int) -> bytes:
-    """The content of a whole gzip body; b"" when it is not whole or longer than `largest`."""
-    unpack = zlib.decompressobj(_GZIP)
+def opened(data: bytes, largest: int, *, deflate: bool = False) -> bytes:
+    """The content of a whole gzip body; b"" when it is not whole or longer than `largest`.
+
+    With `deflate` it may be in the coding of that name, too (RFC 9110 section 8.4.1.2).
+    """
+    unpack = zlib.decompressobj(_GZIP_OR_ZLIB if deflate else _GZIP)
     try:
         plain = unpack.decompress(data, largest)
     except zlib.error:

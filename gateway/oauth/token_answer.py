@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import Morsel
@@ -12,6 +11,7 @@ from typing import Final
 
 import aiohttp
 
+from gateway.http.content_coding import is_gzip, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
 
@@ -19,7 +19,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
-_ZLIB_OR_GZIP: Final = zlib.MAX_WBITS | 32
 _REFUSED: Final = frozenset({400, 401, 403})
 
 
@@ -61,14 +60,9 @@ def _unpacked(body: bytes, coding: str) -> bytes | None:
     coding = coding.strip().lower()
     if coding in ("", "identity") or not body:
         return body
-    if coding not in ("gzip", "x-gzip", "deflate"):
+    if not (is_gzip(coding) or coding == "deflate"):
         return None
-    unpacking = zlib.decompressobj(_ZLIB_OR_GZIP)
-    try:
-        plain = unpacking.decompress(body, _MAX_BODY)
-    except zlib.error:
-        return None
-    return plain if unpacking.eof else None
+    return opened(body, _MAX_BODY, deflate=True) or None
 
 
 def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:

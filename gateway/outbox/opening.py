@@ -12,8 +12,6 @@ The only module that asks for the extra `outbox`. Commands need no delivery: `wa
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import importlib
 import ssl
@@ -23,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import DatabaseLocation, OutboxSettings, SecretUnreadable
+from gateway.config.secret_files import MAKE_KEY, NO_KEY, key_of
 from gateway.outbox.delivery import Delivery, Options
 from gateway.outbox.events import Observer
 from gateway.outbox.queue import Outbox
-from gateway.outbox.sealing import KEY_BYTES, Cipher
+from gateway.outbox.sealing import Cipher
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable, Store
 from gateway.outbox.timing import Timing
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
 _MISSING: Final = "outbox.enabled: needs the extra `outbox`: pip install 'dhp-gateway[outbox]'"
-_MAKE_KEY: Final = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
 
 
 @contextlib.asynccontextmanager
@@ -96,13 +94,11 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     except SecretUnreadable as error:
         raise OutboxUnusable(str(error)) from None
     if text is None:
-        raise OutboxUnusable(f"{source.key}: is missing; {_MAKE_KEY}")
-    with contextlib.suppress(binascii.Error, ValueError):
-        encoded = text.reveal().strip().rstrip("=")
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-        if len(key) == KEY_BYTES:
-            return key
-    raise OutboxUnusable(f"{source.key}: is not 32 bytes as base64url; {_MAKE_KEY}")
+        raise OutboxUnusable(f"{source.key}: is missing; {MAKE_KEY}")
+    key = key_of(text)
+    if key is None:
+        raise OutboxUnusable(f"{source.key}: {NO_KEY}")
+    return key
 
 
 async def _prepare(store: SqlStore, location: DatabaseLocation) -> None:

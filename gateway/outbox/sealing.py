@@ -15,7 +15,6 @@ from gateway.outbox.entry import RawLines, Recovery, Request, Response
 
 # Of what is sealed, and so of the keys.
 _SCHEMA: Final = 1
-KEY_BYTES: Final = 32
 _NONCE: Final = 12
 _LENGTH: Final = 4
 # One row of the database each; small enough for every driver, large enough for most bodies.

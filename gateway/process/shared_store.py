@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import SecretUnreadable, Settings, StoreSettings
+from gateway.config.secret_files import NO_KEY, key_of
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryStore, TokenStore
 from gateway.process.factories import StartError
@@ -18,7 +17,6 @@ from gateway.secret import Secret
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_KEY_BYTES: Final = 32
 # An access as a whole is bounded elsewhere; this ends what would linger. Nobody waits long for a
 # shared token; a session is to be found nowhere else.
 _TIMEOUT: Final = 0.25
@@ -108,12 +106,7 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
         raise StartError(str(error)) from None
     if text is None:
         return None
-    with contextlib.suppress(binascii.Error, ValueError):
-        encoded = text.reveal().strip().rstrip("=")
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
-        if len(key) == _KEY_BYTES:
-            return Secret(encoded)
-    raise StartError(
-        f"{source.key}: is not 32 bytes as base64url; make one with: openssl rand -base64 32 | "
-        "tr '+/' '-_'"
-    )
+    if key_of(text) is None:
+        raise StartError(f"{source.key}: {NO_KEY}")
+    # The text, not the bytes: what stores hold is sealed with keys that were derived from it.
+    return Secret(text.reveal().strip().rstrip("="))
