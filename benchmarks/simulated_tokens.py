@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable, Mapping
 
 from benchmarks.watching import Figures
-from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import MemoryStore, StoreKey
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.tokens import Tokens
 from gateway.secret import Secret
+from gateway.timing import TimeSource
 
 REQUESTS = 1_000_000
 ANSWER_TIME = 0.1

@@ -19,6 +19,7 @@ from gateway.audit.sink import SinkError
 from gateway.audit.writer import RETRY_DELAY, OnFailure, Writer, WriterLimits
 from gateway.http.retry_after import parse_retry_after
 from gateway.telemetry.logs import get_logger
+from gateway.timing import backoff
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
@@ -63,7 +64,7 @@ class RepositorySink:
         self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
         self._waiting: deque[bytes] = deque()
         self._entries = MAX_ENTRIES
-        self._pause = _FIRST_PAUSE
+        self._failures = 0
         self._not_before = 0.0
         self._hurried = False
         self._refused = 0
@@ -84,7 +85,7 @@ class RepositorySink:
             if wait is not None:
                 self._postpone(wait.retry_after)
                 raise SinkError(f"HTTP {wait.status}")
-            self._pause = _FIRST_PAUSE
+            self._failures = 0
 
     def abandon(self) -> int:
         """Give up what was not taken; see `Sink.abandon`."""
@@ -168,9 +169,9 @@ class RepositorySink:
     def _postpone(self, retry_after: str | None) -> None:
         """Leave the repository alone for a while, longer each time."""
         asked = parse_retry_after(retry_after, time.time(), longest=_LONGEST_PAUSE)
-        pause = max(self._pause * self._rng.uniform(0.5, 1.0), asked or 0.0)
-        self._not_before = self._clock() + pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._failures += 1
+        pause = backoff(self._failures, _FIRST_PAUSE, _LONGEST_PAUSE, self._rng.random)
+        self._not_before = self._clock() + max(pause, asked or 0.0)
 
 
 class RepositoryWriter(Writer):

@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 
 from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
 from gateway.oauth.encryption import Box
-from gateway.oauth.ports import TimeSource
 from gateway.oauth.redis_store import RedisLease
 from gateway.oauth.store import StoreKey, TokenLease
 from gateway.oauth.token import Token
 from gateway.secret import Secret
+from gateway.timing import TimeSource
 
 _PREFIX: Final = "dhp-gateway:1"
 _LEASE: Final = 3.0

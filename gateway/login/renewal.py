@@ -22,10 +22,11 @@ from gateway.login.user_grants import UserEndpoint
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 from gateway.telemetry.logs import get_logger
+from gateway.timing import backoff
 
 _log = get_logger(__name__)
 
-_LONGEST_PAUSE: Final = 30.0
+LONGEST_PAUSE: Final = 30.0
 # Of how many sessions this process remembers what failed.
 _MOST_PACES: Final = 20_000
 # When to try again to keep what the SSO gave, in seconds from the attempt before.
@@ -65,8 +66,8 @@ class Pace:
 
     def put_off(self, now: float, retry_after: float | None = None) -> None:
         """A renewal failed: the next one not at once."""
-        self.renew_from = now + (retry_after or pause(self.failures))
         self.failures += 1
+        self.renew_from = now + (retry_after or backoff(self.failures, 1.0, LONGEST_PAUSE))
 
 
 class Renewals:
@@ -220,8 +221,3 @@ class Renewals:
             session.adopt(latest)  # another process was faster, and the refusal is no news
         else:
             await self.end(session, "refused")
-
-
-def pause(failures: int) -> float:
-    """Seconds to wait after so many failures before this one."""
-    return float(min(_LONGEST_PAUSE, 2.0 ** min(failures, 5)))

@@ -19,11 +19,12 @@ from gateway.errors import (
     TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.login.renewal import Renewals, pause
+from gateway.login.renewal import LONGEST_PAUSE, Renewals
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint
 from gateway.oauth.token import Token
+from gateway.timing import backoff
 
 # Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
 _AHEAD_SHARE: Final = 0.25
@@ -139,8 +140,8 @@ class UserTokens:
             self._others.rejected_again(credential, token)
             return
         pace = self._renewals.pace(credential.session)
-        pace.pause_until = self._clock() + pause(pace.refusals)
         pace.refusals += 1
+        pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, LONGEST_PAUSE)
 
     def accepted(self, credential: str, token: Token) -> None:
         """The platform took `token`."""

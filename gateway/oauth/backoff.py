@@ -10,8 +10,8 @@ from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError, Reason
 from gateway.oauth.error_messages import UNKNOWN_CODE
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
+from gateway.timing import backoff
 
-_LONGEST_EXPONENT = 16
 _ANY = "client_id, client secret or private key, sso.token_url"
 # By the code of RFC 6749 section 5.2. Some servers say unauthorized_client to a wrong secret.
 _TO_CHECK = {
@@ -114,14 +114,13 @@ class Pacing:
         policy = self.policy
         if error.kind == "refused":
             return policy.refused_pause * self._rng.uniform(1.0, 1.1)
-        exponential = policy.backoff * 2.0 ** min(count - 1, _LONGEST_EXPONENT)
-        backoff = min(exponential, policy.max_backoff) * self._rng.uniform(0.5, 1.0)
+        pause = backoff(count, policy.backoff, policy.max_backoff, self._rng.random)
         if error.kind == "throttled":
-            named = error.retry_after if error.retry_after is not None else backoff
+            named = error.retry_after if error.retry_after is not None else pause
             return max(1.0, named) * self._rng.uniform(1.0, 1.1)
         if remaining > 0:
-            backoff = min(backoff, max(remaining / 2, policy.urgent_backoff))
-        return max(backoff, min(error.retry_after or 0.0, policy.max_backoff))
+            pause = min(pause, max(remaining / 2, policy.urgent_backoff))
+        return max(pause, min(error.retry_after or 0.0, policy.max_backoff))
 
 
 class Rejections:

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from gateway.oauth.backoff import Pacing
-from gateway.oauth.ports import TimeSource, TokenObserver, TokenSource
+from gateway.oauth.ports import TokenObserver, TokenSource
 from gateway.oauth.store import StoreKey, TokenLease, TokenStore
 from gateway.oauth.store_access import StoreAccess
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.timing import TimeSource
 
 # How often to look, in seconds, whether the replica that asks the SSO has got a token.
 _LOOK_AGAIN: Final = 0.05

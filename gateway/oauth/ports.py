@@ -1,11 +1,8 @@
-"""What `gateway.oauth.tokens` needs from others: a source of tokens, an observer, the time."""
+"""What `gateway.oauth.tokens` needs from others: a source of tokens, an observer."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.oauth.store import StoreKey
@@ -50,33 +47,3 @@ class TokenObserver(Protocol):
     ) -> None:
         """For the audit trail: a token was fetched or could not be."""
         ...
-
-
-class TimerHandle(Protocol):
-    """A timer that was set."""
-
-    def cancel(self) -> None:
-        """Do not call back."""
-        ...
-
-
-def _call_later(delay: float, callback: Callable[[], object]) -> TimerHandle:
-    return asyncio.get_running_loop().call_later(delay, callback)
-
-
-@dataclass(frozen=True, slots=True)
-class TimeSource:
-    """The monotonic clock, Unix time, and timers on the monotonic clock; seconds all."""
-
-    clock: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], float] = time.time
-    call_later: Callable[[float, Callable[[], object]], TimerHandle] = _call_later
-
-    async def sleep(self, seconds: float) -> None:
-        """Return when `seconds` have passed."""
-        over = asyncio.Event()
-        timer = self.call_later(seconds, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()

@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.oauth.encryption import Seal, SealedToken
-from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import StoreKey
 from gateway.oauth.token import Token
 from gateway.secret import Secret
+from gateway.timing import TimeSource
 
 _PREFIX: Final = "dhp-gateway:1"
 _LEASE: Final = 3.0

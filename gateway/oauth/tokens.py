@@ -18,11 +18,12 @@ from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJEC
 from gateway.oauth.backoff import FailedAttempts, Pacing, Rejections, TokenPolicy
 from gateway.oauth.error_messages import Way, explain
 from gateway.oauth.fetcher import Fetcher
-from gateway.oauth.ports import TimerHandle, TimeSource, TokenObserver, TokenSource
+from gateway.oauth.ports import TokenObserver, TokenSource
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import Cause, FailureKind, TokenRequestError
 from gateway.telemetry.logs import get_logger
+from gateway.timing import TimerHandle, TimeSource
 
 __all__ = [
     "TimeSource",

@@ -16,8 +16,8 @@ from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Comparison, Failure, Result, Sender
 from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
-from gateway.outbox.timing import Timing
 from gateway.telemetry.logs import get_logger
+from gateway.timing import TimeSource
 
 _log = get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Means:
     line: Line
     pacer: Pacer
     pauses: Pauses
-    timing: Timing
+    timing: TimeSource
 
 
 class Attempts:

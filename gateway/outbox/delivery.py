@@ -17,9 +17,9 @@ from gateway.outbox.events import Observer
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxUnavailable, Store
-from gateway.outbox.timing import Timer, Timing
 from gateway.outbox.upkeep import Upkeep
 from gateway.telemetry.logs import get_logger
+from gateway.timing import TimerHandle, TimeSource
 
 _log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Delivery:
     """
 
     def __init__(
-        self, store: Store, sender: Sender, observe: Observer, options: Options, timing: Timing
+        self, store: Store, sender: Sender, observe: Observer, options: Options, timing: TimeSource
     ) -> None:
         self._store = store
         self._options = options
@@ -72,7 +72,7 @@ class Delivery:
         self._over = asyncio.Event()
         self._over.set()
         self._away = False
-        self._guard: Timer | None = None
+        self._guard: TimerHandle | None = None
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
 
     @property

@@ -28,7 +28,7 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable, Store
-from gateway.outbox.timing import Timing
+from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
     from gateway.outbox.database import Database
@@ -83,7 +83,7 @@ def delivery_of(
 ) -> Delivery:
     """What sends; it does nothing before `run`. Made in a running event loop."""
     options = Options(max_age=settings.max_age, retention=settings.retention)
-    return Delivery(store, sender, observe, options, Timing())
+    return Delivery(store, sender, observe, options, TimeSource())
 
 
 def encryption_key(settings: OutboxSettings) -> bytes:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-_MOST_DOUBLINGS: Final = 16
+from gateway.timing import backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +34,14 @@ class Pacer:
     def of_entry(self, attempts: int, *, everybody: bool, retry_after: float | None) -> float:
         """After so many attempts."""
         longest = self._pauses.longest_of_line if everybody else self._pauses.longest
-        return self._at_least(retry_after, self._grown(attempts, longest))
+        pause = backoff(attempts, self._pauses.first, longest, self._random)
+        return self._at_least(retry_after, pause)
 
     def of_line(self, failures: int, retry_after: float | None) -> float:
         """After so many failures one after the other."""
-        return self._at_least(retry_after, self._grown(failures, self._pauses.longest_of_line))
-
-    def _grown(self, times: int, longest: float) -> float:
-        doublings = min(max(times - 1, 0), _MOST_DOUBLINGS)
-        pause = min(self._pauses.first * 2.0**doublings, longest)
-        return pause * (0.5 + self._random() / 2)
+        pauses = self._pauses
+        pause = backoff(failures, pauses.first, pauses.longest_of_line, self._random)
+        return self._at_least(retry_after, pause)
 
     def _at_least(self, retry_after: float | None, pause: float) -> float:
         return max(min(retry_after or 0.0, self._pauses.most_asked), pause)

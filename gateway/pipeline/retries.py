@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.timing import backoff
+
 # Attempts that the budget grants in any case, a second.
 _FLOOR: Final = 3.0
 # What a quiet hour can save up; more would let a bad minute double the load.
@@ -24,8 +26,7 @@ class RetryPolicy:
 
     def pause(self, attempt: int) -> float:
         """How long to wait after the attempt of that number: doubling, with jitter."""
-        longest = min(self.longest_pause, self.backoff * 2.0 ** (attempt - 1))
-        return longest * self.rng.uniform(0.5, 1.0)
+        return backoff(attempt, self.backoff, self.longest_pause, self.rng.random)
 
 
 class RetryBudget:

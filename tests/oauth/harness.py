@@ -18,10 +18,10 @@ from gateway.oauth.grants import (
     EndpointSettings,
     TokenEndpoint,
 )
-from gateway.oauth.ports import TimeSource
 from gateway.oauth.store import MemoryStore, TokenStore
 from gateway.oauth.tokens import Token, Tokens, TokenState
 from gateway.secret import Secret
+from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
 from tests.doubles.sso import Sso
 

@@ -20,7 +20,7 @@ from gateway.outbox.entry import Entry, Recovery, Request, Response
 from gateway.outbox.opening import opened
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
-from gateway.outbox.timing import Timing
+from gateway.timing import TimeSource
 from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
@@ -83,7 +83,7 @@ async def _write(url: str) -> None:
 
 async def _deliver(url: str, socket: Path) -> None:
     async with opened(settings(url)) as store:
-        delivery = Delivery(store, SocketSender(socket), lambda _: None, OPTIONS, Timing())
+        delivery = Delivery(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
         print("ready", flush=True)  # noqa: T201 - what the test waits for
         await delivery.run()
 

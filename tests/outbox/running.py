@@ -15,7 +15,7 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.sending import Sender
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxLimits, Store
-from gateway.outbox.timing import Timing
+from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 
 PATIENCE = 60.0
@@ -106,7 +106,7 @@ class Process:
     def make(self) -> Running:
         """Not running yet."""
         events: list[Event] = []
-        timing = Timing(self.clock, self.clock.call_later, lambda: 1.0)
+        timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
         delivery = Delivery(self.store, self.sender, events.append, self.options, timing)
         limits = OutboxLimits(max_entries=10_000, max_bytes=1 << 30)
         outbox = Outbox(self.store, limits, events.append, delivery.wake)

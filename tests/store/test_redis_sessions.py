@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from gateway.login.redis_sessions import RedisSessions
 from gateway.login.session import Person, Renewal, Session, SignIn, digest, store_key
 from gateway.login.sessions import Lifetimes, Sessions
-from gateway.oauth.ports import TimeSource
 from gateway.oauth.token import Token
 from gateway.secret import Secret
+from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 
