@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -25,10 +24,11 @@ from aiohttp.web_server import Server
 
 from gateway.config import Address
 from gateway.http.server.validation import host_of
+from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # How long a connection may take for its next request, whole or not, in seconds. A scraper that
 # comes every 15 s opens a new one each time.

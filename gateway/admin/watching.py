@@ -15,8 +15,9 @@ from gateway.admin.judgement import Evidence, PlatformJudge, is_in_doubt, token_
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _LOOK: Final = 1.0
 # A doubt that is over sooner is not worth a question, in seconds.

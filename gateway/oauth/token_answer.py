@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ import aiohttp
 from gateway.http.content_coding import is_gzip, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0

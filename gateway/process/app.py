@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -40,12 +39,13 @@ from gateway.process.factories import StartError
 from gateway.process.setup import background
 from gateway.process.sockets import Listening
 from gateway.process.tracing_factory import open_tracing
+from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.process.outbox_service import OutboxService
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _AUDIT_FLUSH: Final = 5.0
 _DRAIN_POLL: Final = 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import socket
 import ssl
 import time
@@ -31,8 +30,9 @@ from gateway.config import Settings
 from gateway.oauth.tokens import Tokens
 from gateway.process import certificates
 from gateway.process.factories import StartError
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 # For how long a gateway that starts waits for the audit file, and how often it looks, in seconds.
 _PATIENCE: Final = 5.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,8 +12,9 @@ from urllib.parse import urlsplit
 
 from gateway.config import Settings
 from gateway.process.factories import StartError
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _ENCRYPTED: Final = (
     "the key is encrypted; store it without a passphrase, readable for the gateway only"

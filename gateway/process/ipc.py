@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-_log = logging.getLogger(__name__)
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 # A worker's metrics, or the settings of a large hospital, in one line.
 _MAX_LINE: Final = 32 * 1024 * 1024

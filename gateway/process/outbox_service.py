@@ -59,7 +59,7 @@ async def open_outbox(
 ) -> OutboxService:
     """The outbox, not delivering yet. Raises `StartError`."""
     # It tells every statement with its values, far below what anybody wants to read.
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
         store = await stack.enter_async_context(opened(settings))
     except OutboxUnusable as error:

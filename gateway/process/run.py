@@ -53,7 +53,8 @@ def run(settings: Settings, source: SettingsSource) -> int:
     os_support.raise_file_limit()
     configure_logs(settings)
     # Every command says it, whatever the level of the log.
-    _log.log(max(logging.INFO, logging.getLogger().level), "settings: %s", source)
+    shown = logging.getLogger().level  # noqa: TID251 - of all
+    _log.log(max(logging.INFO, shown), "settings: %s", source)
     warn_of_exposed_secrets(settings)
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         return runner.run(_serve(settings, source))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +15,9 @@ from gateway import os_support
 from gateway.config import Address
 from gateway.config.environment import variable_name
 from gateway.process.factories import StartError
+from gateway.telemetry.logs import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 BACKLOG: Final = 1024
 _UNIX_MODE: Final = 0o660

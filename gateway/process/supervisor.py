@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import sys
@@ -35,9 +34,10 @@ from gateway.process.ipc import Asking, ChannelClosed
 from gateway.process.sockets import Listening
 from gateway.process.systemd import VARIABLES
 from gateway.process.worker import Inheritance, load_text
+from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _ANSWER: Final = 2.0
 _START: Final = 30.0

@@ -39,7 +39,7 @@ def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable
     To a `stream` each line is written at once. Called again, it replaces what it did before.
     Returns a function that undoes it. Raises ValueError for an unknown level.
     """
-    root = logging.getLogger()
+    root = logging.getLogger()  # noqa: TID251 - what the libraries say ends there too
     before = root.level
     root.setLevel(level.upper())
     present = [each for each in root.handlers if isinstance(each, _Direct | _Background)]
@@ -83,7 +83,7 @@ def _descriptor(stream: TextIO | None) -> int | None:
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose methods take a text, its arguments, and fields: `log.info("%s!", x, y=1)`."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name),
+        logging.getLogger(name),  # noqa: TID251 - wrapped
         processors=[
             structlog.stdlib.filter_by_level,
             _record,
