@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from gateway.audit.sink import Sink, SinkError
+from gateway.telemetry.log_lines import HandOff
 from gateway.telemetry.logs import get_logger
 
 OnFailure = Literal["block", "drop"]
 
 RETRY_DELAY: Final = 0.5
-# A busy loop lets go of the interpreter only for the moment of each poll, too short for a waking
-# thread to take it, and often enough that Python's own switch interval never passes: the writer
-# would starve for as long as the load lasts. So when lines have waited this long the loop pauses.
-HANDOFF_AFTER: Final = 0.02
-HANDOFF: Final = 0.00005
+_HANDOFF_AFTER: Final = 0.02
 
 _log = get_logger("gateway.audit")
 
@@ -78,7 +75,7 @@ class Writer:
         self._backlog = 0  # bytes accepted and not written
         self._unwritten = 0  # the same in records
         self._progress = 0.0  # when something was written, or began to wait
-        self._handed_off = 0.0
+        self._hand_off = HandOff(_HANDOFF_AFTER, clock)
         self._full = False
         self._failing = False
         self._closing = False
@@ -116,7 +113,7 @@ class Writer:
                 # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
-        self._hand_off()
+        self._hand_off.offer(self._progress)
 
     async def close(self, timeout: float) -> int:
         """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
@@ -134,12 +131,6 @@ class Writer:
         if lost:
             self.on_records("dropped", lost)
         return lost
-
-    def _hand_off(self) -> None:
-        now = self._clock()
-        if now - max(self._progress, self._handed_off) > HANDOFF_AFTER:
-            time.sleep(HANDOFF)
-            self._handed_off = now
 
     def _over_limit(self) -> bool:
         if self._backlog > self._limits.backlog:

@@ -17,8 +17,6 @@ from gateway import os_support
 
 # Seconds between two looks at what is due without a line that would wake the thread.
 _LOOK: Final = 1.0
-# A busy loop does not let go of the interpreter for long enough to wake another thread: see
-# `gateway.audit.sink`.
 _HANDOFF_AFTER: Final = 0.05
 _HANDOFF: Final = 0.00005
 
@@ -45,6 +43,27 @@ class Notices(Protocol):
     def expecting(self) -> bool:
         """Whether something will be due before long."""
         ...
+
+
+class HandOff:
+    """Lets a writer's thread have the interpreter when lines have waited for `after` seconds.
+
+    A busy loop lets go of it only for the moment of each poll, too short for a waking thread to
+    take it, and often enough that Python's own switch interval never passes: the thread would
+    starve for as long as the load lasts.
+    """
+
+    def __init__(self, after: float, clock: Callable[[], float]) -> None:
+        self._after = after
+        self._clock = clock
+        self._last = 0.0
+
+    def offer(self, waiting_since: float) -> None:
+        """Pause for a moment if it is time."""
+        now = self._clock()
+        if now - max(waiting_since, self._last) > self._after:
+            time.sleep(_HANDOFF)
+            self._last = now
 
 
 class LineWriter:
@@ -75,7 +94,7 @@ class LineWriter:
         self._writing = False
         self._closing = False
         self._progress = 0.0
-        self._handed_off = 0.0
+        self._hand_off = HandOff(_HANDOFF_AFTER, clock)
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes) -> None:
@@ -93,7 +112,7 @@ class LineWriter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
-        self._hand_off()
+        self._hand_off.offer(self._progress)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is written, at most `timeout` seconds; whether it was."""
@@ -114,12 +133,6 @@ class LineWriter:
             self._queue[-1] += 1
         else:
             self._queue.append(1)
-
-    def _hand_off(self) -> None:
-        now = self._clock()
-        if now - max(self._progress, self._handed_off) > _HANDOFF_AFTER:
-            self._handed_off = now
-            time.sleep(_HANDOFF)
 
     def _run(self) -> None:
         while True:
