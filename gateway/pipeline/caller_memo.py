@@ -6,9 +6,8 @@ stands as long as it comes again, byte for byte, to the same rules.
 
 from __future__ import annotations
 
-from aiohttp.http_writer import HttpVersion11
-
 from gateway.http.headers import SECRET, RawHeaders, RequestHeader
+from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
 from gateway.pipeline.callers import Caller

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp.http_writer import HttpVersion11
-
+from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import CallerConnection, IncomingRequest
 from gateway.http.server.messages import Answered
 from gateway.http.slow_readers import SlowReader, SlowReaders

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp.http_exceptions import HttpProcessingError
-
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.content_coding import STEP, Transform
+from gateway.http.server.aiohttp_parser import HttpProcessingError
 from gateway.http.server.counted_body import BodyBroken, Payload
 
 _RATE_WINDOW: Final = 30.0

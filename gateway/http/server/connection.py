@@ -12,11 +12,10 @@ import socket
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol, cast
 
-from aiohttp.streams import EMPTY_PAYLOAD
-
 from gateway import errors, os_support
 from gateway.errors import GatewayError
 from gateway.http.server import parse_errors
+from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD
 from gateway.http.server.counted_body import Payload
 from gateway.http.server.messages import Answered, RequestMessage, Unparsed
 from gateway.http.server.peer import Peer, peer_of

@@ -3,43 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
 
-from aiohttp import HttpVersion, HttpVersion10
-
-
-class ParsedMessage(Protocol):
-    """A request's header section as aiohttp's parser gives it."""
-
-    @property
-    def method(self) -> str:
-        """As the caller wrote it."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The request target as the caller wrote it (RFC 9112 section 3.2)."""
-        ...
-
-    @property
-    def version(self) -> HttpVersion:
-        """HTTP's version."""
-        ...
-
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The fields in their order, names as the caller wrote them."""
-        ...
-
-    @property
-    def should_close(self) -> bool:
-        """Whether the caller wants the connection to end with the answer."""
-        ...
-
-    @property
-    def upgrade(self) -> bool:
-        """Whether the caller asks for another protocol."""
-        ...
+from gateway.http.server.aiohttp_parser import HttpVersion, HttpVersion10, ParsedMessage
 
 
 class RequestMessage:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp.http_exceptions import InvalidURLError, LineTooLong
-
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.server import validation
+from gateway.http.server.aiohttp_parser import InvalidURLError, LineTooLong
 
 # The beginning of a request line, which may be cut off in its target.
 _REQUEST_LINE = re.compile(

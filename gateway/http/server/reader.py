@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final
 
-from aiohttp.http import HttpRequestParser
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD
-
+from gateway.http.server.aiohttp_parser import (
+    EMPTY_PAYLOAD,
+    HttpProcessingError,
+    RequestParser,
+    request_parser,
+)
 from gateway.http.server.counted_body import BodyBroken, CountedBody, Payload
-from gateway.http.server.messages import ParsedMessage, RepeatedMessage, RequestMessage, Unparsed
+from gateway.http.server.messages import RepeatedMessage, RequestMessage, Unparsed
 from gateway.http.server.repeated_header import RepeatedHeader, ends_with_header
 
 # Requests that were sent ahead: more are not read before these have been answered. Their headers
 # alone could fill the memory.
 _MOST_QUEUED: Final = 4
 _FEW_QUEUED: Final = 2
-# A parser that has found so many goes on when it is told to, which only happens when the queue was
-# full. It counts one too many where a request was taken before its body had ended.
-_MOST_PARSED: Final = _MOST_QUEUED + 1
 # Bytes. So much of a header tells why it was refused.
 _LOOKED_AT: Final = 64
 # Bytes. A body of which less is still to come is not worth another parser.
 _WORTH_COUNTING: Final = 64 * 1024
-# Bytes. Reading pauses when twice as much of a body waits to be taken.
-_BODY_BUFFER: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +52,6 @@ class ListenLimits:
         return 4 * self.header_bytes
 
 
-class _Parser(Protocol):
-    """aiohttp's parser as it is compiled; its types describe the one in Python."""
-
-    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
-        """The messages whose header ended; whether another protocol follows. Raises."""
-        ...
-
-    def message_consumed(self) -> None:
-        """There is room for another message."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Keep what follows in the body."""
-        ...
-
-
 class MessageQueue:
     """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
 
@@ -85,7 +65,7 @@ class MessageQueue:
     def __init__(self, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
-        self._parser: _Parser | None = self._new_parser()
+        self._parser: RequestParser | None = self._new_parser()
         self._at_start = True  # the parser, of a message, for sure
         self._repeated = RepeatedHeader(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
@@ -141,7 +121,7 @@ class MessageQueue:
             self._header_since = self._loop.time()
             self._head_bytes = data[:_LOOKED_AT]
 
-    def _parse(self, parser: _Parser, data: bytes) -> bool:
+    def _parse(self, parser: RequestParser, data: bytes) -> bool:
         """Whether a header ended, or was refused."""
         was_at_start, self._at_start = self._at_start, False
         try:
@@ -173,7 +153,7 @@ class MessageQueue:
         if not data:
             # The parser had kept it, and what follows was noted when it came.
             return
-        # Of the request's own end the beginning may have come before.
+        # CRLFCRLF may be split over two reads.
         begun = data.rpartition(b"\r\n\r\n")[2].lstrip(b"\r\n")
         self._header_since = self._loop.time() if begun else None
         self._head_bytes = begun[:_LOOKED_AT]
@@ -207,20 +187,16 @@ class MessageQueue:
         self._messages[-1] = (message, self._counted)
         self._counted.feed(begun.read_nowait(-1))
 
-    def _new_parser(self) -> _Parser:
+    def _new_parser(self) -> RequestParser:
         limits = self._limits
-        parser = HttpRequestParser(
-            self,  # type: ignore[arg-type]  # it only has streams call what stands below
+        return request_parser(
+            self,
             self._loop,
-            _BODY_BUFFER,
-            max_line_size=limits.url_bytes,
-            max_field_size=limits.header_bytes,
-            max_headers=limits.headers,
-            payload_exception=BodyBroken,
-            auto_decompress=False,
-            max_msg_queue_size=_MOST_PARSED,
+            url_bytes=limits.url_bytes,
+            header_bytes=limits.header_bytes,
+            headers=limits.headers,
+            most_ahead=_MOST_QUEUED,
         )
-        return cast(_Parser, parser)
 
     def pause_reading(self) -> None:
         """Too much of a body waits to be taken (aiohttp's StreamReader)."""

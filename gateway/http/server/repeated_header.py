@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from aiohttp import HttpVersion11
-
 from gateway.http.headers import SECRET
+from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.messages import RepeatedMessage, RequestMessage
 
 # Bytes. Each connection keeps one.

@@ -10,11 +10,10 @@ import ipaddress
 import re
 from typing import Final
 
-from aiohttp.http_writer import HttpVersion10, HttpVersion11
-
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader, passed_through_us, unsays
+from gateway.http.server.aiohttp_parser import HttpVersion10, HttpVersion11
 from gateway.http.server.messages import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
