@@ -45,6 +45,14 @@ class Admission:
         # What answers that have to be collected before they can go out take of the memory.
         self.collecting = Room(_COLLECTING)
 
+    def begin(self) -> None:
+        """An exchange is in flight, whatever will become of it."""
+        self.inflight += 1
+
+    def end(self) -> None:
+        """It is over."""
+        self.inflight -= 1
+
     def is_draining(self) -> bool:
         """Whether the end has begun."""
         return self.phase is not Phase.SERVING

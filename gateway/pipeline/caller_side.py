@@ -27,7 +27,15 @@ class CallerSide:
         *("caller", "head_only", "http10", "lines", "over", "readers", "started"),
     )
 
-    def __init__(self, request: IncomingRequest, admission: Admission, *, stall: float) -> None:
+    def __init__(
+        self,
+        request: IncomingRequest,
+        admission: Admission,
+        *,
+        stall: float,
+        lines: bytes = b"",
+        over: Own | None = None,
+    ) -> None:
         message = request.message
         self._request = request
         self._admission = admission
@@ -37,8 +45,8 @@ class CallerSide:
         version = message.version
         self.http10 = version is not HttpVersion11 and version < HttpVersion11
         self.head_only = message.method == "HEAD"
-        self.lines = b""
-        self.over: Own | None = None
+        self.lines = lines
+        self.over = over
         self.started = False
         # Set while a connection to the platform is held for this caller.
         self.readers: SlowReaders | None = None

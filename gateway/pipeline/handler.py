@@ -128,7 +128,7 @@ class Handler:
             elif what.code == "transaction":
                 caller.permissions.require(what)
             # Nobody waits for a read whose caller left; a write takes its course.
-            connection.forsaken_with_caller = what.safe
+            connection.tie(to_caller=what.safe)
             asked = RequestContext(
                 exchange, caller, what, target, memo, _sent(exchange, body), side
             )
@@ -148,7 +148,6 @@ class Handler:
             told = self._verdict(request, header, exchange, guest, error)
             return await self._conclude(exchange, side, header, _query(message.path), told)
         finally:
-            connection.forsaken_with_caller = False
             self._end(exchange, body, admitted)
 
     async def answer(self, request: IncomingRequest, own: Own) -> Answered:
@@ -211,7 +210,7 @@ class Handler:
             links=self._rewriting.translation(header, request.scheme),
         )
         memo.queues = self._queueing is not None and self._queueing.concerns(memo.caller, header)
-        connection.memory = memo if guest is None and memo.may_be_remembered else None
+        connection.remember(memo if guest is None and memo.may_be_remembered else None)
         return memo
 
     def _introduced(self, exchange: Exchange, memo: CallerMemo, target: Target) -> Caller:
@@ -259,9 +258,9 @@ class Handler:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
-        outgoing = self._composer.compose(asked)
-        if self._composer.misses_version(asked):
-            await self._composer.add_version(asked, outgoing)
+        misses_version = self._composer.misses_version(asked)
+        version = await self._composer.current_version(asked) if misses_version else None
+        outgoing = self._composer.compose(asked, version)
         began = self._monotonic()
         try:
             return await self._forwarder.send(exchange, outgoing, credential, token)
@@ -290,7 +289,7 @@ class Handler:
         return error
 
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
-        self._admission.inflight += 1
+        self._admission.begin()
         return Exchange(
             request_id=request_id(header),
             started_at=self._wall(),
@@ -305,7 +304,7 @@ class Handler:
     ) -> None:
         if admitted is not None:
             self._admission.leave(admitted)
-        self._admission.inflight -= 1
+        self._admission.end()
         exchange.duration = self._monotonic() - exchange.started
         if body is not None:
             exchange.request_bytes = body.received
@@ -313,10 +312,11 @@ class Handler:
         self._account(exchange)
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
-        side = CallerSide(request, self._admission, stall=self._listen.reader_stall)
-        if given is not None:
-            side.lines, side.over = given.lines, given.over
-        return side
+        stall = self._listen.reader_stall
+        if given is None:
+            return CallerSide(request, self._admission, stall=stall)
+        lines, over = given.lines, given.over
+        return CallerSide(request, self._admission, stall=stall, lines=lines, over=over)
 
     async def _judge(self, answer: Answer, asked: RequestContext) -> bytes | None:
         """What the search guard has to say to the caller about a search."""

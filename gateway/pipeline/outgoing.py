@@ -96,8 +96,8 @@ class Composer:
             encoded=b"content-encoding" in header.values,
         )
 
-    def compose(self, asked: RequestContext) -> Outgoing:
-        """The request as the platform gets it."""
+    def compose(self, asked: RequestContext, version: bytes | None = None) -> Outgoing:
+        """The request as the platform gets it; an update that names no version names this one."""
         exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
         if target.query:
             target = Target(target.path, memo.links.query(target.query))
@@ -109,6 +109,8 @@ class Composer:
         lines, goes_on = count_down(exchange.method, lines)
         if asked.what.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(memo.header)]
+        if version is not None:
+            lines = [*lines, b"If-Match: %s\r\n" % version]
         path = self._platform_path + target.suffix
         return Outgoing(
             method=exchange.method,
@@ -124,15 +126,13 @@ class Composer:
         """Whether an update names no version where the settings want it to name the current one."""
         return self._asking is not None and _updates_blindly(asked)
 
-    async def add_version(self, asked: RequestContext, outgoing: Outgoing) -> None:
-        """Let an update name the version that the platform has now. Raises `GatewayError`."""
+    async def current_version(self, asked: RequestContext) -> bytes | None:
+        """The version that the platform has of what is updated. Raises `GatewayError`."""
         if self._asking is None:
-            return
+            return None
         exchange, path = asked.exchange, asked.target.path
         credential = exchange.credential or "default"
-        etag = await current_version(self._asking, path, credential, exchange.request_id)
-        if etag is not None:
-            outgoing.lines = [*outgoing.lines, b"If-Match: %s\r\n" % etag]
+        return await current_version(self._asking, path, credential, exchange.request_id)
 
 
 def watch_bundle(

@@ -229,8 +229,8 @@ class Upstream:
         async with self._uploads:
             connection = await self._pool.acquire(caller, new=new)
             try:
-                connection.begin(expect_body=outgoing.method != "HEAD", has_body=True)
-                connection.sending = True
+                expect_body = outgoing.method != "HEAD"
+                connection.begin(expect_body=expect_body, has_body=True, in_pieces=True)
                 await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
@@ -290,8 +290,7 @@ class Upstream:
             if pump.done():
                 pump.result()
         except BaseException as error:
-            # Raised below. At the end of a `finally` in which it waited, what mypyc compiled raises
-            # any exception that is being handled anywhere in the task, also one long over.
+            # Raised below and not from a `finally` that waits: see `gateway.http.server.rooted`.
             failure = error
         for task in (pump, answered):
             task.cancel()
@@ -301,7 +300,7 @@ class Upstream:
         try:
             raise failure
         finally:
-            # It holds on to this frame.
+            # Break the cycle of error, traceback and frame.
             del failure, pump
 
     async def _hold_back(self, answer: Answer) -> None:
@@ -321,7 +320,7 @@ async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: 
             break
         connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
         await connection.drained()
-    connection.sending = False
+    connection.sent()
     connection.write(b"0\r\n\r\n" if chunked else b"")
 
 

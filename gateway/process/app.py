@@ -111,7 +111,7 @@ class Gateway:
                 raise StartError("the gateway is shutting down")
             reloading.refuse_fixed_changes(self.settings, settings)
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
-            core = await asyncio.to_thread(Core, settings, self._around)
+            core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(certificates.expiries, settings)
             await self._cores.replace(core)
             if reloading.leads_elsewhere(self.settings, settings):
@@ -197,7 +197,7 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
-        self._around = ProcessParts(
+        self._parts = ProcessParts(
             session,
             store,
             self.metrics,
@@ -209,7 +209,7 @@ class Gateway:
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
-        core = Core(self.settings, self._around)
+        core = Core(self.settings, self._parts)
         self._cores = self._opened = Cores(core)
         self._stack.push_async_callback(self._cores.close)
         # Nobody is asked for a token in the name of a gateway that cannot start.

@@ -58,12 +58,8 @@ if TYPE_CHECKING:
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
-def _unnoted(exchange: Exchange) -> None:
-    """Nobody else wants to know."""
-
-
-def _unretried(cause: str) -> None:
-    """A second attempt of the gateway's own question is none of a caller's."""
+def _unnoted(_: Exchange | str) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +84,18 @@ class Core:
 
     deliverer: Deliverer  # where there is an outbox
 
-    def __init__(self, settings: Settings, around: ProcessParts) -> None:
+    def __init__(self, settings: Settings, parts: ProcessParts) -> None:
         self.settings = settings
         self.exchanges = 0
         self._over = asyncio.Event()
         self._retired = False
         self._statement: Statement | None = None
-        self._metrics = around.metrics
-        self._sources = _sources(settings, around)
+        self._metrics = parts.metrics
+        self._sources = _sources(settings, parts)
         self.tokens = Tokens(
             self._sources,
-            around.store,
-            _TokenTelemetry(around.metrics, around.audit),
+            parts.store,
+            _TokenTelemetry(parts.metrics, parts.audit),
             policy=factories.token_policy(settings),
         )
         most = settings.platform.max_connections
@@ -114,35 +110,36 @@ class Core:
         self.circuit = Circuit(factories.circuit_policy(settings), time.monotonic)
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,
-            audit=around.audit,
+            audit=parts.audit,
         )
         self._callers = factories.callers(settings, time.monotonic)
         self._strangers = factories.strangers(settings, self._callers, time.monotonic)
-        login = _signing_in(settings, around, self.tokens)
+        login = _signing_in(settings, parts, self.tokens)
         self._user_tokens = login.tokens if login is not None else None
-        handler = self._handler(around, self._user_tokens or self.tokens)
+        handler = self._handler(parts, self._user_tokens or self.tokens)
         self.handler = (
             handler if login is None else login.door(handler, self._callers, self._strangers)
         )
 
-    def _handler(self, around: ProcessParts, tokens: TokensInUse) -> Handler:
+    def _handler(self, parts: ProcessParts, tokens: TokensInUse) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(around.metrics.exchange, around.audit.exchange, around.note).end
-        if around.tracing is not None:
-            account = around.tracing.accounting(tracing.peers(settings), account)
-        upstream = self._upstream(around)
-        forwarder = Forwarder(upstream, tokens, around.metrics.retry)
+        account = Accounting(parts.metrics.exchange, parts.audit.exchange, parts.note).end
+        if parts.tracing is not None:
+            account = parts.tracing.accounting(tracing.peers(settings), account)
+        upstream = self._upstream(parts)
+        forwarder = Forwarder(upstream, tokens, parts.metrics.retry)
         asking = PlatformClient(forwarder, tokens, factories.platform_path(settings))
         unproven = Unproven(self.tokens)
-        own = Forwarder(upstream, unproven, _unretried)
+        # A second attempt of the gateway's own question is none of a caller's.
+        own = Forwarder(upstream, unproven, _unnoted)
         self.probe = Probe(PlatformClient(own, unproven, asking.platform_path), unproven)
-        if around.keeping is not None:
+        if parts.keeping is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
-            self.deliverer = around.keeping.deliverer(
+            self.deliverer = parts.keeping.deliverer(
                 settings, upstream, self.tokens, credentials=self._sources
             )
-        guard = self._guard(asking, around)
+        guard = self._guard(asking, parts)
         packs = settings.platform.compression == "both"
         return Handler(
             factories.rules(settings),
@@ -152,7 +149,7 @@ class Core:
                 strangers=self._strangers,
                 tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,
-                rewriting=factories.rewriting(settings, around.metrics.links),
+                rewriting=factories.rewriting(settings, parts.metrics.links),
                 composer=Composer(
                     asking.platform_path,
                     limits=factories.body_limits(settings),
@@ -163,14 +160,14 @@ class Core:
                 guard=guard,
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
-                queueing=None if around.keeping is None else around.keeping.queueing(settings),
+                queueing=None if parts.keeping is None else parts.keeping.queueing(settings),
             ),
         )
 
-    def _upstream(self, around: ProcessParts) -> Upstream:
+    def _upstream(self, parts: ProcessParts) -> Upstream:
         settings = self.settings
         # Without tracing nothing of it is in any request's way.
-        traced = around.tracing
+        traced = parts.tracing
         upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
         return upstream_type(
             self._pool,
@@ -183,10 +180,10 @@ class Core:
             uploads=UploadRoom(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
-            on_retry=around.metrics.retry,
+            on_retry=parts.metrics.retry,
         )
 
-    def _guard(self, asking: PlatformClient, around: ProcessParts) -> SearchGuard | None:
+    def _guard(self, asking: PlatformClient, parts: ProcessParts) -> SearchGuard | None:
         mode = self.settings.fhir.search_guard
         if mode == "off":
             return None
@@ -194,7 +191,7 @@ class Core:
         return SearchGuard(
             self._statement,
             block=mode == "block",
-            on_ignored=around.metrics.search_parameters_ignored,
+            on_ignored=parts.metrics.search_parameters_ignored,
         )
 
     async def start(self, before: Core | None = None) -> None:
@@ -241,6 +238,10 @@ class Core:
     def connections(self) -> Mapping[str, int]:
         """The connections to the platform by state."""
         return self._pool.counts()
+
+    def entered(self) -> None:
+        """An exchange begins."""
+        self.exchanges += 1
 
     def left(self) -> None:
         """An exchange is over."""
@@ -297,7 +298,7 @@ class Cores:
     def hold(self) -> tuple[Deliverer, Callable[[], None]]:
         """What delivers queued writes now; it is there until the second is called."""
         core = self.current
-        core.exchanges += 1
+        core.entered()
         return core.deliverer, core.left
 
     async def ask_platform(self, preferred: str) -> tuple[str, str] | None:
@@ -309,7 +310,7 @@ class Cores:
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
         ready.sort(key=lambda name: name != preferred)
         result: tuple[str, str] | None = None
-        core.exchanges += 1
+        core.entered()
         try:
             for credential in ready:
                 found = await core.probe.ask(credential)
@@ -349,10 +350,9 @@ class Cores:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, around: ProcessParts) -> dict[str, RereadingSource]:
-    endpoint = TokenEndpoint(
-        around.session, factories.token_endpoint(settings, certificates.sso_tls(settings))
-    )
+def _sources(settings: Settings, parts: ProcessParts) -> dict[str, RereadingSource]:
+    tls = certificates.sso_tls(settings)
+    endpoint = TokenEndpoint(parts.session, factories.token_endpoint(settings, tls))
     names = dict.fromkeys(factories.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
@@ -375,13 +375,13 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Rereading
     )
 
 
-def _signing_in(settings: Settings, around: ProcessParts, tokens: Tokens) -> SigningIn | None:
+def _signing_in(settings: Settings, parts: ProcessParts, tokens: Tokens) -> SigningIn | None:
     if not settings.login.enabled:
         return None
     # Takes time to import, and few need it.
     from gateway.process.login_factory import SigningIn
 
-    return SigningIn(settings, around, tokens)
+    return SigningIn(settings, tokens, parts.session, parts.sessions, parts.audit)
 
 
 class _TokenTelemetry:

@@ -12,11 +12,13 @@ from gateway.http.server.messages import Answered
 class Current(Protocol):
     """What is needed of `gateway.process.core.Core`."""
 
-    exchanges: int
-
     @property
     def handler(self) -> RequestSink:
         """What answers its requests."""
+        ...
+
+    def entered(self) -> None:
+        """An exchange begins."""
         ...
 
     def left(self) -> None:
@@ -36,7 +38,7 @@ class FrontDoor(Generic[AnyCore]):
     async def handle(self, request: IncomingRequest) -> Answered:
         """Answer one request."""
         core = self.core
-        core.exchanges += 1
+        core.entered()
         try:
             return await core.handler.handle(request)
         finally:

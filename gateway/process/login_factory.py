@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -33,46 +32,35 @@ from gateway.pipeline.strangers import Strangers
 from gateway.process import certificates, factories
 
 
-class Around(Protocol):
-    """What outlives the settings."""
-
-    @property
-    def session(self) -> aiohttp.ClientSession:  # noqa: TID251 - received, not made
-        """For requests to the SSO."""
-        ...
-
-    @property
-    def sessions(self) -> SessionStore:
-        """Who is signed in."""
-        ...
-
-    @property
-    def audit(self) -> AuditTrail:
-        """Who came and went."""
-        ...
-
-
 class SigningIn:
     """The sign-in's parts. Raises `StartError` when the client's secret cannot be read.
 
-    `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`.
+    `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`. `session`
+    is for requests to the SSO, `sessions` who is signed in, whatever the settings.
     """
 
-    def __init__(self, settings: Settings, around: Around, credential_tokens: Tokens) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        credential_tokens: Tokens,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        sessions: SessionStore,
+        audit: AuditTrail,
+    ) -> None:
         self._settings = settings
-        self._audit = around.audit
+        self._audit = audit
         self._rules = browser_rules(settings)
         login = settings.login
-        store = SessionAccess(around.sessions, time.monotonic)
+        store = SessionAccess(sessions, time.monotonic)
         self._sessions = Sessions(
             store,
             Lifetimes(login.session_lifetime, login.idle_lifetime),
             _identity(settings),
             time.monotonic,
         )
-        endpoint = user_endpoint(settings, around.session)
+        endpoint = user_endpoint(settings, session)
         client = login_client(settings)
-        provider = openid_provider(settings, around.session)
+        provider = openid_provider(settings, session)
         self._login = Login(client, endpoint, provider, store, self._sessions)
         self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
         self.tokens = UserTokens(

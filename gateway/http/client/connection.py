@@ -38,8 +38,8 @@ class UpstreamConnection(RequestSide):
 
     `begin`, `write`, `head` after each `news`, then `read` until nothing comes. All of it ends with
     `Broken` when the connection fails or `deadline` passes, which the pool's sweep looks after.
-    `sending` is for who writes a request in pieces to say so: an answer that comes meanwhile is the
-    connection's last one.
+    Who writes a request in pieces begins it so and says `sent` at its end: an answer that comes
+    meanwhile is the connection's last one.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class UpstreamConnection(RequestSide):
     def _reset(self, *, expect_body: bool, has_body: bool) -> None:
         self.answer: AnswerHead | None = None
         self.complete = False
-        self.started = self._usual = self.sending = False
+        self.started = self._usual = self._sending = False
         self._expect_body = expect_body
         self._has_body = has_body
         self._fields = AnswerFields()
@@ -83,12 +83,17 @@ class UpstreamConnection(RequestSide):
 
     # What the exchange calls.
 
-    def begin(self, *, expect_body: bool, has_body: bool = False) -> None:
-        """Start an exchange; `expect_body` is False for HEAD, `has_body` is about the request."""
+    def begin(self, *, expect_body: bool, has_body: bool = False, in_pieces: bool = False) -> None:
+        """Start an exchange; `expect_body` is False for HEAD, the others are about the request."""
         self._reset(expect_body=expect_body, has_body=has_body)
+        self._sending = in_pieces
         self._parser, self._spare = self._spare or httptools.HttpResponseParser(self), None
         self._untouched = self.used > 0
         self.used += 1
+
+    def sent(self) -> None:
+        """All but the end of a request in pieces is written."""
+        self._sending = False
 
     def head(self) -> AnswerHead | None:
         """The final answer's head, None until it has come. Raises `Broken`."""
@@ -294,7 +299,7 @@ class UpstreamConnection(RequestSide):
             return False
         unsent = self.transport is not None and self.transport.get_write_buffer_size() > 0
         # Who refuses a write often does so by its header alone.
-        return status >= 400 or self.sending or unsent
+        return status >= 400 or self._sending or unsent
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body and hold the platform back when its caller is slow."""

@@ -50,7 +50,7 @@ class IncomingRequest:
         self, message: RequestMessage, payload: Payload, connection: CallerConnection
     ) -> None:
         self.message = message
-        self.payload = connection.payload = payload
+        self.payload = payload
         self.connection = connection
 
     @property
@@ -108,7 +108,7 @@ class CallerConnection(ResponseSide):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_peer_done", "_server", "_sink", "_task", "forsaken_with_caller", "idle_since"),
+        *("_peer_done", "_server", "_sink", "_task", "_tied", "idle_since"),
         *("kept", "memory", "opened_at", "peer", "secure"),
     )
 
@@ -130,10 +130,8 @@ class CallerConnection(ResponseSide):
         self.kept = False
         self.opened_at = 0.0
         self.idle_since = 0.0
-        # Whatever the handler wants to remember of the requests before.
         self.memory: object = None
-        # Whether nobody waits for the request under way once its caller left.
-        self.forsaken_with_caller = False
+        self._tied = False  # the request under way, to its caller
 
     # What asyncio calls.
 
@@ -166,7 +164,7 @@ class CallerConnection(ResponseSide):
         self._wake_writer()
         # Between two answers it would go on to take a message that is no longer there.
         between = self._waiter is not None and not self.busy
-        if self._task is not None and (self.forsaken_with_caller or between):
+        if self._task is not None and (self._tied or between):
             self._task.cancel()
 
     # What serves.
@@ -180,6 +178,7 @@ class CallerConnection(ResponseSide):
                 self.busy = True
                 try:
                     answered = await answer
+                    self._tied = False
                     self.kept = True
                     if answered is Answered.ENDS:
                         # Its caller gets time to read it.
@@ -199,7 +198,7 @@ class CallerConnection(ResponseSide):
             _log.error("internal error", exc_info=error, reason="internal")
             self.force_close()
         finally:
-            # What ended it would hold on to this connection.
+            # Drop the task: its traceback would keep the connection alive.
             self._task = None
         if not self._ended:
             self.flush()
@@ -221,6 +220,7 @@ class CallerConnection(ResponseSide):
     def _answer_to(
         self, message: RequestMessage, payload: Payload
     ) -> Coroutine[Any, Any, Answered]:
+        self.payload = payload
         request = IncomingRequest(message, payload, self)
         if isinstance(message, Unparsed):
             return self._sink.refuse(
@@ -258,6 +258,14 @@ class CallerConnection(ResponseSide):
     def task(self) -> asyncio.Task[None] | None:
         """What serves this connection."""
         return self._task
+
+    def tie(self, *, to_caller: bool) -> None:
+        """Say whether the request under way ends when its caller leaves."""
+        self._tied = to_caller
+
+    def remember(self, memory: object) -> None:
+        """Keep, as `memory`, whatever the handler wants to know of the requests before."""
+        self.memory = memory
 
     @property
     def queued(self) -> bool:
@@ -350,6 +358,7 @@ class CallerConnection(ResponseSide):
     async def refuse_header(self) -> None:
         """Answer a header that did not come in time, and close."""
         self._discarding = self.busy = True
+        self.payload = EMPTY_PAYLOAD
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
         request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
         await self._sink.refuse(request, error)
