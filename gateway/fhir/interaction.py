@@ -79,7 +79,7 @@ def is_safe(method: str, code: str) -> bool:
 
 
 def refine_bundle(
-    what: Interaction, prefix: bytes, content_type: str, *, encoded: bool = False
+    interaction: Interaction, prefix: bytes, content_type: str, *, encoded: bool = False
 ) -> Interaction:
     """Tells `batch` from `transaction` by the start of the body; `encoded`: by Content-Encoding.
 
@@ -88,10 +88,10 @@ def refine_bundle(
     two it is then stays unknown, so that a caller restricted to some interactions is refused rather
     than given the wrong one. Other interactions are returned as they are. Never raises.
     """
-    if what.code != "transaction":
-        return what
+    if interaction.code != "transaction":
+        return interaction
     kind = None if encoded else _bundle_type(prefix, content_type)
-    return replace(what, code=kind if kind in ("batch", "transaction") else "other")
+    return replace(interaction, code=kind if kind in ("batch", "transaction") else "other")
 
 
 def _bundle_type(prefix: bytes, content_type: str) -> str | None:

@@ -99,7 +99,7 @@ class SignInPages:
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(visit, exchange)
 
-    def over(self, visit: BrowserRequest, session: Session, exchange: Exchange) -> Reply:
+    def login_expired(self, visit: BrowserRequest, session: Session, exchange: Exchange) -> Reply:
         """For a person whose sign-in turned out to be over: to the next one.
 
         Not just after one that the platform never accepted: if it refuses whatever the SSO gives,

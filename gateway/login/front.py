@@ -52,7 +52,7 @@ class LoginFront:
         if guest.caller is not None and visit.is_navigation:
             credential = guest.caller.credential
             if isinstance(credential, UserCredential):
-                guest = replace(guest, over=self._over(visit, credential.session))
+                guest = replace(guest, login_expired=self._login_expired(visit, credential.session))
         return await self._handler.handle(request, guest)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
@@ -77,9 +77,9 @@ class LoginFront:
             return Own(page, lines)
         return None
 
-    def _over(self, visit: BrowserRequest, session: Session) -> Own:
+    def _login_expired(self, visit: BrowserRequest, session: Session) -> Own:
         async def sign_in_again(exchange: Exchange) -> Reply:
-            return self._pages.over(visit, session, exchange)
+            return self._pages.login_expired(visit, session, exchange)
 
         return Own(sign_in_again, self._guests.lines(visit))
 

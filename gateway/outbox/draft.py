@@ -41,7 +41,7 @@ async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement
         raise NotJudged
     header = asked.header
     write = Write(
-        asked.what.code,
+        asked.interaction.code,
         asked.target.path.removesuffix("?"),
         asked.target.query,
         content_type=header.text(b"content-type"),
@@ -90,13 +90,13 @@ async def drafted(
         recovery=judgement.recovery,
         doubt=unknown,
         cause=cause,
-        delay=SETTLE if unknown and _is_searched_for(asked.what, judgement) else 0.0,
+        delay=SETTLE if unknown and _is_searched_for(asked.interaction, judgement) else 0.0,
     )
 
 
-def _is_searched_for(what: Interaction, judgement: WriteJudgement) -> bool:
+def _is_searched_for(interaction: Interaction, judgement: WriteJudgement) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is Recovery.ASK or what.code not in BY_ID
+    return judgement.recovery is Recovery.ASK or interaction.code not in BY_ID
 
 
 def _request(asked: RequestContext, body: bytes, base: str) -> Request:
@@ -104,16 +104,16 @@ def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)
     target = Target(asked.target.path, asked.memo.links.query(asked.target.query))
-    what = asked.what
+    interaction = asked.interaction
     return Request(
         method=asked.exchange.method,
         suffix=target.suffix,
         fields=tuple(_fields(lines)),
         body=body,
         credential=asked.caller.credential,
-        interaction=what.code,
-        resource=what.resource,
-        resource_id=what.resource_id,
+        interaction=interaction.code,
+        resource=interaction.resource,
+        resource_id=interaction.resource_id,
         request_id=asked.exchange.request_id,
         gateway_base=base,
     )

@@ -131,9 +131,9 @@ class Intake(WriteQueue):
         prefer = header.values.get(b"prefer")
         return prefer is not None and asks_async(prefer)
 
-    def keep(self, memo: CallerMemo, what: Interaction, body: RequestBody) -> None:
+    def keep(self, memo: CallerMemo, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if memo.queues and what.code in WRITES:
+        if memo.queues and interaction.code in WRITES:
             body.keep_in(self._room)
 
     def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
@@ -143,7 +143,7 @@ class Intake(WriteQueue):
         """
         if _is_own(asked.target):
             return self._pages.answer(asked, self._base(asked), self._reader(asked))
-        if asked.memo.queues and asked.what.code in WRITES:
+        if asked.memo.queues and asked.interaction.code in WRITES:
             return self._bring_or_keep(send, asked)
         return send(asked)
 
@@ -264,12 +264,12 @@ class Intake(WriteQueue):
         return _accepted(entry, base, self._reader(asked))
 
     def _note(self, asked: RequestContext) -> None:
-        resource = _resource(asked.what)
+        resource = _resource(asked.interaction)
         if resource is not None:
             self._last_writes.note(asked.caller.name, resource, asked.exchange.started)
 
     def _is_overtaken(self, asked: RequestContext) -> bool:
-        resource = _resource(asked.what)
+        resource = _resource(asked.interaction)
         started = asked.exchange.started
         return resource is not None and self._last_writes.after(
             asked.caller.name, resource, started
@@ -306,8 +306,12 @@ def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
     return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
 
 
-def _resource(what: Interaction) -> str | None:
-    return None if what.resource_id is None else f"{what.resource}/{what.resource_id}"
+def _resource(interaction: Interaction) -> str | None:
+    return (
+        None
+        if interaction.resource_id is None
+        else f"{interaction.resource}/{interaction.resource_id}"
+    )
 
 
 def _is_own(target: Target) -> bool:

@@ -18,13 +18,13 @@ class CallerSide:
 
     `admission` tells, when the answer's header is written, whether the gateway is about to end.
     `stall` is how long, in seconds, a caller may take nothing at all of what waits.
-    `lines` are fields for every answer of the exchange; `over` is what a person is told in the
-    place of caller-unauthenticated.
+    `lines` are fields for every answer of the exchange; `login_expired` is what a person is told in
+    the place of caller-unauthenticated.
     """
 
     __slots__ = (
         *("_admission", "_keep_alive", "_reader", "_request", "_stall"),
-        *("caller", "head_only", "http10", "lines", "over", "readers", "started"),
+        *("caller", "head_only", "http10", "lines", "login_expired", "readers", "started"),
     )
 
     def __init__(
@@ -34,7 +34,7 @@ class CallerSide:
         *,
         stall: float,
         lines: bytes = b"",
-        over: Own | None = None,
+        login_expired: Own | None = None,
     ) -> None:
         message = request.message
         self._request = request
@@ -46,7 +46,7 @@ class CallerSide:
         self.http10 = version is not HttpVersion11 and version < HttpVersion11
         self.head_only = message.method == "HEAD"
         self.lines = lines
-        self.over = over
+        self.login_expired = login_expired
         self.started = False
         # Set while a connection to the platform is held for this caller.
         self.readers: SlowReaders | None = None

@@ -82,13 +82,13 @@ class Identification:
 class Guest:
     """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
 
-    `over` is what a person is told when the sign-in turns out to be over.
+    `login_expired` is what a person is told when the sign-in turns out to be over.
     """
 
     lines: bytes
     caller: Caller | None = None
     refusal: GatewayError | None = None
-    over: Own | None = None
+    login_expired: Own | None = None
 
     def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
         """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""

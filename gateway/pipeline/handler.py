@@ -117,27 +117,27 @@ class Handler:
             target = resolve(message.path, self._rules.base_path)
             memo = memo or self._meet(exchange, request, header, guest)
             caller = self._introduced(exchange, memo, target)
-            what = _classify(exchange, target)
-            _permit(caller, what, target, header)
+            interaction = _classify(exchange, target)
+            _permit(caller, interaction, target, header)
             if not self._admission.admit_at_once(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
             body = self._composer.body(request, header, side)
             if body is not None:
-                what = await self._look_into(body, exchange, caller, what, memo)
-            elif what.code == "transaction":
-                caller.permissions.require(what)
+                interaction = await self._look_into(body, exchange, caller, interaction, memo)
+            elif interaction.code == "transaction":
+                caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
-            connection.tie(to_caller=what.safe)
+            connection.tie(to_caller=interaction.safe)
             asked = RequestContext(
-                exchange, caller, what, target, memo, _sent(exchange, body), side
+                exchange, caller, interaction, target, memo, _sent(exchange, body), side
             )
             answer = await self._bring(asked)
             try:
-                examine(answer, what, memo.accept)
-                warning = await self._judge(answer, asked) if what.is_search else None
-                passage = memo.links.of_answer(answer, what, header, warning)
-                return await pass_on(side, exchange, answer, passage)
+                examine(answer, interaction, memo.accept)
+                warning = await self._judge(answer, asked) if interaction.is_search else None
+                plan = memo.links.of_answer(answer, interaction, header, warning)
+                return await pass_on(side, exchange, answer, plan)
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -226,7 +226,7 @@ class Handler:
         body: RequestBody,
         exchange: Exchange,
         caller: Caller,
-        what: Interaction,
+        interaction: Interaction,
         memo: CallerMemo,
     ) -> Interaction:
         """Of a Bundle, and of a search by POST, only the body tells what it is.
@@ -236,14 +236,14 @@ class Handler:
         header = memo.header
         if exchange.method in MEANINGLESS:
             await body.skip()
-            return what
+            return interaction
         if self._queueing is not None:
-            self._queueing.keep(memo, what, body)
-        told = await self._composer.read_ahead(header, body, what, memo.links)
+            self._queueing.keep(memo, interaction, body)
+        told = await self._composer.read_ahead(header, body, interaction, memo.links)
         permissions = caller.permissions
         if told.is_search and permissions.limited:
             permissions.require_form(header, body.whole())
-        elif what.code == "transaction":
+        elif interaction.code == "transaction":
             permissions.require(_note(exchange, told))
         watch_bundle(body, header, told, permissions)
         return told
@@ -315,15 +315,17 @@ class Handler:
         stall = self._listen.reader_stall
         if given is None:
             return CallerSide(request, self._admission, stall=stall)
-        lines, over = given.lines, given.over
-        return CallerSide(request, self._admission, stall=stall, lines=lines, over=over)
+        lines, login_expired = given.lines, given.login_expired
+        return CallerSide(
+            request, self._admission, stall=stall, lines=lines, login_expired=login_expired
+        )
 
     async def _judge(self, answer: Answer, asked: RequestContext) -> bytes | None:
         """What the search guard has to say to the caller about a search."""
         if self._guard is None:
             return None
         parameters = search_parameters(asked.target, asked.header, asked.body)
-        return await self._guard.judge(answer, asked.what, parameters)
+        return await self._guard.judge(answer, asked.interaction, parameters)
 
     async def _conclude(
         self,
@@ -341,9 +343,9 @@ class Handler:
         _log.log(level(failure.reason), "%s", failure, **exchange.facts())
         if side.started:
             return _abort(exchange, side)
-        if side.over is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
-            side.lines = side.over.lines
-            return await give(side, exchange, await side.over.respond(exchange))
+        if side.login_expired is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
+            side.lines = side.login_expired.lines
+            return await give(side, exchange, await side.login_expired.respond(exchange))
         accept_language = header.text(b"accept-language")
         language = choose_language(accept_language, self._rules.default_language)
         xml = wants_xml(query, header.text(b"accept"))
@@ -354,21 +356,23 @@ class Handler:
 
 
 def _classify(exchange: Exchange, target: Target) -> Interaction:
-    what = classify(exchange.method, target.path.rstrip("?"), target.query)
+    interaction = classify(exchange.method, target.path.rstrip("?"), target.query)
     if target.query:
         exchange.query_params = query_names(target.query)
-    _note(exchange, what)
-    if what.code == "smart-configuration":
+    _note(exchange, interaction)
+    if interaction.code == "smart-configuration":
         # The platform's document would send callers of plain HTTP to the SSO.
         raise GatewayError(errors.UNKNOWN_PATH)
-    return what
+    return interaction
 
 
-def _permit(caller: Caller, what: Interaction, target: Target, header: RequestHeader) -> None:
+def _permit(
+    caller: Caller, interaction: Interaction, target: Target, header: RequestHeader
+) -> None:
     """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
-    if what.code != "transaction":
-        caller.permissions.require(what, target.path.rstrip("?"))
-    caller.permissions.require_fields(what, target.query, header)
+    if interaction.code != "transaction":
+        caller.permissions.require(interaction, target.path.rstrip("?"))
+    caller.permissions.require_fields(interaction, target.query, header)
 
 
 def _sent(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
@@ -376,11 +380,11 @@ def _sent(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
     return None if exchange.method in MEANINGLESS else body
 
 
-def _note(exchange: Exchange, what: Interaction) -> Interaction:
-    exchange.interaction = what.code
-    exchange.resource = what.resource
-    exchange.resource_id = what.resource_id
-    return what
+def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
+    exchange.interaction = interaction.code
+    exchange.resource = interaction.resource
+    exchange.resource_id = interaction.resource_id
+    return interaction
 
 
 def _query(raw_target: str) -> str:

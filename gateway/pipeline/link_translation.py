@@ -115,18 +115,18 @@ class Translation:
             lines = _asking_for_gzip(lines)
         return lines
 
-    def of_request(self, header: RequestHeader, what: Interaction) -> Transform | None:
+    def of_request(self, header: RequestHeader, interaction: Interaction) -> Transform | None:
         """The transform of a request's body, or None."""
-        if what.resource == "Binary" or b"content-encoding" in header.values:
+        if interaction.resource == "Binary" or b"content-encoding" in header.values:
             return None
-        return self._counted(header.text(b"content-type"), "to-platform", what)
+        return self._counted(header.text(b"content-type"), "to-platform", interaction)
 
     def of_answer(
-        self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
+        self, answer: Answer, interaction: Interaction, header: RequestHeader, warning: bytes | None
     ) -> ResponsePlan:
         """How an answer changes on its way to the caller, whose request had that header."""
         coding = answer.content_coding
-        if coding is None and warning is None and self._surely_unchanged(answer, what):
+        if coding is None and warning is None and self._surely_unchanged(answer, interaction):
             return self._unchanged
         opened = (
             self._compressed
@@ -134,7 +134,7 @@ class Translation:
             and answer.status not in _WITHOUT_BODY
             and not accepts_gzip(header.values.get(b"accept-encoding"))
         )
-        transform = self._content(answer, what)
+        transform = self._content(answer, interaction)
         if opened:
             transform = Gunzip(transform)
         elif is_gzip(coding):
@@ -143,11 +143,11 @@ class Translation:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
-    def _surely_unchanged(self, answer: Answer, what: Interaction) -> bool:
+    def _surely_unchanged(self, answer: Answer, interaction: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
         if self.links is None:
             return True
-        if not answer.complete or what.code == "capabilities":
+        if not answer.complete or interaction.code == "capabilities":
             return False
         if answer.framing is Framing.NONE:
             # What HEAD announces is the length of a body that is not there to be looked at.
@@ -155,21 +155,21 @@ class Translation:
         kind = answer.content_type or ""
         return surely_unchanged(answer.prefetched, kind, self.links)
 
-    def _content(self, answer: Answer, what: Interaction) -> Transform | None:
+    def _content(self, answer: Answer, interaction: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
-        if what.resource == "Binary" or answer.status in _WITHOUT_BODY:
+        if interaction.resource == "Binary" or answer.status in _WITHOUT_BODY:
             return None
-        return self._counted(answer.content_type, "to-gateway", what)
+        return self._counted(answer.content_type, "to-gateway", interaction)
 
     def _counted(
-        self, content_type: str | None, direction: Direction, what: Interaction
+        self, content_type: str | None, direction: Direction, interaction: Interaction
     ) -> Transform | None:
         rewriter = None
         if self.links is not None:
             rewriter = rewriter_for(content_type or "", self.links, direction)
         if rewriter is None:
             return None
-        if what.code == "capabilities" and direction == "to-gateway":
+        if interaction.code == "capabilities" and direction == "to-gateway":
             rewriter = StatementRewriter(rewriter, xml="xml" in (content_type or "").lower())
         return _Counted(rewriter, self._on_links)
 

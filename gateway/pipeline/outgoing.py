@@ -75,22 +75,22 @@ class Composer:
         )
 
     async def read_ahead(
-        self, header: RequestHeader, body: RequestBody, what: Interaction, links: Translation
+        self, header: RequestHeader, body: RequestBody, interaction: Interaction, links: Translation
     ) -> Interaction:
         """Read so much of the body as has to be known before it goes on; gives what it is."""
-        transform = links.of_request(header, what)
+        transform = links.of_request(header, interaction)
         if transform is not None:
             # Up to here a body that changes still goes out with its length.
             body.change_by(transform)
         # The form of a search is judged.
-        if transform is not None or what.is_search:
+        if transform is not None or interaction.is_search:
             await body.prefix(self._limits.replay_bytes)
-        if what.code != "transaction":
-            return what
+        if interaction.code != "transaction":
+            return interaction
         # Only the Bundle itself tells a batch from a transaction.
         prefix = await body.prefix(_BUNDLE_PREFIX)
         return refine_bundle(
-            what,
+            interaction,
             prefix,
             header.text(b"content-type") or "",
             encoded=b"content-encoding" in header.values,
@@ -107,7 +107,7 @@ class Composer:
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):
             lines = without_content(lines)
         lines, goes_on = count_down(exchange.method, lines)
-        if asked.what.is_search and self._guard is not None:
+        if asked.interaction.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(memo.header)]
         if version is not None:
             lines = [*lines, b"If-Match: %s\r\n" % version]
@@ -118,7 +118,7 @@ class Composer:
             lines=lines,
             request_id=exchange.request_id,
             body=body,
-            safe=asked.what.safe,
+            safe=asked.interaction.safe,
             ends_here=not goes_on,
         )
 
@@ -136,14 +136,17 @@ class Composer:
 
 
 def watch_bundle(
-    body: RequestBody | None, header: RequestHeader, what: Interaction, permissions: Permissions
+    body: RequestBody | None,
+    header: RequestHeader,
+    interaction: Interaction,
+    permissions: Permissions,
 ) -> None:
     """See to it that a Bundle stays what it seemed to be, for a caller to whom that matters.
 
     A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
     `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
     """
-    if body is None or what.code not in _BUNDLES or not permissions.tells_bundles_apart:
+    if body is None or interaction.code not in _BUNDLES or not permissions.tells_bundles_apart:
         return
     watch: BundleWatch | None = None
 
@@ -164,7 +167,7 @@ def _updates_blindly(asked: RequestContext) -> bool:
     """Whether a PUT names a resource but neither a version nor that there must be none."""
     return (
         asked.exchange.method == "PUT"
-        and asked.what.resource_id is not None
+        and asked.interaction.resource_id is not None
         and not asked.header.values.keys() & {b"if-match", b"if-none-match"}
     )
 

@@ -40,12 +40,12 @@ class Reply:
 class Own:
     """A request that the gateway answers itself: how, and the lines on its answer, errors too.
 
-    `over` is what is told in the place of caller-unauthenticated.
+    `login_expired` is what is told in the place of caller-unauthenticated.
     """
 
     respond: Callable[[Exchange], Awaitable[Reply]]
     lines: bytes = b""
-    over: Own | None = None
+    login_expired: Own | None = None
 
 
 def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Reply:

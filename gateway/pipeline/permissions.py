@@ -50,43 +50,43 @@ class Permissions:
         """Whether the caller may send batches or transactions, but not both."""
         return "*" not in self.interactions and len(self.interactions & _BUNDLES) == 1
 
-    def require(self, what: Interaction, path: str = "") -> None:
+    def require(self, interaction: Interaction, path: str = "") -> None:
         """Raises `GatewayError` caller-forbidden. `path` is the raw path below the FHIR base.
 
         A request about resources of any type (a transaction, a search over the whole system) is
         forbidden to a caller that is limited to some types. What may hold any operation is
         forbidden to one that is limited to some operations.
         """
-        if "*" not in self.interactions and what.code not in self.interactions:
+        if "*" not in self.interactions and interaction.code not in self.interactions:
             raise _forbidden("interaction")
         if "*" not in self.resources:
-            self._require_type(what, path)
+            self._require_type(interaction, path)
         if "*" not in self.operations:
-            called = what.code == "operation" and _operation(path) not in self.operations
-            if called or what.code in _OF_ANY_OPERATION:
+            called = interaction.code == "operation" and _operation(path) not in self.operations
+            if called or interaction.code in _OF_ANY_OPERATION:
                 raise _forbidden("operation")
 
-    def _require_type(self, what: Interaction, path: str) -> None:
-        if what.code in _OF_NO_RESOURCE:
+    def _require_type(self, interaction: Interaction, path: str) -> None:
+        if interaction.code in _OF_NO_RESOURCE:
             return
         # The type of a compartment is one that the answer tells about.
         of_others = bool(path) and _first_type(path) not in self.resources
-        if what.code == "other" or what.resource not in self.resources or of_others:
+        if interaction.code == "other" or interaction.resource not in self.resources or of_others:
             raise _forbidden("resource type")
 
-    def require_fields(self, what: Interaction, query: str, header: RequestHeader) -> None:
+    def require_fields(self, interaction: Interaction, query: str, header: RequestHeader) -> None:
         """Raises `GatewayError` caller-forbidden for what query and header ask beyond the path."""
         if not self.limited:
             return
         if query:
-            self._require_parameters(query, judged=what.code != "operation")
+            self._require_parameters(query, judged=interaction.code != "operation")
         values = header.values
         condition = values.get(b"if-none-exist")
         if condition is not None:
             self._require_condition(condition)
         if b"x-provenance" in values and not self._may_create("Provenance"):
             raise _forbidden("X-Provenance")
-        if "*" not in self.resources and _is_hidden_form(what, values.get(b"content-type")):
+        if "*" not in self.resources and _is_hidden_form(interaction, values.get(b"content-type")):
             raise _forbidden("Content-Type")
 
     def require_form(self, header: RequestHeader, form: bytes | None) -> None:
@@ -122,8 +122,8 @@ class Permissions:
 EVERYTHING: Final = Permissions()
 
 
-def _forbidden(what: str) -> GatewayError:
-    return GatewayError(errors.CALLER_FORBIDDEN, what, hint=what)
+def _forbidden(hint: str) -> GatewayError:
+    return GatewayError(errors.CALLER_FORBIDDEN, hint, hint=hint)
 
 
 def _has(allowed: frozenset[str], wanted: str) -> bool:
@@ -139,8 +139,8 @@ def _first_type(path: str) -> str:
     return unquote(path[1:].partition("/")[0])
 
 
-def _is_hidden_form(what: Interaction, content_type: bytes | None) -> bool:
+def _is_hidden_form(interaction: Interaction, content_type: bytes | None) -> bool:
     """Whether what should be a resource could be read as a search."""
-    if content_type is None or what.code not in _WRITES or what.resource == "Binary":
+    if content_type is None or interaction.code not in _WRITES or interaction.resource == "Binary":
         return False
     return b"form" in content_type.lower()

@@ -20,7 +20,7 @@ class RequestContext:
 
     exchange: Exchange
     caller: Caller
-    what: Interaction
+    interaction: Interaction
     target: Target
     memo: CallerMemo
     body: RequestBody | None

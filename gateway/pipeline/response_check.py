@@ -20,13 +20,13 @@ _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 _LOOKED_AT: Final = 64 * 1024
 
 
-def examine(answer: Answer, what: Interaction, accept: str | None) -> None:
+def examine(answer: Answer, interaction: Interaction, accept: str | None) -> None:
     """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on."""
     status = answer.status
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
-    if what.resource != "Binary" and _is_foreign(answer, status, accept):
+    if interaction.resource != "Binary" and _is_foreign(answer, status, accept):
         raise GatewayError(
             errors.UPSTREAM_NON_FHIR,
             f"the platform's answer is not FHIR (status {status})",

@@ -41,18 +41,18 @@ _STATUS_LINES: Final = {
 
 
 async def pass_on(
-    side: CallerSide, exchange: Exchange, answer: Answer, passage: ResponsePlan = UNCHANGED
+    side: CallerSide, exchange: Exchange, answer: Answer, plan: ResponsePlan = UNCHANGED
 ) -> Answered:
     """Send a platform's answer on to its caller.
 
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
-    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), passage.translate)
-    if passage.opened:
+    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
+    if plan.opened:
         lines = without_coding(lines)
-    if passage.warning is not None:
-        lines.append(b"X-Gateway-Warning: %s\r\n" % passage.warning)
-    transform = passage.transform
+    if plan.warning is not None:
+        lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
+    transform = plan.transform
     if side.head_only or answer.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status

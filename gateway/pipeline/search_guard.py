@@ -110,7 +110,7 @@ class SearchGuard:
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
         return [_STRICT] if self._block and not chosen else []
 
-    async def judge(self, answer: Answer, what: Interaction, asked: str) -> bytes | None:
+    async def judge(self, answer: Answer, interaction: Interaction, asked: str) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
@@ -125,9 +125,9 @@ class SearchGuard:
         # The search has its answer by now: the statement never delays the platform's own work.
         capable = None
         if _is_any_of_type(names):
-            capable = self._statement.parameters(what.resource)
+            capable = self._statement.parameters(interaction.resource)
             if capable is None:
-                capable = await self._capable(what.resource)
+                capable = await self._capable(interaction.resource)
         body = _plain(answer)
         if self._block and not answer.complete:
             body = await self._beginning(answer, body, xml=xml)

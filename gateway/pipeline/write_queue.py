@@ -29,7 +29,7 @@ class WriteQueue(ABC):
         """Whether a write of this caller may be queued, when it comes with this header."""
 
     @abstractmethod
-    def keep(self, memo: CallerMemo, what: Interaction, body: RequestBody) -> None:
+    def keep(self, memo: CallerMemo, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
 
     @abstractmethod

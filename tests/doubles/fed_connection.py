@@ -75,7 +75,7 @@ async def exchange(
         lost.append,
         response_timeout=1.0,
         idle_timeout=1.0,
-        turn_end=WriteBatching(),
+        batching=WriteBatching(),
     )
     transport = FakeTransport()
     connection.connection_made(transport)

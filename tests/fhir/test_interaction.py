@@ -157,18 +157,18 @@ PATHS = st.text() | st.lists(SEGMENTS, max_size=7).map(lambda parts: "/" + "/".j
 @given(METHODS, PATHS, st.text())
 def test_labels_stay_in_their_closed_sets(method, path, query):
     """Whatever arrives, nothing is raised and all labels are from the closed sets."""
-    what = classify(method, path, query)
-    assert what.code in INTERACTIONS
-    assert what.resource in RESOURCE_LABELS
-    assert what.operation in OPERATION_LABELS
-    assert what.resource_id is None or valid_id(what.resource_id)
+    interaction = classify(method, path, query)
+    assert interaction.code in INTERACTIONS
+    assert interaction.resource in RESOURCE_LABELS
+    assert interaction.operation in OPERATION_LABELS
+    assert interaction.resource_id is None or valid_id(interaction.resource_id)
 
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), PATHS)
 def test_only_searches_are_safe_among_the_other_methods(method, path):
     """Nothing that may change data is ever safe to send twice."""
-    what = classify(method, path, "")
-    assert not what.safe or (method == "POST" and path.rstrip("/").endswith("_search"))
+    interaction = classify(method, path, "")
+    assert not interaction.safe or (method == "POST" and path.rstrip("/").endswith("_search"))
 
 
 JSON_BUNDLES = [

@@ -147,12 +147,12 @@ def test_what_a_caller_may_do(
 ) -> None:
     """Interaction and resource type both have to be allowed."""
     permissions = Permissions(frozenset(interactions), frozenset(resources))
-    what = classify(method, path.partition("?")[0], path.partition("?")[2])
+    interaction = classify(method, path.partition("?")[0], path.partition("?")[2])
     if allowed:
-        permissions.require(what)
+        permissions.require(interaction)
     else:
         with pytest.raises(GatewayError, match="caller-forbidden"):
-            permissions.require(what)
+            permissions.require(interaction)
 
 
 def test_settings_know_every_interaction() -> None:

@@ -49,9 +49,9 @@ class UpstreamConnection(RequestSide):
         *,
         response_timeout: float,
         idle_timeout: float,
-        turn_end: WriteBatching,
+        batching: WriteBatching,
     ) -> None:
-        super().__init__(clock, response_timeout, turn_end)
+        super().__init__(clock, response_timeout, batching)
         self._on_lost = on_lost
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.

@@ -100,7 +100,7 @@ class UpstreamPool:
         self._max_connections = max_connections
         self._shared = shared
         self._clock = clock
-        self._turn_end = WriteBatching()
+        self._batching = WriteBatching()
         # The one that was used last at the end.
         self._idle: list[UpstreamConnection] = []
         # Those in use, and by whom.
@@ -322,7 +322,7 @@ class UpstreamPool:
             self._lost,
             response_timeout=self._timeouts.response,
             idle_timeout=self._timeouts.idle,
-            turn_end=self._turn_end,
+            batching=self._batching,
         )
 
     def _lost(self, connection: UpstreamConnection) -> None:

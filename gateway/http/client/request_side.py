@@ -19,12 +19,12 @@ class RequestSide(SmallReads):
     """Nothing is sent behind an earlier exchange where anything has come since that ended."""
 
     def __init__(
-        self, clock: Callable[[], float], response_timeout: float, turn_end: WriteBatching
+        self, clock: Callable[[], float], response_timeout: float, batching: WriteBatching
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._response_timeout = response_timeout
-        self._turn_end = turn_end
+        self._batching = batching
         self.transport: asyncio.Transport | TlsTransport | None = None
         self.deadline = NEVER
         self.failure: FailureKind | None = None
@@ -46,7 +46,7 @@ class RequestSide(SmallReads):
             self.write(request)
             return
         self._held = request
-        self._turn_end.flush_later(self)
+        self._batching.flush_later(self)
         self.deadline = self._clock() + self._response_timeout
 
     def flush(self) -> None:

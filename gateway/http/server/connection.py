@@ -116,11 +116,11 @@ class CallerConnection(ResponseSide):
         self,
         server: Owner,
         sink: RequestSink,
-        turn_end: WriteBatching,
+        batching: WriteBatching,
         address: str,
         limits: ListenLimits,
     ) -> None:
-        super().__init__(limits, turn_end)
+        super().__init__(limits, batching)
         self._server = server
         self._sink = sink
         self._task: asyncio.Task[None] | None = None

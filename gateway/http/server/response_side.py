@@ -12,11 +12,11 @@ from gateway.http.write_batching import LARGEST_HELD, WriteBatching
 class ResponseSide(MessageQueue):
     """Writes small answers together with those of other connections, and knows back-pressure."""
 
-    __slots__ = ("_held", "_turn_end", "_writable", "writing_paused")
+    __slots__ = ("_batching", "_held", "_writable", "writing_paused")
 
-    def __init__(self, limits: ListenLimits, turn_end: WriteBatching) -> None:
+    def __init__(self, limits: ListenLimits, batching: WriteBatching) -> None:
         super().__init__(limits)
-        self._turn_end = turn_end
+        self._batching = batching
         self._held = b""
         self._writable: asyncio.Future[None] | None = None
         self.writing_paused = False
@@ -34,7 +34,7 @@ class ResponseSide(MessageQueue):
             self.write(data)
         else:
             self._held = data
-            self._turn_end.flush_later(self)
+            self._batching.flush_later(self)
 
     def flush(self) -> None:
         """Hand what is held back to the transport."""

@@ -25,7 +25,7 @@ class CallerServer:
     def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
-        self._turn_end = WriteBatching()
+        self._batching = WriteBatching()
         self.turnstile = Turnstile()
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.
@@ -38,7 +38,7 @@ class CallerServer:
 
     def __call__(self, address: str = "") -> CallerConnection:
         """A connection, of a caller at that address."""
-        return CallerConnection(self, self._sink, self._turn_end, address, self.limits)
+        return CallerConnection(self, self._sink, self._batching, address, self.limits)
 
     def opened(self, connection: CallerConnection) -> None:
         """A connection was made."""

@@ -243,7 +243,7 @@ def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConn
         lambda _: on_lost(),
         response_timeout=9.0,
         idle_timeout=9.0,
-        turn_end=WriteBatching(),
+        batching=WriteBatching(),
     )
 
 
