@@ -89,7 +89,7 @@ class Parties:
 
 
 def audit_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
-    """The AuditEvent of an audit record (contract section 5); None for other records."""
+    """The AuditEvent of an audit record, by FHIR R5; None for other records."""
     if record["event"] == "exchange":
         return _exchange(record, parties)
     codes = _EVENTS.get(record["event"])

@@ -1,7 +1,7 @@
 """What of a request's header crosses the gateway.
 
 Header bytes are compared as bytes against fixed tables, in one pass over the fields, and are
-passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6; contract section 3.
+passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _CALLER_ONLY: Final = frozenset(
 )
 _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
 # How the names begin by which servers behind proxies learn the method, the target, the address or
-# the person of a request: those of the contract, and those of well-known proxies. A whole word
-# ends with its hyphen; not among them is what only traces, such as X-Amzn-Trace-Id.
+# the person of a request, as well-known proxies call them. A whole word ends with its hyphen; not
+# among them is what only traces, such as X-Amzn-Trace-Id.
 _FAMILIES: Final = (
     *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-http-host"),
     *(b"forwarded", b"x-forwarded", b"x-forward-", b"x-originating-"),

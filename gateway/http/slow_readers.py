@@ -22,7 +22,7 @@ _BRISK: Final = 64
 
 
 class Reading(Protocol):
-    """What is needed of a caller's connection."""
+    """A caller's connection, of which the platform's side, which uses this, knows nothing else."""
 
     @property
     def unsent(self) -> int:

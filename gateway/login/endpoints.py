@@ -1,4 +1,4 @@
-"""`/auth/…`: the browser's side of the sign-in (contract section 6).
+"""`/auth/…`: the browser's side of the sign-in.
 
 Begins and ends sign-ins and sessions for a browser that is known by cookies only. No token, code or
 verifier ever leaves towards it.

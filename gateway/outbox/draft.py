@@ -29,7 +29,7 @@ class WriteJudging:
         self._known: list[WriteJudgement | None] = []
 
     async def judgement(self) -> WriteJudgement | None:
-        """None where it cannot be queued. Raises `NotJudged`."""
+        """None if it is not to be queued. Raises `NotJudged`."""
         if not self._known:
             self._known.append(await _judged(self.asked, self._one_by_one))
         return self._known[0]

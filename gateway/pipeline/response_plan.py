@@ -1,4 +1,4 @@
-"""What becomes of an answer on its way: told by the translation, done by the relay."""
+"""How one response is changed on its way: decided by the translation, done by the writer."""
 
 from __future__ import annotations
 

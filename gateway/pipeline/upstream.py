@@ -132,7 +132,7 @@ class Upstream:
                     try:
                         raise error from None
                     finally:
-                        # Or error and frame keep each other, and the body, until a collection.
+                        # Break the cycle of error, traceback and frame, which keeps the body.
                         del error
                 pause = self._policy.pause(exchange.attempts)
             else:

@@ -49,7 +49,7 @@ def unreached(
     where = f"{place.host} port {place.port}"
     if isinstance(error, ssl.SSLError):
         return GatewayError(errors.UPSTREAM_TLS, _tls(error, place.host, where))
-    # A time-out is never followed by another attempt (contract section 3).
+    # After a time-out the caller has waited long enough: no other attempt follows.
     repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,

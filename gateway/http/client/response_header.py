@@ -1,7 +1,7 @@
 """The header of a platform's answer, read once: what its fields say and which of them go on.
 
 Field lines are passed on as they came, but for those whose values hold links. Duties: RFC 9110
-sections 5.1, 5.3, 7.6; contract section 3.
+sections 5.1, 5.3, 7.6.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
 _WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
 # What is judged or changed here must not come by another spelling, too.
 _JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
-# Digests of a body that no longer is what it was (RFC 9530, RFC 1864). Of no certain length:
-# compiled, one of four would be made anew for each line.
+# Digests of a body that no longer is what it was (RFC 9530, RFC 1864). `tuple[bytes, ...]`: mypyc
+# rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
 _DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
 # Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.

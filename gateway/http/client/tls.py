@@ -50,7 +50,7 @@ def refuses_certificate(error: ssl.SSLError) -> bool:
 
 
 class PlainSide(Protocol):
-    """What is needed of a connection: to be one of asyncio's protocols, and `stir`."""
+    """A connection: one of asyncio's protocols, which get asyncio's transports only, and `stir`."""
 
     def connection_made(self, transport: TlsTransport) -> None:
         """The platform has shown who it is."""

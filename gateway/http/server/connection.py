@@ -87,7 +87,7 @@ class RequestSink(Protocol):
 
 
 class Owner(Protocol):
-    """The server, as its connections see it."""
+    """The server, as its connections see it; its own class stands above this one."""
 
     turnstile: Turnstile
 

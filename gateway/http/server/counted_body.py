@@ -45,7 +45,7 @@ class Payload(Protocol):
 
 
 class ReadingSide(Protocol):
-    """The connection on which a body comes."""
+    """The connection on which a body comes; its own class stands above this one."""
 
     def hold_back(self) -> None:
         """Read no more for now."""
@@ -123,8 +123,8 @@ class CountedBody:
         self._pieces.append(piece)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        # Behind the end come other requests, which have their own limits. Told again as long as it
-        # goes on: to read the body of a request before this one lets the connection read, too.
+        # Pause only within this body: requests behind it have their own limits. Repeat it, because
+        # draining an earlier body resumes reading.
         if self._left and self._waiting > _HIGH_WATER:
             self._held = True
             self._connection.hold_back()
