@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway.os_support import raise_file_limit
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
 
 # By DHP_NO_SKIPS, what may still skip.
 _ROOT = "needs root"
@@ -24,6 +26,20 @@ _KINDS = {
     _ROOT: "need root",
     "": "cannot run here",
 }
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform that answers with a Patient unless told otherwise."""
+    async with Platform() as double:
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Sso]:
+    """An SSO that gives numbered tokens unless told otherwise."""
+    async with Sso() as double:
+        yield double
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -46,7 +46,7 @@ async def _written(audit: Audit, pipe: Any) -> list[dict[str, Any]]:
 
 
 async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, make_exchange):
-    """A record holds every field of the contract, in its order, and no other."""
+    """A record holds every field that is promised, in its order, and no other."""
     audit = open_audit()
     audit.exchange(
         make_exchange(

@@ -88,13 +88,6 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 @pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives tokens."""
-    async with Sso() as double:
-        yield double
-
-
-@pytest.fixture
 def ward(tmp_path: Path, platform: Platform, sso: Sso) -> Ward:
     """A set-up that works."""
     return Ward(tmp_path, platform, sso)

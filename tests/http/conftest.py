@@ -3,9 +3,7 @@
 from tests.pipeline.conftest import (
     ca,
     gateway,
-    platform,
     pytest_asyncio_loop_factories,
-    sso,
     stage,
     start_gateway,
     uncollected,
@@ -15,9 +13,7 @@ from tests.pipeline.conftest import (
 __all__ = [
     "ca",
     "gateway",
-    "platform",
     "pytest_asyncio_loop_factories",
-    "sso",
     "stage",
     "start_gateway",
     "uncollected",

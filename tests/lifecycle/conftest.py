@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,20 +142,6 @@ class Service:
 
 
 StartService = Callable[..., Service]
-
-
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
-    async with Platform() as double:
-        yield double
-
-
-@pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens unless told otherwise."""
-    async with Sso() as double:
-        yield double
 
 
 @pytest.fixture

@@ -34,20 +34,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory
 
 
 @pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
-    async with Platform() as double:
-        yield double
-
-
-@pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens unless told otherwise."""
-    async with Sso() as double:
-        yield double
-
-
-@pytest.fixture
 def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
     """Starts a gateway with some settings changed; it must leave nothing in flight behind."""
 

@@ -1,4 +1,4 @@
-"""Section 4 of the contract as a table, written down a second time, and how evidence is judged."""
+"""The table of errors, written down a second time, and how evidence is judged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Row:
         return replace(self, **changed)
 
 
-CONTRACT: Final[dict[str, Row]] = {
+ERROR_TABLE: Final[dict[str, Row]] = {
     "bad-request": Row(400, "value", closed=True),
     "unknown-path": Row(404, "not-found"),
     "loop": Row(508, "processing"),

@@ -260,7 +260,9 @@ async def internal(stage: Stage) -> Evidence:
         gateway.gateway.audit.exchange(exchange)
 
     parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}
-    parts["admission"] = SimpleNamespace(inflight=0, is_draining=lambda: False, collecting=Room(0))
+    parts["admission"] = SimpleNamespace(
+        begin=bool, end=bool, is_draining=lambda: False, collecting=Room(0)
+    )
     parts["account"] = account
     parts["clocks"] = Clocks(time.monotonic, time.time)
     handler = Handler(factories.rules(gateway.settings), Collaborators(**parts))

@@ -1,11 +1,11 @@
-"""Every row of the contract's error table, as each side of the gateway sees it."""
+"""Every row of the error table, as each side of the gateway sees it."""
 
 from __future__ import annotations
 
 import pytest
 
 from gateway import errors
-from tests.pipeline.error_table import CONTRACT, judge
+from tests.pipeline.error_table import ERROR_TABLE, judge
 from tests.pipeline.provocations import PROVOKED, header_timeout, unknown_path
 from tests.pipeline.stage import Stage
 
@@ -20,19 +20,19 @@ REASONS = [
 
 def test_every_reason_is_provoked() -> None:
     """No reason is left out but those that are provoked elsewhere."""
-    assert set(PROVOKED) == set(CONTRACT) == set(errors.REASONS) - ELSEWHERE
+    assert set(PROVOKED) == set(ERROR_TABLE) == set(errors.REASONS) - ELSEWHERE
 
 
 @pytest.mark.parametrize("reason", REASONS)
 async def test_failure_as_json(stage: Stage, reason: str) -> None:
     """A caller that asks for nothing in particular gets the row's outcome as JSON in English."""
-    await judge(await PROVOKED[reason](stage), reason, CONTRACT[reason])
+    await judge(await PROVOKED[reason](stage), reason, ERROR_TABLE[reason])
 
 
 @pytest.mark.parametrize("reason", REASONS)
 async def test_failure_as_xml_in_russian(stage: Stage, reason: str) -> None:
     """A caller that accepts XML and reads Russian gets both, if its request could be read."""
-    row = CONTRACT[reason]
+    row = ERROR_TABLE[reason]
     stage.headers = ("Accept: application/fhir+xml", "Accept-Language: ru-RU, en;q=0.5")
     language = "ru" if row.parsed else "en"
     await judge(await PROVOKED[reason](stage), reason, row, language=language, xml=True)
@@ -41,7 +41,7 @@ async def test_failure_as_xml_in_russian(stage: Stage, reason: str) -> None:
 @pytest.mark.parametrize("reason", REASONS)
 async def test_failure_by_format_in_uzbek(stage: Stage, reason: str) -> None:
     """`_format` outranks Accept, and Uzbek is spoken to those who ask for it."""
-    row = CONTRACT[reason]
+    row = ERROR_TABLE[reason]
     stage.headers = ("Accept: application/fhir+json", "Accept-Language: uz")
     stage.query = "_format=xml"
     language = "uz" if row.parsed else "en"
@@ -53,7 +53,7 @@ async def test_default_language(stage: Stage, language: str) -> None:
     """Who names no language gets `fhir.default_language`."""
     stage.fhir = {"default_language": language}
     evidence = await unknown_path(stage)
-    await judge(evidence, "unknown-path", CONTRACT["unknown-path"], language=language)
+    await judge(evidence, "unknown-path", ERROR_TABLE["unknown-path"], language=language)
 
 
 @pytest.mark.parametrize("language", ["en", "ru", "uz"])
@@ -62,4 +62,4 @@ async def test_default_language_without_a_request(stage: Stage, language: str) -
     stage.fhir = {"default_language": language}
     stage.headers = ("Accept-Language: fr, de",)
     evidence = await header_timeout(stage)
-    await judge(evidence, "header-timeout", CONTRACT["header-timeout"], language=language)
+    await judge(evidence, "header-timeout", ERROR_TABLE["header-timeout"], language=language)

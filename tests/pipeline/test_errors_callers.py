@@ -10,7 +10,7 @@ from tests.doubles import sso as answers
 from tests.doubles.platform import fhir, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.wire import get, post
-from tests.pipeline.error_table import CONTRACT, judge, read_json
+from tests.pipeline.error_table import ERROR_TABLE, judge, read_json
 from tests.pipeline.stage import Evidence, Provoke, Stage
 
 
@@ -34,7 +34,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 async def test_bad_request(stage: Stage, name: str) -> None:
     """Broken HTTP, a broken URL or header is a bad request and ends the connection."""
-    await judge(await sending(stage, BAD[name]), "bad-request", CONTRACT["bad-request"])
+    await judge(await sending(stage, BAD[name]), "bad-request", ERROR_TABLE["bad-request"])
 
 
 RULES = {
@@ -62,7 +62,7 @@ RULES = {
 async def test_the_diagnostics_name_the_rule(stage: Stage, rule: str) -> None:
     """The vendor of the calling system learns what to correct, and none of it is repeated."""
     evidence = await sending(stage, RULES[rule])
-    await judge(evidence, "bad-request", CONTRACT["bad-request"])
+    await judge(evidence, "bad-request", ERROR_TABLE["bad-request"])
     diagnostics = read_json(evidence.reply)["diagnostics"]
     assert rule in diagnostics
     assert "Patient" not in diagnostics
@@ -72,19 +72,19 @@ async def test_the_diagnostics_name_the_rule(stage: Stage, rule: str) -> None:
 async def test_method_not_allowed(stage: Stage, method: str) -> None:
     """Methods that FHIR does not use are refused, known to HTTP or not, with those that it uses."""
     evidence = await sending(stage, get("/fhir/Patient/1", method=method))
-    await judge(evidence, "method-not-allowed", CONTRACT["method-not-allowed"])
+    await judge(evidence, "method-not-allowed", ERROR_TABLE["method-not-allowed"])
 
 
 async def test_unknown_method_of_a_long_target(stage: Stage) -> None:
     """The method is to blame however long the target is."""
     evidence = await sending(stage, get("/fhir/Patient?" + "a=b&" * 100, method="FETCH"))
-    await judge(evidence, "method-not-allowed", CONTRACT["method-not-allowed"])
+    await judge(evidence, "method-not-allowed", ERROR_TABLE["method-not-allowed"])
 
 
 async def test_connect_to_an_authority(stage: Stage) -> None:
     """CONNECT in the form that a client of an HTTP proxy sends is refused like any CONNECT."""
     raw = b"CONNECT platform.invalid:443 HTTP/1.1\r\nHost: platform.invalid:443\r\n\r\n"
-    await judge(await sending(stage, raw), "method-not-allowed", CONTRACT["method-not-allowed"])
+    await judge(await sending(stage, raw), "method-not-allowed", ERROR_TABLE["method-not-allowed"])
 
 
 @pytest.mark.parametrize("base", ["/fhirx", "/FHIR/Patient", "/", "/fhi", "/auth/login"])
@@ -92,7 +92,7 @@ async def test_unknown_path(stage: Stage, base: str) -> None:
     """base_path ends at a segment's border and is compared with case."""
     gateway = await stage.start()
     evidence = await stage.evidence(gateway, get(base))
-    await judge(evidence, "unknown-path", CONTRACT["unknown-path"])
+    await judge(evidence, "unknown-path", ERROR_TABLE["unknown-path"])
     assert read_json(evidence.reply)["diagnostics"].endswith("; base-path=/fhir")
 
 
@@ -116,7 +116,7 @@ async def first_line(stage: Stage) -> Evidence:
 @pytest.mark.parametrize("provoke", [second_header, first_line])
 async def test_header_timeout(stage: Stage, provoke: Provoke) -> None:
     """A header that stops anywhere is given up, on a kept connection too."""
-    row = CONTRACT["header-timeout"].but(asked=(0, 1))
+    row = ERROR_TABLE["header-timeout"].but(asked=(0, 1))
     await judge(await provoke(stage), "header-timeout", row)
 
 
@@ -127,7 +127,7 @@ async def test_body_timeout_in_chunks(stage: Stage, target: str) -> None:
     wire = await stage.open(gateway.address)
     await wire.send(get(target, "Transfer-Encoding: chunked", method="POST") + b"5\r\nhello\r\n")
     evidence = await stage.evidence(gateway, wire=wire)
-    await judge(evidence, "body-timeout", CONTRACT["body-timeout"])
+    await judge(evidence, "body-timeout", ERROR_TABLE["body-timeout"])
     assert not any(seen.complete for seen in stage.platform.seen)
 
 
@@ -137,7 +137,7 @@ async def test_payload_too_large_in_chunks(stage: Stage, target: str) -> None:
     chunked = get(target, "Transfer-Encoding: chunked", method="POST")
     body = b"".join(b"258\r\n%s\r\n" % (b"x" * 600) for _ in range(2)) + b"0\r\n\r\n"
     evidence = await sending(stage, chunked + body, limits={"max_body_bytes": 1000})
-    row = CONTRACT["payload-too-large"].but(closed=None, seen=(0, 1), attempts=(0, 1))
+    row = ERROR_TABLE["payload-too-large"].but(closed=None, seen=(0, 1), attempts=(0, 1))
     await judge(evidence, "payload-too-large", row)
     assert not any(seen.complete for seen in stage.platform.seen)
 
@@ -165,14 +165,14 @@ async def test_one_field_too_large(stage: Stage) -> None:
     """One field over the limit is too large, and nothing of the request is read."""
     raw = stage.get("/fhir/Patient/1", "X-Long: " + "x" * 1001)
     evidence = await sending(stage, raw, limits={"max_header_bytes": 1000})
-    await judge(evidence, "header-too-large", CONTRACT["header-too-large"].but(parsed=False))
+    await judge(evidence, "header-too-large", ERROR_TABLE["header-too-large"].but(parsed=False))
 
 
 async def test_too_many_fields(stage: Stage) -> None:
     """More fields than the limit are too many."""
     raw = stage.get("/fhir/Patient/1", *(f"X-{n}: 1" for n in range(30)))
     evidence = await sending(stage, raw, limits={"max_headers": 20})
-    await judge(evidence, "header-too-large", CONTRACT["header-too-large"].but(parsed=False))
+    await judge(evidence, "header-too-large", ERROR_TABLE["header-too-large"].but(parsed=False))
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
@@ -180,7 +180,7 @@ async def test_path_too_long(stage: Stage, method: str) -> None:
     """A target is too long by its path as well as by its query."""
     raw = get("/fhir/" + "x" * 1000, method=method)
     evidence = await sending(stage, raw, limits={"max_url_bytes": 900})
-    await judge(evidence, "url-too-long", CONTRACT["url-too-long"])
+    await judge(evidence, "url-too-long", ERROR_TABLE["url-too-long"])
 
 
 @pytest.mark.parametrize("code", [400, 401, 403])
@@ -190,7 +190,7 @@ async def test_token_refused(stage: Stage, code: int) -> None:
         stage.sso.answer(answer)
         asked = len(stage.sso.requests)
         evidence = await sending(stage, stage.get())
-        row = CONTRACT["token-refused"].but(asked=asked + 1)
+        row = ERROR_TABLE["token-refused"].but(asked=asked + 1)
         await judge(evidence, "token-refused", row)
 
 
@@ -214,14 +214,14 @@ async def test_sso_unavailable(stage: Stage, name: str) -> None:
     """What is no token and no refusal is an SSO that is not there; nothing is followed."""
     stage.sso.answer(UNAVAILABLE[name])
     evidence = await sending(stage, stage.get())
-    await judge(evidence, "sso-unavailable", CONTRACT["sso-unavailable"])
+    await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"])
 
 
 async def test_sso_refuses_connections(stage: Stage) -> None:
     """Nobody listens where the SSO should be."""
     gateway = await stage.start(token_url=f"http://127.0.0.1:{free_port()}/token")
     evidence = await stage.evidence(gateway, stage.get())
-    await judge(evidence, "sso-unavailable", CONTRACT["sso-unavailable"].but(asked=0))
+    await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"].but(asked=0))
 
 
 async def test_sso_says_nothing(stage: Stage) -> None:
@@ -229,7 +229,7 @@ async def test_sso_says_nothing(stage: Stage) -> None:
     stage.sso.answer(answers.HANG)
     gateway = await stage.start(sso={"timeout": 0.3})
     evidence = await stage.evidence(gateway, stage.get())
-    await judge(evidence, "sso-unavailable", CONTRACT["sso-unavailable"])
+    await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"])
 
 
 async def body_gone(stage: Stage) -> Evidence:
@@ -252,7 +252,7 @@ async def pause(stage: Stage) -> Evidence:
 
 async def test_token_rejected_without_the_body(stage: Stage) -> None:
     """Nothing is repeated when the body is gone."""
-    row = CONTRACT["token-rejected"].but(seen=1, attempts=1, asked=(1, 2), closed=None)
+    row = ERROR_TABLE["token-rejected"].but(seen=1, attempts=1, asked=(1, 2), closed=None)
     await judge(await body_gone(stage), "token-rejected", row)
 
 

@@ -24,7 +24,7 @@ from tests.doubles.platform import (
     then_reset,
 )
 from tests.doubles.wire import CutShort, get, post
-from tests.pipeline.error_table import CONTRACT, Row, judge
+from tests.pipeline.error_table import ERROR_TABLE, Row, judge
 from tests.pipeline.stage import Evidence, Stage, deaf_port, tls_platform
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
@@ -44,7 +44,7 @@ async def test_name_that_does_not_exist(stage: Stage) -> None:
         platform_url="http://nope.invalid/r5", platform={"allow_plaintext": True}
     )
     evidence = await stage.evidence(gateway, stage.get())
-    await judge(evidence, "upstream-unreachable", CONTRACT["upstream-unreachable"])
+    await judge(evidence, "upstream-unreachable", ERROR_TABLE["upstream-unreachable"])
 
 
 async def test_connection_that_is_never_made(stage: Stage) -> None:
@@ -52,7 +52,7 @@ async def test_connection_that_is_never_made(stage: Stage) -> None:
     url = f"http://127.0.0.1:{deaf_port(stage.stack)}/r5"
     gateway = await stage.start(platform_url=url, platform={"connect_timeout": 0.3})
     evidence = await stage.evidence(gateway, stage.get())
-    row = CONTRACT["upstream-unreachable"].but(attempts=1)
+    row = ERROR_TABLE["upstream-unreachable"].but(attempts=1)
     await judge(evidence, "upstream-unreachable", row)
 
 
@@ -89,10 +89,10 @@ BROKEN: dict[str, Answer] = {
 async def test_broken_answer_to_a_write(stage: Stage, name: str) -> None:
     """A write whose answer broke or is not HTTP is sent once, and its outcome called unknown."""
     evidence = await answering(stage, BROKEN[name], stage.post())
-    await judge(evidence, "upstream-failed", CONTRACT["upstream-failed"])
+    await judge(evidence, "upstream-failed", ERROR_TABLE["upstream-failed"])
 
 
-READ_FAILED = CONTRACT["upstream-failed"].but(seen=3, attempts=3, write=False)
+READ_FAILED = ERROR_TABLE["upstream-failed"].but(seen=3, attempts=3, write=False)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -123,7 +123,7 @@ async def test_certificate_of_another_host(stage: Stage) -> None:
     with authority.cert_pem.tempfile() as ca_file:
         gateway = await stage.start(platform={"ca_file": ca_file})
     evidence = await stage.evidence(gateway, stage.post())
-    await judge(evidence, "upstream-tls", CONTRACT["upstream-tls"])
+    await judge(evidence, "upstream-tls", ERROR_TABLE["upstream-tls"])
 
 
 async def test_certificate_of_a_known_authority(stage: Stage) -> None:
@@ -149,7 +149,7 @@ async def test_plain_server_behind_https(stage: Stage) -> None:
     stage.stack.callback(server.close)
     url = f"https://localhost:{server.sockets[0].getsockname()[1]}/r5"
     evidence = await stage.evidence(await stage.start(platform_url=url), stage.get())
-    await judge(evidence, "upstream-tls", CONTRACT["upstream-tls"])
+    await judge(evidence, "upstream-tls", ERROR_TABLE["upstream-tls"])
     assert b"token-1" not in heard
 
 
@@ -172,20 +172,20 @@ async def test_answer_that_stalls(stage: Stage, name: str) -> None:
     """An answer that stops is a time-out while nothing was passed on, for reads too only once."""
     times = {"response_timeout": 0.3, "idle_timeout": 0.3}
     evidence = await answering(stage, STALLED[name], platform=times)
-    await judge(evidence, "upstream-timeout", CONTRACT["upstream-timeout"])
+    await judge(evidence, "upstream-timeout", ERROR_TABLE["upstream-timeout"])
 
 
 async def test_write_that_times_out(stage: Stage) -> None:
     """A write that gets no answer is sent once."""
     evidence = await answering(stage, silence, stage.post(), platform={"response_timeout": 0.3})
-    await judge(evidence, "upstream-timeout", CONTRACT["upstream-timeout"].but(write=True))
+    await judge(evidence, "upstream-timeout", ERROR_TABLE["upstream-timeout"].but(write=True))
 
 
 @pytest.mark.parametrize("code", [300, 301, 302, 303, 305, 306, 307, 308])
 async def test_redirect(stage: Stage, code: int) -> None:
     """A redirect is not followed and not passed on, whatever its method, form or place."""
     location = ("Location", f"{stage.platform.url}/Patient/2")
-    row = CONTRACT["upstream-redirect"].but(upstream_status=code)
+    row = ERROR_TABLE["upstream-redirect"].but(upstream_status=code)
     evidence = await answering(stage, outcome(code, location))
     await judge(evidence, "upstream-redirect", row)
     assert evidence.reply.header("location") is None
@@ -224,7 +224,7 @@ BODIES: dict[str, Callable[[int], bytes]] = {
 
 def not_fhir(code: int) -> Row:
     """The row of a platform's status."""
-    row = CONTRACT["upstream-non-fhir"]
+    row = ERROR_TABLE["upstream-non-fhir"]
     return row.but(status=code, issue_code=NOT_FHIR[code], upstream_status=code)
 
 
@@ -265,7 +265,7 @@ async def test_login_page(stage: Stage, name: str, method: str) -> None:
     """A page with 200 instead of data is a failure, not data."""
     request = stage.get() if method == "GET" else stage.post()
     evidence = await answering(stage, LOGIN_PAGES[name], request)
-    row = CONTRACT["upstream-non-fhir"]
+    row = ERROR_TABLE["upstream-non-fhir"]
     row = row.but(status=502, issue_code="processing", upstream_status=200)
     await judge(evidence, "upstream-non-fhir", row.but(write=method == "POST"))
 

@@ -1,4 +1,4 @@
-"""When a request is sent to the platform once more, and when it never is (contract section 3)."""
+"""When a request is sent to the platform once more, and when it never is."""
 
 from __future__ import annotations
 

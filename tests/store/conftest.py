@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.lifecycle.conftest import platform, sso, start_service  # noqa: F401 - fixtures
+from tests.lifecycle.conftest import start_service  # noqa: F401 - a fixture
 from tests.store.redis_server import RedisServer, redis_server
 
 

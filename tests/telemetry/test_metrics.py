@@ -47,7 +47,7 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
             yield family.name, family.type, labels - {"le"}
 
 
-def test_names_types_and_labels_are_those_of_the_contract(metrics, make_exchange):
+def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     """Every metric has the promised name, type and labels, and there are no others."""
     metrics.exchange(make_exchange())
     metrics.declare(["default"])

@@ -33,20 +33,6 @@ PLANTED = ("30101901234567", "Plantedov", "planted", "Planted", "AB1234567", "to
 
 
 @pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
-    async with Platform() as double:
-        yield double
-
-
-@pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens unless told otherwise."""
-    async with Sso() as double:
-        yield double
-
-
-@pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
     """A collector."""
     async with Collector() as double:

@@ -1,5 +1,5 @@
 """The stage of the request path's tests; every gateway must have come to rest at its end."""
 
-from tests.pipeline.conftest import gateway, platform, sso, start_gateway
+from tests.pipeline.conftest import gateway, start_gateway
 
-__all__ = ["gateway", "platform", "sso", "start_gateway"]
+__all__ = ["gateway", "start_gateway"]

@@ -1,7 +1,7 @@
 """Requests that two readers could understand in two ways, byte for byte as an attacker sends them.
 
 Each is refused once, the connection ends, and nothing of it, or of what came behind it, is seen by
-the platform (contract section 3; RFC 9112 sections 2, 3, 5, 6, 7; RFC 9110 sections 5.5, 7.7).
+the platform (RFC 9112 sections 2, 3, 5, 6, 7; RFC 9110 sections 5.5, 7.7).
 """
 
 from __future__ import annotations

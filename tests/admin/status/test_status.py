@@ -47,18 +47,19 @@ PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-@pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
-    async with Platform() as double:
-        yield double
-
-
-@pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens unless told otherwise."""
-    async with Sso() as double:
-        yield double
+def sources(gateway: Running, entries: dict[str, Any] | None = None) -> Sources:
+    """Where the page's facts come from, all well but for these entries of an outbox."""
+    return Sources(
+        settings=lambda: gateway.settings,
+        tokens=dict,
+        circuit=lambda: CircuitState.CLOSED,
+        connections=dict,
+        inflight=int,
+        audit_available=lambda: True,
+        draining=lambda: False,
+        judging=WORKED,
+        outbox=lambda: entries,
+    )
 
 
 async def come_to_have_a_token(gateway: Running) -> None:
@@ -185,18 +186,7 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
 ) -> None:
     """Whoever looks at the page is not told that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
-    sources = Sources(
-        settings=lambda: gateway.settings,
-        tokens=dict,
-        circuit=lambda: CircuitState.CLOSED,
-        connections=dict,
-        inflight=int,
-        audit_available=lambda: True,
-        draining=lambda: False,
-        judging=WORKED,
-        outbox=lambda: entries,
-    )
-    facts = await Status(sources, traffic).facts("en")
+    facts = await Status(sources(gateway, entries), traffic).facts("en")
     assert facts["care"]["reason"] == reason
     assert facts["outbox"] == entries
 
@@ -220,17 +210,8 @@ async def test_many_errors_are_a_limit(
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.note(exchange(clock, **failed))
-    sources = Sources(
-        settings=lambda: gateway.settings,
-        tokens=dict,
-        circuit=lambda: CircuitState.CLOSED,
-        connections=dict,
-        inflight=int,
-        audit_available=lambda: True,
-        draining=lambda: False,
-        judging=WORKED,
-    )
-    assert (await Status(sources, traffic).facts("en"))["care"]["reason"] == reason
+    facts = await Status(sources(gateway), traffic).facts("en")
+    assert facts["care"]["reason"] == reason
 
 
 async def test_a_secret_that_is_refused_behind_another_shows(

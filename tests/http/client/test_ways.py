@@ -24,13 +24,6 @@ NAME = "fhir.hospital.test"
 
 
 @pytest.fixture
-async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens."""
-    async with Sso() as double:
-        yield double
-
-
-@pytest.fixture
 def ca(tmp_path: Path) -> trustme.CA:
     """The platform's CA, whose certificate is in a file."""
     made = trustme.CA()

@@ -21,13 +21,6 @@ Open = Callable[..., AbstractAsyncContextManager[Hospital]]
 
 
 @pytest.fixture
-async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
-    async with Platform() as double:
-        yield double
-
-
-@pytest.fixture
 def opened(platform: Platform, tmp_path: Path) -> Open:
     """Opens a gateway with some settings changed; `outbox` adds to those of the outbox."""
 
