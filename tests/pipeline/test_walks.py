@@ -29,14 +29,16 @@ def walk(title: str) -> list[Step]:
 
 
 @contextmanager
-def steps() -> Iterator[dict[Step, None]]:
-    """The functions of the gateway in the order in which they are first called."""
-    seen: dict[Step, None] = {}
+def steps() -> Iterator[dict[Step, str]]:
+    """The functions of the gateway in the order in which they are first called, and where from."""
+    seen: dict[Step, str] = {}
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.startswith(PACKAGE):
-            seen.setdefault((code.co_qualname, code.co_filename.removeprefix(PACKAGE)))
+            step = code.co_qualname, code.co_filename.removeprefix(PACKAGE)
+            caller = "" if frame.f_back is None else frame.f_back.f_code.co_filename
+            seen.setdefault(step, caller.removeprefix(PACKAGE))
 
     sys.setprofile(note)
     try:
@@ -46,14 +48,18 @@ def steps() -> Iterator[dict[Step, None]]:
 
 
 async def test_the_walk_of_a_read(gateway: Running) -> None:
-    """A read on a connection that has asked before takes the printed steps, in their order."""
+    """A read on a connection that has asked before takes a dozen steps, which the handler calls."""
     async with await Wire.open(gateway.address) as wire:
         await wire.ask(get("/fhir/Patient/1"))
         with steps() as taken:
             await wire.ask(get("/fhir/Patient/2"))
     printed = walk("The walk of a read")
-    assert len(printed) > 15
+    assert len(printed) == 12
     assert [step for step in taken if step in printed] == printed
+    assert {taken[step] for step in printed} == {"pipeline/handler.py"}
+    bytewise = walk("The bytes of a read")
+    assert len(bytewise) > 5
+    assert [step for step in taken if step in bytewise] == bytewise
 
 
 async def test_the_walk_of_a_token(gateway: Running) -> None:
