@@ -45,5 +45,5 @@ class WriteBatching:
             try:
                 connection.flush()
             except Exception as error:
-                # It is that connection's own affair.
+                # The failure of one must not keep the messages of the others.
                 _log.error("internal error", exc_info=error, reason="internal")

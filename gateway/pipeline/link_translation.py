@@ -34,7 +34,7 @@ from gateway.pipeline.response_plan import ResponsePlan
 _KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
 _CHANGED_FIELDS: Final = _QUERY_FIELDS | {b"accept-encoding"}
-# A part is one of the body in its coding: it could not be opened.
+# A part would be one of the encoded body, which could not be opened.
 _PART_ASKED: Final = b"range:"
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 

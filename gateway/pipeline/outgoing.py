@@ -80,7 +80,7 @@ class Composer:
         """Read so much of the body as has to be known before it goes on; gives what it is."""
         transform = links.of_request(header, interaction)
         if transform is not None:
-            # Up to here a body that changes still goes out with its length.
+            # Read ahead, below, so that a short one still goes out with its new length.
             body.change_by(transform)
         # The form of a search is judged.
         if transform is not None or interaction.is_search:

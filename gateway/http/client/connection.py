@@ -246,7 +246,7 @@ class UpstreamConnection(RequestSide):
             self._fail("certificate")
         elif self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
-        # The parser and this hold on to each other.
+        # Break the cycle of parser and connection.
         self.transport = self._parser = self._spare = None
         self._keep_alive = False
         self.resume_writing()
@@ -260,7 +260,7 @@ class UpstreamConnection(RequestSide):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; those of trailers and of surplus messages are dropped."""
-        # Beyond what is refused anyway nothing is judged: taking one costs as much as there are.
+        # Too many are refused anyway, and adding one takes as long as there are others.
         if self.answer is None and not self.complete and not is_excessive(self._fields):
             self._fields.add(name, value)
 
@@ -272,7 +272,7 @@ class UpstreamConnection(RequestSide):
         if 100 <= status < 200:
             self._begin_interim(status)
             return
-        # The parser would make a text of numbers.
+        # Cheaper than to have the parser format it.
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
         fields = self._fields

@@ -59,7 +59,7 @@ class RequestSide(SmallReads):
         if self.transport is None:
             return
         if self._untouched:
-            # It may be an answer; it is none to a request that has not gone out.
+            # What has come already cannot answer a request that has not gone out.
             raw = self.transport.get_extra_info("socket")
             if raw is not None and os_support.is_readable(raw.fileno()):
                 self.abort()

@@ -104,8 +104,8 @@ class TlsTransport(SmallReads):
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._below: asyncio.Transport | None = None
-        # Done when the handshake is over, one way or the other. It never carries the error: both
-        # would hold on to each other.
+        # Done when the handshake is over, one way or the other. It never carries the error, which
+        # would make a cycle.
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._shaken = False
         # Whether the platform may still be judging our certificate: in TLS 1.3 it does so when our

@@ -162,7 +162,7 @@ class CallerConnection(ResponseSide):
         self._server.lost(self)
         self._hear_no_more()
         self._wake_writer()
-        # Between two answers it would go on to take a message that is no longer there.
+        # Between two requests the task would go on to take a message that is gone.
         between = self._waiter is not None and not self.busy
         if self._task is not None and (self._tied or between):
             self._task.cancel()

@@ -102,7 +102,7 @@ class MessageQueue:
             data = self._counted.feed(bytes(data))
             if not self._counted.is_eof():
                 return
-            # The one before waits for the body's end, of which it was told nothing.
+            # A new parser: the old one still waits for the body, which passed it by.
             self._counted, self._parser = None, self._new_parser()
         if self._parser is None or self._ended or self._is_deaf:
             return
@@ -127,7 +127,7 @@ class MessageQueue:
         try:
             parsed, self._is_deaf, _ = parser.feed_data(data)
         except HttpProcessingError as error:
-            # Its traceback would hold on to this frame, and so to itself.
+            # Break the cycle of error, traceback and frame.
             self._is_deaf = True
             self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
@@ -141,7 +141,7 @@ class MessageQueue:
             self._header_since = None
         else:
             self._look_behind(data)
-        # Of a full queue the parser may keep more than it gave.
+        # With a full queue the parser may hold bytes that it has not read.
         if ended and not self._is_full and ends_with_header(last):
             self._at_start = True
             if was_at_start and len(parsed) == 1:
@@ -151,7 +151,7 @@ class MessageQueue:
     def _look_behind(self, data: bytes) -> None:
         """Note what has begun behind a request without a body, the last one in these bytes."""
         if not data:
-            # The parser had kept it, and what follows was noted when it came.
+            # The parser had held the message back; its bytes were looked at when they came.
             return
         # CRLFCRLF may be split over two reads.
         begun = data.rpartition(b"\r\n\r\n")[2].lstrip(b"\r\n")
@@ -160,7 +160,7 @@ class MessageQueue:
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
-        # Where others were there before it, no news is waited for but a turn.
+        # Behind other messages the task waits for its turn, not for news.
         if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
             self._waiter.set_result(None)
         if len(self._messages) >= _MOST_QUEUED and not self._is_full:
@@ -181,9 +181,9 @@ class MessageQueue:
 
     def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
         """From here on the message's body, of which some came with the header, is counted."""
-        # Before that is read: reading has what the parser may have kept fed again.
+        # Set before `read_nowait`, which has what the parser holds fed again.
         self._counted = CountedBody(length, self)
-        # Nobody but this class and its own looks into the queue.
+        # Nobody has taken the message yet: its body can be replaced.
         self._messages[-1] = (message, self._counted)
         self._counted.feed(begun.read_nowait(-1))
 
@@ -209,7 +209,7 @@ class MessageQueue:
         self._reading_paused = False
         if resume_parser:
             self.data_received(b"")
-        # That may have been too much again.
+        # What was fed may have paused the body again.
         if not self._reading_paused and not self._is_full:
             self._resume_transport()
 
