@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
 from gateway.secret import MASK, Secret
 
-_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<^>`{|}]")
 _HINT: Final = (
     "write sqlite:////path/of/file.db (four slashes: the path is absolute), or "
     "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
@@ -78,26 +77,8 @@ def parse_database_url(value: object) -> DatabaseLocation:
         return value
     if not isinstance(value, str):
         raise Invalid("must be text", "put it in quotes")
-    parts = _split(value)
+    parts = split_server(value, ("sqlite", "postgresql"), "database", _HINT)
     return _file(parts) if parts.scheme == "sqlite" else _server(parts)
-
-
-def _split(value: str) -> SplitResult:
-    if value.partition("://")[0] not in ("sqlite", "postgresql") or "://" not in value:
-        raise Invalid("is not a known kind of database", _HINT)
-    if _UNCLEAN.search(value):
-        raise Invalid("holds a character that no URL may hold", "percent-encode it")
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise Invalid(
-            "is not a URL: host or port cannot be read",
-            "percent-encode what the password holds of : / ? # [ ] @",
-        ) from None
-    if parts.fragment:
-        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
-    return parts
 
 
 def _file(parts: SplitResult) -> DatabaseLocation:
@@ -128,8 +109,8 @@ def _server(parts: SplitResult) -> DatabaseLocation:
         host=host,
         port=parts.port or 5432,
         database=database,
-        username=unquote(parts.username) if parts.username else None,
-        password=Secret(unquote(parts.password)) if parts.password else None,
+        username=user_of(parts),
+        password=password_of(parts),
         ssl_mode=mode,
         ssl_root_cert=None if root is None else Path(root),
     )

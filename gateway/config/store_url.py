@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
 from gateway.secret import MASK, Secret
 
-_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 _HINT: Final = (
     "write memory://, redis://[user:password@]host[:port][/database], the same with rediss:// for "
@@ -57,7 +57,7 @@ def parse_store_url(value: object) -> StoreLocation:
         raise Invalid("must be text", "put it in quotes")
     if value == "memory://":
         return StoreLocation()
-    parts = _split(value)
+    parts = split_server(value, ("redis", "rediss", "unix"), "store", _HINT)
     if parts.scheme == "unix":
         return _socket(parts)
     if not parts.hostname or not is_host(parts.hostname):
@@ -69,27 +69,9 @@ def parse_store_url(value: object) -> StoreLocation:
         host=parts.hostname,
         port=parts.port or 6379,
         database=_database(parts.path.removeprefix("/")),
-        username=_decoded(parts.username),
-        password=_password(parts),
+        username=user_of(parts),
+        password=password_of(parts),
     )
-
-
-def _split(value: str) -> SplitResult:
-    if value.partition("://")[0] not in ("redis", "rediss", "unix") or "://" not in value:
-        raise Invalid("is not a known kind of store", _HINT)
-    if _UNCLEAN.search(value):
-        raise Invalid("holds a character that no URL may hold", "percent-encode it")
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise Invalid(
-            "is not a URL: host or port cannot be read",
-            "percent-encode what the password holds of : / ? # [ ] @",
-        ) from None
-    if parts.fragment:
-        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
-    return parts
 
 
 def _socket(parts: SplitResult) -> StoreLocation:
@@ -102,8 +84,8 @@ def _socket(parts: SplitResult) -> StoreLocation:
         kind="unix",
         path=unquote(parts.path),
         database=_database(database),
-        username=_decoded(parts.username),
-        password=_password(parts),
+        username=user_of(parts),
+        password=password_of(parts),
     )
 
 
@@ -111,14 +93,6 @@ def _database(text: str) -> int:
     if text and not _DATABASE.fullmatch(text):
         raise Invalid("names a database that is no number", _HINT)
     return int(text or 0)
-
-
-def _decoded(text: str | None) -> str | None:
-    return unquote(text) if text else None
-
-
-def _password(parts: SplitResult) -> Secret | None:
-    return Secret(unquote(parts.password)) if parts.password else None
 
 
 StoreUrl = Annotated[

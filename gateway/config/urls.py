@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from typing import Annotated, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.values import Invalid, Unit, is_host, is_loopback_host
+from gateway.secret import Secret
 
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
@@ -44,6 +45,36 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
         raise Invalid("must not hold a query or fragment", "remove everything from the ? or # on")
     _clean_path(parts.path)
     return parts
+
+
+def split_server(value: str, schemes: Collection[str], kind: str, hint: str) -> SplitResult:
+    """The parts of a server's URL, which may hold a user and a password."""
+    scheme, is_url, _ = value.partition("://")
+    if not is_url or scheme not in schemes:
+        raise Invalid(f"is not a known kind of {kind}", hint)
+    if _UNCLEAN.search(value):
+        raise Invalid("holds a character that no URL may hold", "percent-encode it")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise Invalid(
+            "is not a URL: host or port cannot be read",
+            "percent-encode what the password holds of : / ? # [ ] @",
+        ) from None
+    if parts.fragment:
+        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
+    return parts
+
+
+def user_of(parts: SplitResult) -> str | None:
+    """The user, decoded."""
+    return unquote(parts.username) if parts.username else None
+
+
+def password_of(parts: SplitResult) -> Secret | None:
+    """The password, decoded."""
+    return Secret(unquote(parts.password)) if parts.password else None
 
 
 def _may_be_plain(value: str, schemes: Collection[str]) -> bool:

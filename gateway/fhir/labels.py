@@ -8,31 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.config import inbound
 from gateway.fhir.resource_types import RESOURCE_TYPES
 
-INTERACTIONS: Final = frozenset(
-    {
-        "read",
-        "vread",
-        "update",
-        "patch",
-        "delete",
-        "history-instance",
-        "history-type",
-        "history-system",
-        "create",
-        "search-type",
-        "search-system",
-        "capabilities",
-        "batch",
-        "transaction",
-        "operation",
-        "async-status",
-        "async-cancel",
-        "smart-configuration",
-        "other",
-    }
-)
+INTERACTIONS: Final = frozenset(inbound.INTERACTIONS)
 RESOURCE_LABELS: Final = RESOURCE_TYPES | {"", "other"}
 # Operations of FHIR R5, of the platform, and those common in other servers; without the `$`.
 OPERATIONS: Final = frozenset(

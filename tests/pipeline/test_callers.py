@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config.inbound import INTERACTIONS as CONFIGURABLE
 from gateway.errors import GatewayError
-from gateway.fhir.interaction import INTERACTIONS, Interaction, classify
+from gateway.fhir.interaction import classify
 from gateway.http.headers import read_request
 from gateway.http.server.peer import Peer
 from gateway.pipeline import callers as callers_module
@@ -153,12 +152,6 @@ def test_what_a_caller_may_do(
     else:
         with pytest.raises(GatewayError, match="caller-forbidden"):
             permissions.require(interaction)
-
-
-def test_settings_know_every_interaction() -> None:
-    """What can be allowed in the settings is what requests are classified as."""
-    assert set(CONFIGURABLE) == set(INTERACTIONS)
-    assert Interaction("read").code in INTERACTIONS
 
 
 PROXIES = (*network("10.0.0.0/8"), *network("192.0.2.9/32"))
