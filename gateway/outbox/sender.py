@@ -65,7 +65,7 @@ class Route:
 
     forwarder: Forward
     tokens: TokensInUse
-    asking: PlatformClient
+    client: PlatformClient
     credentials: frozenset[str]
     versions: bool
 
@@ -113,7 +113,7 @@ class Deliverer:
             lines.append(b"If-Match: %s\r\n" % match)
         outgoing = Outgoing(
             method=request.method,
-            target=(self._route.asking.platform_path + request.suffix).encode("latin-1"),
+            target=(self._route.client.platform_path + request.suffix).encode("latin-1"),
             lines=lines,
             request_id=request.request_id,
             body=WholeBody(request.body) if has_body else None,
@@ -142,8 +142,8 @@ class Deliverer:
         if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
             return None
         path = request.suffix.partition("?")[0]
-        asking = self._route.asking
-        return await current_version(asking, path, request.credential, request.request_id)
+        client = self._route.client
+        return await current_version(client, path, request.credential, request.request_id)
 
     async def _ask(self, request: Request) -> Comparison | Failure:
         if request.method == "PUT" and request.resource_id is not None:
@@ -185,7 +185,7 @@ class Deliverer:
     async def _get(self, request: Request, suffix: str) -> Answer:
         if request.credential not in self._route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        return await self._route.asking.get(suffix, request.credential, request.request_id)
+        return await self._route.client.get(suffix, request.credential, request.request_id)
 
 
 def _facts(entry: Entry, request: Request) -> dict[str, str]:

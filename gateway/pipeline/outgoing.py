@@ -36,7 +36,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 class Composer:
     """Composes requests to the platform, whose base path is `platform_path`.
 
-    `asking` is given when updates without If-Match shall get the current version's, `guard` when
+    `client` is given when updates without If-Match shall get the current version's, `guard` when
     searches shall be watched.
     """
 
@@ -47,13 +47,13 @@ class Composer:
         limits: BodyLimits,
         clock: Callable[[], float],
         guard: SearchGuard | None,
-        asking: PlatformClient | None,
+        client: PlatformClient | None,
     ) -> None:
         self._platform_path = platform_path
         self._limits = limits
         self._clock = clock
         self._guard = guard
-        self._asking = asking
+        self._client = client
 
     def body(
         self, request: IncomingRequest, header: RequestHeader, side: CallerSide
@@ -124,15 +124,15 @@ class Composer:
 
     def misses_version(self, asked: RequestContext) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
-        return self._asking is not None and _updates_blindly(asked)
+        return self._client is not None and _updates_blindly(asked)
 
     async def current_version(self, asked: RequestContext) -> bytes | None:
         """The version that the platform has of what is updated. Raises `GatewayError`."""
-        if self._asking is None:
+        if self._client is None:
             return None
         exchange, path = asked.exchange, asked.target.path
         credential = exchange.credential or "default"
-        return await current_version(self._asking, path, credential, exchange.request_id)
+        return await current_version(self._client, path, credential, exchange.request_id)
 
 
 def watch_bundle(

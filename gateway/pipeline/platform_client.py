@@ -49,10 +49,10 @@ class PlatformClient:
 
 
 async def current_version(
-    asking: PlatformClient, suffix: str, credential: str, request_id: str
+    client: PlatformClient, suffix: str, credential: str, request_id: str
 ) -> bytes | None:
     """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
-    answer = await asking.get(suffix, credential, request_id)
+    answer = await client.get(suffix, credential, request_id)
     try:
         etag = answer.header(b"etag") if answer.status == 200 else None
         return None if etag is None else etag.encode("latin-1")

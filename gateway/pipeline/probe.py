@@ -57,8 +57,8 @@ class Unproven:
 class Probe:
     """Asks with the token that is at hand; without one nothing is asked."""
 
-    def __init__(self, asking: PlatformClient, tokens: TokensInUse) -> None:
-        self._asking = asking
+    def __init__(self, client: PlatformClient, tokens: TokensInUse) -> None:
+        self._client = client
         self._tokens = tokens
         self._conditions: list[bytes] = []
 
@@ -90,7 +90,7 @@ class Probe:
 
     async def _found(self, credential: str) -> str:
         lines = (_GZIP, *self._conditions)
-        answer = await self._asking.get(
+        answer = await self._client.get(
             "/metadata", credential, str(uuid.uuid4()), lines=lines, once=True
         )
         try:

@@ -39,8 +39,8 @@ _STRICT: Final = b"Prefer: handling=strict\r\n"
 class Statement:
     """The platform's CapabilityStatement, fetched when first needed and renewed every hour."""
 
-    def __init__(self, asking: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
-        self._asking = asking
+    def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
+        self._client = client
         self._credential = credential
         self._clock = clock
         self._parameters: Mapping[str, frozenset[str]] | None = None
@@ -82,7 +82,7 @@ class Statement:
             self._task = None
 
     async def _fetch(self) -> bytes:
-        answer = await self._asking.get("/metadata", self._credential, str(uuid.uuid4()))
+        answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
         try:
             if answer.status != 200:
                 raise ValueError("status")

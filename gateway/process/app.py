@@ -78,7 +78,7 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
         self._stopping = False
-        self._keeping: OutboxService | None = None
+        self._outbox: OutboxService | None = None
         self._opened: Cores | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
@@ -165,14 +165,14 @@ class Gateway:
             await self._pause(_DRAIN_POLL)
 
     async def _drain_outbox(self, timeout: float) -> None:
-        if self._keeping is None:
+        if self._outbox is None:
             return
-        draining = asyncio.get_running_loop().create_task(self._keeping.drain(timeout))
+        draining = asyncio.get_running_loop().create_task(self._outbox.drain(timeout))
         hurried = asyncio.get_running_loop().create_task(self._hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not draining.done():
-            await self._keeping.drain(0.0)
+            await self._outbox.drain(0.0)
         await draining
 
     async def _cut(self) -> None:
@@ -205,7 +205,7 @@ class Gateway:
             sessions,
             self._note,
             tracing=open_tracing(self.settings, self._stack),
-            keeping=await self._open_outbox(),
+            outbox=await self._open_outbox(),
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
@@ -215,9 +215,9 @@ class Gateway:
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
         await core.start()
-        if self._keeping is not None:
-            self._stack.push_async_callback(self._keeping.stop)
-            await self._keeping.start()
+        if self._outbox is not None:
+            self._stack.push_async_callback(self._outbox.stop)
+            await self._outbox.start()
         self._watch()
         self.status = self._make_status()
         await self._stack.enter_async_context(background(self.watch.run()))
@@ -238,7 +238,7 @@ class Gateway:
             if shared is None
             else LastWrites.shared(shared.last_writes, shared.number)
         )
-        self._keeping = await open_outbox(
+        self._outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
             hold=lambda: self._cores.hold(),
@@ -246,7 +246,7 @@ class Gateway:
             metrics=self.metrics,
             audit=self.audit,
         )
-        return self._keeping
+        return self._outbox
 
     async def _bind(self) -> None:
         if self._shared is not None:
@@ -330,7 +330,7 @@ class Gateway:
                 audit_available=lambda: self.audit.available,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
-                outbox=lambda: None if self._keeping is None else self._keeping.report(),
+                outbox=lambda: None if self._outbox is None else self._outbox.report(),
             ),
             self.traffic,
         )

@@ -73,7 +73,7 @@ class ProcessParts:
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
     note: Callable[[Exchange], None] = _unnoted
     tracing: Tracing | None = None
-    keeping: OutboxService | None = None
+    outbox: OutboxService | None = None
 
 
 class Core:
@@ -129,17 +129,17 @@ class Core:
             account = parts.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(parts)
         forwarder = Forwarder(upstream, tokens, parts.metrics.retry)
-        asking = PlatformClient(forwarder, tokens, factories.platform_path(settings))
+        client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
         unproven = Unproven(self.tokens)
         # A second attempt of the gateway's own question is none of a caller's.
         own = Forwarder(upstream, unproven, _unnoted)
-        self.probe = Probe(PlatformClient(own, unproven, asking.platform_path), unproven)
-        if parts.keeping is not None:
+        self.probe = Probe(PlatformClient(own, unproven, client.platform_path), unproven)
+        if parts.outbox is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
-            self.deliverer = parts.keeping.deliverer(
+            self.deliverer = parts.outbox.deliverer(
                 settings, upstream, self.tokens, credentials=self._sources
             )
-        guard = self._guard(asking, parts)
+        guard = self._guard(client, parts)
         packs = settings.platform.compression == "both"
         return Handler(
             factories.rules(settings),
@@ -151,16 +151,16 @@ class Core:
                 forwarder=Packing(forwarder) if packs else forwarder,
                 rewriting=factories.rewriting(settings, parts.metrics.links),
                 composer=Composer(
-                    asking.platform_path,
+                    client.platform_path,
                     limits=factories.body_limits(settings),
                     clock=time.monotonic,
                     guard=guard,
-                    asking=asking if settings.fhir.auto_if_match else None,
+                    client=client if settings.fhir.auto_if_match else None,
                 ),
                 guard=guard,
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
-                queueing=None if parts.keeping is None else parts.keeping.queueing(settings),
+                queueing=None if parts.outbox is None else parts.outbox.queueing(settings),
             ),
         )
 
@@ -183,11 +183,11 @@ class Core:
             on_retry=parts.metrics.retry,
         )
 
-    def _guard(self, asking: PlatformClient, parts: ProcessParts) -> SearchGuard | None:
+    def _guard(self, client: PlatformClient, parts: ProcessParts) -> SearchGuard | None:
         mode = self.settings.fhir.search_guard
         if mode == "off":
             return None
-        self._statement = Statement(asking, next(iter(self._sources)), time.monotonic)
+        self._statement = Statement(client, next(iter(self._sources)), time.monotonic)
         return SearchGuard(
             self._statement,
             block=mode == "block",
