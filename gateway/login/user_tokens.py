@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gateway.errors import (
     CALLER_UNAUTHENTICATED,
@@ -24,22 +24,12 @@ from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint
 from gateway.oauth.token import Token
+from gateway.pipeline.attempts import TokensInUse
 from gateway.timing import backoff
 
 # Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
 _AHEAD_SHARE: Final = 0.25
 _AHEAD_MOST: Final = 60.0
-
-
-class CredentialTokens(Protocol):
-    """What is needed of `gateway.oauth.tokens.Tokens`."""
-
-    def current(self, credential: str) -> Token | None: ...  # noqa: D102
-    async def obtain(self, credential: str) -> Token: ...  # noqa: D102
-    async def replace(self, credential: str, rejected: Token) -> Token: ...  # noqa: D102
-    def drop(self, credential: str, token: Token) -> None: ...  # noqa: D102
-    def rejected_again(self, credential: str, token: Token) -> None: ...  # noqa: D102
-    def accepted(self, credential: str, token: Token) -> None: ...  # noqa: D102
 
 
 async def _let_go(_session: Session) -> None:
@@ -66,7 +56,7 @@ class UserTokens:
 
     def __init__(
         self,
-        others: CredentialTokens,
+        others: TokensInUse,
         endpoint: UserEndpoint,
         sessions: Sessions,
         manners: RenewalManners,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from gateway import errors
+from gateway.audit.trail import AuditTrail
 from gateway.errors import GatewayError
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.limits import Slots
@@ -25,19 +26,10 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
-class Recording(Protocol):
-    """The audit, as far as admission asks it."""
-
-    @property
-    def available(self) -> bool:
-        """Whether the records of new requests are sure to be kept."""
-        ...
-
-
 class Admission:
     """Counts exchanges in flight and refuses those that cannot be taken."""
 
-    def __init__(self, *, max_concurrent: int, audit: Recording) -> None:
+    def __init__(self, *, max_concurrent: int, audit: AuditTrail) -> None:
         self._slots = Slots(max_concurrent)
         self._audit = audit
         self.phase = Phase.SERVING

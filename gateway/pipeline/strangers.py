@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from cachetools import LRUCache
 
@@ -17,7 +17,7 @@ from gateway.exchange import Exchange
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.peer import Peer
-from gateway.pipeline.callers import Caller, Callers
+from gateway.pipeline.callers import Callers, Guest
 from gateway.pipeline.limits import TokenBucket
 
 _MOST_ADDRESSES: Final = 4096
@@ -25,14 +25,6 @@ _MOST_ADDRESSES: Final = 4096
 _BURST: Final = 10
 # Of IPv6 a household or an office has so many bits for itself.
 _OWN_BITS: Final = 64
-
-
-class Identifying(Protocol):
-    """What tells who calls: `Callers`, or the guest of a sign-in."""
-
-    def identify(self, peer: Peer, header: RequestHeader, /) -> Caller:
-        """The caller. Raises `GatewayError`."""
-        ...
 
 
 class Strangers:
@@ -74,7 +66,7 @@ class Strangers:
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
-        guest: Identifying | None,
+        guest: Guest | None,
         error: GatewayError,
     ) -> GatewayError:
         """What to answer a request that failed before it was known who asks.
@@ -95,11 +87,11 @@ class Strangers:
         return error
 
     def _is_callers(
-        self, peer: Peer, header: RequestHeader, guest: Identifying | None, exchange: Exchange
+        self, peer: Peer, header: RequestHeader, guest: Guest | None, exchange: Exchange
     ) -> bool:
         if guest is None and not self._knows_some:
             return False
-        who: Identifying = self._callers if guest is None else guest
+        who: Guest | Callers = self._callers if guest is None else guest
         try:
             exchange.caller = who.identify(peer, header).name
         except GatewayError as error:
