@@ -10,12 +10,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from gateway.os_support import raise_file_limit
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 # By DHP_NO_SKIPS, what may still skip.
 _ROOT = "needs root"

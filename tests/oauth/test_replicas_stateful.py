@@ -288,4 +288,4 @@ class ReplicaMachine(RuleBasedStateMachine):
 
 
 TestReplicas = ReplicaMachine.TestCase
-TestReplicas.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestReplicas.settings = settings(max_examples=60, stateful_step_count=50)

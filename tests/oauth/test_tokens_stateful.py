@@ -261,4 +261,4 @@ class TokenMachine(RuleBasedStateMachine):
 
 
 TestTokens = TokenMachine.TestCase
-TestTokens.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTokens.settings = settings(max_examples=60, stateful_step_count=40)

@@ -376,7 +376,6 @@ class OutboxMachine(RuleBasedStateMachine):
 EFFORT = settings(
     max_examples=15,
     stateful_step_count=15,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.data_too_large,

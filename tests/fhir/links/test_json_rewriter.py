@@ -558,7 +558,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(VALUES, st.booleans(), st.integers(1, 40), st.booleans(), st.data())
 def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
     """Also for text that is no JSON any more, and while an edit waits."""
@@ -574,7 +574,7 @@ def test_any_chunking_gives_the_same_bytes(value, pretty, size, slashes, data):
     assert run(body, size=1) == whole
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(VALUES, st.booleans())
 def test_there_and_back_gives_the_original(value, slashes):
     """What a caller sends back is what the platform sent."""
@@ -584,7 +584,7 @@ def test_there_and_back_gives_the_original(value, slashes):
     assert run(there, direction="to-platform") == (body, rewritten, 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(VALUES, st.integers(1, 40))
 def test_a_body_without_platform_urls_is_byte_identical(value, size):
     """Whatever it holds."""

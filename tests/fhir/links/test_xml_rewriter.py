@@ -187,7 +187,7 @@ SOURCES = st.sampled_from([*LISTED.values(), *NEVER.values()])
 JUNK = st.sampled_from([b"", b"<", b">", b"/>", b'"', b"'", b"&#x41;", b"<!--", b"</x>", b"<?x"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SOURCES, st.integers(1, 60), st.integers(0, 600), JUNK)
 def test_any_chunking_gives_the_same_bytes(body, size, cut, junk):
     """Also for text that is no XML any more."""
@@ -198,7 +198,7 @@ def test_any_chunking_gives_the_same_bytes(body, size, cut, junk):
     assert run(raw, size=1) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SOURCES, st.integers(1, 60))
 def test_a_body_without_platform_urls_is_byte_identical(body, size):
     """Whatever it holds."""

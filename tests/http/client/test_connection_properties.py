@@ -197,7 +197,7 @@ def assembled(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 
 _ENDS: st.SearchStrategy[End] = st.sampled_from(["eof", "reset", "open"])
-_MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")), deadline=None)
+_MANY = settings(max_examples=int(os.environ.get("DHP_EXAMPLES", "300")))
 
 
 @_MANY
