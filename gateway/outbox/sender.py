@@ -17,7 +17,7 @@ from gateway.fhir.interaction import Interaction
 from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
 from gateway.http.client.response_header import without_content
-from gateway.http.content_coding import is_gzip, opened
+from gateway.http.content_coding import OPENED, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import Token
 from gateway.outbox.comparison import judged_read, judged_search, sought
@@ -105,6 +105,7 @@ class Deliverer:
 
     async def _send(self, request: Request) -> Result:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
+        lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
         if not has_body:
             lines = without_content(lines)
@@ -249,12 +250,12 @@ async def _body(answer: Answer) -> bytes | None:
         if size > _LONGEST:
             return None
         pieces.append(data)
-    body, coding = b"".join(pieces), answer.header(b"content-encoding")
-    if coding is None or coding.strip().lower() == "identity":
+    body, coding = b"".join(pieces), answer.content_coding
+    if coding is None:
         return body
-    if not is_gzip(coding):
+    if coding not in OPENED:
         return None
-    return await asyncio.to_thread(opened, body, _LONGEST) or None
+    return await asyncio.to_thread(opened, body, coding, _LONGEST) or None
 
 
 def _failure(error: GatewayError) -> Failure:

@@ -11,7 +11,7 @@ from gateway.fhir.conformity import is_error_page, is_page, media_type
 from gateway.fhir.interaction import Interaction
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import beginning, is_gzip
+from gateway.http.content_coding import OPENED, beginning
 from gateway.http.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
@@ -41,11 +41,9 @@ def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
         # Nothing but the type tells what a GET would have got.
         return is_page(kind, b"", accept)
     coding = answer.content_coding
-    if coding is not None and coding != "identity" and not is_gzip(coding):
+    if coding is not None and coding not in OPENED:
         return is_page(kind, b"", accept)
-    body = answer.prefetched
-    if coding is not None:
-        body = beginning(body, coding, _LOOKED_AT)
+    body = beginning(answer.prefetched, coding, _LOOKED_AT)
     if status >= 400:
         return is_error_page(kind, body, accept)
     return is_page(kind, body, accept)
