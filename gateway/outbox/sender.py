@@ -30,7 +30,7 @@ from gateway.pipeline.attempts import AttemptSender as Forward
 from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.packing import WholeBody
 from gateway.pipeline.platform_client import PlatformClient, current_version
-from gateway.pipeline.response_check import examine
+from gateway.pipeline.response_check import examine, hold_back
 from gateway.pipeline.upstream import MEANINGLESS, Outgoing
 from gateway.telemetry.logs import get_logger
 
@@ -158,7 +158,7 @@ class Deliverer:
         try:
             if answer.status in _GONE:
                 return Comparison(Found.NO)
-            result = await _result(answer, request)
+            result = await _result(answer, request, asked="read")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -173,7 +173,7 @@ class Deliverer:
         query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
         try:
-            result = await _result(answer, request)
+            result = await _result(answer, request, asked="search-type")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -200,8 +200,13 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
     }
 
 
-async def _result(answer: Answer, request: Request, *, adds_version: bool = False) -> Result:
-    """What an answer means for the write it answers. Raises `GatewayError`."""
+async def _result(
+    answer: Answer, request: Request, *, adds_version: bool = False, asked: str = ""
+) -> Result:
+    """What an answer means for the write it answers, or for what was `asked` about it.
+
+    Raises `GatewayError`.
+    """
     status = answer.status
     if status in _WAITED_OUT:
         asked = parse_retry_after(answer.header(b"retry-after"), time.time())
@@ -212,8 +217,12 @@ async def _result(answer: Answer, request: Request, *, adds_version: bool = Fals
     if status in _IN_BETWEEN:
         return Failure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
     accept = field_of(request.fields, b"accept")
+    query = request.suffix.partition("?")[2]
     try:
-        examine(answer, Interaction(request.interaction, request.resource), accept)
+        if examine(
+            answer, Interaction(asked or request.interaction, request.resource), accept, query
+        ):
+            await hold_back(answer)
     except GatewayError as error:
         return _foreign(error, status)
     return await _response(answer)

@@ -34,7 +34,7 @@ from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, RequestBody
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.response_check import examine
+from gateway.pipeline.response_check import examine, hold_back
 from gateway.pipeline.response_writer import explain, give, pass_on
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.strangers import Strangers
@@ -134,8 +134,12 @@ class Handler:
             )
             answer = await self._bring(asked)
             try:
-                examine(answer, what, memo.accept)
-                warning = await self._judge(answer, asked) if what.is_search else None
+                query = target.query
+                if what.is_search:
+                    query = search_parameters(target, header, asked.body)
+                if examine(answer, what, memo.accept, query):
+                    await hold_back(answer)
+                warning = await self._judge(answer, what, query) if what.is_search else None
                 passage = memo.links.of_answer(answer, what, header, warning)
                 return await pass_on(side, exchange, answer, passage)
             finally:
@@ -318,12 +322,9 @@ class Handler:
             side.lines, side.over = given.lines, given.over
         return side
 
-    async def _judge(self, answer: Answer, asked: RequestContext) -> bytes | None:
+    async def _judge(self, answer: Answer, what: Interaction, query: str) -> bytes | None:
         """What the search guard has to say to the caller about a search."""
-        if self._guard is None:
-            return None
-        parameters = search_parameters(asked.target, asked.header, asked.body)
-        return await self._guard.judge(answer, asked.what, parameters)
+        return None if self._guard is None else await self._guard.judge(answer, what, query)
 
     async def _conclude(
         self,
