@@ -224,6 +224,9 @@ class Handler:
         exchange.remote = memo.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
+        if (said := memo.asserted) is not None:
+            exchange.user, exchange.user_asserted = said.user, said.user is not None
+            exchange.purpose = said.purpose
         return caller if self._queueing is None else self._queueing.unbound(caller, target)
 
     async def _look_into(
