@@ -13,7 +13,6 @@ from gateway.fhir.conformity import (
     LOOKED_AT,
     is_error_page,
     is_fhir,
-    is_fhir_type,
     is_page,
     media_type,
     names_type,
@@ -62,12 +61,7 @@ def examine(answer: Answer, what: Interaction, accept: str | None, query: str = 
         foreign = is_page(kind, body, accept, query)
     if foreign:
         raise _non_fhir(answer)
-    if status >= 300 or what.code not in _READS or _is_no_resource(answer):
-        return False
-    if not visible:
-        # Nothing but the type tells what a GET would have got.
-        if kind and not is_fhir_type(kind) and not asks_for(kind, query, accept):
-            raise _non_fhir(answer)
+    if status >= 300 or what.code not in _READS or not visible or _is_no_resource(answer):
         return False
     known = is_fhir(body)
     if known or asks_for(kind, query, accept):
