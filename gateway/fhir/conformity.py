@@ -36,6 +36,11 @@ def is_fhir_type(kind: str) -> bool:
     return kind.endswith(("json", "xml")) and kind not in _HTML
 
 
+def is_plain_json(content_type: str | None, body: bytes) -> bool:
+    """Whether it is FHIR as nearly all answers are: told at once, and never by mistake."""
+    return body.startswith(_USUAL) and media_type(content_type).endswith("json")
+
+
 def is_fhir(body: bytes) -> bool | None:
     """Whether a body is FHIR, by its beginning; None while that does not tell.
 

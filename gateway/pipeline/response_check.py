@@ -14,6 +14,7 @@ from gateway.fhir.conformity import (
     is_error_page,
     is_fhir,
     is_page,
+    is_plain_json,
     media_type,
     names_type,
 )
@@ -48,6 +49,8 @@ def examine(answer: Answer, what: Interaction, accept: str | None, query: str = 
     request, with what a search has in its form.
     """
     status = answer.status
+    if status == 200 and is_plain_json(answer.content_type, answer.prefetched):
+        return False
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
@@ -84,14 +87,15 @@ async def hold_back(answer: Answer) -> None:
             for known in look.at(data[step : step + STEP]):
                 if known:
                     return
-                if known is False or look.size > _HELD_BACK:
+                if known is False or look.size >= _HELD_BACK:
                     raise _non_fhir(answer)
                 await asyncio.sleep(0)
         seen = len(data)
         if answer.complete:
             look.end()
+        if answer.complete or seen >= _HELD_BACK:
             raise _non_fhir(answer)
-        size = 2 * max(size, seen)
+        size = min(2 * max(size, seen), _HELD_BACK)
         await answer.prefetch(size)
 
 
