@@ -225,7 +225,7 @@ _HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
 # What the gateway reads, HTTP frames messages with, or FHIR gives a meaning: it must go on.
 _TAKEN: Final = re.compile(
     r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
-    r"|keep-alive|te|trailers?|transfer-encoding|upgrade|expect|via|prefer|range|date|origin"
+    r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
     r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-forwarded-.*|forwarded",
     re.IGNORECASE,
 )
