@@ -30,7 +30,7 @@ from gateway.pipeline.attempts import AttemptSender as Forward
 from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.packing import WholeBody
 from gateway.pipeline.platform_client import PlatformClient, current_version
-from gateway.pipeline.response_check import examine, hold_back
+from gateway.pipeline.response_check import examine
 from gateway.pipeline.upstream import MEANINGLESS, Outgoing
 from gateway.telemetry.logs import get_logger
 
@@ -219,10 +219,9 @@ async def _result(
     accept = field_of(request.fields, b"accept")
     query = request.suffix.partition("?")[2]
     try:
-        if examine(
-            answer, Interaction(asked or request.interaction, request.resource), accept, query
-        ):
-            await hold_back(answer)
+        # What a long one holds is judged once it was read.
+        what = Interaction(asked or request.interaction, request.resource)
+        examine(answer, what, accept, query)
     except GatewayError as error:
         return _foreign(error, status)
     return await _response(answer)

@@ -34,7 +34,7 @@ from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, RequestBody
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.response_check import examine, hold_back
+from gateway.pipeline.response_check import examine
 from gateway.pipeline.response_writer import explain, give, pass_on
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.strangers import Strangers
@@ -137,10 +137,9 @@ class Handler:
                 query = target.query
                 if what.is_search:
                     query = search_parameters(target, header, asked.body)
-                if examine(answer, what, memo.accept, query):
-                    await hold_back(answer)
+                unclear = examine(answer, what, memo.accept, query)
                 warning = await self._judge(answer, what, query) if what.is_search else None
-                passage = memo.links.of_answer(answer, what, header, warning)
+                passage = memo.links.of_answer(answer, what, header, warning, unclear)
                 return await pass_on(side, exchange, answer, passage)
             finally:
                 answer.close()

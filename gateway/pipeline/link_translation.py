@@ -38,6 +38,7 @@ from gateway.http.content_coding import (
 )
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
+from gateway.pipeline.response_check import Witness
 from gateway.pipeline.response_plan import ResponsePlan
 
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
@@ -127,16 +128,25 @@ class Translation:
         return self._counted(header.text(b"content-type"), "to-platform", what)
 
     def of_answer(
-        self, answer: Answer, what: Interaction, header: RequestHeader, warning: bytes | None
+        self,
+        answer: Answer,
+        what: Interaction,
+        header: RequestHeader,
+        warning: bytes | None,
+        unclear: bool,
     ) -> ResponsePlan:
         """How an answer changes on its way to the caller, whose request had that header.
 
+        `unclear`: whether it is FHIR only shows on the way.
         Raises `GatewayError` upstream-failed for a part that the caller could not read.
         """
         coding = answer.content_coding
-        if coding is None and warning is None and self._surely_unchanged(answer, what):
+        plain = coding is None and warning is None and not unclear
+        if plain and self._surely_unchanged(answer, what):
             return self._unchanged
         transform = self._content(answer, what)
+        if unclear:
+            transform = Witness(answer, transform)
         opened = False
         if coding in OPENED:
             opened = not accepts(header.values.get(b"accept-encoding"), coding)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from gateway import errors
@@ -21,15 +19,13 @@ from gateway.fhir.conformity import (
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import asks_for
 from gateway.http.client.framing import Framing
-from gateway.http.client.response import PREFETCH, Answer
-from gateway.http.content_coding import OPENED, STEP, Opening, beginning
+from gateway.http.client.response import Answer
+from gateway.http.content_coding import OPENED, Transform, beginning
 from gateway.http.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 
-# Of content that does not tell by its beginning so much is held back until it does, or is over.
-_HELD_BACK: Final = 16 * 1024 * 1024
 # What is asked for is data: an answer without any would be taken for "there is none".
 _READS: Final = frozenset(
     (
@@ -45,7 +41,7 @@ _OVERLAP: Final = 64
 def examine(answer: Answer, what: Interaction, accept: str | None, query: str = "") -> bool:
     """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on.
 
-    True: what is here of the answer does not tell; then `hold_back` has to. `query` is that of the
+    True: what is here of the answer does not tell; then a `Witness` has to. `query` is that of the
     request, with what a search has in its form.
     """
     status = answer.status
@@ -74,58 +70,44 @@ def examine(answer: Answer, what: Interaction, accept: str | None, query: str = 
     raise _non_fhir(answer)
 
 
-async def hold_back(answer: Answer) -> None:
-    """Take so much of an answer as tells whether it is FHIR.
+class Witness:
+    """Passes a body on by way of a transform, and fails once it is clear that it was no FHIR.
 
-    Raises `GatewayError` upstream-non-fhir, `Broken` and `BrokenCoding`.
-    """
-    look = _Look(answer.content_coding)
-    seen, size = 0, PREFETCH
-    while True:
-        data = answer.prefetched
-        for step in range(seen, len(data), STEP):
-            for known in look.at(data[step : step + STEP]):
-                if known:
-                    return
-                if known is False or look.size >= _HELD_BACK:
-                    raise _non_fhir(answer)
-                await asyncio.sleep(0)
-        seen = len(data)
-        if answer.complete:
-            look.end()
-        if answer.complete or seen >= _HELD_BACK:
-            raise _non_fhir(answer)
-        size = min(2 * max(size, seen), _HELD_BACK)
-        await answer.prefetch(size)
-
-
-class _Look:
-    """Looks for signs of FHIR in a body that comes piece by piece; `size` is that of its content.
-
-    What is compressed is opened, in steps of bounded work.
+    What is long goes on as it comes; then the caller's connection is aborted. Raises `GatewayError`
+    upstream-non-fhir.
     """
 
-    def __init__(self, coding: str | None) -> None:
-        self.size = 0
-        self._opening = None if coding is None else Opening(coding)
+    def __init__(self, answer: Answer, inner: Transform | None) -> None:
+        self._answer = answer
+        self._inner = inner
+        self._known: bool | None = None
         self._beginning = b""
         self._last = b""
 
-    def at(self, data: bytes) -> Iterator[bool | None]:
-        """Look at the next piece: what is known, after each step. Raises `BrokenCoding`."""
-        for piece in iter((data,)) if self._opening is None else self._opening.steps(data):
-            self.size += len(piece)
-            if len(self._beginning) < LOOKED_AT:
-                self._beginning += piece
-                yield is_fhir(self._beginning)
-            else:
-                yield names_type(self._last + piece) or None
-            self._last = (self._last + piece)[-_OVERLAP:]
+    def feed(self, chunk: bytes) -> bytes:
+        """What can go on."""
+        if self._known is None:
+            self._look(chunk)
+        return chunk if self._inner is None else self._inner.feed(chunk)
 
-    def end(self) -> None:
-        """The body is whole. Raises `BrokenCoding` when it is not."""
-        if self._opening is not None:
-            self._opening.finish()
+    def finish(self) -> bytes:
+        """The rest."""
+        if not self._known:
+            raise _non_fhir(self._answer)
+        return b"" if self._inner is None else self._inner.finish()
+
+    def whole(self, body: bytes) -> None:
+        """None: only the whole way tells."""
+
+    def _look(self, chunk: bytes) -> None:
+        if len(self._beginning) < LOOKED_AT:
+            self._beginning += chunk
+            self._known = is_fhir(self._beginning)
+        elif names_type(self._last + chunk):
+            self._known = True
+        if self._known is False:
+            raise _non_fhir(self._answer)
+        self._last = (self._last + chunk)[-_OVERLAP:]
 
 
 def _content(answer: Answer) -> tuple[bytes, bool]:
