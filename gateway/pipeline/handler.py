@@ -30,7 +30,7 @@ from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
 from gateway.pipeline.failures import as_gateway_error, level
 from gateway.pipeline.link_translation import Rewriting
-from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
+from gateway.pipeline.outgoing import Composer, parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, RequestBody
 from gateway.pipeline.request_context import RequestContext
@@ -134,9 +134,7 @@ class Handler:
             )
             answer = await self._bring(asked)
             try:
-                query = target.query
-                if what.is_search:
-                    query = search_parameters(target, header, asked.body)
+                query = parameters(asked)
                 unclear = examine(answer, what, memo.accept, query)
                 warning = await self._judge(answer, what, query) if what.is_search else None
                 passage = memo.links.of_answer(answer, what, header, warning, unclear)
