@@ -158,7 +158,7 @@ class Deliverer:
         try:
             if answer.status in _GONE:
                 return Comparison(Found.NO)
-            result = await _result(answer, request, asked="read")
+            result = await _result(answer, request, question="read")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -173,7 +173,7 @@ class Deliverer:
         query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
         try:
-            result = await _result(answer, request, asked="search-type")
+            result = await _result(answer, request, question="search-type")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -201,9 +201,9 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
 
 
 async def _result(
-    answer: Answer, request: Request, *, adds_version: bool = False, asked: str = ""
+    answer: Answer, request: Request, *, adds_version: bool = False, question: str = ""
 ) -> Result:
-    """What an answer means for the write it answers, or for what was `asked` about it.
+    """What an answer means for the write it answers, or for a `question` about it.
 
     Raises `GatewayError`.
     """
@@ -220,7 +220,7 @@ async def _result(
     query = request.suffix.partition("?")[2]
     try:
         # What a long one holds is judged once it was read.
-        what = Interaction(asked or request.interaction, request.resource)
+        what = Interaction(question or request.interaction, request.resource)
         examine(answer, what, accept, query)
     except GatewayError as error:
         return _foreign(error, status)
