@@ -39,7 +39,7 @@ COMPILED = {
     "repeated_header response_side server turnstile validation",
     "oauth": "backoff tokens",
     "outbox": "intake",
-    "pipeline": "accounting admission attempts caller_memo caller_side callers circuit "
+    "pipeline": "accounting admission asserted attempts caller_memo caller_side callers circuit "
     "failures handler limits link_translation max_forwards outgoing own_replies "
     "permissions request_body request_context response_check "
     "response_plan response_writer retries search_guard traced upstream write_queue",

@@ -14,6 +14,8 @@ class Exchange:
 
     Times are seconds: `started_at` of the wall clock, `started` of the monotonic clock. Byte counts
     are those of the bodies. `query_params` holds names only; values never reach this record.
+    `user_asserted`: nobody signed in, the old system named its user; `purpose` is of the national
+    list, `token_id` the `jti` of the access token that went out.
     `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`). `unrecorded`:
     one of so many by strangers that it is counted and has no record of its own.
     """
@@ -25,6 +27,9 @@ class Exchange:
     remote: str = ""
     caller: str = "anonymous"
     user: str | None = None
+    user_asserted: bool = False
+    purpose: str | None = None
+    token_id: str | None = None
     credential: str | None = None
     traceparent: str | None = None
     interaction: str = "other"

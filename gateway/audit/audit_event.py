@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from gateway.fhir.purpose_of_use import SYSTEM
+
 Json = dict[str, Any]
 
 _DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
@@ -122,8 +124,8 @@ def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: Parties
     event["action"] = "E"
     event["occurredDateTime"] = record["timestamp"]
     agents = [_agent(_APPLICATION, _identified("instance", parties.instance), requestor=True)]
-    if user := record.get("user"):
-        agents = [_agent(None, _identified("user", str(user)), requestor=True)]
+    if record.get("user"):
+        agents = [_agent(None, user(record), requestor=True)]
     if record["event"] == "token":
         agents.append(_server(_DESTINATION, parties.sso_url))
         what = _identified("credential", str(record.get("credential")))
@@ -176,10 +178,27 @@ def _agents(record: Mapping[str, Any], parties: Parties) -> list[Json]:
     caller = _agent(client, _identified("client", record["caller"]), requestor=True)
     if record["remote"]:
         caller["networkString"] = record["remote"]
+    if token := record.get("token_id"):
+        # As IHE BALP has it (Minimal.oUa): the token's identity, not the token.
+        caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
-        agents.append(_agent(None, _identified("user", record["user"]), requestor=True))
+        agents.append({"who": user(record), "requestor": True, **purpose(record)})
+    else:
+        caller |= purpose(record)
     return agents
+
+
+def user(record: Mapping[str, Any]) -> Json:
+    """Who the person is; one that only the old system named is told apart."""
+    who = _identified("user", str(record["user"]))
+    return {**who, "display": "as the client says"} if record.get("user_asserted") else who
+
+
+def purpose(record: Mapping[str, Any]) -> Json:
+    """What for, as part of an agent."""
+    code = record.get("purpose")
+    return {"authorization": [_concept(SYSTEM, code)]} if code else {}
 
 
 def _server(role: tuple[str, str], url: str) -> Json:

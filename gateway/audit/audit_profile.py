@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.audit.audit_event import Parties, audit_event
+from gateway.audit.audit_event import Parties, audit_event, purpose, user
 
 Json = dict[str, Any]
 
@@ -90,9 +90,8 @@ def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
 
 
 def _person(record: Mapping[str, Any]) -> Json:
-    """The one who is signed in; what kind of resource that is, the gateway does not know."""
-    who = {"identifier": {"system": "urn:dhp-gateway:user", "value": str(record["user"])}}
-    return {"type": _HUMAN, "who": who, "requestor": True}
+    """The one who is signed in, or was named; as what kind of resource is not known here."""
+    return {"type": _HUMAN, "who": user(record), "requestor": True, **purpose(record)}
 
 
 def _claimed(event: Json) -> Json:

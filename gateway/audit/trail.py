@@ -39,6 +39,9 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 # A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
+# The audit must tell who signed in, and which token that was, whatever it looks like.
+_WHOLE: Final = frozenset(("user", "token_id"))
+
 GATHER: Final = 0.01
 """For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
 
@@ -121,8 +124,8 @@ class Audit:
             self._begin_to_gather()
         record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.iso(self._clock())}
         for field, value in fields.items():
-            # Rare, so the check costs nothing. The audit must tell who signed in, whatever it is.
-            record[field] = value if field == "user" else mask_field(field, value)
+            # Rare, so the check costs nothing.
+            record[field] = value if field in _WHOLE else mask_field(field, value)
         self._pending.append(record)
 
     async def close(self, timeout: float) -> int:
@@ -237,7 +240,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
     if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
         traceparent = None
     upstream = exchange.upstream_duration
-    return {
+    record = {
         "event": "exchange",
         "timestamp": timestamp,
         "request_id": mask_number(exchange.request_id),
@@ -261,6 +264,13 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "upstream_ms": None if upstream is None else _milliseconds(upstream),
         "outcome": exchange.outcome,
     }
+    if exchange.user_asserted:
+        record["user_asserted"] = True
+    if exchange.purpose is not None:
+        record["purpose"] = exchange.purpose
+    if exchange.token_id is not None:
+        record["token_id"] = exchange.token_id
+    return record
 
 
 def _milliseconds(seconds: float) -> float:

@@ -18,6 +18,7 @@ from gateway.config.values import (
     Count,
     FilePath,
     Flag,
+    HeaderName,
     Invalid,
     Name,
     NetworkText,
@@ -235,6 +236,18 @@ class CallerSettings(Section):
         default=(),
         description="Subject or SAN names of the caller's client certificate; needs "
         "`listen.tls.client_ca_file`.",
+    )
+    user_header: HeaderName | None = Field(
+        default=None,
+        description="A header in which the old system names its user, e.g. `X-User`: noted in the "
+        "audit as `user` with `user_asserted`, never forwarded. Null: none.",
+    )
+    purpose_header: HeaderName | None = Field(
+        default=None,
+        description="A header with the purpose of use, e.g. `X-Purpose`: TREAT, ETREAT (break the "
+        "glass), HOPERAT, RECORDMGT, HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or "
+        "DISASTER, noted in the audit as `purpose`; anything else is not noted. Never forwarded. "
+        "Null: none.",
     )
     credential: Name = Field(
         default="default",

@@ -89,10 +89,10 @@ class PlatformSettings(Section):
     )
     compression: Literal["off", "answers", "both"] = Field(
         default="off",
-        description="For slow lines. `off`: the caller's `Accept-Encoding` decides. `answers`: the "
-        "platform is always asked for gzip, and answers are opened for callers that do not accept "
-        "it. `both`: request bodies from 1 KiB on also go out in gzip, once the platform has shown "
-        "that it accepts that.",
+        description="For slow lines. `off`: the platform is asked for gzip where the caller "
+        "accepts it. `answers`: it is always asked for gzip. Either way answers are opened for "
+        "callers that do not accept their coding. `both`: request bodies from 1 KiB on also go out "
+        "in gzip, once the platform has shown that it accepts that.",
     )
 
 

@@ -212,6 +212,11 @@ def _callers(settings: Settings) -> Iterator[BrokenRule]:
         if first != index:
             hint = f"callers[{first}] has the same name; give each its own"
             yield BrokenRule((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
+        user, purpose = caller.user_header, caller.purpose_header
+        if user is not None and purpose is not None and user.lower() == purpose.lower():
+            hint = "one header names the user, another one the purpose"
+            key: Setting = (*path, "purpose_header")
+            yield BrokenRule(key, "is user_header, too", hint, ((*path, "user_header"),))
         if caller.name.lower() in RESERVED_CALLERS:
             hint = "the gateway calls those so who have no name of their own; choose another"
             yield BrokenRule((*path, "name"), "is a name of the gateway's own", hint)

@@ -220,6 +220,27 @@ def _name(value: str) -> str:
     return value
 
 
+HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
+# What the gateway reads, HTTP frames messages with, or FHIR gives a meaning: it must go on.
+_TAKEN: Final = re.compile(
+    r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
+    r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
+    r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-forwarded-.*|forwarded",
+    re.IGNORECASE,
+)
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER.fullmatch(value):
+        raise Invalid(
+            "is not the name of a header", "use letters, digits and hyphens, as in X-User"
+        )
+    if _TAKEN.fullmatch(value.replace("_", "-")):
+        raise Invalid("is a header with a meaning of its own", "name one of your own, e.g. X-User")
+    return value
+
+
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
@@ -228,6 +249,13 @@ PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), U
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
 Name = Annotated[
     str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+]
+
+HeaderName = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_header_name),
+    Field(json_schema_extra={"pattern": HEADER_PATTERN}),
 ]
 
 

@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from gateway.fhir.negotiation import asks_for
+
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 # The beginning of a page whose type was not told or was told wrongly.
 # Possessive: a body of many comments must not make it try them in every combination.
@@ -13,6 +15,14 @@ _LOOKS_LIKE_HTML: Final = re.compile(
     rb"\s*+(?:<!--(?:[^-]|-(?!->))*+-->\s*+)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE
 )
 _FHIR_XML: Final = b"http://hl7.org/fhir"
+# How nearly all JSON begins that is FHIR, and what all has.
+_USUAL: Final = (b'{"resourceType":', b'{"resourceType" :')
+_RESOURCE_TYPE: Final = re.compile(rb'"resourceType"\s*+:')
+_BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+LOOKED_AT: Final = 64 * 1024
+"""So much of a body is its beginning; the root of XML stands there."""
 
 
 @lru_cache(maxsize=256)
@@ -26,29 +36,48 @@ def is_fhir_type(kind: str) -> bool:
     return kind.endswith(("json", "xml")) and kind not in _HTML
 
 
-def is_error_page(kind: str, body: bytes, accept: str | None) -> bool:
+def is_plain_json(content_type: str | None, body: bytes) -> bool:
+    """Whether it is FHIR as nearly all answers are: told at once, and never by mistake."""
+    return body.startswith(_USUAL) and media_type(content_type).endswith("json")
+
+
+def is_fhir(body: bytes) -> bool | None:
+    """Whether a body is FHIR, by its beginning; None while that does not tell.
+
+    JSON is by a member `resourceType`, wherever it stands; XML by the namespace of its root.
+    """
+    if body.startswith(_USUAL):
+        return True
+    if body.startswith(_UTF_16):
+        body = body.decode("utf-16", "ignore").encode("utf-8", "ignore")
+    first = body.lstrip(_BEFORE_JSON)[:1]
+    if first == b"<":
+        return True if _FHIR_XML in body else None if len(body) < LOOKED_AT else False
+    if first == b"{":
+        return True if names_type(body) else None
+    return False if first else None
+
+
+def names_type(part: bytes) -> bool:
+    """Whether a part of a JSON body has a member `resourceType`."""
+    return _RESOURCE_TYPE.search(part) is not None
+
+
+def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
     """Whether the body of an error answer is neither FHIR nor of a type that was asked for.
 
     `body` is what has arrived of it, at least its beginning; "" counts as an error page too.
     """
     if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
-        return not (body and _is_asked_for(kind, accept))
+        return not (body and asks_for(kind, query, accept))
     if kind.endswith("json"):
         return b'"resourceType"' not in body
     return _FHIR_XML not in body
 
 
-def is_page(kind: str, body: bytes, accept: str | None) -> bool:
+def is_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
     """Whether a successful answer is a web page, such as a sign-in form, nobody asked for."""
     # JSON, as nearly all answers are, is told from a page by its first byte.
     looks_so = not body.startswith(b"{") and _LOOKS_LIKE_HTML.match(body) is not None
     is_html = looks_so or kind in _HTML
-    return is_html and not _is_asked_for(kind, accept)
-
-
-def _is_asked_for(kind: str, accept: str | None) -> bool:
-    """Whether Accept names the type or its family; `*/*` asks for nothing in particular."""
-    if not kind or not accept:
-        return False
-    ranges = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
-    return kind in ranges or f"{kind.partition('/')[0]}/*" in ranges
+    return is_html and not asks_for(kind, query, accept)

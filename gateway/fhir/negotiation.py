@@ -19,6 +19,13 @@ _JSON_TYPES: Final = frozenset(
     {"application/fhir+json", "application/json", "text/json", "application/json+fhir"}
 )
 _WILDCARDS: Final = frozenset({"*/*", "application/*"})
+_NDJSON_TYPES: Final = frozenset(
+    {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
+)
+FHIR_TYPES: Final = _XML_TYPES | _JSON_TYPES | _NDJSON_TYPES
+"""Under these names a body has to be FHIR, whoever asks for them."""
+_SEPARATORS: Final = re.compile(r"[+.\-]")
+_SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
 # RFC 9110, section 12.4.2.
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 _MAX_ITEMS: Final = 64
@@ -72,18 +79,41 @@ def choose_language(accept_language: str | None, default: str) -> str:
     return next((near for tag, near in _NEAREST.items() if weights.get(tag)), default)
 
 
-def _format(query: str) -> bool | None:
+def asks_for(kind: str, query: str, accept: str | None) -> bool:
+    """Whether a media type that is no name of FHIR's own was asked for, by `_format` or `Accept`.
+
+    In `_format` a short name will do; `*/*` asks for nothing in particular.
+    """
+    if not kind or kind in FHIR_TYPES:
+        return False
+    short = frozenset(_SEPARATORS.split(kind.partition("/")[2]))
+    for each in formats(query):
+        if each == kind or _SHORT_NAMES.get(each, each) in short:
+            return True
+    family = kind.partition("/")[0] + "/*"
+    return any(each in (kind, family) and weight for each, weight in _weighted(accept or ""))
+
+
+def formats(query: str) -> list[str]:
+    """The values of `_format` in a raw query, without parameters, in lower case."""
     if "_format" not in query:
-        return None
+        return []
+    found = []
     for part in query.split("&"):
         name, _, value = part.partition("=")
         if name == "_format":
             # A plus sign that was not encoded arrives as a space.
-            media_type = unquote_plus(value).partition(";")[0].strip().replace(" ", "+").lower()
-            if media_type == "xml" or media_type in _XML_TYPES:
-                return True
-            if media_type == "json" or media_type in _JSON_TYPES:
-                return False
+            media_type = unquote_plus(value).partition(";")[0].strip()
+            found.append(media_type.replace(" ", "+").lower())
+    return found
+
+
+def _format(query: str) -> bool | None:
+    for media_type in formats(query):
+        if media_type == "xml" or media_type in _XML_TYPES:
+            return True
+        if media_type == "json" or media_type in _JSON_TYPES:
+            return False
     return None
 
 

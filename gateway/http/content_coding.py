@@ -1,12 +1,14 @@
-"""Bodies in gzip: opened and changed on their way, compressed again only for who accepts that.
+"""Compressed bodies: opened and changed on their way, compressed again only for who accepts that.
 
-Only gzip is spoken towards the platform: it is what every server has.
+The platform is asked for gzip or identity alone, which every server has. Some compress unasked:
+deflate is opened as well.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Protocol
 
 from gateway.http.headers import items
@@ -14,9 +16,13 @@ from gateway.http.headers import items
 STEP: Final = 64 * 1024
 """Bytes of content that are changed at once: what takes longer would hold up the event loop."""
 
+OPENED: Final = frozenset(("gzip", "deflate"))
+"""The codings that can be undone here, as `coding_named` calls them."""
+
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 _LEVEL: Final = 4
+_CM: Final = 0x0F
+_GZIP_NAMES: Final = frozenset((b"gzip", b"x-gzip"))
 
 
 class BrokenCoding(Exception):  # noqa: N818 - a state, not a mistake
@@ -48,7 +54,7 @@ def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
     However much a small chunk unpacks to: never more than a step of it is in memory. Raises
     `BrokenCoding`.
     """
-    if isinstance(transform, Gunzip):
+    if isinstance(transform, Opening):
         yield from transform.steps(chunk)
     else:
         for at in range(0, len(chunk), STEP):
@@ -65,13 +71,17 @@ def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
     return at == len(whole)
 
 
-class Gunzip:
-    """Opens a gzip body (RFC 1952), member after member; its content passes through a transform."""
+class Opening:
+    """Undoes a coding of `OPENED`; the content passes through a transform.
 
-    def __init__(self, inner: Transform | None = None) -> None:
+    Of gzip (RFC 1952) one member may follow another.
+    """
+
+    def __init__(self, coding: str, inner: Transform | None = None) -> None:
         self._inner = inner
+        self._coding = coding
         self._unpack = zlib.decompressobj(_GZIP)
-        self._members = 0
+        self._begun = False
         self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -88,27 +98,42 @@ class Gunzip:
 
     def _opened(self, part: bytes) -> tuple[bytes, bytes]:
         """A piece of content, and what is left of the part."""
-        self._inside = True
+        if not self._inside:
+            self._begin(part)
         try:
             plain = self._unpack.decompress(part, STEP)
         except zlib.error:
             raise BrokenCoding from None
         if not self._unpack.eof:
             return plain, self._unpack.unconsumed_tail
-        rest = self._unpack.unused_data
-        self._members += 1
         self._inside = False
-        self._unpack = zlib.decompressobj(_GZIP)
-        return plain, rest
+        return plain, self._unpack.unused_data
+
+    def _begin(self, part: bytes) -> None:
+        if self._coding == "gzip":
+            self._unpack = zlib.decompressobj(_GZIP)
+        elif self._begun:
+            # Deflate has no second member.
+            raise BrokenCoding
+        else:
+            # RFC 9110 section 8.4.1.2 wants zlib's format (RFC 1950); some send bare deflate, whose
+            # first byte never looks like that.
+            bits = zlib.MAX_WBITS if part[0] & _CM == zlib.DEFLATED else -zlib.MAX_WBITS
+            self._unpack = zlib.decompressobj(bits)
+        self._begun = self._inside = True
 
     def finish(self) -> bytes:
         """The rest; an empty body has none, whatever its coding.
 
-        Raises `BrokenCoding` when the last member is not complete.
+        Raises `BrokenCoding` when it is not complete.
         """
+        last = b""
         if self._inside:
-            raise BrokenCoding
-        return self._rest() if self._members else b""
+            # Bare deflate can have ended with content that was not asked for yet.
+            last = self._changed(self._unpack.flush())
+            if not self._unpack.eof:
+                raise BrokenCoding
+        return last + self._rest() if self._begun else b""
 
     def whole(self, body: bytes) -> None:
         """None: it may become far more."""
@@ -120,12 +145,13 @@ class Gunzip:
         return plain if self._inner is None else self._inner.feed(plain)
 
 
-class InsideGzip(Gunzip):
-    """Applies a transform to the content of a gzip body and compresses the result again."""
+class Inside(Opening):
+    """Applies a transform to the content of a compressed body and compresses the result again."""
 
-    def __init__(self, inner: Transform) -> None:
-        super().__init__(inner)
-        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    def __init__(self, coding: str, inner: Transform) -> None:
+        super().__init__(coding, inner)
+        bits = _GZIP if coding == "gzip" else zlib.MAX_WBITS
+        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
 
     def _rest(self) -> bytes:
         return self._pack.compress(super()._rest()) + self._pack.flush()
@@ -140,21 +166,52 @@ def pack(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def is_gzip(coding: str | None) -> bool:
-    """Whether a Content-Encoding is gzip alone."""
-    return (coding or "").strip().lower() in ("gzip", "x-gzip")
+def coding_named(field: str | None) -> str | None:
+    """The coding that a Content-Encoding names, None where the body is as it is.
 
-
-def accepts_gzip(field: bytes | None) -> bool:
-    """Whether an Accept-Encoding asks for gzip (RFC 9110 section 12.5.3); not by its absence.
-
-    Without the field any coding would do, but who says nothing rarely can open one.
+    One that cannot be undone here, and several, are what the field says.
     """
-    weights = dict(_weighted(each) for each in items((field or b"").lower()))
-    for name in (b"gzip", b"x-gzip", b"*"):
-        if name in weights:
-            return weights[name]
+    coding = (field or "").strip().lower()
+    return "gzip" if coding == "x-gzip" else None if coding == "identity" else coding or None
+
+
+def accepts(field: bytes | None, coding: str) -> bool:
+    """Whether an Accept-Encoding asks for a coding (RFC 9110 section 12.5.3).
+
+    Not by its absence: any coding would then do, but who says nothing rarely can open one.
+    """
+    if field is None:
+        return False
+    weights = _weights(field)
+    name = coding.encode("ascii")
+    for each in (name, b"x-" + name, b"*"):
+        if each in weights:
+            return weights[each]
     return False
+
+
+@lru_cache(maxsize=64)
+def asked_of_platform(field: bytes | None) -> bytes:
+    """The Accept-Encoding for the platform: what the caller accepts of gzip and identity.
+
+    In the caller's own words as far as they are about these.
+    """
+    if not accepts(field, "gzip"):
+        return b"identity"
+    said = [each.strip() for each in items(field or b"") if _is_spoken(each)]
+    if _GZIP_NAMES.isdisjoint(_weights(field or b"")):
+        said.insert(0, b"gzip")  # by a "*", which would let the platform choose others
+    return b", ".join(said)
+
+
+def _is_spoken(element: bytes) -> bool:
+    name, wanted = _weighted(element.lower())
+    return name in _GZIP_NAMES or name == b"identity" or (name == b"*" and not wanted)
+
+
+def _weights(field: bytes) -> dict[bytes, bool]:
+    """Which codings an Accept-Encoding names, and whether it wants them."""
+    return dict(_weighted(each) for each in items(field.lower()))
 
 
 def _weighted(element: bytes) -> tuple[bytes, bool]:
@@ -163,24 +220,37 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
     return name.strip(), weight.strip(b"0.") != b"" or not weight
 
 
-def opened(data: bytes, largest: int, *, deflate: bool = False) -> bytes:
-    """The content of a whole gzip body; b"" when it is not whole or longer than `largest`.
-
-    With `deflate` it may be in the coding of that name, too (RFC 9110 section 8.4.1.2).
-    """
-    unpack = zlib.decompressobj(_GZIP_OR_ZLIB if deflate else _GZIP)
+def opened(data: bytes, coding: str, largest: int) -> bytes:
+    """The content of a whole body; b"" when it is not whole or longer than `largest`."""
+    opening = Opening(coding)
+    pieces: list[bytes] = []
+    size = 0
     try:
-        plain = unpack.decompress(data, largest)
-    except zlib.error:
+        for piece in opening.steps(data):
+            pieces.append(piece)
+            size += len(piece)
+            if size > largest:
+                return b""
+        pieces.append(opening.finish())
+    except BrokenCoding:
         return b""
-    return plain if unpack.eof and not unpack.unused_data else b""
+    return b"".join(pieces)
 
 
 def beginning(data: bytes, coding: str | None, size: int) -> bytes:
-    """What has arrived of a body, opened up to `size` bytes if it is gzip, as far as that goes."""
-    if not is_gzip(coding):
+    """What has arrived of a body, opened up to about `size` bytes where it is compressed.
+
+    Nothing where it cannot be opened.
+    """
+    if coding is None:
         return data
+    pieces: list[bytes] = []
     try:
-        return zlib.decompressobj(_GZIP).decompress(data, size)
-    except zlib.error:
+        for piece in Opening(coding).steps(data) if coding in OPENED else ():
+            pieces.append(piece)
+            size -= len(piece)
+            if size <= 0:
+                break
+    except BrokenCoding:
         return b""
+    return b"".join(pieces)

@@ -137,11 +137,16 @@ class Verdicts(dict[bytes, tuple[bytes, int, bytes]]):
         return verdict
 
 
+def folded(name: bytes) -> bytes:
+    """A field's name as servers may see it that take one spelling for another."""
+    return name.translate(_FOLDED)
+
+
 def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
-    key, folded = name.lower(), name.translate(_FOLDED)
-    stays = folded in _NOT_FORWARDED or folded in _ALONE or folded.startswith(_FAMILIES)
+    key, seen = name.lower(), folded(name)
+    stays = seen in _NOT_FORWARDED or seen in _ALONE or seen.startswith(_FAMILIES)
     # Some server would read it as a field that was judged here, and this spelling was not.
-    poses = folded != key and folded in _READ
+    poses = seen != key and seen in _READ
     return (key if key in _READ else b""), not (stays or poses)
 
 

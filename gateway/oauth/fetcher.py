@@ -83,6 +83,8 @@ class Fetcher:
             started = response.requested_at
             token = self._usable(response)
             outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
+            if token.token_id is not None:
+                detail["token_id"] = token.token_id
             return token
         except TokenRequestError as error:
             outcome = error.kind

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hmac
+import re
 from typing import Final
 
+from gateway.oauth.token_response import jwt_claims
 from gateway.secret import MASK
 
 _SAFETY_MARGIN: Final = 1.0
 _SAFETY_SHARE: Final = 0.1
+# What an audit can hold of a JWT's `jti`, and a server compare.
+_TOKEN_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 class Token:
@@ -17,8 +21,8 @@ class Token:
     `authorization` is the whole header value (RFC 6750 section 2.1). `lifetime` is in seconds from
     `received_at`, which lies before the request that brought the token. `usable_until` comes a
     little before `expires_at`, so that the token does not expire on its way to the platform.
-    `wall_expiry` (Unix time) is for people and metrics only. Two tokens are equal when their
-    values are, whatever their times.
+    `wall_expiry` (Unix time) is for people and metrics only. `token_id` is the `jti` of a JWT that
+    has one, for the audit. Two tokens are equal when their values are, whatever their times.
     """
 
     __slots__ = (
@@ -27,6 +31,7 @@ class Token:
         "lifetime",
         "received_at",
         "scope",
+        "token_id",
         "token_type",
         "usable_until",
         "wall_expiry",
@@ -48,6 +53,7 @@ class Token:
         self.usable_until = self.expires_at - min(_SAFETY_MARGIN, _SAFETY_SHARE * lifetime)
         self.wall_expiry = wall_expiry
         self.scope = scope
+        self.token_id = _token_id(value)
         self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
 
     def reveal(self) -> str:
@@ -67,3 +73,11 @@ class Token:
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a Token cannot be pickled")
+
+
+def _token_id(value: str) -> str | None:
+    found = jwt_claims(value).get("jti")
+    # One that is the token itself would be a secret.
+    if not isinstance(found, str) or found == value or _TOKEN_ID.fullmatch(found) is None:
+        return None
+    return found

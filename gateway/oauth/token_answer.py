@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from gateway.http.content_coding import is_gzip, opened
+from gateway.http.content_coding import OPENED, coding_named, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
 from gateway.telemetry.logs import get_logger
@@ -57,12 +57,10 @@ def _value(cookie: Morsel[str]) -> str:
 
 def _unpacked(body: bytes, coding: str) -> bytes | None:
     """The body without the coding that we did not ask for; None if it is none of the usual."""
-    coding = coding.strip().lower()
-    if coding in ("", "identity") or not body:
+    named = coding_named(coding)
+    if named is None or not body:
         return body
-    if not (is_gzip(coding) or coding == "deflate"):
-        return None
-    return opened(body, _MAX_BODY, deflate=True) or None
+    return opened(body, named, _MAX_BODY) or None if named in OPENED else None
 
 
 def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:

@@ -8,7 +8,7 @@ from gateway.fhir import weight
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.tree import TooHeavy
 from gateway.http.client.response_header import without_digests
-from gateway.http.content_coding import is_gzip, opened
+from gateway.http.content_coding import OPENED, coding_named, opened
 from gateway.http.target import Target
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
@@ -48,31 +48,33 @@ async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement
         if_none_exist=header.text(b"if-none-exist"),
         sent=len(body),
     )
-    coding = header.text(b"content-encoding")
+    coding = coding_named(header.text(b"content-encoding"))
     plain = _at_once(body, coding)
     try:
         if plain is not None:
             return await one_by_one.do(
                 len(plain), asked.caller.name, lambda: judge(replace(write, body=plain))
             )
-        if not is_gzip(coding):
+        if coding not in OPENED:
             return None
         # How large it is shows only there.
-        return await one_by_one.do(None, asked.caller.name, lambda: judge(_opened(write, body)))
+        return await one_by_one.do(
+            None, asked.caller.name, lambda: judge(_opened(write, body, coding))
+        )
     except (TooHeavy, TimeoutError):
         raise NotJudged from None
 
 
 def _at_once(body: bytes, coding: str | None) -> bytes | None:
     """The content where no coding is to be undone, or little comes of that."""
-    if not body or coding is None or coding.strip().lower() == "identity":
+    if not body or coding is None:
         return body
-    return (opened(body, INLINE) or None) if is_gzip(coding) else None
+    return (opened(body, coding, INLINE) or None) if coding in OPENED else None
 
 
-def _opened(write: Write, body: bytes) -> Write:
+def _opened(write: Write, body: bytes, coding: str) -> Write:
     """With its content. Raises `TooHeavy`, also where it is not whole."""
-    plain = opened(body, weight.longest(len(body)))
+    plain = opened(body, coding, weight.longest(len(body)))
     if not plain:
         raise TooHeavy("it cannot be opened, or becomes too much")
     return replace(write, body=plain)

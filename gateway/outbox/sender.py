@@ -17,7 +17,7 @@ from gateway.fhir.interaction import Interaction
 from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
 from gateway.http.client.response_header import without_content
-from gateway.http.content_coding import is_gzip, opened
+from gateway.http.content_coding import OPENED, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import Token
 from gateway.outbox.comparison import judged_read, judged_search, sought
@@ -105,6 +105,7 @@ class Deliverer:
 
     async def _send(self, request: Request) -> Result:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
+        lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
         if not has_body:
             lines = without_content(lines)
@@ -157,7 +158,7 @@ class Deliverer:
         try:
             if answer.status in _GONE:
                 return Comparison(Found.NO)
-            result = await _result(answer, request)
+            result = await _result(answer, request, question="read")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -172,7 +173,7 @@ class Deliverer:
         query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
         answer = await self._get(request, f"/{kind}?{query}")
         try:
-            result = await _result(answer, request)
+            result = await _result(answer, request, question="search-type")
         finally:
             answer.close()
         if isinstance(result, Failure):
@@ -199,8 +200,13 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
     }
 
 
-async def _result(answer: Answer, request: Request, *, adds_version: bool = False) -> Result:
-    """What an answer means for the write it answers. Raises `GatewayError`."""
+async def _result(
+    answer: Answer, request: Request, *, adds_version: bool = False, question: str = ""
+) -> Result:
+    """What an answer means for the write it answers, or for a `question` about it.
+
+    Raises `GatewayError`.
+    """
     status = answer.status
     if status in _WAITED_OUT:
         asked = parse_retry_after(answer.header(b"retry-after"), time.time())
@@ -211,8 +217,11 @@ async def _result(answer: Answer, request: Request, *, adds_version: bool = Fals
     if status in _IN_BETWEEN:
         return Failure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
     accept = field_of(request.fields, b"accept")
+    query = request.suffix.partition("?")[2]
     try:
-        examine(answer, Interaction(request.interaction, request.resource), accept)
+        # What a long one holds is judged once it was read.
+        what = Interaction(question or request.interaction, request.resource)
+        examine(answer, what, accept, query)
     except GatewayError as error:
         return _foreign(error, status)
     return await _response(answer)
@@ -249,12 +258,12 @@ async def _body(answer: Answer) -> bytes | None:
         if size > _LONGEST:
             return None
         pieces.append(data)
-    body, coding = b"".join(pieces), answer.header(b"content-encoding")
-    if coding is None or coding.strip().lower() == "identity":
+    body, coding = b"".join(pieces), answer.content_coding
+    if coding is None:
         return body
-    if not is_gzip(coding):
+    if coding not in OPENED:
         return None
-    return await asyncio.to_thread(opened, body, _LONGEST) or None
+    return await asyncio.to_thread(opened, body, coding, _LONGEST) or None
 
 
 def _failure(error: GatewayError) -> Failure:

@@ -72,9 +72,11 @@ class Forwarder:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         if outgoing.ends_here:
             return final_answer()
+        exchange.token_id = token.token_id
         answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:
             token = await self._renew(answer, outgoing, credential, token)
+            exchange.token_id = token.token_id
             self._on_retry("token")
             answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:

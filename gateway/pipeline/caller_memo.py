@@ -10,6 +10,7 @@ from gateway.http.headers import SECRET, RawHeaders, RequestHeader
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
+from gateway.pipeline.asserted import Asserted
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
 
@@ -17,14 +18,15 @@ from gateway.pipeline.link_translation import Translation
 class CallerMemo:
     """A header that was judged, whom it named, and what translates for him.
 
-    `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
-    what he came by; `lines` are the fields as they go to the platform, `accept` the value of
-    Accept; `queues`, set by `rules`, says that his writes may be kept in the outbox.
+    `asserted` is what he says of his user, where the settings name a field for that; `rules` is
+    whose judgement it was; `remote` the address that the caller was seen at, `scheme` what he came
+    by; `lines` are the fields as they go to the platform, `accept` the value of Accept; `queues`,
+    set by `rules`, says that his writes may be kept in the outbox.
     """
 
     __slots__ = (
         *("_is_newest", "_raw", "_rules"),
-        *("accept", "caller", "header", "lines", "links", "queues", "remote", "scheme"),
+        *("accept", "asserted", "caller", "header", "lines", "links", "queues", "remote", "scheme"),
     )
 
     def __init__(
@@ -47,6 +49,10 @@ class CallerMemo:
         self.scheme = request.scheme
         self.links = links
         self.lines = links.lines(header)
+        self.asserted: Asserted | None = None
+        if caller.user_header is not None or caller.purpose_header is not None:
+            self.asserted = Asserted(caller, self._raw)
+            self.lines = self.asserted.without(self.lines)
         self.accept = header.text(b"accept")
         self.queues = False
 

@@ -45,8 +45,9 @@ _MOST_HOPS: Final = 64
 class Caller:
     """A caller: its name in metrics and audit, its credential, and what it may do.
 
-    `user` is the person who is signed in. `outbox` says which writes may be queued: `off`,
-    `on-request` (with `Prefer: respond-async`) or `always`.
+    `user` is the person who is signed in; `user_header` and `purpose_header` (in lower case) are
+    the fields in which the caller names its user and why it asks. `outbox` says which writes may be
+    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`.
     """
 
     name: str
@@ -56,6 +57,8 @@ class Caller:
     slots: Slots | None = None
     user: str | None = None
     outbox: str = "on-request"
+    user_header: bytes | None = None
+    purpose_header: bytes | None = None
 
 
 ANONYMOUS: Final = Caller("anonymous")

@@ -30,7 +30,7 @@ from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
 from gateway.pipeline.failures import as_gateway_error, level
 from gateway.pipeline.link_translation import Rewriting
-from gateway.pipeline.outgoing import Composer, search_parameters, watch_bundle
+from gateway.pipeline.outgoing import Composer, parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, RequestBody
 from gateway.pipeline.request_context import RequestContext
@@ -134,9 +134,12 @@ class Handler:
             )
             answer = await self._bring(asked)
             try:
-                examine(answer, interaction, memo.accept)
-                warning = await self._judge(answer, asked) if interaction.is_search else None
-                plan = memo.links.of_answer(answer, interaction, header, warning)
+                query = parameters(asked)
+                unclear = examine(answer, interaction, memo.accept, query)
+                warning = (
+                    await self._judge(answer, interaction, query) if interaction.is_search else None
+                )
+                plan = memo.links.of_answer(answer, interaction, header, warning, unclear)
                 return await pass_on(side, exchange, answer, plan)
             finally:
                 answer.close()
@@ -219,6 +222,9 @@ class Handler:
         exchange.remote = memo.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
+        if (said := memo.asserted) is not None:
+            exchange.user, exchange.user_asserted = said.user, said.user is not None
+            exchange.purpose = said.purpose
         return caller if self._queueing is None else self._queueing.unbound(caller, target)
 
     async def _look_into(
@@ -320,12 +326,9 @@ class Handler:
             request, self._admission, stall=stall, lines=lines, login_expired=login_expired
         )
 
-    async def _judge(self, answer: Answer, asked: RequestContext) -> bytes | None:
+    async def _judge(self, answer: Answer, interaction: Interaction, query: str) -> bytes | None:
         """What the search guard has to say to the caller about a search."""
-        if self._guard is None:
-            return None
-        parameters = search_parameters(asked.target, asked.header, asked.body)
-        return await self._guard.judge(answer, asked.interaction, parameters)
+        return None if self._guard is None else await self._guard.judge(answer, interaction, query)
 
     async def _conclude(
         self,

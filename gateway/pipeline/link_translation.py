@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from gateway import errors
+from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.links.rewriter import (
@@ -26,16 +28,22 @@ from gateway.fhir.links.stream import StreamRewriter
 from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import Gunzip, InsideGzip, Transform, accepts_gzip, is_gzip
-from gateway.http.headers import RequestHeader, items
+from gateway.http.content_coding import (
+    OPENED,
+    Inside,
+    Opening,
+    Transform,
+    accepts,
+    asked_of_platform,
+)
+from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
+from gateway.pipeline.response_check import Witness
 from gateway.pipeline.response_plan import ResponsePlan
 
-_KNOWN_CODINGS: Final = frozenset(("gzip", "x-gzip", "identity"))
 _QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
-_CHANGED_FIELDS: Final = _QUERY_FIELDS | {b"accept-encoding"}
-# A part would be one of the encoded body, which could not be opened.
 _PART_ASKED: Final = b"range:"
+_ACCEPTED: Final = b"accept-encoding:"
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 
 OnLinks = Callable[[int, int], None]
@@ -108,12 +116,10 @@ class Translation:
     def lines(self, header: RequestHeader) -> list[bytes]:
         """The caller's fields with platform URLs, and codings for the answer that can be opened."""
         lines = header.lines
-        if self.links is not None and header.values.keys() & _CHANGED_FIELDS:
+        if self.links is not None and header.values.keys() & _QUERY_FIELDS:
             links = self.links
             lines = [_line_for_platform(line, links) for line in lines]
-        if self._compressed and not accepts_gzip(header.values.get(b"accept-encoding")):
-            lines = _asking_for_gzip(lines)
-        return lines
+        return _accepting(lines, header.values.get(b"accept-encoding"), gzip=self._compressed)
 
     def of_request(self, header: RequestHeader, interaction: Interaction) -> Transform | None:
         """The transform of a request's body, or None."""
@@ -122,24 +128,30 @@ class Translation:
         return self._counted(header.text(b"content-type"), "to-platform", interaction)
 
     def of_answer(
-        self, answer: Answer, interaction: Interaction, header: RequestHeader, warning: bytes | None
+        self,
+        answer: Answer,
+        interaction: Interaction,
+        header: RequestHeader,
+        warning: bytes | None,
+        unclear: bool,
     ) -> ResponsePlan:
-        """How an answer changes on its way to the caller, whose request had that header."""
+        """How an answer changes on its way to the caller, whose request had that header.
+
+        `unclear`: whether it is FHIR only shows on the way.
+        Raises `GatewayError` upstream-failed for a part that the caller could not read.
+        """
         coding = answer.content_coding
-        if coding is None and warning is None and self._surely_unchanged(answer, interaction):
+        plain = coding is None and warning is None and not unclear
+        if plain and self._surely_unchanged(answer, interaction):
             return self._unchanged
-        opened = (
-            self._compressed
-            and is_gzip(coding)
-            and answer.status not in _WITHOUT_BODY
-            and not accepts_gzip(header.values.get(b"accept-encoding"))
-        )
         transform = self._content(answer, interaction)
-        if opened:
-            transform = Gunzip(transform)
-        elif is_gzip(coding):
-            transform = None if transform is None else InsideGzip(transform)
-        elif (coding or "identity").strip().lower() != "identity":
+        if unclear:
+            transform = Witness(answer, transform)
+        opened = False
+        if coding in OPENED:
+            opened = not accepts(header.values.get(b"accept-encoding"), coding)
+            transform = _coded(answer, coding, transform, opened=opened)
+        elif coding is not None:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
@@ -201,8 +213,6 @@ class _Counted:
 def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
     name, _, value = line.partition(b": ")
     key = name.lower()
-    if key == b"accept-encoding":
-        return b"%s: %s\r\n" % (name, _codings(value[:-2]))
     if key not in _QUERY_FIELDS:
         return line
     text = value[:-2].decode("utf-8", "surrogateescape")
@@ -210,25 +220,39 @@ def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
     return b"%s: %s\r\n" % (name, text.encode("utf-8", "surrogateescape"))
 
 
-def _codings(accepted: bytes) -> bytes:
-    """Accept-Encoding without what we could not open; unchanged where there is nothing else."""
-    wanted = [each.strip() for each in items(accepted)]
-    known = [
-        each
-        for each in wanted
-        if each.partition(b";")[0].strip().lower().decode("latin-1") in _KNOWN_CODINGS
-    ]
-    if len(known) == accepted.count(b",") + 1:
-        return accepted
-    return b", ".join(known) or b"identity"
+def _accepting(lines: list[bytes], accepted: bytes | None, *, gzip: bool) -> list[bytes]:
+    """The lines with the codings that the platform may use.
 
-
-def _asking_for_gzip(lines: list[bytes]) -> list[bytes]:
-    names = [line.partition(b" ")[0].lower() for line in lines]
-    if _PART_ASKED in names:
+    `gzip`: that one, whatever the caller accepts, but for a part: it is one of the body in its
+    coding, and could not be opened.
+    """
+    asked = asked_of_platform(accepted)
+    if gzip and not accepts(accepted, "gzip") and not _names(lines, _PART_ASKED):
+        asked = b"gzip"
+    if accepted == asked:
         return lines
-    others = [line for line, name in zip(lines, names, strict=True) if name != b"accept-encoding:"]
-    return [*others, b"Accept-Encoding: gzip\r\n"]
+    if accepted is not None:
+        lines = [line for line in lines if not line.lower().startswith(_ACCEPTED)]
+    return [*lines, b"Accept-Encoding: " + asked + b"\r\n"]
+
+
+def _names(lines: list[bytes], beginning: bytes) -> bool:
+    for line in lines:  # noqa: SIM110 - a generator costs more than all the rest
+        if line.lower().startswith(beginning):
+            return True
+    return False
+
+
+def _coded(
+    answer: Answer, coding: str, content: Transform | None, *, opened: bool
+) -> Transform | None:
+    """What changes the content of a compressed body, which comes out `opened` or as it was."""
+    if not opened:
+        return None if content is None else Inside(coding, content)
+    if answer.status == 206 and answer.framing is not Framing.NONE:
+        what = "the platform sent a part of a compressed body, which cannot be opened"
+        raise GatewayError(errors.UPSTREAM_FAILED, what, hint="ask without Range")
+    return Opening(coding, content)
 
 
 def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:

@@ -172,9 +172,11 @@ def _updates_blindly(asked: RequestContext) -> bool:
     )
 
 
-def search_parameters(target: Target, header: RequestHeader, body: RequestBody | None) -> str:
-    """All parameters of a search, raw: those of the query and, where it is at hand, of the form."""
-    form = b""
-    if body is not None and (header.text(b"content-type") or "").startswith(_FORM):
-        form = body.whole() or b""
-    return "&".join(part for part in (target.query, form.decode("latin-1")) if part)
+def parameters(asked: RequestContext) -> str:
+    """The raw query; of a search with all that is in its form, where that is at hand."""
+    query, body = asked.target.query, asked.body
+    if body is None or not asked.interaction.is_search:
+        return query
+    is_form = (asked.header.text(b"content-type") or "").startswith(_FORM)
+    form = (body.whole() or b"") if is_form else b""
+    return "&".join(part for part in (query, form.decode("latin-1")) if part)

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import accepts_gzip, pack
+from gateway.http.content_coding import accepts, pack
 from gateway.oauth.token import Token
 from gateway.pipeline.attempts import AttemptSender
 from gateway.pipeline.upstream import Outgoing
@@ -78,7 +78,7 @@ class Packing:
     def _learn(self, answer: Answer) -> None:
         field = answer.fields.values.get(b"accept-encoding")
         if field is not None:
-            self._accepted = accepts_gzip(field)
+            self._accepted = accepts(field, "gzip")
 
     async def _packed(self, outgoing: Outgoing) -> Outgoing | None:
         if not self._accepted or self._refused or outgoing.body is None:

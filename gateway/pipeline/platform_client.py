@@ -10,7 +10,7 @@ from gateway.http.client.response import Answer
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.upstream import Outgoing
 
-_ACCEPT: Final = b"Accept: application/fhir+json\r\n"
+_ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: identity\r\n")
 
 
 class PlatformClient:
@@ -38,7 +38,7 @@ class PlatformClient:
         outgoing = Outgoing(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
-            lines=[_ACCEPT, *lines],
+            lines=[*_ACCEPT, *lines],
             request_id=request_id,
             body=None,
             safe=not once,

@@ -7,45 +7,128 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.conformity import is_error_page, is_page, media_type
+from gateway.fhir.conformity import (
+    LOOKED_AT,
+    is_error_page,
+    is_fhir,
+    is_page,
+    is_plain_json,
+    media_type,
+    names_type,
+)
 from gateway.fhir.interaction import Interaction
+from gateway.fhir.negotiation import asks_for
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import beginning, is_gzip
+from gateway.http.content_coding import OPENED, Transform, beginning
 from gateway.http.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 
-_LOOKED_AT: Final = 64 * 1024
+# What is asked for is data: an answer without any would be taken for "there is none".
+_READS: Final = frozenset(
+    (
+        *("read", "vread", "search-type", "search-system"),
+        *("history-instance", "history-type", "history-system"),
+    )
+)
+_BODILESS: Final = frozenset((204, 304))
+# White space may stand between the name and its colon.
+_OVERLAP: Final = 64
 
 
-def examine(answer: Answer, interaction: Interaction, accept: str | None) -> None:
-    """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on."""
+def examine(answer: Answer, interaction: Interaction, accept: str | None, query: str = "") -> bool:
+    """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on.
+
+    True: what is here of the answer does not tell; then a `Witness` has to. `query` is that of the
+    request, with what a search has in its form.
+    """
     status = answer.status
+    if status == 200 and is_plain_json(answer.content_type, answer.prefetched):
+        return False
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
-    if interaction.resource != "Binary" and _is_foreign(answer, status, accept):
-        raise GatewayError(
-            errors.UPSTREAM_NON_FHIR,
-            f"the platform's answer is not FHIR (status {status})",
-            upstream_status=status,
-            retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
-        )
-
-
-def _is_foreign(answer: Answer, status: int, accept: str | None) -> bool:
+    if status in _BODILESS or interaction.resource == "Binary":
+        return False
     kind = media_type(answer.content_type)
-    if answer.framing is Framing.NONE:
-        # Nothing but the type tells what a GET would have got.
-        return is_page(kind, b"", accept)
+    body, visible = _content(answer)
+    if status >= 400 and visible:
+        foreign = is_error_page(kind, body, accept, query)
+    else:
+        foreign = is_page(kind, body, accept, query)
+    if foreign:
+        raise _non_fhir(answer)
+    if status >= 300 or interaction.code not in _READS or not visible or _is_no_resource(answer):
+        return False
+    known = is_fhir(body)
+    if known or asks_for(kind, query, accept):
+        return False
+    if known is None and not (answer.complete and answer.content_coding is None):
+        return True
+    raise _non_fhir(answer)
+
+
+class Witness:
+    """Passes a body on by way of a transform, and fails once it is clear that it was no FHIR.
+
+    What is long goes on as it comes; then the caller's connection is aborted. Raises `GatewayError`
+    upstream-non-fhir.
+    """
+
+    def __init__(self, answer: Answer, inner: Transform | None) -> None:
+        self._answer = answer
+        self._inner = inner
+        self._known: bool | None = None
+        self._beginning = b""
+        self._last = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What can go on."""
+        if self._known is None:
+            self._look(chunk)
+        return chunk if self._inner is None else self._inner.feed(chunk)
+
+    def finish(self) -> bytes:
+        """The rest."""
+        if not self._known:
+            raise _non_fhir(self._answer)
+        return b"" if self._inner is None else self._inner.finish()
+
+    def whole(self, body: bytes) -> None:
+        """None: only the whole way tells."""
+
+    def _look(self, chunk: bytes) -> None:
+        if len(self._beginning) < LOOKED_AT:
+            self._beginning += chunk
+            self._known = is_fhir(self._beginning)
+        elif names_type(self._last + chunk):
+            self._known = True
+        if self._known is False:
+            raise _non_fhir(self._answer)
+        self._last = (self._last + chunk)[-_OVERLAP:]
+
+
+def _content(answer: Answer) -> tuple[bytes, bool]:
+    """What is at hand of the body, opened; and whether it can be looked at."""
     coding = answer.content_coding
-    if coding is not None and coding != "identity" and not is_gzip(coding):
-        return is_page(kind, b"", accept)
-    body = answer.prefetched
-    if coding is not None:
-        body = beginning(body, coding, _LOOKED_AT)
-    if status >= 400:
-        return is_error_page(kind, body, accept)
-    return is_page(kind, body, accept)
+    if answer.framing is Framing.NONE or (coding is not None and coding not in OPENED):
+        return b"", False
+    return beginning(answer.prefetched, coding, LOOKED_AT), True
+
+
+def _is_no_resource(answer: Answer) -> bool:
+    """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
+    return answer.status == 206 or (
+        answer.status == 202 and answer.header(b"content-location") is not None
+    )
+
+
+def _non_fhir(answer: Answer) -> GatewayError:
+    return GatewayError(
+        errors.UPSTREAM_NON_FHIR,
+        f"the platform's answer is not FHIR (status {answer.status})",
+        upstream_status=answer.status,
+        retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
+    )

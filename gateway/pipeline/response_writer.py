@@ -20,7 +20,7 @@ from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import Answer
-from gateway.http.client.response_header import without_coding
+from gateway.http.client.response_header import opened, varying
 from gateway.http.content_coding import STEP, Transform, is_made_of, steps
 from gateway.http.server.messages import Answered
 from gateway.pipeline.caller_side import CallerSide
@@ -48,8 +48,8 @@ async def pass_on(
     Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
     """
     lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
-    if plan.opened:
-        lines = without_coding(lines)
+    if answer.content_coding is not None:
+        lines = varying(opened(lines) if plan.opened else lines)
     if plan.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
     transform = plan.transform

@@ -18,7 +18,7 @@ from gateway.fhir.interaction import Interaction, query_names
 from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
 from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import beginning
+from gateway.http.content_coding import OPENED, beginning, opened
 from gateway.http.headers import RequestHeader
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.telemetry.logs import get_logger
@@ -87,7 +87,7 @@ class Statement:
             if answer.status != 200:
                 raise ValueError("status")
             await answer.prefetch(_LARGEST_STATEMENT)
-            return answer.prefetched if answer.complete else b""
+            return await _statement(answer) if answer.complete else b""
         finally:
             answer.close()
 
@@ -154,6 +154,13 @@ class SearchGuard:
             return body
         await answer.prefetch(_HELD_BACK)
         return _plain(answer)
+
+
+async def _statement(answer: Answer) -> bytes:
+    body, coding = answer.prefetched, answer.content_coding
+    if coding not in OPENED:
+        return body
+    return await asyncio.to_thread(opened, body, coding, _LARGEST_STATEMENT)
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:

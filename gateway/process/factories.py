@@ -211,6 +211,8 @@ def _identification(
             else TokenBucket(rate.requests_per_second, rate.burst, clock),
             slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
             outbox=caller.outbox,
+            user_header=_field_name(caller.user_header),
+            purpose_header=_field_name(caller.purpose_header),
         ),
         networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
         api_key=api_key,
@@ -218,6 +220,10 @@ def _identification(
         password=password[0] if password else None,
         certificate_names=frozenset(caller.client_cert_names),
     )
+
+
+def _field_name(name: str | None) -> bytes | None:
+    return None if name is None else name.lower().encode("ascii")
 
 
 def _permissions(allow: AllowSettings) -> Permissions:

@@ -174,3 +174,14 @@ def test_a_user_is_an_agent() -> None:
 def test_what_is_no_event_has_none() -> None:
     """Records that only files hold are not translated."""
     assert audit_event({"event": "rotation", "timestamp": RECORD["timestamp"]}, PARTIES) is None
+
+
+def test_who_was_named_by_the_client_is_told_apart() -> None:
+    """The user, the purpose and the token's identity stand in agents that the R5 models take."""
+    said = {"user": "d", "user_asserted": True, "purpose": "ETREAT", "token_id": "t-1"}
+    client, _, person = event_of(**said)["agent"]
+    assert person["who"]["display"] == "as the client says"
+    assert person["authorization"][0]["coding"][0]["code"] == "ETREAT"
+    assert (client["policy"], "authorization" in client) == (["t-1"], False)
+    client, _ = event_of(purpose="TREAT")["agent"]
+    assert client["authorization"][0]["coding"][0]["code"] == "TREAT"

@@ -213,3 +213,39 @@ def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path)
         load(file, {})
     keys = [problem.key for problem in caught.value.problems]
     assert sorted(keys) == ["credentials.default.client_secret", "listen.allow_anonymous"]
+
+
+@pytest.mark.parametrize("field", ["user_header", "purpose_header"])
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(
+            (name, "with a meaning")
+            for name in ("Authorization", "Accept", "If-Match", "X_API_KEY")
+        ),
+        *((name, "with a meaning") for name in ("content-type", "Prefer", "Host", "Connection")),
+        *((name, "is not the name") for name in ("", "X User", "X-User:", "Имя", "x" * 65)),
+    ],
+)
+def test_headers_that_must_go_on_name_no_user(
+    tmp_path: Path, field: str, name: str, fault: str
+) -> None:
+    """A header that has a meaning of its own, or is none, cannot be set aside for the audit."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "environment: playground\ncredentials: {default: {client_id: a, client_secret: b7Gh2k}}\n"
+        f"callers: [{{name: lab, networks: [10.0.0.0/8], {field}: '{name}'}}]\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    (problem,) = caught.value.problems
+    assert problem.key == f"callers[0].{field}"
+    assert fault in str(problem)
+
+
+def test_user_and_purpose_have_a_header_each() -> None:
+    """One header cannot say both; names are compared without case."""
+    callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]
+    assert findings({"callers": callers}) == {"callers.0.purpose_header": "is user_header, too"}
+    callers = [{**CALLER, "user_header": "X-Remote-User", "purpose_header": "X-Purpose"}]
+    assert findings({"callers": callers}) == {}

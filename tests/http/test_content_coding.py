@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 
 import pytest
 
-from gateway.http.content_coding import STEP, BrokenCoding, Gunzip, InsideGzip, steps
+from gateway.http.content_coding import STEP, BrokenCoding, Inside, Opening, opened, steps
 
 PLAIN = b'{"resourceType":"Patient"}' * 3
 MEMBERS = gzip.compress(PLAIN) + gzip.compress(PLAIN)
@@ -26,7 +27,7 @@ class Unchanged:
 
 def recode(coded: bytes, size: int) -> bytes:
     """Pass a body through in pieces."""
-    transform = InsideGzip(Unchanged())
+    transform = Inside("gzip", Unchanged())
     pieces = [transform.feed(coded[at : at + size]) for at in range(0, len(coded), size)]
     return b"".join(pieces) + transform.finish()
 
@@ -70,16 +71,31 @@ class Noting(Unchanged):
         return chunk
 
 
-@pytest.mark.parametrize("kind", [None, Gunzip, InsideGzip])
-def test_no_step_is_longer_than_allowed(kind: type[Gunzip] | None) -> None:
+@pytest.mark.parametrize("kind", [None, Opening, Inside])
+def test_no_step_is_longer_than_allowed(kind: type[Opening] | None) -> None:
     """However much a chunk unpacks to, it is changed in steps of bounded size, in order."""
     plain = b"".join(b"%d," % number for number in range(500_000))
     inner = Noting()
-    transform = inner if kind is None else kind(inner)
+    transform = inner if kind is None else kind("gzip", inner)
     passing = steps(transform, plain if kind is None else gzip.compress(plain))
     taken = [next(passing) for _ in range(3)]
     assert len(inner.sizes) <= 3
     out = b"".join((*taken, *passing)) + transform.finish()
-    assert (gzip.decompress(out) if kind is InsideGzip else out) == plain
+    assert (gzip.decompress(out) if kind is Inside else out) == plain
     assert max(inner.sizes) <= STEP
     assert sum(inner.sizes) == len(plain)
+
+
+@pytest.mark.parametrize("size", [0, 1, 258, STEP - 1, STEP, STEP + 1, 5 * STEP + 258])
+@pytest.mark.parametrize("bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS])
+def test_deflate_is_opened_in_both_its_forms(bits: int, size: int) -> None:
+    """With zlib's header as RFC 9110 wants it, and bare, in any pieces; a cut one is not whole."""
+    plain = b"a" * size
+    packer = zlib.compressobj(9, zlib.DEFLATED, bits)
+    coded = packer.compress(plain) + packer.flush()
+    for step in (1, len(coded)):
+        opening = Opening("deflate")
+        pieces = [opening.feed(coded[at : at + step]) for at in range(0, len(coded), step)]
+        assert b"".join(pieces) + opening.finish() == plain
+    assert opened(coded[:-1], "deflate", size) == b""
+    assert opened(coded + b"x", "deflate", size) == b""

@@ -83,6 +83,26 @@ async def test_new_requests_get_the_new_settings(
         assert (await wire.ask(get("/other/Patient/1"))).status == 200
 
 
+async def test_a_reload_names_the_header_of_the_user(
+    start_service: StartService, platform: Platform
+) -> None:
+    """From then on it is noted and no more forwarded, on connections that are open, too."""
+    caller: dict[str, Any] = {"name": "his", "networks": ["127.0.0.1"]}
+    service = start_service(callers=[caller])
+    await service.until_ready()
+    request = get("/fhir/Patient/1", "X-User: dilnoza")
+    async with await Wire.open(service.address) as wire:
+        await wire.ask(request)
+        service.change(callers=[{**caller, "user_header": "X-User"}])
+        service.send(signal.SIGHUP)
+        await until_reloaded(service, 1)
+        await wire.ask(request)
+    assert [seen.header("x-user") for seen in platform.seen] == ["dilnoza", None]
+    service.send(signal.SIGTERM)
+    assert await service.ended() == 0
+    assert [record["user"] for record in service.audit("exchange")] == [None, "dilnoza"]
+
+
 async def test_the_old_platform_is_left_after_its_last_answer(
     start_service: StartService, platform: Platform, sso: Sso
 ) -> None:

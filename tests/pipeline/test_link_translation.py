@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Line, Platform, chunked, fhir, http
+from tests.doubles.platform import PATIENT, Line, Platform, chunked, fhir, http
 from tests.doubles.wire import Wire, ask, get, post
 
 
@@ -106,8 +106,8 @@ async def test_header_links_are_rewritten(gateway: Running, platform: Platform) 
 async def test_digest_of_a_changed_body_is_dropped(gateway: Running, platform: Platform) -> None:
     """A digest stays with a body that passed unchanged and goes from one that did not."""
     digest = ("Content-MD5", "Q2hlY2sgSW50ZWdyaXR5IQ==")
-    mentioned = f'{{"a":"{platform.url}/Patient/1"}}'.encode()
-    bodies = (searchset(platform), b'{"a":1}', mentioned)
+    mentioned = f'{{"resourceType":"Basic","a":"{platform.url}/Patient/1"}}'.encode()
+    bodies = (searchset(platform), PATIENT, mentioned)
     platform.script(*(fhir(body, 200, digest) for body in bodies))
     replies = [await ask(gateway.address, get("/fhir/Patient")) for _ in bodies]
     assert [reply.header("content-md5") for reply in replies] == [None, digest[1], digest[1]]
@@ -195,11 +195,11 @@ async def test_long_work_on_one_body_leaves_others_their_turn(
     gateway: Running, platform: Platform
 ) -> None:
     """While a small compressed answer unpacks to a long one, another caller is served."""
-    text = b'["%s",' % platform.url.encode() + b'"%s/x",' % platform.url.encode() * 60_000 + b"0]"
+    text = b'{"resourceType":"Basic","a":[' + b'"%s/x",' % platform.url.encode() * 60_000 + b"0]}"
     packed = gzip.compress(text)
     assert len(packed) < 64 * 1024
     kind, coding = ("Content-Type", "application/fhir+json"), ("Content-Encoding", "gzip")
-    platform.script(http(200, packed, kind, coding), fhir(b"{}"))
+    platform.script(http(200, packed, kind, coding), fhir())
     long = asyncio.create_task(
         ask(gateway.address, get("/fhir/Patient/1", "Accept-Encoding: gzip"))
     )
@@ -214,7 +214,10 @@ async def test_small_compressed_answer_that_becomes_long_arrives_whole(
     start_gateway, platform: Platform, version: str
 ) -> None:
     """Opened for the caller it goes out in pieces, or with its length to who knows no chunks."""
-    text = b'{"subject":{"reference":"%s/Patient/1"},"x":"' % platform.url.encode()
+    text = (
+        b'{"resourceType":"Basic","subject":{"reference":"%s/Patient/1"},"x":"'
+        % platform.url.encode()
+    )
     text += b" " * 3_000_000 + b'"}'
     kind, coding = ("Content-Type", "application/fhir+json"), ("Content-Encoding", "gzip")
     platform.answer(http(200, gzip.compress(text), kind, coding))

@@ -249,9 +249,9 @@ async def test_duty_22_right_lengths_only(gateway: Running, platform: Platform) 
 async def test_duty_23_chunk_extensions(gateway: Running, platform: Platform) -> None:
     """The platform's chunk extensions are ignored, within bounds; chunk sizes are strict."""
     head = chunked(end=False)
-    platform.script(head + b"2;a=b\r\n{}\r\n0;c\r\n\r\n")
+    platform.script(head + b"%x;a=b\r\n%s\r\n0;c\r\n\r\n" % (len(PATIENT), PATIENT))
     reply = await ask(gateway.address, READ)
-    assert reply.body == b"{}"
+    assert reply.body == PATIENT
     platform.seen.clear()
     platform.drop_connections()
     platform.connections = 0
@@ -431,9 +431,10 @@ async def test_duty_37_pipelining(gateway: Running, platform: Platform) -> None:
     async def late(line: Line) -> None:
         await read_body(line.reader, line.seen)
         await asyncio.sleep(0.05)
-        line.writer.write(fhir(b'{"id":"0"}'))
+        line.writer.write(fhir(b'{"resourceType":"Basic","id":"0"}'))
 
-    platform.script(late, *(fhir(b'{"id":"%d"}' % n) for n in range(1, 5)))
+    resource = b'{"resourceType":"Basic","id":"%d"}'
+    platform.script(late, *(fhir(resource % n) for n in range(1, 5)))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(b"".join(get(f"/fhir/Patient/{n}") for n in range(5)))
         assert [(await wire.reply()).json()["id"] for _ in range(5)] == list("01234")

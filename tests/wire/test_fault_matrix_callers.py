@@ -269,7 +269,7 @@ async def test_spoofed_fields(gateway: Running, platform: Platform) -> None:
     record = await check(gateway, platform, reply, Expected(200, upstream_status=200))
     assert record["remote"] == "127.0.0.1"
     names = {name.lower() for name, _ in platform.seen[0].headers}
-    assert names == {"host", "authorization", "via", "x-request-id"}
+    assert names == {"host", "authorization", "accept-encoding", "via", "x-request-id"}
     assert platform.seen[0].header("authorization") == "Bearer token-1"
 
 

@@ -161,11 +161,11 @@ async def test_unusual_answer_is_passed_on(
 ) -> None:
     """What is valid HTTP passes, however seldom; interim answers and trailers end here."""
     platform.script(stream)
-    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    reply = await ask(gateway.address, get("/fhir/Binary/1"))
     assert (reply.status, reply.body) == (200, b"{}")
     for name in ("x-sum", "upgrade", "link", "trailer"):
         assert reply.header(name) is None
-    assert (await ask(gateway.address, get("/fhir/Patient/1"))).body == PATIENT
+    assert (await ask(gateway.address, get("/fhir/Binary/1"))).body == PATIENT
 
 
 LOOKALIKES = (b"Content_Length: 1", b"Content_Length: abc", b"Transfer_Encoding: chunked")
@@ -199,7 +199,7 @@ async def test_an_echo_of_the_token_stays_here(gateway: Running, platform: Platf
         with_field(b"Authorization: Bearer secret\r\nProxy-Authorization: Bearer secret")
     )
     async with await Wire.open(gateway.address) as wire:
-        reply = await wire.ask(get("/fhir/Basic/1"))
+        reply = await wire.ask(get("/fhir/Binary/1"))
     assert reply.status == 200
     assert "secret" not in str(reply.headers)
 
@@ -207,7 +207,7 @@ async def test_an_echo_of_the_token_stays_here(gateway: Running, platform: Platf
 async def test_bytes_of_a_value_pass_unchanged(gateway: Running, platform: Platform) -> None:
     """A value's bytes outside ASCII reach the caller as they are (RFC 9112 section 2.2)."""
     platform.answer(with_field("X-Name: Жасур".encode()))
-    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    reply = await ask(gateway.address, get("/fhir/Binary/1"))
     assert (reply.header("x-name") or "").encode("latin-1").decode() == "Жасур"
 
 

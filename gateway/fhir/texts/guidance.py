@@ -268,8 +268,9 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "upstream-non-fhir": Guidance(
         "Reads later; writes after reading",
         (
-            "An HTML or empty error page, or a sign-in page with status 200: the answer came from "
-            "something before the FHIR server, or the server itself is broken."
+            "An HTML or empty error page, a sign-in page with status 200, or a success that holds "
+            "no FHIR where a resource was asked for: the answer came from something before the "
+            "FHIR server, or the server itself is broken."
         ),
         (
             "See `platform-status` in the diagnostics. 502 to 504 come from the platform's own "

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from gateway.fhir import weight
-from gateway.http.content_coding import is_gzip, opened
+from gateway.http.content_coding import OPENED, opened
 
 # Checking more than this at once would hold up the event loop.
 _INLINE: Final = 256 * 1024
@@ -21,14 +21,14 @@ _INLINE: Final = 256 * 1024
 _LARGEST: Final = 64 * 1024 * 1024
 
 
-async def is_complete(content_type: str | None, content_encoding: str | None, body: bytes) -> bool:
+async def is_complete(content_type: str | None, coding: str | None, body: bytes) -> bool:
     """Whether `body` is one complete document of its type; False where that cannot be told."""
-    if is_gzip(content_encoding):
-        body = await asyncio.to_thread(opened, body, _LARGEST)
+    if coding in OPENED:
+        body = await asyncio.to_thread(opened, body, coding, _LARGEST)
         if not body:
             # It was cut or is too long, if it is not just empty.
             return False
-    elif content_encoding not in (None, "", "identity"):
+    elif coding is not None:
         return False
     check = _checker((content_type or "").partition(";")[0].strip().lower())
     if check is None:

@@ -43,6 +43,9 @@ _DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
 
 
+# Lists of which every item counts: a second Content-Encoding is one more around the body.
+_JOINED: Final = frozenset((b"connection", b"content-encoding"))
+
 # What becomes of a field. Plain numbers: there are eight fields in each answer.
 _STAYS: Final = 0
 _GOES_ON: Final = 1
@@ -67,9 +70,10 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 class AnswerFields:
     """Takes one field after the other, as bytes of the wire.
 
-    `values` are the first ones by their names in lower case, Connection's joined. `repeated` are
-    the names of fields that came more than once, `differing` of those that did so with another
-    value. `count` is the number of all fields, `size` that of the bytes in their names and values.
+    `values` are the first ones by their names in lower case, but for two lists, which are joined.
+    `repeated` are the names of fields that came more than once, `differing` of those that did so
+    with another value. `count` is the number of all fields, `size` that of the bytes in their names
+    and values.
     """
 
     __slots__ = ("_lines", "_links", "count", "differing", "repeated", "size", "values")
@@ -122,7 +126,7 @@ class AnswerFields:
         self.repeated |= {key}
         if value != self.values[key]:
             self.differing |= {key}
-        if key == b"connection":
+        if key in _JOINED:
             self.values[key] += b"," + value
 
     def to_caller(self, request_id: bytes, translate: Translate | None = None) -> list[bytes]:
@@ -161,6 +165,26 @@ def _is_about_content(line: bytes) -> bool:
     return name.startswith(b"content-") or name in _DIGESTS
 
 
-def without_coding(lines: list[bytes]) -> list[bytes]:
-    """The lines of an answer whose content coding was undone."""
-    return [line for line in lines if not line.lower().startswith(b"content-encoding:")]
+def opened(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer whose content coding was undone.
+
+    Other bytes need another validator than a strong one (RFC 9110 section 8.8.1): with it, parts of
+    the compressed body could be put together with what was opened.
+    """
+    tied = (b"content-encoding:", b"accept-ranges:", *_DIGEST_LINES)
+    lines = [line for line in lines if not line.lower().startswith(tied)]
+    return [_weakened(line) if line.lower().startswith(b"etag:") else line for line in lines]
+
+
+def _weakened(line: bytes) -> bytes:
+    name, _, tag = line.partition(b": ")
+    return name + b": W/" + tag if tag.startswith(b'"') else line
+
+
+def varying(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer in one of several codings, for caches (RFC 9110 section 12.5.5)."""
+    for line in lines:
+        name, _, value = line.lower().partition(b":")
+        if name == b"vary" and (b"accept-encoding" in value or b"*" in value):
+            return lines
+    return [*lines, b"Vary: Accept-Encoding\r\n"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -262,3 +265,25 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
     assert b'If-Match: W/"3"\r\n' in platform.seen[1].lines
     assert isinstance(result, Failure)
     assert result.effect is Effect.NONE
+
+
+@pytest.mark.parametrize("body", [b"", b"ok", b"{}", b'{"success":false,"errors":[]}', b"[]"])
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
+    """A success of somebody in between says nothing of what the platform has: it is asked again."""
+    finding = await deliverer(Platform(Answer.made(200, [JSON], body))).ask(ENTRY, request(method))
+    assert isinstance(finding, Failure)
+    assert finding.cause == "upstream-non-fhir"
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [(b"gzip", gzip.compress), (b"x-gzip", gzip.compress), (b"deflate", zlib.compress)],
+)
+async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
+    """What nobody asked for compressed tells as much."""
+    found = pack(json.dumps(KEPT).encode())
+    there = Answer.made(200, [JSON, (b"Content-Encoding", coding)], found)
+    finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
+    assert isinstance(finding, Comparison)
+    assert finding.found is Found.YES

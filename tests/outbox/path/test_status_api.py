@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import zlib
 
-from tests.doubles.platform import http, outcome, then_close
+from tests.doubles.platform import fhir, http, outcome, then_close
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital
 
@@ -153,6 +155,24 @@ async def test_without_an_outbox_its_addresses_are_the_platforms(opened: Open) -
                 break
             await asyncio.sleep(0.01)
         assert (await hospital.write()).status == 503
+
+
+async def test_an_answer_that_came_compressed_is_told_plain(opened: Open) -> None:
+    """Whatever the platform packs unasked; who wrote stays with the gateway's audit."""
+    caller = {"name": "lab", "networks": ["127.0.0.1"], "user_header": "X-User"}
+    async with opened(callers=[caller]) as hospital:
+        hospital.line.cut()
+        reply = await hospital.write(X_User="dilnoza")
+        saved = {"resourceType": "Observation", "id": "1"}
+        packed = zlib.compress(json.dumps(saved).encode())
+        hospital.platform.answer(fhir(packed, 200, ("Content-Encoding", "deflate")))
+        await hospital.line.mend()
+        (entry,) = (await hospital.ended(reply.location)).json["entry"]
+        record = (await hospital.gateway.audit(1))[0]
+    assert entry["resource"] == saved
+    (seen,) = hospital.platform.seen
+    assert (seen.header("x-user"), seen.header("accept-encoding")) == (None, "identity")
+    assert (record["user"], record["user_asserted"]) == ("dilnoza", True)
 
 
 async def test_an_answer_without_content_is_a_response_only(hospital: Hospital) -> None:

@@ -1,0 +1,227 @@
+"""Compression that nobody asked for: a caller gets no coding but one that it accepts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Line, Platform, chunked, fhir, http, outcome, read_body
+from tests.doubles.wire import CutShort, ask, get
+
+Pack = Callable[[bytes], bytes]
+
+LARGE = 300_000
+# 300 KB that shrink to less than a read.
+PADS = [0, LARGE]
+
+
+def bare_deflate(data: bytes) -> bytes:
+    """Without zlib's header, as old servers send it."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+CODINGS = [("gzip", gzip.compress), ("X-GZIP", gzip.compress)]
+CODINGS += [("deflate", zlib.compress), ("deflate", bare_deflate)]
+OPENED_FOR = [(), ("br",), ("identity",), ("gzip;q=0, deflate;q=0, *",), ("*;q=0",)]
+
+
+def page(platform: Platform, pad: int = 0) -> bytes:
+    """A searchset whose `next` link names the platform."""
+    link = {"relation": "next", "url": f"{platform.url}/Patient?_page=2"}
+    bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link], "x": "y" * pad}
+    return json.dumps(bundle).encode()
+
+
+def accepting(codings: tuple[str, ...]) -> tuple[str, ...]:
+    """The caller's field."""
+    return tuple(f"Accept-Encoding: {each}" for each in codings)
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize(("name", "pack"), CODINGS)
+@pytest.mark.parametrize("codings", OPENED_FOR)
+async def test_it_is_opened_for_who_does_not_accept_it(
+    gateway: Running,
+    platform: Platform,
+    codings: tuple[str, ...],
+    name: str,
+    pack: Pack,
+    pad: int,
+) -> None:
+    """Whatever the coding and the size, links are rewritten and nothing tells of a coding."""
+    sent = page(platform, pad)
+    ties = (("ETag", '"3"'), ("Content-MD5", "x"), ("Accept-Ranges", "bytes"))
+    platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), *ties))
+    reply = await ask(gateway.address, get("/fhir/Patient", *accepting(codings)))
+    assert reply.body == sent.replace(platform.url.encode(), b"http://gateway/fhir")
+    told = [reply.header(each) for each in ("content-encoding", "content-md5", "accept-ranges")]
+    assert told == [None, None, None]
+    assert (reply.header("etag"), reply.header("vary")) == ('W/"3"', "Accept-Encoding")
+
+
+@pytest.mark.parametrize("rewrite", [True, False])
+@pytest.mark.parametrize(("name", "pack"), CODINGS)
+async def test_who_accepts_it_gets_it(
+    start_gateway, platform: Platform, name: str, pack: Pack, rewrite: bool
+) -> None:
+    """A coding that the caller accepts stays, with the links inside rewritten."""
+    async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
+        sent = page(platform)
+        platform.answer(fhir(pack(sent), 200, ("Content-Encoding", name), ("Vary", "accept")))
+        asked = get("/fhir/Patient", "Accept-Encoding: gzip, deflate")
+        reply = await ask(gateway.address, asked)
+    assert reply.header("content-encoding") == name
+    assert reply.all("vary") == ["accept", "Accept-Encoding"]
+    bits = zlib.MAX_WBITS + 32 if not rewrite or pack is not bare_deflate else zlib.MAX_WBITS
+    if pack is bare_deflate and not rewrite:
+        bits = -zlib.MAX_WBITS
+    plain = zlib.decompress(reply.body, bits)
+    assert plain == (
+        sent.replace(platform.url.encode(), b"http://gateway/fhir") if rewrite else sent
+    )
+
+
+@pytest.mark.parametrize(
+    ("codings", "asked"),
+    [
+        ((), "identity"),
+        (("",), "identity"),
+        (("identity",), "identity"),
+        (("br, deflate, zstd",), "identity"),
+        (("gzip;q=0",), "identity"),
+        (("gzip;q=0.0, *",), "identity"),
+        (("*;q=0",), "identity"),
+        (("gzip",), "gzip"),
+        (("gzip, deflate, br",), "gzip"),
+        (("br", "x-gzip;q=0.5"), "x-gzip;q=0.5"),
+        (("identity;q=0.5, GZIP;q=1.0",), "identity;q=0.5, GZIP;q=1.0"),
+        (("*",), "gzip"),
+        (("identity;q=0, *;q=0.5",), "gzip, identity;q=0"),
+        (("gzip, *;q=0",), "gzip, *;q=0"),
+    ],
+)
+@pytest.mark.parametrize("rewrite", [True, False])
+async def test_the_platform_is_asked_for_what_the_caller_accepts(
+    start_gateway, platform: Platform, codings: tuple[str, ...], asked: str, rewrite: bool
+) -> None:
+    """Of gzip and identity; identity where the caller names none of them."""
+    async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
+        await ask(gateway.address, get("/fhir/Patient/1", *accepting(codings)))
+    assert platform.seen[0].header("accept-encoding") == asked
+
+
+@pytest.mark.parametrize("status", [200, 304])
+@pytest.mark.parametrize("codings", [(), ("gzip",)])
+async def test_answers_without_a_body_tell_of_the_same(
+    gateway: Running, platform: Platform, codings: tuple[str, ...], status: int
+) -> None:
+    """HEAD and 304 promise the coding, length and validator that a GET would get."""
+    coded = [("Content-Encoding", "gzip"), ("ETag", '"3"'), ("Content-Length", "77")]
+    platform.answer(http(status, b"", ("Content-Type", "application/json"), *coded, length=False))
+    method = "HEAD" if status == 200 else "GET"
+    asked = get("/fhir/Binary/1", *accepting(codings), method=method)
+    reply = await ask(gateway.address, asked, head=True)
+    told = [reply.header(each) for each in ("content-encoding", "etag", "content-length")]
+    assert told == (["gzip", '"3"', "77"] if codings else [None, 'W/"3"', None])
+    assert reply.header("vary") == "Accept-Encoding"
+
+
+@pytest.mark.parametrize(("codings", "status"), [((), 502), (("gzip",), 206)])
+async def test_a_part_that_cannot_be_opened_is_no_answer(
+    gateway: Running, platform: Platform, codings: tuple[str, ...], status: int
+) -> None:
+    """A part of a compressed body goes only to who accepts the coding."""
+    part = gzip.compress(b"x" * 99)[:10]
+    fields = (("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-9/20"))
+    platform.answer(http(206, part, ("Content-Type", "image/png"), *fields))
+    asked = get("/fhir/Binary/1", "Range: bytes=0-9", *accepting(codings))
+    reply = await ask(gateway.address, asked)
+    assert reply.status == status
+    assert reply.reason == (None if codings else "upstream-failed")
+    assert not codings or reply.body == part
+
+
+async def test_two_codings_around_each_other_pass_as_they_are(
+    gateway: Running, platform: Platform
+) -> None:
+    """What would still be compressed when one was undone keeps telling of both."""
+    body = gzip.compress(gzip.compress(page(platform)))
+    twice = (("Content-Encoding", "gzip"), ("Content-Encoding", "gzip"))
+    platform.answer(fhir(body, 200, *twice))
+    reply = await ask(gateway.address, get("/fhir/Basic"))
+    assert (reply.all("content-encoding"), reply.body) == (["gzip", "gzip"], body)
+
+
+@pytest.mark.parametrize("wrong", [b"<html>no gzip</html>", gzip.compress(b"{}" * 99)[:-1]])
+async def test_what_is_not_in_its_coding_is_a_failure(
+    gateway: Running, platform: Platform, wrong: bytes
+) -> None:
+    """Bytes in another form than their Content-Encoding says become a 502."""
+    platform.answer(fhir(wrong, 200, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Patient"))
+    assert (reply.status, reply.reason) == (502, "upstream-failed")
+
+
+async def test_a_long_one_that_breaks_never_looks_whole(
+    gateway: Running, platform: Platform
+) -> None:
+    """Where the wrong bytes come after the first went on, the connection is aborted."""
+    noise = json.dumps([f"{n * n % 9973:x}" for n in range(400_000)]).encode()
+    body = gzip.compress(b'{"resourceType":"Basic","x":' + noise + b"}")
+    cut = len(body) // 2
+    head = chunked(body[:cut], b"wrong" * 99, body[cut:])
+    platform.answer(head.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
+    with pytest.raises(CutShort):
+        await ask(gateway.address, get("/fhir/Basic/1"))
+
+
+async def test_the_guard_reads_a_compressed_statement(gateway: Running, platform: Platform) -> None:
+    """The playground compresses its CapabilityStatement unasked; the search guard reads it."""
+    known = {"type": "Immunization", "searchParam": [{"name": "status"}]}
+    statement = {"resourceType": "CapabilityStatement", "rest": [{"resource": [known]}]}
+    bundle = {"resourceType": "Bundle", "type": "searchset"}
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        body = statement if line.seen.target.endswith("/metadata") else bundle
+        packed = gzip.compress(json.dumps(body).encode())
+        line.writer.write(fhir(packed, 200, ("Content-Encoding", "gzip")))
+
+    platform.answer(answer)
+    reply = await ask(gateway.address, get("/fhir/Immunization?odd=1"))
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
+    assert reply.json() == bundle
+
+
+async def test_what_is_accounted_for_is_what_the_caller_got(
+    gateway: Running, platform: Platform
+) -> None:
+    """The audit counts the bytes of the opened body."""
+    sent = page(platform, LARGE)
+    platform.answer(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Patient"))
+    (record,) = await gateway.audit(1)
+    assert record["response_bytes"] == len(reply.body)
+
+
+async def test_errors_are_opened_too(gateway: Running, platform: Platform) -> None:
+    """An outcome of the platform reaches the caller in a form that it can read."""
+    plain = outcome(422).partition(b"\r\n\r\n")[2]
+    platform.answer(fhir(gzip.compress(plain), 422, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.status, reply.body) == (422, plain)
+
+
+async def test_callers_of_http_1_0_get_a_length(gateway: Running, platform: Platform) -> None:
+    """An opened answer is collected for who knows no chunks."""
+    sent = page(platform, 20 * LARGE)
+    platform.answer(fhir(gzip.compress(sent), 200, ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Patient", version="1.0"))
+    assert reply.header("content-length") == str(len(reply.body))
+    assert reply.json()["x"] == "y" * 20 * LARGE
