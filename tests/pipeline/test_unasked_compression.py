@@ -158,7 +158,11 @@ async def test_two_codings_around_each_other_pass_as_they_are(
     assert (reply.all("content-encoding"), reply.body) == (["gzip", "gzip"], body)
 
 
-@pytest.mark.parametrize("wrong", [b"<html>no gzip</html>", gzip.compress(b"{}" * 99)[:-1]])
+@pytest.mark.parametrize(
+    "wrong",
+    [b"<html>no gzip</html>", gzip.compress(b"{}" * 99)[:-1]],
+    ids=["another format", "cut"],
+)
 async def test_what_is_not_in_its_coding_is_a_failure(
     gateway: Running, platform: Platform, wrong: bytes
 ) -> None:
