@@ -132,9 +132,8 @@ class Handler:
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.tie(to_caller=interaction.safe)
-            asked = RequestContext(
-                exchange, caller, interaction, target, memo, _sent(exchange, body), side
-            )
+            sent = _sent(exchange, body)
+            asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.safe:
                 await self._conditions.look(asked)
             answer = await self._bring(asked)
