@@ -132,7 +132,7 @@ class Handler:
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.tie(to_caller=interaction.safe)
-            sent = _sent(exchange, body)
+            sent = None if exchange.method in MEANINGLESS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.safe:
                 await self._conditions.look(asked)
@@ -381,11 +381,6 @@ def _permit(
     if interaction.code != "transaction":
         caller.permissions.require(interaction, target.path.rstrip("?"))
     caller.permissions.require_fields(interaction, target.query, header)
-
-
-def _sent(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
-    """What is sent of the body: all of it, or nothing."""
-    return None if exchange.method in MEANINGLESS else body
 
 
 def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
