@@ -29,7 +29,7 @@ COMPILED = {
     "admin": "evidence",
     "admin/status": "recent_requests",
     "audit": "trail",
-    "fhir": "address conformity interaction reach search_guard",
+    "fhir": "address conditions conformity interaction reach search_complaints search_guard",
     "fhir/links": "hold json_rewriter json_sweep json_text map ndjson_rewriter query rewriter "
     "rules stream text xml_rewriter",
     "http": "content_coding headers slow_readers target write_batching",
@@ -40,9 +40,9 @@ COMPILED = {
     "oauth": "backoff tokens",
     "outbox": "intake",
     "pipeline": "accounting admission asserted attempts caller_memo caller_side callers circuit "
-    "failures handler limits link_translation max_forwards outgoing own_replies "
+    "condition_guard failures handler limits link_translation max_forwards outgoing own_replies "
     "permissions request_body request_context response_check "
-    "response_plan response_writer retries search_guard traced upstream write_queue",
+    "response_plan response_writer retries search_guard statement traced upstream write_queue",
     "process": "front_door",
     "telemetry": "findings masking request_counters timestamp",
 }

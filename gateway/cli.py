@@ -320,3 +320,53 @@ def token(
         _fail(f"no token: {command.reason(error, settings, credential)}", CHECK_FAILED)
     for line in command.describe(response, show=show):
         typer.echo(line)
+
+
+@cli.command(name="probe-search")
+def probe_search(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TYPE[?param]…", help="Default: all that the platform declares."),
+    ] = None,
+    config: ConfigOption = None,
+    credential: Annotated[
+        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
+    ] = "",
+    rate: Annotated[
+        float, typer.Option(metavar="NUMBER", min=0.01, max=100, help="Requests a second at most.")
+    ] = 2.0,
+) -> None:
+    """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
+
+    Shows no patient's data and keeps nothing. Exit codes: 0 all were asked, 1 some or all could not
+    be asked, or it was interrupted, 2 wrong usage or settings, 3 a secret cannot be read.
+    """
+    settings = load_settings(config)
+    if credential and credential not in settings.credentials:
+        known = ", ".join(settings.credentials)
+        _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
+    from gateway.commands import probe_search as command
+    from gateway.commands import token as token_command
+    from gateway.oauth.token_response import TokenRequestError
+    from gateway.process.factories import StartError
+
+    try:
+        targets = command.targets(wanted or ())
+    except ValueError as error:
+        _fail(str(error), WRONG_USAGE)
+    try:
+        report = command.run(settings, targets, credential=credential, rate=rate)
+    except StartError as error:
+        _fail(str(error), NO_START)
+    except TokenRequestError as error:
+        why = token_command.reason(error, settings, command.chosen(settings, credential))
+        _fail(f"no token: {why}", CHECK_FAILED)
+    except command.NotAskedError as error:
+        _fail(str(error), CHECK_FAILED)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing is kept", CHECK_FAILED)
+    for line in report.lines():
+        typer.echo(line)
+    for line in report.remarks(partial=bool(targets)):
+        typer.echo(line, err=True)
+    raise typer.Exit(CHECK_FAILED if report.failed else 0)

@@ -54,6 +54,7 @@ UPSTREAM_NON_FHIR: Final = Reason("upstream-non-fhir", 502, "error", "processing
 CIRCUIT_OPEN: Final = Reason("circuit-open", 503, "error", "transient")
 AUDIT_UNAVAILABLE: Final = Reason("audit-unavailable", 503, "error", "no-store")
 SEARCH_PARAMETER_IGNORED: Final = Reason("search-parameter-ignored", 400, "error", "not-supported")
+CONDITION_UNSUPPORTED: Final = Reason("condition-unsupported", 400, "error", "not-supported")
 OUTBOX_FULL: Final = Reason("outbox-full", 503, "error", "no-store")
 SHUTTING_DOWN: Final = Reason("shutting-down", 503, "error", "transient")
 INTERNAL: Final = Reason("internal", 500, "fatal", "exception")
@@ -88,6 +89,7 @@ REASONS: Final[dict[str, Reason]] = {
         CIRCUIT_OPEN,
         AUDIT_UNAVAILABLE,
         SEARCH_PARAMETER_IGNORED,
+        CONDITION_UNSUPPORTED,
         OUTBOX_FULL,
         SHUTTING_DOWN,
         INTERNAL,

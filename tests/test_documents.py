@@ -115,10 +115,9 @@ def test_an_anchor_is_its_heading(tmp_path: Path, written: str, anchor: str) -> 
 
 def promised(texts: Iterable[str]) -> set[str]:
     """The commands that texts name, but for those which they call not available yet."""
-    named = (
-        re.findall(r"(?<!-u )dhp-gateway ([a-z]+)", text) for text in texts if LATER not in text
-    )
-    return {command for commands in named for command in commands}
+    command = re.compile(r"(?<!-u )dhp-gateway ([a-z]+(?:-[a-z]+)*)")
+    named = (command.findall(text) for text in texts if LATER not in text)
+    return {each for commands in named for each in commands}
 
 
 def test_only_commands_that_there_are_get_named() -> None:

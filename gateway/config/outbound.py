@@ -15,8 +15,10 @@ from gateway.config.values import (
     FilePath,
     Flag,
     Invalid,
+    ParameterName,
     PositiveSeconds,
     Ratio,
+    ResourceType,
     Seconds,
     SecretText,
     Text,
@@ -240,6 +242,20 @@ class FhirSettings(Section):
         default="warn",
         description="What happens when the platform ignored a search parameter and returned too "
         "much: nothing, a header `X-Gateway-Warning`, or 400 instead of the answer.",
+    )
+    condition_guard: Literal["off", "warn", "block"] = Field(
+        default="warn",
+        description="What happens to a conditional create, update or delete (`If-None-Exist`, a "
+        "query in the place of an id, `ifNoneExist` in a Bundle) of a type for which the "
+        "platform's CapabilityStatement declares none, so that it may ignore the condition and "
+        "create once more: nothing, a header `X-Gateway-Warning`, or 400 before it is sent.",
+    )
+    unfiltered: dict[ResourceType, tuple[ParameterName, ...]] = Field(
+        default_factory=dict,
+        description="Search parameters that filter nothing although the platform says that it used "
+        "them, by resource type, e.g. `{Observation: [date]}`; the search guard takes them for "
+        "ignored. `dhp-gateway probe-search` finds them. The `dhp-` environments fill in the "
+        "eleven that the guide names; what is given replaces them.",
     )
     auto_if_match: Flag = Field(
         default=False,

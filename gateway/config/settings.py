@@ -39,8 +39,22 @@ _DHP_SSO: Final = {
     "token_url": "https://sso.dhp.uz/oauth/token",
     "authorize_url": "https://sso.dhp.uz",
 }
+# What the guide 0.7.0 says of today's platform: these "return results unfiltered".
+_UNFILTERED: Final = {
+    "unfiltered": {
+        "AdverseEvent": ["date"],
+        "Condition": ["onset-date"],
+        "Immunization": ["date"],
+        "Observation": ["date"],
+        "Organization": ["partof"],
+        "PlanDefinition": ["date", "context-type-value"],
+        "Practitioner": ["qualification-code"],
+        "Procedure": ["date", "status"],
+        "Specimen": ["collected"],
+    }
+}
 # The platform's names by version of the national guide: 0.1.0, and 0.2.0 and newer.
-PRESETS: Final[dict[str, dict[str, dict[str, str]]]] = {
+PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "playground": {
         "platform": {"fhir_base_url": "https://playground.medcore.uz/fhir"},
         "sso": _MEDCORE_SSO,
@@ -49,8 +63,13 @@ PRESETS: Final[dict[str, dict[str, dict[str, str]]]] = {
     "dhp-playground": {
         "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
         "sso": _DHP_SSO,
+        "fhir": _UNFILTERED,
     },
-    "dhp-production": {"platform": {"fhir_base_url": "https://fhir.dhp.uz"}, "sso": _DHP_SSO},
+    "dhp-production": {
+        "platform": {"fhir_base_url": "https://fhir.dhp.uz"},
+        "sso": _DHP_SSO,
+        "fhir": _UNFILTERED,
+    },
     "custom": {"platform": {}, "sso": {}},
 }
 DEFAULT_ENVIRONMENT: Final = "playground"
@@ -64,9 +83,10 @@ class Settings(Section):
 
     environment: Environment = Field(
         default=DEFAULT_ENVIRONMENT,
-        description="Which DHP platform to use; fills in the URLs of `platform` and `sso` that are "
-        "not given. `playground` and `production` are those of guide 0.1.0 (medcore.uz), "
-        "`dhp-playground` and `dhp-production` the newer ones (dhp.uz); `custom` fills in none.",
+        description="Which DHP platform to use; fills in the URLs of `platform` and `sso`, and "
+        "`fhir.unfiltered`, where they are not given. `playground` and `production` are those of "
+        "guide 0.1.0 (medcore.uz), `dhp-playground` and `dhp-production` the newer ones (dhp.uz); "
+        "`custom` fills in none.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."
@@ -144,16 +164,18 @@ class Settings(Section):
 
 
 def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
-    """A copy of raw settings with the URLs that `environment` implies; given ones stay."""
+    """A copy of raw settings with what `environment` implies; what is given stays."""
     name = data.get("environment", DEFAULT_ENVIRONMENT)
     # An unknown environment is one mistake; it must not count as missing URLs too.
     preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
     filled = dict(data)
-    for section, urls in preset.items():
+    for section, implied in preset.items():
         given = {} if data.get(section) is None else data[section]
         if isinstance(given, dict):
             stated = {
-                key: value for key, value in given.items() if value is not None or key not in urls
+                key: value
+                for key, value in given.items()
+                if value is not None or key not in implied
             }
-            filled[section] = {**urls, **stated}
+            filled[section] = {**implied, **stated}
     return filled

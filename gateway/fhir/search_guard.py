@@ -2,20 +2,24 @@
 
 A server that does not know a parameter may leave it out and return everything (FHIR R5 search,
 section 3.2.1.4 "Handling errors"); the national platform does. What it used stands in the Bundle's
-`self` link, and what it can use in its CapabilityStatement.
+`self` link, and what it can use in its CapabilityStatement. Some say that they used what filters
+nothing: `fhir.unfiltered` of the settings knows these.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote_plus
 
 import orjson
 
 from gateway.fhir.interaction import LONGEST_NAME, MOST_PARAMETERS
+from gateway.fhir.search_complaints import complaints
 
 # How the answer looks, not what is in it: a server need not repeat these.
 _PRESENTATION: Final = frozenset(
@@ -24,6 +28,29 @@ _PRESENTATION: Final = frozenset(
         *("_getpages", "_getpagesoffset", "_bundletype", "page", "ct"),
     )
 )
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of searches of one type beforehand.
+
+    `capable`: the search parameters that the CapabilityStatement lists, None while that is not
+    known; `unfiltered`: those that are known to filter nothing, whatever the platform says.
+    """
+
+    capable: Collection[str] | None = None
+    unfiltered: Collection[str] = ()
+
+    def is_unusable(self, name: str) -> bool:
+        """Whether a parameter, with its modifier or as a chain, cannot have been used."""
+        base = name.partition(":")[0]
+        first = base.partition(".")[0]
+        if self.unfiltered and not {name, base, first}.isdisjoint(self.unfiltered):
+            return True
+        # Those with an underscore belong to all types; statements often leave them out.
+        return self.capable is not None and name[:1] != "_" and first not in self.capable
+
+
 # One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but
 # extensions, whose presence only makes us look further.
 _LINK: Final = re.compile(rb"\{[^{}]*?\"relation\"\s*:\s*\"self\"[^{}]*+\}")
@@ -53,33 +80,38 @@ def ignored(
     asked: str,
     names: tuple[str, ...],
     body: bytes,
-    capable: frozenset[str] | None,
+    known: Known,
     *,
     xml: bool = False,
 ) -> tuple[str, ...]:
     """Those of `names`, which `judged` gives of `asked`, that the platform did not use.
 
-    `body` is the beginning of the searchset; without a `self` link in it only `capable`, the search
-    parameters that the CapabilityStatement lists for the type (None: not known), can tell.
+    `body` is the beginning of the searchset; without a `self` link in it only its `outcome`
+    entries and what is `known` can tell.
     """
     url = _self_link(body, xml=xml)
     query = asked if url is None else _query(url)
     # Nearly all repeat what was asked, letter by letter.
-    used = None if query.startswith(asked) else frozenset(_names(query, _MOST_USED))
-    found = []
-    for name in names:
+    short = () if query.startswith(asked) else _short(asked, query)
+    found = complaints(body, names, xml=xml)
+    return tuple(
+        name for name in names if name in short or name in found or known.is_unusable(name)
+    )
+
+
+def _short(asked: str, used: str) -> Collection[str]:
+    """The names that stand more often in what was asked than in what was used.
+
+    What a server has used it may repeat without the modifier.
+    """
+    wanted, there = Counter(_names(asked)), Counter(_names(used, _MOST_USED))
+    short = set()
+    for name, count in wanted.items():
         base = name.partition(":")[0]
-        missing = used is not None and name not in used and base not in used
-        if missing or _is_unknown(base, capable):
-            found.append(name)
-    return tuple(found)
-
-
-def _is_unknown(name: str, capable: frozenset[str] | None) -> bool:
-    """Parameters with an underscore belong to all types; statements often leave them out."""
-    if capable is None or name.startswith("_"):
-        return False
-    return name.partition(".")[0] not in capable
+        without = 0 if base == name else max(0, there[base] - wanted[base])
+        if there[name] + without < count:
+            short.add(name)
+    return short
 
 
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
@@ -148,30 +180,3 @@ def _names(query: str, most: int = MOST_PARAMETERS) -> list[str]:
             is_encoded = len(name) <= LONGEST_NAME and ("%" in name or "+" in name)
             found.append(unquote_plus(name) if is_encoded else name)
     return found
-
-
-def capabilities(statement: bytes) -> Mapping[str, frozenset[str]]:
-    """Search parameters by resource type, from a CapabilityStatement in JSON.
-
-    Raises ValueError when it is none. Parameters for all types are added to each.
-    """
-    parsed = orjson.loads(statement)
-    if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
-        raise ValueError("no CapabilityStatement")
-    by_type: dict[str, frozenset[str]] = {}
-    for rest in _list(parsed.get("rest")):
-        common = _parameter_names(rest)
-        for resource in _list(rest.get("resource")):
-            kind = resource.get("type")
-            if isinstance(kind, str):
-                by_type[kind] = by_type.get(kind, frozenset()) | common | _parameter_names(resource)
-    return by_type
-
-
-def _parameter_names(part: Mapping[str, Any]) -> frozenset[str]:
-    names = (parameter.get("name") for parameter in _list(part.get("searchParam")))
-    return frozenset(name for name in names if isinstance(name, str))
-
-
-def _list(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

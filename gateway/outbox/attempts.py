@@ -14,7 +14,7 @@ from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.events import Event, Observer, Step
 from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
 from gateway.outbox.pacing import Line, Pacer, Pauses
-from gateway.outbox.sending import Comparison, Failure, Result, Sender
+from gateway.outbox.sending import Comparison, Failure, Found, Result, Sender
 from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimeSource
@@ -148,10 +148,11 @@ class Attempts:
         if in_doubt and entry.recovery is Recovery.PARK:
             return Ended(State.UNCLEAR, judging.unclear(entry.cause))
         if in_doubt and entry.recovery is Recovery.ASK:
-            known = judging.judge_finding(await self._ask(attempt, request))
+            finding = await self._ask(attempt, request)
+            known = judging.judge_finding(finding)
             if known is not None:
                 return known
-            in_doubt = False
+            in_doubt = finding == Comparison(Found.HARMLESS)
         attempt.phase = AttemptPhase.SENDING
         self._means.observe(Event(Step.SENT, entry, entry.cause))
         result = await self._means.sender.send(entry, request)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
 from gateway.fhir import tree
+from gateway.fhir.conformity import media_type
+from gateway.fhir.resource_types import RESOURCE_TYPES
+from gateway.fhir.search_guard import Known, ignored, judged
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response
-from gateway.outbox.qualifying import searchable
+from gateway.outbox.qualifying import BUNDLES, conditional_creates, criteria_of, searchable
 from gateway.outbox.sending import Comparison, Found
 from gateway.outbox.status import field_of
+
+# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
+_SPECIAL: Final = re.compile(r"[\\,|$]")
+# Of a condition that is percent-encoded already; all that no address holds is encoded.
+_AS_THEY_ARE: Final = "!$%&'()*+,/:;=?@[]~|"
+# A Bundle with more is not looked for, entry by entry.
+_MOST_SOUGHT: Final = 16
 
 
 def _sent(request: Request) -> Element | None:
@@ -20,13 +35,71 @@ def _sent(request: Request) -> Element | None:
         return None
 
 
-def sought(request: Request) -> tuple[str, tuple[str, str]] | None:
-    """Type and identifier by which what was sent can be looked for."""
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """By what a resource can be looked for that may have been created.
+
+    `query` is raw: its own identifier where it has one, else the write's condition. `conditional`:
+    it was to be created on a condition. `place`: which of a Bundle's, None for one by itself.
+    """
+
+    kind: str
+    query: str
+    identifier: tuple[str, str] | None
+    conditional: bool
+    place: int | None = None
+
+    def tells(self, known: Known) -> bool:
+        """Whether a match can prove anything: by an identifier that it has itself, always."""
+        return self.identifier is not None or self.is_believed(known)
+
+    def is_believed(self, known: Known) -> bool:
+        """Whether the platform surely uses all parameters: it declares each, as it is written."""
+        names = judged(self.query)
+        declared = known.capable or ()
+        return bool(names) and all(
+            name in declared and not known.is_unusable(name) for name in names
+        )
+
+
+def sought(request: Request) -> list[Sought] | None:
+    """What is to be looked for; None where nobody could find it. Of a Bundle all, perhaps none."""
     sent = _sent(request)
-    identifier = None if sent is None else next(searchable(sent), None)
-    if sent is None or identifier is None:
+    if sent is None:
         return None
-    return tree.first(sent, "resourceType"), identifier
+    if request.interaction in BUNDLES:
+        entries = enumerate(conditional_creates(sent))
+        found = [_sought(*entry, place) for place, entry in entries]
+    else:
+        found = [_sought(field_of(request.fields, b"if-none-exist") or "", sent)]
+    if len(found) > _MOST_SOUGHT or not all(each.query for each in found):
+        return None
+    return found if all(each.kind in RESOURCE_TYPES for each in found) else None
+
+
+def _sought(condition: str, resource: Element, place: int | None = None) -> Sought:
+    kind = tree.first(resource, "resourceType")
+    identifier = next(searchable(resource), None)
+    criteria = quote(criteria_of(condition), safe=_AS_THEY_ARE)
+    query = criteria
+    if identifier is not None:
+        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
+        query = f"identifier={quote(token, safe='')}"
+    return Sought(kind, query, identifier, bool(criteria), place)
+
+
+def combined(findings: list[Comparison], request: Request) -> Comparison:
+    """What all of them tell of a write: of a Bundle only what they agree on."""
+    found = {each.found for each in findings} or {Found.HARMLESS}
+    if len(findings) == 1 and request.interaction not in BUNDLES:
+        return findings[0]
+    if found == {Found.YES} and request.interaction == "transaction":
+        # All or nothing (R5 http.html, section 3.2.0.13.2).
+        return Comparison(Found.YES, Response(200, found=True))
+    for one in (Found.HARMLESS, Found.NO):
+        if found <= {one, Found.HARMLESS}:
+            return Comparison(one)
+    return Comparison(Found.UNCLEAR)
 
 
 def judged_read(result: Response, request: Request) -> Comparison:
@@ -39,41 +112,41 @@ def judged_read(result: Response, request: Request) -> Comparison:
     return Comparison(Found.YES, _as_found(result, 200))
 
 
-def judged_search(result: Response, request: Request, identifier: tuple[str, str]) -> Comparison:
-    """What the answer to a search by one of its identifiers tells."""
+def judged_search(result: Response, request: Request, wanted: Sought, known: Known) -> Comparison:
+    """What the answer to the search tells."""
     sent, bundle = _sent(request), _content(result)
     if sent is None or bundle is None or tree.first(bundle, "type") != "searchset":
         return Comparison(Found.UNCLEAR)
-    kind = tree.first(sent, "resourceType")
+    if wanted.place is not None:
+        sent = list(conditional_creates(sent))[wanted.place][1]
     matches = [
         resource
         for entry in tree.below(bundle, "entry")
         for resource in tree.below(entry, "resource")
-        if tree.first(resource, "resourceType") == kind
+        if tree.first(resource, "resourceType") == wanted.kind
     ]
-    return _judged(bundle, matches, sent, identifier)
-
-
-def _judged(
-    bundle: Element, matches: list[Element], sent: Element, identifier: tuple[str, str]
-) -> Comparison:
-    """Only the very same content is taken for it: two results may share an order's number."""
+    used = wanted.is_believed(known) and not _ignored(result, wanted, known)
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
-        nothing = tree.first(bundle, "total") in ("", "0") and _looked_for(bundle)
+        nothing = tree.first(bundle, "total") in ("", "0") and used
         return Comparison(Found.NO if nothing else Found.UNCLEAR)
-    if len(matches) > 1 or identifier not in searchable(matches[0]):
-        return Comparison(Found.UNCLEAR)
-    if not tree.holds(matches[0], sent):
-        return Comparison(Found.UNCLEAR)
-    return Comparison(Found.YES, _of_match(matches[0]))
+    return _judged_match(matches, sent, wanted, used=used)
 
 
-def _looked_for(bundle: Element) -> bool:
-    """Whether the self link names the parameter: a server leaves out what it has ignored."""
-    links = tree.below(bundle, "link")
-    own = [tree.first(link, "url") for link in links if tree.first(link, "relation") == "self"]
-    return not own or any("identifier=" in url for url in own)
+def _judged_match(
+    matches: list[Element], sent: Element, wanted: Sought, *, used: bool
+) -> Comparison:
+    """Only the very same content is taken for it: two results may share an order's number."""
+    match = matches[0]
+    right = used if wanted.identifier is None else wanted.identifier in searchable(match)
+    if len(matches) > 1 or not right or not tree.holds(match, sent):
+        return Comparison(Found.UNCLEAR)
+    return Comparison(Found.YES, _of_match(match))
+
+
+def _ignored(result: Response, wanted: Sought, known: Known) -> bool:
+    xml = media_type(field_of(result.fields, b"content-type")).endswith("xml")
+    return bool(ignored(wanted.query, judged(wanted.query), result.body, known, xml=xml))
 
 
 def _of_match(resource: Element) -> Response:

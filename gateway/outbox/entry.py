@@ -47,8 +47,8 @@ NEEDS_A_PERSON: Final = frozenset({State.FAILED, State.UNCLEAR})
 class Recovery(StrEnum):
     """What may be done after an attempt that may or may not have had its effect.
 
-    `repeat`: send it again, nothing is done twice. `ask`: the platform can be asked whether it has
-    it. `park`: neither; a person has to look.
+    `repeat`: send it again, it has its id. `ask`: the platform may keep the write's own condition,
+    or can be asked whether it has it. `park`: neither; a person has to look.
     """
 
     REPEAT = "repeat"

@@ -83,13 +83,13 @@ def judge(
 
 
 def judge_finding(finding: Comparison | Failure) -> Verdict | None:
-    """What the platform's answer to the question means; None: it surely has none."""
+    """What the platform's answer to the question means; None: it is to be sent again."""
     if isinstance(finding, Failure):
         # Nothing was written by asking.
         return Postponed(
             finding.cause, retry_after=finding.retry_after, everybody=finding.everybody
         )
-    if finding.found is Found.NO:
+    if finding.found in (Found.NO, Found.HARMLESS):
         return None
     if finding.found is Found.YES:
         return Ended(State.DELIVERED, finding.response or Response(200, found=True))

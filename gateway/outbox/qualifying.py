@@ -24,7 +24,7 @@ WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction",
 BY_ID: Final = frozenset({"update", "delete"})
 # Seconds until a platform that may have a write surely finds it: its search lags behind.
 SETTLE: Final = 10.0
-_BUNDLES: Final = frozenset({"transaction", "batch"})
+BUNDLES: Final = frozenset({"transaction", "batch"})
 _READS: Final = frozenset({"GET", "HEAD"})
 _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 
@@ -78,7 +78,7 @@ def _judge(write: Write) -> WriteJudgement | None:
         naming.of_body(body),
         naming.of_query(kind, write.if_none_exist or ""),
     )
-    if write.code in _BUNDLES:
+    if write.code in BUNDLES:
         return _judge_bundle(body, named)
     orders = _orders(named)
     if not orders and _is_conditional(write):
@@ -101,22 +101,21 @@ def _is_conditional(write: Write) -> bool:
 def _recovery(write: Write, path: str, body: Element) -> Recovery:
     if write.code in ("update", "delete") and _BY_ID.fullmatch(path):
         return Recovery.REPEAT
-    if write.code == "create" and write.if_none_exist is not None:
-        return _of_criteria(write.if_none_exist)
+    if write.code == "create" and _has_parameters(write.if_none_exist or ""):
+        return Recovery.ASK
     if write.code in ("create", "update") and any(searchable(body)):
         return Recovery.ASK
     return Recovery.PARK
 
 
-def _of_criteria(criteria: str) -> Recovery:
+def _has_parameters(criteria: str) -> bool:
     """A condition without parameters is none: some servers then create."""
-    if len(criteria) > naming.LONGEST:
-        return Recovery.PARK
-    return Recovery.REPEAT if any(_parameters(criteria)) else Recovery.PARK
+    return len(criteria) <= naming.LONGEST and any(parse_qs(criteria_of(criteria)))
 
 
-def _parameters(criteria: str) -> dict[str, list[str]]:
-    return parse_qs(criteria.partition("?")[2] if "?" in criteria else criteria)
+def criteria_of(condition: str) -> str:
+    """The query alone of what stands in If-None-Exist: some write an address before it."""
+    return condition.partition("?")[2] if "?" in condition else condition
 
 
 def searchable(resource: Element) -> Iterator[tuple[str, str]]:
@@ -138,8 +137,9 @@ def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudge
         return None
     if any(_hits_unnamed(request) for request in writes):
         return None
-    safe = all(_repeatable(request) for request in writes)
-    recovery = Recovery.REPEAT if safe else Recovery.PARK
+    ways = {_way(request) for request in writes}
+    # The least that is allowed of any.
+    recovery = next(each for each in (Recovery.PARK, Recovery.ASK, Recovery.REPEAT) if each in ways)
     orders = _orders((*named, *(_of_request(request) for request in writes)))
     return WriteJudgement(recovery, orders or _orders([map(_kind, writes)]))
 
@@ -164,12 +164,21 @@ def _kind(request: Element) -> str:
     return unquote(path).strip("/").partition("/")[0]
 
 
-def _repeatable(request: Element) -> bool:
+def _way(request: Element) -> Recovery:
     method, url = tree.first(request, "method"), tree.first(request, "url")
-    if method in ("PUT", "DELETE"):
-        return _BY_ID.fullmatch(url.strip("/")) is not None
-    criteria = tree.first(request, "ifNoneExist")
-    return method == "POST" and _of_criteria(criteria) is Recovery.REPEAT
+    if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
+        return Recovery.REPEAT
+    conditional = method == "POST" and _has_parameters(tree.first(request, "ifNoneExist"))
+    return Recovery.ASK if conditional else Recovery.PARK
+
+
+def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
+    """Condition and resource of each entry that is created only if there is none yet."""
+    for entry in tree.below(bundle, "entry"):
+        for request in tree.below(entry, "request"):
+            if _way(request) is Recovery.ASK:
+                resource = next(iter(tree.below(entry, "resource")), {})
+                yield tree.first(request, "ifNoneExist"), resource
 
 
 _ASYNC: Final = re.compile(rb"(?:^|,)\s*+respond-async\s*+(?:[;,]|$)", re.IGNORECASE)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
+from gateway.fhir.search_guard import Known
 from gateway.http.client.framing import Broken
 from gateway.http.client.response import Answer
 from gateway.http.client.response_header import without_content
 from gateway.http.content_coding import OPENED, opened
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import Token
-from gateway.outbox.comparison import judged_read, judged_search, sought
-from gateway.outbox.entry import Entry, RawLines, Recovery, Request, Response
+from gateway.outbox.comparison import Sought, combined, judged_read, judged_search, sought
+from gateway.outbox.entry import Entry, RawLines, Request, Response
 from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.qualifying import BY_ID, SETTLE
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.status import field_of
 from gateway.pipeline.attempts import AttemptSender as Forward
@@ -31,6 +29,7 @@ from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.packing import WholeBody
 from gateway.pipeline.platform_client import PlatformClient, current_version
 from gateway.pipeline.response_check import examine
+from gateway.pipeline.statement import Statement
 from gateway.pipeline.upstream import MEANINGLESS, Outgoing
 from gateway.telemetry.logs import get_logger
 
@@ -39,13 +38,12 @@ _log = get_logger(__name__)
 # An answer that is longer is kept without its body: that it was delivered is what counts.
 _LONGEST: Final = 16 * 1024 * 1024
 _MOST_MATCHES: Final = 2
+# How long the first question waits for the platform's first CapabilityStatement, in seconds.
+_STATEMENT_WAIT: Final = 10.0
 # What the caller may be told of the answer.
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _WAITED_OUT: Final = frozenset((429, 503))
-_UNKNOWN_STATUSES: Final = frozenset((500, 502, 504))
 _GONE: Final = frozenset((404, 410))
-# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
-_SPECIAL: Final = re.compile(r"[\\,|$]")
 # These come from somebody between here and the platform (RFC 9110, RFC 6585).
 _IN_BETWEEN: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
@@ -60,7 +58,8 @@ class Route:
     """The way to the platform, of one version of the settings.
 
     `credentials` are the names that there are tokens for. `versions`: updates without If-Match get
-    the current version's.
+    the current version's. `statement` tells what the platform declares, `unfiltered` which search
+    parameters it does not use all the same.
     """
 
     forwarder: Forward
@@ -68,6 +67,8 @@ class Route:
     client: PlatformClient
     credentials: frozenset[str]
     versions: bool
+    statement: Statement
+    unfiltered: Mapping[str, Collection[str]]
 
 
 class Deliverer:
@@ -80,9 +81,9 @@ class Deliverer:
     async def send(self, entry: Entry, request: Request) -> Result:
         """One attempt. Never raises but on cancel."""
         try:
-            return _patient(entry, request, await self._send(request))
+            return await self._send(request)
         except GatewayError as error:
-            return _patient(entry, request, _failure(error))
+            return _failure(error)
         except Exception as error:
             # Its text could quote the request.
             kind = type(error).__name__
@@ -150,8 +151,21 @@ class Deliverer:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # No tree is kept while the platform is waited for.
-        found = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
-        return Comparison(Found.UNCLEAR) if found is None else await self._search(request, *found)
+        all_sought = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
+        if all_sought is None:
+            return Comparison(Found.UNCLEAR)
+        findings = []
+        for each in all_sought:
+            declared = await self._route.statement.declared(each.kind, _STATEMENT_WAIT)
+            if each.conditional and "create" in declared.conditional:
+                findings.append(Comparison(Found.HARMLESS))
+                continue
+            known = Known(declared.parameters, self._route.unfiltered.get(each.kind, ()))
+            finding = await self._search(request, each, known)
+            if isinstance(finding, Failure):
+                return finding
+            findings.append(finding)
+        return combined(findings, request)
 
     async def _read(self, request: Request) -> Comparison | Failure:
         answer = await self._get(request, request.suffix.partition("?")[0])
@@ -166,12 +180,10 @@ class Deliverer:
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
 
-    async def _search(
-        self, request: Request, kind: str, identifier: tuple[str, str]
-    ) -> Comparison | Failure:
-        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
-        query = f"identifier={quote(token, safe='')}&_count={_MOST_MATCHES}"
-        answer = await self._get(request, f"/{kind}?{query}")
+    async def _search(self, request: Request, wanted: Sought, known: Known) -> Comparison | Failure:
+        if not wanted.tells(known):
+            return Comparison(Found.UNCLEAR)
+        answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MOST_MATCHES}")
         try:
             result = await _result(answer, request, question="search-type")
         finally:
@@ -180,7 +192,7 @@ class Deliverer:
             return result
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(
-            size, "", lambda: judged_search(result, request, identifier)
+            size, "", lambda: judged_search(result, request, wanted, known)
         )
 
     async def _get(self, request: Request, suffix: str) -> Answer:
@@ -271,23 +283,6 @@ def _failure(error: GatewayError) -> Failure:
     everybody = error.reason not in _OF_CREDENTIAL
     asked = None if error.reason in _UNREACHED else error.retry_after
     return Failure(effect, error.reason.code, asked, everybody=everybody)
-
-
-def _patient(entry: Entry, request: Request, result: Result) -> Result:
-    """The result, with a pause where the platform has to find what it may have done.
-
-    A condition is a search: it may not see what an attempt has just written, or still writes.
-    """
-    if entry.recovery is not Recovery.REPEAT or request.interaction in BY_ID:
-        return result
-    if isinstance(result, Failure):
-        known = result.effect is Effect.NONE
-        return result if known else replace(result, retry_after=SETTLE)
-    if result.status in _UNKNOWN_STATUSES:
-        cause = errors.UPSTREAM_FAILED.code
-        everybody = result.status != 500
-        return Failure(Effect.UNKNOWN, cause, SETTLE, everybody=everybody)
-    return result
 
 
 def _has_type(request: Request) -> bool:

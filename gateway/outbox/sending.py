@@ -33,10 +33,14 @@ Result = Response | Failure
 
 
 class Found(StrEnum):
-    """The platform's answer to the question whether it has a resource."""
+    """The platform's answer to the question whether it has a resource.
+
+    `harmless`: that does not matter, for the platform itself sees to it that there are not two.
+    """
 
     YES = "yes"
     NO = "no"
+    HARMLESS = "harmless"
     UNCLEAR = "unclear"
 
 

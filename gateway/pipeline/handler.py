@@ -28,6 +28,7 @@ from gateway.pipeline.attempts import AttemptSender, TokensInUse
 from gateway.pipeline.caller_memo import CallerMemo, recall
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
+from gateway.pipeline.condition_guard import ConditionGuard
 from gateway.pipeline.failures import as_gateway_error, level
 from gateway.pipeline.link_translation import Rewriting
 from gateway.pipeline.outgoing import Composer, parameters, watch_bundle
@@ -77,6 +78,7 @@ class Collaborators:
     rewriting: Rewriting
     composer: Composer
     guard: SearchGuard | None
+    conditions: ConditionGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
     queueing: WriteQueue | None = None
@@ -97,6 +99,7 @@ class Handler:
         self._rewriting = collaborators.rewriting
         self._composer = collaborators.composer
         self._guard = collaborators.guard
+        self._conditions = collaborators.conditions
         self._queueing = collaborators.queueing
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
@@ -129,16 +132,15 @@ class Handler:
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.tie(to_caller=interaction.safe)
-            asked = RequestContext(
-                exchange, caller, interaction, target, memo, _sent(exchange, body), side
-            )
+            sent = None if exchange.method in MEANINGLESS else body
+            asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
+            if self._conditions is not None and not interaction.safe:
+                await self._conditions.look(asked)
             answer = await self._bring(asked)
             try:
                 query = parameters(asked)
                 unclear = examine(answer, interaction, memo.accept, query)
-                warning = (
-                    await self._judge(answer, interaction, query) if interaction.is_search else None
-                )
+                warning = await self._warning(answer, asked, query) if asked.is_watched else None
                 plan = memo.links.of_answer(answer, interaction, header, warning, unclear)
                 return await pass_on(side, exchange, answer, plan)
             finally:
@@ -326,9 +328,12 @@ class Handler:
             request, self._admission, stall=stall, lines=lines, login_expired=login_expired
         )
 
-    async def _judge(self, answer: Answer, interaction: Interaction, query: str) -> bytes | None:
-        """What the search guard has to say to the caller about a search."""
-        return None if self._guard is None else await self._guard.judge(answer, interaction, query)
+    async def _warning(self, answer: Answer, asked: RequestContext, query: str) -> bytes | None:
+        """What the guards have to say to the caller: of a search, or of a write's conditions."""
+        if self._conditions is not None and asked.conditions is not None:
+            return await self._conditions.warning(asked) if answer.status < 300 else None
+        guard, interaction = self._guard, asked.interaction
+        return None if guard is None else await guard.judge(answer, interaction, query)
 
     async def _conclude(
         self,
@@ -376,11 +381,6 @@ def _permit(
     if interaction.code != "transaction":
         caller.permissions.require(interaction, target.path.rstrip("?"))
     caller.permissions.require_fields(interaction, target.query, header)
-
-
-def _sent(exchange: Exchange, body: RequestBody | None) -> RequestBody | None:
-    """What is sent of the body: all of it, or nothing."""
-    return None if exchange.method in MEANINGLESS else body
 
 
 def _note(exchange: Exchange, interaction: Interaction) -> Interaction:

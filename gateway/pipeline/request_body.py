@@ -121,7 +121,7 @@ class RequestBody:
         self._clock = clock
         self._before_wait = before_wait
         self._transform: Transform | None = None
-        self._look: Callable[[bytes], None] | None = None
+        self._looks: list[Callable[[bytes], None]] = []
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._position = 0
@@ -159,11 +159,11 @@ class RequestBody:
     def show(self, look: Callable[[bytes], None]) -> None:
         """Let `look` see all that goes on, once and in order, also what was read ahead already.
 
-        What it raises ends the request.
+        What it raises ends the request. Those that look already go on.
         """
         for piece in self._kept if self.replayable else self._ahead:
             look(piece)
-        self._look = look
+        self._looks.append(look)
 
     @property
     def changed(self) -> bool:
@@ -307,8 +307,8 @@ class RequestBody:
         if self._transform is not None:
             data = self._transform.feed(data) if data else self._transform.finish()
         if data:
-            if self._look is not None:
-                self._look(data)
+            for look in self._looks:
+                look(data)
             self._keep(data)
         return data
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.exchange import Exchange
+from gateway.fhir.conditions import Condition
 from gateway.fhir.interaction import Interaction
 from gateway.http.headers import RequestHeader
 from gateway.http.target import Target
@@ -16,7 +18,10 @@ from gateway.pipeline.request_body import RequestBody
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request as it came, and who sent it; `memo` tells how he speaks, `side` if he left."""
+    """A request as it came, and who sent it; `memo` tells how he speaks, `side` if he left.
+
+    `conditions` gives those that it was found to depend on so far: a Bundle streams by.
+    """
 
     exchange: Exchange
     caller: Caller
@@ -25,6 +30,12 @@ class RequestContext:
     memo: CallerMemo
     body: RequestBody | None
     side: CallerSide
+    conditions: Callable[[], tuple[Condition, ...]] | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a guard may have something to say to the caller."""
+        return self.interaction.is_search or self.conditions is not None
 
     @property
     def header(self) -> RequestHeader:

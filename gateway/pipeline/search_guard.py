@@ -6,99 +6,44 @@ and the platform's CapabilityStatement are brought to it.
 
 from __future__ import annotations
 
-import asyncio
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import Interaction, query_names
-from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
-from gateway.http.client.framing import Broken
+from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
 from gateway.http.client.response import Answer
-from gateway.http.content_coding import OPENED, beginning, opened
+from gateway.http.content_coding import beginning
 from gateway.http.headers import RequestHeader
-from gateway.pipeline.platform_client import PlatformClient
-from gateway.telemetry.logs import get_logger
+from gateway.pipeline.statement import Statement
 
-_log = get_logger(__name__)
-
-_STATEMENT_LIFETIME: Final = 3600.0
-_STATEMENT_RETRY: Final = 60.0
-_LARGEST_STATEMENT: Final = 16 * 1024 * 1024
 # How long the first search waits for the first statement: long enough to be judged rightly.
 _LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
-# How much a guard that blocks holds back until it has seen the `self` link.
+# How much of an answer is looked at: a guard that blocks holds so much back, and more until it has
+# seen the `self` link.
+_PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
 _HELD_BACK: Final = 16 * 1024 * 1024
-_PREFIX: Final = 64 * 1024
 _STRICT: Final = b"Prefer: handling=strict\r\n"
 
 
-class Statement:
-    """The platform's CapabilityStatement, fetched when first needed and renewed every hour."""
-
-    def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
-        self._client = client
-        self._credential = credential
-        self._clock = clock
-        self._parameters: Mapping[str, frozenset[str]] | None = None
-        self._due = clock()
-        self._task: asyncio.Task[None] | None = None
-
-    def parameters(self, resource: str) -> frozenset[str] | None:
-        """The search parameters of a type, None while they are not known. Does not wait."""
-        if self._task is None and self._clock() >= self._due:
-            self._task = asyncio.get_running_loop().create_task(self._renew())
-        return None if self._parameters is None else self._parameters.get(resource)
-
-    async def first(self, longest_wait: float) -> None:
-        """Wait for the first statement, at most so many seconds."""
-        if self._parameters is None and self._task is not None:
-            await asyncio.wait((self._task,), timeout=longest_wait)
-
-    async def close(self) -> None:
-        """End a fetch that is under way."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _renew(self) -> None:
-        try:
-            self._parameters = capabilities(await self._fetch())
-            self._due = self._clock() + _STATEMENT_LIFETIME
-        except (GatewayError, Broken, ValueError) as error:
-            why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
-            reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
-            _log.warning(
-                "no CapabilityStatement for the search guard: %s",
-                why,
-                reason=reason.code,
-                credential=self._credential,
-            )
-            self._due = self._clock() + _STATEMENT_RETRY
-        finally:
-            self._task = None
-
-    async def _fetch(self) -> bytes:
-        answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
-        try:
-            if answer.status != 200:
-                raise ValueError("status")
-            await answer.prefetch(_LARGEST_STATEMENT)
-            return await _statement(answer) if answer.complete else b""
-        finally:
-            answer.close()
-
-
 class SearchGuard:
-    """Judges the answers to searches. `on_ignored` is told how many parameters were ignored."""
+    """Judges the answers to searches. `on_ignored` is told how many parameters were ignored.
+
+    `unfiltered` are the parameters, by type, that filter nothing whatever the platform says.
+    """
 
     def __init__(
-        self, statement: Statement, *, block: bool, on_ignored: Callable[[int], None]
+        self,
+        statement: Statement,
+        unfiltered: Mapping[str, Collection[str]],
+        *,
+        block: bool,
+        on_ignored: Callable[[int], None],
     ) -> None:
         self._statement = statement
+        self._unfiltered = unfiltered
         self._block = block
         self._on_ignored = on_ignored
 
@@ -123,15 +68,18 @@ class SearchGuard:
         if not xml and not kind.endswith("json"):
             return None
         # The search has its answer by now: the statement never delays the platform's own work.
-        capable = None
+        known = Known(None, self._unfiltered.get(interaction.resource, ()))
         if _is_any_of_type(names):
-            capable = self._statement.parameters(interaction.resource)
-            if capable is None:
-                capable = await self._capable(interaction.resource)
-        body = _plain(answer)
+            declared = self._statement.of(interaction.resource)
+            if declared is None:
+                declared = await self._statement.known(
+                    interaction.resource, _LONGEST_WAIT[self._block]
+                )
+            known.capable = None if declared is None else declared.parameters
         if self._block and not answer.complete:
-            body = await self._beginning(answer, body, xml=xml)
-        unused = ignored(asked, names, body, capable, xml=xml)
+            await self._hold_back(answer, xml=xml)
+        body = self._plain(answer)
+        unused = ignored(asked, names, body, known, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))
@@ -143,24 +91,14 @@ class SearchGuard:
             )
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
-    async def _capable(self, resource: str) -> frozenset[str] | None:
-        """The parameters of a type, once the first statement is there."""
-        await self._statement.first(_LONGEST_WAIT[self._block])
-        return self._statement.parameters(resource)
+    async def _hold_back(self, answer: Answer, *, xml: bool) -> None:
+        """Have so much of the body here as is needed: what warns may stand behind the matches."""
+        await answer.prefetch(_PREFIX[True])
+        if self_parameters(self._plain(answer), xml=xml) is None:
+            await answer.prefetch(_HELD_BACK)
 
-    async def _beginning(self, answer: Answer, body: bytes, *, xml: bool) -> bytes:
-        """So much of the body as is needed, if that which is here is too little."""
-        if self_parameters(body, xml=xml) is not None:
-            return body
-        await answer.prefetch(_HELD_BACK)
-        return _plain(answer)
-
-
-async def _statement(answer: Answer) -> bytes:
-    body, coding = answer.prefetched, answer.content_coding
-    if coding not in OPENED:
-        return body
-    return await asyncio.to_thread(opened, body, coding, _LARGEST_STATEMENT)
+    def _plain(self, answer: Answer) -> bytes:
+        return beginning(answer.prefetched, answer.content_coding, _PREFIX[self._block])
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:
@@ -169,7 +107,3 @@ def _is_any_of_type(names: tuple[str, ...]) -> bool:
         if not name.startswith("_"):
             return True
     return False
-
-
-def _plain(answer: Answer) -> bytes:
-    return beginning(answer.prefetched, answer.content_coding, _PREFIX)

@@ -39,7 +39,7 @@ from gateway.pipeline.packing import Packing
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.probe import Probe, Unproven
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
-from gateway.pipeline.search_guard import SearchGuard, Statement
+from gateway.pipeline.statement import Statement
 from gateway.pipeline.traced import TracedUpstream
 from gateway.pipeline.upstream import Restraint, Upstream
 from gateway.process import certificates, factories
@@ -89,7 +89,6 @@ class Core:
         self.exchanges = 0
         self._over = asyncio.Event()
         self._retired = False
-        self._statement: Statement | None = None
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
         self.tokens = Tokens(
@@ -131,15 +130,17 @@ class Core:
         forwarder = Forwarder(upstream, tokens, parts.metrics.retry)
         client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
         unproven = Unproven(self.tokens)
+        statement = Statement(client, next(iter(self._sources)), time.monotonic)
+        self._statement = statement
         # A second attempt of the gateway's own question is none of a caller's.
         own = Forwarder(upstream, unproven, _unnoted)
         self.probe = Probe(PlatformClient(own, unproven, client.platform_path), unproven)
         if parts.outbox is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
             self.deliverer = parts.outbox.deliverer(
-                settings, upstream, self.tokens, credentials=self._sources
+                settings, upstream, self.tokens, statement, credentials=self._sources
             )
-        guard = self._guard(client, parts)
+        guard = factories.search_guard(settings, statement, parts.metrics.search_parameters_ignored)
         packs = settings.platform.compression == "both"
         return Handler(
             factories.rules(settings),
@@ -158,6 +159,7 @@ class Core:
                     client=client if settings.fhir.auto_if_match else None,
                 ),
                 guard=guard,
+                conditions=factories.condition_guard(settings, statement),
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
                 queueing=None if parts.outbox is None else parts.outbox.queueing(settings),
@@ -181,17 +183,6 @@ class Core:
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
             on_retry=parts.metrics.retry,
-        )
-
-    def _guard(self, client: PlatformClient, parts: ProcessParts) -> SearchGuard | None:
-        mode = self.settings.fhir.search_guard
-        if mode == "off":
-            return None
-        self._statement = Statement(client, next(iter(self._sources)), time.monotonic)
-        return SearchGuard(
-            self._statement,
-            block=mode == "block",
-            on_ignored=parts.metrics.search_parameters_ignored,
         )
 
     async def start(self, before: Core | None = None) -> None:
@@ -262,8 +253,7 @@ class Core:
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
-        if self._statement is not None:
-            await self._statement.close()
+        await self._statement.close()
         if self._user_tokens is not None:
             await self._user_tokens.close()
         await self.tokens.close()

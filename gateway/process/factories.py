@@ -33,11 +33,14 @@ from gateway.oauth.client_secrets import Proof, key_proofs, secret_proofs
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
 from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.circuit import CircuitPolicy
+from gateway.pipeline.condition_guard import ConditionGuard
 from gateway.pipeline.handler import Rules
 from gateway.pipeline.limits import Slots, TokenBucket
 from gateway.pipeline.link_translation import Bases, Rewriting
 from gateway.pipeline.permissions import Permissions
 from gateway.pipeline.request_body import BodyLimits
+from gateway.pipeline.search_guard import SearchGuard
+from gateway.pipeline.statement import Statement
 from gateway.pipeline.strangers import Strangers
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
@@ -255,6 +258,22 @@ def body_limits(settings: Settings) -> BodyLimits:
         stall=limits.header_timeout,
         min_rate=limits.min_body_rate,
     )
+
+
+def search_guard(
+    settings: Settings, statement: Statement, on_ignored: Callable[[int], None]
+) -> SearchGuard | None:
+    """What watches searches, None where that is not wanted."""
+    mode, unfiltered = settings.fhir.search_guard, settings.fhir.unfiltered
+    if mode == "off":
+        return None
+    return SearchGuard(statement, unfiltered, block=mode == "block", on_ignored=on_ignored)
+
+
+def condition_guard(settings: Settings, statement: Statement) -> ConditionGuard | None:
+    """What watches conditional writes, None where that is not wanted."""
+    mode = settings.fhir.condition_guard
+    return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
 
 
 def platform_path(settings: Settings) -> str:

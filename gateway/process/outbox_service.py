@@ -26,6 +26,7 @@ from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import Room
+from gateway.pipeline.statement import Statement
 from gateway.pipeline.upstream import Upstream
 from gateway.process import factories
 from gateway.process.factories import StartError
@@ -128,6 +129,7 @@ class OutboxService:
         settings: Settings,
         upstream: Upstream,
         tokens: TokensInUse,
+        statement: Statement,
         *,
         credentials: Iterable[str],
     ) -> Deliverer:
@@ -140,6 +142,8 @@ class OutboxService:
                 PlatformClient(forwarder, tokens, factories.platform_path(settings)),
                 credentials=frozenset(credentials),
                 versions=settings.fhir.auto_if_match,
+                statement=statement,
+                unfiltered=settings.fhir.unfiltered,
             ),
             self._one_by_one,
         )

@@ -76,6 +76,27 @@ def test_a_url_of_null_is_filled_in(tmp_path: Path) -> None:
     assert read(tmp_path, text) == read(tmp_path, CREDENTIALS)
 
 
+@pytest.mark.parametrize("environment", ["dhp-playground", "dhp-production"])
+def test_the_newer_environments_know_what_filters_nothing(tmp_path: Path, environment: str) -> None:
+    """The eleven parameters that the guide names, unless others are given."""
+    text = f"{CREDENTIALS}environment: {environment}\n"
+    unfiltered = read(tmp_path, text).fhir.unfiltered
+    assert sum(map(len, unfiltered.values())) == 11
+    assert unfiltered["Procedure"] == ("date", "status")
+    given = read(tmp_path, f"{text}fhir: {{unfiltered: {{Task: [status]}}, search_guard: block}}\n")
+    assert given.fhir.unfiltered == {"Task": ("status",)}
+    variable = {"DHP_GATEWAY_FHIR__UNFILTERED": '{"Task":["code"]}'}
+    assert read(tmp_path, text, variable).fhir.unfiltered == {"Task": ("code",)}
+    assert read(tmp_path, CREDENTIALS).fhir.unfiltered == {}
+
+
+def test_what_filters_nothing_is_named_as_in_fhir(tmp_path: Path) -> None:
+    """A type, and the names of its parameters."""
+    for unfiltered in ("{observation: [date]}", "{Observation: ['date=1']}"):
+        found = problems(tmp_path, f"{CREDENTIALS}fhir: {{unfiltered: {unfiltered}}}\n")
+        assert [key.startswith("fhir.unfiltered") for key in found] == [True]
+
+
 def test_custom_needs_both_urls(tmp_path: Path) -> None:
     """environment: custom fills in nothing and says which URLs are missing."""
     found = problems(tmp_path, f"environment: custom\n{CREDENTIALS}")

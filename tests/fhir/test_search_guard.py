@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.search_guard import capabilities, ignored, judged, self_parameters
+from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
 
 BASE = "https://playground.dhp.uz/fhir/Immunization"
 
@@ -22,7 +22,7 @@ def searchset(query: str | None, relation: str = "self") -> bytes:
 
 def unused(asked: str, body: bytes, capable: frozenset[str] | None) -> tuple[str, ...]:
     """What is told of that query or form."""
-    return ignored(asked, judged(asked), body, capable)
+    return ignored(asked, judged(asked), body, Known(capable))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def unused(asked: str, body: bytes, capable: frozenset[str] | None) -> tuple[str
         ("patient.identifier=x", "_count=20", ("patient.identifier",)),
         ("patient.identifier=x", "patient.identifier=x&_page=1", ()),
         ("name=a&name=b&date=1", "name=a&name=b", ("date",)),
+        ("date=ge1&date=le2", "date=ge1", ("date",)),
+        ("date=ge1&date=le2", "date=le2&date=ge1", ()),
+        ("date=ge1&date=le2&a=1", "a=1&date=ge1%2Cle2", ("date",)),
+        ("name:exact=a&name=b", "name=a&name=b", ()),
+        ("name:exact=a&name=b", "name=b", ("name:exact",)),
         ("name:exact=a", "name:exact=a", ()),
         ("name%3Aexact=a", "name:exact=a", ()),
         ("name:exact=a", "name=a", ()),
@@ -114,23 +119,68 @@ def test_self_of_xml_is_found() -> None:
     assert self_parameters(body, xml=True) == {"a", "b"}
 
 
-def test_statement_lists_parameters_by_type() -> None:
-    """Parameters of a type and those for all types."""
-    statement = {
-        "resourceType": "CapabilityStatement",
-        "rest": [
-            {
-                "searchParam": [{"name": "_id"}],
-                "resource": [{"type": "Patient", "searchParam": [{"name": "name"}]}, {"type": 1}],
-            },
-            "odd",
-        ],
-    }
-    assert capabilities(json.dumps(statement).encode()) == {"Patient": {"_id", "name"}}
+@pytest.mark.parametrize("name", ["date", "date:missing", "date.x", "_date"])
+def test_what_is_known_to_filter_nothing_counts_as_ignored(name: str) -> None:
+    """Also with a modifier or as the beginning of a chain, whatever self and statement say."""
+    known = Known(frozenset({"date", "code"}), ("date", "_date"))
+    asked = f"{name}=1&code=2"
+    assert ignored(asked, judged(asked), searchset(asked), known) == (name,)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"resourceType":"Patient"}', b"<html>"])
-def test_other_documents_are_refused(body: bytes) -> None:
-    """What is no CapabilityStatement tells nothing."""
-    with pytest.raises(ValueError):  # noqa: PT011 - orjson's own error is one
-        capabilities(body)
+def test_a_chain_is_known_to_filter_nothing_by_its_whole_name() -> None:
+    """What it begins with may filter."""
+    known = Known(frozenset({"patient"}), ("patient.identifier",))
+    for asked, expected in (("patient.identifier=1", ("patient.identifier",)), ("patient=1", ())):
+        assert ignored(asked, judged(asked), searchset(asked), known) == expected
+
+
+def outcome_entry(issue: dict[str, object], asked: str, *, behind: int = 0) -> bytes:
+    """A page with such an entry, behind so many matches."""
+    link = {"relation": "self", "url": f"{BASE}?{asked}"}
+    matches = [{"resource": {"resourceType": "Immunization", "id": str(n)}} for n in range(behind)]
+    outcome = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}}
+    bundle = {"resourceType": "Bundle", "type": "searchset", "link": [link]}
+    return json.dumps({**bundle, "entry": [*matches, outcome]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("issue", "expected"),
+    [
+        ({"code": "not-supported", "diagnostics": "Parameter 'date' is unknown"}, ("date",)),
+        ({"code": "not-supported", "details": {"text": "date is left out"}}, ("date",)),
+        ({"code": "invalid", "expression": ["http.date"]}, ("date",)),
+        ({"code": "processing", "diagnostics": "date was ignored"}, ("date",)),
+        ({"code": "processing", "diagnostics": "ignored: birthdate, dates, x-date"}, ()),
+        ({"code": "not-supported"}, ("date", "code")),
+        ({"code": "not-supported", "diagnostics": "_summary"}, ()),
+        ({"code": "not-found", "diagnostics": "no match for date"}, ()),
+        ({"code": "informational", "diagnostics": "by date, then code"}, ()),
+        ({"code": "invalid", "diagnostics": "code? valid search parameters: date, x"}, ("code",)),
+    ],
+)
+def test_an_outcome_entry_tells_what_was_ignored(
+    issue: dict[str, object], expected: tuple[str, ...]
+) -> None:
+    """By code and name, in whatever member; that nothing was found is no such thing."""
+    asked = "date=1&code=2"
+    for behind in (0, 5):
+        body = outcome_entry({"severity": "warning", **issue}, asked, behind=behind)
+        assert unused(asked, body, None) == expected
+
+
+def test_an_outcome_entry_of_xml_tells_the_same() -> None:
+    """With the names in attributes."""
+    body = (
+        b'<Bundle xmlns="http://hl7.org/fhir"><entry><resource><OperationOutcome><issue>'
+        b'<severity value="warning"/><code value="not-supported"/>'
+        b'<diagnostics value="&quot;date&quot; is unknown"/></issue></OperationOutcome>'
+        b"</resource></entry></Bundle>"
+    )
+    asked = "date=1&code=2"
+    assert ignored(asked, judged(asked), body, Known(), xml=True) == ("date",)
+
+
+@pytest.mark.parametrize("rest", [b'{"resourceType":"OperationOutcome"', b'"OperationOutcome"}]}'])
+def test_an_outcome_entry_that_is_not_whole_tells_nothing(rest: bytes) -> None:
+    """Nor a word somewhere in a match."""
+    assert unused("date=1", b'{"resourceType":"Bundle","entry":[' + rest, None) == ()

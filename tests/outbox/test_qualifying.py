@@ -30,7 +30,7 @@ def test_only_writes_are_queued(code: str) -> None:
     [
         ("update", "/Observation/1", OBSERVATION, "", None, Recovery.REPEAT),
         ("delete", "/Observation/1", b"", "", None, Recovery.REPEAT),
-        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", Recovery.REPEAT),
+        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", Recovery.ASK),
         ("create", "/Observation", OBSERVATION, "", "", Recovery.PARK),
         ("create", "/Observation", IDENTIFIED, "", None, Recovery.ASK),
         ("create", "/Observation", OBSERVATION, "", None, Recovery.PARK),
@@ -44,7 +44,7 @@ def test_only_writes_are_queued(code: str) -> None:
 def test_only_what_does_no_harm_twice_is_repeated(
     code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: Recovery
 ) -> None:
-    """PUT and DELETE by id and conditional creates; who has an identifier is asked for first."""
+    """PUT and DELETE by id; what has a condition or an identifier is asked for first."""
     found = judge(Write(code, path, query, body, None, if_none_exist))
     assert found is not None
     assert found.recovery is recovery
@@ -68,7 +68,9 @@ GET = '{"method": "GET", "url": "Patient/7"}'
 @pytest.mark.parametrize(
     ("requests", "recovery"),
     [
-        ((PUT, DELETE, CONDITIONAL, GET), Recovery.REPEAT),
+        ((PUT, DELETE, GET), Recovery.REPEAT),
+        ((PUT, DELETE, CONDITIONAL, GET), Recovery.ASK),
+        ((CONDITIONAL, POST), Recovery.PARK),
         ((PUT, POST), Recovery.PARK),
         (('{"method": "PATCH", "url": "Observation/1"}',), Recovery.PARK),
         (('{"method": "PUT", "url": "Observation?identifier=a"}',), Recovery.PARK),

@@ -83,6 +83,7 @@ ERROR_TABLE: Final[dict[str, Row]] = {
     "search-parameter-ignored": Row(
         400, "not-supported", seen=(1,), asked=(1,), attempts=(1,), upstream_status=200
     ),
+    "condition-unsupported": Row(400, "not-supported", asked=(1,)),
     "circuit-open": Row(503, "transient", retry_after=True, asked=(1,)),
     "audit-unavailable": Row(503, "no-store"),
     "shutting-down": Row(503, "transient", closed=True, asked=(1,)),

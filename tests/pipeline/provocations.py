@@ -192,6 +192,14 @@ async def search_parameter_ignored(stage: Stage) -> Evidence:
     return await stage.evidence(gateway, stage.get("/fhir/Patient?name=a&birthdate=2000-01-01"))
 
 
+async def condition_unsupported(stage: Stage) -> Evidence:
+    """A conditional create at a platform that declares none."""
+    statement = b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
+    stage.platform.answer(fhir(statement))
+    gateway = await stage.start(fhir={**stage.fhir, "condition_guard": "block"})
+    return await stage.evidence(gateway, stage.post(b"{}", "If-None-Exist: identifier=1"))
+
+
 async def circuit_open(stage: Stage) -> Evidence:
     """A platform that has just failed."""
     gateway = await stage.start(circuit_breaker={"min_requests": 1})
@@ -300,6 +308,7 @@ PROVOKED: Final[dict[str, Provoke]] = {
     "upstream-redirect": upstream_redirect,
     "upstream-non-fhir": upstream_non_fhir,
     "search-parameter-ignored": search_parameter_ignored,
+    "condition-unsupported": condition_unsupported,
     "circuit-open": circuit_open,
     "audit-unavailable": audit_unavailable,
     "shutting-down": shutting_down,

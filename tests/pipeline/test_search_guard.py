@@ -106,6 +106,64 @@ async def test_block_knows_the_statement(start_gateway, platform: Platform) -> N
     assert len(platform.seen) - len(searches(platform)) == 1
 
 
+async def test_what_is_known_to_filter_nothing_is_named(start_gateway, platform: Platform) -> None:
+    """Although the platform declares it, and says in `self` that it was used."""
+    async with start_gateway(fhir={"unfiltered": {"Immunization": ["status"]}}) as gateway:
+        answer_searches(platform, "status=completed")
+        reply = await ask(gateway.address, get("/fhir/Immunization?status=completed"))
+        assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+        reply = await ask(gateway.address, get("/fhir/Immunization?_id=1&status:not=completed"))
+        assert "status:not" in (reply.header("x-gateway-warning") or "")
+        answer_searches(platform, "code=1")
+        reply = await ask(gateway.address, get("/fhir/Patient?code=1"))
+        assert reply.header("x-gateway-warning") is None
+
+
+async def test_a_parameter_that_was_used_once_is_named(
+    gateway: Running, platform: Platform
+) -> None:
+    """It was asked twice: half of a range is none."""
+    answer_searches(platform, "status=a")
+    reply = await ask(gateway.address, get("/fhir/Immunization?status=a&status=b"))
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+    answer_searches(platform, "status=b&status=a")
+    reply = await ask(gateway.address, get("/fhir/Immunization?status=a&status=b"))
+    assert reply.header("x-gateway-warning") is None
+
+
+def complaining(platform: Platform, *, matches: int) -> None:
+    """The platform repeats the parameter, and says behind the matches that it did not use it."""
+    entries = [{"resource": {"resourceType": "Immunization", "id": "x" * 60}}] * matches
+    issue = {"severity": "warning", "code": "not-supported", "diagnostics": "status is unknown"}
+    outcome_ = {"resource": {"resourceType": "OperationOutcome", "issue": [issue]}}
+    link = {"relation": "self", "url": f"{platform.url}/Immunization?status=a"}
+    bundle = {"resourceType": "Bundle", "link": [link], "entry": [*entries, outcome_]}
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        is_statement = line.seen.target.endswith("/metadata")
+        line.writer.write(fhir(STATEMENT if is_statement else json.dumps(bundle).encode()))
+
+    platform.answer(answer)
+
+
+async def test_an_outcome_among_the_matches_counts(gateway: Running, platform: Platform) -> None:
+    """Whatever the `self` link says."""
+    complaining(platform, matches=3)
+    reply = await ask(gateway.address, get("/fhir/Immunization?status=a"))
+    assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="status"'
+
+
+async def test_block_finds_an_outcome_behind_many_matches(
+    start_gateway, platform: Platform
+) -> None:
+    """What is not here yet is waited for."""
+    async with start_gateway(fhir={"search_guard": "block"}) as gateway:
+        complaining(platform, matches=6000)
+        reply = await ask(gateway.address, get("/fhir/Immunization?status=a"))
+        assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
+
+
 async def test_off_asks_nothing(start_gateway, platform: Platform) -> None:
     """With `off` there is no warning, no statement and no word about strictness."""
     async with start_gateway(fhir={"search_guard": "off"}) as gateway:

@@ -134,6 +134,11 @@ TEXTS: Final[dict[str, str]] = {
         "that do not belong to this search. The gateway held the answer back. The vendor of "
         "your system must use only search parameters that the platform supports."
     ),
+    "condition-unsupported": (
+        "This write was to be done only under a condition, and the platform does not declare that "
+        "it keeps such conditions: the record could be there twice. Nothing was sent to the "
+        "platform. The vendor of your system must search first and then write without a condition."
+    ),
     "outbox-full": (
         "The platform cannot be reached and the gateway's queue for writes is full. This write "
         "was not taken, so keep it and send it again later. Tell the gateway's operator, who "

@@ -304,12 +304,28 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Correct it first",
         (
             "`fhir.search_guard` is `block`, and the `self` link of the platform's answer lacks a "
-            "parameter that was asked for. Without the guard the caller would have taken too many "
+            "parameter that was asked for, or has it fewer times, or an `outcome` entry says that "
+            "it was not used, or the CapabilityStatement does not list it, or `fhir.unfiltered` "
+            "does. Without the guard the caller would have taken too many "
             "records for its result."
         ),
         (
             "Pass the names in the diagnostics to the caller's vendor. The platform's `metadata` "
             "lists the parameters that it supports."
+        ),
+    ),
+    "condition-unsupported": Guidance(
+        "Correct it first",
+        (
+            "`fhir.condition_guard` is `block`, and the platform's CapabilityStatement is not "
+            "known to declare conditional writes of that type: `If-None-Exist`, a query for "
+            "an id, or `ifNoneExist` in a Bundle. The platform would ignore the condition and "
+            "create once more. The national platform declares none for any type."
+        ),
+        (
+            "Pass the names in the diagnostics to the caller's vendor: search by identifier, then "
+            "create, or update by id with `If-Match`. With `fhir.condition_guard: warn` such "
+            "writes go out, with a header that says so."
         ),
     ),
     "outbox-full": Guidance(

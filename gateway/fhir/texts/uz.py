@@ -146,6 +146,12 @@ TEXTS: Final[dict[str, str]] = {
         "uzatmadi. Tizimingiz ishlab chiquvchisi faqat platforma qo‘llab-quvvatlaydigan qidiruv "
         "parametrlaridan foydalanishi kerak."
     ),
+    "condition-unsupported": (
+        "Bu yozuv faqat ma’lum shart bilan bajarilishi kerak edi, ammo platforma bunday "
+        "shartlarga amal qilishini bildirmagan: ma’lumot ikki marta paydo bo‘lishi mumkin edi. "
+        "Platformaga hech narsa yuborilmadi. Tizimingiz ishlab chiquvchisi avval qidirishi, so‘ng "
+        "shartsiz yozishi kerak."
+    ),
     "outbox-full": (
         "Platformaga ulanib bo‘lmayapti, shlyuzning yozish so‘rovlari navbati esa to‘lgan. Bu "
         "so‘rov qabul qilinmadi: ma’lumotlarni o‘zingizda saqlang va uni keyinroq yana "

@@ -14,6 +14,7 @@ import pytest
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
+from gateway.fhir.capability import TypeCapability
 from gateway.http.client.response import Answer
 from gateway.oauth.token import Token
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
@@ -69,21 +70,44 @@ def page(status: int) -> Answer:
     return Answer.made(status, [(b"Content-Type", b"text/html")], b"<html></html>")
 
 
-def deliverer(platform: Platform, *, versions: bool = False) -> Deliverer:
+class Statement:
+    """What the platform declares of every type."""
+
+    def __init__(self, *conditional: str, parameters: tuple[str, ...] = ("identifier",)) -> None:
+        self._declared = TypeCapability(dict.fromkeys(parameters, ""), frozenset(conditional))
+
+    async def declared(self, resource: str, longest_wait: float) -> TypeCapability:
+        """As the statement on the request path."""
+        return self._declared
+
+
+def deliverer(
+    platform: Platform,
+    *,
+    versions: bool = False,
+    statement: Statement | None = None,
+    unfiltered: tuple[str, ...] = (),
+) -> Deliverer:
     """What is tested, with one credential."""
     asking = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
     known = frozenset({"default"})
-    route = Route(platform, Tokens(), asking, known, versions)  # type: ignore[arg-type]
+    route = Route(
+        *(platform, Tokens(), asking, known, versions),  # type: ignore[arg-type]
+        statement=statement or Statement(),  # type: ignore[arg-type]
+        unfiltered={"Observation": unfiltered},
+    )
     return Deliverer(route, OneByOne())
 
 
-def request(method: str = "POST", body: Any = SENT, credential: str = "default") -> Request:
+def request(
+    method: str = "POST", body: Any = SENT, credential: str = "default", condition: bytes = b""
+) -> Request:
     """A queued create, or an update."""
     by_id = method != "POST"
     return Request(
         method=method,
         suffix="/Observation/5" if by_id else "/Observation",
-        fields=(JSON,),
+        fields=(JSON, *([(b"If-None-Exist", condition)] if condition else ())),
         body=json.dumps(body).encode(),
         credential=credential,
         interaction="update" if by_id else "create",
@@ -143,6 +167,115 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
         assert finding.found is Found.UNCLEAR
 
 
+PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
+CODE = b"code=a|1"
+
+
+async def asked(condition: bytes, body: Any, *answers: Answer, **more: Any) -> tuple[Found, int]:
+    """What is found out of a conditional create, and by how many questions."""
+    platform = Platform(*answers)
+    finding = await deliverer(platform, **more).ask(ENTRY, request(body=body, condition=condition))
+    assert isinstance(finding, Comparison)
+    return finding.found, len(platform.seen)
+
+
+async def test_a_declared_condition_needs_no_question() -> None:
+    """The platform itself sees to it that there are not two."""
+    found = await asked(CODE, PLAIN, statement=Statement("create"))
+    assert found == (Found.HARMLESS, 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), Found.YES),
+        ((searchset(url="?code=a%7C1"),), Found.NO),
+        # What it did not look for it has not missed.
+        ((searchset(url="?_count=2"),), Found.UNCLEAR),
+        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), Found.UNCLEAR),
+        ((searchset({**PLAIN, "status": "amended"}, url="?code=a"),), Found.UNCLEAR),
+    ],
+)
+async def test_other_conditions_are_asked_as_a_search(
+    answers: tuple[Answer, ...], expected: Found
+) -> None:
+    """By all parameters of the condition, where the platform declares them."""
+    found = await asked(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
+    assert found == (expected, 1)
+
+
+@pytest.mark.parametrize(
+    ("condition", "more"),
+    [
+        (CODE, {"statement": Statement(parameters=())}),
+        (CODE, {"statement": Statement(parameters=("code",)), "unfiltered": ("code",)}),
+        (b"code=1&date=2", {"statement": Statement(parameters=("code",))}),
+        (b"patient.identifier=1", {"statement": Statement(parameters=("patient",))}),
+        (b"_has:x:y:z=1", {"statement": Statement(parameters=("code",))}),
+    ],
+)
+async def test_a_condition_that_cannot_be_believed_is_not_asked(
+    condition: bytes, more: dict[str, Any]
+) -> None:
+    """Neither a match nor that there is none would prove anything."""
+    assert await asked(condition, PLAIN, **more) == (Found.UNCLEAR, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "more", "expected"),
+    [
+        ((), {"unfiltered": ("identifier",)}, Found.UNCLEAR),
+        ((), {"statement": Statement(parameters=())}, Found.UNCLEAR),
+        ((KEPT,), {"statement": Statement(parameters=())}, Found.YES),
+    ],
+)
+async def test_no_match_proves_nothing_where_the_search_is_not_believed(
+    found: tuple[Any, ...], more: dict[str, Any], expected: Found
+) -> None:
+    """A match with the same identifier and content does."""
+    assert await asked(CODE, SENT, searchset(*found), **more) == (expected, 1)
+
+
+def bundle(kind: str, *resources: Any) -> Request:
+    """A queued Bundle: an update, and these to be created on a condition."""
+    entries = [
+        {
+            "request": {"method": "POST", "url": "Observation", "ifNoneExist": "code=a"},
+            "resource": resource,
+        }
+        for resource in resources
+    ]
+    update = {"request": {"method": "PUT", "url": "Patient/5"}, "resource": {}}
+    body = {"resourceType": "Bundle", "type": kind, "entry": [update, *entries]}
+    return replace(request(body=body), interaction=kind, resource="", suffix="")
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "expected"),
+    [
+        ("transaction", (searchset(KEPT), searchset(KEPT)), Found.YES),
+        ("transaction", (searchset(), searchset()), Found.NO),
+        ("transaction", (searchset(), searchset(KEPT)), Found.UNCLEAR),
+        # Nobody knows of the update in it.
+        ("batch", (searchset(KEPT), searchset(KEPT)), Found.UNCLEAR),
+        ("batch", (searchset(), searchset()), Found.NO),
+    ],
+)
+async def test_a_bundle_is_looked_for_by_all_that_it_creates(
+    kind: str, answers: tuple[Answer, ...], expected: Found
+) -> None:
+    """And only what they agree on counts."""
+    finding = await deliverer(Platform(*answers)).ask(ENTRY, bundle(kind, SENT, SENT))
+    assert isinstance(finding, Comparison)
+    assert finding.found is expected
+
+
+async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> None:
+    """Nothing is searched for."""
+    made = deliverer(Platform(), statement=Statement("create"))
+    assert await made.ask(ENTRY, bundle("batch", PLAIN)) == Comparison(Found.HARMLESS)
+
+
 @pytest.mark.parametrize(
     ("there", "verdict"),
     [
@@ -193,34 +326,6 @@ async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
     """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
     unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
     result = await deliverer(Platform(unreached)).send(ENTRY, request())
-    assert isinstance(result, Failure)
-    assert result.retry_after is None
-
-
-@pytest.mark.parametrize(
-    ("given", "pause"),
-    [
-        (GatewayError(errors.UPSTREAM_TIMEOUT), 10),
-        (answer(502), 10),
-        (answer(500), 10),
-        (GatewayError(errors.UPSTREAM_UNREACHABLE), None),
-    ],
-)
-async def test_a_condition_is_not_asked_again_at_once(
-    given: Answer | Exception, pause: float | None
-) -> None:
-    """The platform may not find yet what it is still writing: that would make two."""
-    entry = replace(ENTRY, recovery=Recovery.REPEAT)
-    result = await deliverer(Platform(given)).send(entry, request())
-    assert isinstance(result, Failure)
-    assert result.retry_after == pause
-
-
-async def test_what_has_an_id_is_repeated_as_soon_as_it_can_be() -> None:
-    """Nothing is searched for."""
-    entry = replace(ENTRY, recovery=Recovery.REPEAT)
-    failed = Platform(GatewayError(errors.UPSTREAM_TIMEOUT))
-    result = await deliverer(failed).send(entry, request("PUT"))
     assert isinstance(result, Failure)
     assert result.retry_after is None
 

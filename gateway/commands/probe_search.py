@@ -1,0 +1,293 @@
+"""Finds the search parameters that filter nothing, for `fhir.unfiltered`.
+
+Each is asked with a value that nothing can have: whoever finds something all the same has not
+filtered. What is found is looked at for that alone, and shown to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import aiohttp
+import orjson
+import typer
+
+from gateway.commands import token as token_command
+from gateway.config import Settings
+from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
+from gateway.http.retry_after import parse_retry_after
+from gateway.process.certificates import platform_tls
+from gateway.process.factories import credentials_in_use
+
+Verdict = Literal["matches", "none", "refused", "unanswered"]
+Target = tuple[str, str | None]
+
+# Values that no resource has, by the kind of the parameter; all others get a random text.
+_IMPOSSIBLE: Final = {
+    "date": "1800-01-01",
+    "number": "-987654321",
+    "quantity": "-987654321",
+    "uri": "urn:uuid:{text}",
+    "composite": "{text}${text}",
+}
+# What of all types' parameters chooses resources; the others are about the answer.
+_COMMON: Final = frozenset(
+    ("_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content")
+)
+# A position or the like: nobody knows a value of which nothing is near.
+_UNTOLD_KINDS: Final = frozenset(("special",))
+_LARGEST: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
+_WAITED_OUT: Final = frozenset((429, 503))
+_MOST_TRIES: Final = 3
+_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 60.0
+# A token is renewed so many seconds before its end, of a short one at half its time.
+_BEFORE_END: Final = 30.0
+
+
+class NotAskedError(Exception):
+    """The platform could not be asked at all; the text says why."""
+
+
+@dataclass(slots=True)
+class Report:
+    """`unfiltered` by type; `untold` are those of which nothing was found out, with the reason."""
+
+    asked: int = 0
+    failed: bool = False
+    unfiltered: dict[str, list[str]] = field(default_factory=dict)
+    untold: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """As they stand in the settings."""
+        yield "fhir:"
+        yield "  unfiltered:" if self.unfiltered else "  unfiltered: {}"
+        for kind, names in sorted(self.unfiltered.items()):
+            yield f"    {kind}: [{', '.join(names)}]"
+
+    def remarks(self, *, partial: bool) -> Iterator[str]:
+        """What else is to be said, for people."""
+        count = sum(map(len, self.unfiltered.values()))
+        yield f"{self.asked} search parameters asked about, {count} filter nothing"
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.untold.items():
+            by_reason.setdefault(why, []).append(name)
+        for why, names in by_reason.items():
+            yield f"nothing can be told of {', '.join(names)}: {why}"
+        if partial:
+            yield "fhir.unfiltered replaces what the environment fills in: keep the others there"
+
+
+def targets(arguments: Iterable[str]) -> list[Target]:
+    """Types, each with one parameter or None for all. Raises ValueError with what is wrong."""
+    found: list[Target] = []
+    for argument in arguments:
+        kind, mark, names = argument.partition("?")
+        if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
+            raise ValueError(f"{kind!r} is no resource type; write TYPE or TYPE?parameter")
+        if "=" in names or (mark and not all(names.split("&"))):
+            raise ValueError(f"after {kind}? comes the name of a parameter, without a value")
+        found += [(kind, name) for name in names.split("&")] if mark else [(kind, None)]
+    return found
+
+
+def run(settings: Settings, wanted: Sequence[Target], *, credential: str, rate: float) -> Report:
+    """Ask about all that is wanted; about everything that is declared when that is nothing.
+
+    Raises `StartError`, `TokenRequestError`, `NotAskedError`, and KeyboardInterrupt for SIGTERM
+    too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return asyncio.run(_run(settings, wanted, chosen(settings, credential), rate))
+
+
+def chosen(settings: Settings, credential: str) -> str:
+    """The credential's name; by default that of the first caller."""
+    return credential or credentials_in_use(settings)[0]
+
+
+async def _run(
+    settings: Settings, wanted: Sequence[Target], credential: str, rate: float
+) -> Report:
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        platform = _Platform(session, settings, credential, 1 / rate)
+        declared = await platform.statement()
+        return await _probe(platform, _questions(declared, wanted))
+
+
+def _questions(
+    declared: Mapping[str, TypeCapability], wanted: Sequence[Target]
+) -> dict[str, dict[str, str]]:
+    """By type the parameters to ask about, each with its kind."""
+    questions: dict[str, dict[str, str]] = {}
+    for kind, name in wanted or [(kind, None) for kind in sorted(declared)]:
+        known = declared.get(kind, NOTHING).parameters
+        names = known if name is None else {name: known.get(name, "")}
+        chosen = {each: names[each] for each in names if each[:1] != "_" or each in _COMMON}
+        questions.setdefault(kind, {}).update(chosen)
+    return questions
+
+
+async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> Report:
+    report, text = Report(), str(uuid.uuid4())
+    steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
+    empty: dict[str, str] = {}
+    with typer.progressbar(steps, file=sys.stderr, label="asking") as bar:
+        for kind, name in bar:
+            if not name:
+                verdict = await platform.search(kind, {})
+                if verdict != "matches":
+                    empty[kind] = _why_untold(verdict)
+                    report.failed |= verdict == "unanswered"
+            elif (why := empty.get(kind)) is not None:
+                report.untold[f"{kind}?{name}"] = why
+            else:
+                await _ask(platform, report, (kind, name, questions[kind][name]), text)
+    return report
+
+
+async def _ask(
+    platform: _Platform, report: Report, question: tuple[str, str, str], text: str
+) -> None:
+    kind, name, value_kind = question
+    if value_kind in _UNTOLD_KINDS:
+        report.untold[f"{kind}?{name}"] = f"it is of the kind {value_kind}"
+        return
+    value = _IMPOSSIBLE.get(value_kind, "{text}").format(text=text)
+    verdict = await platform.search(kind, {name: value})
+    report.asked += 1
+    if verdict == "matches":
+        report.unfiltered.setdefault(kind, []).append(name)
+    elif verdict == "unanswered":
+        report.failed = True
+        report.untold[f"{kind}?{name}"] = _why_untold(verdict)
+
+
+def _why_untold(verdict: Verdict) -> str:
+    reasons = {"none": "there is none of that type", "refused": "the platform refuses the search"}
+    return reasons.get(verdict, "the platform did not answer")
+
+
+class _Platform:
+    """Asks gently: a request begins no sooner than `pause` after the one before."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        settings: Settings,
+        credential: str,
+        pause: float,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._credential = credential
+        self._pause = pause
+        self._next_at = 0.0
+        self._authorization = ""
+        self._renew_at = 0.0
+        tls = platform_tls(settings)
+        self._tls = True if tls is None else tls
+
+    async def statement(self) -> Mapping[str, TypeCapability]:
+        """What the platform declares. Raises `NotAskedError`."""
+        status, body = await self._get("metadata", {}, _LARGEST["metadata"])
+        try:
+            return capabilities(body or b"") if status == 200 else capabilities(b"")
+        except ValueError:
+            told = "no answer" if status is None else f"no CapabilityStatement (status {status})"
+            raise NotAskedError(f"{told} at {self._settings.platform.fhir_base_url}") from None
+
+    async def search(self, kind: str, parameters: Mapping[str, str]) -> Verdict:
+        """Whether anything is found."""
+        status, body = await self._get(kind, {**parameters, "_count": "1"}, _LARGEST["search"])
+        if status is None or status >= 500 or status in (401, 403, 408, 429):
+            return "unanswered"
+        if status != 200:
+            return "refused"
+        # One match is never so large.
+        return "matches" if body is None or _has_matches(kind, body) else "none"
+
+    async def _get(
+        self, path: str, parameters: Mapping[str, str], largest: int
+    ) -> tuple[int | None, bytes | None]:
+        """Status and body: no status without an answer, no body where it is too large."""
+        status, body, asked_pause = None, None, 0.0
+        for _ in range(_MOST_TRIES):
+            await asyncio.sleep(max(asked_pause, self._next_at - time.monotonic()))
+            self._next_at = time.monotonic() + self._pause
+            try:
+                status, body, asked_pause = await self._get_once(path, parameters, largest)
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return None, b""
+            if status == 401:
+                self._renew_at = 0.0
+            elif status not in _WAITED_OUT:
+                break
+        return status, body
+
+    async def _get_once(
+        self, path: str, parameters: Mapping[str, str], largest: int
+    ) -> tuple[int, bytes | None, float]:
+        await self._renew()
+        platform = self._settings.platform
+        async with self._session.get(
+            f"{platform.fhir_base_url.rstrip('/')}/{path}",
+            params=parameters,
+            headers={"Accept": "application/fhir+json", "Authorization": self._authorization},
+            ssl=self._tls,
+            proxy=platform.proxy_url,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=platform.response_timeout),
+        ) as answer:
+            pause = parse_retry_after(answer.headers.get("Retry-After"), time.time())
+            pause = 0.0 if answer.status not in _WAITED_OUT else pause or _PAUSE
+            body = await _bounded(answer.content, largest)
+            return answer.status, body, min(pause, _LONGEST_PAUSE)
+
+    async def _renew(self) -> None:
+        """Have a token that lasts."""
+        if time.monotonic() < self._renew_at:
+            return
+        began = time.monotonic()
+        response = await token_command.request(self._settings, self._credential)
+        self._authorization = f"Bearer {response.access_token.reveal()}"
+        self._renew_at = began + max(response.lifetime - _BEFORE_END, response.lifetime / 2)
+
+
+async def _bounded(content: aiohttp.StreamReader, largest: int) -> bytes | None:
+    pieces, size = [], 0
+    async for piece in content.iter_any():
+        size += len(piece)
+        if size > largest:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _has_matches(kind: str, body: bytes) -> bool:
+    """Whether a searchset holds one of the type, or says so; outcomes and the like are none."""
+    try:
+        bundle = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(bundle, dict) or bundle.get("resourceType") != "Bundle":
+        return False
+    entries = bundle.get("entry")
+    total = bundle.get("total")
+    found = any(_is_match(kind, each) for each in entries) if isinstance(entries, list) else False
+    return found or (isinstance(total, int) and total > 0)
+
+
+def _is_match(kind: str, entry: Any) -> bool:
+    resource = entry.get("resource") if isinstance(entry, dict) else None
+    return isinstance(resource, dict) and resource.get("resourceType") == kind

@@ -1,0 +1,69 @@
+"""What a platform declares of its resource types in its CapabilityStatement, in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+_CONDITIONAL: Final = {
+    "create": "conditionalCreate",
+    "update": "conditionalUpdate",
+    "patch": "conditionalPatch",
+    "delete": "conditionalDelete",
+}
+# Of deletes it is said how many resources they may hit (R5, conditional-delete-status).
+_KINDS_OF_DELETE: Final = ("single", "multiple")
+
+
+@dataclass(frozen=True, slots=True)
+class TypeCapability:
+    """Search parameters of one type, each with its kind, and its conditional interactions."""
+
+    parameters: Mapping[str, str]
+    conditional: frozenset[str]
+
+
+NOTHING: Final = TypeCapability({}, frozenset())
+
+
+def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
+    """What is declared, by resource type. Raises ValueError when it is no CapabilityStatement.
+
+    Parameters for all types are added to each.
+    """
+    parsed = orjson.loads(statement)
+    if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
+        raise ValueError("no CapabilityStatement")
+    by_type: dict[str, TypeCapability] = {}
+    for rest in _list(parsed.get("rest")):
+        common = dict(_parameters(rest))
+        for resource in _list(rest.get("resource")):
+            kind = resource.get("type")
+            if isinstance(kind, str):
+                known = by_type.get(kind, NOTHING)
+                by_type[kind] = TypeCapability(
+                    {**known.parameters, **common, **dict(_parameters(resource))},
+                    known.conditional | _conditional(resource),
+                )
+    return by_type
+
+
+def _parameters(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for parameter in _list(part.get("searchParam")):
+        name, kind = parameter.get("name"), parameter.get("type")
+        if isinstance(name, str):
+            yield name, kind if isinstance(kind, str) else ""
+
+
+def _conditional(resource: Mapping[str, Any]) -> frozenset[str]:
+    declared = {code: resource.get(member) for code, member in _CONDITIONAL.items()}
+    return frozenset(
+        code for code, value in declared.items() if value is True or value in _KINDS_OF_DELETE
+    )
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

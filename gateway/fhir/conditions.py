@@ -1,0 +1,102 @@
+"""What of a write depends on a condition that the platform has to search for.
+
+A conditional create names it in `If-None-Exist`, or `ifNoneExist` in a Bundle; an update, patch or
+delete has a query in the place of an id (FHIR R5 http.html, section 3.2.0.9).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any, Final
+from urllib.parse import unquote
+
+import orjson
+
+from gateway.fhir.interaction import query_names
+from gateway.fhir.resource_types import RESOURCE_TYPES
+
+# A condition: the interaction, the type, and the names to tell of it.
+Condition = tuple[str, str, tuple[str, ...]]
+
+_CODES: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_BY_QUERY: Final = frozenset(("update", "patch", "delete"))
+_STRING: Final = rb"\"(?:[^\"\\]++|\\.)*+\""
+_FLAT: Final = rb"\{(?:[^{}\"]++|" + _STRING + rb")*+\}"
+_NESTED: Final = rb"\{(?:[^{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*+\}"
+# Extensions are all that a request can hold of objects.
+_JSON: Final = re.compile(
+    rb"\"request\"\s*+:\s*+(\{(?:[^{}\"]++|" + _STRING + rb"|" + _NESTED + rb")*+\})", re.DOTALL
+)
+_XML: Final = re.compile(rb"<request>(.*?)</request>", re.DOTALL)
+_XML_MEMBER: Final = re.compile(
+    r"<(method|url|ifNoneExist)\s+value\s*=\s*(?:\"([^\"]*)\"|'([^']*)')"
+)
+# A request that is longer is not looked at: its URL would be too long for the platform, too.
+_LONGEST: Final = 64 * 1024
+_MOST: Final = 256
+
+
+def of_request(code: str, resource: str, query: str, *, if_none_exist: bool) -> Condition | None:
+    """The condition of a write by itself; `query` is raw, the resource's id is not in the path."""
+    if code == "create":
+        return (code, resource, ("If-None-Exist",)) if if_none_exist else None
+    if code in _BY_QUERY and query:
+        return code, resource, query_names(query)
+    return None
+
+
+class BundleConditions:
+    """Finds the conditions of a Bundle's entries as it streams by."""
+
+    def __init__(self, content_type: str) -> None:
+        self._xml = "xml" in content_type.lower()
+        self._rest = b""
+        # In the order in which they came, each once.
+        self._found: dict[Condition, None] = {}
+
+    @property
+    def found(self) -> tuple[Condition, ...]:
+        """Those of the entries that came so far, at most 256 different ones."""
+        return tuple(self._found)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        text = self._rest + data
+        pattern, begin = (_XML, b"<request>") if self._xml else (_JSON, b'"request"')
+        done = 0
+        for match in pattern.finditer(text):
+            self._note(match[1])
+            done = match.end()
+        # Of a request that is not whole yet, or of the word itself, the beginning is kept.
+        open_at = text.find(begin, done)
+        keep_from = max(done, len(text) - len(begin) + 1) if open_at < 0 else open_at
+        self._rest = text[max(keep_from, len(text) - _LONGEST) :]
+
+    def _note(self, request: bytes) -> None:
+        members = _xml_members(request) if self._xml else _json_members(request)
+        code = _CODES.get(members.get("method", ""))
+        path, _, query = members.get("url", "").partition("?")
+        before, _, resource = unquote(path).strip("/").rpartition("/")
+        if code is None or len(self._found) >= _MOST or resource not in RESOURCE_TYPES:
+            return
+        if before.rpartition("/")[2] in RESOURCE_TYPES:  # an id that looks like a type
+            return
+        has_criteria = "ifNoneExist" in members
+        condition = of_request(code, resource, query, if_none_exist=has_criteria)
+        if condition is not None:
+            names = ("ifNoneExist",) if code == "create" else condition[2]
+            self._found[code, resource, names] = None
+
+
+def _json_members(request: bytes) -> dict[str, str]:
+    try:
+        parsed: dict[str, Any] = orjson.loads(request)
+    except orjson.JSONDecodeError:
+        return {}
+    return {name: value for name, value in parsed.items() if isinstance(value, str)}
+
+
+def _xml_members(request: bytes) -> dict[str, str]:
+    found = _XML_MEMBER.findall(request.decode("utf-8", "replace"))
+    return {name: html.unescape(double or single) for name, double, single in found}

@@ -1,0 +1,106 @@
+"""Finds what a searchset says itself of parameters that were not used, in its `outcome` entries.
+
+A server may add an OperationOutcome to the matches (FHIR R5 search, section 3.2.1.4). It says in
+words which parameter it left out: what is read here are the codes and the names.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from json import JSONDecoder
+from typing import Any, Final
+
+_WORD: Final = b"OperationOutcome"
+_QUOTED: Final = b'"OperationOutcome"'
+# So many objects around the word are tried; `resourceType` is nearly always a first member.
+_MOST_TRIED: Final = 64
+_MOST_OUTCOMES: Final = 16
+_DECODE: Final = JSONDecoder().raw_decode
+_XML: Final = re.compile(rb"<OperationOutcome\b.*?</OperationOutcome>", re.DOTALL)
+_XML_ISSUE: Final = re.compile(r"<issue>.*?</issue>", re.DOTALL)
+_XML_CODE: Final = re.compile(r"<code\s+value=\"([^\"]*)\"")
+_XML_VALUE: Final = re.compile(r"<(?:diagnostics|text|expression|location)\s+value=\"([^\"]*)\"")
+# That there is nothing, which platforms say in this way too, is no complaint.
+_ABOUT_MATCHES: Final = frozenset(("not-found", "deleted", "success"))
+_ABOUT_PARAMETERS: Final = frozenset(("not-supported", "invalid", "value", "code-invalid"))
+_LEFT_OUT: Final = re.compile(
+    r"ignor|unknown|support|understood|recogni|invalid|not (?:a )?(?:valid|found|used)", re.I
+)
+# What follows are the names that would have been right.
+_OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\bexpected\b", re.I)
+
+
+def complaints(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
+    """Those of `names` that `outcome` entries in the beginning of a searchset complain about."""
+    if _WORD not in body:
+        return frozenset()
+    found: set[str] = set()
+    asked = frozenset(names)
+    for code, text in _xml_issues(body) if xml else _json_issues(body):
+        found |= _complaint(code, text, asked)
+    return frozenset(found)
+
+
+def _complaint(code: str, text: str, asked: frozenset[str]) -> frozenset[str]:
+    if code in _ABOUT_MATCHES:
+        return frozenset()
+    if code not in _ABOUT_PARAMETERS and _LEFT_OUT.search(text) is None:
+        return frozenset()
+    said = _OTHERS.split(text, 1)[0]
+    named = frozenset(name for name in asked if _names(said, name))
+    # One that names nobody is about any of them.
+    return asked if not named and code == "not-supported" and not said.strip() else named
+
+
+def _names(text: str, name: str) -> bool:
+    base = name.partition(":")[0]
+    return re.search(rf"(?<![\w.\-]){re.escape(base)}(?![\w\-])", text) is not None
+
+
+def _json_issues(body: bytes) -> Iterator[tuple[str, str]]:
+    at = body.find(_QUOTED)
+    for _ in range(_MOST_OUTCOMES):
+        if at < 0:
+            return
+        for issue in _list(_outcome_around(body, at).get("issue")):
+            yield str(issue.get("code")), " ".join(_texts(issue)).replace("http.", "")
+        at = body.find(_QUOTED, at + 1)
+
+
+def _outcome_around(body: bytes, at: int) -> dict[str, Any]:
+    """The resource whose type is named at `at`, {} where there is no whole one."""
+    begin = at
+    for _ in range(_MOST_TRIED):
+        begin = body.rfind(b"{", 0, begin)
+        if begin < 0:
+            break
+        try:
+            value, _ = _DECODE(body[begin:].decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and value.get("resourceType") == "OperationOutcome":
+            return value
+    return {}
+
+
+def _texts(issue: dict[str, Any]) -> Iterator[str]:
+    details = issue.get("details")
+    yield str(issue.get("diagnostics") or "")
+    yield str(details.get("text") or "") if isinstance(details, dict) else ""
+    for member in ("expression", "location"):
+        values = issue.get(member)
+        yield from map(str, values if isinstance(values, list) else ())
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _xml_issues(body: bytes) -> Iterator[tuple[str, str]]:
+    for outcome in _XML.findall(body)[:_MOST_OUTCOMES]:
+        for issue in _XML_ISSUE.findall(outcome.decode("utf-8", "replace")):
+            code = _XML_CODE.search(issue)
+            text = " ".join(html.unescape(each) for each in _XML_VALUE.findall(issue))
+            yield "" if code is None else code[1], text.replace("http.", "")

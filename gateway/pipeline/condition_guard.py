@@ -1,0 +1,96 @@
+"""The condition guard: tells callers of conditions that the platform does not keep, or refuses.
+
+A platform that does not know conditional creates ignores `If-None-Exist` and creates once more.
+What it declares stands in its CapabilityStatement; what is not known to be declared is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.conditions import BundleConditions, Condition, of_request
+from gateway.pipeline.request_context import RequestContext
+from gateway.pipeline.statement import Statement
+
+_BUNDLES: Final = frozenset(("batch", "transaction"))
+# How long the first condition waits for the first statement, by whether the guard blocks.
+_LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
+
+
+class ConditionGuard:
+    """Looks at writes before and after they were sent."""
+
+    def __init__(self, statement: Statement, *, block: bool) -> None:
+        self._statement = statement
+        self._block = block
+
+    async def look(self, asked: RequestContext) -> None:
+        """Note a write's conditions on it; of a Bundle they come with its body.
+
+        Raises `GatewayError` condition-unsupported when the guard blocks; for a Bundle that is not
+        all at hand that comes out of reading its body, and the platform gets no whole request.
+        """
+        interaction, target = asked.interaction, asked.target
+        if interaction.code in _BUNDLES:
+            await self._look_into(asked)
+        elif interaction.resource_id is None:
+            condition = of_request(
+                interaction.code,
+                interaction.resource,
+                target.query,
+                if_none_exist=b"if-none-exist" in asked.header.values,
+            )
+            if condition is not None:
+                asked.conditions = lambda: (condition,)
+                if self._block:
+                    await self._refuse(condition)
+
+    async def _look_into(self, asked: RequestContext) -> None:
+        body = asked.body
+        if body is None:
+            return
+        watch = BundleConditions(asked.header.text(b"content-type") or "")
+        asked.conditions = lambda: watch.found
+        if not self._block:
+            body.show(watch.feed)
+            return
+        # Whatever comes is judged at once then.
+        await self._statement.known("", _LONGEST_WAIT[True])
+
+        def feed(data: bytes) -> None:
+            watch.feed(data)
+            self._refuse_known(watch.found, close=True)
+
+        body.show(feed)
+
+    async def warning(self, asked: RequestContext) -> bytes | None:
+        """The value of X-Gateway-Warning for a write that went well, or None."""
+        conditions = () if asked.conditions is None else asked.conditions()
+        if not conditions:
+            return None
+        await self._statement.known("", _LONGEST_WAIT[False])
+        shown = self._unsupported(conditions)
+        return f'condition-unsupported; names="{shown}"'.encode("ascii") if shown else None
+
+    async def _refuse(self, condition: Condition) -> None:
+        await self._statement.known(condition[1], _LONGEST_WAIT[True])
+        self._refuse_known((condition,))
+
+    def _refuse_known(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
+        shown = self._unsupported(conditions)
+        if shown:
+            raise GatewayError(
+                errors.CONDITION_UNSUPPORTED, hint=f"conditions={shown}", close=close
+            )
+
+    def _unsupported(self, conditions: Iterable[Condition]) -> str:
+        """The names of conditions that the platform does not declare, with commas."""
+        names: dict[str, None] = {}
+        for code, resource, told in conditions:
+            declared = self._statement.of(resource)
+            if declared is None or code not in declared.conditional:
+                names.update(dict.fromkeys(told))
+        return ",".join(names)

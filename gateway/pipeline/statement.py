@@ -1,0 +1,91 @@
+"""The platform's CapabilityStatement, for all that depends on what it declares."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
+from gateway.http.client.framing import Broken
+from gateway.http.client.response import Answer
+from gateway.http.content_coding import OPENED, opened
+from gateway.pipeline.platform_client import PlatformClient
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_LIFETIME: Final = 3600.0
+_RETRY: Final = 60.0
+_LARGEST: Final = 16 * 1024 * 1024
+
+
+class Statement:
+    """Fetched when first needed and renewed every hour; the last one stays while there is none."""
+
+    def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._credential = credential
+        self._clock = clock
+        self._by_type: Mapping[str, TypeCapability] | None = None
+        self._due = clock()
+        self._task: asyncio.Task[None] | None = None
+
+    def of(self, resource: str) -> TypeCapability | None:
+        """What is declared of a type, None where that is not known. Does not wait."""
+        if self._task is None and self._clock() >= self._due:
+            self._task = asyncio.get_running_loop().create_task(self._renew())
+        return None if self._by_type is None else self._by_type.get(resource)
+
+    async def known(self, resource: str, longest_wait: float) -> TypeCapability | None:
+        """The same; waits for the first statement, at most so many seconds."""
+        found = self.of(resource)
+        if self._by_type is None and self._task is not None:
+            await asyncio.wait((self._task,), timeout=longest_wait)
+            found = self.of(resource)
+        return found
+
+    async def declared(self, resource: str, longest_wait: float) -> TypeCapability:
+        """What is known to be declared: nothing, where nothing is known."""
+        return await self.known(resource, longest_wait) or NOTHING
+
+    async def close(self) -> None:
+        """End a fetch that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        try:
+            self._by_type = capabilities(await self._fetch())
+            self._due = self._clock() + _LIFETIME
+        except (GatewayError, Broken, ValueError) as error:
+            why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
+            reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
+            _log.warning(
+                "no CapabilityStatement: %s", why, reason=reason.code, credential=self._credential
+            )
+            self._due = self._clock() + _RETRY
+        finally:
+            self._task = None
+
+    async def _fetch(self) -> bytes:
+        answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
+        try:
+            if answer.status != 200:
+                raise ValueError("status")
+            await answer.prefetch(_LARGEST)
+            return await _content(answer) if answer.complete else b""
+        finally:
+            answer.close()
+
+
+async def _content(answer: Answer) -> bytes:
+    """The national platform compresses it, whatever it was asked for."""
+    body, coding = answer.prefetched, answer.content_coding
+    if coding not in OPENED:
+        return body
+    return await asyncio.to_thread(opened, body, coding, _LARGEST)

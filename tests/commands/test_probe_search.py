@@ -1,0 +1,250 @@
+"""`dhp-gateway probe-search`, before a platform that filters by some parameters only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import yaml
+
+from tests.doubles import sso as answers
+from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
+from tests.doubles.processes import GATEWAY_COMMAND
+from tests.doubles.sso import Sso
+from tests.test_cli import Result, custom, dhp, write
+
+NAME = "Karimov"
+DECLARED = {
+    "Observation": {"date": "date", "code": "token", "subject": "reference", "_id": "token"},
+    "Organization": {"name": "string", "partof": "reference", "_count": "number"},
+    "PlanDefinition": {"context-type-value": "composite", "url": "uri", "near": "special"},
+    "RiskAssessment": {"probability": "number", "method": "token"},
+    "Specimen": {"collected": "date", "volume": "quantity"},
+}
+UNFILTERED = {
+    ("Observation", "date"),
+    ("Organization", "partof"),
+    ("PlanDefinition", "context-type-value"),
+}
+FOUND = """\
+fhir:
+  unfiltered:
+    Observation: [date]
+    Organization: [partof]
+    PlanDefinition: [context-type-value]
+"""
+
+
+class Filtering:
+    """Has one of each type but `empty` ones, and echoes every parameter in `self`."""
+
+    def __init__(self, *, empty: tuple[str, ...] = ()) -> None:
+        self._empty = empty
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.at: list[float] = []
+
+    async def answer(self, line: Line) -> None:
+        """One request."""
+        await read_body(line.reader, line.seen)
+        address = urlsplit(line.seen.target)
+        kind, query = address.path.rpartition("/")[2], dict(parse_qsl(address.query))
+        if kind == "metadata":
+            line.writer.write(fhir(statement()))
+            return
+        self.at.append(asyncio.get_running_loop().time())
+        self.asked.append((kind, query))
+        line.writer.write(fhir(self._found(kind, query, address.query)))
+
+    def _found(self, kind: str, query: dict[str, str], raw: str) -> bytes:
+        names = query.keys() - {"_count"}
+        filtered = any((kind, name) not in UNFILTERED for name in names)
+        entries = [] if filtered or kind in self._empty else [{"resource": resource(kind)}]
+        if filtered:
+            # That there is none is said with an entry, too.
+            outcome_ = {"resourceType": "OperationOutcome", "issue": [{"code": "not-found"}]}
+            entries = [{"resource": outcome_, "search": {"mode": "outcome"}}]
+        link = {"relation": "self", "url": f"http://p/r5/{kind}?{raw}"}
+        bundle = {"resourceType": "Bundle", "type": "searchset", "total": 0, "link": [link]}
+        return json.dumps({**bundle, "entry": entries}).encode()
+
+
+def resource(kind: str) -> dict[str, Any]:
+    """One with a patient's name."""
+    return {"resourceType": kind, "id": "1", "text": {"div": f"<div>{NAME}</div>"}}
+
+
+def statement() -> bytes:
+    """What the platform declares."""
+    resources = [
+        {"type": kind, "searchParam": [{"name": n, "type": t} for n, t in parameters.items()]}
+        for kind, parameters in DECLARED.items()
+    ]
+    rest = [{"mode": "server", "resource": resources}]
+    return json.dumps({"resourceType": "CapabilityStatement", "rest": rest}).encode()
+
+
+class Scene:
+    """A platform, an SSO and the settings."""
+
+    def __init__(self, platform: Platform, sso: Sso, directory: Path) -> None:
+        self.platform, self.sso, self.directory = platform, sso, directory
+        self.settings = {**custom(sso), "platform": {"fhir_base_url": platform.url}}
+
+    async def probe(self, *arguments: str, rate: str = "100") -> Result:
+        """One run."""
+        config = write(self.directory, self.settings)
+        return await dhp("probe-search", *arguments, "--rate", rate, "--config", config)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    """Ready to be asked."""
+    async with Platform() as platform, Sso() as sso:
+        yield Scene(platform, sso, tmp_path)
+
+
+async def test_exactly_what_filters_nothing_is_printed(scene: Scene) -> None:
+    """As lines for the settings, which take them, and nothing of what was found."""
+    filtering = Filtering()
+    scene.platform.answer(filtering.answer)
+    result = await scene.probe()
+    assert (result.code, result.out) == (0, FOUND)
+    assert "12 search parameters asked about, 3 filter nothing" in result.err
+    assert NAME not in result.out + result.err
+    scene.settings["fhir"] = yaml.safe_load(result.out)["fhir"]
+    assert (await dhp("check", "--config", write(scene.directory, scene.settings))).code == 0
+    # What is about the answer is not asked for, and no kind of which nothing can be known.
+    assert {query["_count"] for _, query in filtering.asked} == {"1"}
+    assert "near" not in {name for _, query in filtering.asked for name in query}
+    assert "PlanDefinition?near" in result.err
+
+
+async def test_each_kind_gets_a_value_of_its_own(scene: Scene) -> None:
+    """One that a strict server takes, too."""
+    filtering = Filtering()
+    scene.platform.answer(filtering.answer)
+    await scene.probe()
+    values = {name: value for _, query in filtering.asked for name, value in query.items()}
+    assert values["date"] == "1800-01-01"
+    assert float(values["probability"]) < 0
+    assert values["url"].startswith("urn:uuid:")
+    assert values["context-type-value"].count("$") == 1
+    assert len(values["code"]) == 36
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out", "asked"),
+    [
+        (("Observation?date",), "fhir:\n  unfiltered:\n    Observation: [date]\n", 2),
+        (("Observation?code", "Specimen"), "fhir:\n  unfiltered: {}\n", 5),
+        (("Observation?patient.identifier",), "fhir:\n  unfiltered: {}\n", 2),
+    ],
+)
+async def test_only_what_is_wanted_is_asked(
+    scene: Scene, arguments: tuple[str, ...], out: str, asked: int
+) -> None:
+    """Types, or single parameters, also what no statement lists; with a word about the others."""
+    filtering = Filtering()
+    scene.platform.answer(filtering.answer)
+    result = await scene.probe(*arguments)
+    assert (result.code, result.out) == (0, out)
+    assert "keep the others" in result.err
+    assert len(filtering.asked) == asked
+
+
+async def test_where_there_is_nothing_nothing_can_be_told(scene: Scene) -> None:
+    """An empty answer proves no filter: such types are named, and not asked on."""
+    filtering = Filtering(empty=("Observation",))
+    scene.platform.answer(filtering.answer)
+    result = await scene.probe("Observation")
+    assert (result.code, result.out) == (0, "fhir:\n  unfiltered: {}\n")
+    assert "Observation?date" in result.err
+    assert "there is none of that type" in result.err
+    assert len(filtering.asked) == 1
+
+
+async def test_it_asks_gently(scene: Scene) -> None:
+    """No two requests begin in less time than the rate says."""
+    filtering = Filtering()
+    scene.platform.answer(filtering.answer)
+    await scene.probe("Observation", rate="10")
+    pauses = [later - sooner for sooner, later in zip(filtering.at, filtering.at[1:], strict=False)]
+    assert len(pauses) == 4
+    assert min(pauses) > 0.05
+
+
+async def test_a_busy_platform_is_waited_for(scene: Scene) -> None:
+    """As long as it asks for, and a refused token is asked for anew."""
+    filtering = Filtering()
+    busy, refused = outcome(429, ("Retry-After", "1")), outcome(401)
+    scene.platform.script(fhir(statement()), busy, refused)
+    scene.platform.answer(filtering.answer)
+    result = await scene.probe("Observation?date")
+    assert (result.code, "Observation: [date]" in result.out) == (0, True)
+    assert len(scene.sso.requests) == 2
+
+
+@pytest.mark.parametrize("status", [500, 403])
+async def test_what_was_not_answered_is_named(scene: Scene, status: int) -> None:
+    """With code 1; what a platform refuses as wrong was no search without a filter."""
+    matches = Filtering()._found("Observation", {}, "")
+    scene.platform.script(fhir(statement()), fhir(matches), outcome(status))
+    scene.platform.answer(outcome(400))
+    result = await scene.probe("Observation?date", "Observation?code")
+    assert (result.code, result.out) == (1, "fhir:\n  unfiltered: {}\n")
+    assert "Observation?date: the platform did not answer" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("observation",), 2, "no resource type"),
+        (("Observation?",), 2, "the name of a parameter"),
+        (("Observation?code=1",), 2, "without a value"),
+        (("--credential", "other"), 2, "there is no credential 'other'"),
+        ((), 1, "no CapabilityStatement (status 200)"),
+    ],
+)
+async def test_what_cannot_be_asked_is_told(
+    scene: Scene, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """With the exit codes of the other commands."""
+    result = await scene.probe(*arguments)
+    assert (result.code, words in result.err, result.out) == (code, True, ""), result.err
+
+
+async def test_without_a_token_nothing_is_asked(scene: Scene) -> None:
+    """It says why, as `dhp-gateway token` does."""
+    scene.sso.answer(answers.refusal("invalid_client", 401))
+    result = await scene.probe()
+    assert (result.code, "no token: " in result.err) == (1, True)
+    assert scene.platform.seen == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal.Signals) -> None:
+    """No file, no line for the settings, no connection."""
+    scene.platform.answer(Filtering().answer)
+    config = write(scene.directory, scene.settings)
+    before = sorted(scene.directory.iterdir())
+    process = await asyncio.create_subprocess_exec(
+        *(GATEWAY_COMMAND, "probe-search", "--rate", "2", "--config", config),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=scene.directory,
+    )
+    await scene.platform.until_seen(3)
+    process.send_signal(number)
+    out, err = (text.decode() for text in await process.communicate())
+    assert (process.returncode, out) == (1, "")
+    assert "interrupted; nothing is kept" in err
+    assert "Traceback" not in err
+    assert sorted(scene.directory.iterdir()) == before
+    while scene.platform.open_connections:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)

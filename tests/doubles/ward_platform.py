@@ -1,0 +1,122 @@
+"""A platform that keeps what is created, and may fail after it has done so.
+
+It searches by identifier, and keeps conditions only where it `declares` them. How a create fails
+stands in its own `valueString`: `reset`, `close`, `hang`, `cut`, or a status; each fails once.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.doubles.platform import Line, fhir, outcome, read_body, silence
+
+FAULTS = ("reset", "close", "hang", "cut", "500", "502", "504")
+
+
+class WardPlatform:
+    """What such a platform holds; `answer` is given to a `Platform`."""
+
+    def __init__(
+        self,
+        *,
+        declares: bool = False,
+        parameters: tuple[str, ...] = ("identifier",),
+        statement: bool = True,
+    ) -> None:
+        self._declares = declares
+        self._parameters = parameters
+        self._has_statement = statement
+        self._failed: set[str] = set()
+        self.held: list[dict[str, Any]] = []
+
+    def copies(self) -> Counter[str]:
+        """How often each key is there."""
+        return Counter(each["note"][0]["text"] for each in self.held)
+
+    async def answer(self, line: Line) -> None:
+        """One request."""
+        await read_body(line.reader, line.seen)
+        path = urlsplit(line.seen.target).path
+        if path.endswith("/metadata"):
+            line.writer.write(self._statement())
+        elif line.seen.method == "GET":
+            line.writer.write(self._search(line.seen.target))
+        else:
+            await self._create(line, json.loads(line.seen.body))
+
+    async def _create(self, line: Line, body: dict[str, Any]) -> None:
+        is_bundle = body["resourceType"] == "Bundle"
+        entries = body["entry"] if is_bundle else [{"resource": body}]
+        for entry in entries:
+            condition = entry.get("request", {}).get("ifNoneExist")
+            self._keep(entry["resource"], condition or line.seen.header("if-none-exist") or "")
+        made = {"resourceType": "Bundle", "type": "transaction-response"}
+        fault = entries[0]["resource"]["valueString"]
+        if (text := line.seen.body.decode()) not in self._failed:
+            self._failed.add(text)
+            if await _failed(line, fault):
+                return
+        line.writer.write(fhir(json.dumps(made if is_bundle else body).encode(), 201))
+
+    def _keep(self, resource: dict[str, Any], condition: str) -> None:
+        if self._declares and condition and self._matching(condition):
+            return
+        self.held.append({**resource, "id": str(uuid.uuid4()), "meta": {"versionId": "1"}})
+
+    def _matching(self, query: str) -> list[dict[str, Any]]:
+        asked = dict(parse_qsl(query)).get("identifier")
+        if asked is None or "identifier" not in self._parameters:
+            return self.held
+        return [
+            each
+            for each in self.held
+            for one in each.get("identifier", ())
+            if f"{one['system']}|{one['value']}" == asked
+        ]
+
+    def _search(self, target: str) -> bytes:
+        query = urlsplit(target).query
+        found = self._matching(query)
+        bundle = {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "total": len(found),
+            "link": [{"relation": "self", "url": f"http://p/r5/Observation?{query}"}],
+            "entry": [{"resource": each} for each in found[:2]],
+        }
+        return fhir(json.dumps(bundle).encode())
+
+    def _statement(self) -> bytes:
+        if not self._has_statement:
+            return outcome(404)
+        names = [{"name": name, "type": "token"} for name in self._parameters]
+        observation = {
+            "type": "Observation",
+            "conditionalCreate": self._declares,
+            "searchParam": names,
+        }
+        rest = [{"mode": "server", "resource": [observation]}]
+        return fhir(json.dumps({"resourceType": "CapabilityStatement", "rest": rest}).encode())
+
+
+async def _failed(line: Line, fault: str) -> bool:
+    """Fail so, after the effect; False where the answer is to come."""
+    if fault == "reset":
+        line.reset()
+    elif fault == "close":
+        line.writer.close()
+    elif fault == "hang":
+        await silence(line)
+        line.writer.close()
+    elif fault == "cut":
+        line.writer.write(fhir(b'{"resourceType":"Observation"}', 201)[:-5])
+        line.writer.close()
+    elif fault.isdigit():
+        line.writer.write(outcome(int(fault)))
+    else:
+        return False
+    return True

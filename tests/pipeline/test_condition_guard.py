@@ -1,0 +1,191 @@
+"""The condition guard, as callers and the platform see it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Line, Platform, Seen, fhir, outcome, read_body
+from tests.doubles.wire import Reply, ask, get, post
+
+CONDITION = "If-None-Exist: identifier=urn:x%7C1"
+CREATE = post("/fhir/Patient", b"{}", CONDITION)
+BODY = b'{"resourceType":"Patient"}'
+
+
+def declare(platform: Platform, *, coded: bool = False, **declared: Any) -> None:
+    """The platform's statement says so of patients; it takes every write."""
+    patient = {"type": "Patient", **declared}
+    statement = {"resourceType": "CapabilityStatement", "rest": [{"resource": [patient]}]}
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        text = json.dumps(statement).encode()
+        if not line.seen.target.endswith("/metadata"):
+            line.writer.write(fhir(BODY, 201))
+        elif coded:
+            line.writer.write(fhir(gzip.compress(text), 200, ("Content-Encoding", "gzip")))
+        else:
+            line.writer.write(fhir(text))
+
+    platform.answer(answer)
+
+
+def writes(platform: Platform) -> list[Seen]:
+    """What the platform saw but for its statement."""
+    return [seen for seen in platform.seen if not seen.target.endswith("/metadata")]
+
+
+def warning(names: str) -> str:
+    """The header's value."""
+    return f'condition-unsupported; names="{names}"'
+
+
+def bundle(*requests: dict[str, str], padding: int = 0) -> bytes:
+    """A transaction of these requests, behind so many bytes of another entry."""
+    text = "x" * padding
+    other = {"request": {"method": "POST", "url": "Basic"}, "resource": {"text": text}}
+    entries = [other, *({"request": each, "resource": {}} for each in requests)]
+    return json.dumps({"resourceType": "Bundle", "type": "transaction", "entry": entries}).encode()
+
+
+IN_BUNDLE = {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=urn:x|1"}
+NO_CONDITION = {"method": "PUT", "url": "Patient/1"}
+XML = (
+    b'<Bundle xmlns="http://hl7.org/fhir"><type value="transaction"/><entry><request>'
+    b'<method value="POST"/><url value="Patient"/><ifNoneExist value="identifier=a"/>'
+    b"</request></entry></Bundle>"
+)
+AS_XML = ("Content-Type: application/fhir+xml", f"Content-Length: {len(XML)}")
+UNSUPPORTED = {
+    "create": (CREATE, "If-None-Exist"),
+    "update": (post("/fhir/Patient?identifier=1&name=a", BODY, method="PUT"), "identifier,name"),
+    "patch": (post("/fhir/Patient?identifier=1", b"[]", method="PATCH"), "identifier"),
+    "delete": (get("/fhir/Patient?identifier=1", method="DELETE"), "identifier"),
+    "bundle": (post("/fhir", bundle(NO_CONDITION, IN_BUNDLE)), "ifNoneExist"),
+    "bundle's update": (
+        post("/fhir", bundle({"method": "PUT", "url": "Patient?name=a"}, IN_BUNDLE)),
+        "name,ifNoneExist",
+    ),
+    "large bundle": (post("/fhir", bundle(IN_BUNDLE, padding=3_000_000)), "ifNoneExist"),
+    "bundle in XML": (get("/fhir", *AS_XML, method="POST") + XML, "ifNoneExist"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+async def test_a_condition_that_is_not_declared_is_told(
+    gateway: Running, platform: Platform, kind: str
+) -> None:
+    """The write goes out as it came, and its answer says which conditions are not kept."""
+    declare(platform, conditionalCreate=False)
+    request, names = UNSUPPORTED[kind]
+    reply = await ask(gateway.address, request)
+    assert (reply.status, reply.header("x-gateway-warning")) == (201, warning(names))
+    (seen,) = writes(platform)
+    assert seen.header("if-none-exist") == ("identifier=urn:x%7C1" if kind == "create" else None)
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+async def test_block_sends_no_such_write(start_gateway, platform: Platform, kind: str) -> None:
+    """With `block` it is refused with the names; the platform gets no whole request."""
+    declare(platform, conditionalCreate=False)
+    request, names = UNSUPPORTED[kind]
+    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+        reply = await ask(gateway.address, request)
+        refused(reply, names)
+    assert [seen for seen in writes(platform) if seen.complete] == []
+
+
+def refused(reply: Reply, names: str) -> None:
+    """It is condition-unsupported, and says of what."""
+    assert (reply.status, reply.reason) == (400, "condition-unsupported")
+    (issue,) = reply.json()["issue"]
+    assert issue["code"] == "not-supported"
+    assert f"conditions={names}" in issue["diagnostics"]
+
+
+DECLARED = {
+    "conditionalCreate": True,
+    "conditionalUpdate": True,
+    "conditionalPatch": True,
+    "conditionalDelete": "single",
+}
+
+
+@pytest.mark.parametrize("mode", ["warn", "block"])
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+async def test_a_declared_condition_passes(
+    start_gateway, platform: Platform, kind: str, mode: str
+) -> None:
+    """Without a word."""
+    declare(platform, **DECLARED)
+    async with start_gateway(fhir={"condition_guard": mode}) as gateway:
+        reply = await ask(gateway.address, UNSUPPORTED[kind][0])
+    assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
+
+
+UNCONDITIONAL = {
+    "create": post("/fhir/Patient", b"{}"),
+    "update": post("/fhir/Patient/1", BODY, method="PUT"),
+    "update with a query": post("/fhir/Patient/1?_pretty=true", BODY, method="PUT"),
+    "delete": get("/fhir/Patient/1", method="DELETE"),
+    "bundle": post("/fhir", bundle(NO_CONDITION, {"method": "GET", "url": "Patient?name=a"})),
+    "bundle with an id": post("/fhir", bundle({"method": "PUT", "url": "Patient/Patient?a=1"})),
+    "bundle of a text": post("/fhir", bundle().replace(b"Basic", rb"\"request\":{\"")),
+}
+
+
+@pytest.mark.parametrize("kind", UNCONDITIONAL)
+async def test_other_writes_are_not_touched(start_gateway, platform: Platform, kind: str) -> None:
+    """Not even with `block`, and with `warn` no statement is asked for."""
+    declare(platform)
+    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+        assert (await ask(gateway.address, UNCONDITIONAL[kind])).status == 201
+    before = len(platform.seen)
+    async with start_gateway() as gateway:
+        reply = await ask(gateway.address, UNCONDITIONAL[kind])
+    assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
+    assert len(platform.seen) == before + 1
+
+
+async def test_off_says_nothing(start_gateway, platform: Platform) -> None:
+    """And asks for no statement."""
+    declare(platform)
+    async with start_gateway(fhir={"condition_guard": "off"}) as gateway:
+        reply = await ask(gateway.address, CREATE)
+    assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("other", [{"type": "Observation"}, None])
+async def test_what_is_not_known_to_be_declared_is_not(
+    gateway: Running, platform: Platform, other: dict[str, Any] | None
+) -> None:
+    """Neither a type that the statement does not name, nor any without a statement."""
+    if other is not None:
+        declare(platform, **other)
+    else:
+        platform.script(fhir(BODY, 201), outcome(404))
+    reply = await ask(gateway.address, CREATE)
+    assert reply.header("x-gateway-warning") == warning("If-None-Exist")
+
+
+async def test_a_statement_that_comes_compressed_is_read(
+    gateway: Running, platform: Platform
+) -> None:
+    """The national platform compresses it without being asked."""
+    declare(platform, coded=True, conditionalCreate=True)
+    reply = await ask(gateway.address, CREATE)
+    assert reply.header("x-gateway-warning") is None
+
+
+async def test_a_write_that_failed_carries_no_warning(gateway: Running, platform: Platform) -> None:
+    """Nothing was created; nothing is asked for its sake."""
+    platform.script(outcome(422))
+    reply = await ask(gateway.address, CREATE)
+    assert (reply.status, reply.header("x-gateway-warning")) == (422, None)
+    assert len(platform.seen) == 1
