@@ -96,6 +96,11 @@ class TokenRequestError(Exception):
         self.status = status
         self.retry_after = retry_after
 
+    @property
+    def ends_a_grant(self) -> bool:
+        """Whether the SSO says that a code or refresh token is worth nothing (any more)."""
+        return self.kind == "refused" and self.oauth_error == "invalid_grant"
+
     def __str__(self) -> str:
         parts: list[str] = [] if self.cause == self.kind else [self.cause]
         if self.status is not None:
