@@ -29,28 +29,33 @@ from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.values import Count, Name
 
-Environment = Literal["playground", "production", "dhp-playground", "dhp-production", "custom"]
+Environment = Literal["dhp-playground", "dhp-production", "playground", "production", "custom"]
 
 _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
     "authorize_url": "https://sso.medcore.uz",
 }
+# Each environment has an SSO of its own, which refuses the clients of the others.
+_DHP_PLAYGROUND_SSO: Final = {
+    "token_url": "https://playground.dhp.uz/sso/oauth/token",
+    "authorize_url": "https://playground.dhp.uz/sso",
+}
 _DHP_SSO: Final = {
     "token_url": "https://sso.dhp.uz/oauth/token",
     "authorize_url": "https://sso.dhp.uz",
 }
-# The platform's names by version of the national guide: 0.1.0, and 0.2.0 and newer.
+# The platform's names by version of the national guide: 0.2.0 and newer, and 0.1.0.
 PRESETS: Final[dict[str, dict[str, dict[str, str]]]] = {
+    "dhp-playground": {
+        "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
+        "sso": _DHP_PLAYGROUND_SSO,
+    },
+    "dhp-production": {"platform": {"fhir_base_url": "https://fhir.dhp.uz"}, "sso": _DHP_SSO},
     "playground": {
         "platform": {"fhir_base_url": "https://playground.medcore.uz/fhir"},
         "sso": _MEDCORE_SSO,
     },
     "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
-    "dhp-playground": {
-        "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
-        "sso": _DHP_SSO,
-    },
-    "dhp-production": {"platform": {"fhir_base_url": "https://fhir.dhp.uz"}, "sso": _DHP_SSO},
     "custom": {"platform": {}, "sso": {}},
 }
 DEFAULT_ENVIRONMENT: Final = "playground"
@@ -65,8 +70,9 @@ class Settings(Section):
     environment: Environment = Field(
         default=DEFAULT_ENVIRONMENT,
         description="Which DHP platform to use; fills in the URLs of `platform` and `sso` that are "
-        "not given. `playground` and `production` are those of guide 0.1.0 (medcore.uz), "
-        "`dhp-playground` and `dhp-production` the newer ones (dhp.uz); `custom` fills in none.",
+        "not given. `dhp-playground` (to try) and `dhp-production` (real work) are those of "
+        "today's guide (dhp.uz); `playground` and `production` are the former addresses, of guide "
+        "0.1.0 (medcore.uz); `custom` fills in none.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."
