@@ -58,7 +58,7 @@ _CAUSES: Final = {
 # What a server says of an address that is not its token endpoint.
 _ELSEWHERE: Final = frozenset({404, 405, 410})
 _NOT_OURS: Final = frozenset({"unreadable answer", "not a JSON object", "empty answer"})
-_PASSES: Final = f"{NOT_THE_SSO}: check sso.token_url; it may pass by itself"
+_PASSES: Final = f"{NOT_THE_SSO}; check sso.token_url, and if it is right try again later"
 
 
 @dataclass(frozen=True, slots=True)
