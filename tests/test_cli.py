@@ -521,7 +521,7 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
         (answers.status(404), "gave no token (status 404): check sso.token_url"),
         (
             answers.json_body({"success": False, "errors": [SECRET]}, 403),
-            "not OAuth's (status 403): a firewall in front, or a wrong address; check sso.token_url",
+            "OAuth's (status 403): a firewall in front, or a wrong address; check sso.token_url",
         ),
         (answers.status(200), "a web page; a firewall in front, or a wrong address"),
         (answers.status(302, ("Location", "/")), "redirect"),
