@@ -79,9 +79,14 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         reached[side.name] = all(finding.state != "failed" for finding in findings)
         for finding in findings:
             yield finding
+    has_token = False
     async for finding in _conversation(settings, sso, platform, reached):
+        has_token |= finding.check.startswith("token ") and finding.state == "ok"
         yield finding
     async for finding in doctor_login.examine(settings, sso_reached=reached[sso.name]):
+        yield finding
+    sides = [side for side in (sso, platform) if reached[side.name]]
+    async for finding in doctor_sso.documents(settings, sides, has_token=has_token):
         yield finding
 
 
@@ -177,7 +182,7 @@ def _try_to_listen(address: Address) -> None:
 async def _conversation(
     settings: Settings, sso: Side, platform: Side, reached: dict[str, bool]
 ) -> AsyncIterator[Finding]:
-    """What both servers say: token, clock, capability statement, and of themselves."""
+    """What both servers say: token, clock, capability statement."""
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
@@ -193,14 +198,9 @@ async def _conversation(
         if not reached[platform.name]:
             yield Finding("clock", "skipped", "needs the way to the platform")
             yield Finding("platform metadata", "skipped", "needs the way to the platform")
-        else:
-            async for finding in _ask_for_metadata(session, settings, platform, response):
-                yield finding
-        for side in (sso, platform):
-            if reached[side.name]:
-                yield await doctor_sso.documents(
-                    session, settings, side, has_token=response is not None
-                )
+            return
+        async for finding in _ask_for_metadata(session, settings, platform, response):
+            yield finding
 
 
 async def _ask_for_metadata(

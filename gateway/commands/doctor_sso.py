@@ -6,7 +6,7 @@ What SSO and platform publish of themselves is read and told; nothing is ever ta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
@@ -105,21 +105,22 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
 
 
 async def documents(
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-    settings: Settings,
-    side: Side,
-    *,
-    has_token: bool,
-) -> Finding:
-    """Which token endpoint the SSO, or the platform, names in what it publishes of itself."""
-    by_sso = side.url == settings.sso.token_url
-    urls = list(_of_sso(settings)) if by_sso else [side.url.rstrip("/") + _SMART]
-    proxy_url = settings.sso.proxy_url if by_sso else settings.platform.proxy_url
-    asked = (_endpoint(session, url, side, proxy_url) for url in urls)
-    named = zip(urls, await asyncio.gather(*asked), strict=True)
-    found = {url: endpoint for url, endpoint in named if endpoint is not None}
-    check = f"{side.name} documents"
-    return _compared(check, found, settings.sso.token_url, has_token=has_token)
+    settings: Settings, sides: Iterable[Side], *, has_token: bool
+) -> AsyncIterator[Finding]:
+    """Which token endpoint SSO and platform name in what they publish of themselves."""
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        for side in sides:
+            by_sso = side.url == settings.sso.token_url
+            urls = list(_of_sso(settings)) if by_sso else [side.url.rstrip("/") + _SMART]
+            proxy_url = settings.sso.proxy_url if by_sso else settings.platform.proxy_url
+            asked = (_endpoint(session, url, side, proxy_url) for url in urls)
+            named = zip(urls, await asyncio.gather(*asked), strict=True)
+            found = {url: endpoint for url, endpoint in named if endpoint is not None}
+            check = f"{side.name} documents"
+            yield _compared(check, found, settings.sso.token_url, has_token=has_token)
 
 
 def _of_sso(settings: Settings) -> Iterator[str]:
