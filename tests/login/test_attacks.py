@@ -180,7 +180,7 @@ async def test_pkce_downgrade(victim: Browser) -> None:
     weakened = re.sub(r"&code_challenge(_method)?=[^&]+", "", begun.location)
     assert weakened != begun.location
     link = await victim.agree(dataclasses.replace(begun, headers={"Location": weakened}))
-    assert (await victim.open(link)).status == 400
+    assert (await victim.open(link)).status == 403
     assert "dhp-session" not in victim.cookies()
 
 
