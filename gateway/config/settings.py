@@ -29,7 +29,7 @@ from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.values import Count, Name
 
-Environment = Literal["dhp-playground", "dhp-production", "playground", "production", "custom"]
+Environment = Literal["playground", "production", "dhp-playground", "dhp-production", "custom"]
 
 _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
