@@ -519,6 +519,11 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
         (answers.status(429, ("Retry-After", "7")), "too many requests; try again in 7 s"),
         (answers.status(503), "gave no token (status 503)"),
         (answers.status(404), "gave no token (status 404): check sso.token_url"),
+        (
+            answers.json_body({"success": False, "errors": [SECRET]}, 403),
+            "OAuth's (status 403): a firewall in front, or a wrong address; check sso.token_url",
+        ),
+        (answers.status(200), "a web page; a firewall in front, or a wrong address"),
         (answers.status(302, ("Location", "/")), "redirect"),
         (answers.json_body([SECRET]), "gave no token"),
         (answers.RESET, "broke"),

@@ -22,17 +22,16 @@ import aiohttp
 import orjson
 
 from gateway import os_support
-from gateway.commands import doctor_files, doctor_login
-from gateway.commands import token as token_command
+from gateway.commands import doctor_files, doctor_login, doctor_sso
 from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
 from gateway.commands.ways import way_to
 from gateway.config import Address, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words
-from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.oauth.token_response import TokenResponse
 from gateway.process.certificates import platform_tls, sso_tls
-from gateway.process.factories import StartError, credentials_in_use
+from gateway.process.factories import credentials_in_use
 
 # A token is checked by its times: a minute is what most servers forgive.
 _MOST_SKEW: Final = 60.0
@@ -75,12 +74,19 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         (platform, settings.platform.proxy_url),
     ):
         findings = [finding async for finding in way_to(side, proxied=proxy is not None)]
+        if side is sso:
+            findings = [doctor_sso.with_addresses(settings, finding) for finding in findings]
         reached[side.name] = all(finding.state != "failed" for finding in findings)
         for finding in findings:
             yield finding
+    has_token = False
     async for finding in _conversation(settings, sso, platform, reached):
+        has_token |= finding.check.startswith("token ") and finding.state == "ok"
         yield finding
     async for finding in doctor_login.examine(settings, sso_reached=reached[sso.name]):
+        yield finding
+    sides = [side for side in (sso, platform) if reached[side.name]]
+    async for finding in doctor_sso.documents(settings, sides, has_token=has_token):
         yield finding
 
 
@@ -182,7 +188,7 @@ async def _conversation(
         if not reached[sso.name]:
             yield Finding(f"token {name}", "skipped", "needs the way to the SSO")
             continue
-        finding, answer = await _ask_for_token(settings, name)
+        finding, answer = await doctor_sso.ask_for_token(settings, name)
         yield finding
         response = response or answer
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
@@ -195,26 +201,6 @@ async def _conversation(
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):
             yield finding
-
-
-async def _ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
-    check = f"token {name}"
-    try:
-        response = await token_command.request(settings, name)
-    except StartError as error:
-        return Finding(check, "failed", str(error), "Mend the secret or key first"), None
-    except TokenRequestError as error:
-        happened, remedy = token_command.reasons(error, settings, name)
-        hint = (
-            "the SSO's operator can tell what is registered for this client"
-            if error.kind == "refused"
-            else "try again later, and tell the SSO's operator if it lasts"
-        )
-        if remedy:
-            hint = f"{remedy}; {hint}" if error.kind == "refused" else remedy
-        return Finding(check, "failed", happened, f"{hint[0].upper()}{hint[1:]}"), None
-    detail = f"the SSO gave a token for {in_words(response.lifetime)}"
-    return Finding(check, "ok", detail), response
 
 
 async def _ask_for_metadata(

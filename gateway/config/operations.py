@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from gateway.config.database_url import DEFAULT_DATABASE, DatabaseUrl
 from gateway.config.secret_files import SecretSource
@@ -172,6 +172,11 @@ class LoginSettings(Section):
         "registered; null: it stays there.",
     )
     scope: Text | None = Field(default=None, description="The scope asked for; null: none is sent.")
+    extra_params: dict[Text, Annotated[str, Strict()]] = Field(
+        default_factory=dict,
+        description="Further parameters of the authorization and the token requests, name to "
+        "value, e.g. `{claims: organization}`, which the ministry's SSO wants.",
+    )
     session_lifetime: PositiveSeconds = Field(
         default=28800,
         description="How long a session lasts at most; then the person signs in again.",

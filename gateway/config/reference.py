@@ -37,7 +37,9 @@ with 2 when there is a problem.
 * `<NAME>` in a variable's name stands for a credential's name in capitals.
 * Relative paths start where the gateway is started.
 
-What `environment` fills in:
+What `environment` fills in. `dhp-playground` and `dhp-production` are the platform of today's
+guide, `playground` and `production` the former addresses, of guide 0.1.0. Each has clients of its
+own: an SSO answers `invalid_client` to those of another environment.
 
 | environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
 | --- | --- | --- | --- |

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
-from gateway.config import placeholders
+from gateway.config import own_parameters, placeholders
 from gateway.config.operations import LoginSettings
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
@@ -172,22 +172,11 @@ def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Broke
         hint = "set auth_method: private_key_jwt, or remove it"
         message = f"is not used with {credential.auth_method}"
         yield BrokenRule((*path, "private_key_file"), message, hint, method)
-    for parameter in credential.extra_params:
-        if parameter in _OWN_PARAMETERS:
-            here = (*path, "extra_params", parameter)
-            yield BrokenRule(here, "is set by the gateway itself", "remove it")
+    for name in own_parameters.of_credentials(credential.extra_params):
+        yield BrokenRule((*path, "extra_params", name), *_OWN_PARAMETER)
 
 
-_OWN_PARAMETERS: Final = frozenset(
-    {
-        "grant_type",
-        "client_id",
-        "client_secret",
-        "client_assertion",
-        "client_assertion_type",
-        "scope",
-    }
-)
+_OWN_PARAMETER: Final = ("is set by the gateway itself", "remove it")
 
 
 def _secrets(settings: Settings) -> Iterator[BrokenRule]:
@@ -347,6 +336,8 @@ def _login_client(login: LoginSettings) -> Iterator[BrokenRule]:
         hint = "set auth_method: private_key_jwt, or remove it"
         message = f"is not used with {login.auth_method}"
         yield BrokenRule(("login", "private_key_file"), message, hint, method)
+    for name in own_parameters.of_login(login.extra_params):
+        yield BrokenRule(("login", "extra_params", name), *_OWN_PARAMETER)
 
 
 def _outbox(settings: Settings) -> Iterator[BrokenRule]:

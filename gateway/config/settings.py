@@ -35,6 +35,11 @@ _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
     "authorize_url": "https://sso.medcore.uz",
 }
+# Each environment has an SSO of its own, which refuses the clients of the others.
+_DHP_PLAYGROUND_SSO: Final = {
+    "token_url": "https://playground.dhp.uz/sso/oauth/token",
+    "authorize_url": "https://playground.dhp.uz/sso",
+}
 _DHP_SSO: Final = {
     "token_url": "https://sso.dhp.uz/oauth/token",
     "authorize_url": "https://sso.dhp.uz",
@@ -53,16 +58,11 @@ _UNFILTERED: Final = {
         "Specimen": ["collected"],
     }
 }
-# The platform's names by version of the national guide: 0.1.0, and 0.2.0 and newer.
+# The platform's names by version of the national guide: 0.2.0 and newer, and 0.1.0.
 PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
-    "playground": {
-        "platform": {"fhir_base_url": "https://playground.medcore.uz/fhir"},
-        "sso": _MEDCORE_SSO,
-    },
-    "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
     "dhp-playground": {
         "platform": {"fhir_base_url": "https://playground.dhp.uz/fhir"},
-        "sso": _DHP_SSO,
+        "sso": _DHP_PLAYGROUND_SSO,
         "fhir": _UNFILTERED,
     },
     "dhp-production": {
@@ -70,6 +70,11 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "sso": _DHP_SSO,
         "fhir": _UNFILTERED,
     },
+    "playground": {
+        "platform": {"fhir_base_url": "https://playground.medcore.uz/fhir"},
+        "sso": _MEDCORE_SSO,
+    },
+    "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
     "custom": {"platform": {}, "sso": {}},
 }
 DEFAULT_ENVIRONMENT: Final = "playground"
@@ -84,9 +89,10 @@ class Settings(Section):
     environment: Environment = Field(
         default=DEFAULT_ENVIRONMENT,
         description="Which DHP platform to use; fills in the URLs of `platform` and `sso`, and "
-        "`fhir.unfiltered`, where they are not given. `playground` and `production` are those of "
-        "guide 0.1.0 (medcore.uz), `dhp-playground` and `dhp-production` the newer ones (dhp.uz); "
-        "`custom` fills in none.",
+        "`fhir.unfiltered`, where they are not given. `dhp-playground` (to try) and "
+        "`dhp-production` (real work) are those of today's guide (dhp.uz); `playground` and "
+        "`production` are the former addresses, of guide 0.1.0 (medcore.uz); `custom` fills in "
+        "none.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."

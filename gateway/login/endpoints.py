@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
@@ -135,13 +135,15 @@ class SignInPages:
         binding = visit.cookie(name)
         try:
             if len(answer) != len(pairs):
-                raise SignInError("invalid", "a parameter appears twice")
+                raise SignInError("foreign", "a parameter appears twice")
             arrival = await self._around.login.finish(
                 answer, None if binding is None else Secret(binding)
             )
         except SignInError as error:
             self._note("login", None, exchange, outcome="failure", reason=error.failure)
-            return self._failed(error.failure, visit, exchange, error.return_to)
+            # What a browser alone says is never our fault: anybody could raise the alarm with it.
+            status = 403 if error.claimed else None
+            return self._failed(error.failure, visit, exchange, error.return_to, status)
         except GatewayError:  # the store is away
             self._note("login", None, exchange, outcome="failure", reason="unavailable")
             return self._failed("unavailable", visit, exchange)
@@ -218,12 +220,18 @@ class SignInPages:
         return self._rules.prefix + _SESSION
 
     def _failed(
-        self, what: str, visit: BrowserRequest, exchange: Exchange, return_to: str | None = None
+        self,
+        what: str,
+        visit: BrowserRequest,
+        exchange: Exchange,
+        return_to: str | None = None,
+        status: int | None = None,
     ) -> Reply:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
         headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())
-        return failure_page(what, language, again, exchange.request_id, *headers)
+        page = failure_page(what, language, again, exchange.request_id, *headers)
+        return page if status is None else replace(page, status=status)
 
     def _sign_in_cookie(self, state: str) -> str:
         """A name for each sign-in that tells nothing of its state."""

@@ -39,6 +39,7 @@ _DOCUMENT: Final = """<!doctype html>
 # Status, by what happened.
 STATUS: Final = {
     "expired": 400,
+    "foreign": 400,
     "return": 400,
     "denied": 403,
     "rejected": 401,
@@ -53,6 +54,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "number": "Number for support",
         "expired": "This sign-in took too long, was used already, or was begun in another "
         "browser. Please begin again.",
+        "foreign": "This page was opened with an address that answers no sign-in begun here, so "
+        "nobody was signed in. Please begin again.",
         "return": "The address that should be opened after the sign-in is not allowed. Please "
         "open the program's first page again.",
         "denied": "The sign-in was cancelled, or you have no access. If you should have it, ask "
@@ -72,6 +75,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "number": "Номер для службы поддержки",
         "expired": "Вход занял слишком много времени, уже был использован или начат в другом "
         "браузере. Пожалуйста, начните заново.",
+        "foreign": "Эта страница открыта по адресу, который не отвечает ни на один начатый здесь "
+        "вход, поэтому вход не выполнен. Пожалуйста, начните заново.",
         "return": "Адрес, который нужно открыть после входа, не разрешён. Пожалуйста, снова "
         "откройте первую страницу программы.",
         "denied": "Вход отменён, или у вас нет доступа. Если доступ должен быть, обратитесь к "
@@ -91,6 +96,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "number": "Yordam xizmati uchun raqam",
         "expired": "Kirish juda uzoq davom etdi, allaqachon ishlatilgan yoki boshqa brauzerda "
         "boshlangan. Iltimos, qaytadan boshlang.",
+        "foreign": "Bu sahifa shu yerda boshlangan kirishga javob bo‘lmagan manzil bilan ochildi, "
+        "shuning uchun hech kim tizimga kirmadi. Iltimos, qaytadan boshlang.",
         "return": "Kirishdan keyin ochilishi kerak bo‘lgan manzilga ruxsat berilmagan. Iltimos, "
         "dasturning birinchi sahifasini qayta oching.",
         "denied": "Kirish bekor qilindi yoki sizda ruxsat yo‘q. Ruxsat bo‘lishi kerak bo‘lsa, "

@@ -33,16 +33,6 @@ _MOST_PACES: Final = 20_000
 _SAVE_AGAIN: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # How long the end of the process waits for renewals whose outcome others need.
 _LAST_WAIT: Final = 5.0
-# Mistakes of the client, not of the person: they end no session before its token does.
-_THE_CLIENTS: Final = frozenset(
-    {
-        "invalid_request",
-        "invalid_client",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
-    }
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -211,7 +201,8 @@ class Renewals:
 
     async def _failed(self, session: Session, pace: Pace, error: TokenRequestError) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
-        if error.kind != "refused" or (error.oauth_error in _THE_CLIENTS and self.usable(session)):
+        # Only this says that the sign-in is over; all else is the client's mistake, or an outage.
+        if not error.ends_a_grant:
             pace.put_off(self._clock(), error.retry_after)
             return
         latest = await self._sessions.latest(session)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
@@ -23,7 +24,7 @@ from gateway.login.user_grants import UserEndpoint, UserToken
 from gateway.oauth.token_response import TokenRequestError, jwt_claims
 from gateway.secret import Secret
 
-Failure = Literal["expired", "denied", "refused", "unavailable", "invalid"]
+Failure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
 
 # 64 characters (RFC 7636 section 4.1 wants 43 to 128).
 _VERIFIER_BYTES: Final = 48
@@ -34,14 +35,16 @@ _UNKNOWN: Final = "unknown"
 class SignInError(Exception):
     """Nobody was signed in. `failure` is a fixed word, `detail` too; nothing is text of the SSO.
 
-    `return_to` is where the person wanted to go, if that is known.
+    `claimed`: nobody but the browser says so, which anybody can. `return_to` is where the person
+    wanted to go, if that is known.
     """
 
-    def __init__(self, failure: Failure, detail: str, return_to: str | None = None) -> None:
+    def __init__(self, failure: Failure, detail: str, *, claimed: bool = False) -> None:
         super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
-        self.return_to = return_to
+        self.claimed = claimed
+        self.return_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class LoginClient:
     scope: str | None
     authorize_url: str
     post_logout_redirect_uri: str | None = None
+    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_openid(self) -> bool:
@@ -63,19 +67,18 @@ class LoginClient:
         self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
     ) -> str:
         """Where a sign-in begins at the SSO (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
-        return str(
-            prepare_grant_uri(
-                authorization_endpoint or self.authorize_url,
-                self.client_id,
-                "code",
-                redirect_uri=self.redirect_uri,
-                scope=self.scope,
-                state=state,
-                nonce=nonce,
-                code_challenge=create_s256_code_challenge(verifier),
-                code_challenge_method="S256",
-            )
+        address = prepare_grant_uri(
+            authorization_endpoint or self.authorize_url,
+            self.client_id,
+            "code",
+            redirect_uri=self.redirect_uri,
+            scope=self.scope,
+            state=state,
+            nonce=nonce,
+            code_challenge=create_s256_code_challenge(verifier),
+            code_challenge_method="S256",
         )
+        return str(add_params_to_uri(address, self.extra_params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +155,13 @@ class Login:
             raise _refused_by(error)
         code = answer.get("code")
         if not code:
-            raise SignInError("invalid", "no code")
+            raise SignInError("foreign", "no code")
         try:
             made = await self._endpoint.redeem_code(
                 code, sign_in.verifier, self._client.redirect_uri
             )
         except TokenRequestError as failure:
-            refused = failure.kind == "refused"
-            raise SignInError("refused" if refused else "unavailable", str(failure)) from None
+            raise SignInError(_failure(failure), str(failure)) from None
         return made, await self._claims(made, sign_in)
 
     async def _claims(self, made: UserToken, sign_in: SignIn) -> Mapping[str, Any]:
@@ -178,15 +180,21 @@ def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
     if metadata is None:
         return
     if (issuer is None and metadata.names_issuer) or issuer not in (None, metadata.issuer):
-        raise SignInError("invalid", "iss is another issuer's")
+        raise SignInError("foreign", "iss is another issuer's")
 
 
 def _refused_by(error: str) -> SignInError:
     if error in ("access_denied", "interaction_required", "login_required", "consent_required"):
-        return SignInError("denied", "the SSO or the person refused")
+        return SignInError("denied", "the SSO or the person refused", claimed=True)
     if error in ("temporarily_unavailable", "server_error"):
-        return SignInError("unavailable", f"the SSO answered {error}")
-    return SignInError("refused", "the SSO refused the request")
+        return SignInError("unavailable", f"the SSO answered {error}", claimed=True)
+    return SignInError("refused", "the SSO refused the request", claimed=True)
+
+
+def _failure(error: TokenRequestError) -> Failure:
+    if error.ends_a_grant:
+        return "expired"  # an old code, or one that the SSO never gave
+    return "refused" if error.kind == "refused" else "unavailable"
 
 
 def _person(made: UserToken, claims: Mapping[str, Any]) -> Person:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.login.session import Renewal
@@ -27,10 +28,12 @@ class UserGrant:
     authenticate: ClientAuthentication = field(repr=False)
     grant_type: str
     params: Mapping[str, str] = field(repr=False)
+    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def body(self) -> str:
         """The form without the client's authentication."""
-        return str(prepare_token_request(self.grant_type, **self.params))
+        body = prepare_token_request(self.grant_type, **self.params)
+        return str(add_params_to_qs(body, self.extra_params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class UserEndpoint:
     """The token endpoint for one client that acts for people; raises `TokenRequestError`.
 
     `authentications` are its secrets or keys, of which the SSO may know one only: while it refuses
-    the client, the next one is tried.
+    the client, the next one is tried. `extra_params` go with every token request.
     `clock` is monotonic, `wall_clock` gives Unix time.
     """
 
@@ -69,8 +72,10 @@ class UserEndpoint:
         authentications: Sequence[ClientAuthentication],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        extra_params: Mapping[str, str] | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._extra_params = extra_params or {}
         self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -103,7 +108,8 @@ class UserEndpoint:
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
     ) -> tuple[TokenResponse, TokenAnswer]:
         async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, TokenAnswer]:
-            return await self._endpoint.redeem(UserGrant(authenticate, grant_type, params), cookie)
+            grant = UserGrant(authenticate, grant_type, params, self._extra_params)
+            return await self._endpoint.redeem(grant, cookie)
 
         return await self._as_client(redeem)
 

@@ -1,8 +1,8 @@
 """The tokens of people who signed in, beside those of the gateway's own credentials.
 
 Renewed ahead of their end by the requests that use them. While the SSO is away a token is used for
-as long as it lives; a renewal that the SSO refuses ends the session, for then the person has to
-sign in again.
+as long as it lives; a refresh token that the SSO takes no more (`invalid_grant`) ends the session,
+for then the person has to sign in again.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError, Reason
-from gateway.oauth.error_messages import UNKNOWN_CODE
+from gateway.oauth.error_messages import NOT_THE_SSO, UNKNOWN_CODE
 from gateway.oauth.token import Token
 from gateway.oauth.token_response import TokenRequestError
 from gateway.timing import backoff
@@ -73,6 +73,8 @@ class FailedAttempts:
         """
         error = self.error
         reported = error.cause if error.status is None else f"status {error.status}"
+        if error.cause in ("no OAuth error", "web page"):
+            reported += f", {NOT_THE_SSO}"
         if error.oauth_error is not None:
             known = error.oauth_error != "other"
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"

@@ -14,6 +14,8 @@ from gateway.duration import in_words
 from gateway.oauth.token_response import TokenRequestError
 
 UNKNOWN_CODE: Final = "with an error code that is not OAuth's"
+# Who answers 400, 401 or 403 without an OAuth error.
+NOT_THE_SSO: Final = "a firewall in front, or a wrong address"
 
 _REFUSALS: Final = {
     "invalid_client": (
@@ -53,13 +55,10 @@ _CAUSES: Final = {
         "correct sso.token_url",
     ),
 }
-# What a server says of an address that is not its token endpoint, and what it answers there.
-_FIREWALL: Final = "check sso.token_url; a firewall in front answers so, too"
-_ELSEWHERE: Final = {
-    **dict.fromkeys((404, 405, 410), _ADDRESS),
-    **dict.fromkeys((400, 401, 403), _FIREWALL),
-}
+# What a server says of an address that is not its token endpoint.
+_ELSEWHERE: Final = frozenset({404, 405, 410})
 _NOT_OURS: Final = frozenset({"unreadable answer", "not a JSON object", "empty answer"})
+_PASSES: Final = f"{NOT_THE_SSO}; check sso.token_url, and if it is right try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +99,14 @@ def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[str, st
         )
         host = urlsplit(named).hostname or "the SSO's"
         return known.format(url=way, timeout=way.timeout, host=host, key=key), remedy
+    if error.cause in ("no OAuth error", "web page"):
+        what = "a web page" if error.cause == "web page" else "an answer that is not OAuth's"
+        status = "" if error.status is None else f" (status {error.status})"
+        return f"{way} gave no token but {what}{status}", _PASSES
     if error.cause != "error status":
         remedy = _ADDRESS if error.cause in _NOT_OURS else ""
         return f"{way} gave no token: {error.cause}", remedy
-    return f"{way} gave no token ({_told(error)})", _ELSEWHERE.get(error.status or 0, "")
+    return f"{way} gave no token ({_told(error)})", _ADDRESS if error.status in _ELSEWHERE else ""
 
 
 def _told(error: TokenRequestError) -> str:

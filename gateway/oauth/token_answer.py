@@ -12,13 +12,20 @@ import aiohttp
 
 from gateway.http.content_coding import OPENED, coding_named, opened
 from gateway.http.retry_after import parse_retry_after
-from gateway.oauth.token_response import Cause, TokenRequestError, oauth_error_of, parse_object
+from gateway.oauth.token_response import (
+    Cause,
+    TokenRequestError,
+    is_web_page,
+    oauth_error_of,
+    parse_object,
+)
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
+# What the SSO refuses with, and firewalls too: only an OAuth error in the body is the SSO's word.
 _REFUSED: Final = frozenset({400, 401, 403})
 
 
@@ -67,15 +74,24 @@ def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:
     """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
     status = answer.status
     oauth_error = oauth_error_of(parse_object(answer.body)) if answer.body else None
-    if status in _REFUSED:
+    if status in _REFUSED and oauth_error is not None:
         return TokenRequestError("refused", "refused", oauth_error=oauth_error, status=status)
     return TokenRequestError(
         "throttled" if status == 429 else "transient",
-        "redirect" if 300 <= status < 400 else "throttled" if status == 429 else "error status",
+        _error_status(answer),
         oauth_error=oauth_error,
         status=status,
         retry_after=parse_retry_after(answer.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
     )
+
+
+def _error_status(answer: TokenAnswer) -> Cause:
+    status = answer.status
+    if status in _REFUSED:
+        return "web page" if is_web_page(answer.body or b"") else "no OAuth error"
+    if 300 <= status < 400:
+        return "redirect"
+    return "throttled" if status == 429 else "error status"
 
 
 def cause(error: Exception) -> Cause:

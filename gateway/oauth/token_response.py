@@ -27,6 +27,8 @@ Cause = Literal[
     "throttled",
     "redirect",
     "error status",
+    "no OAuth error",
+    "web page",
     "empty answer",
     "unreadable answer",
     "not HTTP",
@@ -65,15 +67,17 @@ OAUTH_ERRORS: Final = frozenset(
 # Visible ASCII: what RFC 6749 appendix A.12 allows, less the space, which would end the value.
 _ACCESS_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
+# The form of a code (section 8.5), which HTTP's reason phrases, such as "Forbidden", have not.
+_ERROR_CODE: Final = re.compile(r"[a-z][\x21\x23-\x40\x5b\x5d-\x7e]*")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 
 
 class TokenRequestError(Exception):
     """The SSO gave no token.
 
-    `kind` says how to go on: `refused` (400, 401, 403: somebody must act), `throttled` (429) or
-    `transient`. `cause` is never text of the SSO. `oauth_error` is a code of RFC 6749 section 5.2
-    or `other`; `retry_after` is in seconds, from the header of that name.
+    `kind` says how to go on: `refused` (an OAuth error with 400, 401 or 403: somebody must act),
+    `throttled` (429) or `transient`. `cause` is never text of the SSO. `oauth_error` is a code of
+    RFC 6749 section 5.2 or `other`; `retry_after` is in seconds, from the header of that name.
     """
 
     def __init__(
@@ -91,6 +95,11 @@ class TokenRequestError(Exception):
         self.oauth_error = oauth_error
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def ends_a_grant(self) -> bool:
+        """Whether the SSO says that a code or refresh token is worth nothing (any more)."""
+        return self.kind == "refused" and self.oauth_error == "invalid_grant"
 
     def __str__(self) -> str:
         parts: list[str] = [] if self.cause == self.kind else [self.cause]
@@ -140,7 +149,7 @@ def parse_token_response(body: bytes, asked: Moment, default_lifetime: float) ->
     """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token."""
     answer = parse_object(body)
     if answer is None:
-        raise TokenRequestError("transient", "not a JSON object" if body else "empty answer")
+        raise TokenRequestError("transient", _rubbish(body))
     access_token = answer.get("access_token")
     if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
         raise TokenRequestError(
@@ -161,10 +170,21 @@ def parse_token_response(body: bytes, asked: Moment, default_lifetime: float) ->
     )
 
 
+def is_web_page(body: bytes) -> bool:
+    """Whether it is markup, for people to read."""
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
+def _rubbish(body: bytes) -> Cause:
+    if not body:
+        return "empty answer"
+    return "web page" if is_web_page(body) else "not a JSON object"
+
+
 def oauth_error_of(answer: dict[str, object] | None) -> str | None:
-    """The error code of section 5.2, `other` for any other text, None where there is none."""
+    """The error code of section 5.2, `other` for any other code, None where there is none."""
     error = (answer or {}).get("error")
-    if not isinstance(error, str):
+    if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
         return None
     return error if error in OAUTH_ERRORS else "other"
 

@@ -125,6 +125,7 @@ def login_client(settings: Settings) -> LoginClient:
         scope=login.scope,
         authorize_url=settings.sso.authorize_url or "",
         post_logout_redirect_uri=login.post_logout_redirect_uri,
+        extra_params=login.extra_params,
     )
 
 
@@ -135,7 +136,8 @@ def user_endpoint(
     """Where codes and refresh tokens are shown. Raises `StartError`."""
     where = factories.token_endpoint(settings, certificates.sso_tls(settings))
     ways = factories.login_authentications(settings)
-    return UserEndpoint(TokenEndpoint(session, where), ways, time.monotonic, time.time)
+    endpoint, extra = TokenEndpoint(session, where), settings.login.extra_params
+    return UserEndpoint(endpoint, ways, time.monotonic, time.time, extra)
 
 
 def openid_provider(

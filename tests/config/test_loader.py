@@ -49,7 +49,11 @@ def test_a_credential_is_all_that_must_be_given(tmp_path: Path) -> None:
     ("environment", "base", "token_url"),
     [
         ("production", "https://fhir.medcore.uz", "https://sso.medcore.uz/oauth/token"),
-        ("dhp-playground", "https://playground.dhp.uz/fhir", "https://sso.dhp.uz/oauth/token"),
+        (
+            "dhp-playground",
+            "https://playground.dhp.uz/fhir",
+            "https://playground.dhp.uz/sso/oauth/token",
+        ),
         ("dhp-production", "https://fhir.dhp.uz", "https://sso.dhp.uz/oauth/token"),
     ],
 )

@@ -54,6 +54,7 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
         {"audit": REPOSITORY | {"fhir_endpoint": "http://127.0.0.1:1/fhir"}},
         {"audit": REPOSITORY | {"fhir_endpoint": "http://10.0.0.1/fhir"},
          "platform": {"allow_plaintext": True}},
+        {"login": LOGIN | {"extra_params": {"claims": "organization", "audience": "x"}}},
         {"listen": {"base_path": "/auth"}},
         {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
          "redirect_uri": "https://x/auth/callback"}},
@@ -189,6 +190,16 @@ def test_a_user_name_holds_no_colon() -> None:
         ({"login": LOGIN | {"private_key_file": "/k"}}, "login.private_key_file"),
         ({"login": LOGIN | {"auth_method": "private_key_jwt", "private_key_file": "/k",
                             "client_secret_file": "/s"}}, "login.client_secret_file"),
+        *(
+            ({"login": LOGIN | {"extra_params": {name: "x"}}}, f"login.extra_params.{name}")
+            for name in (
+                *("client_id", "redirect_uri", "response_type", "scope", "state", "nonce"),
+                *("code", "code_challenge", "code_challenge_method", "code_verifier"),
+                *("grant_type", "refresh_token", "client_secret", "client_assertion"),
+                *("client_assertion_type", "response_mode", "request", "request_uri"),
+                *("Client_ID", "STATE"),
+            )
+        ),
         ({"login": LOGIN, "workers": 2}, "workers"),
         (
             {

@@ -59,6 +59,8 @@ class Provider(Sso):
         if request.target.endswith("/.well-known/openid-configuration"):
             at_root = request.target.count("/") == 2
             return json_body(self._document()) if self.openid and at_root else status(404)
+        if "/.well-known/" in request.target:
+            return status(404)
         if request.target == "/jwks":
             return json_body({"keys": [key.as_dict(private=False) for key in self.keys]})
         if request.target == "/revoke":

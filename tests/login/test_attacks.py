@@ -17,10 +17,12 @@ from gateway.login.session import digest, store_key
 from gateway.login.session_store import MemorySessions
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform
+from tests.doubles.sso import refusal
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
 
 FOREIGN = "https://evil.example"
+COUNTED = "dhp_gateway_requests_total"
 
 
 @pytest.fixture
@@ -86,8 +88,41 @@ async def test_a_made_up_state_asks_nobody(silent: tuple[Provider, Stage]) -> No
         f"code=a-code&state={begun.query['state']}&state=made-up",
     ):
         page = await browser.open(f"/auth/callback?{query}", Cookie=own)
-        assert page.status in (400, 502)
+        assert page.status == 400
     assert sso.user_requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"error": "access_denied"}, 403),
+        ({"error": "server_error"}, 403),
+        ({"error": "temporarily_unavailable"}, 403),
+        ({"error": "invalid_request"}, 403),
+        ({"error": "made up"}, 403),
+        ({"error": ""}, 403),
+        ({"code": "made-up"}, 400),
+        ({"code": ""}, 400),
+        ({}, 400),
+    ],
+)
+async def test_no_stranger_can_raise_the_alarm(
+    silent: tuple[Provider, Stage], answer: dict[str, str], expected: int
+) -> None:
+    """Whatever a browser says at the callback, as often as it likes, counts as its own mistake."""
+    sso, scene = silent
+    for _ in range(3):
+        browser = await scene.browser()
+        begun = await browser.begin()
+        sso.user_tokens(refusal("invalid_grant"))
+        own = begun.set_cookies[0].partition(";")[0]
+        said = urlencode({"state": begun.query["state"], **answer})
+        page = await browser.open(f"/auth/callback?{said}", Cookie=own)
+        assert page.status == expected
+        assert page.headers["Content-Type"].startswith("text/html")
+    assert await scene.gateway.metric(COUNTED, status=str(expected)) == 3
+    for code in ("500", "502", "503", "504"):
+        assert await scene.gateway.metric(COUNTED, status=code) == 0
 
 
 async def test_bytes_that_are_no_text(scene: Stage) -> None:
@@ -113,7 +148,7 @@ async def test_code_injection(victim: Browser, attacker: Browser) -> None:
     mine = await attacker.begin()
     answer = urlencode({"code": stolen, "state": mine.query["state"]})
     page = await attacker.open(f"/auth/callback?{answer}")
-    assert page.status == 502
+    assert page.status == 400
     assert "dhp-session" not in attacker.cookies()
 
 
@@ -145,7 +180,7 @@ async def test_pkce_downgrade(victim: Browser) -> None:
     weakened = re.sub(r"&code_challenge(_method)?=[^&]+", "", begun.location)
     assert weakened != begun.location
     link = await victim.agree(dataclasses.replace(begun, headers={"Location": weakened}))
-    assert (await victim.open(link)).status == 502
+    assert (await victim.open(link)).status == 403
     assert "dhp-session" not in victim.cookies()
 
 
@@ -351,7 +386,7 @@ async def test_the_error_of_the_sso_is_never_reflected(scene: Stage) -> None:
     planted = "<script>alert(1)</script>"
     answer = {"state": begun.query["state"], "error": planted, "error_description": planted}
     page = await browser.open(f"/auth/callback?{urlencode(answer)}", X_Request_Id='a"<b>')
-    assert page.status == 502
+    assert page.status == 403
     assert "<script" not in page.text
     assert "alert" not in page.text
 

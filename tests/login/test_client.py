@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
@@ -108,7 +109,7 @@ async def test_a_public_client_shows_its_name_only() -> None:
     [
         ([refusal("invalid_client", 401), token("first")], ["new", "old"], 302),
         ([token("first")], ["new"], 302),
-        ([refusal("invalid_grant")], ["new"], 502),
+        ([refusal("invalid_grant")], ["new"], 400),
         ([refusal("invalid_client", 401)] * 2, ["new", "old"], 502),
     ],
 )
@@ -123,3 +124,19 @@ async def test_two_secrets_while_the_sso_exchanges_them(
         browser = await scene.browser()
         assert (await browser.open(back(await browser.begin()))).status == expected
         assert [seen.form["client_secret"] for seen in sso.user_requests] == shown
+
+
+async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None:
+    """The sign-in's address, the code's and the refresh token's form have them, encoded, once."""
+    extra = {"claims": "organization", "uri": "a&b=c é", "body": "", "audience": "https://x/?y"}
+    async with ward(extra_params=extra) as (sso, platform, scene):
+        browser = await scene.browser()
+        asked = parse_qs(urlsplit((await browser.begin()).location).query, keep_blank_values=True)
+        assert {name: asked[name] for name in extra} == {k: [v] for k, v in extra.items()}
+        assert asked["code_challenge_method"] == ["S256"]
+        await live(browser, sso, platform)
+        for seen in sso.user_requests:
+            assert {name: seen.form[name] for name in extra} == extra
+        kinds = [seen.form["grant_type"] for seen in sso.user_requests]
+        assert kinds == ["authorization_code", "refresh_token"]
+        assert not extra.keys() & sso.revocations[0].form.keys()

@@ -112,9 +112,9 @@ async def test_without_keys_the_connection_vouches() -> None:
 @pytest.mark.parametrize(
     ("names_issuer", "iss", "expected"),
     [
-        (True, None, 502),
-        (True, "https://evil.example", 502),
-        (False, "https://evil.example", 502),
+        (True, None, 400),
+        (True, "https://evil.example", 400),
+        (False, "https://evil.example", 400),
         (False, None, 302),
     ],
 )

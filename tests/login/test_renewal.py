@@ -163,11 +163,10 @@ async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> N
     assert bench.orphans == [Renewal(Secret("t1-refresh"))]
 
 
-@pytest.mark.parametrize("error", ["invalid_grant", "other"])
-async def test_a_refusal_of_the_person_ends_the_session(bench: Bench, error: str) -> None:
+async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
     """Even while the token lives: whoever revoked the sign-in meant it."""
     session, credential = await bench.session()
-    bench.sso.script.append(refused(error))
+    bench.sso.script.append(refused("invalid_grant"))
     bench.clock.now += LIFETIME - 30
     bench.tokens.current(credential)
     await turn()
@@ -178,18 +177,21 @@ async def test_a_refusal_of_the_person_ends_the_session(bench: Bench, error: str
     assert len(bench.sso.asked) == 1
 
 
-async def test_a_refusal_of_the_client_waits_for_the_tokens_end(bench: Bench) -> None:
-    """A wrong secret of the gateway signs nobody out before the token does."""
+@pytest.mark.parametrize("error", ["invalid_client", "other", "invalid_request"])
+async def test_a_refusal_of_the_client_signs_nobody_out(bench: Bench, error: str) -> None:
+    """A wrong secret of the gateway is waited out, after the token's end with sso-unavailable."""
     session, credential = await bench.session()
-    bench.sso.script.extend([refused("invalid_client"), refused("invalid_client")])
+    bench.sso.script.extend([refused(error), refused(error), "t1"])
     bench.clock.now += LIFETIME - 30
     bench.tokens.current(credential)
     await turn()
     assert bench.tokens.current(credential) is not None
-    assert not session.ended
     bench.clock.now += 30
-    with pytest.raises(GatewayError, match="caller-unauthenticated"):
+    with pytest.raises(GatewayError, match="sso-unavailable"):
         await bench.tokens.obtain(credential)
+    assert (session.ended, bench.ended) == (False, [])
+    bench.clock.now += 30
+    assert (await bench.tokens.obtain(credential)).reveal() == "t1"
 
 
 async def test_renewals_that_401s_force_pause(bench: Bench) -> None:

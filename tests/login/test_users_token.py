@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 import pytest
 
 from tests.doubles.platform import Platform, unauthorized
-from tests.doubles.sso import json_body, refusal, status, token
+from tests.doubles.sso import Answer, json_body, refusal, status, token
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
+
+FIREWALL = json_body({"success": False, "errors": ["planted words of the firewall"]}, 401)
 
 
 @dataclass
@@ -199,8 +202,53 @@ async def test_an_sso_that_is_away_signs_nobody_out(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [FIREWALL, status(400), status(403), refusal("invalid_client", 401), refusal("made_up")],
+    ids=["firewall", "page 400", "page 403", "client", "other code"],
+)
+async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: Answer) -> None:
+    """Whatever else answers a renewal is waited out: 503, and the session is there afterwards."""
+    cast.sso.user_tokens(token("first", refresh_token="r1"), answer, token("second"))
+    await signed_in(cast.browser)
+    cast.platform.script(unauthorized())
+    refused = await cast.browser.get("/fhir/Patient/1")
+    assert (refused.status, refused.headers["X-Gateway-Error"]) == (503, "sso-unavailable")
+    assert "planted" not in refused.text
+    assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is True
+    async with asyncio.timeout(30):
+        while (await cast.browser.get("/fhir/Patient/1")).status == 503:
+            pass
+    assert sent_tokens(cast.platform) == ["Bearer first", "Bearer second"]
+    assert cast.sso.user_requests[2].form["refresh_token"] == "r1"
+
+
+async def test_a_firewall_leaves_the_token_in_use_while_it_lives(cast: Cast) -> None:
+    """Behind a firewall that blocks renewals requests go on to the token's end, and then wait."""
+    cast.sso.user_tokens(token("first", refresh_token="r1", expires_in=3), *[FIREWALL] * 20)
+    await signed_in(cast.browser)
+
+    async def read() -> int:
+        return (await cast.browser.get("/fhir/Patient/1")).status
+
+    async with asyncio.timeout(30):
+        while len(cast.sso.user_requests) < 2:
+            assert await read() == 200
+        assert await read() == 200  # a renewal has failed, and the token lives
+        while (last := await read()) == 200:
+            pass
+    assert last == 503
+    assert json.loads((await cast.browser.get("/auth/session")).text)["signed_in"] is True
+
+
+@pytest.mark.parametrize(
     ("given", "expected"),
-    [(refusal("invalid_grant"), 502), (status(503), 503), (json_body({"access_token": ""}), 503)],
+    [
+        (refusal("invalid_grant"), 400),
+        (refusal("invalid_client", 401), 502),
+        (FIREWALL, 503),
+        (status(503), 503),
+        (json_body({"access_token": ""}), 503),
+    ],
 )
 async def test_a_code_that_brings_no_token_is_a_page(
     cast: Cast, given: object, expected: int

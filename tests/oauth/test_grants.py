@@ -190,31 +190,51 @@ class TestFailures:
     async def test_refused(
         self, endpoint: TokenEndpoint, sso: Sso, code: int, error: str, shown: str
     ) -> None:
-        """400, 401 and 403 are refusals; the error code is one of the RFC's or `other`."""
+        """400, 401 and 403 with an OAuth error are refusals, by a code of the RFC or `other`."""
         sso.script(refusal(error, code))
         seen = await failure(endpoint)
         assert (seen.kind, seen.status, seen.oauth_error) == ("refused", code, shown)
 
     @pytest.mark.parametrize(
-        "answer",
+        ("answer", "cause"),
         [
-            status(401),
-            http(403),
-            http(400, b"[" * 60_000),
-            http(401, b"x" * 70_000),
-            json_body(["error"], 400),
-            json_body({"error": ["invalid_client"]}, 401),
-            Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"),
+            (status(401), "web page"),
+            (http(403, b"\xef\xbb\xbf\n<!DOCTYPE html>"), "web page"),
+            (http(403), "no OAuth error"),
+            (http(400, b"[" * 60_000), "no OAuth error"),
+            (http(401, b"x" * 70_000), "no OAuth error"),
+            (json_body(["error"], 400), "no OAuth error"),
+            (json_body({"error": ["invalid_client"]}, 401), "no OAuth error"),
+            (json_body({"success": False, "errors": ["blocked"]}, 400), "no OAuth error"),
+            (json_body({"status": 403, "error": "Forbidden", "path": "/"}, 403), "no OAuth error"),
+            (Answer(b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{"), "no OAuth error"),
         ],
-        ids=["html", "empty", "nested", "huge", "list", "no text", "broken off"],
+        ids=[
+            *("html", "page", "empty", "nested", "huge", "list", "no text", "firewall"),
+            *("reason phrase", "broken off"),
+        ],
     )
-    async def test_refused_without_json(
-        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer
+    async def test_refused_by_something_else(
+        self, endpoint: TokenEndpoint, sso: Sso, answer: Answer, cause: str
     ) -> None:
-        """A refusal is one whatever its body looks like."""
+        """400, 401 and 403 without an OAuth error are not the SSO's word: they pass."""
         sso.script(answer)
         seen = await failure(endpoint)
-        assert (seen.kind, seen.oauth_error) == ("refused", None)
+        assert (seen.kind, seen.cause, seen.oauth_error) == ("transient", cause, None)
+
+    @pytest.mark.parametrize("code", [400, 401, 403])
+    async def test_a_firewall_names_when_to_come_back(
+        self, endpoint: TokenEndpoint, sso: Sso, code: int
+    ) -> None:
+        """Retry-After of what stands in front of the SSO is kept to, as in any outage."""
+        sso.script(status(code, ("Retry-After", "17")))
+        assert (await failure(endpoint)).retry_after == 17.0
+
+    async def test_a_web_page_with_200(self, endpoint: TokenEndpoint, sso: Sso) -> None:
+        """A page for people instead of a token is told from other rubbish."""
+        sso.script(status(200))
+        seen = await failure(endpoint)
+        assert (seen.kind, seen.cause) == ("transient", "web page")
 
     async def test_throttled(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """429 is throttled, with the seconds the SSO names."""

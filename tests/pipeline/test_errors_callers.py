@@ -185,13 +185,27 @@ async def test_path_too_long(stage: Stage, method: str) -> None:
 
 @pytest.mark.parametrize("code", [400, 401, 403])
 async def test_token_refused(stage: Stage, code: int) -> None:
-    """400, 401 and 403 of the SSO, RFC 6749 error or a page, call for an operator."""
-    for answer in (answers.refusal("invalid_client", code), answers.status(code)):
+    """400, 401 and 403 of the SSO with an error of RFC 6749 call for an operator."""
+    stage.sso.answer(answers.refusal("invalid_client", code))
+    evidence = await sending(stage, stage.get())
+    await judge(evidence, "token-refused", ERROR_TABLE["token-refused"])
+
+
+FIREWALL = {"success": False, "errors": [{"message": "planted text of the firewall"}]}
+
+
+@pytest.mark.parametrize("code", [400, 401, 403])
+async def test_a_firewall_in_front_of_the_sso(stage: Stage, code: int) -> None:
+    """400, 401 and 403 without an OAuth error are waited out, and the diagnostics say why."""
+    for answer in (answers.json_body(FIREWALL, code), answers.status(code)):
         stage.sso.answer(answer)
         asked = len(stage.sso.requests)
         evidence = await sending(stage, stage.get())
-        row = ERROR_TABLE["token-refused"].but(asked=asked + 1)
-        await judge(evidence, "token-refused", row)
+        row = ERROR_TABLE["sso-unavailable"].but(asked=asked + 1)
+        await judge(evidence, "sso-unavailable", row)
+        diagnostics = read_json(evidence.reply)["diagnostics"]
+        assert f"status {code}, a firewall in front, or a wrong address" in diagnostics
+        assert b"planted" not in evidence.reply.body
 
 
 UNAVAILABLE = {

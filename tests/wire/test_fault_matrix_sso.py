@@ -43,7 +43,14 @@ async def served(gateway: Running, platform: Platform, bearer: str) -> None:
     assert await gateway.metric(TOKENS, outcome="ok") == 1
 
 
-@pytest.mark.parametrize("down", [RESET, status(503), HANG], ids=["reset", "503", "silent"])
+FIREWALL = json_body({"success": False, "errors": [{"code": 1010, "message": "blocked"}]}, 401)
+
+
+@pytest.mark.parametrize(
+    "down",
+    [RESET, status(503), HANG, FIREWALL, status(403)],
+    ids=["reset", "503", "silent", "firewall", "firewall's page"],
+)
 async def test_down_with_a_valid_token(
     start_gateway: StartGateway, platform: Platform, sso: Sso, down: Answer
 ) -> None:
@@ -121,6 +128,22 @@ async def test_refusal(
         assert await gateway.metric(TOKENS, outcome="refused") == len(sso.requests)
     # The secret is read once more after a refusal, and may be tried once more.
     assert len(sso.requests) <= 2
+
+
+async def test_a_firewall_in_front(
+    start_gateway: StartGateway, platform: Platform, sso: Sso
+) -> None:
+    """Its 401 is an outage: counted as transient, and over with the SSO's first answer."""
+    sso.script(FIREWALL, FIREWALL)
+    async with start_gateway() as gateway:
+        reply = await ask(gateway.address, READ)
+        await check(gateway, platform, reply, UNAVAILABLE)
+        assert int(reply.header("retry-after") or 0) <= 2
+        assert await gateway.metric(TOKENS, outcome="transient") >= 1
+        assert await gateway.metric(TOKENS, outcome="refused") == 0
+        await until_metric(gateway, TOKENS, 1, outcome="ok")
+        assert (await ask(gateway.address, READ)).status == 200
+    assert len(sso.requests) == 3
 
 
 async def test_throttled(start_gateway: StartGateway, platform: Platform, sso: Sso) -> None:

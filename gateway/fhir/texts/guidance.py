@@ -164,9 +164,10 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "token-refused": Guidance(
         "Operator first",
         (
-            "The SSO answered the token request with 400, 401 or 403: a wrong or expired client "
-            "secret, an unknown `client_id`, a private key whose public half it does not know, a "
-            "scope that it does not know."
+            "The SSO answered the token request with 400, 401 or 403 and an OAuth error: a wrong "
+            "or expired client secret, a `client_id` that it does not know (each environment has "
+            "an SSO of its own), a private key whose public half it does not know, a scope that it "
+            "does not know."
         ),
         (
             "Run `dhp-gateway token` and read what the SSO says. Check `client_id` and the client "
@@ -179,7 +180,8 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "After `Retry-After`",
         (
             "The SSO cannot be reached, is too slow, answers 5xx or 429, redirects, or sends "
-            "something that is no token, and no valid token is left."
+            "something that is no token, and no valid token is left. A 400, 401 or 403 without an "
+            "OAuth error is none of the SSO's: a firewall in front gives it, or a wrong address."
         ),
         (
             "Run `dhp-gateway doctor`. If only the SSO fails, report it to the platform's "

@@ -26,6 +26,7 @@ BASE: dict[str, Any] = {
         {"name": "lab", "api_key": "planted-3", "networks": ["10.0.0.0/8", "192.168.1.0/24"]}
     ],
     "store": {"url": "redis://user:planted-4@127.0.0.1/0", "encryption_key": "planted-5" * 5},
+    "login": {"extra_params": {"hint": "planted-8"}},
     "outbox": {"url": "postgresql://user:planted-6@127.0.0.1/queue"},
     "tracing": {"authorization": "planted-7"},
 }
@@ -44,6 +45,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "planted" not in str(found)
     for key in (
         *("credentials.default.client_secret", "credentials.default.extra_params"),
+        "login.extra_params",
         *("callers.0.api_key", "store.encryption_key", "tracing.authorization"),
     ):
         assert found[key] == MASK

@@ -156,6 +156,26 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
     assert facts["callers"][0]["errors"] == 1
 
 
+@pytest.mark.parametrize("language", ["en", "ru", "uz"])
+async def test_a_firewall_before_the_sso_is_told_as_one(
+    platform: Platform, sso: Sso, language: str
+) -> None:
+    """A 403 without an OAuth error is no refusal of our client, in no language."""
+    blocked = {"success": False, "errors": ["planted words of the firewall"]}
+    sso.answer(sso_answers.json_body(blocked, 403))
+    async with running(platform.url, sso.token_url) as gateway:
+        answer, _ = await get(f"{gateway.url}/Patient/1")
+        facts = await facts_of(gateway)
+        _, shown = await get(f"{gateway.admin_url}/status", Accept_Language=language)
+    assert answer.status == 503
+    assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "sso-unavailable")
+    assert facts["tokens"]["default"]["failure"] == "transient"
+    words, shown = WORDS[language], unescape(shown)
+    assert words["cause:no OAuth error"] in shown
+    assert words["cause:refused"] not in shown
+    assert "planted" not in shown
+
+
 async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
     """A platform that fails too often is left alone, and the page says so."""
     platform.answer(platform_answers.outcome(503))

@@ -1,0 +1,181 @@
+"""What the doctor finds at the SSO: whether it gives a token, or how a wrong one shows itself.
+
+What SSO and platform publish of themselves is read and told; nothing is ever taken from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway.commands import token as token_command
+from gateway.commands.findings import Finding, Side
+from gateway.config import Settings
+from gateway.config.settings import PRESETS
+from gateway.duration import in_words
+from gateway.oauth.token_answer import read
+from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
+from gateway.process.factories import StartError
+
+# Seconds: nobody waits longer for what may not exist.
+_PATIENCE: Final = 3.0
+_OPENID: Final = "/.well-known/openid-configuration"
+_OAUTH: Final = "/.well-known/oauth-authorization-server"
+_SMART: Final = "/.well-known/smart-configuration"
+_LONGEST_URL: Final = 300
+# What a server answers that is not the SSO of this client, or not at this address.
+_ELSEWHERE: Final = frozenset(
+    {
+        *("no OAuth error", "web page", "redirect", "not HTTP", "no TLS"),
+        *("not a JSON object", "empty answer", "unreadable answer", "no usable access_token"),
+    }
+)
+_NOT_THERE: Final = frozenset({404, 405, 410})
+_UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
+
+
+async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
+    """Whether the SSO gives a credential's token, and the token."""
+    check = f"token {name}"
+    try:
+        response = await token_command.request(settings, name)
+    except StartError as error:
+        return Finding(check, "failed", str(error), "Mend the secret or key first"), None
+    except TokenRequestError as error:
+        happened, _ = token_command.reasons(error, settings, name)
+        return Finding(check, "failed", happened, _hint(error, settings, name)), None
+    detail = f"the SSO gave a token for {in_words(response.lifetime)}"
+    return Finding(check, "ok", detail), response
+
+
+def _hint(error: TokenRequestError, settings: Settings, name: str) -> str:
+    _, remedy = token_command.reasons(error, settings, name)
+    hint = remedy or "try again later, and tell the SSO's operator if it lasts"
+    if error.kind == "refused":
+        known = "the SSO's operator can tell what is registered for this client"
+        hint = f"{remedy}; {known}" if remedy else known
+    hint = f"{hint[0].upper()}{hint[1:]}"
+    if error.oauth_error in _UNKNOWN_CLIENT:
+        own = "Each environment has an SSO of its own, which refuses the clients of the others"
+        return ". ".join([hint, own, *_mixture(settings), _known()])
+    if error.cause in _ELSEWHERE or error.status in _NOT_THERE:
+        return f"{hint}. {_known()}"
+    return hint
+
+
+def with_addresses(settings: Settings, finding: Finding) -> Finding:
+    """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
+    if finding.state != "failed" or _environments(settings, "sso", "token_url"):
+        return finding
+    return replace(finding, hint=f"{finding.hint}. {_known()}")
+
+
+def _known() -> str:
+    """The token endpoint of each environment."""
+    by_url: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        if url := preset["sso"].get("token_url"):
+            by_url.setdefault(url, []).append(name)
+    told = (f"{url} ({' and '.join(names)})" for url, names in by_url.items())
+    return f"Known token endpoints: {', '.join(told)}"
+
+
+def _mixture(settings: Settings) -> Iterator[str]:
+    sso = _environments(settings, "sso", "token_url")
+    platform = _environments(settings, "platform", "fhir_base_url")
+    if sso and platform and not set(sso) & set(platform):
+        yield (
+            f"Here sso.token_url is that of {' and '.join(sso)}, but platform.fhir_base_url "
+            f"that of {' and '.join(platform)}"
+        )
+
+
+def _environments(settings: Settings, section: str, key: str) -> list[str]:
+    """Those whose host an address in the settings names."""
+    host = urlsplit(getattr(getattr(settings, section), key)).hostname
+    hosts = {
+        name: urlsplit(preset[section].get(key, "")).hostname for name, preset in PRESETS.items()
+    }
+    return [name for name, known in hosts.items() if known == host]
+
+
+async def documents(
+    settings: Settings, sides: Iterable[Side], *, has_token: bool
+) -> AsyncIterator[Finding]:
+    """Which token endpoint SSO and platform name in what they publish of themselves."""
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        for side in sides:
+            by_sso = side.url == settings.sso.token_url
+            urls = list(_of_sso(settings)) if by_sso else [side.url.rstrip("/") + _SMART]
+            proxy_url = settings.sso.proxy_url if by_sso else settings.platform.proxy_url
+            asked = (_endpoint(session, url, side, proxy_url) for url in urls)
+            named = zip(urls, await asyncio.gather(*asked), strict=True)
+            found = {url: endpoint for url, endpoint in named if endpoint is not None}
+            check = f"{side.name} documents"
+            yield _compared(check, found, settings.sso.token_url, has_token=has_token)
+
+
+def _of_sso(settings: Settings) -> Iterator[str]:
+    """Where an SSO may publish what it is (RFC 8414 section 3.1, OpenID Connect Discovery 4)."""
+    token, page = urlsplit(settings.sso.token_url), urlsplit(settings.sso.authorize_url or "")
+    origin = f"{token.scheme}://{token.netloc}"
+    paths = [page.path.rstrip("/")] if page[:2] == token[:2] else []
+    path = token.path
+    while path:
+        path = path.rpartition("/")[0]
+        paths.append(path)
+    urls = [f"{origin}{path}{name}" for path in paths for name in (_OAUTH, _OPENID)]
+    urls += [f"{origin}{_OAUTH}{path}" for path in paths]
+    yield from dict.fromkeys(urls)
+
+
+async def _endpoint(
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    url: str,
+    side: Side,
+    proxy_url: str | None,
+) -> str | None:
+    """The token endpoint that a document names; None where there is no such document."""
+    try:
+        tls = side.trust()
+        async with (
+            asyncio.timeout(min(side.timeout, _PATIENCE)),
+            session.get(
+                url,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                ssl=True if tls is None else tls,
+                proxy=proxy_url,
+                allow_redirects=False,
+                auto_decompress=False,
+            ) as response,
+        ):
+            answer = await read(response)
+    except (StartError, OSError, TimeoutError, aiohttp.ClientError, ValueError):
+        return None
+    document = parse_object(answer.body) if answer.status == 200 and answer.body else None
+    endpoint = (document or {}).get("token_endpoint")
+    return endpoint if isinstance(endpoint, str) else None
+
+
+def _compared(check: str, found: dict[str, str], token_url: str, *, has_token: bool) -> Finding:
+    if not found:
+        return Finding(check, "skipped", "none that names a token endpoint")
+    others = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
+    if not others:
+        return Finding(check, "ok", f"{next(iter(found))} names the token endpoint of the settings")
+    url, endpoint = next(iter(others.items()))
+    named = endpoint[:_LONGEST_URL] if endpoint.isprintable() else "that is no URL"
+    detail = f"{url} names the token endpoint {named}, sso.token_url is {token_url}"
+    hint = (
+        "Ask the SSO's operator which is right for this client, and set sso.token_url to it; the "
+        "gateway takes no address from there by itself"
+    )
+    return Finding(check, "ok" if has_token else "failed", detail, hint)

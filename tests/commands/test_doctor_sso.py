@@ -1,0 +1,237 @@
+"""The doctor at an SSO that is another one, elsewhere, or behind something: it says which."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.commands.test_doctor import STATEMENT, Ward
+from tests.doubles.connect_proxy import ConnectProxy
+from tests.doubles.platform import Platform, fhir
+from tests.doubles.processes import free_port
+from tests.doubles.sso import Answer, SeenRequest, Sso, http, json_body, refusal, status
+
+KNOWN = {
+    "https://playground.dhp.uz/sso/oauth/token": "dhp-playground",
+    "https://sso.dhp.uz/oauth/token": "dhp-production",
+    "https://sso.medcore.uz/oauth/token": "playground and production",
+}
+FIREWALL = {"success": False, "errors": [{"message": "planted words of the firewall"}]}
+PAGE = b"<!DOCTYPE html><title>planted words of a page</title>"
+
+
+class Published(Sso):
+    """An SSO with documents by path; all else that is no POST is 404."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
+        self.documents: dict[str, Answer] = {}
+
+    def answer_to(self, request: SeenRequest) -> Answer:
+        """The token endpoint's answer, or the document."""
+        if request.method == "POST":
+            return super().answer_to(request)
+        return self.documents.get(request.target, status(404))
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[Platform]:
+    """A platform with a capability statement, whatever it is asked for."""
+    async with Platform() as double:
+        double.answer(fhir(STATEMENT, 200, ("Date", formatdate(usegmt=True))))
+        yield double
+
+
+@pytest.fixture
+async def sso() -> AsyncIterator[Published]:
+    """An SSO that gives tokens and publishes nothing."""
+    async with Published() as double:
+        yield double
+
+
+@pytest.fixture
+def ward(tmp_path: Path, platform: Platform, sso: Published) -> Ward:
+    """A set-up that works."""
+    made = Ward(tmp_path, platform, sso)
+    made.settings["sso"]["token_url"] = f"http://127.0.0.1:{sso.port}/sso/oauth/token"
+    return made
+
+
+def names_the_known(text: str) -> bool:
+    """Whether the addresses of all environments are there to compare with, each with its name."""
+    return all(f"{url} ({names})" in text for url, names in KNOWN.items())
+
+
+WRONG = {
+    "not there": (status(404), ["status 404", "Check sso.token_url"]),
+    "a page": (http(200, PAGE), ["a web page", "heck sso.token_url"]),
+    "a refusing page": (http(403, PAGE), ["a web page (status 403)", "firewall in front"]),
+    "firewall": (json_body(FIREWALL, 401), ["status 401", "A firewall in front, or a wrong"]),
+    "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
+    "redirect": (
+        status(302, ("Location", "https://planted.example/login")),
+        ["a redirect, which is never followed", "Correct sso.token_url"],
+    ),
+    "another environment": (
+        refusal("invalid_client", 401),
+        ["status 401, invalid_client", "client_id and client secret", "an SSO of its own"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) -> None:
+    """Each says what came, what to look at, and which addresses there are; nothing of its text."""
+    answer, words = WRONG[name]
+    sso.answer(answer)
+    failed = await ward.failed()
+    assert list(failed) == ["token default"]
+    text = failed["token default"]
+    assert [each for each in words if each not in text] == []
+    assert names_the_known(text)
+    assert "planted" not in text
+
+
+@pytest.mark.parametrize(
+    "answer", [status(503), status(429), refusal("invalid_scope")], ids=["503", "429", "scope"]
+)
+async def test_addresses_stay_out_of_other_troubles(
+    ward: Ward, sso: Published, answer: Answer
+) -> None:
+    """An SSO in trouble, or one that knows the client, is the right one."""
+    sso.answer(answer)
+    assert "Known token endpoints" not in (await ward.failed())["token default"]
+
+
+async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:
+    """No such host, nobody who listens, no TLS: each at its step, with the known addresses."""
+    port = free_port()
+    for url, check in (
+        ("https://sso.invalid/oauth/token", "SSO DNS"),
+        (f"http://127.0.0.1:{port}/oauth/token", "SSO TCP"),
+        (ward.settings["sso"]["token_url"].replace("http:", "https:"), "SSO TLS"),
+    ):
+        ward.settings["sso"]["token_url"] = url
+        failed = await ward.failed()
+        assert list(failed) == [check]
+        assert names_the_known(failed[check])
+
+
+async def test_an_environments_own_address_needs_no_others(ward: Ward) -> None:
+    """Where the address is right and the line is not, other addresses would only mislead."""
+    ward.settings["sso"] = {"token_url": "https://sso.dhp.uz/oauth/token", "timeout": 2}
+    _, text = await ward.examine()
+    assert "SSO DNS" in text
+    assert "Known token endpoints" not in text
+
+
+async def test_sso_and_platform_of_two_environments(ward: Ward, tmp_path: Path) -> None:
+    """Where an unknown client has addresses of two environments, both are named."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("sso.dhp.uz").configure_cert(context)
+    ward.settings["environment"] = "dhp-playground"
+    del ward.settings["platform"]["fhir_base_url"]
+    async with Sso(tls=context) as sso, ConnectProxy(hosts={"sso.dhp.uz": "127.0.0.1"}) as proxy:
+        sso.answer(refusal("invalid_client", 401))
+        ward.settings["sso"] = {
+            "token_url": f"https://sso.dhp.uz:{sso.port}/oauth/token",
+            "ca_file": str(tmp_path / "ca.pem"),
+            "proxy_url": proxy.url,
+        }
+        text = (await ward.failed())["token default"]
+    assert "Here sso.token_url is that of dhp-production" in text
+    assert "platform.fhir_base_url that of dhp-playground" in text
+
+
+PLACES = (
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
+    "/.well-known/oauth-authorization-server/sso",
+    "/sso/.well-known/openid-configuration",
+    "/sso/.well-known/oauth-authorization-server",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_document_of_the_sso_that_names_another_endpoint(
+    ward: Ward, sso: Published, place: str
+) -> None:
+    """It is told, is no failure while there is a token, and is neither followed nor used."""
+    async with Sso() as other:
+        sso.documents[place] = json_body({"issuer": "x", "token_endpoint": other.token_url})
+        code, text = await ward.examine()
+        assert (code, other.requests) == (0, [])
+        assert f"{place} names the token endpoint {other.token_url}, sso.token_url is" in text
+        sso.answer(refusal("invalid_client", 401))
+        failed = await ward.failed()
+        assert list(failed) == ["token default", "SSO documents"]
+        assert other.token_url in failed["SSO documents"]
+        assert other.requests == []
+
+
+async def test_documents_that_agree(ward: Ward, sso: Published, platform: Platform) -> None:
+    """SSO and platform that name the endpoint of the settings are told to agree."""
+    url = ward.settings["sso"]["token_url"]
+    sso.documents[PLACES[3]] = json_body({"token_endpoint": url})
+    statement = STATEMENT[:-1] + b',"token_endpoint":"%s"}' % url.encode()
+    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    code, text = await ward.examine()
+    assert code == 0
+    assert text.count("names the token endpoint of the settings") == 2
+    paths = [seen.target for seen in platform.seen]
+    assert paths == ["/r5/metadata", "/r5/.well-known/smart-configuration"]
+    assert platform.seen[1].header("authorization") is None
+
+
+async def test_a_platform_that_names_another_endpoint(ward: Ward, platform: Platform) -> None:
+    """smart-configuration is read and told as well."""
+    statement = STATEMENT[:-1] + b',"token_endpoint":"https://elsewhere.example/token"}'
+    platform.answer(fhir(statement, 200, ("Date", formatdate(usegmt=True))))
+    code, text = await ward.examine()
+    assert code == 0
+    assert "smart-configuration names the token endpoint https://elsewhere.example/token" in text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [http(200, PAGE), json_body([]), json_body({"token_endpoint": 7}), json_body({}), status(302)],
+    ids=["page", "list", "number", "nothing", "redirect"],
+)
+async def test_what_is_no_document_is_none(ward: Ward, sso: Published, document: Answer) -> None:
+    """A server that answers every path with something has published nothing."""
+    sso.documents = dict.fromkeys(PLACES, document)
+    code, text = await ward.examine()
+    assert code == 0
+    assert "SSO documents: none that names a token endpoint" in text
+
+
+async def test_a_document_that_would_write_on_the_terminal(ward: Ward, sso: Published) -> None:
+    """Control characters in an address are not printed."""
+    sso.documents[PLACES[0]] = json_body({"token_endpoint": "https://x/\x1b[2Jplanted"})
+    _, text = await ward.examine()
+    assert "planted" not in text
+    assert json.dumps("\x1b")[1:-1] not in text
+
+
+async def test_documents_over_tls(ward: Ward, tmp_path: Path) -> None:
+    """The SSO's documents are read with the trust that its token endpoint has."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with Published(tls=context) as sso:
+        named: dict[str, Any] = {"token_endpoint": sso.token_url}
+        sso.documents[PLACES[0]] = json_body(named)
+        ward.settings["sso"] = {"token_url": sso.token_url, "ca_file": str(tmp_path / "ca.pem")}
+        code, text = await ward.examine()
+    assert code == 0
+    assert "names the token endpoint of the settings" in text
