@@ -140,6 +140,16 @@ def sandbox(  # noqa: PLR0913 - one for each option
     reject_tokens: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of good tokens refused, 0 to 1.")
     ] = 0.0,
+    lenient: Annotated[
+        bool,
+        typer.Option(
+            "--lenient",
+            help="Without the playground's traps: conditions are kept, filters work.",
+        ),
+    ] = False,
+    search_lag: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How late searches know of a write.")
+    ] = 0.0,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox import Faults, SandboxOptions
@@ -148,11 +158,13 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
     except ValueError as error:
         _fail(str(error), WRONG_USAGE)
+    if not 0 <= search_lag < float("inf"):
+        _fail(f"--search-lag {search_lag:g}: give seconds, from 0", WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands import sandbox as command
     from gateway.process.factories import StartError
 
-    platform = SandboxOptions(port=port, faults=faults)
+    platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     try:
         demo = command.Demo(platform, *addresses, gateway=not platform_only, login=login)
         command.run(demo, typer.echo)

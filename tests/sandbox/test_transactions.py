@@ -141,11 +141,11 @@ async def test_two_writes_of_one_resource_are_refused(given: Trial) -> None:
     assert (await given.fhir("GET", f"/Patient/{PATIENT}")).status == 200
 
 
-async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> None:
+async def test_a_conditional_create_in_a_transaction_is_linked(lenient: Trial) -> None:
     """References lead to what is there already, and nothing is doubled."""
     identifier = {"system": "urn:s", "value": "known"}
     patient = {"resourceType": "Patient", "identifier": [identifier]}
-    known = await given.create(identifier=[identifier])
+    known = await lenient.create(identifier=[identifier])
     observation = {
         "resourceType": "Observation",
         "status": "final",
@@ -153,7 +153,7 @@ async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> 
         "subject": {"reference": "urn:uuid:1"},
     }
     answer = await send(
-        given,
+        lenient,
         "transaction",
         entry(
             "POST", "Patient", patient, ifNoneExist="identifier=urn:s|known", full_url="urn:uuid:1"
@@ -165,7 +165,7 @@ async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> 
     assert first["response"]["status"] == "200 OK"
     assert first["response"]["location"] == f"Patient/{known}/_history/1"
     assert second["resource"]["subject"]["reference"] == f"Patient/{known}"
-    assert second["fullUrl"].startswith(given.sandbox.fhir_base_url)
+    assert second["fullUrl"].startswith(lenient.sandbox.fhir_base_url)
 
 
 async def test_conditions_are_judged_before_anything_changes(given: Trial) -> None:
@@ -177,10 +177,10 @@ async def test_conditions_are_judged_before_anything_changes(given: Trial) -> No
     assert statuses == ["201 Created", "201 Created"]
 
 
-async def test_two_conditional_creates_of_one_resource_are_refused(given: Trial) -> None:
+async def test_two_conditional_creates_of_one_resource_are_refused(lenient: Trial) -> None:
     """The same condition twice in a transaction would create twice."""
     conditional = entry("POST", "Patient", {"resourceType": "Patient"}, ifNoneExist="name=x")
-    answer = await send(given, "transaction", conditional, conditional)
+    answer = await send(lenient, "transaction", conditional, conditional)
     assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
 
 
