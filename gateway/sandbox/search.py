@@ -107,14 +107,15 @@ def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> T
 
 
 def _composite_test(parameter: SearchParameter, value: str, base: str) -> Test:
-    """`code$value`: both of the same element. Another number of parts cannot match."""
+    """`code$value`: both of the same element. Other parts than it has cannot match."""
     values = _DOLLAR.split(value)
-    if len(values) != len(parameter.parts):
+    try:
+        pairs = [
+            (part, _test(part, "", text, base))
+            for part, text in zip(parameter.parts, values, strict=True)
+        ]
+    except (FhirError, ValueError):
         return lambda element: False
-    pairs = [
-        (part, _test(part, "", text, base))
-        for part, text in zip(parameter.parts, values, strict=True)
-    ]
 
     def test(element: Any) -> bool:
         return all(any(map(test, part.values(element))) for part, test in pairs)

@@ -376,7 +376,7 @@ async def test_the_newest_version_counts(given: Trial) -> None:
         ("CodeSystem?code=I10-I15&status=active", 0),
         ("CodeSystem?code=IX&content-mode=example", 1),
         (f"CodeSystem?url:below={NATIONAL}", 3),
-        (f"ValueSet?reference={ICD}", 1),
+        (f"ValueSet?reference={ICD}", 2),
         ("ValueSet?code=NI", 1),
         ("ConceptMap?source-scope-uri=urn:iso:std:iso:3166&target-code=UZ", 1),
         ("ConceptMap?source-code=UZ", 0),
