@@ -73,36 +73,36 @@ async def test_references_between_entries_are_resolved(given: Trial) -> None:
     assert (await given.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
 
 
-async def test_a_failing_entry_undoes_all_others(given: Trial) -> None:
+async def test_a_failing_entry_undoes_all_others(lenient: Trial) -> None:
     """A stale ifMatch in the last entry: 412, and nothing of the rest happened."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     bundle["entry"][4]["request"]["ifMatch"] = 'W/"2"'
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert answer.status == 412
     assert answer.issue["expression"] == ["Bundle.entry[4]"]
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
-async def test_an_invalid_entry_stops_a_transaction(given: Trial) -> None:
+async def test_an_invalid_entry_stops_a_transaction(lenient: Trial) -> None:
     """The outcome names the element inside of the Bundle."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     del bundle["entry"][3]["resource"]["code"]
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert (answer.status, answer.issue["code"]) == (422, "required")
     assert answer.issue["expression"] == ["Bundle.entry[3].resource.code"]
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
-async def test_a_dangling_urn_stops_a_transaction(given: Trial) -> None:
+async def test_a_dangling_urn_stops_a_transaction(lenient: Trial) -> None:
     """A urn:uuid reference that no entry has is an error."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     del bundle["entry"][2]
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert (answer.status, answer.issue["code"]) == (400, "not-found")
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
 async def test_the_order_of_processing_is_that_of_fhir(given: Trial) -> None:
