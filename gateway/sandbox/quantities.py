@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+_MAX_EXPONENT: Final = 1000  # far from where decimal arithmetic ends
 
 
 def parse_number(text: str) -> Decimal:
@@ -12,8 +14,8 @@ def parse_number(text: str) -> Decimal:
         number = Decimal(text)
     except ArithmeticError:
         raise ValueError("not a number") from None
-    if not number.is_finite():
-        raise ValueError("not a number")
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+        raise ValueError("not a number, or out of range")
     return number
 
 
