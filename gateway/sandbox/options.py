@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,6 +44,10 @@ class SandboxOptions:
     gateway_url: str | None = None
     lenient: bool = False
     search_lag: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.search_lag < math.inf:
+            raise ValueError(f"--search-lag {self.search_lag:g}: give seconds, from 0")
 
     @property
     def lifetime(self) -> int:
