@@ -32,6 +32,7 @@ from gateway.commands.exit_codes import (
 from gateway.commands.exit_codes import fail as _fail
 
 if TYPE_CHECKING:
+    from gateway.commands.sandbox import Demo
     from gateway.config import Address, Problem, Settings
 
 _SIDES: Final = "sso|platform"
@@ -140,21 +141,32 @@ def sandbox(  # noqa: PLR0913 - one for each option
     reject_tokens: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of good tokens refused, 0 to 1.")
     ] = 0.0,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Conditions are kept, all filters work.")
+    ] = False,
+    search_lag: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How late searches know of a write.")
+    ] = 0.0,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox import Faults, SandboxOptions
 
     try:
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
+        platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
         _fail(str(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
+    from gateway.commands.sandbox import Demo
+
+    _run_sandbox(Demo(platform, *addresses, gateway=not platform_only, login=login))
+
+
+def _run_sandbox(demo: Demo) -> None:
     from gateway.commands import sandbox as command
     from gateway.process.factories import StartError
 
-    platform = SandboxOptions(port=port, faults=faults)
     try:
-        demo = command.Demo(platform, *addresses, gateway=not platform_only, login=login)
         command.run(demo, typer.echo)
     except StartError as error:
         _fail_to_start(error)

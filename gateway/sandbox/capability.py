@@ -1,28 +1,35 @@
-"""The CapabilityStatement: made of the same tables that do the work, so that it cannot lie."""
+"""The CapabilityStatement: made of the same facts that do the work.
+
+As on the national platform it does not tell which parameters filter nothing, nor that Bundles are
+taken.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from gateway.sandbox.codec import JsonObject
-from gateway.sandbox.parameters import INTERACTIONS, SEARCH_PARAMETERS
+from gateway.sandbox.declared import Declared, DeclaredType
 from gateway.sandbox.store import instant
 
-_CODES: Final = {
-    "read": "read",
-    "vread": "vread",
-    "update": "update",
-    "delete": "delete",
-    "history": "history-instance",
-    "create": "create",
-    "search": "search-type",
-}
 _OAUTH: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 
-def capability_statement(base: str, started: datetime) -> JsonObject:
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The statement, and whether it is sent in gzip to everybody, asked or not."""
+
+    statement: JsonObject
+    gzipped: bool
+
+
+def capability_statement(
+    base: str, started: datetime, types: Declared, *, lenient: bool
+) -> JsonObject:
     """What this server can do, with `base` as its absolute URL (FHIR R5 http 3.2.0.12)."""
+    system = [{"code": "transaction"}, {"code": "batch"}]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -44,37 +51,38 @@ def capability_statement(base: str, started: datetime) -> JsonObject:
                     "service": [{"coding": [{"system": _OAUTH, "code": "OAuth"}]}],
                     "description": "Bearer tokens of the SSO, for every interaction",
                 },
-                "resource": [_resource(type_) for type_ in sorted(INTERACTIONS)],
-                "interaction": [{"code": "transaction"}, {"code": "batch"}],
+                "resource": [
+                    _resource(name, types[name], lenient=lenient) for name in sorted(types)
+                ],
+                **({"interaction": system} if lenient else {}),
             }
         ],
     }
 
 
-def _resource(type_: str) -> JsonObject:
-    allowed = INTERACTIONS[type_]
-    codes = [_CODES[name] for name in allowed]
-    if "history" in allowed:
-        codes.append("history-type")
-    return {
-        "type": type_,
-        "interaction": [{"code": code} for code in codes],
+def _resource(name: str, type_: DeclaredType, *, lenient: bool) -> JsonObject:
+    allowed = type_.interactions
+    resource: JsonObject = {
+        "type": name,
+        "interaction": [{"code": code} for code in allowed],
         "versioning": "versioned-update",
-        "readHistory": "history" in allowed,
+        "readHistory": "history-instance" in allowed,
         "updateCreate": False,
-        "conditionalCreate": "create" in allowed,
+        "conditionalCreate": lenient and "create" in allowed,
         "conditionalRead": "not-supported",
         "conditionalUpdate": False,
         "conditionalPatch": False,
         "conditionalDelete": "not-supported",
         "searchParam": [
             {"name": parameter.name, "type": parameter.kind}
-            for parameter in SEARCH_PARAMETERS[type_].values()
-        ],
-        "operation": [
-            {
-                "name": "validate",
-                "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
-            }
+            for parameter in type_.parameters.values()
         ],
     }
+    operations = [_operation(name, operation) for operation in type_.operations]
+    return resource | ({"operation": operations} if operations else {})
+
+
+def _operation(type_: str, name: str) -> JsonObject:
+    holder = "Resource" if name == "validate" else type_
+    definition = f"http://hl7.org/fhir/OperationDefinition/{holder}-{name}"
+    return {"name": name, "definition": definition}

@@ -30,6 +30,11 @@ def examples(base: str) -> list[JsonObject]:
     return [relocate(known[key], base) for key in sorted(known)]
 
 
+def terminology() -> list[JsonObject]:
+    """Code systems, value sets and concept maps; nothing in them is a link."""
+    return [parse(file) for file in _files("terminology")]
+
+
 def relocate(node: Any, base: str, name: str = "") -> Any:
     """A copy of a document with `base` in place of the examples' base wherever it is a link."""
     if isinstance(node, list):
@@ -56,8 +61,8 @@ def _move(url: str, base: str) -> str:
     return base + rest if moved else url
 
 
-def _files() -> Iterator[bytes]:
-    folder = files("gateway.sandbox") / "data"
+def _files(*below: str) -> Iterator[bytes]:
+    folder = (files("gateway.sandbox") / "data").joinpath(*below)
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".json"):
             yield file.read_bytes()

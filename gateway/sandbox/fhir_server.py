@@ -15,11 +15,13 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from gateway.sandbox import codec, negotiation, responses
+from gateway.sandbox.capability import Metadata
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions, Result
+from gateway.sandbox.operation import Arguments
+from gateway.sandbox.operations import Operations
 from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information, operation_outcome
-from gateway.sandbox.parameters import INTERACTIONS
 from gateway.sandbox.transactions import Transactions
 from gateway.sandbox.validation import Validator
 
@@ -27,6 +29,7 @@ PATH: Final = "/fhir"
 
 _TYPE: Final = r"(?P<type_>[A-Z][A-Za-z]*)"
 _ID: Final = r"(?P<id_>[^/_$][^/]*)"
+_OPERATION: Final = r"\$(?P<name>[A-Za-z-]+)"
 _FORM: Final = "application/x-www-form-urlencoded"
 
 Handler = Callable[..., Awaitable[web.Response]]
@@ -41,7 +44,7 @@ class _Route:
 
 
 class FhirServer:
-    """Answers every request under the base; `capabilities` is its CapabilityStatement."""
+    """Answers every request under the base."""
 
     def __init__(
         self,
@@ -49,30 +52,33 @@ class FhirServer:
         guard: BearerGuard,
         interactions: Interactions,
         transactions: Transactions,
+        operations: Operations,
         validator: Validator,
-        base: str,
-        capabilities: JsonObject,
+        metadata: Metadata,
     ) -> None:
         self._guard = guard
         self._interactions = interactions
         self._transactions = transactions
+        self._operations = operations
         self._validator = validator
-        self._base = base
-        self._capabilities = capabilities
+        self._metadata = metadata
+        self._types = interactions.types
         self._routes = [
             _Route(method, re.compile(path), interaction, handler)
             for method, path, interaction, handler in (
-                ("GET", "metadata", "", self._metadata),
+                ("GET", "metadata", "", self._capabilities),
                 ("POST", "", "", self._bundle),
-                ("GET", _TYPE, "search", self._search),
+                ("GET", _TYPE, "search-type", self._search),
                 ("POST", _TYPE, "create", self._create),
-                ("POST", f"{_TYPE}/_search", "search", self._search),
-                ("GET", f"{_TYPE}/_history", "history", self._history),
-                ("POST", rf"{_TYPE}(?:/{_ID})?/\$validate", "", self._validate),
+                ("POST", f"{_TYPE}/_search", "search-type", self._search),
+                ("GET", f"{_TYPE}/_history", "history-type", self._history),
+                ("POST", rf"{_TYPE}(?:/{_ID})?/\$validate", "validate", self._validate),
+                ("GET", rf"{_TYPE}(?:/{_ID})?/{_OPERATION}", "", self._operation),
+                ("POST", rf"{_TYPE}(?:/{_ID})?/{_OPERATION}", "", self._operation),
                 ("GET", f"{_TYPE}/{_ID}", "read", self._read),
                 ("PUT", f"{_TYPE}/{_ID}", "update", self._update),
                 ("DELETE", f"{_TYPE}/{_ID}", "delete", self._delete),
-                ("GET", f"{_TYPE}/{_ID}/_history", "history", self._history),
+                ("GET", f"{_TYPE}/{_ID}/_history", "history-instance", self._history),
                 ("GET", f"{_TYPE}/{_ID}/_history/(?P<number>[^/]+)", "vread", self._vread),
             )
         ]
@@ -91,7 +97,7 @@ class FhirServer:
         matching = self._matching(request)
         type_ = matching[0][1].groupdict().get("type_")
         method = "GET" if request.method == "HEAD" else request.method
-        allowed = [(r, m) for r, m in matching if not r.interaction or _has(type_, r.interaction)]
+        allowed = [(r, m) for r, m in matching if self._has(type_, r.interaction)]
         for route, match in allowed:
             if route.method == method:
                 if type_ != "Binary" or route.interaction != "read":
@@ -110,12 +116,20 @@ class FhirServer:
         if not matching:
             raise fhir_error(404, "not-found", "there is nothing at this path")
         type_ = matching[0][1].groupdict().get("type_")
-        if type_ is not None and type_ not in INTERACTIONS:
+        if type_ is not None and type_ not in self._types:
             raise fhir_error(404, "not-supported", "there is no resource type of that name here")
         return matching
 
-    async def _metadata(self, request: web.Request) -> web.Response:
-        return responses.json_response(request, self._capabilities)
+    def _has(self, type_: str | None, interaction: str) -> bool:
+        """Whether the type has what a route is for; the empty name is for all."""
+        if not interaction or type_ is None:
+            return not interaction
+        declared = self._types[type_]
+        return interaction in declared.interactions or interaction in declared.operations
+
+    async def _capabilities(self, request: web.Request) -> web.Response:
+        response = responses.json_response(request, self._metadata.statement)
+        return responses.gzipped(response) if self._metadata.gzipped else response
 
     async def _read(self, request: web.Request, type_: str, id_: str) -> web.Response:
         result = self._interactions.read(type_, id_)
@@ -178,6 +192,15 @@ class FhirServer:
         outcome = operation_outcome(*issues) if issues else information("the resource is valid")
         return responses.json_response(request, outcome)
 
+    async def _operation(
+        self, request: web.Request, type_: str, name: str, id_: str | None = None
+    ) -> web.Response:
+        arguments = Arguments(list(request.query.items()), negotiation.languages(request))
+        if request.method == "POST":
+            arguments = arguments.with_body(await _document(request))
+        answer = self._operations.perform(type_, id_, name, arguments)
+        return responses.json_response(request, answer)
+
     async def _resource(
         self, request: web.Request, type_: str, id_: str | None = None
     ) -> JsonObject:
@@ -193,7 +216,7 @@ class FhirServer:
     def _written(self, request: web.Request, result: Result) -> web.Response:
         headers = responses.version_headers(result)
         if result.located and result.version is not None:
-            headers["Location"] = f"{self._base}/{result.version.path}"
+            headers["Location"] = f"{self._interactions.base}/{result.version.path}"
         returned = negotiation.preferred_return(request)
         if returned == "minimal":
             return web.Response(status=result.status, headers=headers)
@@ -209,10 +232,6 @@ def _path(request: web.Request) -> str:
     if any("/" in segment for segment in segments):
         raise fhir_error(400, "invalid", "a segment of the path holds a slash")
     return "/".join(segments)
-
-
-def _has(type_: str | None, interaction: str) -> bool:
-    return type_ is not None and interaction in INTERACTIONS[type_]
 
 
 async def _document(request: web.Request) -> JsonObject:

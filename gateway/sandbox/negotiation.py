@@ -39,6 +39,13 @@ def is_pretty(request: web.Request) -> bool:
     return request.query.get("_pretty") == "true"
 
 
+def languages(request: web.Request) -> tuple[str, ...]:
+    """The languages that the caller would like to read, in the order it names them."""
+    fields = ",".join(request.headers.getall("Accept-Language", []))
+    names = (each.partition(";")[0].partition("-")[0].strip().lower() for each in fields.split(","))
+    return tuple(name for name in names if name and name != "*")
+
+
 def preferred_return(request: web.Request) -> str:
     """minimal, representation or OperationOutcome; empty when none was named."""
     return _preference(request, "return", ("minimal", "representation", "OperationOutcome"))

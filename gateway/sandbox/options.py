@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +22,10 @@ class SandboxOptions:
     and may only use the authorization code grant, with PKCE. The refresh token of that grant comes
     as a cookie; `refresh_token_in_body` adds it to the JSON, as RFC 6749 has it. `gateway_url` is
     the origin of a gateway with a sign-in, for which there is then an example page.
+
+    The platform is the national playground in small, traps included; `lenient` makes it keep
+    If-None-Exist and `ifNoneExist`, filter by every parameter, declare what it does, and compress
+    nothing unasked. Searches know of a write after `search_lag`.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +42,12 @@ class SandboxOptions:
     refresh_lifetime: int = 8 * 3600
     refresh_token_in_body: bool = False
     gateway_url: str | None = None
+    lenient: bool = False
+    search_lag: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.search_lag < math.inf:
+            raise ValueError(f"--search-lag {self.search_lag:g}: give seconds, from 0")
 
     @property
     def lifetime(self) -> int:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.sandbox.codec import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One issue; `code` is from issue-type, `expression` a FHIRPath to the element."""
+    """One issue; `code` is from issue-type, `expression` a FHIRPath to the element.
+
+    `text` are the platform's own words, where they are known.
+    """
 
     code: str
     diagnostics: str
     expression: str | None = None
     severity: str = "error"
+    text: str | None = None
 
     def below(self, prefix: str) -> Issue:
         """The same issue as seen from a Bundle whose entry at `prefix` holds the resource."""
-        if self.expression is None:
-            return Issue(self.code, self.diagnostics, prefix, self.severity)
-        _, dot, path = self.expression.partition(".")
-        return Issue(self.code, self.diagnostics, f"{prefix}{dot}{path}", self.severity)
+        _, dot, path = (self.expression or "").partition(".")
+        return replace(self, expression=f"{prefix}{dot}{path}")
 
 
 class FhirError(Exception):
@@ -58,11 +60,10 @@ def information(text: str) -> JsonObject:
 
 
 def _render(issue: Issue) -> JsonObject:
-    rendered: JsonObject = {
-        "severity": issue.severity,
-        "code": issue.code,
-        "diagnostics": issue.diagnostics,
-    }
+    rendered: JsonObject = {"severity": issue.severity, "code": issue.code}
+    if issue.text is not None:
+        rendered["details"] = {"text": issue.text}
+    rendered["diagnostics"] = issue.diagnostics
     if issue.expression is not None:
         rendered["expression"] = [issue.expression]
     return rendered

@@ -1,63 +1,96 @@
-"""Which types the platform keeps, and how each search parameter finds its values in a resource.
-
-What stands here is what the CapabilityStatement declares; the rows are in `parameter_table`.
-"""
+"""One search parameter, and how it finds its values in a resource."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.sandbox.codec import JsonObject
-from gateway.sandbox.parameter_table import COMMON, TABLE
+
+_STEP: Final = re.compile(r"(\w+)(?:\[(\w+)(?:=([\w-]+))?\])?(\?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One element of a path; `key` and `wanted` narrow it, `exists` asks only if it is there."""
+
+    name: str
+    key: str = ""
+    wanted: str = ""
+    exists: bool = False
+
+    def values(self, node: JsonObject) -> Iterator[Any]:
+        """What this step finds in a node."""
+        found = node.get(self.name, [])
+        for value in found if isinstance(found, list) else [found]:
+            if self._admits(value):
+                yield True if self.exists else value
+
+    def _admits(self, value: Any) -> bool:
+        if not self.key:
+            return True
+        if not isinstance(value, dict):
+            return False
+        if self.wanted:
+            return bool(value.get(self.key) == self.wanted)
+        return f"/{self.key}/" in f"/{value.get('reference')}"
+
+
+Path = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
-    """`kind` is token, string, date, reference or uri (value set search-param-type)."""
+    """`kind` is from the value set search-param-type.
+
+    A composite has `parts`, whose paths begin where its own end. One that does not `filter` is
+    accepted like any other, and all resources match.
+    """
 
     name: str
     kind: str
-    paths: tuple[tuple[str, ...], ...]
+    paths: tuple[Path, ...]
+    parts: tuple[SearchParameter, ...] = ()
+    filters: bool = True
 
     def values(self, resource: JsonObject) -> list[Any]:
         """What the parameter finds in a resource."""
         return [value for path in self.paths for value in _walk(resource, path)]
 
 
-def _walk(node: Any, path: tuple[str, ...]) -> Iterator[Any]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _walk(item, path)
-    elif not path:
+def parse_parameter(row: str) -> SearchParameter:
+    """Read `NAME KIND PATH …`, as `declared.txt` explains it."""
+    name, kind, *paths = row.split()
+    parts: tuple[SearchParameter, ...] = ()
+    if kind == "composite":
+        paths, given = paths[:1], paths[1:]
+        parts = tuple(_part(name, text) for text in given)
+    return SearchParameter(
+        name.rstrip("!"),
+        kind,
+        tuple(_path(path) for path in paths),
+        parts,
+        filters=not name.endswith("!"),
+    )
+
+
+def _part(name: str, text: str) -> SearchParameter:
+    path, _, kind = text.partition(":")
+    return SearchParameter(name, kind, (_path(path),))
+
+
+def _path(text: str) -> Path:
+    steps = (_STEP.fullmatch(step) for step in text.split("."))
+    return tuple(
+        Step(step[1], step[2] or "", step[3] or "", exists=bool(step[4])) for step in steps if step
+    )
+
+
+def _walk(node: Any, path: Path) -> Iterator[Any]:
+    if not path:
         yield node
-    elif isinstance(node, dict) and path[0] in node:
-        yield from _walk(node[path[0]], path[1:])
-
-
-def _parse(rows: str) -> dict[str, SearchParameter]:
-    parameters = {}
-    for row in filter(None, map(str.strip, (COMMON + rows).splitlines())):
-        name, _, rest = row.partition(": ")
-        kind, *paths = rest.split()
-        parameters[name] = SearchParameter(name, kind, tuple(tuple(p.split(".")) for p in paths))
-    return parameters
-
-
-SEARCH_PARAMETERS: Final[Mapping[str, Mapping[str, SearchParameter]]] = {
-    type_: _parse(rows) for type_, rows in TABLE.items()
-}
-
-_EVERYTHING: Final = ("read", "vread", "update", "delete", "history", "create", "search")
-
-# The national platform writes Provenance by itself and never changes what is on record.
-_RESTRICTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "AuditEvent": ("read", "vread", "history", "create", "search"),
-    "Consent": ("read", "vread", "update", "history", "create", "search"),
-    "Provenance": ("read", "vread", "history", "search"),
-}
-
-INTERACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    type_: _RESTRICTED.get(type_, _EVERYTHING) for type_ in SEARCH_PARAMETERS
-}
+    elif isinstance(node, dict):
+        for value in path[0].values(node):
+            yield from _walk(value, path[1:])

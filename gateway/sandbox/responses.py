@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
 from email.utils import format_datetime
 
 from aiohttp import web
@@ -27,7 +28,7 @@ def resource_response(
 ) -> web.Response:
     """The result's resource; without `headers` with those of its version."""
     headers = version_headers(result) if headers is None else headers
-    if result.version is None or negotiation.is_pretty(request):
+    if result.version is None or not result.version.body or negotiation.is_pretty(request):
         return json_response(request, result.resource, result.status, headers)
     return _fhir_json(result.version.body, result.status, headers)
 
@@ -53,6 +54,13 @@ def json_response(
     """Any resource as FHIR JSON."""
     body = codec.render(document, pretty=negotiation.is_pretty(request))
     return _fhir_json(body, status, headers or {})
+
+
+def gzipped(response: web.Response) -> web.Response:
+    """The same in gzip, whatever the caller said that it accepts."""
+    response.body = gzip.compress(response.body if isinstance(response.body, bytes) else b"")
+    response.headers["Content-Encoding"] = "gzip"
+    return response
 
 
 def _fhir_json(body: bytes, status: int, headers: dict[str, str]) -> web.Response:

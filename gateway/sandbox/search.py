@@ -1,21 +1,23 @@
 """Searching: what a query asks, which resources answer it, and which of its parts were ignored.
 
 As on the national platform a parameter that is not known is ignored, and is missing from the `self`
-link. A modifier or a value that is not understood is an error (FHIR R5 search 3.2.1.5.5).
+link; one that filters nothing is there. A modifier or a value that is not understood is an error
+(FHIR R5 search 3.2.1.5.5).
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.sandbox import quantities
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.dates import matches, parse_date, range_of
-from gateway.sandbox.outcomes import fhir_error
-from gateway.sandbox.parameters import SEARCH_PARAMETERS, SearchParameter
+from gateway.sandbox.folding import fold
+from gateway.sandbox.outcomes import FhirError, fhir_error
+from gateway.sandbox.parameters import SearchParameter
 
 Pairs = Sequence[tuple[str, str]]
 Test = Callable[[Any], bool]
@@ -24,13 +26,13 @@ _PREFIXES: Final = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "a
 _MODIFIERS: Final = {
     "string": ("exact", "contains"),
     "token": ("not",),
-    "date": (),
     "uri": ("below",),
+    "reference": ("[type]",),
 }
-_PERSON_REFERENCE: Final = "patient"
-_APOSTROPHES: Final = str.maketrans(dict.fromkeys("‘’ʻʼ`´", "'"))
+_PHONE_DIGITS: Final = 9
 _COMMA: Final = re.compile(r"(?<!\\),")
 _BAR: Final = re.compile(r"(?<!\\)\|")
+_DOLLAR: Final = re.compile(r"(?<!\\)\$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,8 @@ class Query:
         return all(criterion.matches(resource) for criterion in self.criteria)
 
 
-def parse_query(type_: str, pairs: Pairs, base: str) -> Query:
+def parse_query(known: Mapping[str, SearchParameter], pairs: Pairs, base: str) -> Query:
     """Read a query's pairs, without those of paging. Raises FhirError 400 for a bad value."""
-    known = SEARCH_PARAMETERS[type_]
     criteria: list[Criterion] = []
     applied: list[tuple[str, str]] = []
     ignored: list[str] = []
@@ -73,9 +74,10 @@ def parse_query(type_: str, pairs: Pairs, base: str) -> Query:
         parameter = known.get(name.partition(":")[0])
         if parameter is None or not value:
             ignored.append(name)
-        else:
+            continue
+        applied.append((name, value))
+        if parameter.filters:
             criteria.append(_criterion(parameter, name.partition(":")[2], value, base))
-            applied.append((name, value))
     return Query(tuple(criteria), tuple(applied), tuple(ignored))
 
 
@@ -91,15 +93,34 @@ def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> T
         return _missing_test(parameter, value)
     if parameter.kind == "reference":
         return _reference_test(parameter, modifier, _unescape(value), base)
-    if modifier and modifier not in _MODIFIERS[parameter.kind]:
+    if modifier and modifier not in _MODIFIERS.get(parameter.kind, ()):
         raise _unsupported_modifier(parameter, modifier)
-    if parameter.kind == "date":
-        return _date_test(parameter, value)
+    if parameter.kind == "composite":
+        return _composite_test(parameter, value, base)
+    if parameter.kind in _BY_PREFIX:
+        return _BY_PREFIX[parameter.kind](parameter, value)
     if parameter.kind == "token":
         return _token_test(value)
     if parameter.kind == "uri":
         return _uri_test(modifier, _unescape(value))
-    return _string_test(modifier, _unescape(value))
+    return _string_test("contains" if parameter.kind == "special" else modifier, _unescape(value))
+
+
+def _composite_test(parameter: SearchParameter, value: str, base: str) -> Test:
+    """`code$value`: both of the same element. Other parts than it has cannot match."""
+    values = _DOLLAR.split(value)
+    try:
+        pairs = [
+            (part, _test(part, "", text, base))
+            for part, text in zip(parameter.parts, values, strict=True)
+        ]
+    except (FhirError, ValueError):
+        return lambda element: False
+
+    def test(element: Any) -> bool:
+        return all(any(map(test, part.values(element))) for part, test in pairs)
+
+    return test
 
 
 def _missing_test(parameter: SearchParameter, value: str) -> Test:
@@ -110,18 +131,59 @@ def _missing_test(parameter: SearchParameter, value: str) -> Test:
 
 
 def _date_test(parameter: SearchParameter, value: str) -> Test:
-    prefix, text = (value[:2], value[2:]) if value[:2] in _PREFIXES else ("eq", value)
+    prefix, text = _prefixed(value)
     try:
         asked = parse_date(text)
     except (ValueError, OverflowError):
-        hint = "a date such as 1990-01-01, optionally after eq, ne, gt, lt, ge, le, sa, eb or ap"
-        raise fhir_error(400, "value", f"the parameter {parameter.name} takes {hint}") from None
+        raise _not_understood(parameter, "a date such as 1990-01-01") from None
 
     def test(value: Any) -> bool:
         found = range_of(value)
         return found is not None and matches(prefix, asked, found)
 
     return test
+
+
+def _prefixed(value: str) -> tuple[str, str]:
+    return (value[:2], value[2:]) if value[:2] in _PREFIXES else ("eq", value)
+
+
+def _not_understood(parameter: SearchParameter, wanted: str) -> FhirError:
+    hint = f"{wanted}, optionally after eq, ne, gt, lt, ge, le, sa, eb or ap"
+    return fhir_error(400, "value", f"the parameter {parameter.name} takes {hint}")
+
+
+def _number_test(parameter: SearchParameter, value: str) -> Test:
+    prefix, text = _prefixed(value)
+    try:
+        asked = quantities.parse_number(text)
+    except ValueError:
+        raise _not_understood(parameter, "a number such as 5.4") from None
+    return lambda found: quantities.matches(prefix, asked, found)
+
+
+def _quantity_test(parameter: SearchParameter, value: str) -> Test:
+    """`number|system|code`, of which the system may be empty and only the number is needed."""
+    number, *unit = map(_unescape, _BAR.split(value))
+    by_number = _number_test(parameter, number)
+    system, code = unit if len(unit) == 2 else ("", "".join(unit))
+
+    def test(found: Any) -> bool:
+        return (
+            isinstance(found, dict)
+            and by_number(found.get("value"))
+            and (not system or found.get("system") == system)
+            and (not code or code in (found.get("code"), found.get("unit")))
+        )
+
+    return test
+
+
+_BY_PREFIX: Final[Mapping[str, Callable[[SearchParameter, str], Test]]] = {
+    "date": _date_test,
+    "number": _number_test,
+    "quantity": _quantity_test,
+}
 
 
 def _token_test(value: str) -> Test:
@@ -132,11 +194,21 @@ def _token_test(value: str) -> Test:
     def test(value: Any) -> bool:
         return any(
             (wanted_system is None or found_system is None or found_system == wanted_system)
-            and (not wanted_code or found_code == wanted_code)
+            and (
+                not wanted_code
+                or found_code == wanted_code
+                or (found_system == "phone" and _same_number(found_code, wanted_code))
+            )
             for found_system, found_code in _tokens(value)
         )
 
     return test
+
+
+def _same_number(found: Any, wanted: str) -> bool:
+    """Phone numbers are written in many ways; the last nine digits are the number in Uzbekistan."""
+    ours, theirs = (re.sub(r"\D", "", str(text))[-_PHONE_DIGITS:] for text in (found, wanted))
+    return ours == theirs and len(ours) == _PHONE_DIGITS
 
 
 def _tokens(value: Any) -> Iterable[tuple[str | None, Any]]:
@@ -161,32 +233,29 @@ def _uri_test(modifier: str, wanted: str) -> Test:
 def _string_test(modifier: str, wanted: str) -> Test:
     if modifier == "exact":
         return lambda value: value == wanted
-    folded = _fold(wanted)
+    folded = fold(wanted)
     if modifier == "contains":
-        return lambda value: isinstance(value, str) and folded in _fold(value)
-    return lambda value: isinstance(value, str) and _fold(value).startswith(folded)
-
-
-def _fold(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES))
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+        return lambda value: isinstance(value, str) and folded in fold(value)
+    return lambda value: isinstance(value, str) and fold(value).startswith(folded)
 
 
 def _reference_test(parameter: SearchParameter, modifier: str, value: str, base: str) -> Test:
     if modifier and not modifier[0].isupper():
         raise _unsupported_modifier(parameter, modifier)
-    wanted_type = modifier or ("Patient" if parameter.name == _PERSON_REFERENCE else "")
     relative = value.removeprefix(f"{base}/")
-    wanted = relative if "/" in relative or not wanted_type else f"{wanted_type}/{relative}"
+    wanted = relative if "/" in relative or not modifier else f"{modifier}/{relative}"
 
     def test(value: Any) -> bool:
-        target = value.get("reference") if isinstance(value, dict) else None
+        # A canonical is a reference too, and is a string.
+        target = value.get("reference") if isinstance(value, dict) else value
         if not isinstance(target, str):
             return False
         found = target.removeprefix(f"{base}/").partition("/_history/")[0]
-        if wanted_type and not found.startswith(f"{wanted_type}/"):
+        if modifier and not found.startswith(f"{modifier}/"):
             return False
-        return found == wanted or ("/" not in wanted and found.rpartition("/")[2] == wanted)
+        return wanted in (found, found.partition("|")[0]) or (
+            "/" not in wanted and found.rpartition("/")[2] == wanted
+        )
 
     return test
 
@@ -195,8 +264,8 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\([,|$\\])", r"\1", text)
 
 
-def _unsupported_modifier(parameter: SearchParameter, modifier: str) -> Exception:
-    known = sorted(("missing", *_MODIFIERS.get(parameter.kind, ("[type]",))))
+def _unsupported_modifier(parameter: SearchParameter, modifier: str) -> FhirError:
+    known = sorted(("missing", *_MODIFIERS.get(parameter.kind, ())))
     return fhir_error(
         400, "not-supported", f"the parameter {parameter.name} knows only :{', :'.join(known)}"
     )

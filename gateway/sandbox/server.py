@@ -15,14 +15,16 @@ from aiohttp import web
 from joserfc.jwk import RSAKey
 
 from gateway.sandbox import data, example_page, fhir_server, sso
-from gateway.sandbox.capability import capability_statement
+from gateway.sandbox.capability import Metadata, capability_statement
 from gateway.sandbox.clients import Clients
+from gateway.sandbox.declared import declared
 from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
 from gateway.sandbox.failing import failed
 from gateway.sandbox.faults import Faults, Side
 from gateway.sandbox.grants import Grants
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions
+from gateway.sandbox.operations import Operations
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.store import ResourceStore
 from gateway.sandbox.tokens import TokenAuthority, new_key
@@ -160,20 +162,26 @@ class Sandbox:
         return sso.Sso(self._options, Clients(self._options), grants, tokens)
 
     def _platform(self, tokens: TokenAuthority) -> fhir_server.FhirServer:
-        base = self.link_base_url
-        store, validator = ResourceStore(self._clock), Validator(self._log)
-        for resource in data.examples(base):
-            store.load(resource)
-        interactions = Interactions(store, base)
+        base, lenient = self.link_base_url, self._options.lenient
+        store, validator = self._store(base), Validator(self._log)
+        interactions = Interactions(store, base, declared(lenient=lenient), conditional=lenient)
         reject = self._options.faults.reject_tokens
+        started = datetime.fromtimestamp(self._clock(), UTC)
+        statement = capability_statement(base, started, interactions.types, lenient=lenient)
         return fhir_server.FhirServer(
             guard=BearerGuard(tokens, self._counters, reject=reject, rng=self._rng),
             interactions=interactions,
-            transactions=Transactions(interactions, store, validator, base),
+            transactions=Transactions(interactions, store, validator),
+            operations=Operations(store, interactions),
             validator=validator,
-            base=base,
-            capabilities=capability_statement(base, datetime.fromtimestamp(self._clock(), UTC)),
+            metadata=Metadata(statement, gzipped=not lenient),
         )
+
+    def _store(self, base: str) -> ResourceStore:
+        store = ResourceStore(self._clock, self._options.search_lag)
+        for resource in (*data.examples(base), *data.terminology()):
+            store.load(resource)
+        return store
 
     @web.middleware
     async def _observe(self, request: web.Request, handler: Handle) -> web.StreamResponse:

@@ -7,11 +7,16 @@ synchronous, so that each takes effect as a whole as far as other requests can s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.sandbox.codec import JsonObject, render
+
+# Somebody who uploads reports for hours must not fill the machine's memory.
+MAX_BINARY_BYTES: Final = 64 * 1024 * 1024
+
+_BINARY: Final = "Binary"
 
 Method = Literal["POST", "PUT", "DELETE"]
 Key = tuple[str, str]
@@ -19,7 +24,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a resource; `resource` is None for the version that deleted it."""
+    """One version of a resource.
+
+    `resource` is None for the version that deleted it, and for one that was forgotten. `body` is
+    the resource as text, except that of a Binary, which would be there twice.
+    """
 
     type: str
     id: str
@@ -29,6 +38,7 @@ class Version:
     sequence: int
     resource: JsonObject | None = None
     body: bytes = b""
+    searchable_from: float = 0.0
 
     @property
     def deleted(self) -> bool:
@@ -47,10 +57,14 @@ class Version:
 
 
 class ResourceStore:
-    """Resources by type and id, with their histories; `clock` gives Unix time."""
+    """Resources by type and id, with their histories; `clock` gives Unix time.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `searchable` knows of a write `search_lag` seconds later. Of Binaries only the newest are kept.
+    """
+
+    def __init__(self, clock: Callable[[], float], search_lag: float = 0.0) -> None:
         self._clock = clock
+        self._search_lag = search_lag
         self._histories: dict[Key, tuple[Version, ...]] = {}
         self._sequence = 0
 
@@ -72,7 +86,7 @@ class ResourceStore:
 
     def put(self, type_: str, id_: str, resource: JsonObject, method: Method) -> Version:
         """Keep a new version, with `id`, `meta.versionId` and `meta.lastUpdated` set."""
-        number, moment = self._number(type_, id_), self._now()
+        number, moment = self._number(type_, id_), self.now()
         stamped = _stamp(resource, id_, number, moment)
         version = Version(
             type=type_,
@@ -82,14 +96,21 @@ class ResourceStore:
             method=method,
             sequence=self._next(),
             resource=stamped,
-            body=render(stamped),
+            body=b"" if type_ == _BINARY else render(stamped),
+            searchable_from=self._clock() + self._search_lag,
         )
-        return self._append(version)
+        self._append(version)
+        if type_ == _BINARY:
+            self._forget_binaries()
+        return version
 
     def delete(self, type_: str, id_: str) -> Version:
         """Note that the resource is gone; earlier versions stay readable."""
-        number = self._number(type_, id_)
-        return self._append(Version(type_, id_, number, self._now(), "DELETE", self._next()))
+        number, searchable_from = self._number(type_, id_), self._clock() + self._search_lag
+        moment, sequence = self.now(), self._next()
+        return self._append(
+            Version(type_, id_, number, moment, "DELETE", sequence, searchable_from=searchable_from)
+        )
 
     def current(self, type_: str, id_: str) -> Version | None:
         """The newest version, which may be the one that deleted it; None if there never was one."""
@@ -114,6 +135,16 @@ class ResourceStore:
             if key[0] == type_ and not history[-1].deleted
         ]
 
+    def searchable(self, type_: str) -> list[Version]:
+        """What `living` gave `search_lag` ago: the versions that a search knows of."""
+        now = self._clock()
+        known = (
+            next((version for version in reversed(history) if version.searchable_from <= now), None)
+            for key, history in self._histories.items()
+            if key[0] == type_
+        )
+        return [version for version in known if version is not None and not version.deleted]
+
     def snapshot(self) -> Mapping[Key, tuple[Version, ...]]:
         """Everything, for `restore`."""
         return dict(self._histories)
@@ -127,6 +158,22 @@ class ResourceStore:
         self._histories[key] = (*self._histories.get(key, ()), version)
         return version
 
+    def _forget_binaries(self) -> None:
+        """Let go of the oldest contents; the newest stays however long it is."""
+        newest, *older = [each for each in self.history(_BINARY) if each.resource is not None]
+        kept = _content_length(newest)
+        for version in older:
+            kept += _content_length(version)
+            if kept > MAX_BINARY_BYTES:
+                self._forget(version)
+
+    def _forget(self, version: Version) -> None:
+        key = (version.type, version.id)
+        gone = replace(version, resource=None, body=b"")
+        self._histories[key] = tuple(
+            gone if each is version else each for each in self._histories[key]
+        )
+
     def _number(self, type_: str, id_: str) -> int:
         current = self.current(type_, id_)
         return current.number + 1 if current else 1
@@ -135,8 +182,13 @@ class ResourceStore:
         self._sequence += 1
         return self._sequence
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
+        """What time it is for the platform."""
         return datetime.fromtimestamp(self._clock(), UTC)
+
+
+def _content_length(binary: Version) -> int:
+    return len((binary.resource or {}).get("data", ""))
 
 
 def instant(moment: datetime) -> str:

@@ -25,12 +25,12 @@ class Transactions:
     """Processes Bundles on the interactions of one store."""
 
     def __init__(
-        self, interactions: Interactions, store: ResourceStore, validator: Validator, base: str
+        self, interactions: Interactions, store: ResourceStore, validator: Validator
     ) -> None:
         self._interactions = interactions
         self._store = store
         self._validator = validator
-        self._base = base
+        self._base = interactions.base
 
     async def process(self, bundle: JsonObject, returned: str) -> JsonObject:
         """The response Bundle; `returned` is the caller's `Prefer: return`. Raises FhirError."""
@@ -55,7 +55,7 @@ class Transactions:
 
     async def _batch_entry(self, index: int, raw: Any, returned: str) -> JsonObject:
         try:
-            entry = read_entry(index, raw, self._base)
+            entry = self._read(index, raw)
             await self._validate(entry)
             return _response_entry(self._base, entry, self._perform(entry), returned)
         except FhirError as error:
@@ -63,7 +63,7 @@ class Transactions:
             return {"response": {"status": _status(error.status), "outcome": outcome}}
 
     async def _transaction(self, raw_entries: Sequence[Any], returned: str) -> list[JsonObject]:
-        entries = [read_entry(index, raw, self._base) for index, raw in enumerate(raw_entries)]
+        entries = [self._read(index, raw) for index, raw in enumerate(raw_entries)]
         _require_distinct(entries)
         for entry in entries:
             await self._validate(entry)
@@ -77,6 +77,10 @@ class Transactions:
             _response_entry(self._base, entry, result, returned)
             for entry, result in zip(entries, results, strict=True)
         ]
+
+    def _read(self, index: int, raw: Any) -> BundleEntry:
+        entry = read_entry(index, raw, self._base)
+        return entry if self._interactions.conditional else replace(entry, if_none_exist=None)
 
     async def _validate(self, entry: BundleEntry) -> None:
         if entry.resource is not None:
@@ -98,10 +102,9 @@ class Transactions:
 
     def _existing(self, entry: BundleEntry) -> Version | None:
         """What a conditional create finds, before the transaction changes anything."""
-        if entry.method != "POST" or entry.if_none_exist is None:
+        if entry.method != "POST":
             return None
         with _at(entry):
-            self._interactions.require(entry.type, "create")
             return self._interactions.existing(entry.type, entry.if_none_exist)
 
     def _perform(self, entry: BundleEntry, id_: str | None = None) -> Result:

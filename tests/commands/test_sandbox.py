@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 from collections.abc import AsyncIterator
@@ -75,6 +76,42 @@ async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:
     assert (plain, refused) == (None, 400)
 
 
+@pytest.mark.parametrize(("options", "second"), [((), 201), (("--lenient",), 200)])
+async def test_conditions_are_kept_by_a_lenient_platform_only(
+    tmp_path: Path, options: tuple[str, ...], second: int
+) -> None:
+    """If-None-Exist doubles as on the playground, and does not with --lenient."""
+    body = {"resourceType": "Patient", "identifier": [{"system": "urn:s", "value": "v"}]}
+    headers = {
+        "Content-Type": "application/fhir+json",
+        "If-None-Exist": "identifier=urn:s|v",
+    }
+    statuses = []
+    async with sandbox(tmp_path, *options) as process, aiohttp.ClientSession() as session:
+        url = f"{said(process, 'Gateway')}/Patient"
+        for _ in range(2):
+            async with session.post(url, data=json.dumps(body), headers=headers) as answer:
+                statuses.append(answer.status)
+    assert statuses == [201, second]
+
+
+async def test_the_platform_lags_as_long_as_it_is_told(tmp_path: Path) -> None:
+    """With --search-lag a search does not find what was just written, and a read does."""
+    body = json.dumps({"resourceType": "Patient", "name": [{"family": "Yangiyev"}]})
+    headers = {"Content-Type": "application/fhir+json"}
+    async with (
+        sandbox(tmp_path, "--search-lag", "600") as process,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"{said(process, 'Gateway')}/Patient"
+        async with session.post(url, data=body, headers=headers) as answer:
+            place = answer.headers["Location"].partition("/_history")[0]
+        async with session.get(f"{url}?family=Yangiyev") as answer:
+            found = await answer.json()
+        status, _ = await get(place)
+    assert (found["total"], status) == (0, 200)
+
+
 async def test_the_gateway_of_the_sandbox_becomes_ready(tmp_path: Path) -> None:
     """The operators' page that is printed is on the listener that tells when it is ready."""
     async with sandbox(tmp_path) as process:
@@ -132,6 +169,9 @@ async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
         (("--slow", "sso=soon"), "give a duration"),
         (("--token-lifetime", "0"), "at least 1"),
         (("--reject-tokens", "2"), "from 0 to 1"),
+        (("--search-lag", "-1"), "give seconds, from 0"),
+        (("--search-lag", "nan"), "give seconds, from 0"),
+        (("--search-lag", "inf"), "give seconds, from 0"),
         (("--listen", "8080"), "--listen is not an address; write host:port"),
         (("--admin", "8080"), "--admin is not an address; write host:port"),
     ],

@@ -76,7 +76,7 @@ async def test_the_statement_names_the_gateway(
     gateway = await sandbox_stage.gateway()
     statement = json.loads(await body(session, f"{gateway.url}/metadata"))
     assert statement["implementation"]["url"] == gateway.url
-    assert [sorted(rest) for rest in statement["rest"]] == [["interaction", "mode", "resource"]]
+    assert [sorted(rest) for rest in statement["rest"]] == [["mode", "resource"]]
 
 
 async def test_transaction_reaches_the_platform_in_its_own_terms(

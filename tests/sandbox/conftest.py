@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.sandbox import SandboxOptions
 from tests.sandbox.harness import Trial, trial
 
 
@@ -13,4 +14,11 @@ from tests.sandbox.harness import Trial, trial
 async def given() -> AsyncIterator[Trial]:
     """A running sandbox with everything as it comes."""
     async with trial() as made:
+        yield made
+
+
+@pytest.fixture
+async def lenient() -> AsyncIterator[Trial]:
+    """A running sandbox without the playground's traps."""
+    async with trial(SandboxOptions(port=0, lenient=True)) as made:
         yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.sandbox.data import examples
+from gateway.sandbox.data import examples, terminology
 from tests.sandbox.harness import Trial
 
 
@@ -31,7 +31,8 @@ async def test_the_statement_is_valid(given: Trial) -> None:
 
 async def test_every_declared_parameter_works(given: Trial) -> None:
     """Each is understood, that is to say repeated in the self link."""
-    values = {"date": "2026-11-20", "token": "x", "string": "x", "reference": "x", "uri": "urn:x"}
+    values = dict.fromkeys(("token", "string", "reference", "composite", "special"), "x")
+    values |= {"date": "2026-11-20", "uri": "urn:x", "number": "1", "quantity": "1"}
     for type_, resource in (await resources(given)).items():
         query = "&".join(f"{p['name']}={values[p['type']]}" for p in resource["searchParam"])
         answer = await given.fhir("GET", f"/{type_}?{query}")
@@ -47,20 +48,58 @@ async def test_every_example_has_its_type_declared(given: Trial) -> None:
         for type_ in declared
         if (await given.fhir("GET", f"/{type_}?_count=0")).json["total"] > 0
     }
-    assert found == {resource["resourceType"] for resource in examples("http://x/fhir")}
+    loaded = [*examples("http://x/fhir"), *terminology()]
+    assert found == {resource["resourceType"] for resource in loaded}
 
 
-async def test_interactions_are_declared_as_they_are(given: Trial) -> None:
-    """No delete for Consent, no writing of Provenance, conditional create where create is."""
+def codes(resource: Any) -> set[str]:
+    """The interactions that are declared for a type."""
+    return {interaction["code"] for interaction in resource["interaction"]}
+
+
+async def test_interactions_are_declared_as_the_playground_does(given: Trial) -> None:
+    """No delete for Consent and conformance types, no writing of Provenance, no system level."""
     declared = await resources(given)
+    everything = {"create", "read", "vread", "update", "delete", "history-instance", "search-type"}
+    assert codes(declared["Patient"]) == everything
+    assert codes(declared["CodeSystem"]) == codes(declared["Consent"]) == everything - {"delete"}
+    assert codes(declared["AuditEvent"]) == {"create", "read", "search-type"}
+    assert codes(declared["Provenance"]) == {"read", "search-type"}
+    statement = (await given.fhir("GET", "/metadata")).json
+    assert "interaction" not in statement["rest"][0]
 
-    def codes(type_: str) -> set[str]:
-        return {interaction["code"] for interaction in declared[type_]["interaction"]}
 
-    assert {"read", "vread", "create", "update", "delete", "search-type"} <= codes("Patient")
-    assert {"history-instance", "history-type"} <= codes("Patient")
-    assert "delete" not in codes("Consent")
-    assert not {"create", "update", "delete"} & codes("Provenance")
+async def test_no_condition_is_declared(given: Trial) -> None:
+    """As on the playground, for any type."""
+    for resource in (await resources(given)).values():
+        flags = ("conditionalCreate", "conditionalUpdate", "conditionalPatch", "updateCreate")
+        assert not any(resource[flag] for flag in flags)
+        assert {resource["conditionalRead"], resource["conditionalDelete"]} == {"not-supported"}
+
+
+async def test_the_operations_are_those_of_the_playground(given: Trial) -> None:
+    """Terminology only, and `$validate` not."""
+    declared = {
+        type_: {operation["name"] for operation in resource["operation"]}
+        for type_, resource in (await resources(given)).items()
+        if "operation" in resource
+    }
+    assert declared == {
+        "CodeSystem": {"lookup", "subsumes", "validate-code"},
+        "ConceptMap": {"translate"},
+        "ValueSet": {"expand", "validate-code"},
+    }
+
+
+async def test_the_lenient_one_declares_what_it_does(lenient: Trial) -> None:
+    """Conditional create where create is, type histories, Bundles, and `$validate`."""
+    declared = await resources(lenient)
+    assert {"history-instance", "history-type"} <= codes(declared["Patient"])
     assert declared["Patient"]["conditionalCreate"] is True
     assert declared["Provenance"]["conditionalCreate"] is False
-    assert declared["Patient"]["updateCreate"] is False
+    assert declared["Patient"]["operation"][0]["name"] == "validate"
+    statement = (await lenient.fhir("GET", "/metadata")).json
+    assert {each["code"] for each in statement["rest"][0]["interaction"]} == {
+        "transaction",
+        "batch",
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox.data import EXAMPLE_BASE, PATIENT_ID, examples, relocate
+from gateway.sandbox.data import EXAMPLE_BASE, PATIENT_ID, examples, relocate, terminology
 from gateway.sandbox.outcomes import Issue
 from gateway.sandbox.validation import Validator
 
@@ -21,7 +21,9 @@ def only(type_: str, **wanted: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("resource", LOADED, ids=lambda r: f"{r['resourceType']}-{r['id'][-2:]}")
+@pytest.mark.parametrize(
+    "resource", [*LOADED, *terminology()], ids=lambda r: f"{r['resourceType']}-{r['id'][-2:]}"
+)
 async def test_examples_are_valid(resource: Any) -> None:
     """What the platform starts with it would also take."""
     issues: list[Issue] = await Validator(lambda line: None).issues(resource)
@@ -31,7 +33,7 @@ async def test_examples_are_valid(resource: Any) -> None:
 def test_each_resource_is_loaded_once() -> None:
     """Bundle entries that stand alone too are not doubled, and outcomes are not loaded."""
     ids = [(resource["resourceType"], resource["id"]) for resource in LOADED]
-    assert len(ids) == len(set(ids)) == 21
+    assert len(ids) == len(set(ids)) == 27
     assert ("Patient", PATIENT_ID) in ids
     assert "OperationOutcome" not in {type_ for type_, _ in ids}
     assert [type_ for type_, _ in ids].count("Patient") == 3

@@ -1,8 +1,12 @@
-"""Which resources a search finds, and what it says about parameters that it ignores."""
+"""Which resources a search finds, and what it says about parameters that it ignores.
+
+Without the playground's traps, which are in `test_playground`.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -12,6 +16,12 @@ from tests.sandbox.harness import OTHER_PATIENT, PATIENT, Trial
 FOREIGNER = "5d0c6f0a-1f1e-4c55-9a1b-000000000013"
 ALL = {PATIENT, OTHER_PATIENT, FOREIGNER}
 NI = "https://dhp.uz/fhir/core/sid/pid/uz/ni"
+
+
+@pytest.fixture
+def given(lenient: Trial) -> Trial:
+    """All parameters filter."""
+    return lenient
 
 
 @pytest.mark.parametrize(
@@ -61,6 +71,14 @@ NI = "https://dhp.uz/fhir/core/sid/pid/uz/ni"
         ("organization:missing=true", {OTHER_PATIENT, FOREIGNER}),
         ("organization:missing=false", {PATIENT}),
         ("telecom=phone%7C%2B998%2000%20000%2000%2003", {PATIENT}),
+        ("phone=%2B998901234567", {FOREIGNER}),
+        ("phone=90%20123-45-67", {FOREIGNER}),
+        ("phone=34567", set()),
+        ("phone=000000000", set()),
+        ("telecom=email%7C%2B998901234567", set()),
+        ("email=%2B998901234567", set()),
+        ("deceased=false", set()),
+        ("address-country=UZ", {PATIENT, OTHER_PATIENT}),
         ("_tag=HTEST", ALL),
         ("_lastUpdated=2026-11-20T09:12:00%2B05:00", ALL),
         ("_lastUpdated=2026-11-20T09:12:00+05:00", ALL),
@@ -209,3 +227,116 @@ async def test_a_search_with_no_hits_is_an_empty_bundle(given: Trial) -> None:
     assert answer.status == 200
     bundle = json.loads(answer.body)
     assert (bundle["total"], "entry" in bundle) == (0, False)
+
+
+async def kept(given: Trial, **resource: Any) -> str:
+    """The id of a resource that was created."""
+    answer = await given.fhir("POST", f"/{resource['resourceType']}", body=resource)
+    assert answer.status == 201, answer.body
+    return str(answer.json["id"])
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("5.4", True),
+        ("5.40", False),
+        ("5", True),
+        ("6", False),
+        ("ne5.4", False),
+        ("gt5.41", True),
+        ("gt5.42", False),
+        ("sa5.42", False),
+        ("ge5.42", True),
+        ("le5.42", True),
+        ("lt5.42", False),
+        ("eb5.43", True),
+        ("ap5", True),
+        ("ap50", False),
+        ("54.2e-1", True),
+    ],
+)
+async def test_numbers_are_found_as_far_as_they_are_given(
+    given: Trial, value: str, found: bool
+) -> None:
+    """5.4 is all that rounds to it; with a prefix it is exact (FHIR R5 search 3.2.1.5.7)."""
+    answered = [{"linkId": "1", "answer": [{"valueDecimal": 5.42}]}]
+    questionnaire = "urn:questionnaire|1"
+    id_ = await kept(
+        given,
+        resourceType="QuestionnaireResponse",
+        status="completed",
+        questionnaire=questionnaire,
+        item=answered,
+    )
+    assert (id_ in await given.found(f"/QuestionnaireResponse?answer-number={value}")) is found
+
+
+@pytest.mark.parametrize("value", ["", "x", "5.4.1", "nan", "inf", "gt", "1e1001", "1e999999999"])
+async def test_what_is_no_number_finds_nothing_by_it(given: Trial, value: str) -> None:
+    """It is refused; without any value the parameter is ignored."""
+    answer = await given.fhir("GET", f"/QuestionnaireResponse?answer-number={value}")
+    assert answer.status == (400 if value else 200)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("context-quantity=40", True),
+        ("context-quantity=gt39%7C%7Ca", True),
+        ("context-quantity=40%7Chttp://unitsofmeasure.org%7Ca", True),
+        ("context-quantity=40%7Chttp://unitsofmeasure.org%7Cmo", False),
+        ("context-quantity=40%7Curn:other%7Ca", False),
+        ("context-quantity=41", False),
+        ("context-type-quantity=age$40", True),
+        ("context-type-quantity=age$41", False),
+        ("context-type-quantity=focus$40", False),
+        ("context-type-quantity=age", False),
+        ("context-type-quantity=age$forty", False),
+        ("context-type-value=focus$I10", True),
+        ("context-type-value=age$I10", False),
+        ("context-type=age&context=I10", True),
+        ("derived-from=urn:library", True),
+        ("derived-from=urn:library%7C2", True),
+        ("derived-from=urn:library%7C3", False),
+        ("predecessor=urn:library", False),
+        ("url:below=urn:activity", True),
+        ("effective=2026-06", True),
+        ("effective=2027", False),
+    ],
+)
+async def test_quantities_composites_and_canonicals_are_found(
+    given: Trial, query: str, found: bool
+) -> None:
+    """A composite wants both parts in one element, a canonical its version only if it is named."""
+    concept = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "I10"}]}
+    quantity = {"value": 40, "system": "http://unitsofmeasure.org", "code": "a"}
+    contexts = "http://terminology.hl7.org/CodeSystem/usage-context-type"
+    id_ = await kept(
+        given,
+        resourceType="ActivityDefinition",
+        status="active",
+        url="urn:activity:1",
+        effectivePeriod={"start": "2026-06-01", "end": "2026-06-30"},
+        useContext=[
+            {"code": {"system": contexts, "code": "focus"}, "valueCodeableConcept": concept},
+            {"code": {"system": contexts, "code": "age"}, "valueQuantity": quantity},
+        ],
+        relatedArtifact=[{"type": "derived-from", "resource": "urn:library|2"}],
+    )
+    assert await given.found(f"/ActivityDefinition?{query}") == ([id_] if found else [])
+
+
+async def test_a_type_narrows_references(given: Trial) -> None:
+    """`patient` finds no group with the same id, and `deceased` knows dates too."""
+    id_ = await given.create(deceasedDateTime="2026-01-01")
+    assert await given.found("/Patient?deceased=true") == [id_]
+    body = {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": {"text": "x"},
+        "subject": {"reference": f"Group/{id_}"},
+    }
+    made = await kept(given, **body)
+    assert await given.found(f"/Observation?subject={id_}") == [made]
+    assert await given.found(f"/Observation?patient={id_}") == []

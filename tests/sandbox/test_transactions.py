@@ -73,36 +73,36 @@ async def test_references_between_entries_are_resolved(given: Trial) -> None:
     assert (await given.fhir("GET", f"/{observation}")).json["encounter"]["reference"] == encounter
 
 
-async def test_a_failing_entry_undoes_all_others(given: Trial) -> None:
+async def test_a_failing_entry_undoes_all_others(lenient: Trial) -> None:
     """A stale ifMatch in the last entry: 412, and nothing of the rest happened."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     bundle["entry"][4]["request"]["ifMatch"] = 'W/"2"'
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert answer.status == 412
     assert answer.issue["expression"] == ["Bundle.entry[4]"]
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
-async def test_an_invalid_entry_stops_a_transaction(given: Trial) -> None:
+async def test_an_invalid_entry_stops_a_transaction(lenient: Trial) -> None:
     """The outcome names the element inside of the Bundle."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     del bundle["entry"][3]["resource"]["code"]
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert (answer.status, answer.issue["code"]) == (422, "required")
     assert answer.issue["expression"] == ["Bundle.entry[3].resource.code"]
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
-async def test_a_dangling_urn_stops_a_transaction(given: Trial) -> None:
+async def test_a_dangling_urn_stops_a_transaction(lenient: Trial) -> None:
     """A urn:uuid reference that no entry has is an error."""
-    before = await total(given)
-    bundle = example(given)
+    before = await total(lenient)
+    bundle = example(lenient)
     del bundle["entry"][2]
-    answer = await given.fhir("POST", "", body=bundle)
+    answer = await lenient.fhir("POST", "", body=bundle)
     assert (answer.status, answer.issue["code"]) == (400, "not-found")
-    assert await total(given) == before
+    assert await total(lenient) == before
 
 
 async def test_the_order_of_processing_is_that_of_fhir(given: Trial) -> None:
@@ -141,11 +141,11 @@ async def test_two_writes_of_one_resource_are_refused(given: Trial) -> None:
     assert (await given.fhir("GET", f"/Patient/{PATIENT}")).status == 200
 
 
-async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> None:
+async def test_a_conditional_create_in_a_transaction_is_linked(lenient: Trial) -> None:
     """References lead to what is there already, and nothing is doubled."""
     identifier = {"system": "urn:s", "value": "known"}
     patient = {"resourceType": "Patient", "identifier": [identifier]}
-    known = await given.create(identifier=[identifier])
+    known = await lenient.create(identifier=[identifier])
     observation = {
         "resourceType": "Observation",
         "status": "final",
@@ -153,7 +153,7 @@ async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> 
         "subject": {"reference": "urn:uuid:1"},
     }
     answer = await send(
-        given,
+        lenient,
         "transaction",
         entry(
             "POST", "Patient", patient, ifNoneExist="identifier=urn:s|known", full_url="urn:uuid:1"
@@ -165,7 +165,7 @@ async def test_a_conditional_create_in_a_transaction_is_linked(given: Trial) -> 
     assert first["response"]["status"] == "200 OK"
     assert first["response"]["location"] == f"Patient/{known}/_history/1"
     assert second["resource"]["subject"]["reference"] == f"Patient/{known}"
-    assert second["fullUrl"].startswith(given.sandbox.fhir_base_url)
+    assert second["fullUrl"].startswith(lenient.sandbox.fhir_base_url)
 
 
 async def test_conditions_are_judged_before_anything_changes(given: Trial) -> None:
@@ -177,10 +177,10 @@ async def test_conditions_are_judged_before_anything_changes(given: Trial) -> No
     assert statuses == ["201 Created", "201 Created"]
 
 
-async def test_two_conditional_creates_of_one_resource_are_refused(given: Trial) -> None:
+async def test_two_conditional_creates_of_one_resource_are_refused(lenient: Trial) -> None:
     """The same condition twice in a transaction would create twice."""
     conditional = entry("POST", "Patient", {"resourceType": "Patient"}, ifNoneExist="name=x")
-    answer = await send(given, "transaction", conditional, conditional)
+    answer = await send(lenient, "transaction", conditional, conditional)
     assert (answer.status, answer.issue["expression"]) == (400, ["Bundle.entry[1]"])
 
 

@@ -62,27 +62,29 @@ async def test_nulls_may_fill_gaps_between_primitives(given: Trial) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_validate_says_without_storing(given: Trial, wrapped: bool) -> None:
+async def test_validate_says_without_storing(lenient: Trial, wrapped: bool) -> None:
     """`$validate` is always 200, and its outcome tells whether the resource would do."""
 
     def body(resource: Any) -> Any:
         parameter = [{"name": "resource", "resource": resource}]
         return {"resourceType": "Parameters", "parameter": parameter} if wrapped else resource
 
-    bad = await given.fhir(
+    bad = await lenient.fhir(
         "POST", "/Patient/$validate", body=body({"resourceType": "Patient", "x": 1})
     )
-    good = await given.fhir("POST", "/Patient/%24validate", body=body({"resourceType": "Patient"}))
+    good = await lenient.fhir(
+        "POST", "/Patient/%24validate", body=body({"resourceType": "Patient"})
+    )
     assert (bad.status, bad.issue["severity"], bad.issue["code"]) == (200, "error", "structure")
     assert (good.status, good.issue["severity"]) == (200, "information")
-    assert (await given.fhir("GET", "/Patient?_count=0")).json["total"] == 3
+    assert (await lenient.fhir("GET", "/Patient?_count=0")).json["total"] == 3
 
 
 @pytest.mark.parametrize("parameter", [None, 1, [], [{"name": "mode"}], [{"name": "resource"}]])
-async def test_validate_needs_a_resource(given: Trial, parameter: Any) -> None:
+async def test_validate_needs_a_resource(lenient: Trial, parameter: Any) -> None:
     """Parameters without a resource of the type are a bad request."""
     body = {"resourceType": "Parameters", "parameter": parameter}
-    assert (await given.fhir("POST", "/Patient/$validate", body=body)).status == 400
+    assert (await lenient.fhir("POST", "/Patient/$validate", body=body)).status == 400
 
 
 async def test_without_the_models_resources_pass_with_one_warning(

@@ -1,0 +1,83 @@
+"""Resources that are known by a canonical URL, and the concepts of code systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.outcomes import fhir_error
+from gateway.sandbox.store import ResourceStore
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A code with its `definition` in the resource; `ancestors` are its parents, nearest first."""
+
+    system: str
+    code: str
+    definition: JsonObject
+    ancestors: tuple[str, ...] = ()
+
+    def display(self, languages: tuple[str, ...] = ()) -> str | None:
+        """In the first of these languages that there is, else as the system has it."""
+        for language in languages:
+            for each in self.definition.get("designation", []):
+                if each.get("language", "").partition("-")[0] == language:
+                    return str(each.get("value"))
+        text = self.definition.get("display")
+        return None if text is None else str(text)
+
+    def names(self) -> list[str]:
+        """All that it is called."""
+        designations = self.definition.get("designation", [])
+        found = [self.definition.get("display"), *(each.get("value") for each in designations)]
+        return [name for name in found if isinstance(name, str)]
+
+
+class Canonicals:
+    """Finds what is kept in a store."""
+
+    def __init__(self, store: ResourceStore) -> None:
+        self._store = store
+
+    def all(self, type_: str) -> list[JsonObject]:
+        """All of a type."""
+        return [version.resource for version in self._store.living(type_) if version.resource]
+
+    def find(self, type_: str, canonical: str, version: str | None = None) -> JsonObject:
+        """The newest, or that of the version in `url|version`. Raises FhirError 404."""
+        url, _, suffix = canonical.partition("|")
+        wanted = version or suffix
+        found = [
+            resource
+            for resource in self.all(type_)
+            if resource.get("url") == url and wanted in ("", resource.get("version"))
+        ]
+        if not found:
+            raise fhir_error(404, "not-found", f"there is no {type_} {canonical} here")
+        return max(found, key=_age)
+
+    def concepts(self, system: str, version: str | None = None) -> dict[str, Concept]:
+        """The concepts of a code system by code. Raises FhirError 404."""
+        return concepts_of(self.find("CodeSystem", system, version))
+
+
+def concepts_of(code_system: JsonObject) -> dict[str, Concept]:
+    """The concepts of a CodeSystem by code."""
+    url = str(code_system.get("url"))
+    return {each.code: each for each in _flat(url, code_system.get("concept", []), ())}
+
+
+def _flat(system: str, concepts: list[JsonObject], above: tuple[str, ...]) -> Iterator[Concept]:
+    for concept in concepts:
+        code = str(concept.get("code"))
+        definition = {name: value for name, value in concept.items() if name != "concept"}
+        yield Concept(system, code, definition, above)
+        yield from _flat(system, concept.get("concept", []), (code, *above))
+
+
+def _age(resource: JsonObject) -> list[tuple[int, str]]:
+    """What orders versions: 10.0.0 is newer than 9.0.0."""
+    parts = str(resource.get("version", "")).split(".")
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -1,0 +1,110 @@
+"""What an operation is given and what it answers (FHIR R5 operations 3.2.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.outcomes import FhirError, fhir_error
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """A code of a system, as it was named; what was not named is None."""
+
+    system: str | None = None
+    code: str | None = None
+    version: str | None = None
+    display: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The parameters of one call, from the query and from a Parameters resource.
+
+    `accepted` are the languages of the request's Accept-Language.
+    """
+
+    pairs: Sequence[tuple[str, Any]]
+    accepted: tuple[str, ...] = ()
+
+    def with_body(self, document: JsonObject) -> Arguments:
+        """Those of a Parameters resource too. Raises FhirError 400."""
+        if document.get("resourceType") != "Parameters":
+            raise fhir_error(400, "structure", "Parameters are needed", "resourceType")
+        given = document.get("parameter", [])
+        if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+            raise fhir_error(400, "structure", "an array of objects is needed", "parameter")
+        found = [
+            (str(each.get("name")), value)
+            for each in given
+            for key, value in each.items()
+            if key.startswith("value")
+        ]
+        return replace(self, pairs=[*self.pairs, *found])
+
+    def get(self, name: str) -> Any:
+        """The first value of that name; None when there is none."""
+        return next((value for key, value in self.pairs if key == name), None)
+
+    def text(self, *names: str) -> str | None:
+        """The first of these parameters that there is; an empty one is none."""
+        found = (self.get(name) for name in names)
+        return next((str(value) for value in found if value not in (None, "")), None)
+
+    def required(self, *names: str) -> str:
+        """The same. Raises FhirError 400 when there is none."""
+        value = self.text(*names)
+        if value is None:
+            raise missing(names[0])
+        return value
+
+    def whole(self, name: str) -> int | None:
+        """A whole number from 0. Raises FhirError 400."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and len(value) <= 9):
+            raise fhir_error(400, "value", f"{name} takes a whole number from 0")
+        return int(value)
+
+    def coding(self, name: str, codes: tuple[str, ...]) -> Coding:
+        """A code given whole as the parameter `name`, or in parts with `codes` as names."""
+        given = self.get(name)
+        if isinstance(given, dict):
+            return coding_of(given)
+        return Coding(
+            self.text("system"), self.text(*codes), self.text("version"), self.text("display")
+        )
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """In which languages displays are wanted, best first."""
+        wanted = self.text("displayLanguage")
+        return (wanted.partition("-")[0].lower(),) if wanted else self.accepted
+
+
+def coding_of(element: JsonObject) -> Coding:
+    """A Coding of a resource."""
+    parts = (element.get(name) for name in ("system", "code", "version", "display"))
+    return Coding(*(part if isinstance(part, str) else None for part in parts))
+
+
+def missing(name: str) -> FhirError:
+    """The error for a parameter that is needed."""
+    return fhir_error(400, "required", f"the parameter {name} is missing", f"Parameters.{name}")
+
+
+def parameters(*given: tuple[str, str, Any]) -> JsonObject:
+    """A Parameters resource of (name, type, value); what has no value is left out."""
+    listed = [
+        {"name": name, f"value{kind}": value} for name, kind, value in given if value is not None
+    ]
+    return {"resourceType": "Parameters", "parameter": listed}
+
+
+def nested(name: str, *given: tuple[str, str, Any]) -> JsonObject:
+    """One parameter that has parts, given as those of `parameters`."""
+    return {"name": name, "part": parameters(*given)["parameter"]}

@@ -1,0 +1,86 @@
+"""The platform's operations by type and name, and those that ask who works where."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+from gateway.sandbox.canonicals import Canonicals
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.interactions import Interactions, require_uuid
+from gateway.sandbox.operation import Arguments
+from gateway.sandbox.outcomes import Issue, fhir_error, operation_outcome
+from gateway.sandbox.store import ResourceStore
+from gateway.sandbox.terminology import Terminology
+
+Perform = Callable[[JsonObject | None, Arguments], JsonObject]
+
+
+class Operations:
+    """Performs operations on what is in a store; nothing is changed."""
+
+    def __init__(self, store: ResourceStore, interactions: Interactions) -> None:
+        self._store = store
+        self._interactions = interactions
+        terminology = Terminology(Canonicals(store), interactions.base, store.now)
+        self._terminology: dict[tuple[str, str], Perform] = {
+            ("CodeSystem", "lookup"): terminology.lookup,
+            ("CodeSystem", "subsumes"): terminology.subsumes,
+            ("CodeSystem", "validate-code"): terminology.validate_in_code_system,
+            ("ValueSet", "expand"): terminology.expand,
+            ("ValueSet", "validate-code"): terminology.validate_in_value_set,
+            ("ConceptMap", "translate"): terminology.translate,
+        }
+        # From the guide of August 2026; the type whose references lead on, and the one found.
+        self._registers = {
+            ("Organization", "practitioners"): ("organization", "practitioner"),
+            ("Practitioner", "organizations"): ("practitioner", "organization"),
+            ("Practitioner", "specializations"): ("practitioner", ""),
+        }
+
+    def perform(self, type_: str, id_: str | None, name: str, given: Arguments) -> JsonObject:
+        """The answer of an operation on a type, or on one resource. Raises FhirError."""
+        if (type_, name) in self._terminology:
+            resource = None if id_ is None else self._interactions.read(type_, id_).resource
+            return self._terminology[type_, name](resource, given)
+        if (type_, name) in self._registers and id_ is not None:
+            require_uuid(type_, id_)
+            return self._found(f"{type_}/{id_}", *self._registers[type_, name])
+        raise fhir_error(404, "not-supported", f"{type_} has no operation ${name} here")
+
+    def _found(self, reference: str, named: str, wanted: str) -> JsonObject:
+        """What the roles that name a resource lead to; for nothing an outcome, and 200 too."""
+        entries = [
+            {
+                "fullUrl": f"{self._interactions.base}/{resource['resourceType']}/{resource['id']}",
+                "resource": resource,
+                "search": {"mode": "match"},
+            }
+            for resource in self._roles(reference, named, wanted)
+        ]
+        nothing = operation_outcome(Issue("not-found", "there is nothing of that kind"))
+        return {
+            "resourceType": "Bundle",
+            "id": str(uuid.uuid4()),
+            "type": "searchset",
+            "total": len(entries),
+            "entry": entries or [{"resource": nothing, "search": {"mode": "outcome"}}],
+        }
+
+    def _roles(self, reference: str, named: str, wanted: str) -> Iterator[JsonObject]:
+        """The roles themselves when nothing else is wanted; each resource once."""
+        seen = set()
+        for version in self._store.searchable("PractitionerRole"):
+            role = version.resource or {}
+            if self._target(role, named) != reference:
+                continue
+            place = self._target(role, wanted) if wanted else f"PractitionerRole/{version.id}"
+            type_, _, id_ = place.partition("/")
+            current = self._store.current(type_, id_)
+            if place not in seen and current is not None and current.resource is not None:
+                seen.add(place)
+                yield current.resource
+
+    def _target(self, role: JsonObject, name: str) -> str:
+        reference = str(role.get(name, {}).get("reference", ""))
+        return reference.removeprefix(f"{self._interactions.base}/")

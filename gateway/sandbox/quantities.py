@@ -1,0 +1,46 @@
+"""Numbers as FHIR searches them (FHIR R5 search 3.2.1.5.7)."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+_MAX_EXPONENT: Final = 1000  # far from where decimal arithmetic ends
+
+
+def parse_number(text: str) -> Decimal:
+    """A number that is searched for. Raises ValueError."""
+    try:
+        number = Decimal(text)
+    except ArithmeticError:
+        raise ValueError("not a number") from None
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
+        raise ValueError("not a number, or out of range")
+    return number
+
+
+def matches(prefix: str, asked: Decimal, found: Any) -> bool:
+    """Compare a resource's number with the one searched for; False when `found` is none."""
+    if isinstance(found, bool) or not isinstance(found, int | Decimal):
+        return False
+    match prefix:
+        case "gt" | "sa":
+            return found > asked
+        case "lt" | "eb":
+            return found < asked
+        case "ge":
+            return found >= asked
+        case "le":
+            return found <= asked
+        case "ap":
+            return abs(found - asked) <= abs(asked) / 10
+        case "ne":
+            return not _rounds_to(asked, found)
+        case _:
+            return _rounds_to(asked, found)
+
+
+def _rounds_to(asked: Decimal, found: int | Decimal) -> bool:
+    """A number stands for all that would be rounded to it: 100 is 99.5 to 100.5."""
+    half = Decimal(5).scaleb(int(asked.as_tuple().exponent) - 1)
+    return asked - half <= found < asked + half

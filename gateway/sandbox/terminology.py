@@ -1,0 +1,280 @@
+"""The operations on CodeSystem, ValueSet and ConceptMap (FHIR R5 terminology service 4.7).
+
+Each takes the resource that it is about, when that was named by its id, and the arguments.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final
+from urllib.parse import urlencode
+
+from gateway.sandbox.canonicals import Canonicals, Concept, concepts_of
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.folding import fold
+from gateway.sandbox.operation import (
+    Arguments,
+    Coding,
+    coding_of,
+    missing,
+    nested,
+    parameters,
+)
+from gateway.sandbox.outcomes import fhir_error
+from gateway.sandbox.store import instant
+from gateway.sandbox.value_sets import Codes, ValueSets
+
+# More than this has to be asked for in pages.
+MAX_EXPANSION: Final = 1000
+
+_INVERSE: Final = {
+    "source-is-narrower-than-target": "source-is-broader-than-target",
+    "source-is-broader-than-target": "source-is-narrower-than-target",
+}
+
+
+class Terminology:
+    """A small terminology service over what is in a store; `base` stands in links."""
+
+    def __init__(self, canonicals: Canonicals, base: str, now: Callable[[], datetime]) -> None:
+        self._canonicals = canonicals
+        self._value_sets = ValueSets(canonicals)
+        self._base = base
+        self._now = now
+
+    def lookup(self, code_system: JsonObject | None, given: Arguments) -> JsonObject:
+        """What is known of a code; 404 when there is no such code."""
+        coding = given.coding("coding", ("code",))
+        system = code_system or self._system(coding)
+        concept = _concept(system, coding)
+        answer = parameters(
+            ("name", "String", system.get("name") or system.get("title")),
+            ("version", "String", system.get("version")),
+            ("display", "String", concept.display(given.languages)),
+            ("definition", "String", concept.definition.get("definition")),
+        )
+        answer["parameter"] += [*_designations(concept), *_properties(system, concept)]
+        return answer
+
+    def validate_in_code_system(
+        self, code_system: JsonObject | None, given: Arguments
+    ) -> JsonObject:
+        """Whether a code is one of a code system."""
+        coding = given.coding("coding", ("code",))
+        url = coding.system or given.text("url")
+        if coding.code is None:
+            raise missing("code")
+        system = code_system or self._system(Coding(url, version=coding.version))
+        codes = {(each.system, each.code): each for each in concepts_of(system).values()}
+        return _verdict(codes, [Coding(system["url"], coding.code, None, coding.display)], given)
+
+    def validate_in_value_set(self, value_set: JsonObject | None, given: Arguments) -> JsonObject:
+        """Whether a code is in a value set."""
+        codings = _codings(given)
+        codes = self._value_sets.codes(value_set or self._value_set(given))
+        return _verdict(codes, codings, given)
+
+    def subsumes(self, code_system: JsonObject | None, given: Arguments) -> JsonObject:
+        """How two codes of one system lie to each other; 404 when one is none."""
+        first, second = (
+            given.coding("codingA", ("codeA",)),
+            given.coding("codingB", ("codeB",)),
+        )
+        if first.system != second.system:
+            raise fhir_error(400, "invalid", "both codes must be of one system")
+        system = code_system or self._system(first)
+        a, b = _concept(system, first), _concept(system, second)
+        outcome = "not-subsumed"
+        if a.code == b.code:
+            outcome = "equivalent"
+        elif a.code in b.ancestors:
+            outcome = "subsumes"
+        elif b.code in a.ancestors:
+            outcome = "subsumed-by"
+        return parameters(("outcome", "Code", outcome))
+
+    def expand(self, value_set: JsonObject | None, given: Arguments) -> JsonObject:
+        """A page of the codes of a value set; 422 `too-costly` for too many at once."""
+        known = value_set or self._value_set(given)
+        wanted = fold(given.text("filter") or "")
+        found = [
+            each
+            for each in self._value_sets.codes(known).values()
+            if any(wanted in fold(name) for name in (each.code, *each.names()))
+        ]
+        offset, count = given.whole("offset") or 0, given.whole("count")
+        if count is None and len(found) - offset > MAX_EXPANSION:
+            text = f"more than {MAX_EXPANSION} codes: ask with count and offset"
+            raise fhir_error(422, "too-costly", text)
+        end = len(found) if count is None else offset + count
+        expansion: JsonObject = {
+            "identifier": f"urn:uuid:{uuid.uuid4()}",
+            "timestamp": instant(self._now()),
+            "total": len(found),
+            "offset": offset,
+        }
+        if count and end < len(found):
+            expansion["next"] = self._page(value_set, given, end)
+        if contains := [_contained(each, given) for each in found[offset:end]]:
+            expansion["contains"] = contains
+        return {name: known[name] for name in known if name != "compose"} | {"expansion": expansion}
+
+    def translate(self, concept_map: JsonObject | None, given: Arguments) -> JsonObject:
+        """What a code is in another system, or with `targetCode` what it comes from."""
+        maps = self._maps(concept_map, given)
+        backwards = given.text("targetCode") is not None or given.get("targetCoding") is not None
+        coding = (
+            given.coding("targetCoding", ("targetCode",))
+            if backwards
+            else _first_coding(given, "sourceCodeableConcept")
+            or given.coding("sourceCoding", ("sourceCode", "code"))
+        )
+        if coding.code is None:
+            raise missing("sourceCode")
+        matches = [
+            nested(
+                "match",
+                ("relationship", "Code", relationship),
+                ("concept", "Coding", concept),
+                ("originMap", "Uri", each.get("url")),
+            )
+            for each in maps
+            for relationship, concept in _translations(each, coding, backwards, given)
+        ]
+        answer = parameters(
+            ("result", "Boolean", bool(matches)),
+            ("message", "String", None if matches else "no translation of this code is known"),
+        )
+        answer["parameter"] += matches
+        return answer
+
+    def _system(self, coding: Coding) -> JsonObject:
+        if coding.system is None:
+            raise missing("system")
+        return self._canonicals.find("CodeSystem", coding.system, coding.version)
+
+    def _value_set(self, given: Arguments) -> JsonObject:
+        version = given.text("valueSetVersion")
+        return self._canonicals.find("ValueSet", given.required("url"), version)
+
+    def _maps(self, concept_map: JsonObject | None, given: Arguments) -> list[JsonObject]:
+        if concept_map is not None:
+            return [concept_map]
+        url = given.text("url", "conceptMap")
+        if url is None:
+            return self._canonicals.all("ConceptMap")
+        return [self._canonicals.find("ConceptMap", url, given.text("conceptMapVersion"))]
+
+    def _page(self, value_set: JsonObject | None, given: Arguments, offset: int) -> str:
+        """The link to the codes from `offset` on."""
+        pairs = [(key, str(value)) for key, value in given.pairs if key != "offset"]
+        place = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
+        return f"{self._base}/{place}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
+
+
+def _concept(system: JsonObject, coding: Coding) -> Concept:
+    if coding.code is None:
+        raise missing("code")
+    concept = concepts_of(system).get(coding.code)
+    if concept is None:
+        text = f"{system.get('url')} has no code {coding.code} here"
+        raise fhir_error(404, "not-found", text)
+    return concept
+
+
+def _first_coding(given: Arguments, name: str) -> Coding | None:
+    concept = given.get(name)
+    codings = concept.get("coding", []) if isinstance(concept, dict) else []
+    return next(map(coding_of, codings), None)
+
+
+def _codings(given: Arguments) -> list[Coding]:
+    """What is to be validated. Raises FhirError 400."""
+    concept = given.get("codeableConcept")
+    if isinstance(concept, dict) and concept.get("coding"):
+        return [coding_of(each) for each in concept["coding"]]
+    coding = given.coding("coding", ("code",))
+    if coding.code is None:
+        raise missing("code")
+    if coding.system is None and given.text("inferSystem") != "true":
+        raise missing("system")
+    return [coding]
+
+
+def _verdict(codes: Codes, codings: list[Coding], given: Arguments) -> JsonObject:
+    """Whether one of the codings is one of the codes, under a name that it has."""
+    for coding in codings:
+        for concept in codes.values():
+            if concept.code != coding.code or coding.system not in (None, concept.system):
+                continue
+            named = coding.display is None or fold(coding.display) in map(fold, concept.names())
+            return parameters(
+                ("result", "Boolean", named),
+                ("message", "String", None if named else "the display is not that of the code"),
+                ("code", "Code", concept.code),
+                ("system", "Uri", concept.system),
+                ("display", "String", concept.display(given.languages)),
+            )
+    first = codings[0]
+    return parameters(
+        ("result", "Boolean", False),
+        ("message", "String", f"the code {first.code} of {first.system} is not in it"),
+        ("code", "Code", first.code),
+        ("system", "Uri", first.system),
+    )
+
+
+def _designations(concept: Concept) -> Iterator[JsonObject]:
+    for each in concept.definition.get("designation", []):
+        yield nested(
+            "designation",
+            ("language", "Code", each.get("language")),
+            ("value", "String", each.get("value")),
+        )
+
+
+def _properties(system: JsonObject, concept: Concept) -> Iterator[JsonObject]:
+    for parent in concept.ancestors[:1]:
+        yield nested("property", ("code", "Code", "parent"), ("value", "Code", parent))
+    for code, each in concepts_of(system).items():
+        if concept.code in each.ancestors[:1]:
+            yield nested("property", ("code", "Code", "child"), ("value", "Code", code))
+
+
+def _contained(concept: Concept, given: Arguments) -> JsonObject:
+    contained: JsonObject = {"system": concept.system, "code": concept.code}
+    display = concept.display(given.languages)
+    if display is not None:
+        contained["display"] = display
+    if given.text("includeDesignations") in ("true", "True"):
+        contained |= {k: v for k, v in concept.definition.items() if k == "designation"}
+    return contained
+
+
+def _translations(
+    concept_map: JsonObject, coding: Coding, backwards: bool, given: Arguments
+) -> Iterator[tuple[str, JsonObject]]:
+    """The relationship and the code, for each time that a map has the code in it."""
+    wanted = None if backwards else given.text("targetSystem", "targetsystem")
+    for group in concept_map.get("group", []):
+        here, there = group.get("source"), group.get("target")
+        if backwards:
+            here, there = there, here
+        if coding.system not in (None, here) or wanted not in (None, there):
+            continue
+        for element in group.get("element", []):
+            for target in element.get("target", []):
+                relationship = str(target.get("relationship"))
+                found, other = (target, element) if backwards else (element, target)
+                if found.get("code") != coding.code or relationship == "not-related-to":
+                    continue
+                if backwards:
+                    relationship = _INVERSE.get(relationship, relationship)
+                concept = {
+                    "system": there,
+                    "code": other.get("code"),
+                    "display": other.get("display"),
+                }
+                yield relationship, {key: value for key, value in concept.items() if value}

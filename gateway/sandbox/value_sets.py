@@ -1,0 +1,137 @@
+"""Which codes a ValueSet holds (FHIR R5 ValueSet 4.9.8)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from gateway.sandbox.canonicals import Canonicals, Concept
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.outcomes import FhirError, fhir_error
+
+Codes = dict[tuple[str, str], Concept]
+
+_MAX_DEPTH: Final = 10
+
+
+class ValueSets:
+    """Expands value sets over the code systems that are at hand."""
+
+    def __init__(self, canonicals: Canonicals) -> None:
+        self._canonicals = canonicals
+
+    def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
+        """Its concepts by system and code, in its order. Raises FhirError 422."""
+        if depth > _MAX_DEPTH:
+            raise _cannot("value sets include each other in a circle")
+        compose = value_set.get("compose", {})
+        found: Codes = {}
+        for part in compose.get("include", []):
+            found |= self._part(part, depth)
+        for part in compose.get("exclude", []):
+            for key in self._part(part, depth):
+                found.pop(key, None)
+        return found
+
+    def _part(self, part: JsonObject, depth: int) -> Codes:
+        """What is in all of a system's selection and the value sets of one include or exclude."""
+        sets = [
+            self.codes(self._canonicals.find("ValueSet", canonical), depth + 1)
+            for canonical in part.get("valueSet", [])
+        ]
+        if "system" in part:
+            sets.insert(0, self._selection(part))
+        if not sets:
+            return {}
+        first, *others = sets
+        return {key: each for key, each in first.items() if all(key in more for more in others)}
+
+    def _selection(self, part: JsonObject) -> Codes:
+        system = part["system"]
+        if "concept" in part:
+            return self._listed(system, part)
+        try:
+            concepts = self._canonicals.concepts(system, part.get("version"))
+        except FhirError:
+            raise _cannot(f"the code system {system} is not here") from None
+        tests = [_test(each) for each in part.get("filter", [])]
+        return {
+            (system, code): each
+            for code, each in concepts.items()
+            if all(test(each) for test in tests)
+        }
+
+    def _listed(self, system: str, part: JsonObject) -> Codes:
+        """Codes that are named one by one, of a system that need not be here."""
+        try:
+            known = self._canonicals.concepts(system, part.get("version"))
+        except FhirError:
+            known = {}
+        found: Codes = {}
+        for given in part["concept"]:
+            concept = known.get(given["code"], Concept(system, given["code"], {}))
+            definition = concept.definition | given
+            found[system, concept.code] = Concept(
+                system, concept.code, definition, concept.ancestors
+            )
+        return found
+
+
+def _test(given: JsonObject) -> Callable[[Concept], bool]:
+    """One filter of an include. Raises FhirError 422."""
+    name, op, value = (str(given.get(key)) for key in ("property", "op", "value"))
+    match op:
+        case "is-a":
+            return lambda concept: value in (concept.code, *concept.ancestors)
+        case "descendent-of":
+            return lambda concept: value in concept.ancestors
+        case "is-not-a":
+            return lambda concept: value not in (concept.code, *concept.ancestors)
+        case "child-of":
+            return lambda concept: value in concept.ancestors[:1]
+        case "=":
+            return lambda concept: value in _property(concept, name)
+        case "in":
+            return lambda concept: not _property(concept, name).isdisjoint(value.split(","))
+        case "not-in":
+            return lambda concept: _property(concept, name).isdisjoint(value.split(","))
+        case "regex":
+            pattern = _pattern(value)
+            return lambda concept: any(map(pattern.fullmatch, _property(concept, name)))
+    raise _cannot(f"the filter {op} is not known here")
+
+
+def _property(concept: Concept, name: str) -> set[str]:
+    """The values of a property of a concept."""
+    match name:
+        case "code" | "concept":
+            return {concept.code}
+        case "display":
+            return set(concept.names())
+        case "parent":
+            return set(concept.ancestors[:1])
+    return {
+        _text(value)
+        for each in concept.definition.get("property", [])
+        if each.get("code") == name
+        for key, value in each.items()
+        if key.startswith("value")
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("code"))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    try:
+        return re.compile(value)
+    except re.error:
+        raise _cannot("the filter is no regular expression") from None
+
+
+def _cannot(why: str) -> FhirError:
+    return fhir_error(422, "not-supported", f"the value set cannot be expanded: {why}")

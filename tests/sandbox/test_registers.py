@@ -1,0 +1,55 @@
+"""Who works where: the platform's operations on organisations and practitioners."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sandbox.harness import NOBODY, Trial
+
+ORGANIZATION = "5d0c6f0a-1f1e-4c55-9a1b-000000000001"
+LONELY = "5d0c6f0a-1f1e-4c55-9a1b-000000000005"
+PRACTITIONER = "5d0c6f0a-1f1e-4c55-9a1b-000000000003"
+ROLE = "5d0c6f0a-1f1e-4c55-9a1b-000000000004"
+
+
+@pytest.mark.parametrize(
+    ("operation", "id_"),
+    [
+        (f"Organization/{ORGANIZATION}/$practitioners", PRACTITIONER),
+        (f"Practitioner/{PRACTITIONER}/$organizations", ORGANIZATION),
+        (f"Practitioner/{PRACTITIONER}/$specializations", ROLE),
+    ],
+)
+async def test_roles_lead_on(given: Trial, operation: str, id_: str) -> None:
+    """What the roles name is found, each once, with absolute addresses."""
+    role = (await given.fhir("GET", f"/PractitionerRole/{ROLE}")).json
+    if "specializations" not in operation:
+        assert (await given.fhir("POST", "/PractitionerRole", body=role)).status == 201
+    bundle = (await given.fhir("GET", f"/{operation}")).json
+    assert [entry["resource"]["id"] for entry in bundle["entry"]] == [id_]
+    type_ = bundle["entry"][0]["resource"]["resourceType"]
+    assert bundle["entry"][0]["fullUrl"] == f"{given.sandbox.fhir_base_url}/{type_}/{id_}"
+
+
+@pytest.mark.parametrize("id_", [LONELY, NOBODY])
+async def test_no_hits_are_a_bundle_with_an_outcome(given: Trial, id_: str) -> None:
+    """200 and not-found inside, for an organisation that nobody works for and for none."""
+    answer = await given.fhir("GET", f"/Organization/{id_}/$practitioners")
+    assert (answer.status, answer.json["resourceType"]) == (200, "Bundle")
+    (entry,) = answer.json["entry"]
+    assert entry["resource"]["resourceType"] == "OperationOutcome"
+    assert entry["resource"]["issue"][0]["code"] == "not-found"
+    assert entry["search"]["mode"] == "outcome"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("Organization/x/$practitioners", 400),
+        ("Organization/$practitioners", 404),
+        (f"Practitioner/{PRACTITIONER}/$practitioners", 404),
+    ],
+)
+async def test_what_is_no_such_operation(given: Trial, path: str, status: int) -> None:
+    """A bad id is 400, an operation that the type has not is 404."""
+    assert (await given.fhir("GET", f"/{path}")).status == status
