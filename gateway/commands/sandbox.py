@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway import os_support
 from gateway.config import Address, Settings
+from gateway.config.settings import PRESETS
 from gateway.process import sockets
 from gateway.process.app import Gateway
 from gateway.process.factories import StartError
@@ -119,6 +120,8 @@ def settings(demo: Demo, platform: Sandbox) -> Settings:
             "log": {"level": "warning", "format": "console"},
             "shutdown": {"delay": 0, "drain_timeout": 5},
             "login": _login(demo, platform) if demo.login else {},
+            # The sandbox does not filter by them either.
+            "fhir": {} if demo.platform.lenient else PRESETS["dhp-playground"]["fhir"],
         }
     )
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
+from gateway.config.settings import PRESETS
+from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles import sso as answers
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.processes import GATEWAY_COMMAND
@@ -248,3 +250,21 @@ async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal
     assert sorted(scene.directory.iterdir()) == before
     while scene.platform.open_connections:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
+
+
+async def test_the_sandboxs_eleven_are_found(scene: Scene) -> None:
+    """Of all that the sandbox declares, what the dhp- environments list filters nothing."""
+    options = SandboxOptions(port=0)
+    sandbox = Sandbox(options)
+    await sandbox.start()
+    scene.settings["platform"] = {"fhir_base_url": sandbox.fhir_base_url}
+    scene.settings["sso"] = {"token_url": sandbox.token_url}
+    client = {"client_id": options.client_id, "client_secret": options.client_secret}
+    scene.settings["credentials"] = {"default": client}
+    result = await scene.probe()
+    await sandbox.stop()
+    found = yaml.safe_load(result.out)["fhir"]["unfiltered"]
+    listed = PRESETS["dhp-playground"]["fhir"]["unfiltered"]
+    assert {kind: sorted(names) for kind, names in found.items()} == {
+        kind: sorted(names) for kind, names in listed.items()
+    }
