@@ -8,7 +8,7 @@
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID              as the DHP team gave it
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE     a mounted file, e.g. /run/secrets/dhp_client_secret; it must be readable for UID 10001
 #   DHP_GATEWAY_LISTEN__ADDRESS                              127.0.0.1:8080 (default), which is right for a sidecar: the pod's containers share loopback
-#   DHP_GATEWAY_ADMIN__ADDRESS                               127.0.0.1:9090 (default): /livez /readyz /metrics /status
+#   DHP_GATEWAY_ADMIN__ADDRESS                               127.0.0.1:9464 (default): /livez /readyz /metrics /status
 # Outside a pod callers come over the container's network, not over loopback. Then set LISTEN__ADDRESS to 0.0.0.0:8080, and say who may
 # call (`callers`) or that anybody may (DHP_GATEWAY_LISTEN__ALLOW_ANONYMOUS=true): without either the gateway refuses to start.
 # A settings file may be mounted instead, as /etc/dhp-gateway/gateway.yaml, where every command finds it:
@@ -107,7 +107,7 @@ LABEL org.opencontainers.image.title="dhp-gateway" \
 # A number, so that Kubernetes' runAsNonRoot can check it; it needs no row in /etc/passwd.
 USER 10001:10001
 
-EXPOSE 8080 9090
+EXPOSE 8080 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 CMD ["dhp-gateway", "healthcheck"]
 

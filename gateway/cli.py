@@ -125,7 +125,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
     ] = "127.0.0.1:8080",
     admin: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="The operators' address.")
-    ] = "127.0.0.1:9090",
+    ] = "127.0.0.1:9464",
     fail: Annotated[
         list[str] | None,
         typer.Option(

@@ -72,7 +72,7 @@ class Terminal:
 
     def __init__(self, folder: Path, platform_port: int) -> None:
         (folder / ".venv").symlink_to(sys.prefix)
-        self._addresses = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (8080, 9090)}
+        self._addresses = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (8080, 9464)}
         listen, admin = self._addresses.values()
         platform = f"http://127.0.0.1:{platform_port}"
         self._screen = folder / "screen"

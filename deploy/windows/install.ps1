@@ -197,5 +197,5 @@ Next:
   2. environment and client_id into $settings
   3. dhp-gateway check    (it finds that file by itself)
   4. Start-Service $service    (after an upgrade: Restart-Service $service)
-  5. http://127.0.0.1:9090/status
+  5. http://127.0.0.1:9464/status
 "@

@@ -154,7 +154,7 @@ class AdminSettings(Section):
     """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/.well-known/jwks.json`."""
 
     address: AddressText = Field(
-        default=Address("127.0.0.1", 9090),
+        default=Address("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. They hold no secrets but are open to whoever reaches them.",
     )

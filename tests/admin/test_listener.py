@@ -178,14 +178,14 @@ async def test_who_takes_no_answer_does_not_either(serve: Serve, facts: Facts) -
             assert (await wire.ask(GOOD)).status == 200
 
 
-HOSTS = ["localhost", "localhost:9090", "LocalHost.", "127.0.0.1", "127.0.0.1:1", "[::1]:9090",
-         "10.1.2.3:9090", "[::1]"]  # fmt: skip
-FOREIGN = ["evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example",
-           "", ":9090", "127.1", "2130706433", "localhost@evil.example", "[evil]",
-           "127.0.0.1:9090@evil.example", "127.0.0.1:@evil.example", "[::1]:1@evil.example",
-           "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:9090:evil.example",
+HOSTS = ["localhost", "localhost:9464", "LocalHost.", "127.0.0.1", "127.0.0.1:1", "[::1]:9464",
+         "10.1.2.3:9464", "[::1]"]  # fmt: skip
+FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0.0.1.evil.example",
+           "", ":9464", "127.1", "2130706433", "localhost@evil.example", "[evil]",
+           "127.0.0.1:9464@evil.example", "127.0.0.1:@evil.example", "[::1]:1@evil.example",
+           "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:9464:evil.example",
            "127.0.0.1 evil.example",
-           "127.0.0.1/.evil.example", "127.0.0.1:9090#evil.example", "[::1", "::1",
+           "127.0.0.1/.evil.example", "127.0.0.1:9464#evil.example", "[::1", "::1",
            "[::1].evil.example",
            "[127.0.0.1]", "[::1%25evil.example]", "127.0.0.1,evil.example", "localhost..",
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
@@ -225,9 +225,9 @@ async def test_a_request_of_http_1_0_names_nobody(serve: Serve) -> None:
 
 async def test_elsewhere_any_name_will_do(serve: Serve, tmp_path: Path) -> None:
     """Where others scrape, they do so by the name of a service; a socket file has no name."""
-    anywhere = Address("0.0.0.0", 9090)
+    anywhere = Address("0.0.0.0", 9464)
     async with serve(believed=anywhere) as address:
-        assert (await asked(address, "dhp-gateway.monitoring.svc:9090")).status == 200
+        assert (await asked(address, "dhp-gateway.monitoring.svc:9464")).status == 200
     async with serve(Address(path=str(tmp_path / "admin.sock"))) as address:
         assert (await asked(address, "anything")).status == 200
 

@@ -24,8 +24,8 @@ def test_the_environment_outranks_the_file_and_the_file_the_default(tmp_path: Pa
     text = "admin: {address: 127.0.0.1:1}\n"
     assert found(tmp_path, text, {VARIABLE: "127.0.0.1:2"}) == "127.0.0.1:2"
     assert found(tmp_path, text) == "127.0.0.1:1"
-    assert found(tmp_path, "") == "127.0.0.1:9090"
-    assert str(load_admin_address(None, {})) == "127.0.0.1:9090"
+    assert found(tmp_path, "") == "127.0.0.1:9464"
+    assert str(load_admin_address(None, {})) == "127.0.0.1:9464"
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_a_broken_file_still_tells_it(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("text", ["admin: [\n", "admin: {address: nowhere}\n", "admin: 7\n", "- a"])
 def test_an_unusable_address_gives_the_default(tmp_path: Path, text: str) -> None:
     """What is no address is as good as none."""
-    assert found(tmp_path, text, {VARIABLE: "nowhere"}) == "127.0.0.1:9090"
+    assert found(tmp_path, text, {VARIABLE: "nowhere"}) == "127.0.0.1:9464"
 
 
 def test_a_file_that_is_not_there_gives_the_default(tmp_path: Path) -> None:
     """The path is not complained about."""
-    assert str(load_admin_address(tmp_path / "none", {})) == "127.0.0.1:9090"
+    assert str(load_admin_address(tmp_path / "none", {})) == "127.0.0.1:9464"

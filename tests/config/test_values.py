@@ -55,7 +55,7 @@ def test_what_is_no_size_is_refused(wrong: object) -> None:
         ("127.0.0.1:8080", Address("127.0.0.1", 8080), True),
         ("127.9.9.9:1", Address("127.9.9.9", 1), True),
         ("localhost:0", Address("localhost", 0), True),
-        ("[::1]:9090", Address("::1", 9090), True),
+        ("[::1]:9464", Address("::1", 9464), True),
         ("[::]:80", Address("::", 80), False),
         ("0.0.0.0:65535", Address("0.0.0.0", 65535), False),
         ("gateway.clinic.uz:80", Address("gateway.clinic.uz", 80), False),

@@ -219,7 +219,7 @@ def test_it_says_what_it_is(image: Image) -> None:
     assert labels["org.opencontainers.image.title"] == "dhp-gateway"
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert set(image.config["ExposedPorts"]) == {"8080/tcp", "9090/tcp"}
+    assert set(image.config["ExposedPorts"]) == {"8080/tcp", "9464/tcp"}
 
 
 def test_the_sandbox_runs_in_it(image: Image, tmp_path: Path) -> None:

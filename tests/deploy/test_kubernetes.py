@@ -119,7 +119,7 @@ def test_only_monitoring_reaches_the_operators_port(each: Manifests) -> None:
     """The policy lets the monitoring's namespace to the operators' port, and nobody else."""
     policy = each.the("NetworkPolicy")
     assert each.selected_by(policy["spec"]["podSelector"]["matchLabels"])
-    (port,) = [one for one in (9090, "admin") if peers(policy, one)]
+    (port,) = [one for one in (9464, "admin") if peers(policy, one)]
     allowed = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert peers(policy, port) == [allowed]
 
@@ -240,7 +240,7 @@ def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests)
     assert service["endpoints"][0]["port"] == found["spec"]["ports"][0]["name"]
     pods = yaml.safe_load((FOLDER / "sidecar/podmonitor.yaml").read_text())["spec"]
     assert sidecar.selected_by(pods["selector"]["matchLabels"])
-    assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9090
+    assert port_of(sidecar.gateway, pods["podMetricsEndpoints"][0]["port"]) == 9464
 
 
 @pytest.mark.parametrize(

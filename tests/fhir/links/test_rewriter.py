@@ -251,7 +251,7 @@ def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> N
         f"note=see {GATEWAY}/Patient/1",
         f"subject={PLATFORM}/Patient/1",
         "subject=http://127.0.0.1:8080/fhirX/1",
-        "subject=http://127.0.0.1:9090/fhir/1",
+        "subject=http://127.0.0.1:9464/fhir/1",
         "subject=http%3A%2F%2F127.0.0.1%3A8080%2Ffhir%2F..%2Fx",
         f"{GATEWAY}/Patient/1",
     ],
