@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from gateway import __version__
 from tests.doubles import sso as answers
+from tests.doubles.forked import ForkedGateway
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
@@ -35,18 +37,6 @@ class Result:
     err: str
 
 
-# The command, with other places to look for a settings file than this machine's.
-ELSEWHERE = """
-import sys
-from pathlib import Path
-from gateway.config import source
-places = tuple(map(Path, sys.argv.pop(1).split("|"))) if sys.argv[1] else (sys.argv.pop(1), ())[1]
-source.places = lambda environ: places
-from gateway.__main__ import main
-main()
-"""
-
-
 async def dhp(
     *arguments: str | Path,
     environ: Mapping[str, str] | None = None,
@@ -57,24 +47,27 @@ async def dhp(
 
     `places` are where it looks for a settings file, `folder` is where it runs.
     """
-    command: tuple[str | Path, ...] = (GATEWAY_COMMAND,)
-    if places is not None:
-        command = (sys.executable, "-c", ELSEWHERE, "|".join(map(str, places)))
+    folder = folder or Path(__file__).parent  # where no settings file is to be found
     clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
-    process = await asyncio.create_subprocess_exec(
-        *map(str, (*command, *arguments)),
-        cwd=folder or Path(__file__).parent,  # where no settings file is to be found
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**clean, **(environ or {})},
-    )
-    out, err = await process.communicate()
+    environment = {**clean, **(environ or {})}
+    with tempfile.TemporaryDirectory() as directory:
+        stdout, stderr = (Path(directory, name) for name in ("out", "err"))
+        for file in (stdout, stderr):
+            file.touch()
+        process = ForkedGateway(
+            [str(each) for each in arguments],
+            stdout=stdout,
+            stderr=stderr,
+            environment=environment,
+            directory=folder,
+            places=None if places is None else [Path(place) for place in places],
+        )
+        code = await asyncio.to_thread(process.wait)
+        out, err = stdout.read_bytes(), stderr.read_bytes()
     assert b"Traceback" not in out + err, err.decode()
     assert SECRET.encode() not in out + err
     assert b"\x1b[" not in out + err, "colours where nobody sees them"
-    assert process.returncode is not None
-    return Result(process.returncode, out.decode(), err.decode())
+    return Result(code, out.decode(), err.decode())
 
 
 def write(tmp_path: Path, settings: Mapping[str, Any]) -> Path:

@@ -17,15 +17,32 @@ from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 # Not `gateway.cli`, which looks at the terminal when it is imported.
-_context.set_forkserver_preload(["gateway.__main__", "gateway.process.run", __name__])
+_context.set_forkserver_preload(
+    ["gateway.__main__", "gateway.process.run", "gateway.commands.doctor", "typer", __name__]
+)
 
 
 class ForkedGateway:
-    """What the tests use of `subprocess.Popen`, of a forked gateway."""
+    """What the tests use of `subprocess.Popen`, of a forked gateway; its output goes to files.
 
-    def __init__(self, arguments: Sequence[str], *, stdout: Path, stderr: Path) -> None:
+    `places` are where it looks for a settings file, instead of this machine's.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdout: Path,
+        stderr: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        places: Sequence[Path] | None = None,
+    ) -> None:
+        environ = dict(os.environ if environment is None else environment)
         self._process = _context.Process(
-            target=_run, args=(arguments, stdout, stderr, dict(os.environ)), daemon=True
+            target=_run,
+            args=(arguments, stdout, stderr, environ, directory or Path.cwd(), places),
+            daemon=True,
         )
         self._process.start()
         assert self._process.pid is not None
@@ -58,16 +75,25 @@ class ForkedGateway:
 
 
 def _run(
-    arguments: Sequence[str], stdout: Path, stderr: Path, environment: Mapping[str, str]
+    arguments: Sequence[str],
+    stdout: Path,
+    stderr: Path,
+    environment: Mapping[str, str],
+    directory: Path,
+    places: Sequence[Path] | None,
 ) -> None:
     from gateway.__main__ import main
+    from gateway.config import source
 
     for number, file in ((1, stdout), (2, stderr)):
         opened = os.open(file, os.O_WRONLY)
         os.dup2(opened, number)
         os.close(opened)
+    os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    if places is not None:
+        source.places = lambda environ: tuple(places)
     sys.argv = ["dhp-gateway", *arguments]
     try:
         main()
