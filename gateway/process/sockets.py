@@ -20,6 +20,9 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 BACKLOG: Final = 1024
+# Bytes, which Linux doubles. By itself it takes megabytes for each caller who reads slowly, and
+# hundreds of them at once would keep the event loop busy with nothing else for a second.
+_SEND_BUFFER: Final = 128 * 1024
 _UNIX_MODE: Final = 0o660
 
 
@@ -157,6 +160,8 @@ def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
         os_support.claim_address(listening)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Callers' connections inherit it.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listening.bind(place)  # type: ignore[arg-type]
         listening.listen(BACKLOG)
         listening.setblocking(False)

@@ -317,7 +317,11 @@ class UpstreamConnection(RequestSide):
         self._chunks.append(data)
         self._body_size += len(data)
         self._buffered += len(data)
-        if self._buffered > _HIGH_WATER and not self._reading_paused and self.transport is not None:
+        if (
+            self._buffered >= _HIGH_WATER
+            and not self._reading_paused
+            and self.transport is not None
+        ):
             self._reading_paused = True
             self.transport.pause_reading()
 

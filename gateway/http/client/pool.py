@@ -35,6 +35,8 @@ _MAX_IDLE: Final = 15.0
 _MAX_AGE: Final = 120.0
 # After so many seconds without a connection the next address of the platform is tried beside.
 _NEXT_ADDRESS: Final = 0.25
+# Connections that are made at the same time: hundreds at once would keep all others waiting.
+_MOST_OPENING: Final = 32
 # A caller holds no more than so many times what is left: of 256 connections 249 by itself, of up to
 # 32 all. The more of them hold many the less is left, but there is always something.
 _TIMES_LEFT: Final = 32
@@ -113,6 +115,7 @@ class UpstreamPool:
         # holds fewer jumps the queue.
         self._waiters: dict[str, deque[_Waiter]] = {}
         self._waited = 0
+        self._opening = asyncio.Semaphore(_MOST_OPENING)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._draining = False
 
@@ -288,7 +291,7 @@ class UpstreamPool:
 
     async def _open_in_time(self) -> UpstreamConnection:
         try:
-            async with asyncio.timeout(self._timeouts.connect):
+            async with asyncio.timeout(self._timeouts.connect), self._opening:
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
