@@ -246,7 +246,8 @@ async def test_few_connections_are_made_at_the_same_time() -> None:
         await asyncio.sleep(0.2)
         assert len(seen) == 32
         results = await asyncio.gather(*tries, return_exceptions=True)
-        assert {str(result) for result in results} == {"upstream-unreachable"}
+        told = {str(result).partition(":")[0] for result in results}
+        assert told == {"upstream-unreachable"}
         for writer in seen:
             writer.close()
 
