@@ -132,7 +132,8 @@ class ListenSettings(Section):
     public_url: BaseUrl | None = Field(
         default=None,
         description="The URL of `base_path` as callers know it, put into rewritten links; null: "
-        "made of the `Host` that the caller sent.",
+        "made of the `Host` that the caller sent. Programs that send whole URLs, as to an HTTP "
+        "proxy, may name its host.",
     )
     allow_anonymous: Flag = Field(
         default=False,
