@@ -40,7 +40,8 @@ NAMES = {
     ),
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
-    *("doctor", "dhp-gateway", "x"),
+    *("doctor", "dhp-gateway", "x", "Origin", "Content-Type", "application/fhir+json", "XML"),
+    *("callers", "content_type"),
 }
 NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))
 # Hosts, commands in backquotes, what the monitoring fills in.

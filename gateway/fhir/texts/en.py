@@ -210,4 +210,15 @@ ADVICE: Final[dict[str, str]] = {
         "vendor of your system must write them as percent-encoded UTF-8: the letter Ш is %D0%A8, "
         "not %D8."
     ),
+    "foreign-page": (
+        "A web page of another origin asked, or a program that sends the header Origin as if it "
+        "were one, so nothing was sent to the platform. The program leaves the header out, or the "
+        "gateway's operator gives it a key in callers. A page's origin belongs in "
+        "login.cors_origins."
+    ),
+    "media-type": (
+        "The platform does not accept the type of data that this request names, and did not "
+        "process it. Your system must send Content-Type: application/fhir+json, or the one for "
+        "XML. If it cannot, the gateway's operator sets content_type for it in callers."
+    ),
 }

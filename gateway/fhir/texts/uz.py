@@ -227,4 +227,16 @@ ADVICE: Final[dict[str, str]] = {
         "Tizimingiz ishlab chiquvchisi ularni UTF-8 da foizli kodlash bilan yozishi kerak: Ш harfi "
         "— %D0%A8, %D8 emas."
     ),
+    "foreign-page": (
+        "So‘rovni boshqa manzildagi veb-sahifa yoki unga o‘xshab Origin sarlavhasini yuboradigan "
+        "dastur jo‘natdi, shuning uchun platformaga hech narsa yuborilmadi. Dastur bu sarlavhani "
+        "yubormasligi kerak yoki shlyuz administratori unga callers da kalit beradi. Sahifaning "
+        "manzili login.cors_origins da ko‘rsatiladi."
+    ),
+    "media-type": (
+        "Platforma bu so‘rovda ko‘rsatilgan ma’lumot turini qabul qilmadi va so‘rovni qayta "
+        "ishlamadi. Tizimingiz Content-Type: application/fhir+json yoki XML uchun mos turni "
+        "yuborishi kerak. U buni qila olmasa, shlyuz administratori callers da unga content_type "
+        "ni belgilaydi."
+    ),
 }
