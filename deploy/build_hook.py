@@ -35,8 +35,8 @@ COMPILED = {
     "http": "content_coding headers slow_readers target write_batching",
     "http/client": "completeness connection framing pool request_side response response_header "
     "small_reads tls",
-    "http/server": "aiohttp_parser closing connection counted_body messages peer reader "
-    "repeated_header response_side server turnstile validation",
+    "http/server": "absolute_form aiohttp_parser closing connection counted_body messages peer "
+    "reader repeated_header response_side server turnstile validation",
     "oauth": "backoff tokens",
     "outbox": "intake",
     "pipeline": "accounting admission asserted attempts caller_memo caller_side callers circuit "

@@ -29,6 +29,7 @@ class Reason:
 BAD_REQUEST: Final = Reason("bad-request", 400, "error", "value")
 UNKNOWN_PATH: Final = Reason("unknown-path", 404, "error", "not-found")
 LOOP: Final = Reason("loop", 508, "error", "processing")
+MISDIRECTED: Final = Reason("misdirected", 421, "error", "not-supported")
 METHOD_NOT_ALLOWED: Final = Reason("method-not-allowed", 405, "error", "not-supported")
 CALLER_UNAUTHENTICATED: Final = Reason("caller-unauthenticated", 401, "error", "login")
 CALLER_UNKNOWN: Final = Reason("caller-unknown", 401, "error", "unknown")
@@ -65,6 +66,7 @@ REASONS: Final[dict[str, Reason]] = {
         BAD_REQUEST,
         UNKNOWN_PATH,
         LOOP,
+        MISDIRECTED,
         METHOD_NOT_ALLOWED,
         CALLER_UNAUTHENTICATED,
         CALLER_UNKNOWN,
@@ -124,8 +126,8 @@ class GatewayError(Exception):
     `detail` goes to the log only and must be free of secrets, tokens, query values and bodies.
     `hint` is shown to the caller in the outcome's diagnostics and must be free of them too.
     `retry_after` is in seconds. `close` says that the caller's connection cannot be used again,
-    `repeatable` that the platform cannot have acted and another attempt may help at once, `of_page`
-    that a browser's page asked in a way that the gateway takes from no page.
+    `repeatable` that the platform cannot have acted and another attempt may help at once. `advice`
+    names words for people that say more than the reason's own (`gateway.fhir.texts.ADVICE`).
     """
 
     reason: Reason
@@ -136,7 +138,7 @@ class GatewayError(Exception):
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
     repeatable: bool = False
-    of_page: bool = False
+    advice: str = ""
     status: int = field(init=False)
     issue_code: str = field(init=False)
 

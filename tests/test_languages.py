@@ -24,10 +24,24 @@ ROOT = Path(__file__).parents[1]
 OTHERS = [language for language in LANGUAGES if language != "en"]
 # In texts that hold no markup, names that are the same everywhere look like other words.
 NAMES = {
-    *("API", "DHP Gateway", "FHIR", "HTTP", "JSON", "SSO", "TLS", "URL", "UTC", "Bearer"),
+    *(
+        "API",
+        "DHP Gateway",
+        "FHIR",
+        "HTTP",
+        "JSON",
+        "SSO",
+        "TLS",
+        "URL",
+        "UTC",
+        "UTF-8",
+        "windows-1251",
+        "Bearer",
+    ),
     *("POST", "Allow", "Retry-After", "Content-Location", "X-Requested-With", "_search"),
     *("client_id", "client secret", "request-id", "diagnostics", "cookie", "Prometheus"),
-    *("doctor", "dhp-gateway", "x"),
+    *("doctor", "dhp-gateway", "x", "Origin", "Content-Type", "application/fhir+json", "XML"),
+    *("callers", "content_type"),
 }
 NAME = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in NAMES))
 # Hosts, commands in backquotes, what the monitoring fills in.
@@ -48,7 +62,7 @@ def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
     tables: tuple[Mapping[str, str], ...] = (
         *(WORDS[language], REMEDIES[language], outbox_texts.TEXTS[language], SIGN_IN[language]),
-        *(texts.TEXTS[language], texts.READS[language], texts.PAGES[language]),
+        *(texts.TEXTS[language], texts.READS[language], texts.ADVICE[language]),
     )
     return [text for table in tables for text in table.values()] + list(alerts(language))
 

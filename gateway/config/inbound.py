@@ -20,6 +20,7 @@ from gateway.config.values import (
     Flag,
     HeaderName,
     Invalid,
+    MediaType,
     Name,
     NetworkText,
     PositiveSeconds,
@@ -132,7 +133,8 @@ class ListenSettings(Section):
     public_url: BaseUrl | None = Field(
         default=None,
         description="The URL of `base_path` as callers know it, put into rewritten links; null: "
-        "made of the `Host` that the caller sent.",
+        "made of the `Host` that the caller sent. Programs that send whole URLs, as to an HTTP "
+        "proxy, may name its host.",
     )
     allow_anonymous: Flag = Field(
         default=False,
@@ -248,6 +250,11 @@ class CallerSettings(Section):
         "glass), HOPERAT, RECORDMGT, HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or "
         "DISASTER, noted in the audit as `purpose`; anything else is not noted. Never forwarded. "
         "Null: none.",
+    )
+    content_type: MediaType | None = Field(
+        default=None,
+        description="What a body of this caller is, e.g. `application/fhir+json`, that comes "
+        "without `Content-Type` or as `text/plain`, as MSXML sends it. Null: passed on as it came.",
     )
     credential: Name = Field(
         default="default",

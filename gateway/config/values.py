@@ -241,6 +241,18 @@ def _header_name(value: str) -> str:
     return value
 
 
+MEDIA_TYPE_PATTERN: Final = (
+    r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9_-]+=[A-Za-z0-9!#$&^_.+-]+)*$"
+)
+_MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
+
+
+def _media_type(value: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(value):
+        raise Invalid("is not a media type", "write it like application/fhir+json")
+    return value
+
+
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
@@ -251,6 +263,12 @@ Name = Annotated[
     str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
 ]
 
+MediaType = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_media_type),
+    Field(json_schema_extra={"pattern": MEDIA_TYPE_PATTERN}),
+]
 HeaderName = Annotated[
     str,
     Strict(),

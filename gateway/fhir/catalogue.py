@@ -42,7 +42,7 @@ _READING: Final = """\
 * `details.coding.code` is the reason, the same as in `X-Gateway-Error`. Programs decide by it.
 * `details.text` is for people, in English, Russian or Uzbek: by `Accept-Language`, else by
   `fhir.default_language`. Uzbek is written in Latin script, for `uz-Cyrl` too. Some reasons have a
-  text for writes and one for reads.
+  text for writes and one for reads; where it is plain what has to be written otherwise, it says so.
 * `diagnostics` is for support: the request id (also in `X-Request-Id`, the log and the audit), how
   often the platform was asked, and its status (`none`: it gave no answer). Never patient data.
 * `id` is the request id. A caller that sends its own `X-Request-Id` should choose a FHIR id

@@ -46,7 +46,7 @@ def render(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": text(reason.code, language, write=write, page=error.of_page),
+            "text": text(reason.code, language, write=write, advice=error.advice),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

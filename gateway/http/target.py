@@ -1,17 +1,21 @@
 """Decides from the raw request target where a request may go.
 
-The target is judged and forwarded as the same bytes: nothing is normalised, so that no later
-reader can understand it differently (RFC 9110 section 7.7).
+The target is judged and forwarded as the same bytes, so that no later reader can understand it
+differently (RFC 9110 section 7.7). Only surplus slashes directly behind `base_path` are dropped.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
+from typing import Final
+from urllib.parse import unquote, unquote_to_bytes
 
 from gateway import errors
 from gateway.errors import GatewayError
+
+ABSOLUTE: Final = re.compile(r"(https?)://([A-Za-z0-9._\-\[\]:]+)(?=[/?]|\Z)", re.IGNORECASE)
+"""How a target in absolute form begins (RFC 9112 section 3.2.2): scheme, authority without user."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # A reader that decodes them could take what follows for a new line or for nothing.
@@ -36,14 +40,19 @@ class Target:
 def resolve(raw: str, base_path: str) -> Target:
     """Split a raw origin-form target (RFC 9112 section 3.2.1) at `base_path` ("" for the root).
 
-    Raises `GatewayError`: bad-request for another form or a path that could leave `base_path`
-    once decoded, unknown-path for one outside it.
+    Raises `GatewayError`: misdirected for absolute form; bad-request for any other, a path that
+    could leave `base_path` once decoded, and what is no UTF-8 then; unknown-path for one outside.
     """
     if not raw.startswith("/"):
-        raise _refused("target: not in origin form")
+        raise _refused_form(raw)
     if "#" in raw:
         raise _refused("target: fragment")
     path, mark, query = raw.partition("?")
+    if "%" in query and not _is_utf_8(query):
+        raise _refused("query: not UTF-8", advice="not-utf-8")
+    if path.startswith(f"{base_path}//"):
+        # The caller's base URL ends in a slash, and so begins what is put behind it.
+        path = f"{base_path}/{path[len(base_path) :].lstrip('/')}"
     if _is_suspect(path):
         _refuse_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
@@ -79,7 +88,16 @@ def _decode(path: str) -> str:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
         # Lenient readers take an overlong form such as %c0%ae for a dot (RFC 3629 section 10).
-        raise _refused("path: not UTF-8") from None
+        raise _refused("path: not UTF-8", advice="not-utf-8") from None
+
+
+def _is_utf_8(query: str) -> bool:
+    """Whether a query's escapes are of UTF-8; a name in windows-1251 would find nobody."""
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _refuse_fault(path: str) -> None:
@@ -87,7 +105,9 @@ def _refuse_fault(path: str) -> None:
     if "\\" in path:
         raise _refused("path: backslash")
     if "//" in path:
-        raise _refused("path: empty segment")
+        raise _refused(
+            "path: empty segment: does the base URL end in a slash?", advice="surplus-slash"
+        )
     if _CONTROL.search(path):
         raise _refused("path: control character")
     segments = (segment.partition(";")[0] for segment in path.split("/"))
@@ -95,5 +115,13 @@ def _refuse_fault(path: str) -> None:
         raise _refused("path: dot segment")
 
 
-def _refused(rule: str) -> GatewayError:
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+def _refused_form(raw: str) -> GatewayError:
+    """What comes in absolute form here is meant for somebody else."""
+    if ABSOLUTE.match(raw) is None:
+        return _refused("target: not in origin form")
+    hint = "the URL names another host: is listen.public_url missing?"
+    return GatewayError(errors.MISDIRECTED, "target of another host", hint=hint, close=True)
+
+
+def _refused(rule: str, advice: str = "") -> GatewayError:
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True, advice=advice)

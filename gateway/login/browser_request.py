@@ -53,9 +53,8 @@ class BrowserRequest:
 
     @property
     def origin(self) -> str | None:
-        """Which page asks, in lower case, as far as the browser says."""
-        origin = self.fields.get("origin")
-        return None if origin is None else origin.lower()
+        """Which page asks, in lower case, as far as the browser says; programs send it empty."""
+        return self.fields.get("origin", "").lower() or None
 
     @property
     def has_own_header(self) -> bool:
@@ -72,7 +71,7 @@ class BrowserRequest:
         """Whether a browser asks what a page of another origin may do (Fetch standard)."""
         return (
             self.method == "OPTIONS"
-            and "origin" in self.fields
+            and self.origin is not None
             and "access-control-request-method" in self.fields
         )
 

@@ -60,6 +60,8 @@ class LoginFront:
         return await self._handler.refuse(request, error)
 
     def _own(self, visit: BrowserRequest) -> Own | None:
+        if not visit.path.startswith("/"):
+            return None  # meant for somebody else
         lines = self._guests.lines(visit)
         if visit.is_preflight:
 

@@ -6,6 +6,8 @@ stands as long as it comes again, byte for byte, to the same rules.
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.http.headers import SECRET, RawHeaders, RequestHeader
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
@@ -14,6 +16,9 @@ from gateway.pipeline.asserted import Asserted
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
 
+# A charset of plain text that FHIR has, too.
+_CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
+
 
 class CallerMemo:
     """A header that was judged, whom it named, and what translates for him.
@@ -21,12 +26,24 @@ class CallerMemo:
     `asserted` is what he says of his user, where the settings name a field for that; `rules` is
     whose judgement it was; `remote` the address that the caller was seen at, `scheme` what he came
     by; `lines` are the fields as they go to the platform, `accept` the value of Accept; `queues`,
-    set by `rules`, says that his writes may be kept in the outbox.
+    set by `rules`, says that his writes may be kept in the outbox; `untyped` that a body comes of
+    which nobody said what it is.
     """
 
     __slots__ = (
         *("_is_newest", "_raw", "_rules"),
-        *("accept", "asserted", "caller", "header", "lines", "links", "queues", "remote", "scheme"),
+        *(
+            "accept",
+            "asserted",
+            "caller",
+            "header",
+            "lines",
+            "links",
+            "queues",
+            "remote",
+            "scheme",
+            "untyped",
+        ),
     )
 
     def __init__(
@@ -44,6 +61,9 @@ class CallerMemo:
         # An older version is judged by other rules.
         self._is_newest = request.message.version is HttpVersion11
         self.header = header
+        self.untyped = _comes_untyped(header)
+        if self.untyped and caller.content_type is not None:
+            self.untyped = not _name_content(header, caller.content_type)
         self.caller = caller
         self.remote = remote
         self.scheme = request.scheme
@@ -72,6 +92,26 @@ class CallerMemo:
             and self._rules is rules
             and message.version is HttpVersion11
         )
+
+
+def _comes_untyped(header: RequestHeader) -> bool:
+    """Whether there is a body of which nothing is said, or only that it is text."""
+    values = header.values
+    if b"transfer-encoding" not in values and not values.get(b"content-length", b"").strip(b"0"):
+        return False
+    kind = values.get(b"content-type", b"").partition(b";")[0]
+    return kind.strip().lower() in (b"", b"text/plain")
+
+
+def _name_content(header: RequestHeader, content_type: bytes) -> bool:
+    """Say what the body is, which came untyped; False for text in another encoding than FHIR's."""
+    said = header.values.get(b"content-type", b"").lower()
+    if b"charset" in said and not said.strip(b' \t;"').endswith(_CHARSETS):
+        return False
+    header.values[b"content-type"] = content_type
+    lines = [line for line in header.lines if not line.lower().startswith(b"content-type:")]
+    header.lines = [*lines, b"Content-Type: %s\r\n" % content_type]
+    return True
 
 
 def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo | None:

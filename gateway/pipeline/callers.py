@@ -37,6 +37,11 @@ _HOP: Final = re.compile(
     rf'(")?(?:(?:([0-9.]+)|\[{_V6}\])(?::[0-9]{{1,5}})?|{_V6})(?(1)")'
 ).fullmatch
 
+_FOREIGN_PAGE: Final = (
+    "Origin: needs a caller with a key (callers[].api_key_file), or, with the sign-in, the page's "
+    "origin in login.cors_origins"
+)
+
 # Proxies in a row that are looked at; the farthest of more is taken for the caller.
 _MOST_HOPS: Final = 64
 
@@ -47,7 +52,8 @@ class Caller:
 
     `user` is the person who is signed in; `user_header` and `purpose_header` (in lower case) are
     the fields in which the caller names its user and why it asks. `outbox` says which writes may be
-    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`.
+    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`. `content_type` is what a
+    body is that comes without a type, or as plain text.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Caller:
     outbox: str = "on-request"
     user_header: bytes | None = None
     purpose_header: bytes | None = None
+    content_type: bytes | None = None
 
 
 ANONYMOUS: Final = Caller("anonymous")
@@ -195,11 +202,13 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
     """
     values = header.values
     foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
-    origin = header.text(b"origin")
-    if origin is not None and not is_page_of(origin, header.text(b"host") or ""):
+    # Some programs send an empty one.
+    origin = (header.text(b"origin") or "").strip()
+    if origin and not is_page_of(origin, header.text(b"host") or ""):
         foreign = True
     if foreign:
-        raise GatewayError(errors.CALLER_FORBIDDEN, "web page of another origin", hint="Origin")
+        what = "web page of another origin"
+        raise GatewayError(errors.CALLER_FORBIDDEN, what, hint=_FOREIGN_PAGE, advice="foreign-page")
 
 
 def _origin_fits(known: Identification, peer: Peer) -> bool:

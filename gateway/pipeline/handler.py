@@ -139,7 +139,7 @@ class Handler:
             answer = await self._bring(asked)
             try:
                 query = parameters(asked)
-                unclear = examine(answer, interaction, memo.accept, query)
+                unclear = examine(answer, interaction, memo.accept, query, untyped=memo.untyped)
                 warning = await self._warning(answer, asked, query) if asked.is_watched else None
                 plan = memo.links.of_answer(answer, interaction, header, warning, unclear)
                 return await pass_on(side, exchange, answer, plan)

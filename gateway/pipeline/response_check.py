@@ -34,15 +34,23 @@ _READS: Final = frozenset(
     )
 )
 _BODILESS: Final = frozenset((204, 304))
+_NAME_IT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
 # White space may stand between the name and its colon.
 _OVERLAP: Final = 64
 
 
-def examine(answer: Answer, interaction: Interaction, accept: str | None, query: str = "") -> bool:
+def examine(
+    answer: Answer,
+    interaction: Interaction,
+    accept: str | None,
+    query: str = "",
+    *,
+    untyped: bool = False,
+) -> bool:
     """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on.
 
     True: what is here of the answer does not tell; then a `Witness` has to. `query` is that of the
-    request, with what a search has in its form.
+    request, with what a search has in its form; `untyped` says that its body came without a type.
     """
     status = answer.status
     if status == 200 and is_plain_json(answer.content_type, answer.prefetched):
@@ -59,7 +67,7 @@ def examine(answer: Answer, interaction: Interaction, accept: str | None, query:
     else:
         foreign = is_page(kind, body, accept, query)
     if foreign:
-        raise _non_fhir(answer)
+        raise _non_fhir(answer, untyped=untyped and status == 415)
     if status >= 300 or interaction.code not in _READS or not visible or _is_no_resource(answer):
         return False
     known = is_fhir(body)
@@ -125,10 +133,12 @@ def _is_no_resource(answer: Answer) -> bool:
     )
 
 
-def _non_fhir(answer: Answer) -> GatewayError:
+def _non_fhir(answer: Answer, *, untyped: bool = False) -> GatewayError:
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
         f"the platform's answer is not FHIR (status {answer.status})",
+        hint=_NAME_IT if untyped else "",
+        advice="media-type" if untyped else "",
         upstream_status=answer.status,
         retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
     )

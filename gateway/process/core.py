@@ -230,6 +230,11 @@ class Core:
         """The connections to the platform by state."""
         return self._pool.counts()
 
+    @property
+    def public_url(self) -> str | None:
+        """The gateway's base URL as callers know it, where the settings name it."""
+        return self.settings.listen.public_url
+
     def entered(self) -> None:
         """An exchange begins."""
         self.exchanges += 1

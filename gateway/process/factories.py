@@ -216,6 +216,7 @@ def _identification(
             outbox=caller.outbox,
             user_header=_field_name(caller.user_header),
             purpose_header=_field_name(caller.purpose_header),
+            content_type=None if caller.content_type is None else caller.content_type.encode(),
         ),
         networks=tuple(ipaddress.ip_network(network) for network in caller.networks),
         api_key=api_key,

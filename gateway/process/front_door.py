@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
+from gateway.http.server.absolute_form import addressed
 from gateway.http.server.connection import IncomingRequest, RequestSink
 from gateway.http.server.messages import Answered
 
@@ -15,6 +16,11 @@ class Current(Protocol):
     @property
     def handler(self) -> RequestSink:
         """What answers its requests."""
+        ...
+
+    @property
+    def public_url(self) -> str | None:
+        """The gateway's base URL as callers know it, where the settings name it."""
         ...
 
     def entered(self) -> None:
@@ -38,6 +44,8 @@ class FrontDoor(Generic[AnyCore]):
     async def handle(self, request: IncomingRequest) -> Answered:
         """Answer one request."""
         core = self.core
+        if not request.message.path.startswith("/"):
+            request = addressed(request, core.public_url)
         core.entered()
         try:
             return await core.handler.handle(request)

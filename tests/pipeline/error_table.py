@@ -22,7 +22,8 @@ class Row:
 
     `seen` and `asked` are the numbers of requests that the platform and the SSO may have got;
     `closed` None leaves it to the gateway; `parsed` False: no language or form could be known;
-    `write` says that the request was none that only reads.
+    `write` says that the request was none that only reads; `advice` names the words for people
+    where they are others than the reason's.
     """
 
     status: int
@@ -38,6 +39,7 @@ class Row:
     attempts: tuple[int, ...] = (0,)
     upstream_status: int | None = None
     write: bool = False
+    advice: str = ""
 
     def but(self, **changes: Any) -> Row:
         """The same with some changes; one number stands for itself."""
@@ -53,6 +55,7 @@ ERROR_TABLE: Final[dict[str, Row]] = {
     "bad-request": Row(400, "value", closed=True),
     "unknown-path": Row(404, "not-found"),
     "loop": Row(508, "processing"),
+    "misdirected": Row(421, "not-supported", closed=True),
     "method-not-allowed": Row(405, "not-supported", allow=True, closed=None),
     "caller-unauthenticated": Row(401, "login", challenge=True, closed=None),
     "caller-unknown": Row(401, "unknown", challenge=True, closed=None),
@@ -120,7 +123,7 @@ def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: b
         "code": row.issue_code,
         "system": "urn:dhp-gateway:error",
         "reason": reason,
-        "text": text(reason, language, write=row.write),
+        "text": text(reason, language, write=row.write, advice=row.advice),
     }
     attempts = re.search(r"attempts=(\d+)", diagnostics)
     assert attempts is not None

@@ -41,6 +41,12 @@ async def loop(stage: Stage) -> Evidence:
     return await stage.evidence(await stage.start(), request)
 
 
+async def misdirected(stage: Stage) -> Evidence:
+    """A whole URL of another host."""
+    target = "http://other.invalid/fhir/Patient/1"
+    return await stage.evidence(await stage.start(), stage.get(target))
+
+
 async def method_not_allowed(stage: Stage) -> Evidence:
     """A method that FHIR does not use."""
     return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
@@ -286,6 +292,7 @@ PROVOKED: Final[dict[str, Provoke]] = {
     "bad-request": bad_request,
     "unknown-path": unknown_path,
     "loop": loop,
+    "misdirected": misdirected,
     "method-not-allowed": method_not_allowed,
     "caller-unauthenticated": caller_unauthenticated,
     "caller-unknown": caller_unknown,

@@ -38,12 +38,12 @@ async def test_bad_request(stage: Stage, name: str) -> None:
 
 
 RULES = {
-    "path: empty segment": get("/fhir//Patient"),
+    "path: empty segment: does the base URL end in a slash?": get("/fhir/Patient//1"),
     "path: dot segment": get("/fhir/%2e%2e/admin"),
     "path: encoded slash": get("/fhir/Patient%2F1"),
     "path: backslash": get("/fhir/Patient%5C1"),
     "path: broken percent escape": get("/fhir/Patient/%zz"),
-    "target: not in origin form": get("http://platform.invalid/fhir/Patient/1"),
+    "target: not in origin form": get("ftp://platform.invalid/fhir/Patient/1"),
     "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)": get(
         "/fhir/Patient/1", "Connection: Upgrade", "Upgrade: h2c"
     ),
@@ -62,7 +62,8 @@ RULES = {
 async def test_the_diagnostics_name_the_rule(stage: Stage, rule: str) -> None:
     """The vendor of the calling system learns what to correct, and none of it is repeated."""
     evidence = await sending(stage, RULES[rule])
-    await judge(evidence, "bad-request", ERROR_TABLE["bad-request"])
+    advice = "surplus-slash" if "slash?" in rule else ""
+    await judge(evidence, "bad-request", ERROR_TABLE["bad-request"].but(advice=advice))
     diagnostics = read_json(evidence.reply)["diagnostics"]
     assert rule in diagnostics
     assert "Patient" not in diagnostics

@@ -266,7 +266,7 @@ async def test_invalid_host_is_refused(gateway: Running, platform: Platform, hos
     "field",
     [
         *("Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"),
-        *("Origin: ftp://gateway", "Origin: app://gateway", "Origin: ://gateway", "Origin: "),
+        *("Origin: ftp://gateway", "Origin: app://gateway", "Origin: ://gateway"),
         *("Origin: http://gateway@evil.example", "Origin: http://evil.example@gateway"),
         *("Origin: http://evil.example://gateway", "Origin: gateway", "Origin: http://gateway/"),
     ],

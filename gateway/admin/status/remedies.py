@@ -11,6 +11,8 @@ _EN: Final = {
     "bad-request": "Nothing here. Pass the `diagnostics` on to the vendor of the calling system.",
     "unknown-path": "Compare the caller's base URL with `listen.base_path`.",
     "loop": "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or its proxy.",
+    "misdirected": "The caller uses the gateway as an HTTP proxy, by a name that is not known: "
+    "set `listen.public_url`, or correct its base URL.",
     "method-not-allowed": "Nothing here. The vendor of the calling system has to correct it.",
     "caller-unauthenticated": "Give the caller its key, or add its network to `callers`.",
     "caller-unknown": "Compare the caller's key with the settings. Failures from an unknown "
@@ -58,6 +60,8 @@ _RU: Final = {
     "bad-request": "Здесь ничего. Передайте `diagnostics` разработчику вызывающей системы.",
     "unknown-path": "Сравните базовый URL системы с `listen.base_path`.",
     "loop": "Выполните `dhp-gateway doctor`, затем исправьте `platform.fhir_base_url` или прокси.",
+    "misdirected": "Система обращается к шлюзу как к прокси HTTP под неизвестным именем: задайте "
+    "`listen.public_url` или исправьте её базовый URL.",
     "method-not-allowed": "Здесь ничего. Исправить должен разработчик вызывающей системы.",
     "caller-unauthenticated": "Выдайте системе ключ или добавьте её сеть в `callers`.",
     "caller-unknown": "Сравните ключ системы с настройками. Если адрес неизвестен, посмотрите "
@@ -109,6 +113,8 @@ _UZ: Final = {
     "unknown-path": "Tizimning asosiy URL manzilini `listen.base_path` bilan solishtiring.",
     "loop": "`dhp-gateway doctor` buyrug‘ini bajaring, so‘ng `platform.fhir_base_url` yoki "
     "proksini to‘g‘rilang.",
+    "misdirected": "Tizim shlyuzga HTTP proksi sifatida noma’lum nom bilan murojaat qilmoqda: "
+    "`listen.public_url` ni belgilang yoki uning asosiy URL manzilini tuzating.",
     "method-not-allowed": "Bu yerda hech narsa. Uni tizim ishlab chiquvchisi tuzatadi.",
     "caller-unauthenticated": "Tizimga kalit bering yoki uning tarmog‘ini `callers`ga qo‘shing.",
     "caller-unknown": "Tizim kalitini sozlamalar bilan solishtiring. Manzil noma’lum bo‘lsa, "

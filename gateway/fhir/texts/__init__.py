@@ -25,23 +25,23 @@ READS: Final[dict[str, dict[str, str]]] = {
     "uz": uz.READS,
 }
 
-PAGES: Final[dict[str, dict[str, str]]] = {
-    "en": en.PAGES,
-    "ru": ru.PAGES,
-    "uz": uz.PAGES,
+ADVICE: Final[dict[str, dict[str, str]]] = {
+    "en": en.ADVICE,
+    "ru": ru.ADVICE,
+    "uz": uz.ADVICE,
 }
 
 
-def text(reason: str, language: str, *, write: bool = True, page: bool = False) -> str:
+def text(reason: str, language: str, *, write: bool = True, advice: str = "") -> str:
     """The text of a reason's code; English where the language is not one of `LANGUAGES`.
 
     `write` says that the request may have changed something; so does one of which nothing is known.
-    `page`: what a browser's page has to do otherwise is in its programmer's hands.
+    `advice` is that of a `GatewayError`: what this very request has to do otherwise.
     """
     if language not in LANGUAGES:
         language = "en"
-    if page and reason in PAGES[language]:
-        return PAGES[language][reason]
+    if advice:
+        return ADVICE[language][advice]
     if not write and reason in READS[language]:
         return READS[language][reason]
     return TEXTS[language][reason]

@@ -19,6 +19,12 @@ TEXTS: Final[dict[str, str]] = {
         "delivered. The gateway's operator must make sure that the platform's address in its "
         "settings does not lead back to the gateway."
     ),
+    "misdirected": (
+        "This request is addressed to another host, as if the gateway were its HTTP proxy, so "
+        "nothing was sent to the platform. Set the gateway's own address as the base address in "
+        "your system. If that other name is the gateway's, its operator enters it as "
+        "listen.public_url."
+    ),
     "method-not-allowed": (
         "The gateway does not accept this HTTP method here, so nothing was sent to the "
         "platform. The vendor of your system must use one of the methods named in the Allow "
@@ -181,10 +187,38 @@ READS: Final[dict[str, str]] = {
     ),
 }
 
-PAGES: Final[dict[str, str]] = {
-    "caller-forbidden": (
+# By the `advice` of a failure.
+ADVICE: Final[dict[str, str]] = {
+    "page": (
         "A page asked in a way that the gateway takes from no page, so nothing was sent to the "
         "platform. The page's programmer must add the header X-Requested-With, and send requests "
         "from an origin that the gateway knows."
+    ),
+    "surplus-slash": (
+        "The address of this request has two slashes in a row, so nothing was sent to the "
+        "platform. Does the base URL in the settings of your system end in "
+        "a slash? Remove it, or ask the vendor of your system to."
+    ),
+    "raw-bytes": (
+        "The address of this request holds letters, such as Cyrillic ones, as they are; nothing "
+        "was sent to the platform. The vendor of your system must write them as percent-encoded "
+        "UTF-8: the letter Ш is %D0%A8."
+    ),
+    "not-utf-8": (
+        "The address of this request holds letters in another encoding than UTF-8, probably "
+        "windows-1251. A search would have found nobody, so nothing was sent to the platform. The "
+        "vendor of your system must write them as percent-encoded UTF-8: the letter Ш is %D0%A8, "
+        "not %D8."
+    ),
+    "foreign-page": (
+        "A web page of another origin asked, or a program that sends the header Origin as if it "
+        "were one, so nothing was sent to the platform. The program leaves the header out, or the "
+        "gateway's operator gives it a key in callers. A page's origin belongs in "
+        "login.cors_origins."
+    ),
+    "media-type": (
+        "The platform does not accept the type of data that this request names, and did not "
+        "process it. Your system must send Content-Type: application/fhir+json, or the one for "
+        "XML. If it cannot, the gateway's operator sets content_type for it in callers."
     ),
 }

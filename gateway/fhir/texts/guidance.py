@@ -19,8 +19,9 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The request is broken, ambiguous or unsafe: both Content-Length and "
             "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an empty "
-            "or dot segment in the path (`//`, `..`), an upgrade to another protocol, TLS sent to "
-            "a plain HTTP port."
+            "or dot segment in the path (`//` not right behind `listen.base_path`, `..`), letters "
+            "in the URL that are not percent-encoded UTF-8, an upgrade to another protocol, TLS "
+            "sent to a plain HTTP port."
         ),
         (
             "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
@@ -49,6 +50,19 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "Run `dhp-gateway doctor`, then correct `platform.fhir_base_url` or "
             "`platform.proxy_url`."
+        ),
+    ),
+    "misdirected": Guidance(
+        "Correct it first",
+        (
+            "The target is a whole URL (`GET http://HOST/fhir/…`), as programs send it to their "
+            "HTTP proxy, and HOST is neither the address that the connection came in at nor the "
+            "host of `listen.public_url`."
+        ),
+        (
+            "If HOST is a name of the gateway, set `listen.public_url`. Otherwise the calling "
+            "system takes the gateway for its proxy on the way to somebody else: its base URL has "
+            "to be the gateway's own."
         ),
     ),
     "method-not-allowed": Guidance(

@@ -22,6 +22,12 @@ TEXTS: Final[dict[str, str]] = {
         "yetkazilmadi. Shlyuz administratori sozlamalardagi platforma manzili shlyuzning o‘ziga "
         "olib bormasligini tekshirishi kerak."
     ),
+    "misdirected": (
+        "Bu so‘rov boshqa xostga yo‘llangan, go‘yo shlyuz uning HTTP proksisi, shuning uchun "
+        "platformaga hech narsa yuborilmadi. Tizimingizda asosiy manzil sifatida shlyuzning o‘z "
+        "manzilini ko‘rsating. Agar bu boshqa nom shlyuzniki bo‘lsa, uning administratori bu nomni "
+        "listen.public_url da ko‘rsatadi."
+    ),
     "method-not-allowed": (
         "Shlyuz bu manzilda bunday HTTP usulini qabul qilmaydi, shuning uchun platformaga hech "
         "narsa yuborilmadi. Tizimingiz ishlab chiquvchisi Allow sarlavhasida ko‘rsatilgan "
@@ -197,10 +203,40 @@ READS: Final[dict[str, str]] = {
     ),
 }
 
-PAGES: Final[dict[str, str]] = {
-    "caller-forbidden": (
+# By the `advice` of a failure.
+ADVICE: Final[dict[str, str]] = {
+    "page": (
         "Sahifa so‘rovni shlyuz sahifalardan qabul qilmaydigan tarzda yubordi, shuning uchun "
         "platformaga hech narsa yuborilmadi. Sahifani ishlab chiquvchi X-Requested-With "
         "sarlavhasini qo‘shishi va so‘rovlarni shlyuzga ma’lum manzildan yuborishi kerak."
+    ),
+    "surplus-slash": (
+        "Bu so‘rovning manzilida ketma-ket ikkita qiya chiziq bor, shuning uchun platformaga "
+        "hech narsa yuborilmadi. Tizimingiz sozlamalaridagi "
+        "asosiy URL manzil qiya chiziq bilan tugamaydimi? Uni olib tashlang yoki buni tizim "
+        "ishlab chiquvchisidan so‘rang."
+    ),
+    "raw-bytes": (
+        "Bu so‘rovning manzilida harflar, masalan kirillcha, kodlanmasdan yozilgan, shuning uchun "
+        "platformaga hech narsa yuborilmadi. Tizimingiz ishlab chiquvchisi ularni UTF-8 da foizli "
+        "kodlash bilan yozishi kerak: Ш harfi — %D0%A8."
+    ),
+    "not-utf-8": (
+        "Bu so‘rovning manzilida harflar UTF-8 da emas, ehtimol windows-1251 da yozilgan. Qidiruv "
+        "hech kimni topmagan bo‘lardi, shuning uchun platformaga hech narsa yuborilmadi. "
+        "Tizimingiz ishlab chiquvchisi ularni UTF-8 da foizli kodlash bilan yozishi kerak: Ш harfi "
+        "— %D0%A8, %D8 emas."
+    ),
+    "foreign-page": (
+        "So‘rovni boshqa manzildagi veb-sahifa yoki unga o‘xshab Origin sarlavhasini yuboradigan "
+        "dastur jo‘natdi, shuning uchun platformaga hech narsa yuborilmadi. Dastur bu sarlavhani "
+        "yubormasligi kerak yoki shlyuz administratori unga callers da kalit beradi. Sahifaning "
+        "manzili login.cors_origins da ko‘rsatiladi."
+    ),
+    "media-type": (
+        "Platforma bu so‘rovda ko‘rsatilgan ma’lumot turini qabul qilmadi va so‘rovni qayta "
+        "ishlamadi. Tizimingiz Content-Type: application/fhir+json yoki XML uchun mos turni "
+        "yuborishi kerak. U buni qila olmasa, shlyuz administratori callers da unga content_type "
+        "ni belgilaydi."
     ),
 }

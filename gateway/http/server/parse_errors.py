@@ -14,6 +14,10 @@ from gateway.http.server.aiohttp_parser import InvalidURLError, LineTooLong
 _REQUEST_LINE = re.compile(
     rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
 )
+# The parser's text quotes the message as `repr` writes bytes.
+_RAW_BYTES: Final = re.compile(
+    r"Invalid char in url (path|query).*(?<!\\)(?:\\\\)*\\x[89a-f]", re.DOTALL
+)
 
 # What follows it in a parser's text is the message itself.
 _QUOTE: Final = ":\n\n"
@@ -48,7 +52,11 @@ def translate(exc: BaseException, head: bytes) -> GatewayError:
     if "Invalid method" in text and _begins_with_unknown_method(head):
         return validation.unknown_method()
     rule = _rule(exc)
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+    raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
+    if raw is None:
+        return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+    rule = f"{raw[1]}: bytes above 0x7F as they are: write them as percent-encoded UTF-8"
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True, advice="raw-bytes")
 
 
 def _rule(exc: BaseException) -> str:

@@ -74,18 +74,25 @@ def is_host(value: bytes | None) -> bool:
 
 
 def host_of(value: str) -> str | None:
-    """The host that a Host field names, in lower case and without brackets; None for none.
+    """The host that a Host field names, in lower case and without brackets; None for none."""
+    found = host_and_port(value)
+    return None if found is None else found[0]
+
+
+def host_and_port(value: str) -> tuple[str, int | None] | None:
+    """The same, and the port that it names.
 
     Nothing else that a URL's authority may hold is let pass: a user, before an @, least of all.
     """
     found = _HOST.fullmatch(value) if len(value) <= _LONGEST_HOST else None
     if found is None or int(found[3] or 0) > _LAST_PORT:
         return None
+    port = int(found[3]) if found[3] else None
     name: str | None = found[2]
     if name is not None:
-        return name.lower()
+        return name.lower(), port
     try:
-        return str(ipaddress.IPv6Address(found[1]))
+        return str(ipaddress.IPv6Address(found[1])), port
     except ValueError:
         return None
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import REASONS
 from gateway.fhir.catalogue import markdown
-from gateway.fhir.texts import LANGUAGES, PAGES, READS, TEXTS, text
+from gateway.fhir.texts import ADVICE, LANGUAGES, READS, TEXTS, text
 from gateway.fhir.texts.guidance import GUIDANCE
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
@@ -16,6 +16,16 @@ FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[la
 ALL = [(*pair, True) for pair in EVERY] + [(*pair, False) for pair in FOR_READS]
 NOTHING_DELIVERED = ["upstream-unreachable", "upstream-busy", "circuit-open"]
 OUTCOME_UNKNOWN = ["upstream-failed", "upstream-timeout", "internal"]
+
+# What the words of each piece of advice have to name.
+WRITTEN = {
+    "page": ("X-Requested-With",),
+    "surplus-slash": ("URL",),
+    "raw-bytes": ("UTF-8", "%D0%A8"),
+    "not-utf-8": ("UTF-8", "windows-1251", "%D0%A8"),
+    "foreign-page": ("Origin", "callers", "login.cors_origins"),
+    "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
+}
 
 
 def both(reason, language):
@@ -32,13 +42,15 @@ def test_every_reason_has_a_text_in_every_language():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_page_has_texts_of_its_own(language):
-    """Every language has them, other ones than for callers, naming the header."""
-    assert list(PAGES[language]) == list(PAGES["en"])
-    for reason in PAGES[language]:
-        value = text(reason, language, page=True)
-        assert value != text(reason, language)
-        assert "X-Requested-With" in value
+def test_advice_is_complete(language):
+    """Every language has the same pieces, each with what has to be written, in whole sentences."""
+    assert list(ADVICE[language]) == list(ADVICE["en"]) == list(WRITTEN)
+    for advice, names in WRITTEN.items():
+        value = text("bad-request", language, advice=advice)
+        assert all(name in value for name in names)
+        assert 80 <= len(value) <= 400
+        assert value[0].isupper()
+        assert value.endswith(".")
         assert not re.search(r"['`ʻʼ´]", value) or language == "en"
 
 
@@ -72,6 +84,7 @@ def test_each_language_is_written_in_its_script(reason):
     assert len(cyrillic.findall(russian)) > 60
     names = {"HTTP", "API", "SSO", "FHIR", "POST", "Allow", "Retry-After", "_search", "search"}
     names |= {"client_id", "client", "secret", "request-id", "diagnostics"}
+    names |= {"listen", "public_url"}
     assert set(latin_word.findall(russian)) <= names
 
 

@@ -1,0 +1,96 @@
+"""Targets in absolute form, as programs send them that take the gateway for their HTTP proxy.
+
+One that names this gateway is taken like one in origin form: what comes behind sees no other, with
+a Host that says the same (RFC 9112 section 3.2.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from typing import Final
+
+from gateway.http.headers import RawHeaders
+from gateway.http.server.connection import IncomingRequest
+from gateway.http.server.messages import RequestMessage
+from gateway.http.server.validation import host_and_port, is_host
+from gateway.http.target import ABSOLUTE
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def addressed(request: IncomingRequest, public_url: str | None) -> IncomingRequest:
+    """The request in origin form if it names this gateway, as it is if not: nobody serves that.
+
+    This gateway is the address and port that the connection came in at, a loopback name for it, and
+    the host of `public_url`.
+    """
+    message, transport = request.message, request.connection.transport
+    found = ABSOLUTE.match(message.path)
+    if found is None or not (_is_public(found, public_url) or _came_in_at(found, transport)):
+        return request
+    fields = _with_host(message.raw_headers, found[2].encode("ascii"))
+    if fields is None:
+        return request
+    rest = message.path[found.end() :]
+    origin_form = RequestMessage(
+        message.method,
+        rest if rest.startswith("/") else "/" + rest,
+        message.version,
+        fields,
+        should_close=message.should_close,
+        upgrade=message.upgrade,
+    )
+    return IncomingRequest(origin_form, request.payload, request.connection)
+
+
+def _named(url: re.Match[str]) -> tuple[str, int] | None:
+    """Host and port of a URL."""
+    named = host_and_port(url[2])
+    if named is None:
+        return None
+    host, port = named
+    return host, _DEFAULT_PORTS[url[1].lower()] if port is None else port
+
+
+def _is_public(asked: re.Match[str], public_url: str | None) -> bool:
+    """Whether it is the host of the gateway's own URL; http and https are one there."""
+    own = None if public_url is None else ABSOLUTE.match(public_url)
+    if own is None:
+        return False
+    one, other = _named(asked), _named(own)
+    if one is None or other is None or one[0] != other[0]:
+        return False
+    defaults = _DEFAULT_PORTS[asked[1].lower()], _DEFAULT_PORTS[own[1].lower()]
+    return one[1] == other[1] or (one[1], other[1]) == defaults
+
+
+def _came_in_at(asked: re.Match[str], transport: asyncio.Transport | None) -> bool:
+    """Whether it is the address and port of this end of the connection, by whatever name."""
+    own = None if transport is None else transport.get_extra_info("sockname")
+    named = _named(asked)
+    if named is None or not isinstance(own, tuple) or named[1] != own[1]:
+        return False
+    here, there = _address(own[0]), _address(named[0])
+    if here is None:
+        return False
+    is_name = named[0] == "localhost" or (there is not None and there.is_loopback)
+    return here == there or (here.is_loopback and is_name)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def _with_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+    """The fields with this Host; None where that which is there would be refused."""
+    sent = [value for name, value in fields if name.lower() == b"host"]
+    if len(sent) > 1 or not all(map(is_host, sent)):
+        return None
+    return ((b"Host", host), *(field for field in fields if field[0].lower() != b"host"))

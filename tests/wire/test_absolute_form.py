@@ -1,0 +1,201 @@
+"""Targets in absolute form, as systems send them whose HTTP proxy is the gateway (RFC 9112)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import PATIENT, Platform, fhir
+from tests.doubles.wire import Wire, ask, get
+from tests.pipeline.conftest import StartGateway
+
+PUBLIC = "http://fhir.clinic.uz:8080/fhir"
+
+
+def whole(authority: str, rest: str = "/fhir/Patient/1", *, host: str | None = "other", **how: str):
+    """A read whose target is a whole URL; the Host may say something else."""
+    scheme, version = how.get("scheme", "http"), how.get("version", "1.1")
+    field = "" if host is None else f"Host: {host}\r\n"
+    return f"GET {scheme}://{authority}{rest} HTTP/{version}\r\n{field}\r\n".encode()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "127.0.0.9"])
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "https"])
+async def test_the_address_that_the_connection_came_in_at(
+    gateway: Running, platform: Platform, name: str, scheme: str
+) -> None:
+    """It is ours, by any loopback name for it, and the platform sees nothing of the form."""
+    authority = f"{name}:{gateway.address.port}"
+    async with await Wire.open(gateway.address) as wire:
+        for _ in range(3):
+            assert (await wire.ask(whole(authority, scheme=scheme))).body == PATIENT
+    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"] * 3
+    assert {seen.header("host") for seen in platform.seen} == {platform.url.split("/")[2]}
+
+
+URLS = {
+    "the same": ("http", "fhir.clinic.uz:8080", PUBLIC),
+    "capitals": ("http", "FHIR.Clinic.UZ:8080", PUBLIC),
+    "https for http": ("https", "fhir.clinic.uz:8080", PUBLIC),
+    "a default port written out": ("http", "fhir.clinic.uz:80", "http://fhir.clinic.uz/fhir"),
+    "a default port left out": ("http", "fhir.clinic.uz", "http://fhir.clinic.uz:80/fhir"),
+    "default ports of both schemes": ("http", "fhir.clinic.uz", "https://fhir.clinic.uz/fhir"),
+    "an IPv6 address": ("http", "[2001:DB8:0::1]:8080", "http://[2001:db8::1]:8080/fhir"),
+}
+
+
+@pytest.mark.parametrize("name", URLS)
+async def test_the_host_of_public_url(
+    start_gateway: StartGateway, platform: Platform, name: str
+) -> None:
+    """It is ours, compared as URLs are."""
+    scheme, authority, public_url = URLS[name]
+    async with start_gateway(listen={"public_url": public_url}) as gateway:
+        reply = await ask(gateway.address, whole(authority, scheme=scheme))
+    assert reply.body == PATIENT
+    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"]
+
+
+FOREIGN = {
+    "another host": ("http", "other.invalid"),
+    "a bare name": ("http", "stranger"),
+    "another port": ("http", "127.0.0.1:1"),
+    "no port": ("http", "127.0.0.1"),
+    "another address": ("http", "127.1.invalid:{port}"),
+    "an address of another machine": ("http", "192.0.2.1:{port}"),
+    "the public host at another port": ("http", "fhir.clinic.uz:8081"),
+    "the public host at no port": ("http", "fhir.clinic.uz"),
+    "a host below the public one": ("http", "x.fhir.clinic.uz:8080"),
+    "a host that begins like the public one": ("http", "fhir.clinic.uz.evil.example:8080"),
+    "an empty port": ("http", "127.0.0.1:"),
+    "an IPv6 address of nobody": ("http", "[2001:db8::1]:{port}"),
+}
+
+
+@pytest.mark.parametrize("behind", [b"", get("/fhir/Patient/smuggled")])
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_any_other_host(
+    start_gateway: StartGateway, platform: Platform, name: str, behind: bytes
+) -> None:
+    """It is misdirected whatever Host says, names the setting, and ends the connection."""
+    scheme, template = FOREIGN[name]
+    async with start_gateway(listen={"public_url": PUBLIC}) as gateway:
+        port = gateway.address.port
+        async with await Wire.open(gateway.address) as wire:
+            request = whole(template.format(port=port), scheme=scheme, host=f"127.0.0.1:{port}")
+            await wire.send(request + behind)
+            reply = await asyncio.wait_for(wire.reply(), 5)
+            assert await wire.at_end()
+    assert (reply.status, reply.reason) == (421, "misdirected")
+    assert reply.header("connection") == "close"
+    issue = reply.json()["issue"][0]
+    assert (issue["code"], issue["severity"]) == ("not-supported", "error")
+    assert "listen.public_url" in issue["details"]["text"]
+    assert "listen.public_url" in issue["diagnostics"]
+    assert template.partition(":")[0] not in reply.body.decode()
+    assert platform.seen == []
+
+
+STRICT = {
+    "a user": "u:p@127.0.0.1:{port}/fhir/Patient/1",
+    "two slashes and a host": "127.0.0.1:{port}//other.invalid/fhir/Patient/1",
+    "dots": "127.0.0.1:{port}/fhir/../x",
+    "dots behind slashes": "127.0.0.1:{port}/fhir//../x",
+    "encoded dots": "127.0.0.1:{port}/fhir/%2e%2e/x",
+    "an encoded slash": "127.0.0.1:{port}/fhir/Patient%2f1",
+    "an empty segment": "127.0.0.1:{port}/fhir/Patient//1",
+    "a whole URL for a path": "127.0.0.1:{port}/http://127.0.0.1:{port}/fhir/Patient/1?a=%ff",
+    "a fragment": "127.0.0.1:{port}/fhir/Patient/1#x",
+    "windows-1251": "127.0.0.1:{port}/fhir/Patient?name=%CE",
+}
+
+
+@pytest.mark.parametrize("name", STRICT)
+async def test_strictness(gateway: Running, platform: Platform, name: str) -> None:
+    """The path behind our own authority is judged like any other."""
+    target = STRICT[name].format(port=gateway.address.port)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(whole(target, "") + get("/fhir/Patient/smuggled"))
+        reply = await asyncio.wait_for(wire.reply(), 5)
+        assert (reply.status, reply.reason) == (400, "bad-request")
+        assert await wire.at_end()
+    assert platform.seen == []
+
+
+FIELDS = {
+    "two Hosts": "Host: {own}\r\nHost: other\r\n",
+    "the same Host twice": "Host: {own}\r\nHost: {own}\r\n",
+    "a Host that is none": "Host: user@other\r\n",
+    "no Host": "",
+    "two framings": "Host: {own}\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+async def test_fields_that_are_refused(gateway: Running, platform: Platform, name: str) -> None:
+    """What is wrong with the fields, Host among them, is not mended by the target."""
+    own = f"127.0.0.1:{gateway.address.port}"
+    first = f"POST http://{own}/fhir/Patient HTTP/1.1\r\n"
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(f"{first}{FIELDS[name].format(own=own)}\r\n".encode())
+        assert (await asyncio.wait_for(wire.reply(), 5)).reason == "bad-request"
+        assert await wire.at_end()
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize(
+    ("version", "host"),
+    [("1.0", None), ("1.0", "other.invalid"), ("1.1", "other.invalid"), ("1.1", "gateway:1")],
+)
+async def test_links_name_the_authority(
+    gateway: Running, platform: Platform, version: str, host: str | None
+) -> None:
+    """Links are made of the target's authority, not of Host, request by request."""
+    link = f"{platform.url}/Patient?page=2".encode()
+    bundle = b'{"resourceType":"Bundle","link":[{"relation":"next","url":"%s"}]}' % link
+    platform.answer(fhir(bundle))
+    for name in ("localhost", "127.0.0.1"):
+        authority = f"{name}:{gateway.address.port}"
+        request = whole(authority, "/fhir/Patient", host=host, version=version)
+        (found,) = (await ask(gateway.address, request)).json()["link"]
+        assert found["url"] == f"http://{authority}/fhir/Patient?page=2"
+
+
+async def test_forms_that_take_turns(gateway: Running, platform: Platform) -> None:
+    """On one connection, with the same fields, each request goes where its own target says."""
+    own = f"127.0.0.1:{gateway.address.port}"
+    async with await Wire.open(gateway.address) as wire:
+        for n in range(6):
+            rest = f"/fhir/Patient/{n}"
+            plain = f"GET {rest} HTTP/1.1\r\nHost: other\r\n\r\n".encode()
+            assert (await wire.ask(plain if n % 2 else whole(own, rest))).body == PATIENT
+        assert (await wire.ask(whole("other", "/fhir/Patient/9"))).status == 421
+    assert [seen.target for seen in platform.seen] == [f"/r5/Patient/{n}" for n in range(6)]
+
+
+async def test_a_parent_of_squid(gateway: Running, platform: Platform) -> None:
+    """A create as Squid sends it to its parent is served, and nothing of the proxy's goes on."""
+    own = f"127.0.0.1:{gateway.address.port}"
+    raw = (
+        f"POST http://{own}/fhir/Patient HTTP/1.1\r\n"
+        "Content-Type: application/fhir+json\r\nContent-Length: 26\r\n"
+        f"Via: 1.1 squid (squid/5.7)\r\nX-Forwarded-For: 10.20.0.5\r\nHost: {own}\r\n"
+        "Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\n"
+        'Cache-Control: max-age=0\r\nConnection: keep-alive\r\n\r\n{"resourceType":"Patient"}'
+    )
+    assert (await ask(gateway.address, raw.encode())).status == 200
+    (seen,) = platform.seen
+    assert (seen.target, seen.body) == ("/r5/Patient", b'{"resourceType":"Patient"}')
+    assert seen.all("via") == ["1.1 squid (squid/5.7)", "1.1 dhp-gateway"]
+    gone = ("proxy-connection", "proxy-authorization", "x-forwarded-for", "connection")
+    assert not any(seen.all(name) for name in gone)
+    assert len(seen.all("authorization")) == 1
+
+
+@pytest.mark.parametrize(("rest", "status"), [("", 404), ("?a=b", 404), ("/", 404), ("/fhir", 200)])
+async def test_a_target_without_a_path(gateway: Running, rest: str, status: int) -> None:
+    """An empty path is that of the root (RFC 9110 section 4.2.3)."""
+    own = f"localhost:{gateway.address.port}"
+    assert (await ask(gateway.address, whole(own, rest))).status == status
