@@ -40,8 +40,7 @@ class CallerSide:
         self._request = request
         self._admission = admission
         self._stall = stall
-        # After an Upgrade aiohttp's parser reads no request, although HTTP/1.0 ignores the field.
-        self._keep_alive = not (message.should_close or message.upgrade)
+        self._keep_alive = not message.should_close
         version = message.version
         self.http10 = version is not HttpVersion11 and version < HttpVersion11
         self.head_only = message.method == "HEAD"

@@ -19,8 +19,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         (
             "The request is broken, ambiguous or unsafe: both Content-Length and "
             "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an empty "
-            "or dot segment in the path (`//`, `..`), an upgrade to another protocol, TLS sent to "
-            "a plain HTTP port."
+            "or dot segment in the path (`//`, `..`), TLS sent to a plain HTTP port."
         ),
         (
             "Nothing on the gateway. The diagnostics name the rule; pass them to the vendor of "
