@@ -27,6 +27,9 @@ _MOST_QUEUED: Final = 4
 _FEW_QUEUED: Final = 2
 # Bytes. So much of a header tells why it was refused.
 _LOOKED_AT: Final = 64
+# By how many seconds less answers say that a connection may rest: what a caller sends at the last
+# moment is still on its way.
+_ON_ITS_WAY: Final = 5.0
 # Bytes. A body of which less is still to come is not worth another parser.
 _WORTH_COUNTING: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
@@ -51,6 +54,11 @@ class ListenLimits:
     def all_header_bytes(self) -> int:
         """All fields together."""
         return 4 * self.header_bytes
+
+    def staying(self) -> bytes:
+        """Fields that tell how long a connection may rest; Java heeds the second for the first."""
+        told = max(1, int(self.keep_alive - min(_ON_ITS_WAY, self.keep_alive / 2)))
+        return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
 
 
 class MessageQueue:
@@ -301,6 +309,17 @@ class MessageQueue:
         self._messages.clear()
         if not self.busy:
             self._forget_body()
+
+    def _owes_answer(self) -> bool:
+        """Whether a request is there whole; one behind it that is not is forgotten."""
+        payloads = [payload for _, payload in self._messages]
+        if self.busy:
+            payloads.insert(0, self.payload)
+        if not payloads or not payloads[0].is_eof():
+            return False
+        if not payloads[-1].is_eof():
+            self._messages.pop()
+        return True
 
     def _forget_body(self) -> None:
         """Let go of the last request's; what cut it holds on to all that it was raised through."""
