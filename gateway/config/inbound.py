@@ -301,6 +301,12 @@ class LimitsSettings(Section):
     max_body_bytes: PositiveSize = Field(
         default=64 * MIB, description="Size of a request body; above it 413."
     )
+    keep_alive: PositiveSeconds = Field(
+        default=125,
+        description="How long a caller's connection may rest between two requests before it is "
+        "closed. Answers name 5 s less (`Keep-Alive: timeout=120`): a caller who reads it is the "
+        "first to let go.",
+    )
     max_concurrent_requests: Count = Field(
         default=1024, description="Requests of all callers at the same time; above it 503."
     )

@@ -65,6 +65,7 @@ _FAMILIES: Final = (
     *(b"x-envoy-", b"cf-", b"fastly-", b"akamai-", b"incap-", b"x-azure-", b"x-appengine-"),
     *(b"x-ms-client-principal", b"x-ms-token-", b"x-goog-authenticated-", b"x-goog-iap-"),
     *(b"x-consumer-", b"x-credential-", b"x-userinfo", b"x-authentik-", b"x-pomerium-"),
+    b"sec-websocket-",  # belong to an Upgrade, which ends here
     *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"tailscale-user-", b"-ws"),
 )
 # Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
@@ -97,7 +98,6 @@ _READ: Final = frozenset(
         b"te",
         b"traceparent",
         b"transfer-encoding",
-        b"upgrade",
         b"via",
         b"x-api-key",
         b"x-forwarded-for",

@@ -247,8 +247,9 @@ class Intake(WriteQueue):
             if asked.side.is_gone():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
                 raise CallerGone
-            if self._is_overtaken(asked):
-                # It would undo a newer write of the same resource.
+            if asked.side.may_be_gone() or self._is_overtaken(asked):
+                # The first: the same, but it may be there to read this. The second: it would undo
+                # a newer write of the same resource.
                 raise error
             # Others that failed late are put in after this one, or not at all.
             self._note(asked)

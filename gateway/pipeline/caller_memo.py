@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.http.headers import SECRET, RawHeaders, RequestHeader
+from gateway.http.headers import SECRET, RawHeaders, RequestHeader, read_request
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
+from gateway.http.server.peer import authority_of
 from gateway.pipeline.asserted import Asserted
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
@@ -119,3 +120,14 @@ def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo
     if isinstance(memory, CallerMemo) and memory.is_repeated_by(message, rules):
         return memory
     return None
+
+
+def read_header(request: IncomingRequest) -> RequestHeader:
+    """The header; in HTTP/1.0 without a Host the address stands in that the connection came in at.
+
+    Links are made of it.
+    """
+    header = read_request(request.message.raw_headers)
+    if b"host" not in header.values and (own := authority_of(request.connection.transport)):
+        header.values[b"host"] = own.encode("ascii")
+    return header

@@ -40,8 +40,7 @@ class CallerSide:
         self._request = request
         self._admission = admission
         self._stall = stall
-        # After an Upgrade aiohttp's parser reads no request, although HTTP/1.0 ignores the field.
-        self._keep_alive = not (message.should_close or message.upgrade)
+        self._keep_alive = not message.should_close
         version = message.version
         self.http10 = version is not HttpVersion11 and version < HttpVersion11
         self.head_only = message.method == "HEAD"
@@ -62,6 +61,10 @@ class CallerSide:
         """Whether nobody is there any more to read an answer."""
         transport = self._request.connection.transport
         return transport is None or transport.is_closing()
+
+    def may_be_gone(self) -> bool:
+        """Whether that cannot be told without writing: it sends no more."""
+        return self._request.connection.half_closed
 
     def close_after(self) -> None:
         """Let this answer be the connection's last one."""
@@ -135,11 +138,11 @@ class CallerSide:
         # requests that were sent ahead are still answered.
         connection = self._request.connection
         closing = self._admission.is_draining() and not connection.queued
-        if closing or not self._request.payload.is_eof():
+        if closing or connection.sends_no_more or not self._request.payload.is_eof():
             self._keep_alive = False
         if not self._keep_alive:
             return b"Connection: close\r\n"
-        return b"Connection: keep-alive\r\n" if self.http10 else b""
+        return connection.staying
 
     def done(self) -> Answered:
         """Everything is written."""

@@ -25,7 +25,7 @@ from gateway.http.target import Target, resolve
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import AttemptSender, TokensInUse
-from gateway.pipeline.caller_memo import CallerMemo, recall
+from gateway.pipeline.caller_memo import CallerMemo, read_header, recall
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
 from gateway.pipeline.condition_guard import ConditionGuard
@@ -108,7 +108,7 @@ class Handler:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
         memo = recall(connection.memory, message, self) if guest is None else None
-        header = read_request(message.raw_headers) if memo is None else memo.header
+        header = read_header(request) if memo is None else memo.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
         body: RequestBody | None = None

@@ -290,6 +290,7 @@ def listen_limits(settings: Settings) -> ListenLimits:
         header_bytes=limits.max_header_bytes,
         headers=limits.max_headers,
         header_timeout=limits.header_timeout,
+        keep_alive=limits.keep_alive,
         reader_stall=_STALL_FACTOR * limits.header_timeout,
     )
 

@@ -25,7 +25,6 @@ BAD = {
     "encoded dots": get("/fhir/%252e%252e/admin"),
     "no host": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",
     "two hosts": get("/fhir/Patient/1", "Host: other"),
-    "upgrade": get("/fhir/Patient/1", "Connection: upgrade", "Upgrade: websocket"),
     "length without digits": get("/fhir/Patient", "Content-Length: abc", method="POST"),
     "gzip, chunked": get("/fhir/Patient", "Transfer-Encoding: gzip, chunked", method="POST"),
 }
@@ -44,9 +43,6 @@ RULES = {
     "path: backslash": get("/fhir/Patient%5C1"),
     "path: broken percent escape": get("/fhir/Patient/%zz"),
     "target: not in origin form": get("ftp://platform.invalid/fhir/Patient/1"),
-    "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)": get(
-        "/fhir/Patient/1", "Connection: Upgrade", "Upgrade: h2c"
-    ),
     "TLS sent to a plain HTTP port: use http://": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "request line: a space in the target": get("/fhir/Patient?name=a b"),
     "header: Host is missing": b"GET /fhir/Patient/1 HTTP/1.1\r\n\r\n",

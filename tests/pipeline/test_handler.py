@@ -19,6 +19,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
+from tests.pipeline.stage import reset
 
 
 async def test_bearer_is_injected(gateway: Running, platform: Platform) -> None:
@@ -117,7 +118,9 @@ async def test_answer_headers_are_filtered(gateway: Running, platform: Platform)
     names = {name.lower() for name, _ in reply.headers}
     assert names == {
         *("content-type", "etag", "x-kept", "cache-control", "x-request-id", "content-length"),
+        *("connection", "keep-alive"),
     }
+    assert (reply.header("connection"), reply.header("keep-alive")) == ("keep-alive", "timeout=120")
     assert reply.all("x-kept") == ["1", "2"]
     assert reply.header("etag") == 'W/"3"'
 
@@ -276,6 +279,7 @@ async def test_reader_that_leaves_stops_its_read(gateway: Running, platform: Pla
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Patient/1"))
         await platform.until_seen(1)
+        reset(wire)
     await gone.wait()
     (record,) = await gateway.audit()
     assert (record["outcome"], record["status"]) == ("aborted", 0)
@@ -296,6 +300,9 @@ async def test_writer_that_leaves_does_not_stop_its_write(
     async with await Wire.open(gateway.address) as wire:
         await wire.send(post("/fhir/Patient", b"{}"))
         await platform.until_seen(1)
+        reset(wire)
+        # The audit is to say that it was gone before the answer came.
+        await asyncio.sleep(0.05)
     proceed.set()
     (record,) = await gateway.audit()
     assert record["upstream_status"] == 201

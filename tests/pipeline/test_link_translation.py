@@ -37,6 +37,32 @@ async def test_links_of_an_answer_lead_to_the_gateway(gateway: Running, platform
     assert reply.body == rewritten(searchset(platform), platform, "http://gateway/fhir")
 
 
+@pytest.mark.parametrize("bound", ["127.0.0.1", "[::1]"])
+async def test_without_a_host_links_name_the_connections_address(
+    start_gateway, platform: Platform, bound: str
+) -> None:
+    """A caller of HTTP/1.0 that sends no Host stays with the gateway, page by page."""
+    request = "GET {} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+    created = fhir(PATIENT, 201, ("Location", f"{platform.url}/Patient/1/_history/1"))
+    platform.script(fhir(searchset(platform)), fhir(searchset(platform)), created)
+    async with (
+        start_gateway(listen={"address": f"{bound}:0"}) as gateway,
+        await Wire.open(gateway.address) as wire,
+    ):
+        base = f"http://{bound}:{gateway.address.port}/fhir"
+        page = await wire.ask(request.format("/fhir/Patient").encode())
+        assert page.body == rewritten(searchset(platform), platform, base)
+        following = page.json()["link"][0]["url"].removeprefix(base.removesuffix("/fhir"))
+        assert (await wire.ask(request.format(following).encode())).body == page.body
+        post_ = request.replace("GET", "POST").format("/fhir/Patient")[:-2]
+        reply = await wire.ask(f"{post_}Content-Length: 2\r\n\r\n{{}}".encode())
+        assert reply.header("location") == f"{base}/Patient/1/_history/1"
+        # A Host is believed as ever.
+        named = await wire.ask(get("/fhir/Patient/1", version="1.0"))
+    assert named.status == 200
+    assert platform.seen[1].target == "/r5/Patient?_page=2"
+
+
 async def test_public_url_is_used_when_it_is_set(start_gateway, platform: Platform) -> None:
     """With `listen.public_url` links carry it, whatever Host was sent."""
     public = "https://gw.clinic.uz/fhir"

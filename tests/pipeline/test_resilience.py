@@ -158,7 +158,8 @@ async def test_platform_cannot_speak_for_the_gateway(gateway: Running, platform:
     )
     reply = await ask(gateway.address, get("/fhir/Patient/1"))
     names = {name.lower() for name, _ in reply.headers}
-    assert names == {"content-type", "content-length", "cache-control", "x-request-id"}
+    own = {"connection", "keep-alive", "x-request-id"}
+    assert names == {"content-type", "content-length", "cache-control", *own}
     assert reply.header("cache-control") == "no-store"
 
 

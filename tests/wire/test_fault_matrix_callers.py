@@ -44,7 +44,7 @@ async def test_leaves_while_sending(
 
 
 async def test_leaves_while_a_read_waits(gateway: Running, platform: Platform) -> None:
-    """Nobody waits for a read whose caller left: the platform's connection is dropped."""
+    """Nobody waits for a read whose caller has reset the connection: the platform's is dropped."""
     ended = asyncio.Event()
 
     async def watch(line: Line) -> None:
@@ -55,6 +55,7 @@ async def test_leaves_while_a_read_waits(gateway: Running, platform: Platform) -
     async with await Wire.open(gateway.address) as wire:
         await wire.send(READ)
         await platform.until_seen(1)
+        reset(wire)
     await ended.wait()
     await check(gateway, platform, None, Expected(0, outcome="aborted"))
 
@@ -75,10 +76,84 @@ async def test_leaves_while_a_write_waits(
     async with await Wire.open(gateway.address) as wire:
         await wire.send(post("/fhir/Patient/1", b"{}", method=method))
         await platform.until_seen(1)
+        reset(wire)
+        # The audit is to say that it was gone before the answer came.
+        await asyncio.sleep(0.05)
     proceed.set()
     # 0: no answer was sent to anybody.
     await check(gateway, platform, None, Expected(0, outcome="aborted", upstream_status=201))
     assert errors_in(caplog) == []
+
+
+HALF = 300_000 * b"x"
+WHOLE = {
+    "read": READ,
+    "read in HTTP/1.0": get("/fhir/Patient/1", version="1.0"),
+    "read with Upgrade": get("/fhir/Patient/1", "Connection: Upgrade", "Upgrade: h2c"),
+    "write": post("/fhir/Patient", b"{}"),
+    "long write": post("/fhir/Binary", HALF),
+    "chunked write": get("/fhir/Patient", "Transfer-Encoding: chunked", method="POST")
+    + b"2\r\n{}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at-once", "while-it-is-served"])
+@pytest.mark.parametrize("name", WHOLE)
+async def test_half_closes_behind_a_whole_request(
+    gateway: Running, platform: Platform, name: str, late: bool
+) -> None:
+    """Its answer goes out, then the connection ends, as the answer says."""
+
+    async def slow(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await asyncio.sleep(0.1)
+        line.writer.write(fhir(PATIENT))
+
+    platform.answer(slow)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(WHOLE[name])
+        if late:
+            await platform.until_seen(1)
+        wire.writer.write_eof()
+        reply = await asyncio.wait_for(wire.reply(), 5)
+        assert (reply.status, reply.body, reply.header("connection")) == (200, PATIENT, "close")
+        assert await asyncio.wait_for(wire.at_end(), 5)
+    (record,) = await gateway.audit()
+    assert record["outcome"] == "success"
+
+
+async def test_half_closes_behind_many_requests(gateway: Running, platform: Platform) -> None:
+    """All that came whole is answered, what is cut is not, and reaches the platform not either."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(READ * 20 + post("/fhir/Patient", b"{}")[:-1])
+        wire.writer.write_eof()
+        replies = [await asyncio.wait_for(wire.reply(), 5) for _ in range(20)]
+        assert await asyncio.wait_for(wire.at_end(), 5)
+    assert [reply.status for reply in replies] == [200] * 20
+    assert {seen.method for seen in platform.seen} == {"GET"}
+
+
+@pytest.mark.parametrize("part", [b"", b"GET /fhir", READ[:-2], post("/fhir/Basic", b"{}")[:-1]])
+async def test_half_closes_before_a_request_is_whole(
+    gateway: Running, platform: Platform, part: bytes
+) -> None:
+    """There is nothing to answer: the connection ends at once, and no request is completed."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(part)
+        wire.writer.write_eof()
+        assert await asyncio.wait_for(wire.at_end(), 5)
+    assert not any(seen.complete for seen in platform.seen)
+
+
+async def test_half_closes_behind_what_is_refused(gateway: Running, platform: Platform) -> None:
+    """A refusal reaches it as well."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(b"nonsense\r\n\r\n")
+        wire.writer.write_eof()
+        reply = await asyncio.wait_for(wire.reply(), 5)
+        assert (reply.status, reply.reason) == (400, "bad-request")
+        assert await asyncio.wait_for(wire.at_end(), 5)
+    assert platform.seen == []
 
 
 async def test_leaves_while_receiving(gateway: Running, platform: Platform) -> None:

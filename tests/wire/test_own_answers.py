@@ -164,6 +164,10 @@ class Mixture:
             reply = await wire.reply(head=method == "HEAD")
             self.statuses[reply.status] += 1
             self._judge(reply.body, nonce, site)
+        if manner > 0.95:
+            # All of them came, although nothing more can be asked.
+            assert await wire.at_end()
+            raise CutShort(b"")
 
     def _request(self, site: str) -> tuple[str, str, bytes]:
         chance = self._chance

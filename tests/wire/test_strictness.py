@@ -7,6 +7,7 @@ the platform (RFC 9112 sections 2, 3, 5, 6, 7; RFC 9110 sections 5.5, 7.7).
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -117,14 +118,6 @@ FIELDS = {
     "no Host": b"GET /fhir/Patient HTTP/1.1\r\n\r\n",
     "two Hosts": message(b"Host: other"),
     "the same Host twice": message(b"Host: gateway"),
-    "upgrade": message(b"Connection: Upgrade", b"Upgrade: websocket"),
-    "upgrade to h2c": message(
-        b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQ"
-    ),
-    "upgrade without Connection": message(b"Upgrade: h2c"),
-    "upgrade of a write": message(
-        b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 2", body=b"{}"
-    ),
 }
 LINES = {
     "HTTP/0.9": b"GET /fhir/Patient\r\n\r\n",
@@ -318,6 +311,104 @@ async def test_nothing_is_read_behind_a_refused_method(
         length = f"Content-Length: {len(SMUGGLED)}"
         await wire.send(get("/fhir/Patient/1", length, method=method) + SMUGGLED)
         await refused_once(wire, platform, "method-not-allowed")
+
+
+H2C = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQ")
+UPGRADES = {
+    "h2c": H2C,
+    "h2c, not named by Connection": (b"Upgrade: h2c",),
+    "h2c twice": (b"Upgrade: h2c", *H2C),
+    "h2c and websocket": (b"Connection: upgrade", b"Upgrade: h2c, websocket"),
+    "websocket": (
+        *(b"Connection: keep-alive, Upgrade", b"Upgrade: websocket"),
+        *(b"Sec-WebSocket-Key: dGhlIHNhbXBsZQ==", b"Sec-WebSocket-Version: 13"),
+    ),
+    "TLS": (b"Connection: Upgrade", b"Upgrade: TLS/1.2"),
+    "nothing": (b"Connection: Upgrade", b"Upgrade:"),
+    "nothing, not named by Connection": (b"Upgrade:",),
+}
+UPGRADED = {
+    "without a body": b"GET /fhir/Patient/1 HTTP/1.1\r\n%s\r\n\r\n",
+    "with a length": b"POST /fhir/Basic HTTP/1.1\r\n%%s\r\nContent-Length: %d\r\n\r\n%s"
+    % (len(SMUGGLED), SMUGGLED),
+    "with a long body": b"POST /fhir/Basic HTTP/1.1\r\n%%s\r\nContent-Length: 90000\r\n\r\n%s"
+    % (b"x" * 90_000),
+    "in chunks": b"POST /fhir/Basic HTTP/1.1\r\n%%s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED),
+    "with a trailer": b"POST /fhir/Basic HTTP/1.1\r\n%s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"4\r\n\r\n\r\n\r\n0\r\nX-Sum: 1\r\n\r\n",
+}
+CUTS = {"in one piece": 1_000_000, "byte by byte": 1, "in pieces of 37": 37}
+
+
+async def in_pieces(wire: Wire, raw: bytes, size: int) -> None:
+    """Send it so that the gateway reads pieces of about this size, but for the middle of long."""
+    pieces = [*range(0, 1000, size), *range(max(len(raw) - 500, 1000), len(raw), size), len(raw)]
+    for at, end in itertools.pairwise(pieces):
+        await wire.send(raw[at:end])
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("size", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("kind", UPGRADED)
+@pytest.mark.parametrize("fields", UPGRADES.values(), ids=UPGRADES)
+async def test_behind_an_upgrade_is_http(
+    gateway: Running, platform: Platform, fields: tuple[bytes, ...], kind: str, size: int
+) -> None:
+    """An Upgrade changes nothing of where a request ends; the next one is seen whole, and once."""
+    raw = UPGRADED[kind] % b"\r\n".join((b"Host: gateway", *fields))
+    async with await Wire.open(gateway.address) as wire:
+        await in_pieces(wire, raw + raw + get("/fhir/Patient/2") + get("/admin"), size)
+        replies = [await asyncio.wait_for(wire.reply(), 5) for _ in range(4)]
+    assert [reply.status for reply in replies] == [200, 200, 200, 404]
+    first = "/r5/Patient/1" if raw.startswith(b"GET") else "/r5/Basic"
+    assert [seen.target for seen in platform.seen] == [first, first, "/r5/Patient/2"]
+    for seen in platform.seen:
+        for name, _ in seen.headers:
+            assert not name.lower().startswith(("upgrade", "connection", "http2", "sec-websocket"))
+
+
+@pytest.mark.parametrize("size", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("kind", UPGRADED)
+async def test_no_http_2_behind_an_upgrade_to_it(
+    gateway: Running, platform: Platform, kind: str, size: int
+) -> None:
+    """Who goes on in HTTP/2 unasked is refused; no frame of it reaches the platform."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+    raw = UPGRADED[kind] % b"\r\n".join((b"Host: gateway", *H2C))
+    async with await Wire.open(gateway.address) as wire:
+        await in_pieces(wire, raw + preface + SMUGGLED, size)
+        assert (await wire.reply()).status == 200
+        reply = await wire.reply()
+        assert (reply.status, reply.reason) == (400, "bad-request")
+        assert await wire.at_end()
+    assert len(platform.seen) == 1
+
+
+@pytest.mark.parametrize("name", FRAMING)
+async def test_an_upgrade_makes_no_framing_better(
+    gateway: Running, platform: Platform, name: str
+) -> None:
+    """What is refused without an Upgrade is refused with one."""
+    first, rest = FRAMING[name].split(b"\r\n", 1)
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(b"\r\n".join((first, *H2C, rest)) + SMUGGLED)
+        await refused_once(wire, platform)
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("fields", UPGRADES.values(), ids=UPGRADES)
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+async def test_no_tunnel_by_an_upgrade(
+    gateway: Running, platform: Platform, method: str, fields: tuple[bytes, ...]
+) -> None:
+    """Methods that are refused stay so, and nothing behind them is read."""
+    async with await Wire.open(gateway.address) as wire:
+        target = b"gateway:80" if method == "CONNECT" else b"/fhir/Patient"
+        first = b"%s %s HTTP/1.1" % (method.encode(), target)
+        await wire.send(message(*fields, first=first) + SMUGGLED)
+        await refused_once(wire, platform, "method-not-allowed")
+    assert platform.seen == []
 
 
 ODD = {

@@ -20,7 +20,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
             "The request is broken, ambiguous or unsafe: both Content-Length and "
             "Transfer-Encoding, a bad chunk, an illegal character in a header or the URL, an empty "
             "or dot segment in the path (`//` not right behind `listen.base_path`, `..`), letters "
-            "in the URL that are not percent-encoded UTF-8, an upgrade to another protocol, TLS "
+            "in the URL that are not percent-encoded UTF-8, TLS "
             "sent to a plain HTTP port."
         ),
         (

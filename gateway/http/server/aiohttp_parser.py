@@ -3,8 +3,8 @@
 The parser is strict, fast and looked after. What is used of it beside is why pyproject.toml holds
 aiohttp below the next minor version: `max_msg_queue_size` and `message_consumed` bound what is
 parsed ahead, `pause_reading` keeps what follows in a body, and a message without a body has
-`EMPTY_PAYLOAD`, that very object. tests/http/server/test_aiohttp_parser.py tells what a new
-version changes.
+`EMPTY_PAYLOAD`, that very object. `set_upgraded(False)` has it go on with HTTP.
+tests/http/server/test_aiohttp_parser.py tells what a new version changes.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class RequestParser(Protocol):
 
     def pause_reading(self) -> None:
         """Keep what follows in the body."""
+        ...
+
+    def set_upgraded(self, val: bool) -> None:
+        """Whether another protocol follows."""
         ...
 
 

@@ -108,8 +108,8 @@ class CallerConnection(ResponseSide):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_peer_done", "_server", "_sink", "_task", "_tied", "idle_since"),
-        *("kept", "memory", "opened_at", "peer", "secure"),
+        *("_peer_done", "_server", "_sink", "_task", "_tied", "half_closed", "idle_since"),
+        *("kept", "memory", "opened_at", "peer", "secure", "staying"),
     )
 
     def __init__(
@@ -125,9 +125,11 @@ class CallerConnection(ResponseSide):
         self._sink = sink
         self._task: asyncio.Task[None] | None = None
         self._peer_done: asyncio.Event | None = None
+        self.half_closed = False  # the caller sends no more
         self.peer = Peer(address)
         self.secure = False
         self.kept = False
+        self.staying = limits.staying()  # fields of an answer after which it is kept
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.memory: object = None
@@ -145,13 +147,23 @@ class CallerConnection(ResponseSide):
         self._server.opened(self)
         self._task = self._loop.create_task(rooted(self._serve()))
 
-    def eof_received(self) -> None:
-        """The caller sends no more; one that left and one that half-closed look the same here."""
+    def eof_received(self) -> bool:
+        """The caller sends no more; whether it stays open for answers.
+
+        One that left and one that half-closed look the same here: only writing tells them apart.
+        """
+        self.half_closed = True
         if self._peer_done is not None:
             self._peer_done.set()
-        if self.transport is not None:
-            # The event loop would do it, and nobody would look after what still waits.
-            self._server.close(self, self.transport)
+        transport = self.transport
+        if transport is None:
+            return False
+        # The event loop's TLS is closed in both directions at once.
+        if transport.can_write_eof() and self._owes_answer():
+            return True
+        # The event loop would do it, and nobody would look after what still waits.
+        self._server.close(self, transport)
+        return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
@@ -187,7 +199,7 @@ class CallerConnection(ResponseSide):
                     self.busy = False
                     if self._ended:
                         self._forget_body()
-                if answered is Answered.ENDS or self._ended:
+                if self.sends_no_more or answered is Answered.ENDS or self._ended:
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -240,6 +252,16 @@ class CallerConnection(ResponseSide):
             self._server.close(self, self.transport)
             self.transport = None
 
+    def leave(self) -> bool:
+        """Close between two requests; not, and False, when one has just arrived."""
+        raw = None if self.transport is None else self.transport.get_extra_info("socket")
+        # The caller may have ended the connection a moment ago.
+        with contextlib.suppress(OSError, ValueError):
+            if raw is not None and os_support.is_readable(raw.fileno()):
+                return False
+        self.force_close()
+        return True
+
     async def shutdown(self, timeout: float) -> None:
         """Give the exchange under way `timeout` seconds, twice: before and after its body ends."""
         self._ended = True
@@ -271,6 +293,11 @@ class CallerConnection(ResponseSide):
     def queued(self) -> bool:
         """Whether further requests were read already and wait for their turn."""
         return bool(self._messages)
+
+    @property
+    def sends_no_more(self) -> bool:
+        """Whether no request can follow the one under way."""
+        return self.half_closed and not self._messages
 
     def idle(self, now: float) -> bool:
         """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
@@ -322,7 +349,9 @@ class CallerConnection(ResponseSide):
         self._discarding = True
         self._header_since = None
         self.flush()
-        if not (sends_on or transport.can_write_eof() or transport.get_write_buffer_size()):
+        if self.half_closed or not (
+            sends_on or transport.can_write_eof() or transport.get_write_buffer_size()
+        ):
             return
         self._resume_transport()
         self._peer_done = asyncio.Event()

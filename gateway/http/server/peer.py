@@ -32,6 +32,15 @@ def address_of(name: object) -> str:
     return str(name[0]) if isinstance(name, tuple) and name else "unix"
 
 
+def authority_of(transport: asyncio.BaseTransport | None) -> str:
+    """The address and port that a caller's connection came in at; "" for a unix socket."""
+    name = None if transport is None else transport.get_extra_info("sockname")
+    if not isinstance(name, tuple) or not name:
+        return ""
+    host = str(name[0]).partition("%")[0]  # a link-local address names an interface of ours
+    return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+
+
 def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
     """Who is at the other end of a caller's connection.
 

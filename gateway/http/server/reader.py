@@ -27,8 +27,12 @@ _MOST_QUEUED: Final = 4
 _FEW_QUEUED: Final = 2
 # Bytes. So much of a header tells why it was refused.
 _LOOKED_AT: Final = 64
+# By how many seconds less answers say that a connection may rest: what a caller sends at the last
+# moment is still on its way.
+_ON_ITS_WAY: Final = 5.0
 # Bytes. A body of which less is still to come is not worth another parser.
 _WORTH_COUNTING: Final = 64 * 1024
+_EMPTY_LINE: Final = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class ListenLimits:
     header_bytes: int
     headers: int
     header_timeout: float
-    keep_alive: float = 75.0
+    keep_alive: float = 125.0
     reader_stall: float = 30.0
 
     @property
@@ -51,14 +55,19 @@ class ListenLimits:
         """All fields together."""
         return 4 * self.header_bytes
 
+    def staying(self) -> bytes:
+        """Fields that tell how long a connection may rest; Java heeds the second for the first."""
+        told = max(1, int(self.keep_alive - min(_ON_ITS_WAY, self.keep_alive / 2)))
+        return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
+
 
 class MessageQueue:
     """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
 
     __slots__ = (
-        *("_at_start", "_counted", "_discarding", "_ended", "_head_bytes", "_header_since"),
-        *("_is_deaf", "_is_full", "_limits", "_loop", "_messages", "_parser", "_reading_paused"),
-        *("_repeated", "_waiter"),
+        *("_at_start", "_behind", "_counted", "_discarding", "_edge", "_ended", "_head_bytes"),
+        *("_header_since", "_is_deaf", "_is_full", "_is_upgrade", "_limits", "_loop"),
+        *("_messages", "_parser", "_reading_paused", "_repeated", "_waiter"),
         *("busy", "payload", "transport"),
     )
 
@@ -67,6 +76,8 @@ class MessageQueue:
         self._limits = limits
         self._parser: RequestParser | None = self._new_parser()
         self._at_start = True  # the parser, of a message, for sure
+        self._edge = b""  # the last bytes that it was given
+        self._behind = b""  # what it will be given when there is room
         self._repeated = RepeatedHeader(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -75,6 +86,7 @@ class MessageQueue:
         self._head_bytes = b""
         self._is_full = False  # the queue, so that reading pauses
         self._reading_paused = False  # by a body that nobody takes
+        self._is_upgrade = False  # the last request whose header ended
         self._is_deaf = False  # nothing that follows can be a request
         self._discarding = False
         self._ended = False  # no request is taken any more
@@ -97,18 +109,60 @@ class MessageQueue:
             if again is not None:
                 self._receive(again, EMPTY_PAYLOAD)
                 return
-        if self._counted is not None:
-            # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
-            data = self._counted.feed(bytes(data))
-            if not self._counted.is_eof():
+        if not data and self._counted is None:
+            # What the parser kept comes first.
+            self._read_piece(data)
+        # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
+        data, in_pieces, at = bytes(data), False, 0
+        if self._behind:
+            data, self._behind, in_pieces = self._behind + data, b"", True
+        while at < len(data):
+            if in_pieces and (self._is_full or self._reading_paused):
+                self._behind = data[at:]
                 return
+            if self._counted is not None:
+                at = self._count_on(self._counted, data, at)
+                continue
+            end = self._next_empty_line(data, at)
+            if end < len(data) and not in_pieces:
+                in_pieces = self._may_be_upgrade(data, at)
+                end = end if in_pieces else len(data)
+            piece = data if end - at == len(data) else data[at:end]
+            self._edge = (self._edge + piece[-3:])[-3:]
+            self._read_piece(piece)
+            at = end
+
+    def _count_on(self, body: CountedBody, data: bytes, at: int) -> int:
+        """Give a counted body what is its own; where that ends."""
+        rest = body.feed(data[at:])
+        if body.is_eof():
             # A new parser: the old one still waits for the body, which passed it by.
-            self._counted, self._parser = None, self._new_parser()
+            self._counted, self._parser, self._edge = None, self._new_parser(), b""
+        return len(data) - len(rest)
+
+    def _may_be_upgrade(self, data: bytes, at: int) -> bool:
+        """Whether a request with an Upgrade may end in there.
+
+        Of a piece in which one ends the parser drops what is behind. It ends with an empty line, as
+        all do whose body is not counted.
+        """
+        begun = self._is_upgrade if self._in_body else not self._at_start
+        return begun or b"upgrade" in data[at:].lower()
+
+    def _next_empty_line(self, data: bytes, at: int) -> int:
+        """Where it ends, which may have begun in the piece before; without one all."""
+        edge = self._edge
+        seam = (edge + data[at : at + 3]).find(_EMPTY_LINE)
+        if seam >= 0:
+            return at + seam + len(_EMPTY_LINE) - len(edge)
+        found = data.find(_EMPTY_LINE, at)
+        return len(data) if found < 0 else found + len(_EMPTY_LINE)
+
+    def _read_piece(self, data: bytes) -> None:
         if self._parser is None or self._ended or self._is_deaf:
             return
         # These may be the rest of a body, which has its own clock.
-        payload = self._messages[-1][1] if self._messages else self.payload
-        in_body = payload is not EMPTY_PAYLOAD and not payload.is_eof()
+        in_body = self._in_body
         found = self._parse(self._parser, data)
         if self._messages:
             self._look_at_last_message(data)
@@ -125,18 +179,23 @@ class MessageQueue:
         """Whether a header ended, or was refused."""
         was_at_start, self._at_start = self._at_start, False
         try:
-            parsed, self._is_deaf, _ = parser.feed_data(data)
+            parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             # Break the cycle of error, traceback and frame.
             self._is_deaf = True
             self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
+        if switched:
+            # An Upgrade is ignored (RFC 9110 section 7.8); nobody knows what follows a CONNECT.
+            parser.set_upgraded(False)
+            self._is_deaf = bool(parsed) and parsed[-1][0].method == "CONNECT"
         if not parsed:
             return False
         for message, payload in parsed:
             self._receive(RequestMessage.of(message), payload)
         last, payload = self._messages[-1]
-        ended = data.endswith(b"\r\n\r\n")
+        self._is_upgrade = last.upgrade
+        ended = data.endswith(_EMPTY_LINE)
         if ended or payload is not EMPTY_PAYLOAD:
             self._header_since = None
         else:
@@ -154,7 +213,7 @@ class MessageQueue:
             # The parser had held the message back; its bytes were looked at when they came.
             return
         # CRLFCRLF may be split over two reads.
-        begun = data.rpartition(b"\r\n\r\n")[2].lstrip(b"\r\n")
+        begun = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
         self._header_since = self._loop.time() if begun else None
         self._head_bytes = begun[:_LOOKED_AT]
 
@@ -176,7 +235,7 @@ class MessageQueue:
             self._break_body()
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = _announced_length(message)
-            if length - payload.total_bytes > _WORTH_COUNTING:
+            if length and (message.upgrade or length - payload.total_bytes > _WORTH_COUNTING):
                 self._count(length, message, payload)
 
     def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
@@ -207,7 +266,7 @@ class MessageQueue:
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Enough was taken; the parser may have kept some (aiohttp's StreamReader)."""
         self._reading_paused = False
-        if resume_parser:
+        if resume_parser or self._behind:
             self.data_received(b"")
         # What was fed may have paused the body again.
         if not self._reading_paused and not self._is_full:
@@ -246,9 +305,21 @@ class MessageQueue:
         """The connection is lost: let go of what would hold on to it in turn."""
         self._lose_body(ConnectionResetError("connection lost"))
         self._parser = self._counted = None
+        self._behind = b""
         self._messages.clear()
         if not self.busy:
             self._forget_body()
+
+    def _owes_answer(self) -> bool:
+        """Whether a request is there whole; one behind it that is not is forgotten."""
+        payloads = [payload for _, payload in self._messages]
+        if self.busy:
+            payloads.insert(0, self.payload)
+        if not payloads or not payloads[0].is_eof():
+            return False
+        if not payloads[-1].is_eof():
+            self._messages.pop()
+        return True
 
     def _forget_body(self) -> None:
         """Let go of the last request's; what cut it holds on to all that it was raised through."""
@@ -268,13 +339,17 @@ class MessageQueue:
         if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
             self._parser.message_consumed()
         if self._is_full and len(self._messages) <= _FEW_QUEUED:
-            # What the parser kept comes first.
+            self._is_full = False
             self.data_received(b"")
-            if len(self._messages) < _MOST_QUEUED:
-                self._is_full = False
-                if not self._reading_paused:
-                    self._resume_transport()
+            if not (self._is_full or self._reading_paused):
+                self._resume_transport()
         return taken
+
+    @property
+    def _in_body(self) -> bool:
+        """Whether the body of the last request has not ended."""
+        payload = self._messages[-1][1] if self._messages else self.payload
+        return payload is not EMPTY_PAYLOAD and not payload.is_eof()
 
     @property
     def _rests(self) -> bool:

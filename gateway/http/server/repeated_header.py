@@ -24,10 +24,8 @@ _VERSION: Final = b" HTTP/1.1\r\n"
 _READ: Final = re.compile(
     _METHOD + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_VERSION)
 )
-# They say that something follows the header, or that another protocol does.
-_CONSEQUENTIAL: Final = frozenset(
-    (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"trailer")
-)
+# They say that something follows the header.
+_CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
 # Comparing would tell by its time how much of a secret was alike.
 _NEVER_KEPT: Final = _CONSEQUENTIAL | SECRET
 
@@ -72,7 +70,7 @@ def ends_with_header(message: RequestMessage) -> bool:
     That the parser gave it no body does not say so: aiohttp's gives none for the longest length
     that a number of 64 bits holds, and then waits for it.
     """
-    if message.method != "GET" or message.upgrade or message.version is not HttpVersion11:
+    if message.method != "GET" or message.version is not HttpVersion11:
         return False
     for name, _ in message.raw_headers:  # noqa: SIM110 - a generator costs more than all the rest
         if name.lower() in _NEVER_KEPT:

@@ -73,11 +73,7 @@ class CallerServer:
     def drop_idle(self) -> bool:
         """Close the longest open of the idle connections to make room; False if there is none."""
         now = self._loop.time()
-        for connection in self._connections:
-            if connection.idle(now):
-                connection.force_close()
-                return True
-        return False
+        return any(connection.idle(now) and connection.leave() for connection in self._connections)
 
     async def abort_exchanges(self) -> None:
         """Cancel every exchange in flight, and wait until each is accounted for."""
@@ -108,7 +104,7 @@ class CallerServer:
             if connection.overdue(now, timeout):
                 self.spawn(connection.refuse_header())
             elif connection.silent(now, timeout) or connection.idle_for_long(now):
-                connection.force_close()
+                connection.leave()
         for closing in tuple(self._closing.values()):
             closing.look(now, self.limits.reader_stall)
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

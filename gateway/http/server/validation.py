@@ -23,8 +23,6 @@ _LAST_PORT: Final = 65535
 _LONGEST_LENGTH: Final = 19
 # The longest name that DNS knows, and a port.
 _LONGEST_HOST: Final = 253 + 6
-# Java's client asks for HTTP/2 in every first request unless it is told not to.
-_UPGRADE: Final = "upgrade is not supported (Java HttpClient: set HttpClient.Version.HTTP_1_1)"
 _ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
@@ -42,8 +40,6 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
     values = header.values
     if header.ambiguous:
         raise _refused("header: a field that must stand alone is there twice")
-    if b"upgrade" in values:
-        raise _refused(_UPGRADE)
     connection = values.get(b"connection")
     if connection is not None and unsays(connection):
         raise _refused("header: Connection names a field that the gateway reads")
@@ -118,5 +114,3 @@ def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if b"transfer-encoding" in header.values:
         # RFC 9112 section 6.1: its framing is faulty, whatever it says.
         raise _refused("header: Transfer-Encoding in HTTP/1.0")
-    # RFC 9110 section 7.8: an Upgrade in HTTP/1.0 is ignored.
-    header.values.pop(b"upgrade", None)

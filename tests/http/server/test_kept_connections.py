@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -63,6 +65,22 @@ async def test_never_idle_for_long(address: Address) -> None:
         for _ in range(6):
             assert (await wire.ask(get("/"))).status == 204
             await asyncio.sleep(0.2)
+
+
+async def test_what_arrives_at_the_last_moment_is_answered(address: Address) -> None:
+    """A request that has come, although nobody has looked yet, is answered before the end."""
+    loop = asyncio.get_running_loop()
+    with socket.create_connection((address.host, address.port)) as caller:
+        caller.setblocking(False)
+        await loop.sock_sendall(caller, get("/"))
+        assert await loop.sock_recv(caller, 1000) == ANSWER
+        # Both are due in the loop's next turn, which has looked at the sockets before: this, and
+        # the look at what has been idle for too long.
+        loop.call_at(loop.time(), caller.send, get("/"))
+        time.sleep(1)  # noqa: ASYNC251 - nobody is to look
+        assert await loop.sock_recv(caller, 1000) == ANSWER
+        async with asyncio.timeout(10):
+            assert await loop.sock_recv(caller, 1000) == b""
 
 
 @pytest.mark.parametrize(

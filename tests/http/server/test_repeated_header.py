@@ -34,6 +34,7 @@ SIZE, LAST_CHUNK = b"%x\r\n" % len(OTHER), b"\r\n0\r\n\r\n"
 # A body that nobody can send, for which the parser waits although it tells of none.
 ENDLESS = get("/fhir/Basic", f"Content-Length: {2**64 - 1}", method="POST")
 SIX = b"".join(get(f"/fhir/Patient/{number}") for number in range(6))
+UPGRADE = ("Upgrade: h2c", "Connection: Upgrade")
 KEYED = get("/fhir/Patient/1", "X-User: alice")
 
 PIECES = (
@@ -41,7 +42,9 @@ PIECES = (
     *(get("/fhir/Patient/1", "Accept: application/fhir+json"), get("/fhir", "Accept:")),
     *(get("/fhir/Patient/1", "Connection: close"), get("/fhir/Patient/1", version="1.0")),
     *(get("/fhir/Patient/1", method="HEAD"), get("/fhir/Patient/1", method="DELETE")),
-    *(get("/fhir/Patient/1", "Upgrade: h2c", "Connection: Upgrade"), b"GET / HTTP/1.1\r\n\r\n"),
+    *(get("/fhir/Patient/1", *UPGRADE), b"GET / HTTP/1.1\r\n\r\n"),
+    *(post("/fhir/Basic", READ, *UPGRADE), post("/fhir/Basic", b"{}", *UPGRADE)),
+    get("/fhir/Basic", "Transfer-Encoding: chunked", *UPGRADE, method="POST") + b"0\r\n\r\n",
     *(get("/fhir/Patient/1", "Content-Length: 0"), get("/fhir/Patient/1", "Expect: 100-continue")),
     *(ENDLESS, SIX, KEYED, SIX + KEYED),
     # Bodies that look like requests.
@@ -83,9 +86,9 @@ class Sink:
         except Exception:
             self.seen.append((message.method, message.path, message.raw_headers, "broken"))
             return Answered.ENDS
-        facts = message.version, message.should_close, message.upgrade
+        facts = message.version, message.should_close
         self.seen.append((message.method, message.path, message.raw_headers, *facts, body))
-        return Answered.ENDS if message.should_close or message.upgrade else Answered.STAYS
+        return Answered.ENDS if message.should_close else Answered.STAYS
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
         """Note that; the reason depends on how much of the message is there."""

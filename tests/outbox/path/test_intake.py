@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.doubles.sso import Answer
 from tests.doubles.wire import Wire, post
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital, observation
+from tests.pipeline.stage import reset
 
 
 async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
@@ -173,7 +175,14 @@ async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -
         assert hanging.result().status == 202
 
 
-async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
+# One that closes without a reset may still be there to read.
+LEAVES = [(reset, "aborted"), (lambda wire: wire.writer.close(), "failure")]
+
+
+@pytest.mark.parametrize(("leave", "outcome"), LEAVES)
+async def test_who_has_left_is_not_queued_for(
+    opened: Open, leave: Callable[[Wire], None], outcome: str
+) -> None:
     """Nobody would learn that the write is kept: it would be sent again, and be there twice."""
     async with opened(platform={"response_timeout": 0.5}) as hospital:
         hospital.platform.script(silence)
@@ -182,13 +191,15 @@ async def test_who_has_left_is_not_queued_for(opened: Open) -> None:
             asked = "Prefer: respond-async"
             await wire.send(post("/fhir/Observation/1", observation(), asked, method="PUT"))
             await hospital.platform.until_seen(1)
+            leave(wire)
         (record,) = await hospital.gateway.audit()
-        assert record["outcome"] == "aborted"
+        assert record["outcome"] == outcome
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
+@pytest.mark.parametrize(("leave", "outcome"), LEAVES)
 async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
-    hospital: Hospital, tmp_path: Path
+    hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None], outcome: str
 ) -> None:
     """Nor when the write had to wait for another process, and the caller did not."""
     hospital.line.cut()
@@ -199,10 +210,11 @@ async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
             await wire.send(post("/fhir/Observation", observation(), asked))
             # Until it waits, and then until the gateway has seen that it is left.
             await asyncio.sleep(0.3)
+            leave(wire)
         await asyncio.sleep(0.3)
         other.execute("ROLLBACK")
     (record,) = await hospital.gateway.audit()
-    assert record["outcome"] == "aborted"
+    assert record["outcome"] == outcome
     again = await hospital.write(method="POST")
     await hospital.line.mend()
     await hospital.ended(again.location)
