@@ -176,6 +176,13 @@ class SqlStore:
         return await self._put_back(owner, entry, delay, {"cause": cause})
 
     @unbroken
+    async def hasten(self, ids: Collection[str]) -> None:
+        """Let these of them that wait be due at once, but for those to be asked about first."""
+        if ids:
+            async with self._database.writing() as connection:
+                await connection.execute(statements.hastened(entries.c.id.in_(ids)))
+
+    @unbroken
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})

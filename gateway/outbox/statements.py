@@ -117,6 +117,13 @@ def interrupted(standing: Collection[Lease], now: float) -> sa.Select[Any]:
     )
 
 
+def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Entries that wait become due at once; the platform's index may lag for those in doubt."""
+    asked_for = entries.c.doubt & (entries.c.recovery == Recovery.ASK)
+    waiting = sa.update(entries).where(entries.c.state == State.WAITING, ~asked_for, *conditions)
+    return waiting.values(due_at=entries.c.queued_at)
+
+
 def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
     return (moment <= now) | (moment > now + _LONGEST)
 

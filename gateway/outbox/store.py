@@ -143,6 +143,10 @@ class Store(Protocol):
         """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
         ...
 
+    async def hasten(self, ids: Collection[str]) -> None:
+        """Let these of them that wait be due at once, but for those to be asked about first."""
+        ...
+
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         ...

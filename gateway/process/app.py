@@ -241,7 +241,7 @@ class Gateway:
         self._outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
-            hold=lambda: self._cores.hold(),
+            ways=(lambda: self._cores.hold(), lambda: self._cores.ask_platform("")),
             last_writes=last_writes,
             metrics=self.metrics,
             audit=self.audit,

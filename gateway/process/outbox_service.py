@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.audit.trail import AuditTrail, NullAudit
@@ -21,6 +21,7 @@ from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.opening import delivery_of, opened, outbox_of
 from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
+from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
 from gateway.pipeline.attempts import Forwarder, TokensInUse
@@ -47,18 +48,24 @@ _SELDOM: Final = 60.0
 _GRAVE: Final = frozenset({Step.FAILED, Step.UNCLEAR, Step.EXPIRED})
 
 Hold = Callable[[], tuple[Deliverer, Callable[[], None]]]
+Probe = Callable[[], Awaitable[object]]
 
 
 async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    hold: Hold,
+    ways: tuple[Hold, Probe],
     last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
-    """The outbox, not delivering yet. Raises `StartError`."""
+    """The outbox, not delivering yet. Raises `StartError`.
+
+    The first of the `ways` to the platform gives the newest deliverer and lets it go again, the
+    second asks the platform something light.
+    """
+    hold, probe = ways
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
@@ -66,19 +73,24 @@ async def open_outbox(
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
     return OutboxService(
-        store, settings, hold=hold, last_writes=last_writes, metrics=metrics, audit=audit
+        store,
+        settings,
+        CurrentDeliverer(hold, audited=lambda: audit.available, probe=probe),
+        last_writes=last_writes,
+        metrics=metrics,
+        audit=audit,
     )
 
 
 class OutboxService:
-    """An outbox and its delivery. `hold` gives the newest deliverer and lets it go again."""
+    """An outbox and its delivery."""
 
     def __init__(
         self,
         store: Store,
         settings: OutboxSettings,
+        sender: Sender,
         *,
-        hold: Hold,
         last_writes: LastWrites,
         metrics: Metrics,
         audit: AuditTrail,
@@ -92,7 +104,6 @@ class OutboxService:
         self._depth = Depth()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        sender = CurrentDeliverer(hold, audited=lambda: audit.available)
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
@@ -109,7 +120,6 @@ class OutboxService:
         """The outbox's part of the request path, by one version of the settings."""
         return Intake(
             self.outbox,
-            self.delivery,
             QueuePages(self.outbox, self._one_by_one),
             rules=QueueRules(
                 settings.listen.base_path,
