@@ -40,7 +40,7 @@ async def interrupt(
         await _answer(connection, sealing, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": State.UNCLEAR, "finished_at": now}
     else:
-        due_at = now + (settle if entry.recovery is Recovery.ASK else 0.0)
+        due_at = now + settle if entry.recovery is Recovery.ASK else entry.queued_at
         values = {"state": State.WAITING, "due_at": due_at, "doubt": True}
     cause = INTERRUPTED.reason
     return Changed(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
@@ -66,7 +66,7 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
         return await _change(connection, entry, {"state": to, "finished_at": now})
     if entry.state is State.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
-        return await _change(connection, entry, {} if entry.doubt else {"due_at": now})
+        return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
     await contents.erase(connection, entry.number, ("response",))
     # The doubt is decided, and its time begins anew; its place in its orders stays.
     values = {"state": to, "due_at": now, "queued_at": now, "doubt": False, "cause": ""}

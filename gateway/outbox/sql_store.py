@@ -15,6 +15,7 @@ from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Note, RecordNotes
+from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import (
     BY_CALLER_AND_STATE,
     METADATA,
@@ -49,6 +50,9 @@ _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
 _JUDGED: Final = 100
 _FORGOTTEN: Final = 1000
+# A clock that is put right by less stands still, as it were, in seconds.
+_UNSTEADY: Final = 1.0
+_SETTLE: Final = Pauses().settle
 # What the row of an order takes, with its indexes.
 _ROW: Final = 256
 
@@ -63,6 +67,8 @@ class SqlStore:
         self._facts = {"schema": str(VERSION), "key": cipher.check}
         self.works = Works()
         self._recorded: set[int] = set()
+        # The time when something was claimed last.
+        self._latest = 0.0
         self.surely_empty = database.surely_empty
 
     async def close(self) -> None:
@@ -140,6 +146,10 @@ class SqlStore:
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
+            if now < self._latest - _UNSTEADY:
+                for change in statements.set_back(now, _SETTLE):
+                    await connection.execute(change)
+            self._latest = now
             found = await connection.execute(statements.ready(now, most, cautious=cautious))
             numbers = [row.number for row in found]
             if not numbers:
@@ -197,9 +207,10 @@ class SqlStore:
     ) -> bool:
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
+            due_at = now + delay if delay else entry.queued_at
             changed = await connection.execute(
                 statements.change(*statements.leased(owner, entry)).values(
-                    state=State.WAITING, due_at=now + delay, **FREE, **values
+                    state=State.WAITING, due_at=due_at, **FREE, **values
                 )
             )
             return changed.first() is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,8 +17,11 @@ _SHOWN: Final = (
     *(entries.c.attempts, entries.c.size, entries.c.cause),
 )
 _LEASE: Final = (entries.c.number, entries.c.attempts, entries.c.leased_until)
-# No lease and no pause is longer, in seconds: a later moment was set before the clock was put back.
-_LONGEST: Final = 4000.0
+# No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
+_LONGEST_PAUSE: Final = 4000.0
+_LONGEST_LEASE: Final = 60.0
+# The platform is asked first whether it has it.
+_ASKED_FOR: Final = entries.c.doubt & (entries.c.recovery == Recovery.ASK)
 _OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
 
 
@@ -66,8 +69,16 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     Those that are due longest come first: what has just failed lets others go before it.
     `cautious`: those that must not be repeated come last.
     """
-    is_due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now))
-    due = (*is_due, ~_behind_one_of_its_orders(), ~_behind_everything(), ~_waits_for_everything())
+    # What is due at once is so whatever the clock says meanwhile.
+    at_once = entries.c.due_at == entries.c.queued_at
+    is_due = at_once | _reached(entries.c.due_at, now, _LONGEST_PAUSE)
+    due = (
+        entries.c.state == State.WAITING,
+        is_due,
+        ~_behind_one_of_its_orders(),
+        ~_behind_everything(),
+        ~_waits_for_everything(),
+    )
     first = [entries.c.recovery == Recovery.PARK] if cautious else []
     return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
 
@@ -113,19 +124,27 @@ def interrupted(standing: Collection[Lease], now: float) -> sa.Select[Any]:
     return locked(
         entries.c.state == State.SENDING,
         sa.tuple_(*_LEASE).in_(known),
-        _reached(entries.c.leased_until, now),
+        _reached(entries.c.leased_until, now, _LONGEST_LEASE),
     )
 
 
 def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Entries that wait become due at once; the platform's index may lag for those in doubt."""
-    asked_for = entries.c.doubt & (entries.c.recovery == Recovery.ASK)
-    waiting = sa.update(entries).where(entries.c.state == State.WAITING, ~asked_for, *conditions)
+    waiting = sa.update(entries).where(entries.c.state == State.WAITING, ~_ASKED_FOR, *conditions)
     return waiting.values(due_at=entries.c.queued_at)
 
 
-def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
-    return (moment <= now) | (moment > now + _LONGEST)
+def set_back(now: float, settle: float) -> Sequence[sa.Update]:
+    """Ends the pauses that were measured by a clock that was put back since."""
+    late = (entries.c.state == State.WAITING, _ASKED_FOR, entries.c.due_at > now + settle)
+    return (
+        hastened(entries.c.due_at > now),
+        sa.update(entries).where(*late).values(due_at=now + settle),
+    )
+
+
+def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + longest)
 
 
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
