@@ -8,12 +8,12 @@ never depends on each other, and attempts run side by side.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.outbox.attempts import Attempts, Means
 from gateway.outbox.events import Observer
+from gateway.outbox.owner import named
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxUnavailable, Store
@@ -25,7 +25,6 @@ _log = get_logger(__name__)
 
 # What is left to write results down after what is being sent was stopped, in seconds.
 _LAST_WRITES: Final = 5.0
-_OWNER_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Delivery:
         self._sender = sender
         self._options = options
         self._timing = timing
-        self._owner = secrets.token_hex(_OWNER_BYTES)
+        self._owner = named()
         pacer = Pacer(options.pauses, timing.random)
         self._line = Line(pacer, timing.clock)
         means = Means(

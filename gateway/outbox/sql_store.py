@@ -70,6 +70,7 @@ class SqlStore:
         # The time when something was claimed last.
         self._latest = 0.0
         self.surely_empty = database.surely_empty
+        self.surely_dead = database.surely_dead
 
     async def close(self) -> None:
         """Let go of the place, after what is under way."""
@@ -103,7 +104,7 @@ class SqlStore:
         sealed, size = await self._contents.seal_request(entry_id, draft)
         marks = self._marks(draft.caller, draft.orders)
         size += _ROW * len(marks)
-        async with self._database.writing() as connection:
+        async with self._database.writing(adds=True) as connection:
             await self._database.lock_arrivals(connection)
             confirm()
             await self._check(connection)
@@ -238,10 +239,11 @@ class SqlStore:
             )
             if changed.first() is None:
                 return False
-            await contents.keep(connection, entry.number, "response", sealed)
             if state is State.DELIVERED:
+                # First, so that the answer finds its room on a full disk.
                 await contents.erase(connection, entry.number, ("request",))
                 await changes.unblock(connection, entry.number)
+            await contents.keep(connection, entry.number, "response", sealed)
             return True
 
     @unbroken
@@ -252,11 +254,14 @@ class SqlStore:
 
     @unbroken
     async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
-        """Judge entries with one of these leases if it has ended, by their `recovery`."""
+        """Judge entries with one of these leases, if it has ended or its owner is dead."""
+        dead = [owner for owner in {each.owner for each in standing} if self.surely_dead(owner)]
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            found = await connection.execute(statements.interrupted(standing, now).limit(_JUDGED))
+            found = await connection.execute(
+                statements.interrupted(standing, dead, now).limit(_JUDGED)
+            )
             return [
                 await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
                 for row in found.all()

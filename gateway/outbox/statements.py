@@ -16,7 +16,7 @@ _SHOWN: Final = (
     *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
     *(entries.c.attempts, entries.c.size, entries.c.cause),
 )
-_LEASE: Final = (entries.c.number, entries.c.attempts, entries.c.leased_until)
+_LEASE: Final = (*(entries.c.number, entries.c.attempts, entries.c.leased_until, entries.c.owner),)
 # No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
 _LONGEST_PAUSE: Final = 4000.0
 _LONGEST_LEASE: Final = 60.0
@@ -114,18 +114,15 @@ def _waits_for_everything() -> sa.ColumnElement[bool]:
 
 
 def leases() -> sa.Select[Any]:
-    """What is being sent: number, attempts, end of the lease."""
+    """What is being sent: number, attempts, end and owner of the lease."""
     return sa.select(*_LEASE).where(entries.c.state == State.SENDING)
 
 
-def interrupted(standing: Collection[Lease], now: float) -> sa.Select[Any]:
-    """Entries that have one of these leases still, and it has ended."""
-    known = [(lease.number, lease.attempts, lease.until) for lease in standing]
-    return locked(
-        entries.c.state == State.SENDING,
-        sa.tuple_(*_LEASE).in_(known),
-        _reached(entries.c.leased_until, now, _LONGEST_LEASE),
-    )
+def interrupted(standing: Collection[Lease], dead: Collection[str], now: float) -> sa.Select[Any]:
+    """Entries that have one of these leases still, and it has ended or its owner is dead."""
+    known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
+    over = _reached(entries.c.leased_until, now, _LONGEST_LEASE) | entries.c.owner.in_(dead)
+    return locked(entries.c.state == State.SENDING, sa.tuple_(*_LEASE).in_(known), over)
 
 
 def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:

@@ -154,6 +154,7 @@ class Gateway:
             circuit_open=lambda: self._cores.current.circuit_open(),
             draining=lambda: self._stopping,
             platform_fails=self.watch.fails,
+            outbox=lambda: None if self._outbox is None else self._outbox.available,
         )
 
     async def _drain(self, timeout: float) -> None:

@@ -69,7 +69,7 @@ async def open_outbox(
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
-        store = await stack.enter_async_context(opened(settings))
+        store = await stack.enter_async_context(opened(settings, later=True))
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
     return OutboxService(
@@ -102,6 +102,9 @@ class OutboxService:
         self._iso = Timestamp().iso
         self._store = store
         self._depth = Depth()
+        # Whether it can be reached, as far as was seen last.
+        self.available = True
+        self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery_of(store, settings, sender, self._observe)
@@ -109,9 +112,10 @@ class OutboxService:
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:
-        """`entries` by state and `oldest_seconds`, None when nothing waits."""
+        """`entries` by state and `oldest_seconds`, None when nothing waits; `available`."""
         oldest = self._depth.oldest
         return {
+            "available": self.available,
             "entries": {state.value: self._depth.counts.get(state, 0) for state in State},
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
@@ -160,7 +164,7 @@ class OutboxService:
 
     async def start(self) -> None:
         """Begin to deliver."""
-        await self._look()
+        await self._look_again()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.delivery.run()), loop.create_task(self._watch())]
 
@@ -195,19 +199,25 @@ class OutboxService:
 
     async def _watch(self) -> None:
         """Keep the depth up to date, also for what other processes do."""
-        away = False
         while True:
             await self._until_due()
-            try:
-                await self._look()
-                away = False
-            except OutboxUnavailable as error:
-                if not away:
-                    _log.error("the depth of the outbox is not known: %s", error)
-                away = True
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        try:
+            await self._look()
+        except (OutboxUnavailable, OutboxUnusable) as error:
+            if self.available:
+                why = "new writes are refused, and what waits is not delivered"
+                _log.error("the outbox cannot be reached, %s: %s", why, error)
+            self.available = False
+        else:
+            if not self.available:
+                _log.warning("the outbox can be reached")
+            self.available = True
 
     async def _until_due(self) -> None:
-        idle = self._store.surely_empty() and self._depth.oldest is None
+        idle = self.available and self._store.surely_empty() and self._depth.oldest is None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SELDOM if idle else _OFTEN):
                 await self._changed.wait()
@@ -216,6 +226,10 @@ class OutboxService:
         self._changed.clear()
 
     async def _look(self) -> None:
+        if not self._ready:
+            await self._store.prepare()
+            self._ready = True
+            self.delivery.wake()
         self._depth = await self.outbox.depth()
         if not isinstance(self._audit, NullAudit):
             await self.outbox.take_notes(self._record)

@@ -119,7 +119,7 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
         async with opened(made(SqlitePlace(alien))):
             pass
     assert alien.read_bytes() == before
-    with pytest.raises(OutboxUnusable, match=r"nowhere/outbox\.db: no such file"):
+    with pytest.raises(OutboxUnusable, match=r"nowhere/outbox\.db cannot be opened: no such file"):
         async with opened(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
             pass
 
