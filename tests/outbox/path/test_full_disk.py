@@ -35,7 +35,7 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
         return place
 
     yield mount
-    subprocess.run(["umount", str(place)], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", str(place)], capture_output=True, check=False)
 
 
 def fill(place: Path) -> Path:
