@@ -25,7 +25,7 @@ class Reserve:
     """
 
     def __init__(self, database: Path) -> None:
-        self._path = database.with_name(database.name + "-reserve")
+        self._path = database.with_name(f"{database.stem}-reserve")
 
     def keep(self) -> bool:
         """Whether the room is kept back; False also where there is too little to begin with."""
