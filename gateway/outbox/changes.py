@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
@@ -19,6 +20,9 @@ INTERRUPTED: Final = Response(
     502, reason="upstream-failed", note="the gateway ended while it sent this; outcome unknown"
 )
 EXPIRED: Final = "expired"
+# A clock that is put right by less stands still, as it were, in seconds.
+_UNSTEADY: Final = 1.0
+_SETTLE: Final = Pauses().settle
 _UNDELIVERED: Final = Response(
     503, reason="upstream-unreachable", note="given up after outbox.max_age; never delivered"
 )
@@ -54,6 +58,13 @@ async def give_up(
     state = State.UNCLEAR if entry.doubt else State.FAILED
     values = {"state": state, "finished_at": now, "cause": EXPIRED}
     return Changed(await _change(connection, entry, values), EXPIRED)
+
+
+async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now: float) -> None:
+    """Pauses were measured by a clock that was put back since `latest`."""
+    if now < latest - _UNSTEADY:
+        for change in statements.set_back(now, _SETTLE):
+            await connection.execute(change)
 
 
 async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: float) -> Entry:

@@ -15,7 +15,6 @@ from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, Note, RecordNotes
-from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import (
     BY_CALLER_AND_STATE,
     METADATA,
@@ -50,9 +49,6 @@ _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
 _JUDGED: Final = 100
 _FORGOTTEN: Final = 1000
-# A clock that is put right by less stands still, as it were, in seconds.
-_UNSTEADY: Final = 1.0
-_SETTLE: Final = Pauses().settle
 # What the row of an order takes, with its indexes.
 _ROW: Final = 256
 
@@ -147,9 +143,7 @@ class SqlStore:
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            if now < self._latest - _UNSTEADY:
-                for change in statements.set_back(now, _SETTLE):
-                    await connection.execute(change)
+            await changes.end_pauses_if_set_back(connection, self._latest, now)
             self._latest = now
             found = await connection.execute(statements.ready(now, most, cautious=cautious))
             numbers = [row.number for row in found]
