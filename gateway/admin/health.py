@@ -7,19 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def _no_outbox() -> bool | None:
+    """It is not enabled."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """Asks its collaborators anew for every report.
 
     `tokens` gives for every credential in use whether it has a valid token; `circuit_open`,
     `platform_fails` (see `gateway.admin.judgement`) and `draining` (a shutdown is under way) are
-    each a reason not to be ready.
+    each a reason not to be ready. `outbox` tells whether it can be used, None where there is none:
+    without it all else is served, so that it is told and is no reason.
     """
 
     tokens: Callable[[], Mapping[str, bool]]
     circuit_open: Callable[[], bool]
     draining: Callable[[], bool]
     platform_fails: Callable[[], bool] = bool
+    outbox: Callable[[], bool | None] = _no_outbox
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether the gateway is ready, and the JSON body that says which check fails."""
@@ -27,9 +34,13 @@ class Readiness:
         checks["circuit"] = not self.circuit_open()
         checks["platform"] = not self.platform_fails()
         checks["shutdown"] = not self.draining()
+        ready = all(checks.values())
+        outbox = self.outbox()
+        if outbox is not None:
+            checks["outbox"] = outbox
         failing = [check for check, passed in checks.items() if not passed]
-        return not failing, {
-            "ready": not failing,
+        return ready, {
+            "ready": ready,
             "failing": failing,
             "checks": {check: "ok" if passed else "failed" for check, passed in checks.items()},
         }

@@ -31,6 +31,7 @@ _COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
     # All look at the same queue.
     "dhp_gateway_outbox_entries": max,
     "dhp_gateway_outbox_oldest_seconds": max,
+    "dhp_gateway_outbox_available": min,
 }
 _ACCUMULATING: Final = frozenset(("counter", "histogram", "summary"))
 

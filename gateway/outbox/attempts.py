@@ -72,6 +72,8 @@ class Attempts:
         self._means = means
         self._ended = ended
         self._in_hand: dict[str, Attempt] = {}
+        # What this process has put back because of the line, not because of itself.
+        self._behind_line: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._in_hand)
@@ -85,6 +87,11 @@ class Attempts:
     def unrecorded(self) -> bool:
         """Whether a result is known that the store has not taken yet."""
         return any(attempt.phase is AttemptPhase.RECORDING for attempt in self._in_hand.values())
+
+    def behind_line(self) -> Collection[str]:
+        """The entries that wait for the line and not for themselves, each told once."""
+        found, self._behind_line = self._behind_line, set()
+        return found
 
     def begin(self, entry: Entry) -> None:
         """Take a claimed entry in hand."""
@@ -202,6 +209,8 @@ class Attempts:
                 await self._means.timing.sleep(_AGAIN)
         event = _event(judging.after(entry, verdict), verdict)
         if held:
+            if isinstance(verdict, Postponed) and verdict.everybody:
+                self._behind_line.add(entry.id)
             self._means.observe(event)
         else:
             step = event.step.value

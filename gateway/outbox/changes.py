@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
@@ -19,6 +20,9 @@ INTERRUPTED: Final = Response(
     502, reason="upstream-failed", note="the gateway ended while it sent this; outcome unknown"
 )
 EXPIRED: Final = "expired"
+# A clock that is put right by less stands still, as it were, in seconds.
+_UNSTEADY: Final = 1.0
+_SETTLE: Final = Pauses().settle
 _UNDELIVERED: Final = Response(
     503, reason="upstream-unreachable", note="given up after outbox.max_age; never delivered"
 )
@@ -40,7 +44,7 @@ async def interrupt(
         await _answer(connection, sealing, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": State.UNCLEAR, "finished_at": now}
     else:
-        due_at = now + (settle if entry.recovery is Recovery.ASK else 0.0)
+        due_at = now + settle if entry.recovery is Recovery.ASK else entry.queued_at
         values = {"state": State.WAITING, "due_at": due_at, "doubt": True}
     cause = INTERRUPTED.reason
     return Changed(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
@@ -56,6 +60,13 @@ async def give_up(
     return Changed(await _change(connection, entry, values), EXPIRED)
 
 
+async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now: float) -> None:
+    """Pauses were measured by a clock that was put back since `latest`."""
+    if now < latest - _UNSTEADY:
+        for change in statements.set_back(now, _SETTLE):
+            await connection.execute(change)
+
+
 async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: float) -> Entry:
     """A person, or the caller, decides. Raises `NotPossible`."""
     if entry.state not in _FROM[to] or (to is State.CANCELLED and entry.doubt):
@@ -66,7 +77,7 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
         return await _change(connection, entry, {"state": to, "finished_at": now})
     if entry.state is State.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
-        return await _change(connection, entry, {} if entry.doubt else {"due_at": now})
+        return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
     await contents.erase(connection, entry.number, ("response",))
     # The doubt is decided, and its time begins anew; its place in its orders stays.
     values = {"state": to, "due_at": now, "queued_at": now, "doubt": False, "cause": ""}

@@ -17,7 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
-from gateway.outbox.store import OutboxUnavailable
+from gateway.outbox import owner
+from gateway.outbox.reserve import Reserve
+from gateway.outbox.store import OutboxFull, OutboxUnavailable
 
 _BUSY: Final = 5.0
 _AGAIN: Final = 0.02
@@ -27,6 +29,10 @@ _PRIVATE: Final = 0o600
 _PRIMARY: Final = 0xFF
 # One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
+# What SQLite says when there is no room for a page, the log or its index.
+_NO_ROOM: Final = frozenset(
+    ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
+)
 _PRAGMAS: Final = (
     # In WAL mode this is what survives a power cut: the log is synced at every commit.
     "PRAGMA synchronous = FULL",
@@ -42,8 +48,13 @@ class Database(Protocol):
         """A transaction that only reads."""
         ...
 
-    def writing(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that is on the disk when it was left without an exception."""
+    def writing(
+        self, *, adds: bool = False
+    ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that is on the disk when it was left without an exception.
+
+        One that `adds` leaves room for all others. Raises `OutboxFull`.
+        """
         ...
 
     async def now(self, connection: AsyncConnection) -> float:
@@ -56,6 +67,10 @@ class Database(Protocol):
 
     def surely_empty(self) -> bool:
         """Whether no order has an entry, if that can be told at once."""
+        ...
+
+    def surely_dead(self, owner: str) -> bool:
+        """Whether the process that `owner.named` called so has ended, if that can be told."""
         ...
 
     async def close(self) -> None:
@@ -72,29 +87,55 @@ class SqliteDatabase:
         self._turn = asyncio.Lock()
         # Seconds that whoever has the turn may still wait for other processes.
         self._patience = _BUSY
-        _make_private(path)
+        self._path = path
+        self._reserve = Reserve(path)
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
         self._engine = create_async_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
-        sa.event.listen(self._engine.sync_engine, "connect", _prepare)
+        sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
         sa.event.listen(self._engine.sync_engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
         self._sign = _EmptySign(path)
         # Whether no order has an entry, whichever process put it in.
         self.surely_empty = self._sign.shows
+        # All who have the file are of this machine.
+        self.surely_dead = owner.surely_dead
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads."""
-        with _translated():
+        with self._making_room(), _translated():
+            _make_private(self._path)
             async with self._reader.begin() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is on the disk when it was left without an exception."""
-        with _translated():
+    async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is on the disk when it was left without an exception.
+
+        One that `adds` leaves room for all others. Raises `OutboxFull`.
+        """
+        with self._making_room(adds=adds), _translated():
+            _make_private(self._path)
             async with self._taken_turn(), self._engine.begin() as connection:
                 yield connection
+
+    @contextlib.contextmanager
+    def _making_room(self, *, adds: bool = False) -> Iterator[None]:
+        if adds and not self._reserve.keep():
+            raise OutboxFull("the disk is full")
+        try:
+            yield
+        except OutboxUnavailable as error:
+            if str(error) not in _NO_ROOM:
+                raise
+            if adds:
+                raise OutboxFull("the disk is full") from None
+            # Whoever has failed tries again.
+            self._reserve.release()
+            raise
+
+    def _prepare(self, connection: Any, record: object) -> None:
+        _prepare(connection, self._reserve.pages_of_log())
 
     @contextlib.asynccontextmanager
     async def _taken_turn(self) -> AsyncIterator[None]:
@@ -154,7 +195,7 @@ class PostgresDatabase:
         )
 
     @contextlib.asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception."""
         with _translated():
             async with self._engine.begin() as connection:
@@ -175,6 +216,10 @@ class PostgresDatabase:
 
     def surely_empty(self) -> bool:
         """Another replica may have put something in at any moment."""
+        return False
+
+    def surely_dead(self, owner: str) -> bool:
+        """It may be of another machine."""
         return False
 
     async def close(self) -> None:
@@ -203,17 +248,22 @@ def _name(error: Exception) -> str:
 
 
 def _make_private(path: Path) -> None:
-    with contextlib.suppress(FileExistsError):
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise OutboxUnavailable((error.strerror or "cannot be made").lower()) from None
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, pages_of_log: int) -> None:
     # Transactions are begun by `_begin`, not by the driver's guess.
     connection.isolation_level = None
     cursor = connection.cursor()
     _keep_a_log(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {pages_of_log}")
     cursor.close()
 
 
@@ -270,7 +320,9 @@ class _EmptySign:
 
     def _look(self) -> bool:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            # It must not make the file, which would not be private.
+            name = f"{self._path.absolute().as_uri()}?mode=rw"
+            self._connection = sqlite3.connect(name, timeout=0, isolation_level=None, uri=True)
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._seen:
             query = "SELECT EXISTS (SELECT 1 FROM outbox_orders)"

@@ -8,12 +8,12 @@ never depends on each other, and attempts run side by side.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.outbox.attempts import Attempts, Means
 from gateway.outbox.events import Observer
+from gateway.outbox.owner import named
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxUnavailable, Store
@@ -25,7 +25,6 @@ _log = get_logger(__name__)
 
 # What is left to write results down after what is being sent was stopped, in seconds.
 _LAST_WRITES: Final = 5.0
-_OWNER_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +56,10 @@ class Delivery:
         self, store: Store, sender: Sender, observe: Observer, options: Options, timing: TimeSource
     ) -> None:
         self._store = store
+        self._sender = sender
         self._options = options
         self._timing = timing
-        self._owner = secrets.token_hex(_OWNER_BYTES)
+        self._owner = named()
         pacer = Pacer(options.pauses, timing.random)
         self._line = Line(pacer, timing.clock)
         means = Means(
@@ -72,6 +72,9 @@ class Delivery:
         self._over = asyncio.Event()
         self._over.set()
         self._away = False
+        self._hastening = False
+        self._hasten_at = self._question_at = 0.0
+        self._question: asyncio.Task[None] | None = None
         self._guard: TimerHandle | None = None
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
 
@@ -90,9 +93,9 @@ class Delivery:
         self._woken.set()
 
     def platform_answered(self) -> None:
-        """Somebody else was answered: what waits for the line goes on at once."""
-        if not self._line.up:
-            self._line.answered()
+        """Somebody was answered: what waits for the line goes on at once."""
+        if not self._line.up and self._line.heard(len(self._attempts)):
+            self._hastening = True
             self.wake()
 
     async def run(self) -> None:
@@ -105,6 +108,8 @@ class Delivery:
                 await self._timing.wait(self._woken, self._idle_for())
         finally:
             self._stop_guard()
+            if self._question is not None:
+                self._question.cancel()
             self._over.set()
             await self._attempts.abandon()
 
@@ -156,7 +161,38 @@ class Delivery:
                 await self._upkeep.recover(self._options.lease, self._options.pauses.settle)
             self._recover_at = now + self._options.recovery
         if not self._draining:
+            await self._hasten()
+            self._ask_for_the_line()
             await self._claim()
+
+    async def _hasten(self) -> None:
+        """What was put back because of the line does not wait any longer than the line itself.
+
+        Not all the time: an entry that alone meets a line that is down would take others' place.
+        """
+        now = self._timing.clock()
+        if not self._hastening or now < self._hasten_at:
+            return
+        await self._store.hasten(self._attempts.behind_line())
+        self._hastening = False
+        self._hasten_at = now + self._options.pauses.between_questions
+
+    def _ask_for_the_line(self) -> None:
+        """Where nobody else asks the platform; an answer comes by way of `platform_answered`."""
+        now = self._timing.clock()
+        if not self._line.silent:
+            self._question_at = now + self._options.pauses.between_questions
+        elif now >= self._question_at and self._question is None:
+            self._question_at = now + self._options.pauses.between_questions
+            self._question = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            await self._sender.probe()
+        except Exception as error:
+            _log.error("the platform could not be asked: %s", type(error).__name__)
+        finally:
+            self._question = None
 
     async def _claim(self) -> None:
         room = self._line.room(len(self._attempts), self._options.parallel)
@@ -213,6 +249,8 @@ class Delivery:
             moments.append(now + self._options.poll)
         elif not self._attempts:
             moments.append(max(self._line.next_at, now + self._options.poll))
+        if self._line.silent and self._question_at > now:
+            moments.append(self._question_at)
         return max(0.0, min(moments) - now)
 
     async def _ended_within(self, seconds: float) -> bool:

@@ -53,14 +53,6 @@ _NOT_NOW: Final = 503
 _RETRY_AFTER: Final = 60.0
 
 
-class Delivering(Protocol):
-    """What is needed of `gateway.outbox.delivery.Delivery`."""
-
-    def platform_answered(self) -> None:
-        """The line is up."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class QueueRules:
     """`public_url` is the base as callers know it, or None; `language` the default one."""
@@ -100,7 +92,6 @@ class Intake(WriteQueue):
     def __init__(
         self,
         outbox: Outbox,
-        delivery: Delivering,
         pages: Pages,
         *,
         rules: QueueRules,
@@ -108,7 +99,6 @@ class Intake(WriteQueue):
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
-        self._delivery = delivery
         self._pages = pages
         self._rules = rules
         self._room = memory.room
@@ -165,7 +155,6 @@ class Intake(WriteQueue):
         status = answer.status
         if status == _NOT_NOW or status in _UNKNOWN_STATUSES:
             return await self._instead_of_answer(judging, answer)
-        self._delivery.platform_answered()
         return answer
 
     def _spare(self, began: float, error: GatewayError) -> None:

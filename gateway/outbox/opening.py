@@ -40,11 +40,12 @@ _MISSING: Final = "outbox.enabled: needs the extra `outbox`: pip install 'dhp-ga
 
 @contextlib.asynccontextmanager
 async def opened(
-    settings: OutboxSettings, clock: Callable[[], float] = time.time
+    settings: OutboxSettings, clock: Callable[[], float] = time.time, *, later: bool = False
 ) -> AsyncIterator[SqlStore]:
     """The store, ready; `clock` gives seconds since 1970.
 
-    Raises `OutboxUnusable` with a text that names the key and what to do.
+    Raises `OutboxUnusable` with a text that names the key and what to do. With `later` a place that
+    is out of reach is none: `prepare` is to be called again.
     """
     cipher = Cipher(encryption_key(settings))
     require_extra(settings)
@@ -52,7 +53,7 @@ async def opened(
 
     store = SqlStore(_database(settings.url, clock), cipher)
     try:
-        await _prepare(store, settings.url)
+        await _prepare(store, settings.url, later=later)
         yield store
     finally:
         await store.close()
@@ -101,12 +102,14 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     return key
 
 
-async def _prepare(store: SqlStore, location: DatabaseLocation) -> None:
+async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
     try:
         await store.prepare()
     except OutboxUnusable as error:
         raise OutboxUnusable(f"outbox.url: {location} {error}") from None
     except OutboxUnavailable as error:
+        if later:
+            return
         raise OutboxUnusable(f"outbox.url: {location} cannot be opened: {error}") from None
 
 
@@ -115,11 +118,7 @@ def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Databas
 
     if location.kind == "postgresql":
         return PostgresDatabase(**_server(location))
-    try:
-        return SqliteDatabase(Path(location.path), clock)
-    except OSError as error:
-        why = (error.strerror or "cannot be opened").lower()
-        raise OutboxUnusable(f"outbox.url: {location.path}: {why}") from None
+    return SqliteDatabase(Path(location.path), clock)
 
 
 def _server(location: DatabaseLocation) -> dict[str, Any]:

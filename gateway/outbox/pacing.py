@@ -14,7 +14,8 @@ class Pauses:
 
     `longest` is of an entry that fails alone, `longest_of_line` of what fails as the line is down.
     What the platform asks for (Retry-After) is kept up to `most_asked`.
-    `settle` passes before the platform is asked whether it has something.
+    `settle` passes before the platform is asked whether it has something. While the line is down
+    and something waits, the platform is asked for something light every `between_questions`.
     """
 
     first: float = 1.0
@@ -22,6 +23,7 @@ class Pauses:
     longest_of_line: float = 30.0
     most_asked: float = 3600.0
     settle: float = 10.0
+    between_questions: float = 5.0
 
 
 class Pacer:
@@ -43,6 +45,11 @@ class Pacer:
         pause = backoff(failures, pauses.first, pauses.longest_of_line, self._random)
         return self._at_least(retry_after, pause)
 
+    def of_hearsay(self, in_vain: int) -> float:
+        """Before it is believed once more that the line is back, after so many times in vain."""
+        longest = self._pauses.between_questions
+        return backoff(in_vain, self._pauses.first, longest) if in_vain else 0.0
+
     def _at_least(self, retry_after: float | None, pause: float) -> float:
         return max(min(retry_after or 0.0, self._pauses.most_asked), pause)
 
@@ -50,8 +57,9 @@ class Pacer:
 class Line:
     """Whether the platform can be reached, as far as this process's attempts have shown.
 
-    While it is down one attempt at a time shows whether it is back. `up`: nothing speaks against
-    it; a plain value, as it is asked for every write that may be queued.
+    While it is down one attempt at a time shows whether it is back: after a pause, or at once when
+    somebody else was answered. `up`: nothing speaks against it; a plain value, as it is asked for
+    every answer of the platform.
     """
 
     def __init__(self, pacer: Pacer, clock: Callable[[], float]) -> None:
@@ -60,6 +68,11 @@ class Line:
         self._failures = 0
         self._next_at = 0.0
         self._turn = 0
+        # When it was last said to be back, and how often that was wrong.
+        self._heard_in = -1
+        self._hanging = 0
+        self._in_vain = 0
+        self._believed_at = 0.0
         self.up = True
 
     @property
@@ -76,13 +89,35 @@ class Line:
         """How many attempts may begin beside those in hand."""
         if self.up:
             return max(0, parallel - in_hand)
-        return 1 if not in_hand and self._clock() >= self._next_at else 0
+        # What was under way when the line was said to be back may hang on a dead connection.
+        hanging = 0 if self.silent else min(self._hanging, parallel - 1)
+        return 1 if in_hand <= hanging and self._clock() >= self._next_at else 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is down, and nobody was answered since."""
+        return not self.up and self._heard_in != self._turn
 
     def answered(self) -> None:
-        """The platform has answered somebody."""
-        self._failures = 0
+        """The platform has answered an attempt."""
+        self._failures = self._in_vain = 0
         self.up = True
         self._next_at = 0.0
+
+    def heard(self, in_hand: int) -> bool:
+        """The platform has answered somebody else; whether that ends a pause.
+
+        One who gets other answers than attempts do, for hours, does not have them made all the
+        time.
+        """
+        now = self._clock()
+        if not self.silent or now < self._believed_at:
+            return False
+        self._heard_in = self._turn
+        self._hanging = in_hand
+        self._failures = 0
+        self._next_at = now
+        return True
 
     def undecided(self) -> None:
         """An attempt has ended that shows neither; the next one takes the usual time."""
@@ -99,4 +134,6 @@ class Line:
         self._turn += 1
         self._failures += 1
         self.up = False
+        self._in_vain = self._in_vain + 1 if self._heard_in == turn else 0
+        self._believed_at = self._clock() + self._pacer.of_hearsay(self._in_vain)
         self._next_at = self._clock() + self._pacer.of_line(self._failures, retry_after)

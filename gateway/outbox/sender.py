@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -294,16 +294,23 @@ class CurrentDeliverer:
     """Delivers by whatever deliverer is the newest when an attempt begins.
 
     `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
-    whether what happens can be recorded: without that nothing is sent.
+    whether what happens can be recorded: without that nothing is sent. `probe` asks the platform
+    something light.
     """
 
     def __init__(
         self,
         hold: Callable[[], tuple[Deliverer, Callable[[], None]]],
         audited: Callable[[], bool],
+        probe: Callable[[], Awaitable[object]],
     ) -> None:
         self._hold = hold
         self._audited = audited
+        self._probe = probe
+
+    async def probe(self) -> None:
+        """As `Sender.probe`."""
+        await self._probe()
 
     async def send(self, entry: Entry, request: Request) -> Result:
         """As `Deliverer.send`."""

@@ -59,6 +59,10 @@ class Sender(Protocol):
         """One attempt; a status of 429 or 503 comes back as a `Failure` with no effect."""
         ...
 
+    async def probe(self) -> None:
+        """Ask the platform something light; whoever wants to know of answers learns of this one."""
+        ...
+
     async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """Whether the platform has what an earlier attempt may have written."""
         ...

@@ -63,7 +63,10 @@ class SqlStore:
         self._facts = {"schema": str(VERSION), "key": cipher.check}
         self.works = Works()
         self._recorded: set[int] = set()
+        # The time when something was claimed last.
+        self._latest = 0.0
         self.surely_empty = database.surely_empty
+        self.surely_dead = database.surely_dead
 
     async def close(self) -> None:
         """Let go of the place, after what is under way."""
@@ -97,7 +100,7 @@ class SqlStore:
         sealed, size = await self._contents.seal_request(entry_id, draft)
         marks = self._marks(draft.caller, draft.orders)
         size += _ROW * len(marks)
-        async with self._database.writing() as connection:
+        async with self._database.writing(adds=True) as connection:
             await self._database.lock_arrivals(connection)
             confirm()
             await self._check(connection)
@@ -140,6 +143,8 @@ class SqlStore:
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
+            await changes.end_pauses_if_set_back(connection, self._latest, now)
+            self._latest = now
             found = await connection.execute(statements.ready(now, most, cautious=cautious))
             numbers = [row.number for row in found]
             if not numbers:
@@ -176,6 +181,13 @@ class SqlStore:
         return await self._put_back(owner, entry, delay, {"cause": cause})
 
     @unbroken
+    async def hasten(self, ids: Collection[str]) -> None:
+        """Let these of them that wait be due at once, but for those to be asked about first."""
+        if ids:
+            async with self._database.writing() as connection:
+                await connection.execute(statements.hastened(entries.c.id.in_(ids)))
+
+    @unbroken
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
@@ -190,9 +202,10 @@ class SqlStore:
     ) -> bool:
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
+            due_at = now + delay if delay else entry.queued_at
             changed = await connection.execute(
                 statements.change(*statements.leased(owner, entry)).values(
-                    state=State.WAITING, due_at=now + delay, **FREE, **values
+                    state=State.WAITING, due_at=due_at, **FREE, **values
                 )
             )
             return changed.first() is not None
@@ -220,10 +233,11 @@ class SqlStore:
             )
             if changed.first() is None:
                 return False
-            await contents.keep(connection, entry.number, "response", sealed)
             if state is State.DELIVERED:
+                # First, so that the answer finds its room on a full disk.
                 await contents.erase(connection, entry.number, ("request",))
                 await changes.unblock(connection, entry.number)
+            await contents.keep(connection, entry.number, "response", sealed)
             return True
 
     @unbroken
@@ -234,11 +248,14 @@ class SqlStore:
 
     @unbroken
     async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
-        """Judge entries with one of these leases if it has ended, by their `recovery`."""
+        """Judge entries with one of these leases, if it has ended or its owner is dead."""
+        dead = [owner for owner in {each.owner for each in standing} if self.surely_dead(owner)]
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            found = await connection.execute(statements.interrupted(standing, now).limit(_JUDGED))
+            found = await connection.execute(
+                statements.interrupted(standing, dead, now).limit(_JUDGED)
+            )
             return [
                 await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
                 for row in found.all()

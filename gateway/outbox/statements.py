@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,9 +16,12 @@ _SHOWN: Final = (
     *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
     *(entries.c.attempts, entries.c.size, entries.c.cause),
 )
-_LEASE: Final = (entries.c.number, entries.c.attempts, entries.c.leased_until)
-# No lease and no pause is longer, in seconds: a later moment was set before the clock was put back.
-_LONGEST: Final = 4000.0
+_LEASE: Final = (*(entries.c.number, entries.c.attempts, entries.c.leased_until, entries.c.owner),)
+# No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
+_LONGEST_PAUSE: Final = 4000.0
+_LONGEST_LEASE: Final = 60.0
+# The platform is asked first whether it has it.
+_ASKED_FOR: Final = entries.c.doubt & (entries.c.recovery == Recovery.ASK)
 _OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
 
 
@@ -66,8 +69,16 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     Those that are due longest come first: what has just failed lets others go before it.
     `cautious`: those that must not be repeated come last.
     """
-    is_due = (entries.c.state == State.WAITING, _reached(entries.c.due_at, now))
-    due = (*is_due, ~_behind_one_of_its_orders(), ~_behind_everything(), ~_waits_for_everything())
+    # What is due at once is so whatever the clock says meanwhile.
+    at_once = entries.c.due_at == entries.c.queued_at
+    is_due = at_once | _reached(entries.c.due_at, now, _LONGEST_PAUSE)
+    due = (
+        entries.c.state == State.WAITING,
+        is_due,
+        ~_behind_one_of_its_orders(),
+        ~_behind_everything(),
+        ~_waits_for_everything(),
+    )
     first = [entries.c.recovery == Recovery.PARK] if cautious else []
     return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
 
@@ -103,22 +114,34 @@ def _waits_for_everything() -> sa.ColumnElement[bool]:
 
 
 def leases() -> sa.Select[Any]:
-    """What is being sent: number, attempts, end of the lease."""
+    """What is being sent: number, attempts, end and owner of the lease."""
     return sa.select(*_LEASE).where(entries.c.state == State.SENDING)
 
 
-def interrupted(standing: Collection[Lease], now: float) -> sa.Select[Any]:
-    """Entries that have one of these leases still, and it has ended."""
-    known = [(lease.number, lease.attempts, lease.until) for lease in standing]
-    return locked(
-        entries.c.state == State.SENDING,
-        sa.tuple_(*_LEASE).in_(known),
-        _reached(entries.c.leased_until, now),
+def interrupted(standing: Collection[Lease], dead: Collection[str], now: float) -> sa.Select[Any]:
+    """Entries that have one of these leases still, and it has ended or its owner is dead."""
+    known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
+    over = _reached(entries.c.leased_until, now, _LONGEST_LEASE) | entries.c.owner.in_(dead)
+    return locked(entries.c.state == State.SENDING, sa.tuple_(*_LEASE).in_(known), over)
+
+
+def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Entries that wait become due at once; the platform's index may lag for those in doubt."""
+    waiting = sa.update(entries).where(entries.c.state == State.WAITING, ~_ASKED_FOR, *conditions)
+    return waiting.values(due_at=entries.c.queued_at)
+
+
+def set_back(now: float, settle: float) -> Sequence[sa.Update]:
+    """Ends the pauses that were measured by a clock that was put back since."""
+    late = (entries.c.state == State.WAITING, _ASKED_FOR, entries.c.due_at > now + settle)
+    return (
+        hastened(entries.c.due_at > now),
+        sa.update(entries).where(*late).values(due_at=now + settle),
     )
 
 
-def _reached(moment: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
-    return (moment <= now) | (moment > now + _LONGEST)
+def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + longest)
 
 
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:

@@ -90,6 +90,7 @@ class Lease:
     number: int
     attempts: int
     until: float
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,13 @@ def certain() -> None:
 
 class Store(Protocol):
     """Keeps entries. `owner` names one process; durations are seconds."""
+
+    async def prepare(self) -> None:
+        """Make it ready, at once if it is; before that all else raises `OutboxUnavailable`.
+
+        Raises `OutboxUnusable`.
+        """
+        ...
 
     def surely_empty(self) -> bool:
         """Whether nothing blocks anything, as far as can be told at once and for sure."""
@@ -143,6 +151,10 @@ class Store(Protocol):
         """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
         ...
 
+    async def hasten(self, ids: Collection[str]) -> None:
+        """Let these of them that wait be due at once, but for those to be asked about first."""
+        ...
+
     async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
         """Put back what may have been delivered. False: the lease was lost."""
         ...
@@ -158,8 +170,13 @@ class Store(Protocol):
         """All there are, of whichever process, ended or not."""
         ...
 
+    def surely_dead(self, owner: str) -> bool:
+        """Whether the process of that name has ended, as far as can be told from here."""
+        ...
+
     async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
-        """Judge entries with one of these leases if it has ended, by their `recovery`.
+        """Judge entries with one of these leases, by their `recovery`, if it has ended or its
+        owner is dead.
 
         Those that the platform is to be asked about are due after `settle`.
         """

@@ -22,7 +22,8 @@ class Upkeep:
         """Bring back what processes that ended had in hand.
 
         The store's clock may have been set ahead: by this process's own, too, a lease must have
-        stood for as long as it lasts without being renewed. Whoever had it has stopped by then.
+        stood for as long as it lasts without being renewed. Whoever had it has stopped by then,
+        and at once where the process is known to be dead.
         """
         standing = await self._standing(lease)
         if standing:
@@ -44,7 +45,11 @@ class Upkeep:
         # Not before: one may have been renewed while this process waited for the answer.
         now = self._clock()
         self._seen = {each: self._seen.get(each, now) for each in found}
-        return [each for each, since in self._seen.items() if now - since >= lease]
+        return [
+            each
+            for each, since in self._seen.items()
+            if now - since >= lease or self._store.surely_dead(each.owner)
+        ]
 
     async def _all(
         self, change: Callable[[], Awaitable[Sequence[Changed]]], step: Callable[[Changed], Step]

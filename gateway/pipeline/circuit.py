@@ -47,11 +47,20 @@ class CircuitPolicy:
 
 
 class Circuit:
-    """The breaker in front of one platform. Every `admit` is followed by one `record` or `skip`."""
+    """The breaker in front of one platform. Every `admit` is followed by one `record` or `skip`.
 
-    def __init__(self, policy: CircuitPolicy, clock: Callable[[], float]) -> None:
+    `answered` is told of every answer of a platform that works, whoever asked.
+    """
+
+    def __init__(
+        self,
+        policy: CircuitPolicy,
+        clock: Callable[[], float],
+        answered: Callable[[], None] | None = None,
+    ) -> None:
         self._policy = policy
         self._clock = clock
+        self._answered = answered
         self._opened_at: float | None = None
         self._probing = False
         self._ticket = Ticket(0)
@@ -69,9 +78,12 @@ class Circuit:
         waited = self._clock() - self._opened_at
         return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
 
-    def admit(self) -> Ticket:
-        """Let a request pass, with a ticket to give back. Raises `GatewayError` circuit-open."""
-        if self._opened_at is None:
+    def admit(self, *, asks_only: bool = False) -> Ticket:
+        """Let a request pass, with a ticket to give back. Raises `GatewayError` circuit-open.
+
+        With `asks_only` also while it is open: nobody waits for that answer, and it may close it.
+        """
+        if self._opened_at is None or asks_only:
             return self._ticket
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probing:
@@ -83,11 +95,16 @@ class Circuit:
 
     def record(self, ticket: Ticket, *, failed: bool, cause: str = "") -> None:
         """Note how the platform fared with an admitted request; `cause` is for the log."""
+        if not failed and self._answered is not None:
+            self._answered()
         if ticket != self._ticket:
             # It began before the circuit changed, and tells of a time that is over.
             return
         if self._opened_at is None:
             self._count(failed, cause)
+            return
+        if failed and self.state is CircuitState.OPEN:
+            # It only asked: whoever waits for the circuit waits no longer for that.
             return
         if failed:
             _log.info("circuit stays open: %s", cause, reason=errors.CIRCUIT_OPEN.code)

@@ -32,7 +32,8 @@ class PlatformClient:
     ) -> Answer:
         """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
 
-        `lines` are further fields; with `once` a platform that answers is asked no second time.
+        `lines` are further fields; with `once` a platform that answers is asked no second time, and
+        asked while the circuit is open, too.
         """
         token = self._tokens.current(credential) or await self._tokens.obtain(credential)
         outgoing = Outgoing(
@@ -42,6 +43,7 @@ class PlatformClient:
             request_id=request_id,
             body=None,
             safe=not once,
+            asks_only=once,
         )
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request_id, started_at=0.0, started=0.0)

@@ -72,7 +72,8 @@ class Outgoing:
     """A request as the platform gets it, but for the token.
 
     `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
-    that it may be sent again after an unclear failure, `ends_here` that it must not be forwarded.
+    that it may be sent again after an unclear failure, `ends_here` that it must not be forwarded,
+    `asks_only` that it goes out while the circuit is open, too.
     """
 
     method: str
@@ -82,6 +83,7 @@ class Outgoing:
     body: OutgoingBody | None
     safe: bool
     ends_here: bool = False
+    asks_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Upstream:
         self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
     ) -> Answer:
         """One attempt, with the circuit before and its outcome after it."""
-        ticket = self._circuit.admit()
+        ticket = self._circuit.admit(asks_only=outgoing.asks_only)
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None

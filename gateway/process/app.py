@@ -154,6 +154,7 @@ class Gateway:
             circuit_open=lambda: self._cores.current.circuit_open(),
             draining=lambda: self._stopping,
             platform_fails=self.watch.fails,
+            outbox=lambda: None if self._outbox is None else self._outbox.available,
         )
 
     async def _drain(self, timeout: float) -> None:
@@ -241,7 +242,7 @@ class Gateway:
         self._outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
-            hold=lambda: self._cores.hold(),
+            ways=(lambda: self._cores.hold(), lambda: self._cores.ask_platform("")),
             last_writes=last_writes,
             metrics=self.metrics,
             audit=self.audit,

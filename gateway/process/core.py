@@ -106,7 +106,12 @@ class Core:
             shared=factories.has_several_callers(settings),
             readers=SlowReaders(settings.limits.min_body_rate, most, time.monotonic),
         )
-        self.circuit = Circuit(factories.circuit_policy(settings), time.monotonic)
+        outbox = parts.outbox
+        self.circuit = Circuit(
+            factories.circuit_policy(settings),
+            time.monotonic,
+            None if outbox is None else outbox.delivery.platform_answered,
+        )
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,
             audit=parts.audit,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.audit.trail import AuditTrail, NullAudit
@@ -21,6 +21,7 @@ from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.opening import delivery_of, opened, outbox_of
 from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
+from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
 from gateway.pipeline.attempts import Forwarder, TokensInUse
@@ -47,38 +48,49 @@ _SELDOM: Final = 60.0
 _GRAVE: Final = frozenset({Step.FAILED, Step.UNCLEAR, Step.EXPIRED})
 
 Hold = Callable[[], tuple[Deliverer, Callable[[], None]]]
+Probe = Callable[[], Awaitable[object]]
 
 
 async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    hold: Hold,
+    ways: tuple[Hold, Probe],
     last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
-    """The outbox, not delivering yet. Raises `StartError`."""
+    """The outbox, not delivering yet. Raises `StartError`.
+
+    The first of the `ways` to the platform gives the newest deliverer and lets it go again, the
+    second asks the platform something light.
+    """
+    hold, probe = ways
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
-        store = await stack.enter_async_context(opened(settings))
+        store = await stack.enter_async_context(opened(settings, later=True))
     except OutboxUnusable as error:
         raise StartError(str(error)) from None
     return OutboxService(
-        store, settings, hold=hold, last_writes=last_writes, metrics=metrics, audit=audit
+        store,
+        settings,
+        CurrentDeliverer(hold, audited=lambda: audit.available, probe=probe),
+        last_writes=last_writes,
+        metrics=metrics,
+        audit=audit,
     )
 
 
 class OutboxService:
-    """An outbox and its delivery. `hold` gives the newest deliverer and lets it go again."""
+    """An outbox and its delivery."""
 
     def __init__(
         self,
         store: Store,
         settings: OutboxSettings,
+        sender: Sender,
         *,
-        hold: Hold,
         last_writes: LastWrites,
         metrics: Metrics,
         audit: AuditTrail,
@@ -90,17 +102,20 @@ class OutboxService:
         self._iso = Timestamp().iso
         self._store = store
         self._depth = Depth()
+        # Whether it can be reached, as far as was seen last.
+        self.available = True
+        self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        sender = CurrentDeliverer(hold, audited=lambda: audit.available)
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:
-        """`entries` by state and `oldest_seconds`, None when nothing waits."""
+        """`entries` by state and `oldest_seconds`, None when nothing waits; `available`."""
         oldest = self._depth.oldest
         return {
+            "available": self.available,
             "entries": {state.value: self._depth.counts.get(state, 0) for state in State},
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
@@ -109,7 +124,6 @@ class OutboxService:
         """The outbox's part of the request path, by one version of the settings."""
         return Intake(
             self.outbox,
-            self.delivery,
             QueuePages(self.outbox, self._one_by_one),
             rules=QueueRules(
                 settings.listen.base_path,
@@ -150,7 +164,7 @@ class OutboxService:
 
     async def start(self) -> None:
         """Begin to deliver."""
-        await self._look()
+        await self._look_again()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.delivery.run()), loop.create_task(self._watch())]
 
@@ -185,19 +199,25 @@ class OutboxService:
 
     async def _watch(self) -> None:
         """Keep the depth up to date, also for what other processes do."""
-        away = False
         while True:
             await self._until_due()
-            try:
-                await self._look()
-                away = False
-            except OutboxUnavailable as error:
-                if not away:
-                    _log.error("the depth of the outbox is not known: %s", error)
-                away = True
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        try:
+            await self._look()
+        except (OutboxUnavailable, OutboxUnusable) as error:
+            if self.available:
+                why = "new writes are refused, and what waits is not delivered"
+                _log.error("the outbox cannot be reached, %s: %s", why, error)
+            self.available = False
+        else:
+            if not self.available:
+                _log.warning("the outbox can be reached")
+            self.available = True
 
     async def _until_due(self) -> None:
-        idle = self._store.surely_empty() and self._depth.oldest is None
+        idle = self.available and self._store.surely_empty() and self._depth.oldest is None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SELDOM if idle else _OFTEN):
                 await self._changed.wait()
@@ -206,6 +226,10 @@ class OutboxService:
         self._changed.clear()
 
     async def _look(self) -> None:
+        if not self._ready:
+            await self._store.prepare()
+            self._ready = True
+            self.delivery.wake()
         self._depth = await self.outbox.depth()
         if not isinstance(self._audit, NullAudit):
             await self.outbox.take_notes(self._record)

@@ -140,7 +140,8 @@ class Metrics:
     def watch_outbox(
         self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
     ) -> None:
-        """Ask `report` at every scrape for the outbox's `entries` by state and `oldest_seconds`.
+        """Ask `report` at every scrape for the outbox's `entries` by state, `oldest_seconds`
+        and `available`.
 
         `states` and `steps` are all that there are.
         """
@@ -307,12 +308,16 @@ class _Outbox(Collector):
             "dhp_gateway_outbox_oldest_seconds",
             "How long the oldest write that is not delivered has waited; 0 when there is none.",
         )
+        available = GaugeMetricFamily(
+            "dhp_gateway_outbox_available", "1 while the outbox can be reached, else 0."
+        )
         found = self.report()
         for state in self.states:
             entries.add_metric((state,), found["entries"].get(state, 0))
         if self.states:
             oldest.add_metric((), found["oldest_seconds"] or 0.0)
-        yield from (entries, oldest)
+            available.add_metric((), float(found.get("available", True)))
+        yield from (entries, oldest, available)
 
 
 class _WithoutStartTimes(Collector):

@@ -26,7 +26,11 @@ from tests.doubles.sso import Sso
 UNIT_TESTS = prometheus.FOLDER / "tests/alerts.yml"
 ALERTS = prometheus.alerts()
 # These have no series, and so no labels to be seen, where no outbox is in use.
-OUTBOX = {"dhp_gateway_outbox_entries": {"state"}, "dhp_gateway_outbox_steps_total": {"step"}}
+OUTBOX = {
+    "dhp_gateway_outbox_entries": {"state"},
+    "dhp_gateway_outbox_steps_total": {"step"},
+    "dhp_gateway_outbox_available": set(),
+}
 NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {
     "reason": {"", *errors.REASONS, *judgement.REASONS},

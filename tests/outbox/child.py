@@ -1,6 +1,7 @@
 """A process of its own that writes to an outbox, or delivers from one; made to be killed.
 
 python -m tests.outbox.child write URL            puts writes in; a line for each that was kept
+python -m tests.outbox.child claim URL            has all that may be sent in hand, and waits
 python -m tests.outbox.child deliver URL SOCKET   delivers to whoever listens at the Unix socket
 """
 
@@ -18,6 +19,7 @@ from gateway.config import OutboxSettings
 from gateway.outbox.delivery import Delivery, Options
 from gateway.outbox.entry import Entry, Recovery, Request, Response
 from gateway.outbox.opening import opened
+from gateway.outbox.owner import named
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.timing import TimeSource
@@ -55,6 +57,9 @@ class SocketSender:
             return Failure(Effect.UNKNOWN, "upstream-failed")
         return Response(200) if answer == b"ok\n" else Failure(Effect.UNKNOWN, "upstream-failed")
 
+    async def probe(self) -> None:
+        """The platform here answers nobody else."""
+
     async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """The question."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
@@ -88,6 +93,13 @@ async def _deliver(url: str, socket: Path) -> None:
         await delivery.run()
 
 
+async def _claim(url: str) -> None:
+    async with opened(settings(url)) as store:
+        await store.claim(named(), most=100, lease=3600.0)
+        print("ready", flush=True)  # noqa: T201 - what the test waits for
+        await asyncio.Event().wait()
+
+
 async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[list[str]]:
     """What a child has said, word by word; only whole lines."""
     assert process.stdout is not None
@@ -117,5 +129,7 @@ if __name__ == "__main__":
     mode, *rest = sys.argv[1:]
     if mode == "write":
         asyncio.run(_write(rest[0]))
+    elif mode == "claim":
+        asyncio.run(_claim(rest[0]))
     else:
         asyncio.run(_deliver(rest[0], Path(rest[1])))

@@ -34,6 +34,7 @@ class RecordingSender:
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    probed: int = 0
     stopped: list[str] = field(default_factory=list)
     busy: int = 0
     busiest: int = 0
@@ -62,6 +63,10 @@ class RecordingSender:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def probe(self) -> None:
+        """The light question; a test says itself what came of it."""
+        self.probed += 1
 
     async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """The question."""

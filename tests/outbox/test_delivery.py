@@ -130,9 +130,69 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     await settle()
     assert await running.state(entry) is State.WAITING
     running.delivery.platform_answered()
-    # Its own pause goes on, no longer than that of the line.
-    await running.pass_time(31)
     await running.until_state(entry, State.DELIVERED)
+
+
+async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wait(
+    running: Running, sender: RecordingSender
+) -> None:
+    """A 503 with Retry-After holds the whole line only until anybody is answered."""
+    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await running.pass_time(60)
+    assert await running.state(entry) is State.WAITING
+    running.delivery.platform_answered()
+    await running.until_state(entry, State.DELIVERED)
+
+
+async def test_answers_to_others_do_not_make_attempts_hammer(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Where others are answered and attempts are not, there is one every five seconds at most."""
+    sender.usual = UNREACHABLE
+    await running.put(draft("a"))
+    await until(lambda: not running.delivery.line_is_up)
+    for _ in range(60):
+        running.delivery.platform_answered()
+        await running.pass_time(1)
+    assert 8 <= len(sender.seen) <= 18
+
+
+async def test_a_silent_line_is_asked_something_light(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Every five seconds while something waits for it, and no more once anybody was answered."""
+    await running.pass_time(20)
+    assert sender.probed == 0
+    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await running.pass_time(31)
+    assert 5 <= sender.probed <= 7
+    running.delivery.platform_answered()
+    await running.until_state(entry, State.DELIVERED)
+    asked = sender.probed
+    await running.pass_time(20)
+    assert sender.probed == asked
+
+
+async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
+    running: Running, sender: RecordingSender
+) -> None:
+    """When somebody is answered meanwhile, others are sent beside it."""
+    sender.usual = UNREACHABLE
+    await running.put(draft("a"))
+    await until(lambda: not running.delivery.line_is_up)
+    sender.hold("r-a")
+    await running.pass_time(20)
+    assert sender.busy == 1
+    sender.usual = OK
+    other = await running.put(draft("b"))
+    await running.pass_time(5)
+    assert await running.state(other) is State.WAITING
+    running.delivery.platform_answered()
+    await running.until_state(other, State.DELIVERED)
 
 
 async def test_one_that_always_gets_503_holds_up_nobody(

@@ -119,6 +119,9 @@ class ModelPlatform:
             return Response(500)
         return Response(422) if known.poisoned else Response(200)
 
+    async def probe(self) -> None:
+        """Nobody else is answered here."""
+
     async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
         """Whether it has it."""
         known = self.known[entry.id]

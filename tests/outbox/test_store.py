@@ -226,7 +226,9 @@ async def test_an_ended_lease_is_judged(
         assert answer.reason == "upstream-failed"
     else:
         assert changed.entry.doubt
-        assert changed.entry.due_at == place.wall.now + due_in
+        # At once is said so that no change of the clock makes it later.
+        due_at = place.wall.now + due_in if due_in else entry.queued_at
+        assert changed.entry.due_at == due_at
         assert answer is None
     assert await recover(store) == []
 
@@ -387,6 +389,56 @@ async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlS
     place.wall.now -= 365 * 86400
     assert len(await recover(store)) == 1
     assert len(await claim(store)) == 2
+
+
+_SET_BACK = [61.0, 3600.0, 3900.0, 5 * 3600.0]
+
+
+@pytest.mark.parametrize("by", _SET_BACK)
+async def test_what_is_due_at_once_is_so_by_any_clock(
+    place: Place, store: SqlStore, by: float
+) -> None:
+    """What has just come, was retried, given back or interrupted, though its moment is ahead."""
+    kinds = ("new", "retried", "given back", "interrupted")
+    new, retried, given_back, _ = [await store.put(draft(kind), ROOMY) for kind in kinds]
+    by_id = {entry.id: entry for entry in await claim(store)}
+    for entry, delay in ((new, 0.0), (given_back, 0.0), (retried, 300.0)):
+        await store.release(ME, by_id[entry.id], delay=delay, cause="")
+    place.wall.now += LEASE + 1
+    assert len(await recover(store)) == 1
+    await store.move(retried.id, State.WAITING)
+    place.wall.now -= by
+    async with opened(place) as restarted:
+        assert len(await claim(restarted)) == len(kinds)
+
+
+@pytest.mark.parametrize("by", _SET_BACK)
+async def test_a_clock_that_is_put_back_ends_pauses(
+    place: Place, store: SqlStore, by: float
+) -> None:
+    """But what is to be asked about first still gets its time."""
+    await store.put(draft("a"), ROOMY)
+    await store.put(draft("b", method="POST", recovery=Recovery.ASK), ROOMY)
+    first, second = await claim(store)
+    await store.release(ME, first, delay=300.0, cause="upstream-busy")
+    await store.doubt(ME, second, delay=300.0, cause="upstream-failed")
+    place.wall.now -= by
+    assert [entry.id for entry in await claim(store)] == [first.id]
+    place.wall.now += 9
+    assert await claim(store) == []
+    place.wall.now += 2
+    assert [entry.id for entry in await claim(store)] == [second.id]
+
+
+@pytest.mark.parametrize("by", _SET_BACK)
+async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
+    place: Place, store: SqlStore, by: float
+) -> None:
+    """None is as long as that; who keeps his own renews it."""
+    await store.put(draft("a"), ROOMY)
+    await claim(store)
+    place.wall.now -= by
+    assert len(await recover(store)) == 1
 
 
 @pytest.mark.parametrize(("doubt", "state"), [(False, State.FAILED), (True, State.UNCLEAR)])

@@ -141,3 +141,31 @@ async def test_errors_of_callers_do_not_open_it(start_gateway, platform: Platfor
             await ask(gateway.address, post("/fhir/Patient", b"{}"))
         platform.answer(fhir())
         assert (await ask(gateway.address, get("/fhir/Patient/1"))).status == 200
+
+
+def test_every_answer_is_told(clock: FakeClock) -> None:
+    """Also one of before the circuit opened; a failure is none."""
+    told: list[float] = []
+    circuit = Circuit(POLICY, clock, lambda: told.append(clock.now))
+    early = circuit.admit()
+    for _ in range(POLICY.min_requests):
+        circuit.record(circuit.admit(), failed=True)
+    assert circuit.state is CircuitState.OPEN
+    assert told == []
+    circuit.record(early, failed=False)
+    assert len(told) == 1
+    assert circuit.state is CircuitState.OPEN
+
+
+def test_a_question_passes_an_open_circuit(circuit: Circuit, clock: FakeClock) -> None:
+    """Its failure makes nobody wait longer, its answer closes the circuit."""
+    for _ in range(POLICY.min_requests):
+        circuit.record(circuit.admit(), failed=True)
+    clock.now += POLICY.open_for - 1
+    circuit.record(circuit.admit(asks_only=True), failed=True)
+    clock.now += 1
+    assert circuit.state is CircuitState.HALF_OPEN
+    circuit.record(circuit.admit(), failed=True)
+    assert circuit.state is CircuitState.OPEN
+    circuit.record(circuit.admit(asks_only=True), failed=False)
+    assert circuit.state is CircuitState.CLOSED

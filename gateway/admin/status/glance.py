@@ -155,6 +155,7 @@ def _outbox(facts: Facts, words: Words) -> str:
     entries = {state: count for state, count in outbox["entries"].items() if count}
     person = any(state in entries for state in FOR_A_PERSON)
     told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
+    told = told if outbox.get("available", True) else "away"
     stuck = told == "waiting" and platform is not None and platform["state"] == "fails"
     counts = ", ".join(
         f"{words.get(f'entry:{state}', state)} {number(n, words)}" for state, n in entries.items()
@@ -162,7 +163,9 @@ def _outbox(facts: Facts, words: Words) -> str:
     oldest = outbox["oldest_seconds"]
     return _card(
         words["outbox"],
-        _signed("degraded" if person or stuck else "yes", words[f"outbox:{told}"]),
+        _signed(
+            "degraded" if person or stuck or told == "away" else "yes", words[f"outbox:{told}"]
+        ),
         commands(words[f"outbox:{told}:todo"]),
         counts,
         f"{words['oldest']}: {whole(span(round(oldest), words))}" if oldest else "",

@@ -130,7 +130,10 @@ def _newest(probes: Iterable[Facts | None]) -> Facts | None:
 def _outbox(sources: Sequence[Facts | None]) -> Facts | None:
     """They look at one queue: the fullest view is the newest or as good."""
     present = [source for source in sources if source is not None]
-    return max(present, key=lambda each: sum(each["entries"].values()), default=None)
+    fullest = max(present, key=lambda each: sum(each["entries"].values()), default=None)
+    if all(each.get("available", True) for each in present):
+        return fullest
+    return {**(fullest or {}), "available": False}
 
 
 def _hour(sources: Sequence[Facts]) -> Facts:

@@ -48,7 +48,8 @@ _CIRCUIT: Final = {
     CircuitState.HALF_OPEN: "half-open",
     CircuitState.OPEN: "open",
 }
-# `entries`: how many by state; `oldest_seconds`: how long the oldest waits, or None.
+# `available`: whether it can be reached; `entries`: how many by state;
+# `oldest_seconds`: how long the oldest waits, or None.
 Outbox = Mapping[str, Any]
 # Entries that nothing but a person's decision brings on.
 FOR_A_PERSON: Final = ("failed", "unclear")
@@ -160,8 +161,9 @@ class Status:
             return "degraded", "renewal-fails"
         if any(state.spare_secret for state in tokens.values()):
             return "degraded", "secret-refused"
-        if _needs_a_person(sources.outbox()):
-            return "degraded", "outbox-person"
+        of_outbox = _outbox_reason(sources.outbox())
+        if of_outbox is not None:
+            return "degraded", of_outbox
         if many_errors(*self._traffic.recent()):
             return "degraded", "many-errors"
         return "yes", "fine"
@@ -232,8 +234,13 @@ def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
     }
 
 
-def _needs_a_person(outbox: Outbox | None) -> bool:
-    return outbox is not None and any(outbox["entries"].get(state) for state in FOR_A_PERSON)
+def _outbox_reason(outbox: Outbox | None) -> str | None:
+    if outbox is None:
+        return None
+    if not outbox.get("available", True):
+        return "outbox-away"
+    waits = any(outbox["entries"].get(state) for state in FOR_A_PERSON)
+    return "outbox-person" if waits else None
 
 
 def _token(state: TokenState) -> dict[str, Any]:

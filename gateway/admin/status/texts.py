@@ -33,6 +33,8 @@ _EN: Final[dict[str, str]] = {
     "Act before it expires: run `dhp-gateway doctor`.",
     "care:secret-refused": "The sign-in service does not take the first secret in the file; "
     "another one serves. Unless an exchange is under way, put the right one there.",
+    "care:outbox-away": "Requests reach the platform, but the outbox cannot be reached: writes "
+    "cannot be queued, and those that wait are not delivered.",
     "care:outbox-person": "Requests reach the platform, but queued writes wait for a person's "
     "decision. Run `dhp-gateway outbox list`.",
     "care:many-errors": "Half of the last requests or more failed. See the errors below.",
@@ -103,6 +105,9 @@ _EN: Final[dict[str, str]] = {
     "count": "{last_hour} in the last hour, {since_start} since start",
     "last_seen": "last at",
     "remedy": "What to do",
+    "outbox:away": "cannot be reached",
+    "outbox:away:todo": "New writes are refused, and what waits is not delivered. Look at its disk "
+    "or database; it is tried again by itself.",
     "outbox:fine": "nothing waits",
     "outbox:fine:todo": "No write waits to be sent.",
     "outbox:waiting": "writes wait",
@@ -143,6 +148,8 @@ _RU: Final[dict[str, str]] = {
     "Примите меры до его истечения: выполните `dhp-gateway doctor`.",
     "care:secret-refused": "Сервис входа не принимает первый секрет из файла; пока работает "
     "другой. Если секрет сейчас не меняют, впишите верный.",
+    "care:outbox-away": "Запросы доходят до платформы, но очередь отправки недоступна: новые "
+    "записи в неё не попадают, а ожидающие не доставляются.",
     "care:outbox-person": "Запросы доходят до платформы, но записи в очереди ждут решения "
     "человека. Выполните `dhp-gateway outbox list`.",
     "care:many-errors": "Не удалась половина последних запросов или больше. Смотрите ошибки ниже.",
@@ -213,6 +220,9 @@ _RU: Final[dict[str, str]] = {
     "count": "за час: {last_hour}, с запуска: {since_start}",
     "last_seen": "последний раз",
     "remedy": "Что делать",
+    "outbox:away": "недоступна",
+    "outbox:away:todo": "Новые записи не принимаются, а ожидающие не доставляются. Проверьте её "
+    "диск или базу данных; шлюз сам пробует снова.",
     "outbox:fine": "ничего не ждёт",
     "outbox:fine:todo": "Ни одна запись не ждёт отправки.",
     "outbox:waiting": "записи ждут",
@@ -254,6 +264,8 @@ _UZ: Final[dict[str, str]] = {
     "Muddati tugamasdan chora ko‘ring: `dhp-gateway doctor` buyrug‘ini bajaring.",
     "care:secret-refused": "Kirish xizmati fayldagi birinchi sirni qabul qilmayapti; hozircha "
     "boshqasi ishlamoqda. Agar sir almashtirilayotgan bo‘lmasa, to‘g‘risini yozing.",
+    "care:outbox-away": "So‘rovlar platformaga yetib bormoqda, lekin jo‘natish navbatini ochib "
+    "bo‘lmayapti: yangi yozuvlar navbatga olinmaydi, kutayotganlari yetkazilmaydi.",
     "care:outbox-person": "So‘rovlar platformaga yetib bormoqda, lekin navbatdagi yozuvlar odam "
     "qarorini kutmoqda. `dhp-gateway outbox list` buyrug‘ini bajaring.",
     "care:many-errors": "Oxirgi so‘rovlarning yarmi yoki undan ko‘pi bajarilmadi. "
@@ -325,6 +337,9 @@ _UZ: Final[dict[str, str]] = {
     "count": "bir soatda: {last_hour}, ishga tushgandan beri: {since_start}",
     "last_seen": "oxirgi marta",
     "remedy": "Nima qilish kerak",
+    "outbox:away": "ochilmayapti",
+    "outbox:away:todo": "Yangi yozuvlar qabul qilinmaydi, kutayotganlari yetkazilmaydi. Uning "
+    "diskini yoki ma’lumotlar bazasini tekshiring; shlyuz o‘zi qayta urinadi.",
     "outbox:fine": "kutayotgani yo‘q",
     "outbox:fine:todo": "Jo‘natishni kutayotgan yozuv yo‘q.",
     "outbox:waiting": "yozuvlar kutmoqda",

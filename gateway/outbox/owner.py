@@ -1,0 +1,72 @@
+"""The name of a process that has leases, by which others of its machine see that it is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc")
+_BOOT: Final = _PROC / "sys/kernel/random/boot_id"
+_NUMBERS: Final = "self/ns/pid"
+_OWN_BYTES: Final = 4
+# Where a process's start stands behind its name in /proc/PID/stat, see proc(5); its state is first.
+_START: Final = 19
+_ENDED: Final = frozenset("ZX")
+
+
+def named() -> str:
+    """Boot, whose process numbers these are, number, start, and what tells two in one apart."""
+    own = secrets.token_hex(_OWN_BYTES)
+    here = _here()
+    start = _start(os.getpid())
+    if here is None or not start:
+        return own
+    return f"{here}.{os.getpid()}.{start}.{own}"
+
+
+def surely_dead(owner: str) -> bool:
+    """Whether the process of that name has ended; False where it cannot be told from here."""
+    boot, _, rest = owner.partition(".")
+    here = _here()
+    if not rest or here is None:
+        return False
+    own_boot, _, own_numbers = here.partition(".")
+    if boot != own_boot:
+        return True
+    numbers, pid, start, _ = rest.split(".")
+    # In another container the same number may be another process.
+    return numbers == own_numbers and _start(int(pid)) not in (start, "")
+
+
+def _here() -> str | None:
+    """This boot, and the namespace of process numbers; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        boot = _BOOT.read_text("ascii").strip().replace("-", "")[:16]
+        numbers = "".join(filter(str.isdigit, os.readlink(_PROC / _NUMBERS)))
+        return f"{boot}.{numbers}"
+    return None
+
+
+def _start(pid: int) -> str | None:
+    """When the process began, by the machine's count; None when it has ended, "" for unknown."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text("ascii", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "" if _is_there(pid) else None
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in _ENDED else fields[_START]
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

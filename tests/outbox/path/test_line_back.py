@@ -1,0 +1,60 @@
+"""How soon what waits goes on when the platform can be reached again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.doubles.platform import outcome
+from tests.outbox.path.conftest import Open
+from tests.outbox.path.hospital import Hospital, Reply
+
+_AT_ONCE = 1.5
+_UNASKED = 6.0
+# More than either, and less than any pause that is to be ended here.
+_LONG = 90
+
+
+async def test_a_read_ends_a_hold_of_the_whole_line(hospital: Hospital) -> None:
+    """A 503 with Retry-After holds deliveries until the next read succeeds, not for 90 s."""
+    kept = await _held(hospital)
+    assert (await hospital.ask("GET", "/Patient/1")).status == 200
+    async with asyncio.timeout(_AT_ONCE):
+        ended = await hospital.ended(kept.location)
+    assert ended.status == 200
+
+
+async def test_without_traffic_a_light_question_ends_it(hospital: Hospital) -> None:
+    """Within six seconds, though nobody asks the platform anything."""
+    kept = await _held(hospital)
+    async with asyncio.timeout(_UNASKED):
+        ended = await hospital.ended(kept.location)
+    assert ended.status == 200
+    assert any(seen.target.endswith("/metadata") for seen in hospital.platform.seen)
+
+
+async def test_the_question_passes_an_open_circuit(opened: Open) -> None:
+    """A line that is back is noticed without traffic, however long the circuit stays open."""
+    breaker = {"min_requests": 2, "open_for": _LONG}
+    async with opened(circuit_breaker=breaker) as hospital:
+        hospital.line.cut()
+        for _ in range(3):
+            await hospital.ask("GET", "/Patient/1")
+        kept = await hospital.write()
+        assert kept.status == 202
+        assert (await hospital.gateway.ready())[1]["checks"]["circuit"] == "failed"
+        await hospital.line.mend()
+        async with asyncio.timeout(_UNASKED):
+            ended = await hospital.ended(kept.location)
+    assert ended.status == 200
+
+
+async def _held(hospital: Hospital) -> Reply:
+    """The answer to a write of which the caller and the delivery were told to wait."""
+    hospital.platform.script(*[outcome(503, ("Retry-After", str(_LONG)))] * 2)
+    kept = await hospital.write()
+    assert kept.status == 202
+    async with asyncio.timeout(30):
+        while len(hospital.writes()) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    await hospital.until("waiting", kept.location)
+    return kept
