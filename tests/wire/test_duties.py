@@ -161,9 +161,13 @@ async def test_duty_10_exactly_one_host(gateway: Running, platform: Platform, ho
 
 
 async def test_duty_11_absolute_form(gateway: Running, platform: Platform) -> None:
-    """The gateway is no proxy: a target in absolute-form is refused and nobody else is dialled."""
-    await refused(gateway, platform, get("http://evil.example/fhir/Patient/1"))
-    await refused(gateway, platform, get("http://gateway/fhir/Patient/1"))
+    """A target in absolute-form has to name the gateway, whatever Host says; it is no proxy."""
+    for host in ("evil.example", "gateway"):
+        reply = await ask(gateway.address, get(f"http://{host}/fhir/Patient/1"))
+        assert (reply.status, reply.reason) == (421, "misdirected")
+    assert platform.seen == []
+    assert (await ask(gateway.address, get(f"{gateway.url}/Patient/1"))).status == 200
+    assert platform.seen[0].target == "/r5/Patient/1"
 
 
 async def test_duty_12_target_unchanged(gateway: Running, platform: Platform) -> None:

@@ -289,7 +289,7 @@ MALFORMED = {
     "length and chunks": get("/fhir/P", "Content-Length: 2", "Transfer-Encoding: chunked"),
     "bad chunk": get("/fhir/P", "Transfer-Encoding: chunked", method="POST") + b"0x2\r\n{}",
     "bare LF": READ.replace(b"\r\n", b"\n"),
-    "absolute-form": get("http://gateway/fhir/Patient/1"),
+    "absolute-form": get("http://u:p@gateway/fhir/Patient/1"),
     "asterisk-form": get("*", method="OPTIONS"),
     "dot segments": get("/fhir/../admin"),
     "encoded dot segments": get("/fhir/%2e%2e/admin"),
