@@ -12,7 +12,9 @@ import contextlib
 import datetime
 import json
 import secrets
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +60,7 @@ EXPECTED = {
     "DhpGatewayOutboxUnclear": "queueing",
     "DhpGatewayOutboxFailed": "queueing",
     "DhpGatewayOutboxFull": "queueing",
+    "DhpGatewayOutboxUnavailable": "shut",
     "DhpGatewayCertificateExpiring": "untrusted",
     "DhpGatewayCertificateLastDays": "untrusted",
 }
@@ -175,14 +178,15 @@ def _sites(places: Places, directory: Path) -> dict[str, Site]:
         "killed": Site(_leads_to(places.rejecting), 0.4),
         "untrusted": Site(_with_certificates(places, directory), 0.5),
         "blocked": Site(_leads_to(places.sound), 0.5, _FULL_DISK),
-        "queueing": Site(_with_outbox(places, directory)),
+        "queueing": Site(_with_outbox(places, directory / "outbox.db")),
+        "shut": Site(_with_outbox(places, directory / "gone" / "outbox.db")),
     }
 
 
-def _with_outbox(places: Places, directory: Path) -> dict[str, Any]:
+def _with_outbox(places: Places, file: Path) -> dict[str, Any]:
     outbox = {
         "enabled": True,
-        "url": f"sqlite:///{directory / 'outbox.db'}",
+        "url": f"sqlite:///{file}",
         "encryption_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "max_entries": 3,
         "max_share": 1,
@@ -220,6 +224,7 @@ async def bad_night(directory: Path) -> Night:
                 _refuse_again(directory, watcher),
                 _stop_renewing(places.short_lived, watcher),
                 _spoil_outbox(gateways["queueing"].url, places.wavering, watcher),
+                _hang_up(gateways["slow"].url),
             )
             others = [alert for alert in EXPECTED if alert != "DhpGatewayDown"]
             await _until(watcher, night, lambda: all(map(night.has, others)))
@@ -296,6 +301,19 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> None:
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
         async with session.get(url) as answer:
             await answer.read()
+
+
+async def _hang_up(url: str) -> None:
+    """Callers reset their connections before they are answered."""
+    host = url.removeprefix("http://").partition("/")[0]
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(*host.split(":"))
+        writer.write(f"GET /fhir{_PATHS[0]} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        await asyncio.sleep(1)
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.transport.abort()
 
 
 async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
