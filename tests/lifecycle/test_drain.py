@@ -83,7 +83,7 @@ async def test_new_requests_are_served_during_the_delay(start_service: StartServ
     service = start_service(**SLOW)
     await service.until_ready()
     async with await Wire.open(service.address) as kept:
-        assert (await kept.ask(get("/fhir/Patient/1"))).header("connection") is None
+        assert (await kept.ask(get("/fhir/Patient/1"))).header("connection") == "keep-alive"
         service.send(signal.SIGTERM)
         await service.until_ready(503)
         replies = [await kept.ask(get("/fhir/Patient/1"))]
@@ -107,7 +107,7 @@ async def test_requests_sent_ahead_are_answered_before_the_close(
         await wire.send(get("/fhir/Patient/1") * 3)
         replies = [await wire.reply() for _ in range(3)]
         assert await wire.at_end()
-    assert [r.header("connection") for r in replies] == [None, None, "close"]
+    assert [r.header("connection") for r in replies] == ["keep-alive", "keep-alive", "close"]
     service.send(signal.SIGTERM)
     assert await service.ended() == 0
 
