@@ -164,6 +164,10 @@ class Deliverer:
             finding = await self._search(request, each, known)
             if isinstance(finding, Failure):
                 return finding
+            missing = self._route.statement.missing
+            if missing is not None and finding.found is Found.UNCLEAR:
+                # A statement may still tell; a person is asked only where nothing else can.
+                return Failure(Effect.NONE, missing.code, everybody=False)
             findings.append(finding)
         return combined(findings, request)
 

@@ -21,10 +21,15 @@ _log = get_logger(__name__)
 _LIFETIME: Final = 3600.0
 _RETRY: Final = 60.0
 _LARGEST: Final = 16 * 1024 * 1024
+# The platform's entrance has lost its server, or has no time: they say nothing of a statement.
+_AWAY: Final = frozenset((429, 502, 503, 504))
 
 
 class Statement:
-    """Fetched when first needed and renewed every hour; the last one stays while there is none."""
+    """Fetched when first needed and renewed every hour; the last one stays while there is none.
+
+    `missing`: why nobody knows yet what the platform declares; None also where it declares nothing.
+    """
 
     def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
         self._client = client
@@ -33,6 +38,7 @@ class Statement:
         self._by_type: Mapping[str, TypeCapability] | None = None
         self._due = clock()
         self._task: asyncio.Task[None] | None = None
+        self.missing: errors.Reason | None = errors.UPSTREAM_TIMEOUT
 
     def of(self, resource: str) -> TypeCapability | None:
         """What is declared of a type, None where that is not known. Does not wait."""
@@ -49,7 +55,12 @@ class Statement:
         return found
 
     async def declared(self, resource: str, longest_wait: float) -> TypeCapability:
-        """What is known to be declared: nothing, where nothing is known."""
+        """What is known to be declared: nothing, where nothing is known.
+
+        The platform is asked at once, however short ago it could not be reached.
+        """
+        if self.missing is not None:
+            self._due = self._clock()
         return await self.known(resource, longest_wait) or NOTHING
 
     async def close(self) -> None:
@@ -61,6 +72,7 @@ class Statement:
     async def _renew(self) -> None:
         try:
             self._by_type = capabilities(await self._fetch())
+            self.missing = None
             self._due = self._clock() + _LIFETIME
         except (GatewayError, Broken, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
@@ -68,6 +80,8 @@ class Statement:
             _log.warning(
                 "no CapabilityStatement: %s", why, reason=reason.code, credential=self._credential
             )
+            if self._by_type is None:
+                self.missing = None if isinstance(error, ValueError) else reason
             self._due = self._clock() + _RETRY
         finally:
             self._task = None
@@ -75,6 +89,8 @@ class Statement:
     async def _fetch(self) -> bytes:
         answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
         try:
+            if answer.status in _AWAY:
+                raise GatewayError(errors.UPSTREAM_BUSY)
             if answer.status != 200:
                 raise ValueError("status")
             await answer.prefetch(_LARGEST)

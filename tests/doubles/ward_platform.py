@@ -1,7 +1,8 @@
 """A platform that keeps what is created, and may fail after it has done so.
 
 It searches by identifier, and keeps conditions only where it `declares` them. How a create fails
-stands in its own `valueString`: `reset`, `close`, `hang`, `cut`, or a status; each fails once.
+stands in its own `valueString`: `lost`, which alone has no effect, `reset`, `close`, `hang`, `cut`,
+or a status; each fails once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tests.doubles.platform import Line, fhir, outcome, read_body, silence
 
-FAULTS = ("reset", "close", "hang", "cut", "500", "502", "504")
+FAULTS = ("lost", "reset", "close", "hang", "cut", "500", "502", "504")
 
 
 class WardPlatform:
@@ -51,15 +52,18 @@ class WardPlatform:
     async def _create(self, line: Line, body: dict[str, Any]) -> None:
         is_bundle = body["resourceType"] == "Bundle"
         entries = body["entry"] if is_bundle else [{"resource": body}]
+        fault = entries[0]["resource"]["valueString"]
+        is_first = (text := line.seen.body.decode()) not in self._failed
+        self._failed.add(text)
+        if is_first and fault == "lost":
+            line.reset()
+            return
         for entry in entries:
             condition = entry.get("request", {}).get("ifNoneExist")
             self._keep(entry["resource"], condition or line.seen.header("if-none-exist") or "")
         made = {"resourceType": "Bundle", "type": "transaction-response"}
-        fault = entries[0]["resource"]["valueString"]
-        if (text := line.seen.body.decode()) not in self._failed:
-            self._failed.add(text)
-            if await _failed(line, fault):
-                return
+        if is_first and await _failed(line, fault):
+            return
         line.writer.write(fhir(json.dumps(made if is_bundle else body).encode(), 201))
 
     def _keep(self, resource: dict[str, Any], condition: str) -> None:

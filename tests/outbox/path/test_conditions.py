@@ -1,7 +1,7 @@
 """Conditional creates in front of platforms that keep conditions, ignore them, or do not say.
 
-The platform does each write, and then fails in one of many ways. None may be there twice, and of
-each that nobody can know of it must be told.
+The platform does each write but one, and then fails in one of many ways. None may be there twice,
+and of each that nobody can know of it must be told.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sender import Deliverer, Route
 from gateway.outbox.sending import Comparison, Effect, Failure, Found
 from gateway.pipeline.platform_client import PlatformClient
+from gateway.pipeline.statement import Statement as Fetched
 from gateway.pipeline.upstream import Outgoing
 
 ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
@@ -73,6 +74,8 @@ def page(status: int) -> Answer:
 class Statement:
     """What the platform declares of every type."""
 
+    missing = None
+
     def __init__(self, *conditional: str, parameters: tuple[str, ...] = ("identifier",)) -> None:
         self._declared = TypeCapability(dict.fromkeys(parameters, ""), frozenset(conditional))
 
@@ -85,7 +88,7 @@ def deliverer(
     platform: Platform,
     *,
     versions: bool = False,
-    statement: Statement | None = None,
+    statement: Statement | Fetched | None = None,
     unfiltered: tuple[str, ...] = (),
 ) -> Deliverer:
     """What is tested, with one credential."""
@@ -234,6 +237,51 @@ async def test_no_match_proves_nothing_where_the_search_is_not_believed(
 ) -> None:
     """A match with the same identifier and content does."""
     assert await asked(CODE, SENT, searchset(*found), **more) == (expected, 1)
+
+
+DECLARING = {
+    "resourceType": "CapabilityStatement",
+    "rest": [{"resource": [{"type": "Observation", "conditionalCreate": True}]}],
+}
+UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
+
+
+def fetching(platform: Platform) -> Deliverer:
+    """Asks the platform itself what it declares; no time passes."""
+    client = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
+    return deliverer(platform, statement=Fetched(client, "default", lambda: 0.0))
+
+
+@pytest.mark.parametrize(
+    ("statement", "cause"),
+    [
+        (UNREACHABLE, "upstream-unreachable"),
+        *((answer(status), "upstream-busy") for status in (429, 502, 503, 504)),
+    ],
+)
+async def test_what_the_statement_may_still_tell_waits_for_it(
+    statement: Answer | Exception, cause: str
+) -> None:
+    """Where it could not be had it is asked for with each attempt, and no person before that."""
+    platform = Platform(statement, searchset(), answer(200, DECLARING))
+    made = fetching(platform)
+    wanted = request(condition=CODE)
+    assert await made.ask(ENTRY, wanted) == Failure(Effect.NONE, cause, everybody=False)
+    assert await made.ask(ENTRY, wanted) == Comparison(Found.HARMLESS)
+
+
+async def test_what_is_found_needs_no_statement() -> None:
+    """A match with the same identifier and content is proof by itself."""
+    finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).ask(ENTRY, request())
+    assert isinstance(finding, Comparison)
+    assert finding.found is Found.YES
+
+
+@pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
+async def test_a_platform_without_statement_leaves_it_unclear(none: Answer) -> None:
+    """Nothing is to be waited for."""
+    made = fetching(Platform(none, searchset()))
+    assert await made.ask(ENTRY, request(condition=CODE)) == Comparison(Found.UNCLEAR)
 
 
 def bundle(kind: str, *resources: Any) -> Request:
