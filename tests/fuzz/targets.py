@@ -150,7 +150,7 @@ def _check_target(raw: str, forwarded: str) -> None:
     However it is decoded, it stays below that.
     """
     assert forwarded == re.sub(r"^/fhir//+", "/fhir/", raw)
-    path = raw.partition("?")[0]
+    path = forwarded.partition("?")[0]
     for _ in range(4):
         assert "/../" not in f"{path}/"
         assert "\\" not in path
