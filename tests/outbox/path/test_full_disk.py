@@ -23,7 +23,7 @@ Volume = Callable[[int], Path]
 def volume(tmp_path: Path) -> Iterator[Volume]:
     """Makes a volume of so many MiB of its own."""
     if os.geteuid():
-        pytest.skip("only root can mount a small volume")
+        pytest.skip("mounting a small volume needs root")
     place = tmp_path / "volume"
     place.mkdir()
 
