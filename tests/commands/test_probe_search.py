@@ -235,8 +235,10 @@ async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal
     scene.platform.answer(Filtering().answer)
     config = write(scene.directory, scene.settings)
     before = sorted(scene.directory.iterdir())
+    # What a shell starts in the background, with all below it, is deaf to the first of them.
+    hearing = ("env", "--default-signal=INT")
     process = await asyncio.create_subprocess_exec(
-        *(GATEWAY_COMMAND, "probe-search", "--rate", "2", "--config", config),
+        *(*hearing, GATEWAY_COMMAND, "probe-search", "--rate", "2", "--config", config),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=scene.directory,
