@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -281,7 +282,9 @@ class UpstreamPool:
     async def _connect(self, caller: str) -> UpstreamConnection:
         """Make a new connection in the room that was taken for it."""
         try:
-            connection = await self._open_in_time()
+            # Who has none yet does not wait behind one caller's hundreds.
+            turn = self._opening if self._held[caller] > 1 else nullcontext()
+            connection = await self._open_in_time(turn)
         except BaseException:
             self._give_up_room(caller)
             raise
@@ -289,9 +292,9 @@ class UpstreamPool:
         self._active[connection] = caller
         return connection
 
-    async def _open_in_time(self) -> UpstreamConnection:
+    async def _open_in_time(self, turn: AbstractAsyncContextManager[None]) -> UpstreamConnection:
         try:
-            async with asyncio.timeout(self._timeouts.connect), self._opening:
+            async with asyncio.timeout(self._timeouts.connect), turn:
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
