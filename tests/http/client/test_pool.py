@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.pool import Origin, Proxy, Timeouts, UpstreamPool
-from tests.doubles.platform import Line, Platform, after, fhir, outcome
+from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, ask, get
 from tests.http.client.tls_stage import read
@@ -231,25 +231,22 @@ async def test_place_of_a_connection_that_cannot_be_made(make_pool: MakePool) ->
     assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
-async def test_few_connections_are_made_at_the_same_time() -> None:
+async def test_few_connections_are_made_at_the_same_time(platform: Platform) -> None:
     """Of 40 a proxy that does not answer sees the caller's first and 32 more; all are told so."""
-    seen: list[asyncio.StreamWriter] = []
-    async with await asyncio.start_server(lambda _, writer: seen.append(writer), "127.0.0.1") as s:
-        pool = UpstreamPool(
-            Origin("platform.test", 80, None, Proxy("127.0.0.1", s.sockets[0].getsockname()[1])),
-            timeouts=Timeouts(1, 5, 5),
-            max_connections=40,
-            clock=asyncio.get_running_loop().time,
-        )
-        tries = [asyncio.create_task(pool.acquire()) for _ in range(40)]
-        await until(lambda: len(seen) >= 33)
-        await asyncio.sleep(0.2)
-        assert len(seen) == 33
-        results = await asyncio.gather(*tries, return_exceptions=True)
-        told = {str(result).partition(":")[0] for result in results}
-        assert told == {"upstream-unreachable"}
-        for writer in seen:
-            writer.close()
+    platform.answer(silence)
+    pool = UpstreamPool(
+        Origin("platform.test", 80, None, Proxy("127.0.0.1", platform.port)),
+        timeouts=Timeouts(1, 5, 5),
+        max_connections=40,
+        clock=asyncio.get_running_loop().time,
+    )
+    tries = [asyncio.create_task(pool.acquire()) for _ in range(40)]
+    await platform.until_seen(33)
+    await asyncio.sleep(0.2)
+    assert len(platform.seen) == 33
+    results = await asyncio.gather(*tries, return_exceptions=True)
+    told = {str(result).partition(":")[0] for result in results}
+    assert told == {"upstream-unreachable"}
 
 
 async def test_drain_with_a_queue(make_pool: MakePool) -> None:
