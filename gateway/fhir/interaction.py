@@ -19,6 +19,7 @@ from gateway.fhir.bundle_type import UnclearBundleError, bundle_watch
 from gateway.fhir.labels import INTERACTIONS, OPERATION_LABELS, RESOURCE_LABELS
 
 __all__ = [
+    "BUNDLES",
     "INTERACTIONS",
     "OPERATION_LABELS",
     "RESOURCE_LABELS",
@@ -28,6 +29,9 @@ __all__ = [
     "refine_bundle",
     "valid_id",
 ]
+
+BUNDLES: Final = frozenset(("batch", "transaction"))
+"""The interactions whose body is a Bundle of requests."""
 
 
 @dataclass(slots=True)
@@ -91,7 +95,7 @@ def refine_bundle(
     if interaction.code != "transaction":
         return interaction
     kind = None if encoded else _bundle_type(prefix, content_type)
-    return replace(interaction, code=kind if kind in ("batch", "transaction") else "other")
+    return replace(interaction, code=kind if kind in BUNDLES else "other")
 
 
 def _bundle_type(prefix: bytes, content_type: str) -> str | None:

@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 from gateway.fhir import tree
 from gateway.fhir.conformity import media_type
+from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.resource_types import RESOURCE_TYPES
 from gateway.fhir.search_guard import Known, ignored, judged
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response
-from gateway.outbox.qualifying import BUNDLES, conditional_creates, criteria_of, searchable
+from gateway.outbox.qualifying import conditional_creates, criteria_of, searchable
 from gateway.outbox.sending import Comparison, Found
 from gateway.outbox.status import field_of
 

@@ -14,17 +14,17 @@ from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from gateway.fhir import tree
+from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.tree import Element
 from gateway.outbox import naming
 from gateway.outbox.entry import EVERY_ORDER, Recovery
 
 # Operations are none of these: what they do only their authors know.
-WRITES: Final = frozenset({"create", "update", "patch", "delete", "transaction", "batch"})
+WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
 # What may be repeated of these has its id in the address: nothing is searched for.
 BY_ID: Final = frozenset({"update", "delete"})
 # Seconds until a platform that may have a write surely finds it: its search lags behind.
 SETTLE: Final = 10.0
-BUNDLES: Final = frozenset({"transaction", "batch"})
 _READS: Final = frozenset({"GET", "HEAD"})
 _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 

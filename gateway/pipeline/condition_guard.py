@@ -7,17 +7,13 @@ What it declares stands in its CapabilityStatement; what is not known to be decl
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conditions import BundleConditions, Condition, of_request
+from gateway.fhir.interaction import BUNDLES
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.statement import Statement
-
-_BUNDLES: Final = frozenset(("batch", "transaction"))
-# How long the first condition waits for the first statement, by whether the guard blocks.
-_LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
+from gateway.pipeline.statement import LONGEST_WAIT, Statement
 
 
 class ConditionGuard:
@@ -34,7 +30,7 @@ class ConditionGuard:
         all at hand that comes out of reading its body, and the platform gets no whole request.
         """
         interaction, target = asked.interaction, asked.target
-        if interaction.code in _BUNDLES:
+        if interaction.code in BUNDLES:
             await self._look_into(asked)
         elif interaction.resource_id is None:
             condition = of_request(
@@ -58,7 +54,7 @@ class ConditionGuard:
             body.show(watch.feed)
             return
         # Whatever comes is judged at once then.
-        await self._statement.known("", _LONGEST_WAIT[True])
+        await self._statement.known("", LONGEST_WAIT[True])
 
         def feed(data: bytes) -> None:
             watch.feed(data)
@@ -71,12 +67,12 @@ class ConditionGuard:
         conditions = () if asked.conditions is None else asked.conditions()
         if not conditions:
             return None
-        await self._statement.known("", _LONGEST_WAIT[False])
+        await self._statement.known("", LONGEST_WAIT[False])
         shown = self._unsupported(conditions)
         return f'condition-unsupported; names="{shown}"'.encode("ascii") if shown else None
 
     async def _refuse(self, condition: Condition) -> None:
-        await self._statement.known(condition[1], _LONGEST_WAIT[True])
+        await self._statement.known(condition[1], LONGEST_WAIT[True])
         self._refuse_known((condition,))
 
     def _refuse_known(self, conditions: Iterable[Condition], *, close: bool = False) -> None:

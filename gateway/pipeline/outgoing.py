@@ -12,7 +12,7 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
-from gateway.fhir.interaction import Interaction, refine_bundle
+from gateway.fhir.interaction import BUNDLES, Interaction, refine_bundle
 from gateway.http.client.response_header import without_content, without_digests
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
@@ -28,7 +28,6 @@ from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.upstream import Outgoing
 
 _BUNDLE_PREFIX: Final = 64 * 1024
-_BUNDLES: Final = frozenset(("batch", "transaction"))
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -146,7 +145,7 @@ def watch_bundle(
     A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
     `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
     """
-    if body is None or interaction.code not in _BUNDLES or not permissions.tells_bundles_apart:
+    if body is None or interaction.code not in BUNDLES or not permissions.tells_bundles_apart:
         return
     watch: BundleWatch | None = None
 

@@ -13,16 +13,15 @@ from urllib.parse import unquote
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.interaction import Interaction
+from gateway.fhir.interaction import BUNDLES, Interaction
 from gateway.fhir.reach import is_disguise, stays_within
 from gateway.http.headers import RequestHeader
 
 _ANYTHING: Final = frozenset(("*",))
 # About the server itself, not about any resource: allowed whatever the resource types are.
 _OF_NO_RESOURCE: Final = frozenset(("capabilities",))
-_BUNDLES: Final = frozenset(("batch", "transaction"))
 # They may hold any operation, or be one that the gateway does not recognise.
-_OF_ANY_OPERATION: Final = frozenset(("batch", "transaction", "other"))
+_OF_ANY_OPERATION: Final = BUNDLES | {"other"}
 _WRITES: Final = frozenset(("create", "update", "patch"))
 # One media type, in a charset that contains ASCII: another reader finds the same parameters.
 _FORM: Final = re.compile(
@@ -48,7 +47,7 @@ class Permissions:
     @property
     def tells_bundles_apart(self) -> bool:
         """Whether the caller may send batches or transactions, but not both."""
-        return "*" not in self.interactions and len(self.interactions & _BUNDLES) == 1
+        return "*" not in self.interactions and len(self.interactions & BUNDLES) == 1
 
     def require(self, interaction: Interaction, path: str = "") -> None:
         """Raises `GatewayError` caller-forbidden. `path` is the raw path below the FHIR base.

@@ -17,10 +17,8 @@ from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
 from gateway.http.client.response import Answer
 from gateway.http.content_coding import beginning
 from gateway.http.headers import RequestHeader
-from gateway.pipeline.statement import Statement
+from gateway.pipeline.statement import LONGEST_WAIT, Statement
 
-# How long the first search waits for the first statement: long enough to be judged rightly.
-_LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
 # How much of an answer is looked at: a guard that blocks holds so much back, and more until it has
 # seen the `self` link.
 _PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
@@ -73,7 +71,7 @@ class SearchGuard:
             declared = self._statement.of(interaction.resource)
             if declared is None:
                 declared = await self._statement.known(
-                    interaction.resource, _LONGEST_WAIT[self._block]
+                    interaction.resource, LONGEST_WAIT[self._block]
                 )
             known.capable = None if declared is None else declared.parameters
         if self._block and not answer.complete:

@@ -18,6 +18,9 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
+LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
+"""Seconds that a guard waits for the first statement, by whether it blocks: to judge rightly."""
+
 _LIFETIME: Final = 3600.0
 _RETRY: Final = 60.0
 _LARGEST: Final = 16 * 1024 * 1024
