@@ -31,6 +31,8 @@ _SUBJECTS: Final = frozenset(
 )
 # Each is a row that every later write is compared with. Writes that name more are rare.
 MOST: Final = 1024
+# Names in all, the same ones again included: looking at more would hold others up.
+MOST_MENTIONS: Final = 64 * MOST
 # What is longer is no address that any server would take.
 LONGEST: Final = 64 * 1024
 
@@ -40,11 +42,11 @@ class TooMany(Exception):  # noqa: N818 - says what is, not what went wrong
 
 
 def gathered(*keys: Iterable[str]) -> set[str]:
-    """All of them. Raises `TooMany` for more than `MOST`."""
+    """All of them. Raises `TooMany` for more than `MOST`, or more than `MOST_MENTIONS` of them."""
     found = set()
-    for key in chain.from_iterable(keys):
+    for mentions, key in enumerate(chain.from_iterable(keys)):
         found.add(key)
-        if len(found) > MOST:
+        if len(found) > MOST or mentions > MOST_MENTIONS:
             raise TooMany
     return found
 

@@ -148,6 +148,7 @@ def references(count: int) -> bytes:
             "/Observation",
             b'{"a":"%s"}' % b" ".join(b"Patient/%d" % n for n in range(3000)),
         ),
+        ("create", "/Observation", b'{"a":"%s"}' % (b"Patient/5 " * 70_000)),
         ("create", "/Observation", b'{"a":"Patient?' + b"a=1&" * 50_000 + b'"}'),
         ("create", "/Observation", b'{"a":"Patient?identifier=' + b"1," * 50_000 + b'"}'),
         (
@@ -158,7 +159,7 @@ def references(count: int) -> bytes:
         ("batch", "", empty(*(f'{{"method":"POST","url":"T{n}"}}' for n in range(3000)))),
         ("batch", "", bundle('{"method":"DELETE","url":"T?%s"}' % ("a=1&" * 50_000))),
     ],
-    ids=["references", "in-one-text", "query", "list", "entries", "types", "url"],
+    ids=["references", "in-one-text", "again", "query", "list", "entries", "types", "url"],
 )
 def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
     """However it names them."""
