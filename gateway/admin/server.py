@@ -23,6 +23,7 @@ from gateway.admin.status import assets
 from gateway.admin.status import page as status_page
 from gateway.admin.status.events import StatusEvents
 from gateway.fhir.negotiation import prefers_html
+from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
@@ -97,8 +98,9 @@ def build(
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
         await refresh()
         content_type, body = metrics.render(accept or None)
+        accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
-        if len(body) >= _GZIP_FROM and _accepts_gzip(request):
+        if len(body) >= _GZIP_FROM and content_coding.accepts(accepted.encode(), "gzip"):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             body = gzip.compress(body, compresslevel=1)
         return Response(body=body, headers=headers)
@@ -190,16 +192,6 @@ async def _guard(request: Request, response: StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
     # Otherwise aiohttp tells its own version and Python's.
     response.headers[hdrs.SERVER] = "dhp-gateway"
-
-
-def _accepts_gzip(request: Request) -> bool:
-    """Whether a coding of `Accept-Encoding` is gzip with a weight above zero (RFC 9110, 12.5.3)."""
-    for value in request.headers.getall(hdrs.ACCEPT_ENCODING, []):
-        for item in value.split(","):
-            coding, _, weight = item.lower().replace(" ", "").partition(";")
-            if coding == "gzip" and weight not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}:
-                return True
-    return False
 
 
 def _json(

@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from gateway.sandbox import codec, negotiation, responses
+from gateway.sandbox.arguments import Arguments
 from gateway.sandbox.capability import Metadata
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import Interactions, Result
-from gateway.sandbox.operation import Arguments
 from gateway.sandbox.operations import Operations
 from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information, operation_outcome
 from gateway.sandbox.transactions import Transactions

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 
+from gateway.sandbox.arguments import Arguments
 from gateway.sandbox.canonicals import Canonicals
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.interactions import Interactions, require_uuid
-from gateway.sandbox.operation import Arguments
 from gateway.sandbox.outcomes import Issue, fhir_error, operation_outcome
 from gateway.sandbox.store import ResourceStore
 from gateway.sandbox.terminology import Terminology

@@ -11,10 +11,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
-from gateway.sandbox.canonicals import Canonicals, Concept, concepts_of
-from gateway.sandbox.codec import JsonObject
-from gateway.sandbox.folding import fold
-from gateway.sandbox.operation import (
+from gateway.sandbox.arguments import (
     Arguments,
     Coding,
     coding_of,
@@ -22,6 +19,9 @@ from gateway.sandbox.operation import (
     nested,
     parameters,
 )
+from gateway.sandbox.canonicals import Canonicals, Concept, concepts_of
+from gateway.sandbox.codec import JsonObject
+from gateway.sandbox.folding import fold
 from gateway.sandbox.outcomes import fhir_error
 from gateway.sandbox.store import instant
 from gateway.sandbox.value_sets import Codes, ValueSets

@@ -96,7 +96,7 @@ async def test_metrics_are_what_was_rendered(client, collaborators):
     assert collaborators.accepted == ["text/plain;version=1.0.0"]
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate, GZIP;q=0.5"])
+@pytest.mark.parametrize("coding", ["gzip", "*", "deflate, GZIP;q=0.5"])
 async def test_metrics_are_compressed_for_those_who_accept_it(client, collaborators, coding):
     """A scraper that accepts gzip gets it."""
     answer = await client.get("/metrics", headers={"Accept-Encoding": coding})
@@ -105,7 +105,7 @@ async def test_metrics_are_compressed_for_those_who_accept_it(client, collaborat
     assert gzip.decompress(await answer.read()).decode() == collaborators.page
 
 
-@pytest.mark.parametrize("coding", [None, "identity", "gzip;q=0", "gzip; q=0.0"])
+@pytest.mark.parametrize("coding", [None, "identity", "gzip;q=0", "gzip; q=0.0", "*;q=0"])
 async def test_metrics_are_plain_for_others(client, collaborators, coding):
     """A scraper that does not accept gzip, or refuses it, gets the text."""
     headers = {} if coding is None else {"Accept-Encoding": coding}
