@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +17,11 @@ from aiohttp import web
 
 from gateway import __version__
 from tests.doubles import sso as answers
-from tests.doubles.forked import ForkedGateway
+from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
-SECRET = "hunter2-s3cret"
 PLAIN: dict[str, Any] = {"credentials": {"default": {"client_id": "a", "client_secret": SECRET}}}
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def dhp(
-    *arguments: str | Path,
-    environ: Mapping[str, str] | None = None,
-    places: Sequence[str | Path] | None = None,
-    folder: Path | None = None,
-) -> Result:
-    """Run the command to its end; it must never show a traceback or the secret.
-
-    `places` are where it looks for a settings file, `folder` is where it runs.
-    """
-    folder = folder or Path(__file__).parent  # where no settings file is to be found
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
-    environment = {**clean, **(environ or {})}
-    with tempfile.TemporaryDirectory() as directory:
-        stdout, stderr = (Path(directory, name) for name in ("out", "err"))
-        for file in (stdout, stderr):
-            file.touch()
-        process = ForkedGateway(
-            [str(each) for each in arguments],
-            stdout=stdout,
-            stderr=stderr,
-            environment=environment,
-            directory=folder,
-            places=None if places is None else [Path(place) for place in places],
-        )
-        code = await asyncio.to_thread(process.wait)
-        out, err = stdout.read_bytes(), stderr.read_bytes()
-    assert b"Traceback" not in out + err, err.decode()
-    assert SECRET.encode() not in out + err
-    assert b"\x1b[" not in out + err, "colours where nobody sees them"
-    return Result(code, out.decode(), err.decode())
 
 
 def write(tmp_path: Path, settings: Mapping[str, Any]) -> Path:

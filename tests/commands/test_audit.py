@@ -10,7 +10,7 @@ import pytest
 
 from gateway.audit.chain import Link, bind
 from tests.audit.chained import files, lines, open_sink
-from tests.test_cli import Result, dhp
+from tests.doubles.command import Result, dhp
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import yaml
 
 from gateway.config import shape
 from gateway.config.problems import Setting, dotted
+from tests.doubles.command import Result, dhp
 from tests.doubles.processes import free_port
-from tests.test_cli import Result, dhp
 
 CREDENTIALS = {"default": {"client_id": "a", "client_secret": "planted-s3cret"}}
 NEEDED: dict[Setting, dict[str, Any]] = {

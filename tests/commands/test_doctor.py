@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import trustme
 import yaml
 
+from tests.doubles.command import dhp
 from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
 from tests.doubles.processes import free_port, start_gateway
 from tests.doubles.sso import Sso, refusal, token
@@ -56,17 +56,10 @@ class Ward:
         """A command's exit code and what was printed."""
         file = self.folder / "settings.yaml"
         file.write_text(yaml.safe_dump(self.settings))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", command, "--config", str(file), *options),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        text = output.decode()
+        result = await dhp(command, "--config", file, *options)
+        text = result.out + result.err
         assert SECRET not in text
-        assert "Traceback" not in text
-        assert process.returncode is not None
-        return process.returncode, text
+        return result.code, text
 
     async def failed(self) -> dict[str, str]:
         """The failed checks by name, with what is said about each; the exit code must fit."""

@@ -16,10 +16,11 @@ import yaml
 from gateway.config.settings import PRESETS
 from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles import sso as answers
+from tests.doubles.command import Result, dhp
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.sso import Sso
-from tests.test_cli import Result, custom, dhp, write
+from tests.test_cli import custom, write
 
 NAME = "Karimov"
 DECLARED = {

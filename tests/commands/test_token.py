@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.doubles import sso as answers
+from tests.doubles.command import dhp
 from tests.doubles.sso import Sso
-from tests.test_cli import custom, dhp, operators, write
+from tests.test_cli import custom, operators, write
 
 
 def key_file(path: Path, curve: ec.EllipticCurve) -> Path:

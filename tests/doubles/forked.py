@@ -18,7 +18,10 @@ from pathlib import Path
 _context = multiprocessing.get_context("forkserver")
 # Not `gateway.cli`, which looks at the terminal when it is imported.
 _context.set_forkserver_preload(
-    ["gateway.__main__", "gateway.process.run", "gateway.commands.doctor", "typer", __name__]
+    [
+        *("gateway.__main__", "gateway.process.run", "gateway.commands.doctor"),
+        *("gateway.commands.outbox", "gateway.outbox.database", "typer", __name__),
+    ]
 )
 
 

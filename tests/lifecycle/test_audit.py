@@ -21,9 +21,9 @@ from gateway.process.factories import StartError
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 from tests.audit.test_syslog import Receiver
 from tests.doubles.clock import FakeClock
+from tests.doubles.command import dhp
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform
-from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_workers import workers
@@ -32,12 +32,10 @@ READ = get("/fhir/Patient/1")
 MEMORY_DISK = "1m"
 
 
-def verify(*paths: Path) -> tuple[int, str]:
+async def verify(*paths: Path) -> tuple[int, str]:
     """Exit code and output of `dhp-gateway audit verify`."""
-    done = subprocess.run(
-        [GATEWAY_COMMAND, "audit", "verify", *paths], capture_output=True, text=True, timeout=30
-    )
-    return done.returncode, done.stdout + done.stderr
+    done = await dhp("audit", "verify", *paths)
+    return done.code, done.out + done.err
 
 
 def to_file(path: Path, **more: Any) -> dict[str, Any]:
@@ -82,12 +80,12 @@ async def test_one_chain_over_rotations_and_restarts(
     require_chain(records(path))
     assert len(exchanges(path)) == 30
     assert service.process.stdout == ""
-    code, told = verify(*files(path))
+    code, told = await verify(*files(path))
     assert code == 0, told
     assert str(len(records(path))) in told
     touched = files(path)[1]
     touched.write_bytes(touched.read_bytes().replace(b'"status":200', b'"status":404', 1))
-    code, told = verify(*files(path))
+    code, told = await verify(*files(path))
     assert (code, told.partition(":")[0]) == (1, str(touched))
 
 
@@ -108,7 +106,7 @@ async def test_workers_write_one_chain(start_service: StartService, tmp_path: Pa
     await load.until_served(800)
     await load.finish()
     await ended(service)
-    code, told = verify(*files(path))
+    code, told = await verify(*files(path))
     assert code == 0, told
     # The killed one takes along what it had not written, which is more on a busy machine.
     assert len(exchanges(path)) >= load.served - 250
@@ -130,13 +128,13 @@ async def test_a_kill_leaves_a_chain_that_can_be_verified(
         service.process.popen.kill()
         await service.ended()
         await load.until_refused()
-        code, told = verify(path)
+        code, told = await verify(path)
         assert code == 0 or ": torn: " in told
         assert len(exchanges(path)) >= before
     service = start_service(audit=to_file(path))
     await service.until_ready()
     await ended(service)
-    code, told = verify(path)
+    code, told = await verify(path)
     assert code == 0, told
 
 
@@ -164,7 +162,7 @@ async def test_a_start_waits_for_a_command(
     command.close()
     await service.until_ready()
     await ended(service)
-    code, told = verify(*files(path))
+    code, told = await verify(*files(path))
     assert code == 0, told
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ async def until_facts(service: Service, **care: str) -> dict[str, Any]:
             return facts
         if service.process.ended or time.monotonic() > deadline:
             raise service.process.failure(f"/status.json is not {care}, but {facts['care']}")
+        await asyncio.sleep(0.1)
 
 
 async def test_the_page_is_of_all_workers(start_service: StartService) -> None:

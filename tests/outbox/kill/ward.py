@@ -15,6 +15,7 @@ import aiohttp
 import yaml
 
 from gateway.sandbox import Sandbox, SandboxOptions
+from tests.doubles.command import dhp
 from tests.doubles.cut_line import CutLine
 from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
 
@@ -161,13 +162,9 @@ class Scene:
         return entries["waiting"] + entries["sending"] == 0
 
     async def _entries(self, replica: Replica) -> list[dict[str, Any]]:
-        process = await asyncio.create_subprocess_exec(
-            *(GATEWAY_COMMAND, "outbox", "list", "--all", "--json", "--config", replica.config),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0
-        entries: list[dict[str, Any]] = json.loads(output)
+        listed = await dhp("outbox", "list", "--all", "--json", "--config", replica.config)
+        assert listed.code == 0
+        entries: list[dict[str, Any]] = json.loads(listed.out)
         return entries
 
     async def held(self) -> list[str]:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.doubles.command import Result, dhp
+from tests.doubles.forked import ForkedGateway
 from tests.doubles.platform import outcome, then_close
-from tests.doubles.processes import GATEWAY_COMMAND
 from tests.outbox.path.conftest import KEY, Open
 from tests.outbox.path.hospital import Hospital, observation
 
-Result = subprocess.CompletedProcess[str]
 BY = f"command, user {os.getuid()}"
 
 
@@ -41,17 +41,21 @@ class Operator:
 
     async def run(self, *arguments: str) -> Result:
         """One command."""
-        process = self.begin(*arguments)
-        out, err = await asyncio.to_thread(process.communicate, timeout=60)
-        return Result(process.args, process.returncode, out, err)
+        self.write()
+        return await dhp("outbox", *arguments, "--config", self.config, folder=self.config.parent)
 
-    def begin(self, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    def begin(self, *arguments: str, stdout: Path) -> ForkedGateway:
         """One command, not waited for."""
-        self.config.write_text(yaml.safe_dump(self.settings))
-        command = [GATEWAY_COMMAND, "outbox", *arguments, "--config", self.config]
-        return subprocess.Popen(
-            command, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=self.config.parent
+        self.write()
+        err = self.config.with_name("err")
+        err.touch()
+        return ForkedGateway(
+            ["outbox", *arguments, "--config", str(self.config)], stdout=stdout, stderr=err
         )
+
+    def write(self) -> None:
+        """Put the settings where the commands find them."""
+        self.config.write_text(yaml.safe_dump(self.settings))
 
 
 @pytest.fixture
@@ -77,18 +81,18 @@ async def test_what_waits_for_a_person_is_listed(
     """A failed entry with its id; for programs as JSON; of one state or caller only, if wanted."""
     entry_id = refused[1].rsplit("/", 1)[1]
     listed = await operator.run("list")
-    assert listed.returncode == 0
-    assert entry_id in listed.stdout
-    assert listed.stdout.splitlines()[-1] == "1 failed"
-    assert "platform-status 422" in listed.stdout
-    assert "cause: platform-status 422\n" in (await operator.run("show", entry_id)).stdout
-    (facts,) = json.loads((await operator.run("list", "--json")).stdout)
+    assert listed.code == 0
+    assert entry_id in listed.out
+    assert listed.out.splitlines()[-1] == "1 failed"
+    assert "platform-status 422" in listed.out
+    assert "cause: platform-status 422\n" in (await operator.run("show", entry_id)).out
+    (facts,) = json.loads((await operator.run("list", "--json")).out)
     assert (facts["id"], facts["state"], facts["caller"]) == (entry_id, "failed", "anonymous")
     for narrowed in (("--state", "unclear"), ("--caller", "other")):
-        assert entry_id not in (await operator.run("list", *narrowed)).stdout
+        assert entry_id not in (await operator.run("list", *narrowed)).out
     wrong = await operator.run("list", "--state", "nonsense")
-    assert wrong.returncode == 2
-    assert "waiting" in wrong.stderr
+    assert wrong.code == 2
+    assert "waiting" in wrong.err
 
 
 async def test_patients_are_shown_only_when_asked(
@@ -97,19 +101,19 @@ async def test_patients_are_shown_only_when_asked(
     """`show` and `export` mask address and bodies unless `--reveal` is given."""
     entry_id = refused[1].rsplit("/", 1)[1]
     masked = await operator.run("show", entry_id)
-    assert "failed" in masked.stdout
-    assert "987654" not in masked.stdout
-    assert "Observation/1" not in masked.stdout
+    assert "failed" in masked.out
+    assert "987654" not in masked.out
+    assert "Observation/1" not in masked.out
     revealed = await operator.run("show", entry_id, "--reveal")
-    assert "Patient/987654" in revealed.stdout
-    assert (await operator.run("show", "nothing")).returncode == 1
+    assert "Patient/987654" in revealed.out
+    assert (await operator.run("show", "nothing")).code == 1
     plain = operator.config.parent / "export.jsonl"
     exported = await operator.run("export", str(plain))
-    assert exported.returncode == 0
+    assert exported.code == 0
     assert "987654" not in plain.read_text()
     assert stat.S_IMODE(plain.stat().st_mode) == 0o600
-    assert (await operator.run("export", str(plain))).returncode == 3
-    (line,) = (await operator.run("export", "-", "--reveal")).stdout.splitlines()
+    assert (await operator.run("export", str(plain))).code == 3
+    (line,) = (await operator.run("export", "-", "--reveal")).out.splitlines()
     assert json.loads(line)["request"]["body"] == observation(987654).decode()
 
 
@@ -119,17 +123,17 @@ async def test_a_retried_entry_is_delivered(
     """The running gateway notices by itself."""
     hospital, location = refused
     done = await operator.run("retry", "--failed")
-    assert done.returncode == 0
-    assert location.rsplit("/", 1)[1] in done.stdout
+    assert done.code == 0
+    assert location.rsplit("/", 1)[1] in done.out
     ended = await hospital.ended(location)
     while not ended.json["entry"][0]["response"]["status"].startswith("200"):
         ended = await hospital.ended(location)
     assert len(hospital.writes()) == 2
-    assert (await operator.run("retry", "--failed")).stdout == ""
-    assert (await operator.run("retry")).returncode == 2
+    assert (await operator.run("retry", "--failed")).out == ""
+    assert (await operator.run("retry")).code == 2
     again = await operator.run("retry", location.rsplit("/", 1)[1])
-    assert again.returncode == 1
-    assert "delivered" in again.stdout
+    assert again.code == 1
+    assert "delivered" in again.out
 
 
 async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operator) -> None:
@@ -144,11 +148,11 @@ async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operato
         await hospital.ended(unclear)
         assert (await hospital.ask("GET", behind)).status == 202
         dropped = await operator.run("drop", unclear.rsplit("/", 1)[1], "nothing")
-        assert dropped.returncode == 1
-        assert "dropped" in dropped.stdout
-        assert "there is no such entry" in dropped.stdout
-        assert '"step":"dropped"' in dropped.stdout
-        assert "noted for the audit" not in dropped.stdout
+        assert dropped.code == 1
+        assert "dropped" in dropped.out
+        assert "there is no such entry" in dropped.out
+        assert '"step":"dropped"' in dropped.out
+        assert "noted for the audit" not in dropped.out
         assert (await hospital.ended(behind)).status == 200
         assert (await hospital.ask("GET", unclear)).status == 410
 
@@ -172,31 +176,26 @@ async def test_what_cannot_be_opened_is_told(
     """With the exit code of the other commands, and a sentence."""
     operator.settings["outbox"].update(change)
     done = await operator.run("list")
-    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert (done.code, words in done.err) == (code, True), done.err
 
 
-def check(directory: Path, python: list[str], **outbox: Any) -> Result:
-    """`dhp-gateway check` with an outbox."""
-    operator = Operator(directory)
-    operator.settings["outbox"].update(outbox)
-    operator.config.write_text(yaml.safe_dump(operator.settings))
-    return subprocess.run(
-        [*python, "check", "--config", str(operator.config)],
+async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
+    """A key of another length, a file without one, a missing extra; nothing when all is there."""
+    operator.write()
+    assert (await dhp("check", "--config", operator.config)).code == 0
+    block = "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli import main; main()"
+    without = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", block, "check", "--config", operator.config],
         capture_output=True,
         text=True,
         timeout=60,
     )
-
-
-def test_check_tells_what_the_outbox_lacks(tmp_path: Path) -> None:
-    """A key of another length, a file without one, a missing extra; nothing when all is there."""
-    usual = [str(GATEWAY_COMMAND)]
-    assert check(tmp_path, usual).returncode == 0
-    short = check(tmp_path, usual, encryption_key="short")
-    assert (short.returncode, "outbox.encryption_key: is not 32 bytes" in short.stdout) == (2, True)
-    block = "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli import main; main()"
-    without = check(tmp_path, [sys.executable, "-c", block])
     assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
+    operator.settings["outbox"]["encryption_key"] = "short"
+    operator.write()
+    short = await dhp("check", "--config", operator.config)
+    assert (short.code, "outbox.encryption_key: is not 32 bytes" in short.out) == (2, True)
 
 
 async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: Path) -> None:
@@ -210,16 +209,9 @@ async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: 
         "admin": {"address": "127.0.0.1:0"},
     }
     operator.settings["outbox"]["encryption_key"] = "C" * 43
-    operator.config.write_text(yaml.safe_dump(operator.settings))
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [GATEWAY_COMMAND, "run", "--config", operator.config],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ},
-    )
-    assert (done.returncode, "another key" in done.stderr) == (3, True), done.stderr
+    operator.write()
+    done = await dhp("run", "--config", operator.config)
+    assert (done.code, "another key" in done.err) == (3, True), done.err
 
 
 def audited(directory: Path) -> dict[str, Any]:
@@ -249,8 +241,8 @@ async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
         await hospital.ended(unclear)
         entry_id = unclear.rsplit("/", 1)[1]
         dropped = await operator.run("drop", entry_id)
-        assert (dropped.returncode, "noted for the audit" in dropped.stdout) == (0, True)
-        assert (await operator.run("drop", entry_id)).returncode == 1
+        assert (dropped.code, "noted for the audit" in dropped.out) == (0, True)
+        assert (await operator.run("drop", entry_id)).code == 1
         await hospital.ended(behind)
         while not steps(tmp_path):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
@@ -266,7 +258,7 @@ async def test_a_command_makes_no_audit_file(
         entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
     (tmp_path / "audit").mkdir()
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", entry_id)).returncode == 0
+    assert (await operator.run("drop", entry_id)).code == 0
     assert list((tmp_path / "audit").iterdir()) == []
     async with opened(audit=audited(tmp_path)):
         pass
@@ -287,7 +279,7 @@ async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
 ) -> None:
     """With the gateway stopped, the user whose file it is need not wait for its next start."""
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", queued)).returncode == 0
+    assert (await operator.run("drop", queued)).code == 0
     assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
 
 
@@ -305,8 +297,8 @@ async def test_a_step_that_the_audit_cannot_take_stays_noted(
     """Its command says so, and whoever can write the audit next records it."""
     operator.settings["audit"] = nobody_listens(on_failure=on_failure)
     dropped = await operator.run("drop", queued)
-    assert dropped.returncode == 0
-    assert "the audit cannot be written; noted for the audit" in dropped.stdout
+    assert dropped.code == 0
+    assert "the audit cannot be written; noted for the audit" in dropped.out
     async with opened(audit=audited(tmp_path)):
         pass
     assert steps(tmp_path) == [("dropped", queued, BY)]
@@ -318,11 +310,13 @@ async def test_a_step_is_recorded_although_its_command_is_interrupted(
 ) -> None:
     """Whatever ends the command once a write is given up, the next gateway knows who did it."""
     operator.settings["audit"] = nobody_listens()
-    process = operator.begin("drop", queued)
-    assert process.stdout is not None
-    assert await asyncio.to_thread(process.stdout.readline) == f"{queued}: dropped\n"
-    process.send_signal(number)
-    await asyncio.to_thread(process.communicate, timeout=60)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = operator.begin("drop", queued, stdout=pipe)
+    with await asyncio.to_thread(pipe.open) as told:
+        assert await asyncio.to_thread(told.readline) == f"{queued}: dropped\n"
+        process.send_signal(number)
+        await asyncio.to_thread(process.wait, 60)
     async with opened(audit=audited(tmp_path)):
         pass
     assert steps(tmp_path) == [("dropped", queued, BY)]
@@ -333,11 +327,8 @@ async def test_a_step_is_recorded_although_its_command_fails_midway(
 ) -> None:
     """Here it cannot say what it has done; its own audit file has that all the same."""
     operator.settings["audit"] = audited(tmp_path)
-    full = os.open("/dev/full", os.O_WRONLY)
-    process = operator.begin("drop", queued, "nothing", stdout=full)
-    os.close(full)
-    _, err = await asyncio.to_thread(process.communicate, timeout=60)
-    assert process.returncode != 0, err
+    process = operator.begin("drop", queued, "nothing", stdout=Path("/dev/full"))
+    assert await asyncio.to_thread(process.wait, 60) != 0
     assert steps(tmp_path) == [("dropped", queued, BY)]
 
 
@@ -346,9 +337,9 @@ async def test_a_command_records_what_others_have_noted(
 ) -> None:
     """What an earlier one could not write need not wait for a gateway; no step is there twice."""
     operator.settings["audit"] = nobody_listens()
-    assert (await operator.run("retry", queued)).returncode == 0
+    assert (await operator.run("retry", queued)).code == 0
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", queued)).returncode == 0
+    assert (await operator.run("drop", queued)).code == 0
     async with opened(audit=audited(tmp_path)):
         pass
     assert steps(tmp_path) == [("retried", queued, BY), ("dropped", queued, BY)]

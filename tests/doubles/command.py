@@ -1,0 +1,55 @@
+"""`dhp-gateway …` run to its end, forked from a process that has imported it already."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.doubles.forked import ForkedGateway
+
+SECRET = "hunter2-s3cret"
+_NO_SETTINGS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def dhp(
+    *arguments: str | Path,
+    environ: Mapping[str, str] | None = None,
+    places: Sequence[str | Path] | None = None,
+    folder: Path = _NO_SETTINGS,
+) -> Result:
+    """Run the command to its end; it must never show a traceback or the secret.
+
+    `places` are where it looks for a settings file, `folder` is where it runs.
+    """
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
+    with tempfile.TemporaryDirectory() as directory:
+        stdout, stderr = (Path(directory, name) for name in ("out", "err"))
+        for file in (stdout, stderr):
+            file.touch()
+        process = ForkedGateway(
+            [str(each) for each in arguments],
+            stdout=stdout,
+            stderr=stderr,
+            environment={**clean, **(environ or {})},
+            directory=folder,
+            places=None if places is None else [Path(place) for place in places],
+        )
+        code = await asyncio.to_thread(process.wait)
+        out, err = stdout.read_bytes(), stderr.read_bytes()
+    assert b"Traceback" not in out + err, err.decode()
+    assert SECRET.encode() not in out + err
+    assert b"\x1b[" not in out + err, "colours where nobody sees them"
+    return Result(code, out.decode(), err.decode())
