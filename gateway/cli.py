@@ -122,10 +122,16 @@ def sandbox(  # noqa: PLR0913 - one for each option
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The gateway's address.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar="DHP_SANDBOX_LISTEN", help="The gateway's address."
+        ),
     ] = "127.0.0.1:8080",
     admin: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The operators' address.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar="DHP_SANDBOX_ADMIN", help="The operators' address."
+        ),
     ] = "127.0.0.1:9464",
     fail: Annotated[
         list[str] | None,
