@@ -1,6 +1,7 @@
 # The container image of DHP Gateway.
 #
 #   make image                                   builds it with docker, podman or buildah
+#   docker run --rm -p 8080:8080 -p 9464:9464 dhp-gateway:VERSION sandbox      to try it: an embedded platform, no network, no settings
 #   docker run --read-only -e DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID=… dhp-gateway:VERSION
 #
 # Every setting is an environment variable: DHP_GATEWAY_ and its path in capitals, levels joined by "__". For a first run:
@@ -94,6 +95,10 @@ COPY --from=build /opt/dhp-gateway /opt/dhp-gateway
 RUN PYTHONDONTWRITEBYTECODE='' python -c 'import gateway.process.app, gateway.cli, gateway.process.outbox_service, gateway.process.run, gateway.sandbox, gateway.process.supervisor; \
     import aiosqlite, asyncpg, difflib, xml.parsers.expat, opentelemetry.exporter.otlp.proto.http.trace_exporter, redis.asyncio, sqlalchemy.ext.asyncio' && \
     install -d -o 10001 -g 10001 -m 0700 /var/log/dhp-gateway /var/lib/dhp-gateway
+
+# Of `sandbox` only: published ports lead to all addresses of a container, and its data are examples.
+ENV DHP_SANDBOX_LISTEN=0.0.0.0:8080 \
+    DHP_SANDBOX_ADMIN=0.0.0.0:9464
 
 # Both are filled in by deploy/build-image.sh.
 ARG VERSION=unknown

@@ -28,8 +28,9 @@ demo: venv ## Set up, then run the gateway on the embedded platform; Ctrl-C ends
 test: venv ## Set up, then run all tests (TESTS=tests/pipeline picks some)
 	@$(PYTEST) --numprocesses=$(JOBS) $(TESTS)
 
-wheelhouse: venv ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
-	@PYTHON=$(BIN)/python sh deploy/offline/make-wheelhouse.sh
+wheelhouse: venv tools ## Pack an installation for machines without a network, into dist/ (WINDOWS=3.13: for that Python on Windows)
+	@PYTHONS="$(if $(WINDOWS),,$(BIN)/python)" sh deploy/compiled-wheels.sh
+	@PYTHON=$(BIN)/python WHEELS=dist sh deploy/offline/make-wheelhouse.sh
 
 image: ## Build the container image with docker, podman or buildah
 	@sh deploy/build-image.sh
@@ -94,8 +95,9 @@ clean: ## Remove what the other targets made
 
 ##@ To release it
 
-dist: venv ## Build the wheel and the source package in dist/
+dist: venv tools ## Build the packages in dist/: the source, the wheel for any system, compiled ones for the Pythons that are here
 	@$(BIN)/hatchling build
+	@sh deploy/compiled-wheels.sh
 
 audit: tools ## Look for known vulnerabilities in the lock files (needs a network) and for suspicious code
 	@.venv-tools/bin/python .ci/supply_chain.py audit

@@ -24,6 +24,7 @@ from gateway.commands.exit_codes import (
     NO_START,
     UNPROVEN,
     WRONG_USAGE,
+    AsJson,
     ConfigOption,
     load_settings,
     settings_source,
@@ -121,10 +122,16 @@ def sandbox(  # noqa: PLR0913 - one for each option
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The gateway's address.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar="DHP_SANDBOX_LISTEN", help="The gateway's address."
+        ),
     ] = "127.0.0.1:8080",
     admin: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="The operators' address.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar="DHP_SANDBOX_ADMIN", help="The operators' address."
+        ),
     ] = "127.0.0.1:9464",
     fail: Annotated[
         list[str] | None,
@@ -182,11 +189,12 @@ def _address(option: str, text: str) -> Address:
 
 
 @cli.command()
-def check(config: ConfigOption = None) -> None:
+def check(config: ConfigOption = None, as_json: AsJson = False) -> None:
     """Validate the settings and print every problem; opens no connection."""
     from gateway.config import SettingsError
 
     found: list[Problem] = []
+    warnings: list[Problem] = []
     settings: Settings | None
     try:
         settings = settings_source(config).load()
@@ -197,8 +205,14 @@ def check(config: ConfigOption = None) -> None:
         from gateway.commands import check as command
 
         found += command.problems(settings, {problem.key for problem in found})
-        for warning in command.warnings(settings):
-            typer.echo(f"warning: {warning}", err=True)
+        warnings += command.warnings(settings)
+    if as_json:
+        from gateway.commands import report
+
+        typer.echo(report.of_settings(found, warnings))
+        raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     for problem in found:
         typer.echo(str(problem))
     if found or settings is None:
@@ -207,18 +221,16 @@ def check(config: ConfigOption = None) -> None:
 
 
 @cli.command()
-def doctor(
-    config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
-) -> None:
+def doctor(config: ConfigOption = None, as_json: AsJson = False) -> None:
     """Check the whole set-up, step by step, and say what to do about each fault."""
-    settings = load_settings(config)
+    settings = load_settings(config, as_json=as_json)
     from gateway.commands import doctor as command
+    from gateway.commands import report
 
     findings = asyncio.run(command.run(settings, None if as_json else typer.echo))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        typer.echo(json.dumps(command.as_document(findings), indent=2, ensure_ascii=False))
+        typer.echo(report.of_findings(findings))
     elif failed:
         typer.secho(f"{len(failed)} of {len(findings)} checks failed.", fg="red")
     else:
@@ -279,7 +291,7 @@ cli.add_typer(audit, name="audit")
 @audit.command()
 def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 

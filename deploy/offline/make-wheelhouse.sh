@@ -7,8 +7,8 @@
 #   WINDOWS  a version of Python such as 3.13: packs for that on a 64-bit Windows, as a zip file; any machine will do
 #   PYTHON   the interpreter to pack for, with pip and hatchling (make: that of .venv). Target and this machine must have the same minor
 #            version of Python, the same processor, and the target no older C library.
-#
-# The gateway in it is plain Python, not compiled: the servers' Pythons and C libraries differ.
+#   WHEELS   a folder with compiled wheels of this version (make: dist); the one for PYTHON is packed beside the one for any system, and
+#            pip takes it where it runs
 #
 # Packages come with the hashes of requirements.lock or not at all. The archive is told by its checksum, which goes to the hospital by
 # another way than the archive (by telephone, on paper): inside, SHA256SUMS and pip's hashes then vouch for every file.
@@ -54,9 +54,13 @@ echo "Fetching what requirements.lock names for $kind…" >&2
     "$@" --requirement "$bundle/requirements.lock" --dest "$bundle/wheels"
 SOURCE_DATE_EPOCH=315532800 "$python" -m pip wheel --quiet --disable-pip-version-check --no-index --no-build-isolation --no-deps --wheel-dir "$bundle/wheels" .
 
-# The gateway's own wheel gets its hash here, so that pip checks it like all others.
-wheel=$(cd "$bundle/wheels" && ls dhp_gateway-*.whl)
-printf 'dhp-gateway==%s --hash=sha256:%s\n' "$version" "$(sha256sum "$bundle/wheels/$wheel" | cut -d ' ' -f 1)" >>"$bundle/requirements.lock"
+tag=${kind%%-*}
+for compiled in "${WHEELS:-$bundle/none}/dhp_gateway-$version-$tag-$tag"-*linux*"_${kind##*-}.whl"; do
+    [ ! -e "$compiled" ] || cp "$compiled" "$bundle/wheels/"
+done
+
+# The gateway's own wheels get their hashes here, so that pip checks them like all others.
+printf 'dhp-gateway==%s%s\n' "$version" "$(sha256sum "$bundle"/wheels/dhp_gateway-*.whl | sed 's/ .*//; s/^/ --hash=sha256:/' | tr -d '\n')" >>"$bundle/requirements.lock"
 
 # pip itself comes along: Debian keeps it out of Python, in packages that a machine without a network may lack.
 cp -R "$("$python" -c 'import pip, pathlib; print(pathlib.Path(pip.__file__).parent)')" "$bundle/pip"
@@ -78,7 +82,7 @@ printf '%s\n' "$version" >"$bundle/VERSION"
 printf '%s\n' "$kind" >"$bundle/KIND"
 (cd "$bundle" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
 
-# The same commit makes the same archive, whoever packs it: two people can compare.
+# The same commit and compiled wheel make the same archive, whoever packs it: two people can compare.
 moment=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 chmod -R u=rwX,go=rX "$bundle"
 if [ -n "${WINDOWS:-}" ]; then

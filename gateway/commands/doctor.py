@@ -12,11 +12,11 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import orjson
@@ -48,14 +48,6 @@ async def run(settings: Settings, say: Callable[[str], object] | None) -> list[F
         if say is not None:
             say(finding.line())
     return findings
-
-
-def as_document(findings: list[Finding]) -> dict[str, Any]:
-    """The findings as JSON shows them."""
-    return {
-        "ok": all(finding.state != "failed" for finding in findings),
-        "checks": [asdict(finding) for finding in findings],
-    }
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:

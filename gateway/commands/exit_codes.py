@@ -25,16 +25,17 @@ ConfigOption = Annotated[
         "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
-def load_settings(config: Path | None) -> Settings:
-    """The settings; prints every problem to stderr and ends with code 2 when there are any."""
+def load_settings(config: Path | None, *, as_json: bool = False) -> Settings:
+    """The settings; tells every problem and ends with code 2 when there are any."""
     from gateway.config import SettingsError
 
     try:
         return settings_source(config).load()
     except SettingsError as error:
-        tell(error)
+        tell(error, as_json=as_json)
 
 
 def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSource:
@@ -50,8 +51,13 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
     return source
 
 
-def tell(error: SettingsError) -> NoReturn:
-    """Print every problem to stderr and end with code 2."""
+def tell(error: SettingsError, *, as_json: bool = False) -> NoReturn:
+    """Print every problem, to stderr unless it is for programs, and end with code 2."""
+    if as_json:
+        from gateway.commands import report
+
+        typer.echo(report.of_settings(error.problems))
+        raise typer.Exit(WRONG_USAGE) from None
     for problem in error.problems:
         typer.echo(str(problem), err=True)
     raise typer.Exit(WRONG_USAGE) from None

@@ -13,6 +13,7 @@ from gateway.commands.exit_codes import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,
+    AsJson,
     ConfigOption,
     fail,
     load_settings,
@@ -32,7 +33,6 @@ States = Annotated[
 Reveal = Annotated[
     bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
 app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,9 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     assert f"warning: listen.tls.cert_file: {file}: the certificate expired on 2020-05-17" in (
         result.err
     )
+    told = await dhp("check", "--json", "--config", write(tmp_path, {"listen": {"tls": tls}}))
+    document = json.loads(told.out)
+    assert (told.code, document["ok"]) == (0, True)
+    (warning,) = document["findings"]
+    assert (warning["level"], warning["code"]) == ("warning", "certificate-expired")
+    assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "put a new one there")

@@ -61,15 +61,35 @@ class Ward:
         assert SECRET not in text
         return result.code, text
 
-    async def failed(self) -> dict[str, str]:
-        """The failed checks by name, with what is said about each; the exit code must fit."""
+    async def findings(self) -> list[dict[str, str]]:
+        """What the doctor says to programs; the exit code must fit."""
         code, text = await self.examine("--json")
         document = json.loads(text)
-        found = [check for check in document["checks"] if check["state"] == "failed"]
-        assert code == (1 if found else 0)
-        assert document["ok"] == (not found)
-        assert all(check["hint"] for check in found), "a failure without advice"
-        return {check["check"]: f"{check['detail']}. {check['hint']}" for check in found}
+        found: list[dict[str, str]] = document["findings"]
+        errors = [finding for finding in found if finding["level"] == "error"]
+        assert code == (1 if errors else 0)
+        assert document["ok"] == (not errors)
+        assert all(finding["hint"] for finding in errors), "a failure without advice"
+        return found
+
+    async def failed(self) -> dict[str, str]:
+        """The failed checks by name, with what is said about each."""
+        return {
+            name_of(finding): f"{finding['message']}. {finding['hint']}"
+            for finding in await self.findings()
+            if finding["level"] == "error"
+        }
+
+
+def name_of(finding: dict[str, str]) -> str:
+    """A check's name as people see it."""
+    code, key = finding["code"], finding["key"]
+    if code in ("secret", "listener", "audit", "token"):
+        return f"{code} {key.removeprefix('credentials.') if code == 'token' else key}"
+    words = code.split("-")
+    return " ".join(
+        each.upper() if each in ("sso", "dns", "tcp", "tls") else each for each in words
+    )
 
 
 @pytest.fixture
@@ -94,6 +114,44 @@ async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
     for check in ("settings", "secret", "listener", "DNS", "TCP", "token", "clock", "metadata"):
         assert check in text
     assert platform.seen[0].header("authorization") == "Bearer token-1"
+
+
+async def test_programs_get_codes_and_keys(ward: Ward) -> None:
+    """Each finding has a level, a code and the setting that it is about, which stay as they are."""
+    told = [(each["level"], each["code"], each["key"]) for each in await ward.findings()]
+    # Root alone is told which files nobody else may read.
+    assert [each for each in told if each[1] != "files"] == [
+        ("ok", "settings", ""),
+        ("ok", "secret", "credentials.default.client_secret"),
+        ("ok", "listener", "listen.address"),
+        ("ok", "listener", "admin.address"),
+        ("ok", "sso-dns", "sso.token_url"),
+        ("ok", "sso-tcp", "sso.token_url"),
+        ("skipped", "sso-tls", "sso.token_url"),
+        ("ok", "platform-dns", "platform.fhir_base_url"),
+        ("ok", "platform-tcp", "platform.fhir_base_url"),
+        ("skipped", "platform-tls", "platform.fhir_base_url"),
+        ("ok", "token", "credentials.default"),
+        ("ok", "clock", ""),
+        ("ok", "platform-metadata", "platform.fhir_base_url"),
+        ("skipped", "sso-documents", "sso.token_url"),
+        ("skipped", "platform-documents", "platform.fhir_base_url"),
+    ]
+
+
+@pytest.mark.parametrize("command", ["check", "doctor"])
+async def test_programs_get_one_document_for_wrong_settings(ward: Ward, command: str) -> None:
+    """Every problem of the settings stands in it with its line; the exit code is the usual one."""
+    ward.settings |= {"bogus": 1, "workers": 0}
+    code, text = await ward.run(command, "--json")
+    document = json.loads(text)
+    assert (code, document["ok"]) == (2, False)
+    by_key = {finding["key"]: finding for finding in document["findings"]}
+    assert by_key.keys() == {"bogus", "workers"}
+    said = {"level": "error", "code": "setting", "message": "must be at least 1", "hint": ""}
+    source = by_key["workers"]["source"]
+    assert by_key["workers"] == {**said, "key": "workers", "source": source}
+    assert source.startswith("line ")
 
 
 async def test_missing_secret_file(ward: Ward) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.config import load
 from gateway.sandbox import SandboxOptions
-from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, start
+from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, free_port, start
 
 ANY_PORT = ("--port", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 
@@ -58,6 +58,22 @@ async def test_the_printed_curl_line_reads_a_patient(tmp_path: Path) -> None:
     assert command == "curl"
     assert (status, patient["resourceType"]) == (200, "Patient")
     assert refused == 401
+
+
+async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
+    """In the image it listens on all addresses, and names one that the person can use."""
+    port = free_port()
+    places = {"DHP_SANDBOX_LISTEN": f"0.0.0.0:{port}", "DHP_SANDBOX_ADMIN": "0.0.0.0:0"}
+    process = start([GATEWAY_COMMAND, "sandbox", "--port", "0"], tmp_path, environment=places)
+    try:
+        while "Ctrl-C" not in process.stdout:
+            assert not process.ended, process.stderr
+            await asyncio.sleep(0.02)
+        assert f"curl http://127.0.0.1:{port}/fhir/Patient/" in process.stdout
+        status, _ = await get(f"http://127.0.0.2:{port}/fhir/Patient")
+    finally:
+        await asyncio.to_thread(process.terminate)
+    assert status == 200
 
 
 async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from gateway import __version__
 from gateway.config.schema import json_schema
-from tests.deploy import tools
+from tests.deploy import prometheus, tools
 from tests.deploy.manifests import Manifests, peers, port_of
 
 CHART = tools.PROJECT / "deploy/helm/dhp-gateway"
@@ -32,6 +32,7 @@ EVERYTHING: dict[str, Any] = {
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
     "service": {"annotations": {"note": "x"}},
     "networkPolicy": {"callers": [{"podSelector": {"matchLabels": {"app": "his"}}}]},
+    "dashboards": {"enabled": True, "annotations": {"grafana_folder": "DHP"}},
 }
 
 
@@ -175,6 +176,44 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
     assert {"targetLabel": "job", "replacement": "dhp-gateway"} in endpoint["relabelings"]
 
 
+def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
+    """A PrometheusRule holds every alert and recording rule as it stands in deploy/prometheus."""
+    rules = {"enabled": True, "labels": {"release": "prometheus"}}
+    made = render(tmp_path, prometheusRule=rules).the("PrometheusRule")
+    assert made["metadata"]["labels"]["release"] == "prometheus"
+    shipped = [yaml.safe_load(file.read_text())["groups"] for file in prometheus.RULES]
+    assert made["spec"]["groups"] == [group for groups in shipped for group in groups]
+
+
+def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
+    """With `runbookUrl` every link is absolute, and nothing else of an alert is changed."""
+    chart = render(tmp_path, prometheusRule={"enabled": True, "runbookUrl": prometheus.RUNBOOK})
+    groups = chart.the("PrometheusRule")["spec"]["groups"]
+    made = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
+    alerts = prometheus.alerts()
+    for name, rule in alerts.items():
+        rule["annotations"]["runbook_url"] = f"{prometheus.RUNBOOK}#{name.lower()}"
+    assert made == alerts
+
+
+def test_the_chart_brings_the_dashboards_that_are_shipped(tmp_path: Path) -> None:
+    """Each is a ConfigMap that Grafana's sidecar finds, with the file of deploy/grafana in it."""
+    chart = render(tmp_path, dashboards={"enabled": True})
+    found = {}
+    for one in chart.of_kind("ConfigMap"):
+        if one["metadata"]["labels"].get("grafana_dashboard") == "1":
+            found |= one["data"]
+    shipped = {path.name: prometheus.dashboard(path) for path in prometheus.DASHBOARDS}
+    assert {name: json.loads(text) for name, text in found.items()} == shipped
+
+
+def test_what_needs_an_operator_is_asked_for(chart: Manifests) -> None:
+    """A cluster without Prometheus' operator and Grafana gets nothing of theirs."""
+    kinds = {one["kind"] for one in chart.all}
+    assert not kinds & {"ServiceMonitor", "PrometheusRule"}
+    assert len(chart.of_kind("ConfigMap")) == 1
+
+
 @pytest.mark.parametrize(
     ("values", "names"),
     [
@@ -183,6 +222,7 @@ def test_the_service_monitor_finds_the_operators_service(tmp_path: Path) -> None
         ({"settings": {"credentials": {"default": {"client_id": None}}}}, "client_id"),
         ({"replicas": 3}, "replicas"),
         ({"service": {"port": 0}}, "/service/port"),
+        ({"prometheusRule": {"runbookUrl": "docs/runbook.md"}}, "/prometheusRule/runbookUrl"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(

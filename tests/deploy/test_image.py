@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -223,21 +224,27 @@ def test_it_says_what_it_is(image: Image) -> None:
 
 
 def test_the_sandbox_runs_in_it(image: Image, tmp_path: Path) -> None:
-    """The embedded platform comes along, for a trial with nothing but the image."""
-    address, output = free_address(), tmp_path / "output"
-    command = image.command("sandbox", "--platform-only", "--port", address.partition(":")[2])
-    with output.open("w") as log, image.start(command, {}, stdout=log, stderr=log) as process:
+    """`docker run -p 8080:8080 IMAGE sandbox` is a trial with nothing but the image."""
+    variables = dict(each.split("=", 1) for each in image.config["Env"] if "SANDBOX" in each)
+    assert set(variables.values()) == {"0.0.0.0:8080", "0.0.0.0:9464"}
+    # The ports of this machine may be taken.
+    ports = [free_address().partition(":")[2] for _ in range(3)]
+    moved = dict(zip(variables, (f"0.0.0.0:{port}" for port in ports[:2]), strict=True))
+    command, output = image.command("sandbox", "--port", ports[2]), tmp_path / "output"
+    with output.open("w") as log, image.start(command, moved, stdout=log, stderr=log) as process:
         try:
             deadline = time.monotonic() + 60
             while "Ctrl-C ends it." not in output.read_text():
                 assert process.poll() is None, output.read_text()
                 assert time.monotonic() < deadline, output.read_text()
                 time.sleep(0.1)
-            platform = http.client.HTTPConnection(address)
-            with contextlib.closing(platform):
-                platform.request("GET", "/fhir/Patient")
-                # Nobody has given it a token.
-                assert platform.getresponse().status == 401
+            found = re.search(r"curl http://127.0.0.1:(\d+)(\S+)", output.read_text())
+            assert found is not None
+            # Not the address that loopback listeners have: published ports come by another, too.
+            caller = http.client.HTTPConnection("127.0.0.2", int(found[1]))
+            with contextlib.closing(caller):
+                caller.request("GET", found[2])
+                assert json.loads(caller.getresponse().read())["resourceType"] == "Patient"
         finally:
             process.kill()
 

@@ -1,0 +1,64 @@
+"""What `check --json` and `doctor --json` print: one document, described in docs/operations.md.
+
+Codes and keys are for programs and stay as they are; the texts are for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.commands.findings import Finding
+from gateway.config import Problem
+
+Entry = dict[str, str]
+
+# Whose name is that of a setting, and how that begins.
+_NAMED: Final = {"secret": "", "listener": "", "audit": "", "token": "credentials."}
+# What the others are about; the first that fits.
+_ABOUT: Final = {
+    "SSO page": "sso.authorize_url",
+    "SSO": "sso.token_url",
+    "platform": "platform.fhir_base_url",
+    "login": "login",
+}
+
+
+def of_settings(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> str:
+    """What is wrong with settings, and what a gateway starts with all the same."""
+    entries = [_setting("error", problem) for problem in problems]
+    return _document(entries + [_setting("warning", warning) for warning in warnings])
+
+
+def of_findings(findings: Iterable[Finding]) -> str:
+    """What the doctor found."""
+    return _document([_finding(finding) for finding in findings])
+
+
+def _document(entries: list[Entry]) -> str:
+    ok = all(entry["level"] != "error" for entry in entries)
+    return json.dumps({"ok": ok, "findings": entries}, indent=2, ensure_ascii=False)
+
+
+def _setting(level: str, problem: Problem) -> Entry:
+    code = "setting" if level == "error" else "certificate-expired"
+    about = {"level": level, "code": code, "key": problem.key}
+    told = {"message": problem.message, "hint": problem.hint, "source": problem.source}
+    return about | {name: str(text) for name, text in told.items()}
+
+
+def _finding(finding: Finding) -> Entry:
+    works = "warning" if finding.hint else "ok"
+    level = {"ok": works, "failed": "error", "skipped": "skipped"}[finding.state]
+    code, key = _code_and_key(finding.check)
+    about = {"level": level, "code": code, "key": key}
+    return about | {"message": str(finding.detail), "hint": str(finding.hint), "source": ""}
+
+
+def _code_and_key(check: str) -> tuple[str, str]:
+    kind, _, name = check.partition(" ")
+    if kind in _NAMED:
+        return kind, _NAMED[kind] + name
+    about = (key for beginning, key in _ABOUT.items() if check.startswith(beginning))
+    return check.lower().replace(" ", "-"), next(about, "")
