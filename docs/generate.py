@@ -18,7 +18,10 @@ def documents() -> dict[Path, str]:
     chart = {CHART: chart_schema()} if CHART.exists() else {}
     return chart | {
         ROOT / "docs" / "settings.md": reference.markdown(),
+        ROOT / "docs" / "settings.ru.md": reference.markdown("ru"),
         ROOT / "docs" / "errors.md": catalogue.markdown(),
+        ROOT / "docs" / "errors.ru.md": catalogue.markdown("ru"),
+        ROOT / "docs" / "errors.uz.md": catalogue.markdown("uz"),
         ROOT / "config" / "reference.yaml": reference.reference_yaml(),
     }
 

@@ -12,38 +12,10 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 from gateway.config import shape
 from gateway.config.environment import variable_name
 from gateway.config.problems import Setting
+from gateway.config.reference_words import WORDS, Words
 from gateway.config.section import Section
 from gateway.config.settings import DEFAULT_ENVIRONMENT, PRESETS, Settings
 from gateway.config.values import Unit, format_size
-
-_INTRODUCTION: Final = """\
-# Settings
-
-Made from the schema by `make docs`; do not edit.
-
-The gateway reads a YAML file (the one that `--config` names, else the one in the variable
-`DHP_GATEWAY_CONFIG`, else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`; it says which it
-took) and lays environment variables over it, key by key. An unknown key or variable is an error;
-`dhp-gateway check` prints every problem at once, a secret or certificate file that cannot be read,
-quotes or blanks around a secret and words of the examples included, opens no connection, and ends
-with 2 when there is a problem.
-
-* Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
-  `MiB` or `GiB`, such as `16MiB`.
-* A variable's text is taken as it is for texts; numbers and `true`/`false` are parsed; lists and
-  groups are JSON. For keys that may be null, `null` or nothing means null.
-* Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
-  ignored. An environment variable for either replaces both of the file.
-* `<NAME>` in a variable's name stands for a credential's name in capitals.
-* Relative paths start where the gateway is started.
-
-What `environment` fills in. `dhp-playground` and `dhp-production` are the platform of today's
-guide, `playground` and `production` the former addresses, of guide 0.1.0. Each has clients of its
-own: an SSO answers `invalid_client` to those of another environment.
-
-| environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
-| --- | --- | --- | --- |
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +32,19 @@ class _Row:
         return str(self.setting[-1])
 
 
-def markdown() -> str:
+def markdown(language: str = "en") -> str:
     """docs/settings.md: one table for each group of keys."""
-    parts = [_INTRODUCTION + "".join(f"{line}\n" for line in _presets())]
+    words = WORDS[language]
+    parts = [words.introduction + "".join(f"{line}\n" for line in _presets())]
     for setting, section in _groups(Settings, ()):
         rows = [row for row in _rows(section, setting) if not _is_group(row)]
         if rows:
-            heading = f"## `{_group_name(setting)}`" if setting else "## Top level"
-            table = (
-                "| key | variable | type | default | meaning |\n| --- | --- | --- | --- | --- |\n"
-            )
-            lines = "".join(f"{_table_line(row)}\n" for row in rows)
-            parts.append(
-                f"{heading}\n\n{(section.__doc__ or '').splitlines()[0]}\n\n{table}{lines}"
-            )
+            name = _shown(setting)
+            heading = f"## `{name}`" if setting else f"## {words.top_level}"
+            meaning = words.groups.get(name, (section.__doc__ or "").splitlines()[0])
+            table = f"| {words.columns} |\n| --- | --- | --- | --- | --- |\n"
+            lines = "".join(f"{_table_line(row, words)}\n" for row in rows)
+            parts.append(f"{heading}\n\n{meaning}\n\n{table}{lines}")
     return "\n".join(parts)
 
 
@@ -129,39 +100,52 @@ def _rows(section: type[Section], setting: Setting) -> Iterator[_Row]:
         yield _Row(here, annotation, preset.get(name, default), field.description or "")
 
 
-def _group_name(setting: Setting) -> str:
+def _shown(setting: Setting) -> str:
+    """The name of a group or key on the page."""
     parts = [{"*": "<name>"}.get(str(part), part) for part in setting]
     return ".".join(str(part) for part in parts).replace(".0", "[]")
 
 
-def _table_line(row: _Row) -> str:
+def _table_line(row: _Row, words: Words) -> str:
     in_list = any(isinstance(part, int) for part in row.setting)
-    variable = "DHP_GATEWAY_CALLERS" if in_list else variable_name(row.setting)
-    variable = f"in `{variable}`" if in_list else f"`{variable.replace('*', '<NAME>')}`"
+    variable = f"`{variable_name(row.setting).replace('*', '<NAME>')}`"
+    variable = words.within.format("`DHP_GATEWAY_CALLERS`") if in_list else variable
     by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
-    default = "by `environment`" if by_environment else _default(row)
-    cells = (f"`{row.name}`", variable, _type(row.annotation), default, row.meaning)
+    default = words.by_environment if by_environment else _default(row, words)
+    meaning = words.keys.get(_shown(row.setting), row.meaning)
+    cells = (f"`{row.name}`", variable, _type(row.annotation, words), default, meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _default(row: _Row) -> str:
-    return "required" if row.default is ... else f"`{_scalar(row)}`"
+def _default(row: _Row, words: Words) -> str:
+    return words.required if row.default is ... else f"`{_scalar(row)}`"
 
 
-def _type(annotation: Any) -> str:
+def _type(annotation: Any, words: Words) -> str:
     """The type as people call it: `seconds`, `list of URL`, `on` or `off`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        units = [part.name for part in arguments[1:] if isinstance(part, Unit)]
-        return units[0] if units else _type(arguments[0])
+        name = _unit(annotation)
+        return words.types.get(name, name) if name else _type(arguments[0], words)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
-        return f"list of {_type(arguments[0])}"
+        return words.list_of.format(_type(arguments[0], words))
     if origin is dict:
-        return f"mapping of name to {_type(arguments[1])}"
+        return words.mapping_to.format(_type(arguments[1], words))
     if arguments:
-        return " or ".join(_type(part) for part in arguments)
+        return words.alternative.format(*(_type(part, words) for part in arguments))
+    name = _plain(annotation)
+    return words.types.get(name, name)
+
+
+def _unit(annotation: Any) -> str:
+    """What the schema calls the values of a key; empty where the Python type says it all."""
+    parts = get_args(annotation) if get_origin(annotation) is Annotated else ()
+    return next((part.name for part in parts[1:] if isinstance(part, Unit)), "")
+
+
+def _plain(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "group"
     names = {bool: "true or false", int: "whole number", float: "number", str: "text"}
@@ -171,7 +155,7 @@ def _type(annotation: Any) -> str:
 def _scalar(row: _Row) -> str:
     """The default as YAML writes it."""
     value = row.default
-    if _type(row.annotation) == "bytes":
+    if _unit(row.annotation) == "bytes":
         return str(format_size(value))
     if isinstance(value, tuple | list):
         return json.dumps(list(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from gateway.config import reference, shape
 from gateway.config.environment import variable_name
+from gateway.config.reference_words import WORDS
 from gateway.config.schema import json_schema
 from gateway.config.section import Section
 from gateway.config.settings import Settings
@@ -70,6 +72,39 @@ def test_closed_lists_and_defaults_are_given_as_the_file_writes_them() -> None:
     assert schema["properties"]["environment"]["enum"][0] == "playground"
     address = schema["$defs"]["ListenSettings"]["properties"]["address"]
     assert (address["type"], address["default"]) == ("string", "127.0.0.1:8080")
+
+
+def table_of_settings(language: str) -> dict[str, list[str]]:
+    """The cells behind each key of the page, by the key's whole name."""
+    rows: dict[str, list[str]] = {}
+    for section in reference.markdown(language).split("\n## ")[1:]:
+        named = re.match("`(.+)`", section)
+        for key, *cells in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE):
+            rows[f"{named[1]}.{key}" if named else key] = cells[0].split(" | ")
+    return rows
+
+
+def test_every_setting_has_its_meaning_in_russian() -> None:
+    """The catalogue has the schema's keys and groups, no others, with the same code in them."""
+    english, russian, words = table_of_settings("en"), table_of_settings("ru"), WORDS["ru"]
+    assert set(words.keys) == set(english)
+    named = re.findall("^## `(.+)`$", reference.markdown(), re.MULTILINE)
+    assert set(words.groups) == {"", *named}
+    code = re.compile("`[^`]+`")
+    for key, cells in english.items():
+        assert set(code.findall(cells[-1])) == set(code.findall(russian[key][-1])), key
+        assert re.search("[а-я]{3}", russian[key][-1]), key
+
+
+def test_only_words_differ_between_the_pages_of_settings() -> None:
+    """No English word is left in types and defaults; names, variables and defaults are the same."""
+    for key, cells in table_of_settings("ru").items():
+        prose = re.sub("`[^`]+`", "", " ".join(cells[:-1]))
+        assert set(re.findall("[a-z]{2,}", prose)) <= {"null", "true", "false"}, key
+        english = table_of_settings("en")[key]
+        for column in (0, 2):
+            code = [re.findall("`[^`]+`", each[column]) for each in (cells, english)]
+            assert code[0] == code[1], key
 
 
 def test_the_reference_names_every_key_and_variable() -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from gateway.errors import REASONS
 from gateway.fhir.catalogue import markdown
-from gateway.fhir.texts import ADVICE, LANGUAGES, READS, TEXTS, text
+from gateway.fhir.texts import ADVICE, LANGUAGES, READS, TEXTS, guidance_ru, guidance_uz, text
 from gateway.fhir.texts.guidance import GUIDANCE
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
 FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[language]]
 ALL = [(*pair, True) for pair in EVERY] + [(*pair, False) for pair in FOR_READS]
+OTHERS = ["ru", "uz"]
 NOTHING_DELIVERED = ["upstream-unreachable", "upstream-busy", "circuit-open"]
 OUTCOME_UNKNOWN = ["upstream-failed", "upstream-timeout", "internal"]
 
@@ -157,6 +158,29 @@ def test_guidance_is_complete(reason):
     guidance = GUIDANCE[reason]
     assert all(field.endswith(".") and len(field) >= 20 for field in guidance[1:])
     assert guidance.repeat
+
+
+@pytest.mark.parametrize("guidance", [guidance_ru.GUIDANCE, guidance_uz.GUIDANCE], ids=OTHERS)
+def test_the_guidance_is_the_same_in_every_language(guidance):
+    """Each reason has cause and remedy, naming the settings and commands that the English names."""
+    assert list(guidance) == list(REASONS)
+    for reason, (cause, remedy) in guidance.items():
+        english = GUIDANCE[reason]
+        for told, meant in ((cause, english.cause), (remedy, english.remedy)):
+            assert told.endswith(".")
+            assert set(re.findall("`[^`]+`", told)) == set(re.findall("`[^`]+`", meant)), reason
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_translated_page_of_errors_is_whole(language):
+    """It has every reason with the text of its language, and whose turn it is in its words."""
+    page = markdown(language)
+    for reason in REASONS.values():
+        assert f"\n### {reason.code}\n" in page
+        assert text(reason.code, language) in page
+        assert text(reason.code, language, write=False) in page
+        assert text(reason.code, "en") not in page
+        assert f"| {GUIDANCE[reason.code].repeat} |" not in page
 
 
 def test_an_unknown_language_gives_english():
