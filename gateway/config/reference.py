@@ -135,9 +135,10 @@ def _group_name(setting: Setting) -> str:
 
 
 def _table_line(row: _Row) -> str:
-    in_list = any(isinstance(part, int) for part in row.setting)
-    variable = "DHP_GATEWAY_CALLERS" if in_list else variable_name(row.setting)
-    variable = f"in `{variable}`" if in_list else f"`{variable.replace('*', '<NAME>')}`"
+    # Of a list there is one variable, for the whole of it.
+    in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
+    variable = variable_name(row.setting[:in_list])
+    variable = f"in `{variable}`" if in_list is not None else f"`{variable.replace('*', '<NAME>')}`"
     by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
     default = "by `environment`" if by_environment else _default(row)
     cells = (f"`{row.name}`", variable, _type(row.annotation), default, row.meaning)
@@ -185,6 +186,7 @@ def _scalar(row: _Row) -> str:
 _EXAMPLES: Final[dict[str, str]] = {
     "credentials.*.client_id": "hospital-17",
     "credentials.*.client_secret_file": "/run/secrets/dhp_client_secret",
+    "admin.operators.0.name": "dilnoza",
     "callers.0.name": "lab",
     "callers.0.basic_auth.username": "lab",
 }
@@ -218,7 +220,7 @@ def _yaml_key(row: _Row) -> Iterator[str]:
 
 
 def _list_entry(section: type[Section], setting: Setting) -> Iterator[str]:
-    yield "  -"
+    yield "  " * (len(setting) - 1) + "-"
     yield from _yaml_group(section, setting)
 
 
