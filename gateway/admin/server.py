@@ -1,6 +1,7 @@
-"""The operators' listener as a plain aiohttp application: health, `/metrics`, `/status`, keys.
+"""The operators' listener as a plain aiohttp application: health, metrics, keys and two pages.
 
-It never shares a port with the callers, reads no request body and shows no patient data.
+It never shares a port with the callers. It reads no request body, and shows no patient data, but
+for what signed-in operators do on the outbox's page.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -19,6 +21,8 @@ from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse
 
+from gateway.admin.outbox.operators import Operators
+from gateway.admin.outbox.routes import Ask, OutboxPages
 from gateway.admin.status import assets
 from gateway.admin.status import page as status_page
 from gateway.admin.status.events import StatusEvents
@@ -71,6 +75,18 @@ def _no_keys() -> Iterable[Mapping[str, Any]]:
     return ()
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxDesk:
+    """Whom the outbox's page asks, None where there is no outbox; and who may decide there.
+
+    `reveal`: an entry may be seen in full.
+    """
+
+    ask: Ask | None
+    operators: Operators
+    reveal: bool
+
+
 def build(
     *,
     metrics: Scrape,
@@ -78,12 +94,13 @@ def build(
     refresh: Callable[[], Awaitable[None]] = _at_hand,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
     status: StatusReport | None = None,
+    outbox: OutboxDesk | None = None,
 ) -> Application:
     """The application for `admin.address`.
 
     `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
     `public_keys` gives the JWKs that the SSO is to know us by; it may read files.
-    Without `status` there are no `/status` and `/status.json`.
+    Without `status` there are no `/status` and `/status.json`, without `outbox` no `/outbox`.
     """
 
     async def livez(request: Request) -> Response:
@@ -111,13 +128,21 @@ def build(
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
-    application.router.add_get("/", _index(page=status is not None))
+    links = {
+        **_LINKS,
+        **(_STATUS_LINKS if status is not None else {}),
+        **(_OUTBOX_LINKS if outbox is not None and outbox.ask is not None else {}),
+    }
+    application.router.add_get("/", _index(links, page=status is not None))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
     if status is not None:
         _add_status(application, status)
+        if outbox is not None:
+            pages = OutboxPages(outbox.ask, outbox.operators, status.language, reveal=outbox.reveal)
+            pages.add_to(application)
     return application
 
 
@@ -158,9 +183,11 @@ _STATUS_LINKS: Final = {
 }
 
 
-def _index(*, page: bool) -> Handler:
+_OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
+
+
+def _index(links: Mapping[str, str], *, page: bool) -> Handler:
     """What there is; who comes with a browser is led to the status page, if there is one."""
-    links = {**_LINKS, **_STATUS_LINKS} if page else _LINKS
 
     async def index(request: Request) -> Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))

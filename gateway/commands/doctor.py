@@ -57,7 +57,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     for finding in doctor_files.examine(settings):
         yield finding
-    for finding in _listeners(settings):
+    for finding in (*_listeners(settings), *_operators(settings)):
         yield finding
     sso, platform = _sides(settings)
     reached: dict[str, bool] = {}
@@ -147,6 +147,21 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
             yield Finding(check, "failed", f"{address} is not free: {reason}", hint)
         else:
             yield Finding(check, "ok", f"{address} is free")
+
+
+def _operators(settings: Settings) -> Iterator[Finding]:
+    """Who may change something at the operators' listener, which has no TLS of its own."""
+    admin = settings.admin
+    if admin.operators:
+        names = ", ".join(each.name for each in admin.operators)
+        hint = "" if admin.address.is_loopback else _IN_CLEAR
+        yield Finding("operators", "ok", f"{names} may decide about queued writes", hint)
+
+
+_IN_CLEAR: Final = (
+    "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and reach it by "
+    "ssh -L or behind TLS"
+)
 
 
 def _is_running(address: Address) -> bool:

@@ -10,17 +10,17 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
-from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, Entry, Request, Response, State
-from gateway.outbox.events import Note
+from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, Entry, State
+from gateway.outbox.events import By, Note
 from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
-from gateway.outbox.store import NotPossible, OutboxError, OutboxUnusable
+from gateway.outbox.shown import moment, whole
+from gateway.outbox.store import Content, NotPossible, OutboxError, OutboxUnusable
 from gateway.process import audit_factory
 from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import Timestamp
@@ -29,7 +29,6 @@ Say = Callable[[str], None]
 
 _T = TypeVar("_T")
 
-MASK: Final = "***"
 _PAGE: Final = 500
 _COLUMNS: Final = "{:<34}{:<11}{:<22}{:>9}{:>10}  {:<16}{}"
 # Less than others wait for the outbox, which is locked meanwhile.
@@ -66,7 +65,7 @@ def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[str]:
         yield _COLUMNS.format(
             entry.id,
             entry.state.value,
-            _moment(entry.queued_at),
+            moment(entry.queued_at),
             entry.attempts,
             entry.size,
             entry.caller,
@@ -75,59 +74,52 @@ def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[str]:
     yield ", ".join(f"{counts[state]} {state}" for state in State if counts.get(state)) or "empty"
 
 
-def facts(entry: Entry) -> dict[str, Any]:
-    """What everybody may see of an entry."""
-    return {
-        "id": entry.id,
-        "state": entry.state.value,
-        "caller": entry.caller,
-        "queued_at": _moment(entry.queued_at),
-        "due_at": _moment(entry.due_at) if entry.state is State.WAITING else None,
-        "finished_at": None if entry.finished_at is None else _moment(entry.finished_at),
-        "attempts": entry.attempts,
-        "bytes": entry.size,
-        "in_doubt": entry.doubt,
-        "after_doubt": entry.recovery.value,
-        "cause": entry.cause,
-    }
+async def shown(
+    settings: Settings, entry_id: str, say: Say, *, reveal: bool
+) -> dict[str, Any] | None:
+    """All of one entry; None: there is none. Raises `Trouble`.
 
-
-async def shown(settings: Settings, entry_id: str, *, reveal: bool) -> dict[str, Any] | None:
-    """All of one entry; None: there is none. Raises `Trouble`."""
+    With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
+    the audit would stand among what is shown.
+    """
     async with _opened(settings) as outbox:
-        entry = await outbox.entry(entry_id)
-        return None if entry is None else await _whole(outbox, entry, reveal=reveal)
+        if not reveal:
+            entry = await outbox.entry(entry_id)
+            return None if entry is None else await _whole(outbox, entry, reveal=False)
+        content = await outbox.reveal(entry_id, By(_way()))
+        if content is not None:
+            say(_NOTED)
+        return None if content is None else whole(content, reveal=True)
 
 
 async def moved(
-    settings: Settings, action: str, ids: Sequence[str], say: Say, *, quiet: bool
+    settings: Settings, action: str, ids: Sequence[str], say: Say, *, reason: str = ""
 ) -> int:
-    """Retry or drop entries; how many could not be. Raises `Trouble`.
-
-    Each step is noted in its own transaction, so that an audit will have it whatever comes after.
-    """
+    """Retry or drop entries; how many could not be. Raises `Trouble`."""
     refused = 0
-    noted: set[str] = set()
-    by = None if settings.audit.sink == "off" else _by()
-    async with _opened(settings) as outbox:
+    async with _deciding(settings, say, reason) as (outbox, by, noted):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
-        try:
-            for entry_id in _progress(ids, action, quiet=quiet):
-                try:
-                    entry = await move(entry_id, by)
-                except NotPossible as refusal:
-                    say(f"{entry_id}: not possible, it is {refusal.state}")
-                    refused += 1
-                    continue
-                if entry is None:
-                    refused += 1
-                elif by is not None:
-                    noted.add(entry_id)
-                say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
-        finally:
-            if by is not None and (why := await _left(outbox, settings, noted)) is not None:
-                say(why)
+        for entry_id in _progress(ids, action, quiet=len(ids) < 2):
+            try:
+                entry = await move(entry_id, by)
+            except NotPossible as refusal:
+                say(f"{entry_id}: not possible, it is {refusal.state}")
+                refused += 1
+                continue
+            if entry is None:
+                refused += 1
+            else:
+                noted.add(entry_id)
+            say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
     return refused
+
+
+async def retried(settings: Settings, cause: str | None, say: Say) -> None:
+    """Retry all that have failed, of one cause or of any. Raises `Trouble`."""
+    async with _deciding(settings, say) as (outbox, by, noted):
+        async for entry in outbox.retry_failed(cause, by):
+            noted.add(entry.id)
+            say(f"{entry.id}: {entry.state}")
 
 
 async def exported(
@@ -170,6 +162,24 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
         raise Trouble(str(error)) from None
     except OutboxError as error:
         raise Trouble(f"outbox.url: {settings.outbox.url}: {error}") from None
+
+
+@contextlib.asynccontextmanager
+async def _deciding(
+    settings: Settings, say: Say, reason: str = ""
+) -> AsyncIterator[tuple[Outbox, By | None, set[str]]]:
+    """The outbox, who decides about it (None: no audit), and room for the ids of what is noted.
+
+    Each step is noted in its own transaction, so that an audit will have it whatever comes after.
+    """
+    noted: set[str] = set()
+    by = None if settings.audit.sink == "off" else By(_way(), reason=reason)
+    async with _opened(settings) as outbox:
+        try:
+            yield outbox, by, noted
+        finally:
+            if by is not None and (why := await _left(outbox, settings, noted)) is not None:
+                say(why)
 
 
 async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> str | None:
@@ -229,7 +239,7 @@ def _is_mine(path: Path | None) -> bool:
         return False
 
 
-def _by() -> str:
+def _way() -> str:
     return f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
 
 
@@ -247,34 +257,8 @@ async def _entries(
 
 
 async def _whole(outbox: Outbox, entry: Entry, *, reveal: bool) -> dict[str, Any]:
-    request = await outbox.request(entry.id)
-    response = await outbox.response(entry.id)
-    return {
-        **facts(entry),
-        "request": None if request is None else _request(request, reveal=reveal),
-        "answer": None if response is None else _response(response, reveal=reveal),
-    }
-
-
-def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
-    known = {
-        "method": request.method,
-        "interaction": request.interaction,
-        "resource": request.resource,
-        "request_id": request.request_id,
-        "credential": request.credential,
-        "address": request.suffix if reveal else MASK,
-    }
-    if not reveal:
-        return {**known, "body": MASK if request.body else ""}
-    fields = {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields}
-    return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
-
-
-def _response(response: Response, *, reveal: bool) -> dict[str, Any]:
-    known = {"status": response.status, "reason": response.reason, "note": response.note}
-    body = response.body.decode("utf-8", "replace") if reveal else MASK if response.body else ""
-    return {**known, "body": body}
+    request, response = await outbox.request(entry.id), await outbox.response(entry.id)
+    return whole(Content(entry, request, response), reveal=reveal)
 
 
 @contextlib.contextmanager
@@ -299,7 +283,3 @@ def _progress(items: Sequence[_T], what: str, *, quiet: bool) -> Iterable[_T]:
     from rich.progress import track
 
     return track(items, what, console=Console(stderr=True), transient=True)
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -34,6 +35,10 @@ Reveal = Annotated[
     bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
 ]
 
+
+_NOT_REVEALED: Final = (
+    "--reveal: outbox.reveal is false; set it, or for once DHP_GATEWAY_OUTBOX__REVEAL=true"
+)
 
 app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)
 
@@ -74,11 +79,12 @@ def list_(
 ) -> None:
     """List the entries that wait for a person, and how many there are in all."""
     from gateway.commands import outbox as command
+    from gateway.outbox.shown import facts
 
     wanted = _states(state, all_of_them=every)
     entries, counts = _run(command.listed(_settings_of(config), wanted, caller))
     if as_json:
-        typer.echo(json.dumps([command.facts(entry) for entry in entries], indent=2))
+        typer.echo(json.dumps([facts(entry) for entry in entries], indent=2))
         return
     for line in command.table(entries, counts):
         typer.echo(line)
@@ -94,7 +100,11 @@ def show(
     """Show one entry, what is about a patient masked."""
     from gateway.commands import outbox as command
 
-    found = _run(command.shown(_settings_of(config), entry, reveal=reveal))
+    settings = _settings_of(config)
+    if reveal and not settings.outbox.reveal:
+        fail(_NOT_REVEALED, WRONG_USAGE)
+    say = partial(typer.echo, err=True)
+    found = _run(command.shown(settings, entry, say, reveal=reveal))
     if found is None:
         fail(f"{entry}: there is no such entry", CHECK_FAILED)
     if as_json:
@@ -104,19 +114,10 @@ def show(
         typer.echo(line)
 
 
-def _move(action: str, ids: list[str], config: Path | None, *, failed: bool = False) -> None:
+def _move(action: str, ids: list[str], settings: Settings, reason: str = "") -> None:
     from gateway.commands import outbox as command
-    from gateway.outbox.entry import State
 
-    settings = _settings_of(config)
-    if failed:
-        entries, _ = _run(command.listed(settings, (State.FAILED,), None))
-        ids = [*ids, *(entry.id for entry in entries)]
-    elif not ids:
-        fail("name the entries by their ids", WRONG_USAGE)
-    quiet = len(ids) < 2
-    refused = _run(command.moved(settings, action, ids, typer.echo, quiet=quiet))
-    if refused:
+    if _run(command.moved(settings, action, ids, typer.echo, reason=reason)):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -126,16 +127,37 @@ def retry(
     failed: Annotated[
         bool, typer.Option("--failed", help="All that have failed: none of them was saved.")
     ] = False,
+    cause: Annotated[
+        str | None,
+        typer.Option(metavar="CAUSE", help="All that have failed of a cause, as listed."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Send entries once more that have failed or are unclear, or at once what waits."""
-    _move("retry", ids or [], config, failed=failed)
+    from gateway.commands import outbox as command
+
+    settings = _settings_of(config)
+    if not (ids or failed or cause is not None):
+        fail("name the entries by their ids", WRONG_USAGE)
+    if failed or cause is not None:
+        _run(command.retried(settings, cause, typer.echo))
+    if ids:
+        _move("retry", ids, settings)
 
 
 @app.command()
-def drop(ids: Ids = None, config: ConfigOption = None) -> None:
+def drop(
+    ids: Ids = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for the audit; nothing about a patient.")
+    ] = "",
+    config: ConfigOption = None,
+) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
-    _move("drop", ids or [], config)
+    settings = _settings_of(config)
+    if not ids:
+        fail("name the entries by their ids", WRONG_USAGE)
+    _move("drop", ids, settings, reason)
 
 
 @app.command()

@@ -152,13 +152,38 @@ class ListenSettings(Section):
     )
 
 
+class OperatorSettings(Section):
+    """A person who may retry and drop queued writes on the page `/outbox`."""
+
+    name: Name = Field(
+        description="The name that the person signs in with, and that the audit notes; unique."
+    )
+    password: SecretText | None = Field(
+        default=None,
+        description="The password, for HTTP Basic; better given as `password_file`.",
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="File that holds the password; re-read when it changes."
+    )
+
+    def secret_source(self, index: int) -> SecretSource:
+        """Where the password comes from; `index` is the place in `admin.operators`."""
+        setting = ("admin", "operators", index, "password")
+        return SecretSource(setting, self.password, self.password_file)
+
+
 class AdminSettings(Section):
-    """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/.well-known/jwks.json`."""
+    """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/outbox` and public keys."""
 
     address: AddressText = Field(
         default=Address("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. They hold no secrets but are open to whoever reaches them.",
+    )
+    operators: tuple[OperatorSettings, ...] = Field(
+        default=(),
+        description="Who may retry and drop queued writes on the page `/outbox`, and see one in "
+        "full where `outbox.reveal` is true. Empty: the page can only be read.",
     )
     probe_interval: Seconds = Field(
         default=30,

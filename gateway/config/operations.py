@@ -236,6 +236,12 @@ class OutboxSettings(Section):
         default=86400,
         description="How long the outcome of a delivered write can be asked for (1 day).",
     )
+    reveal: Flag = Field(
+        default=False,
+        description="Whether a person may see a queued write in full, with a patient's data: on "
+        "the page `/outbox` those of `admin.operators`, and by `dhp-gateway outbox show --reveal`. "
+        "The audit notes each time.",
+    )
     encryption_key: SecretText | None = Field(
         default=None,
         description="Key that encrypts the stored writes: 32 bytes, base64url; better as "

@@ -107,9 +107,10 @@ def _shown(setting: Setting) -> str:
 
 
 def _table_line(row: _Row, words: Words) -> str:
-    in_list = any(isinstance(part, int) for part in row.setting)
-    variable = f"`{variable_name(row.setting).replace('*', '<NAME>')}`"
-    variable = words.within.format("`DHP_GATEWAY_CALLERS`") if in_list else variable
+    # Of a list there is one variable, for the whole of it.
+    in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
+    variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
+    variable = words.within.format(variable) if in_list is not None else variable
     by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
     default = words.by_environment if by_environment else _default(row, words)
     meaning = words.keys.get(_shown(row.setting), row.meaning)
@@ -169,6 +170,7 @@ def _scalar(row: _Row) -> str:
 _EXAMPLES: Final[dict[str, str]] = {
     "credentials.*.client_id": "hospital-17",
     "credentials.*.client_secret_file": "/run/secrets/dhp_client_secret",
+    "admin.operators.0.name": "dilnoza",
     "callers.0.name": "lab",
     "callers.0.basic_auth.username": "lab",
 }
@@ -202,7 +204,7 @@ def _yaml_key(row: _Row) -> Iterator[str]:
 
 
 def _list_entry(section: type[Section], setting: Setting) -> Iterator[str]:
-    yield "  -"
+    yield "  " * (len(setting) - 1) + "-"
     yield from _yaml_group(section, setting)
 
 

@@ -106,6 +106,16 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.port == other.port != 0 and same_host
 
 
+def _operators(settings: Settings) -> Iterator[BrokenRule]:
+    first: dict[str, int] = {}
+    for index, operator in enumerate(settings.admin.operators):
+        path: Setting = ("admin", "operators", index)
+        if first.setdefault(operator.name, index) != index:
+            yield BrokenRule((*path, "name"), "is used twice", "give each person an own name")
+        if not operator.secret_source(index).is_given:
+            yield BrokenRule((*path, "password"), "is missing", "give password_file")
+
+
 def _tls(settings: Settings) -> Iterator[BrokenRule]:
     tls, platform = settings.listen.tls, settings.platform
     yield from _pair(("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file})
@@ -351,6 +361,10 @@ def _outbox(settings: Settings) -> Iterator[BrokenRule]:
             "tr '+/' '-_' makes; without it patient data would lie open on the disk",
             enabled,
         )
+    if outbox.reveal and settings.audit.sink == "off":
+        hint = "choose an audit.sink, or leave this out"
+        sink: Setting = ("audit", "sink")
+        yield BrokenRule(("outbox", "reveal"), "is not used with audit.sink off", hint, (sink,))
     for index, caller in enumerate(settings.callers):
         if caller.outbox == "always" and not outbox.enabled:
             key: Setting = ("callers", index, "outbox")
@@ -367,6 +381,7 @@ RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
     _plaintext,
     _anonymous,
     _listeners,
+    _operators,
     _tls,
     _credentials,
     _secrets,

@@ -166,6 +166,7 @@ class Settings(Section):
         ]
         for index, caller in enumerate(self.callers):
             found += caller.secret_sources(index)
+        found += [each.secret_source(index) for index, each in enumerate(self.admin.operators)]
         return tuple(source for source in found if source.value or source.file)
 
 

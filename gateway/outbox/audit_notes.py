@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox.events import Note, RecordNotes, Step
+from gateway.outbox.entry import Entry
+from gateway.outbox.events import By, Note, RecordNotes, Step
 from gateway.outbox.schema import notes
 
 _MOST: Final = 100
 
 
-async def note(connection: AsyncConnection, what: Note) -> None:
-    """Keep it, in the transaction of the step itself."""
-    fields = {"step": what.step, "entry": what.entry, "caller": what.caller}
-    await connection.execute(sa.insert(notes).values(**fields, by=what.by, at=what.at))
+async def note(
+    connection: AsyncConnection, step: Step, noted: Sequence[Entry], by: By, at: float
+) -> None:
+    """Keep that somebody took this step with these entries, in the transaction of the step."""
+    common = {"step": step, "by": _written(by), "at": at}
+    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in noted]
+    if rows:
+        await connection.execute(sa.insert(notes), rows)
 
 
 async def any_noted(connection: AsyncConnection) -> bool:
@@ -43,4 +51,13 @@ async def take(connection: AsyncConnection, record: RecordNotes, recorded: set[i
 
 
 def _note(row: sa.Row[Any]) -> Note:
-    return Note(Step(row.step), row.entry, row.caller, row.by, row.at)
+    return Note(Step(row.step), row.entry, row.caller, _read(row.by), row.at)
+
+
+def _written(by: By) -> str:
+    """The way alone, as it was noted always; with more that is known as JSON."""
+    return orjson.dumps(asdict(by)).decode() if by.operator or by.reason else by.way
+
+
+def _read(text: str) -> By:
+    return By(**orjson.loads(text)) if text.startswith("{") else By(text)

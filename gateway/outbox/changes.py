@@ -11,7 +11,7 @@ from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import Entry, Recovery, Response, State
 from gateway.outbox.pacing import Pauses
-from gateway.outbox.schema import alone, entries, orders
+from gateway.outbox.schema import alone, entries, orders, pieces
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
 
@@ -79,9 +79,29 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
         return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
     await contents.erase(connection, entry.number, ("response",))
-    # The doubt is decided, and its time begins anew; its place in its orders stays.
-    values = {"state": to, "due_at": now, "queued_at": now, "doubt": False, "cause": ""}
-    return await _change(connection, entry, {**values, "finished_at": None})
+    return await _change(connection, entry, _anew(now))
+
+
+async def retry_failed(
+    connection: AsyncConnection, now: float, cause: str | None, after: int, *, most: int
+) -> list[Entry]:
+    """A person sends up to `most` that have failed, of one cause or of any, once more."""
+    of_cause = () if cause is None else (entries.c.cause == cause,)
+    failed = (entries.c.state == State.FAILED, entries.c.number > after)
+    query = statements.locked(*failed, *of_cause)
+    found = await connection.execute(query.order_by(entries.c.number).limit(most))
+    numbers = [row.number for row in found]
+    answers = (pieces.c.entry.in_(numbers), pieces.c.kind == "response")
+    await connection.execute(sa.delete(pieces).where(*answers))
+    change = statements.change(entries.c.number.in_(numbers)).values(_anew(now))
+    moved = [entry_of(row) for row in await connection.execute(change)]
+    return sorted(moved, key=lambda entry: entry.number)
+
+
+def _anew(now: float) -> dict[str, Any]:
+    """The doubt is decided, and its time begins anew; its place in its orders stays."""
+    values = {"state": State.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
+    return {**values, "doubt": False, "cause": ""}
 
 
 async def unblock(connection: AsyncConnection, number: int) -> None:

@@ -24,6 +24,7 @@ class Step(StrEnum):
     RETRIED = "retried"
     CANCELLED = "cancelled"
     DROPPED = "dropped"
+    REVEALED = "revealed"
 
 
 MOVED: Final = {
@@ -36,12 +37,25 @@ MOVED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A step of one entry; `cause` is a reason, `status` the platform's where it answered."""
+    """A step of one entry; `cause` is a reason, `status` the platform's where it answered.
+
+    `noted`: it stands in the store until the audit has it, see `Note`.
+    """
 
     step: Step
     entry: Entry
     cause: str = ""
     status: int | None = None
+    noted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who decides: in which `way`, as which `operator` where somebody signed in, and why."""
+
+    way: str
+    operator: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +65,16 @@ class Note:
     step: Step
     entry: str
     caller: str
-    by: str
+    by: By
     at: float
 
     def facts(self, spell: Callable[[float], str]) -> dict[str, str]:
         """The fields of its record; `spell` writes a moment down."""
+        facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
+        told = {"by": self.by.way, "operator": self.by.operator, "reason": self.by.reason}
         return {
-            "step": self.step.value,
-            "entry": self.entry,
-            "caller": self.caller,
-            "by": self.by,
+            **facts,
+            **{key: value for key, value in told.items() if value},
             "at": spell(self.at),
         }
 

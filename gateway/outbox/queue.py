@@ -6,11 +6,11 @@ another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, Event, Observer, RecordNotes, Step
-from gateway.outbox.store import Confirm, Depth, OutboxLimits, Store, certain
+from gateway.outbox.events import MOVED, By, Event, Observer, RecordNotes, Step
+from gateway.outbox.store import Confirm, Content, Depth, Group, OutboxLimits, Store, certain
 
 
 class Outbox:
@@ -50,11 +50,18 @@ class Outbox:
         *,
         caller: str | None = None,
         states: Collection[State] = (),
+        cause: str | None = None,
         after: int = 0,
         limit: int = 100,
     ) -> Sequence[Entry]:
         """Entries in the order of arrival, with numbers above `after`; no states: all."""
-        return await self._store.entries(caller=caller, states=states, after=after, limit=limit)
+        return await self._store.entries(
+            caller=caller, states=states, cause=cause, after=after, limit=limit
+        )
+
+    async def groups(self) -> Sequence[Group]:
+        """What is not delivered, by state, cause and caller."""
+        return await self._store.groups()
 
     async def request(self, entry_id: str) -> Request | None:
         """The write itself, in clear; None when it was delivered, cancelled or dropped."""
@@ -71,7 +78,7 @@ class Outbox:
         """
         return await self._move(entry_id, State.CANCELLED, caller=caller)
 
-    async def retry(self, entry_id: str, by: str | None = None) -> Entry | None:
+    async def retry(self, entry_id: str, by: By | None = None) -> Entry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
 
         With `by` the step is noted until an audit has it. None: there is no such entry. Raises
@@ -79,9 +86,28 @@ class Outbox:
         """
         return await self._move(entry_id, State.WAITING, by=by)
 
-    async def drop(self, entry_id: str, by: str | None = None) -> Entry | None:
+    async def retry_failed(
+        self, cause: str | None = None, by: By | None = None
+    ) -> AsyncIterator[Entry]:
+        """A person sends all that have failed once more, of one cause or of any."""
+        after = 0
+        # By number, for what fails again meanwhile is not to be sent for ever.
+        while moved := await self._store.retry_failed(cause, after=after, by=by):
+            after = moved[-1].number
+            for entry in moved:
+                self._tell(Step.RETRIED, entry, by)
+                yield entry
+
+    async def drop(self, entry_id: str, by: By | None = None) -> Entry | None:
         """A person gives up what is not delivered; otherwise as `retry`."""
         return await self._move(entry_id, State.DROPPED, by=by)
+
+    async def reveal(self, entry_id: str, by: By) -> Content | None:
+        """All of an entry, in clear; that `by` saw it is noted until an audit has it."""
+        content = await self._store.reveal(entry_id, by)
+        if content is not None:
+            self._tell(Step.REVEALED, content.entry, by)
+        return content
 
     async def take_notes(self, record: RecordNotes) -> int:
         """Have the oldest notes recorded and forgotten, nobody else having them meanwhile.
@@ -95,11 +121,14 @@ class Outbox:
         return await self._store.depth()
 
     async def _move(
-        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+        self, entry_id: str, to: State, *, caller: str | None = None, by: By | None = None
     ) -> Entry | None:
         entry = await self._store.move(entry_id, to, caller=caller, by=by)
         if entry is not None:
-            self._observe(Event(MOVED[to], entry))
-            # What it blocked may go on.
-            self._wake()
+            self._tell(MOVED[to], entry, by)
         return entry
+
+    def _tell(self, step: Step, entry: Entry, by: By | None) -> None:
+        self._observe(Event(step, entry, noted=by is not None))
+        # What it blocked may go on.
+        self._wake()

@@ -13,8 +13,8 @@ from gateway.outbox import audit_notes, changes, contents, statements
 from gateway.outbox.changes import FREE
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, Note, RecordNotes
+from gateway.outbox.entry import EVERY_ORDER, Draft, Entry, Response, State
+from gateway.outbox.events import MOVED, By, RecordNotes, Step
 from gateway.outbox.schema import (
     BY_CALLER_AND_STATE,
     METADATA,
@@ -28,15 +28,14 @@ from gateway.outbox.schema import (
 )
 from gateway.outbox.sealing import (
     Cipher,
-    unpack_request,
-    unpack_response,
 )
-from gateway.outbox.shielded import Works, unbroken
+from gateway.outbox.shielded import unbroken
+from gateway.outbox.sql_reading import SqlReading, find
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import (
     Changed,
     Confirm,
-    Depth,
+    Content,
     Lease,
     OutboxLimits,
     OutboxUnavailable,
@@ -49,19 +48,18 @@ _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
 _JUDGED: Final = 100
 _FORGOTTEN: Final = 1000
+_RETRIED: Final = 500
 # What the row of an order takes, with its indexes.
 _ROW: Final = 256
 
 
-class SqlStore:
+class SqlStore(SqlReading):
     """Made by `gateway.outbox.opening`; `prepare` comes first."""
 
     def __init__(self, database: Database, cipher: Cipher) -> None:
-        self._database = database
+        super().__init__(database, Contents(cipher))
         self._cipher = cipher
-        self._contents = Contents(cipher)
         self._facts = {"schema": str(VERSION), "key": cipher.check}
-        self.works = Works()
         self._recorded: set[int] = set()
         # The time when something was claimed last.
         self._latest = 0.0
@@ -288,7 +286,7 @@ class SqlStore:
 
     @unbroken
     async def move(
-        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+        self, entry_id: str, to: State, *, caller: str | None = None, by: By | None = None
     ) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
@@ -304,8 +302,32 @@ class SqlStore:
             now = await self._database.now(connection)
             moved = await changes.by_hand(connection, entry, to, now)
             if by is not None:
-                await audit_notes.note(connection, Note(MOVED[to], entry.id, entry.caller, by, now))
+                await audit_notes.note(connection, MOVED[to], [moved], by, now)
             return moved
+
+    @unbroken
+    async def retry_failed(
+        self, cause: str | None, *, after: int = 0, by: By | None = None
+    ) -> Sequence[Entry]:
+        """Retry the first that have failed, of one cause or of any, with numbers above `after`."""
+        async with self._database.writing() as connection:
+            now = await self._database.now(connection)
+            moved = await changes.retry_failed(connection, now, cause, after, most=_RETRIED)
+            if by is not None:
+                await audit_notes.note(connection, Step.RETRIED, moved, by, now)
+            return moved
+
+    @unbroken
+    async def reveal(self, entry_id: str, by: By) -> Content | None:
+        """All of an entry, in clear, once it is noted who wanted to see it."""
+        async with self._database.writing() as connection:
+            entry = await find(connection, entry_id)
+            if entry is None:
+                return None
+            now = await self._database.now(connection)
+            await audit_notes.note(connection, Step.REVEALED, [entry], by, now)
+            request = await self._request(connection, entry)
+            return Content(entry, request, await self._response(connection, entry))
 
     @unbroken
     async def take_notes(self, record: RecordNotes) -> int:
@@ -321,58 +343,6 @@ class SqlStore:
         self._recorded -= taken
         return len(taken)
 
-    @unbroken
-    async def entry(self, entry_id: str) -> Entry | None:
-        """One entry."""
-        async with self._database.reading() as connection:
-            return await _find(connection, entry_id)
-
-    @unbroken
-    async def entries(
-        self,
-        *,
-        caller: str | None = None,
-        states: Collection[State] = (),
-        after: int = 0,
-        limit: int = 100,
-    ) -> Sequence[Entry]:
-        """Entries in the order of arrival, with numbers above `after`; no states: all."""
-        query = statements.listed(caller, states, after, limit)
-        async with self._database.reading() as connection:
-            return [entry_of(row) for row in await connection.execute(query)]
-
-    @unbroken
-    async def request(self, entry_id: str) -> Request | None:
-        """The write itself; None when it was erased."""
-        async with self._database.reading() as connection:
-            entry = await _find(connection, entry_id)
-            if entry is None:
-                return None
-            plain = await self._contents.read(connection, entry, "request")
-        return None if plain is None else unpack_request(plain)
-
-    @unbroken
-    async def response(self, entry_id: str) -> Response | None:
-        """How it ended; None while it has not."""
-        async with self._database.reading() as connection:
-            entry = await _find(connection, entry_id)
-            if entry is None:
-                return None
-            plain = await self._contents.read(connection, entry, "response")
-        return None if plain is None else unpack_response(plain)
-
-    @unbroken
-    async def depth(self) -> Depth:
-        """How full it is."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(statements.depth())).all()
-        blocking = [row for row in rows if State(row.state) in BLOCKING]
-        return Depth(
-            {State(row.state): row.entries for row in rows},
-            sum(int(row.size) for row in blocking),
-            min((row.oldest for row in blocking), default=None),
-        )
-
 
 def _cause(state: State, response: Response) -> str:
     if response.reason or state is State.DELIVERED:
@@ -387,12 +357,6 @@ async def _facts(connection: AsyncConnection) -> dict[str, str]:
 def _bring_up(connection: sa.Connection) -> None:
     """Add to what an older version made; tables that are missing were made before."""
     BY_CALLER_AND_STATE.create(connection, checkfirst=True)
-
-
-async def _find(connection: AsyncConnection, entry_id: str) -> Entry | None:
-    query = statements.shown().where(entries.c.id == entry_id)
-    row = (await connection.execute(query)).first()
-    return None if row is None else entry_of(row)
 
 
 async def _has_entries(connection: AsyncConnection) -> bool:

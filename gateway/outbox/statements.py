@@ -207,14 +207,6 @@ def depth() -> sa.Select[Any]:
     ).group_by(entries.c.state)
 
 
-def listed(caller: str | None, states: Collection[State], after: int, limit: int) -> sa.Select[Any]:
-    """Entries in the order of arrival."""
-    query = shown().where(entries.c.number > after).order_by(entries.c.number).limit(limit)
-    if caller is not None:
-        query = query.where(entries.c.caller == caller)
-    return query.where(entries.c.state.in_(states)) if states else query
-
-
 def content(number: int, kind: str) -> sa.Select[Any]:
     """The pieces of a content, in order."""
     where = (pieces.c.entry == number, pieces.c.kind == kind)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import RecordNotes
+from gateway.outbox.events import By, RecordNotes
 
 
 class OutboxError(Exception):
@@ -81,6 +81,26 @@ class Depth:
     counts: dict[State, int] = field(default_factory=dict)
     size: int = 0
     oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How many entries of a state, cause and caller there are, and since when the oldest."""
+
+    state: State
+    cause: str
+    caller: str
+    entries: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All of an entry; None stands for what was erased, or is not there yet."""
+
+    entry: Entry
+    request: Request | None
+    response: Response | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +211,26 @@ class Store(Protocol):
         ...
 
     async def move(
-        self, entry_id: str, to: State, *, caller: str | None = None, by: str | None = None
+        self, entry_id: str, to: State, *, caller: str | None = None, by: By | None = None
     ) -> Entry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
         With `by` the step is noted for an audit, see `take_notes`. Raises `NotPossible`. Cancelling
         and dropping erase the request.
         """
+        ...
+
+    async def retry_failed(
+        self, cause: str | None, *, after: int = 0, by: By | None = None
+    ) -> Sequence[Entry]:
+        """Retry the first that have failed, of one cause or of any, with numbers above `after`.
+
+        None are left when it is empty. With `by` it is noted as by `move`.
+        """
+        ...
+
+    async def reveal(self, entry_id: str, by: By) -> Content | None:
+        """All of an entry, in clear, once it is noted who wanted to see it. None: no such entry."""
         ...
 
     async def take_notes(self, record: RecordNotes) -> int:
@@ -216,10 +249,15 @@ class Store(Protocol):
         *,
         caller: str | None = None,
         states: Collection[State] = (),
+        cause: str | None = None,
         after: int = 0,
         limit: int = 100,
     ) -> Sequence[Entry]:
         """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        ...
+
+    async def groups(self) -> Sequence[Group]:
+        """What blocks, by state, cause and caller."""
         ...
 
     async def request(self, entry_id: str) -> Request | None:

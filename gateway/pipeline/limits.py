@@ -29,13 +29,17 @@ class TokenBucket:
 
     def take(self) -> None:
         """Raises `GatewayError` rate-limited, with the time until the next request may pass."""
+        wait = self.wait()
+        if wait:
+            raise GatewayError(errors.RATE_LIMITED, "requests a second", retry_after=wait)
+        self._tokens -= 1
+
+    def wait(self) -> float:
+        """How long until one may pass, in seconds."""
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
-        if self._tokens < 1:
-            wait = (1 - self._tokens) / self._rate
-            raise GatewayError(errors.RATE_LIMITED, "requests a second", retry_after=wait)
-        self._tokens -= 1
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
 
 
 class Slots:

@@ -44,14 +44,19 @@ class Strangers:
 
     def take(self, address: str) -> None:
         """Count a request of nobody's. Raises `GatewayError` rate-limited."""
-        if self._rate is None:
-            return
+        if self._rate is not None:
+            self._bucket(address, self._rate).take()
+
+    def wait(self, address: str) -> float:
+        """How long until one more of nobody's requests would pass, in seconds."""
+        return 0.0 if self._rate is None else self._bucket(address, self._rate).wait()
+
+    def _bucket(self, address: str, rate: float) -> TokenBucket:
         home = home_of(address)
         bucket: TokenBucket | None = self._buckets.get(home)
         if bucket is None:
-            burst = int(_BURST * self._rate)
-            bucket = self._buckets[home] = TokenBucket(self._rate, burst, self._clock)
-        bucket.take()
+            bucket = self._buckets[home] = TokenBucket(rate, int(_BURST * rate), self._clock)
+        return bucket
 
     def are_too_many(self, address: str) -> bool:
         """Count a request of nobody's; whether it is beyond the limit."""

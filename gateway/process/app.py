@@ -21,6 +21,8 @@ from aiohttp.web_runner import SockSite
 from gateway import __version__
 from gateway.admin.health import Readiness
 from gateway.admin.listener import OperatorRunner
+from gateway.admin.outbox.operators import Operators
+from gateway.admin.server import OutboxDesk
 from gateway.admin.server import build as build_admin
 from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import Sources, Status
@@ -78,10 +80,11 @@ class Gateway:
         self._stack = contextlib.AsyncExitStack()
         self._hurry = asyncio.Event()
         self._stopping = False
-        self._outbox: OutboxService | None = None
+        self.outbox: OutboxService | None = None
         self._opened: Cores | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
+        self._operators = Operators(())
         self._expiries: dict[str, float] = {}
         self.traffic = RecentRequests(time.monotonic, time.time)
         self.watch = self._make_watch()
@@ -113,10 +116,12 @@ class Gateway:
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(certificates.expiries, settings)
+            operators = await asyncio.to_thread(factories.operators, settings)
             await self._cores.replace(core)
             if reloading.leads_elsewhere(self.settings, settings):
                 self.watch.forget()
             self._expiries = expiries
+            self._operators.replace(operators)
             self._acceptor.tls = tls
             self._server.limits = factories.listen_limits(settings)
             self.settings = settings
@@ -154,7 +159,7 @@ class Gateway:
             circuit_open=lambda: self._cores.current.circuit_open(),
             draining=lambda: self._stopping,
             platform_fails=self.watch.fails,
-            outbox=lambda: None if self._outbox is None else self._outbox.available,
+            outbox=lambda: None if self.outbox is None else self.outbox.available,
         )
 
     async def _drain(self, timeout: float) -> None:
@@ -166,14 +171,14 @@ class Gateway:
             await self._pause(_DRAIN_POLL)
 
     async def _drain_outbox(self, timeout: float) -> None:
-        if self._outbox is None:
+        if self.outbox is None:
             return
-        draining = asyncio.get_running_loop().create_task(self._outbox.drain(timeout))
+        draining = asyncio.get_running_loop().create_task(self.outbox.drain(timeout))
         hurried = asyncio.get_running_loop().create_task(self._hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not draining.done():
-            await self._outbox.drain(0.0)
+            await self.outbox.drain(0.0)
         await draining
 
     async def _cut(self) -> None:
@@ -216,9 +221,9 @@ class Gateway:
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
         await core.start()
-        if self._outbox is not None:
-            self._stack.push_async_callback(self._outbox.stop)
-            await self._outbox.start()
+        if self.outbox is not None:
+            self._stack.push_async_callback(self.outbox.stop)
+            await self.outbox.start()
         self._watch()
         self.status = self._make_status()
         await self._stack.enter_async_context(background(self.watch.run()))
@@ -239,7 +244,7 @@ class Gateway:
             if shared is None
             else LastWrites.shared(shared.last_writes, shared.number)
         )
-        self._outbox = await open_outbox(
+        self.outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
             ways=(lambda: self._cores.hold(), lambda: self._cores.ask_platform("")),
@@ -247,7 +252,7 @@ class Gateway:
             metrics=self.metrics,
             audit=self.audit,
         )
-        return self._outbox
+        return self.outbox
 
     async def _bind(self) -> None:
         if self._shared is not None:
@@ -311,11 +316,17 @@ class Gateway:
             self.metrics.watch_platform(self.watch.usable)
 
     async def _open_admin(self) -> None:
+        self._operators.replace(factories.operators(self.settings))
         application = build_admin(
             metrics=self.metrics,
             readiness=self.readiness,
             public_keys=lambda: factories.public_keys(self.settings),
             status=self.status,
+            outbox=OutboxDesk(
+                None if self.outbox is None else self.outbox.desk.answer,
+                self._operators,
+                self.settings.outbox.reveal,
+            ),
         )
         self.admin_address = self._admin_listening.address
         await serve_admin(self._stack, application, self._admin_listening)
@@ -331,7 +342,7 @@ class Gateway:
                 audit_available=lambda: self.audit.available,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
-                outbox=lambda: None if self._outbox is None else self._outbox.report(),
+                outbox=lambda: None if self.outbox is None else self.outbox.report(),
             ),
             self.traffic,
         )

@@ -42,6 +42,7 @@ from gateway.pipeline.request_body import BodyLimits
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.statement import Statement
 from gateway.pipeline.strangers import Strangers
+from gateway.secret import Secret
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
@@ -168,6 +169,19 @@ def strangers(settings: Settings, known: Callers, clock: Callable[[], float]) ->
     """How much is heard of those that no caller stands behind."""
     rate = settings.limits.unidentified_rate
     return Strangers(known, rate, clock, signs_in=settings.login.enabled)
+
+
+def operators(settings: Settings) -> list[tuple[str, Secret]]:
+    """Names and passwords of those who decide about queued writes. Raises `StartError`."""
+    found = []
+    for index, operator in enumerate(settings.admin.operators):
+        try:
+            password = operator.secret_source(index).read()
+        except SecretUnreadable as error:
+            raise StartError(str(error)) from None
+        if password is not None:
+            found.append((operator.name, password))
+    return found
 
 
 OWN_SECRET: Final = "give each caller its own, or nobody can tell which of them called"  # noqa: S105

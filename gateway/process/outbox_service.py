@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from gateway.admin.outbox.desk import Desk
 from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import OutboxSettings, Settings
 from gateway.outbox.entry import State
@@ -109,6 +110,8 @@ class OutboxService:
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
+        audited = not isinstance(audit, NullAudit)
+        self.desk = Desk(self.outbox, reveal=settings.reveal, audited=audited)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:
@@ -182,15 +185,16 @@ class OutboxService:
     def _observe(self, event: Event) -> None:
         entry = event.entry
         self._metrics.outbox_step(event.step)
-        self._audit.event(
-            "outbox",
-            step=event.step.value,
-            entry=entry.id,
-            caller=entry.caller,
-            attempts=entry.attempts,
-            cause=event.cause,
-            upstream_status=event.status,
-        )
+        if not event.noted:
+            self._audit.event(
+                "outbox",
+                step=event.step.value,
+                entry=entry.id,
+                caller=entry.caller,
+                attempts=entry.attempts,
+                cause=event.cause,
+                upstream_status=event.status,
+            )
         level = logging.WARNING if event.step in _GRAVE else logging.DEBUG
         why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
         known = {"entry": entry.id, "caller": entry.caller, **({"reason": why} if why else {})}

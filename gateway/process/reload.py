@@ -86,6 +86,7 @@ def rehearse(settings: Settings) -> None:
     for name in factories.credentials_in_use(settings):
         factories.client_credentials(settings, name)
     factories.callers(settings, time.monotonic)
+    factories.operators(settings)
     factories.login_authentications(settings)
     certificates.sso_tls(settings)
     certificates.platform_tls(settings)

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from gateway import __version__
 from gateway.admin.metrics_merge import MergedMetrics, judge_together, merge_reports, snapshot
+from gateway.admin.outbox.operators import Operators
+from gateway.admin.server import OutboxDesk
 from gateway.admin.server import build as build_admin
 from gateway.admin.status.state import MergedStatus
 from gateway.audit.trail import AuditTrail, NullAudit
@@ -42,6 +44,8 @@ _log = get_logger(__name__)
 _ANSWER: Final = 2.0
 _START: Final = 30.0
 _RELOAD: Final = 30.0
+# For all that has failed to be retried.
+_OUTBOX: Final = 30.0
 # Beyond delay and drain, until a worker is killed: it flushes the audit in that time.
 _LAST_WORDS: Final = 10.0
 _SHORTEST_PAUSE: Final = 0.5
@@ -135,6 +139,7 @@ class Supervisor:
         self._metrics = Metrics()
         self._merged = MergedMetrics()
         self._audit: AuditTrail = NullAudit()
+        self._operators = Operators(())
 
     async def start(self) -> None:
         """Open the sockets and start all workers. Raises `StartError`; nothing is open then."""
@@ -156,6 +161,7 @@ class Supervisor:
                 raise StartError("the gateway is shutting down")
             reloading.refuse_fixed_changes(self._settings, settings)
             await asyncio.to_thread(reloading.rehearse, settings)
+            operators = await asyncio.to_thread(factories.operators, settings)
             text = await asyncio.to_thread(self._same_text, settings)
             before, done = self._text, []
             try:
@@ -167,6 +173,7 @@ class Supervisor:
                     await worker.ask("reload", before, timeout=_RELOAD)
                 raise
             self._text, self._settings = text, settings
+            self._operators.replace(operators)
 
     def note_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
@@ -193,6 +200,7 @@ class Supervisor:
         self._common = Common(os.memfd_create("turns"), last_writes.shared_memory(settings.workers))
         for descriptor in (self._common.turn, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
+        self._operators.replace(factories.operators(settings))
         self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
@@ -206,6 +214,11 @@ class Supervisor:
             public_keys=lambda: factories.public_keys(self._settings),
             status=MergedStatus(
                 lambda: self._settings, self._ask_status, draining=lambda: self._stopping
+            ),
+            outbox=OutboxDesk(
+                self._ask_outbox if settings.outbox.enabled else None,
+                self._operators,
+                settings.outbox.reveal,
             ),
         )
         self._metrics.watch_platform(self._usable)
@@ -307,6 +320,16 @@ class Supervisor:
         workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
         asked = [_nothing() if each is None else each.ask("status") for each in workers]
         return list(await asyncio.gather(*asked))
+
+    async def _ask_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
+        """What the first worker says that answers: all have the same outbox."""
+        for number in sorted(self._workers):
+            worker = self._workers.get(number)
+            told = worker and await worker.ask("outbox", question, timeout=_OUTBOX)
+            if told:
+                answer: dict[str, Any] | None = told["answer"]
+                return answer
+        return {"away": True}
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether all workers are ready, by their last answers."""

@@ -95,6 +95,7 @@ class _Worker:
             "ready": self._ready,
             "metrics": self._metrics,
             "status": self._status,
+            "outbox": self._outbox,
             "stop": self._end,
             "hurry": self._hurry,
         }
@@ -147,6 +148,11 @@ class _Worker:
 
     async def _status(self, _: Any) -> dict[str, Any] | None:
         return None if self._gateway is None else self._gateway.status.report()
+
+    async def _outbox(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The `answer` of a `Desk`; nothing where there is none."""
+        outbox = None if self._gateway is None else self._gateway.outbox
+        return {} if outbox is None else {"answer": await outbox.desk.answer(question)}
 
     async def _end(self, _: Any) -> None:
         if self._listening is not None:

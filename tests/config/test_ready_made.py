@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,34 @@ def test_the_reference_has_every_key_with_its_default() -> None:
     assert values["sso"]["token_url"] == PRESETS["playground"]["sso"]["token_url"]
 
 
-def test_the_references_commented_caller_has_every_key_with_its_default() -> None:
-    """Uncommented, the example of a caller is one with all keys at their defaults."""
-    block = REFERENCE.partition(EXAMPLE)[2].partition("\n\n")[0]
-    text = "callers:\n" + "\n".join(line[2:] for line in block.splitlines())
-    (values,) = parse_yaml(text, "example").values["callers"]
-    basic = {"username": "lab"}
-    base = {"credentials": {"default": {"client_id": "a", "client_secret": "b"}}}
-    given = Settings.model_validate({**base, "callers": [values]}).callers[0]
-    plain = [{"name": "lab", "basic_auth": basic}]
-    expected = Settings.model_validate({**base, "callers": plain}).callers[0]
-    assert given == expected
-    compare(values, expected, "callers[0]")
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("callers", {"name": "lab", "basic_auth": {"username": "lab"}}),
+        ("admin.operators", {"name": "dilnoza"}),
+    ],
+)
+def test_the_references_commented_entries_have_every_key_with_its_default(
+    name: str, plain: dict[str, Any]
+) -> None:
+    """Uncommented, the example of a caller or operator is one with all keys at their defaults."""
+    *above, last = name.split(".")
+    block = REFERENCE.partition(f"{last}: []\n")[2].partition(EXAMPLE)[2]
+    lines = itertools.takewhile(lambda line: line.startswith("#"), block.splitlines())
+    text = f"{last}:\n" + "\n".join(line[2:] for line in lines)
+    (values,) = parse_yaml(text, "example").values[last]
+
+    def entry(given: dict[str, Any]) -> Section:
+        settings: dict[str, Any] = {last: [given]}
+        for group in reversed(above):
+            settings = {group: settings}
+        base = {"credentials": {"default": {"client_id": "a", "client_secret": "b"}}}
+        found: Any = Settings.model_validate({**base, **settings})
+        for part in (*above, last):
+            found = getattr(found, part)
+        (made,) = found
+        assert isinstance(made, Section)
+        return made
+
+    assert entry(values) == entry(plain)
+    compare(values, entry(plain), f"{name}[0]")

@@ -56,6 +56,7 @@ def findings(settings: dict[str, Any]) -> dict[str, str]:
          "platform": {"allow_plaintext": True}},
         {"login": LOGIN | {"extra_params": {"claims": "organization", "audience": "x"}}},
         {"listen": {"base_path": "/auth"}},
+        {"admin": {"operators": [{"name": n, "password_file": "/x"} for n in "ab"]}},
         {"listen": {"base_path": "/authority"}, "login": {"enabled": True, "client_id": "a",
          "redirect_uri": "https://x/auth/callback"}},
         {"callers": [CALLER], "credentials": {"default": {"client_id": "a",
@@ -160,6 +161,12 @@ def test_a_user_name_holds_no_colon() -> None:
         ({"callers": [CALLER, CALLER]}, "callers.1.name"),
         ({"callers": [{**CALLER, "credential": "none"}]}, "callers.0.credential"),
         ({"callers": [{**CALLER, "api_key": "k"}]}, "callers.0.api_key"),
+        ({"admin": {"operators": [{"name": "a"}]}}, "admin.operators.0.password"),
+        (
+            {"admin": {"operators": [{"name": "a", "password": p} for p in "xy"]}},
+            "admin.operators.1.name",
+        ),
+        ({"audit": {"sink": "off"}, "outbox": {"reveal": True}}, "outbox.reveal"),
         (
             {"callers": [{"name": "a", "basic_auth": {"username": "a"}}]},
             "callers.0.basic_auth.password",

@@ -1,4 +1,7 @@
-"""Style and script of the status page, and the header fields that allow just these two."""
+"""Style and script of the status page, and the header fields that allow just these two.
+
+What other pages of the operators share is `STYLE`, `TIMES` and `headers`.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,25 @@ text-align:left;white-space:nowrap}.slowest tr{display:grid;grid-template-column
 @media print{body{max-width:none}details{display:none}}
 """
 
-SCRIPT: Final = """
+TIMES: Final = """
+  const two = (number) => String(number).padStart(2, "0");
+  const localise = (part) => {
+    for (const each of part.querySelectorAll("time")) {
+      const at = new Date(each.dateTime);
+      const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
+      const clock = [at.getHours(), at.getMinutes(), at.getSeconds()].map(two);
+      each.title = each.dateTime;
+      const short = "short" in each.dataset;
+      if (short) clock.pop();
+      const today = at.toDateString() === new Date().toDateString();
+      each.textContent = (today || short ? "" : day + " ") + clock.join(":");
+    }
+  };
+"""
+"""Writes times as the reader's clock does; a part of a script."""
+
+SCRIPT: Final = (
+    """
 "use strict";
 (() => {
   const SILENCE = 8000, POLL = 5000, RETRY = 30000;
@@ -112,18 +133,11 @@ SCRIPT: Final = """
     if (at < 3) parts.push(Math.floor(seconds % sizes[at] / sizes[at + 1]) + " " + units[at + 1]);
     return parts.join(" ");
   };
-  const two = (number) => String(number).padStart(2, "0");
-  const localise = (part) => {
-    for (const each of part.querySelectorAll("time")) {
-      const at = new Date(each.dateTime);
-      const day = [at.getFullYear(), two(at.getMonth() + 1), two(at.getDate())].join("-");
-      const clock = [at.getHours(), at.getMinutes(), at.getSeconds()].map(two);
-      each.title = each.dateTime;
-      const short = "short" in each.dataset;
-      if (short) clock.pop();
-      const today = at.toDateString() === new Date().toDateString();
-      each.textContent = (today || short ? "" : day + " ") + clock.join(":");
-    }
+"""
+    + TIMES
+    + """
+  const prepare = (part) => {
+    localise(part);
     for (const each of part.querySelectorAll("[data-seconds]")) {
       each.until = Date.now() + 1000 * each.dataset.seconds;
     }
@@ -149,7 +163,7 @@ SCRIPT: Final = """
       const next = same ? at.nextElementSibling : at;
       if (!same) main.insertBefore(part, at);
       else if (known.get(part.id) !== html) exchange(at, part);
-      if (part.isConnected) localise(part);
+      if (part.isConnected) prepare(part);
       known.set(part.id, html);
       at = next;
     }
@@ -202,12 +216,13 @@ SCRIPT: Final = """
     if (Date.now() - heard > SILENCE) poll();
   };
   for (const part of main.children) known.set(part.id, part.outerHTML);
-  localise(document.body);
+  prepare(document.body);
   document.addEventListener("visibilitychange", look);
   setInterval(look, 1000);
   look();
 })();
 """
+)
 
 
 def _source(text: str) -> str:
@@ -215,12 +230,17 @@ def _source(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-HEADERS: Final = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src {_source(STYLE)}; script-src {_source(SCRIPT)}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "Vary": "Accept-Language",
-}
+def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]:
+    """The fields of a page that has just these two; `forms` says where its forms may lead."""
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+            f"connect-src 'self'; img-src data:; base-uri 'none'; form-action {forms}; "
+            "frame-ancestors 'none'"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "Vary": "Accept-Language",
+    }
+
+
+HEADERS: Final = headers(STYLE, SCRIPT)

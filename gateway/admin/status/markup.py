@@ -1,8 +1,8 @@
-"""Small parts of the status page: text that is markup, moments, spans of time and numbers."""
+"""Parts of the operators' pages: text that is markup, moments, spans, numbers, cards, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Final
 
@@ -13,6 +13,11 @@ _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second",
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 # Numbers of fewer digits are read without a mark between thousands.
 _GROUPED_FROM: Final = 10_000
+_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
+# Columns of tables that hold numbers.
+_NUMBERS: Final = frozenset(
+    ("requests", "errors", "refusals", "duration", "status", "attempts", "bytes")
+)
 
 
 class Html(str):
@@ -110,3 +115,50 @@ def moment(iso: str, *, short: bool = False) -> str:
     shown = iso[11:16] if short else f"{iso[:19].replace('T', ' ')} UTC"
     mark = " data-short" if short else ""
     return Html(f'<time datetime="{escape(iso)}"{mark}>{escape(shown)}</time>')
+
+
+def language_links(language: str, addresses: Mapping[str, str], words: Words) -> str:
+    """The same page in each language, by its address."""
+    links = " ".join(
+        f'<a href="{escape(address)}" lang="{each}" title="{_NAMES[each]}"'
+        f"{' aria-current=page' if each == language else ''}>{each}</a>"
+        for each, address in addresses.items()
+    )
+    return f'<nav aria-label="{escape(words["language"])}">{links}</nav>'
+
+
+def card(title: str, inside: str, words: Words) -> str:
+    """A part of a page, under the heading that the words have for it."""
+    return f'<section id="{title}" class="card"><h2>{escape(words[title])}</h2>{inside}</section>'
+
+
+def nothing(words: Words) -> str:
+    """In the place of what is not there."""
+    return f"<p>{escape(words['nothing'])}</p>"
+
+
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], words: Words
+) -> str:
+    """A card with a table, whose columns the words name."""
+    names = [(escape(words[column]), _kind(column)) for column in columns]
+    head = "".join(f"<th scope=col{kind}>{name}</th>" for name, kind in names)
+    lines = ([_cell(*each, value) for each, value in zip(names, row, strict=True)] for row in rows)
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
+    if not body:
+        return card(title, nothing(words), words)
+    shown = (
+        f'<div class="wide {title}" id="{title}-rows" tabindex="0" role="region" '
+        f'aria-label="{escape(words[title])}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+    return card(title, shown, words)
+
+
+def _kind(column: str) -> str:
+    return " class=number" if column in _NUMBERS else ""
+
+
+def _cell(name: str, kind: str, value: object) -> str:
+    """With its column's name, which narrow screens show in front of it."""
+    return f'<td data-name="{name}"{kind}><span>{inside(value)}</span></td>'

@@ -17,15 +17,19 @@ from gateway.admin.status.charts import chart
 from gateway.admin.status.icons import icon, sign
 from gateway.admin.status.markup import (
     Words,
+    card,
     code,
     commands,
     inside,
+    language_links,
     milliseconds,
     moment,
+    nothing,
     number,
     seconds,
     share,
     span,
+    table,
     unit_names,
 )
 from gateway.admin.status.recent_requests import OTHERS
@@ -33,7 +37,6 @@ from gateway.admin.status.texts import WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.pipeline.callers import ANONYMOUS
 
-_NAMES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 # Callers that the settings do not name.
 _UNNAMED = {ANONYMOUS.name: "anonymous", OTHERS: "others"}
 
@@ -43,11 +46,6 @@ def page(facts: Mapping[str, Any]) -> str:
     language = facts["language"]
     words = WORDS[language]
     current = news(facts)
-    links = " ".join(
-        f'<a href="?lang={each}" lang="{each}" title="{_NAMES[each]}"'
-        f"{' aria-current=page' if each == language else ''}>{each}</a>"
-        for each in LANGUAGES
-    )
     return (
         f'<!DOCTYPE html>\n<html lang="{language}" data-units="{unit_names(words)}"><head>'
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -56,7 +54,7 @@ def page(facts: Mapping[str, Any]) -> str:
         f"<title>{escape(current['title'])}</title><style>{STYLE}</style></head>"
         f"<body><header><h1>{escape(words['title'])}</h1>"
         f"<code class=badge>{escape(str(facts['settings'].get('environment', '')))}</code>"
-        f'<nav aria-label="{escape(words["language"])}">{links}</nav>'
+        f"{language_links(language, {each: f'?lang={each}' for each in LANGUAGES}, words)}"
         f'<p id="stale" role="alert" hidden>⚠ {escape(words["stale"])}</p></header>'
         f'<p id="said" role="status"></p><main>{current["main"]}</main>'
         f'<footer><a href="status.json?lang={language}">{code("status.json")}</a></footer>'
@@ -133,8 +131,8 @@ def _errors(errors: Iterable[Mapping[str, Any]], words: Words) -> str:
         f"<p><b>{escape(words['remedy'])}:</b> {commands(error['remedy'])}</p></li>"
         for error in errors
     )
-    inside = f'<ul class="reasons">{items}</ul>' if items else _nothing(words)
-    return _card("reasons", inside, words)
+    inside = f'<ul class="reasons">{items}</ul>' if items else nothing(words)
+    return card("reasons", inside, words)
 
 
 def _count(error: Mapping[str, Any], words: Words) -> str:
@@ -151,7 +149,7 @@ def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Words) -> str:
         )
         for name, token in tokens.items()
     ]
-    return _table("tokens", ("credential", "state", "expires", "next", "failure"), rows, words)
+    return table("tokens", ("credential", "state", "expires", "next", "failure"), rows, words)
 
 
 def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
@@ -163,7 +161,7 @@ def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
         )
         for each in slowest
     ]
-    return _table("slowest", ("interaction", "duration", "status", "time"), rows, words)
+    return table("slowest", ("interaction", "duration", "status", "time"), rows, words)
 
 
 def _callers(callers: Iterable[Mapping[str, Any]], words: Words) -> str:
@@ -172,7 +170,7 @@ def _callers(callers: Iterable[Mapping[str, Any]], words: Words) -> str:
         (_caller(each["name"], words), *(number(each[column], words) for column in columns))
         for each in callers
     ]
-    return _table("callers", ("caller", *columns), rows, words)
+    return table("callers", ("caller", *columns), rows, words)
 
 
 def _caller(name: str, words: Words) -> str:
@@ -200,44 +198,6 @@ def _about(facts: Mapping[str, Any], words: Words) -> str:
         f'<span class="number">{escape(name)}: {inside(value)}</span>' for name, value in about
     )
     return f'<p id="about">{told}</p>'
-
-
-def _card(title: str, inside: str, words: Words) -> str:
-    return f'<section id="{title}" class="card"><h2>{escape(words[title])}</h2>{inside}</section>'
-
-
-def _nothing(words: Words) -> str:
-    return f"<p>{escape(words['nothing'])}</p>"
-
-
-def _table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], words: Words
-) -> str:
-    names = [(escape(words[column]), _kind(column)) for column in columns]
-    head = "".join(f"<th scope=col{kind}>{name}</th>" for name, kind in names)
-    lines = ([_cell(*each, value) for each, value in zip(names, row, strict=True)] for row in rows)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
-    if not body:
-        return _card(title, _nothing(words), words)
-    inside = (
-        f'<div class="wide {title}" id="{title}-rows" tabindex="0" role="region" '
-        f'aria-label="{escape(words[title])}"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-    return _card(title, inside, words)
-
-
-def _kind(column: str) -> str:
-    return (
-        " class=number"
-        if column in {"requests", "errors", "refusals", "duration", "status"}
-        else ""
-    )
-
-
-def _cell(name: str, kind: str, value: object) -> str:
-    """With its column's name, which narrow screens show in front of it."""
-    return f'<td data-name="{name}"{kind}><span>{inside(value)}</span></td>'
 
 
 def _plain(value: object) -> str:

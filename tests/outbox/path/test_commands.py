@@ -98,14 +98,26 @@ async def test_what_waits_for_a_person_is_listed(
 async def test_patients_are_shown_only_when_asked(
     refused: tuple[Hospital, str], operator: Operator
 ) -> None:
-    """`show` and `export` mask address and bodies unless `--reveal` is given."""
+    """`show` and `export` mask address and bodies unless `--reveal` is given.
+
+    For one entry that has to be allowed, and the audit has who did it.
+    """
     entry_id = refused[1].rsplit("/", 1)[1]
     masked = await operator.run("show", entry_id)
     assert "failed" in masked.out
     assert "987654" not in masked.out
     assert "Observation/1" not in masked.out
+    forbidden = await operator.run("show", entry_id, "--reveal")
+    assert (forbidden.code, forbidden.out) == (2, "")
+    assert "outbox.reveal" in forbidden.err
+    operator.settings["outbox"]["reveal"] = True
     revealed = await operator.run("show", entry_id, "--reveal")
     assert "Patient/987654" in revealed.out
+    assert "noted for the audit" in revealed.err
+    record: dict[str, Any] = {}
+    while record.get("step") != "revealed":
+        record = (await refused[0].gateway.audit(event="outbox"))[-1]
+    assert (record["entry"], record["by"]) == (entry_id, BY)
     assert (await operator.run("show", "nothing")).code == 1
     plain = operator.config.parent / "export.jsonl"
     exported = await operator.run("export", str(plain))
@@ -122,6 +134,7 @@ async def test_a_retried_entry_is_delivered(
 ) -> None:
     """The running gateway notices by itself."""
     hospital, location = refused
+    assert (await operator.run("retry", "--cause", "expired")).out == ""
     done = await operator.run("retry", "--failed")
     assert done.code == 0
     assert location.rsplit("/", 1)[1] in done.out
@@ -129,7 +142,7 @@ async def test_a_retried_entry_is_delivered(
     while not ended.json["entry"][0]["response"]["status"].startswith("200"):
         ended = await hospital.ended(location)
     assert len(hospital.writes()) == 2
-    assert (await operator.run("retry", "--failed")).out == ""
+    assert (await operator.run("retry", "--cause", "platform-status 422")).out == ""
     assert (await operator.run("retry")).code == 2
     again = await operator.run("retry", location.rsplit("/", 1)[1])
     assert again.code == 1
@@ -191,7 +204,7 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
         text=True,
         timeout=60,
     )
-    assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
+    assert (without.code, "dhp-gateway[outbox]" in without.out) == (2, True)
     operator.settings["outbox"]["encryption_key"] = "short"
     operator.write()
     short = await dhp("check", "--config", operator.config)
@@ -279,8 +292,9 @@ async def test_a_command_writes_its_own_audit_file_while_nobody_else_does(
 ) -> None:
     """With the gateway stopped, the user whose file it is need not wait for its next start."""
     operator.settings["audit"] = audited(tmp_path)
-    assert (await operator.run("drop", queued)).code == 0
+    assert (await operator.run("drop", queued, "--reason", "entered anew")).code == 0
     assert [step for step, *_ in steps(tmp_path)] == ["dropped"]
+    assert '"reason":"entered anew"' in (tmp_path / "audit" / "audit.jsonl").read_text()
 
 
 def nobody_listens(**more: str) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""Answers what the page asks about the outbox, where that is open: in this process, or in a worker.
+
+Questions and answers are plain data, so that they can go to another process:
+
+    list           states, cause, caller, after: `groups` of all, a page of `entries`, where it ends
+    entry          id: the `entry`, what is about a patient masked
+    reveal         id: the `entry` in clear
+    retry, drop    id, reason: the `state` that the entry is in, and whether it was `done`
+    retry-failed   cause: how many
+
+All that changes something or shows a patient names the `operator`. `away` says that the outbox
+cannot be reached; a missing entry is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Final
+
+from gateway.outbox.entry import BLOCKING, State
+from gateway.outbox.events import By
+from gateway.outbox.queue import Outbox
+from gateway.outbox.shown import facts, moment, whole
+from gateway.outbox.store import Content, NotPossible, OutboxError
+
+Facts = dict[str, Any]
+Ask = Callable[[Facts], Awaitable[Facts | None]]
+
+PAGE: Final = 100
+# Of a content in clear; the whole may be too much for a browser, and for the way to it.
+_SHOWN: Final = 256 * 1024
+_WAY: Final = "page"
+
+
+class Desk:
+    """Asks one outbox. `reveal`: entries may be shown in clear; `audited`: steps are recorded."""
+
+    def __init__(self, outbox: Outbox, *, reveal: bool, audited: bool) -> None:
+        self._outbox = outbox
+        self._reveals = reveal
+        self._audited = audited
+        self._answers: dict[str, Ask] = {
+            "list": self._list,
+            "entry": self._entry,
+            "reveal": self._reveal,
+            "retry": self._move,
+            "drop": self._move,
+            "retry-failed": self._retry_failed,
+        }
+
+    async def answer(self, question: Facts) -> Facts | None:
+        """What there is to say, or None where there is no such entry."""
+        try:
+            return await self._answers[question["ask"]](question)
+        except OutboxError:
+            return {"away": True}
+
+    async def _list(self, question: Facts) -> Facts:
+        groups = await self._outbox.groups()
+        found = await self._outbox.entries(
+            states=[State(each) for each in question["states"]] or tuple(BLOCKING),
+            cause=question["cause"],
+            caller=question["caller"],
+            after=question["after"],
+            limit=PAGE + 1,
+        )
+        page = found[:PAGE]
+        return {
+            "groups": [{**asdict(each), "oldest": moment(each.oldest)} for each in groups],
+            "entries": [facts(each) for each in page],
+            "next": page[-1].number if len(found) > PAGE else None,
+        }
+
+    async def _entry(self, question: Facts) -> Facts | None:
+        entry = await self._outbox.entry(question["id"])
+        if entry is None:
+            return None
+        request = await self._outbox.request(entry.id)
+        content = Content(entry, request, await self._outbox.response(entry.id))
+        return {"entry": whole(content, reveal=False)}
+
+    async def _reveal(self, question: Facts) -> Facts | None:
+        by = self._by(question)
+        if not self._reveals or by is None:
+            return None
+        content = await self._outbox.reveal(question["id"], by)
+        return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
+
+    async def _move(self, question: Facts) -> Facts | None:
+        move = self._outbox.drop if question["ask"] == "drop" else self._outbox.retry
+        try:
+            entry = await move(question["id"], self._by(question))
+        except NotPossible as refusal:
+            return {"done": False, "state": refusal.state.value}
+        return None if entry is None else {"done": True, "state": entry.state.value}
+
+    async def _retry_failed(self, question: Facts) -> Facts:
+        moved = self._outbox.retry_failed(question["cause"], self._by(question))
+        return {"moved": sum([1 async for _ in moved])}
+
+    def _by(self, question: Facts) -> By | None:
+        if not self._audited:
+            return None
+        return By(_WAY, question["operator"], question.get("reason", ""))
+
+
+def _shortened(document: Facts) -> Facts:
+    for part in ("request", "answer"):
+        content = document[part]
+        if content is not None and len(content["body"]) > _SHOWN:
+            content["body_bytes"] = len(content["body"].encode())
+            content["body"] = content["body"][:_SHOWN]
+    return document

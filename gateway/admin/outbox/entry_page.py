@@ -1,0 +1,113 @@
+"""The page of one entry: what is known of it, and what may be decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any, Final
+
+from gateway.admin.outbox.causes import remedy, why
+from gateway.admin.outbox.frame import View, frame
+from gateway.admin.outbox.list_page import caller
+from gateway.admin.status.markup import Html, code, commands, inside, moment, number
+
+Facts = Mapping[str, Any]
+_OPEN: Final = frozenset(("waiting", "failed", "unclear"))
+_HIDDEN: Final = "***"
+
+
+def page(view: View, entry: Facts) -> str:
+    """The page; what is about a patient is on it only where the entry was revealed."""
+    words, state = view.words, entry["state"]
+    facts = "".join(
+        f"<dt>{escape(words[name])}</dt><dd>{inside(value)}</dd>"
+        for name, value in _facts(view, entry)
+    )
+    back = f'<p class="more"><a href="{view.link("outbox")}">{escape(words["back"])}</a></p>'
+    main = (
+        f'<section id="entry" class="card"><h2>{escape(words["id"])} {code(entry["id"])}</h2>'
+        f"<dl>{facts}</dl></section>{_contents(view, entry)}"
+        f"{_decisions(view, entry) if state in _OPEN else ''}{back}"
+    )
+    answer = "degraded" if state in ("failed", "unclear") else "yes"
+    return frame(view, main, f"outbox/{entry['id']}", {}, answer=answer)
+
+
+def _facts(view: View, entry: Facts) -> Iterator[tuple[str, str]]:
+    words, state, cause = view.words, entry["state"], entry["cause"]
+    yield "state", words.get(f"card:{state}", words[f"entry:{state}"])
+    yield "caller", caller(entry["caller"], view)
+    yield "queued", moment(entry["queued_at"])
+    if state in _OPEN:
+        yield "cause", Html(commands(why(cause, view.language)))
+        yield "remedy", Html(commands(remedy(state, cause, view.language)))
+    for name, at in (("due", entry["due_at"]), ("finished", entry["finished_at"])):
+        if at is not None:
+            yield name, moment(at)
+    yield "attempts", str(entry["attempts"])
+    yield "bytes", number(entry["bytes"], words)
+    request, answer = entry["request"], entry["answer"]
+    if request is not None:
+        yield "what", code(f"{request['interaction']} {request['resource']}".rstrip())
+        yield "request_id", code(request["request_id"])
+    if answer is not None:
+        yield "answer", code(answer["reason"] or f"HTTP {answer['status']}")
+        if answer["note"]:
+            yield "note", code(answer["note"])
+
+
+def _contents(view: View, entry: Facts) -> str:
+    """What is about a patient, where it is here."""
+    request = entry["request"]
+    parts: list[tuple[str, str]] = []
+    if request is not None and "fields" in request:
+        fields = "\n".join(f"{name}: {value}" for name, value in request["fields"].items())
+        parts = [("address", f"{request['method']} {request['address']}"), ("fields", fields)]
+        parts += _body(view, "body", request)
+    if entry["answer"] is not None and entry["answer"]["body"] != _HIDDEN:
+        parts += _body(view, "answer", entry["answer"])
+    shown = "".join(
+        f"<h3>{escape(view.words[name])}</h3><pre tabindex=0>{escape(text)}</pre>"
+        for name, text in parts
+        if text
+    )
+    return f'<section id="contents" class="card">{shown}</section>' if shown else ""
+
+
+def _body(view: View, name: str, content: Facts) -> list[tuple[str, str]]:
+    parts = [(name, content["body"])]
+    if "body_bytes" in content:
+        told = view.words["cut"].format(bytes=number(content["body_bytes"], view.words))
+        parts.append(("note", told.replace("`", "")))
+    return parts
+
+
+def _decisions(view: View, entry: Facts) -> str:
+    words, entry_id = view.words, entry["id"]
+    retry = view.form("retry", f"<button>{escape(words['retry'])}</button>", id=entry_id)
+    cards = [
+        (words["retry"], commands(remedy(entry["state"], entry["cause"], view.language)), retry),
+        (words["drop"], commands(words["drop:about"]), _drop(view, entry_id)),
+    ]
+    revealed = entry["request"] is not None and "fields" in entry["request"]
+    if not revealed:
+        button = f"<button>{escape(words['reveal'])}</button>"
+        form = view.form("reveal", button, id=entry_id) if view.reveal else ""
+        about = words["reveal:about" if view.reveal else "reveal:off"]
+        cards.append((words["reveal"], commands(about), form))
+    shown = "".join(
+        f'<section class="card"><h2>{escape(title)}</h2><p>{about}</p>{form}</section>'
+        for title, about, form in cards
+    )
+    return f'<div class="decisions">{shown}</div>' if view.operator is not None else ""
+
+
+def _drop(view: View, entry_id: str) -> str:
+    words = view.words
+    field = (
+        f'<label for="reason">{escape(words["reason"])}</label><input id="reason" name="reason" '
+        f'required maxlength="300" autocomplete="off" aria-describedby="hint">'
+        f'<p id="hint">{escape(words["reason:hint"])}</p>'
+    )
+    button = f'<button class="grave">{escape(words["drop"])}</button>'
+    return view.form("drop", button, field, id=entry_id)

@@ -1,0 +1,135 @@
+"""What all pages of the outbox have: head, languages, who is signed in, style and script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+from urllib.parse import urlencode
+
+from gateway.admin.outbox.texts import WORDS
+from gateway.admin.status.assets import STYLE as COMMON_STYLE
+from gateway.admin.status.assets import TIMES, headers
+from gateway.admin.status.icons import icon
+from gateway.admin.status.markup import Html, Words, code, commands, language_links
+from gateway.fhir.texts import LANGUAGES
+
+STYLE: Final = (
+    COMMON_STYLE
+    + """
+.who{display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:baseline;font-size:.95rem}
+.tabs{display:flex;flex-wrap:wrap;gap:.25rem .5rem;margin:0 0 .6rem}
+.tabs a,.more a,.button{display:inline-block;padding:.3rem .7rem;border:1px solid var(--line);
+border-radius:.4rem;text-decoration:none}.tabs a[aria-current]{font-weight:700;
+border-color:currentColor}.more{display:flex;gap:.5rem;margin-top:.75rem}
+form{margin:.6rem 0 0}button,input{font:inherit;color:inherit;border-radius:.4rem;
+border:1px solid var(--soft);padding:.4rem .8rem}button{background:var(--bar);color:var(--card);
+border-color:var(--bar);font-weight:600;cursor:pointer}button.grave{background:var(--no-bg);
+color:var(--no);border-color:currentColor}input{background:var(--paper);width:100%}
+label{display:block;font-weight:600}.decisions{display:grid;gap:1rem;align-items:start;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}
+.news{border:2px solid;border-radius:.6rem;padding:.5rem 1rem;font-weight:600;
+color:var(--yes);background:var(--yes-bg)}
+dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.3rem 1rem;margin:0}
+dt{color:var(--soft);font-weight:600}dd{margin:0}
+pre{white-space:pre-wrap;background:var(--paper);border:1px solid var(--line);border-radius:.4rem;
+padding:.6rem;margin:.3rem 0 .6rem;max-height:30rem;overflow:auto}
+@media(max-width:40rem){.entries thead{position:absolute;width:1px;height:1px;overflow:hidden;
+clip-path:inset(50%)}.entries tr{display:block;padding:.5rem 0;border-bottom:1px solid var(--line)}
+.entries tr:last-child{border:0}.entries td{display:flex;gap:.75rem;justify-content:space-between;
+text-align:right;border:0;padding:.1rem 0}.entries td::before{content:attr(data-name);
+color:var(--soft);text-align:left;white-space:nowrap}dl{grid-template-columns:1fr;gap:0}
+dd{margin-bottom:.5rem}button{width:100%}}
+"""
+)
+SCRIPT: Final = f'\n"use strict";\n(() => {{{TIMES}  localise(document.body);\n}})();\n'
+# The Origin of the page's own forms would be "null" without a referrer (Fetch standard).
+HEADERS: Final = {
+    **headers(STYLE, SCRIPT, forms="'self'"),
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(slots=True)
+class View:
+    """Who looks, and how. `above` leads from the page's address to the listener's root.
+
+    `named`: the settings name operators; `token` goes into the forms of the one who is signed in;
+    `reveal`: entries may be seen in full.
+    """
+
+    language: str
+    above: str
+    named: bool
+    reveal: bool
+    operator: str | None = None
+    token: str = ""
+
+    @property
+    def words(self) -> Words:
+        """The texts in the reader's language."""
+        return WORDS[self.language]
+
+    def link(self, to: str, **query: str) -> str:
+        """The address of a page, escaped."""
+        asked = urlencode({**query, "lang": query.get("lang", self.language)})
+        return escape(f"{self.above}{to}?{asked}")
+
+    def form(self, action: str, button: str, inside: str = "", **fields: str) -> str:
+        """A form with one button; nothing for whoever may not send it."""
+        if self.operator is None:
+            return ""
+        hidden = "".join(
+            f'<input type="hidden" name="{name}" value="{escape(value)}">'
+            for name, value in {**fields, "token": self.token}.items()
+        )
+        return Html(
+            f'<form method="post" action="{self.above}outbox/{action}?lang={self.language}">'
+            f"{hidden}{inside}{button}</form>"
+        )
+
+
+def frame(
+    view: View, main: str, here: str, query: Mapping[str, str], *, answer: str = "untried"
+) -> str:
+    """The whole page; `here` and `query` are its address, `answer` says which icon it has."""
+    words = view.words
+    title = f"{words['outbox']} · {words['title']}"
+    asked = {key: value for key, value in query.items() if key not in ("said", "count", "sign-in")}
+    addresses = {
+        each: f"{view.above}{here}?{urlencode({**asked, 'lang': each})}" for each in LANGUAGES
+    }
+    return (
+        f'<!DOCTYPE html>\n<html lang="{view.language}"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="{icon(answer)}"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><header><h1>{escape(words['outbox'])}</h1>"
+        f"{language_links(view.language, addresses, words)}</header>"
+        f"<main>{_who(view)}{main}</main>"
+        f'<footer><a href="{view.link("status")}">{escape(words["to-status"])}</a></footer>'
+        f"<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def message(view: View, word: str) -> str:
+    """A page that says why there is nothing else."""
+    words = view.words
+    told = (
+        f'<section class="card"><p>{commands(words[f"refused:{word}"])}</p>'
+        f'<p class="more"><a href="{view.link("outbox")}">{escape(words["back"])}</a></p></section>'
+    )
+    return frame(view, told, "outbox", {}, answer="degraded")
+
+
+def _who(view: View) -> str:
+    words = view.words
+    if view.operator is not None:
+        told = commands(words["signed-in"]).replace("{name}", code(view.operator))
+    elif view.named:
+        link = f'<a class="button" href="{view.link("outbox", **{"sign-in": ""})}">'
+        told = f"{link}{escape(words['sign-in'])}</a> {commands(words['sign-in-first'])}"
+    else:
+        told = commands(words["read-only"])
+    return f'<p class="who">{told}</p>'

@@ -1,0 +1,184 @@
+"""The page `/outbox`: how things stand, why entries are held up, and the entries themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+from gateway.admin.outbox.causes import remedy, why
+from gateway.admin.outbox.frame import View, frame
+from gateway.admin.status.icons import sign
+from gateway.admin.status.markup import Html, code, commands, moment, number, table
+from gateway.pipeline.callers import ANONYMOUS
+
+Facts = Mapping[str, Any]
+# Those that a person has to decide about come first.
+STATES: Final = ("failed", "unclear", "waiting", "sending")
+_SAID: Final = frozenset(("retried", "dropped"))
+
+
+def page(view: View, facts: Facts, asked: Facts, query: Mapping[str, str]) -> str:
+    """The page for the answer of a `Desk` to what was `asked`; `query` is the page's own."""
+    verdict = _verdict(facts["groups"])
+    main = "".join(
+        (
+            _said(view, query),
+            _care(view, verdict),
+            _cards(view, facts["groups"]),
+            _reasons(view, facts["groups"]),
+            _entries(view, facts, asked),
+        )
+    )
+    answer = "degraded" if verdict == "person" else "yes"
+    return frame(view, main, "outbox", query, answer=answer)
+
+
+def caller(name: str, view: View) -> str:
+    """A caller's name; those that have none share a word."""
+    return view.words["anonymous"] if name == ANONYMOUS.name else code(name)
+
+
+def _verdict(groups: Sequence[Facts]) -> str:
+    states = {each["state"] for each in groups}
+    if states & {"failed", "unclear"}:
+        return "person"
+    return "waiting" if states else "fine"
+
+
+def _said(view: View, query: Mapping[str, str]) -> str:
+    said, count = query.get("said"), query.get("count", "")
+    if said not in _SAID:
+        return ""
+    shown = number(int(count), view.words) if count.isdecimal() and len(count) < 9 else "?"
+    told = view.words[f"said:{said}"].format(count=shown)
+    return f'<p class="news" role="status">{escape(told)}</p>'
+
+
+def _care(view: View, verdict: str) -> str:
+    words = view.words
+    answer = "degraded" if verdict == "person" else "yes"
+    advice = words["advice:person"] if verdict == "person" else words[f"outbox:{verdict}:todo"]
+    return (
+        f'<section id="care" class="care {answer}">{sign(answer)}<div>'
+        f"<strong>{escape(words[f'verdict:{verdict}'])}</strong><p>{commands(advice)}</p></div>"
+        "</section>"
+    )
+
+
+def _cards(view: View, groups: Sequence[Facts]) -> str:
+    cards = []
+    for state in STATES:
+        mine = [each for each in groups if each["state"] == state]
+        count = number(sum(each["entries"] for each in mine), view.words)
+        oldest = _since(view, min(each["oldest"] for each in mine)) if mine else ""
+        cards.append(
+            f'<section class="card"><h2>{escape(view.words[f"card:{state}"])}</h2>'
+            f"<b>{count}</b><p>{oldest}</p></section>"
+        )
+    return f'<div id="glance" class="glance">{"".join(cards)}</div>'
+
+
+def _since(view: View, at: str) -> str:
+    return Html(escape(view.words["since"]).replace("{at}", moment(at)))
+
+
+def _reasons(view: View, groups: Sequence[Facts]) -> str:
+    items = "".join(_reason(view, *each) for each in _by_cause(groups))
+    if not items:
+        return ""
+    return (
+        f'<section id="reasons" class="card"><h2>{escape(view.words["why"])}</h2>'
+        f'<ul class="reasons">{items}</ul></section>'
+    )
+
+
+def _by_cause(groups: Sequence[Facts]) -> Iterator[tuple[str, str, list[Facts]]]:
+    """State and cause, and how many each caller has; those of a person first, and the most."""
+    found: dict[tuple[str, str], list[Facts]] = {}
+    for each in groups:
+        found.setdefault((each["state"], each["cause"]), []).append(each)
+
+    def weight(item: tuple[tuple[str, str], list[Facts]]) -> tuple[int, int]:
+        return STATES.index(item[0][0]), -_sum(item[1])
+
+    for (state, cause), mine in sorted(found.items(), key=weight):
+        if state != "sending":
+            yield state, cause, sorted(mine, key=lambda each: -each["entries"])
+
+
+def _sum(groups: Iterable[Facts]) -> int:
+    total: int = sum(each["entries"] for each in groups)
+    return total
+
+
+def _reason(view: View, state: str, cause: str, mine: Sequence[Facts]) -> str:
+    words, count = view.words, _sum(mine)
+    callers = ", ".join(
+        f'<a href="{view.link("outbox", state=state, cause=cause, caller=each["caller"])}">'
+        f"{caller(each['caller'], view)} {number(each['entries'], words)}</a>"
+        for each in mine
+    )
+    button = f"<button>{escape(words['retry-all'].format(count=number(count, words)))}</button>"
+    return (
+        f"<li><b>{escape(words[f'card:{state}'])}: {number(count, words)}</b> "
+        f"<span>{_since(view, min(each['oldest'] for each in mine))}</span>"
+        f"<p>{commands(why(cause, view.language))} <span>{callers}</span></p>"
+        f"<p><b>{escape(words['remedy'])}:</b> {commands(remedy(state, cause, view.language))}</p>"
+        f"{view.form('retry', button, cause=cause) if state == 'failed' else ''}</li>"
+    )
+
+
+def _entries(view: View, facts: Facts, asked: Facts) -> str:
+    words = view.words
+    rows = [
+        (
+            moment(each["queued_at"]),
+            words[f"card:{each['state']}"],
+            caller(each["caller"], view),
+            Html(commands(why(each["cause"], view.language))),
+            str(each["attempts"]),
+            Html(f'<a href="{_address(view, each)}">{escape(words["show"])}</a>'),
+        )
+        for each in facts["entries"]
+    ]
+    columns = ("queued", "state", "caller", "cause", "attempts", "id")
+    narrowed = {
+        **({"state": asked["states"][0]} if asked["states"] else {}),
+        **{key: asked[key] for key in ("cause", "caller") if asked[key] is not None},
+    }
+    return (
+        f"{_tabs(view, narrowed)}"
+        f"{table('entries', columns, rows, {**words, 'nothing': words['none-here']})}"
+        f"{_more(view, facts['next'], asked['after'], narrowed)}"
+    )
+
+
+def _address(view: View, entry: Facts) -> str:
+    return view.link(f"outbox/{entry['id']}")
+
+
+def _tabs(view: View, narrowed: Mapping[str, str]) -> str:
+    words, now = view.words, narrowed.get("state")
+    choices = [(words["all"], {}, now is None)]
+    choices += [(words[f"card:{each}"], {"state": each}, now == each) for each in STATES]
+    links = "".join(
+        f'<a href="{view.link("outbox", **query)}#entries"'
+        f"{' aria-current=page' if current else ''}>{escape(name)}</a>"
+        for name, query, current in choices
+    )
+    only = [caller(narrowed["caller"], view)] if "caller" in narrowed else []
+    if "cause" in narrowed:
+        only.append(commands(why(narrowed["cause"], view.language)))
+    told = escape(words["only"]).replace("{what}", ", ".join(only))
+    return f'<div class="tabs">{links}</div>' + (f"<p>{told}</p>" if only else "")
+
+
+def _more(view: View, after: int | None, before: int, narrowed: Mapping[str, str]) -> str:
+    links = []
+    if before:
+        links.append((view.link("outbox", **narrowed), view.words["first"]))
+    if after is not None:
+        links.append((view.link("outbox", **narrowed, after=str(after)), view.words["next"]))
+    shown = "".join(f'<a href="{address}#entries">{escape(text)}</a>' for address, text in links)
+    return f'<p class="more">{shown}</p>' if shown else ""

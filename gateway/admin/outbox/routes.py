@@ -1,0 +1,220 @@
+"""The outbox's page on the operators' listener: what may be read by all, decided by operators only.
+
+No GET changes anything. What does comes as a form of the page itself from a signed-in operator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import hdrs
+from aiohttp.web_app import Application
+from aiohttp.web_request import Request
+from aiohttp.web_response import Response
+from yarl import URL
+
+from gateway.admin.outbox import entry_page, list_page
+from gateway.admin.outbox.frame import HEADERS, View, message
+from gateway.admin.outbox.operators import (
+    CHALLENGE,
+    Operators,
+    TooManyWrong,
+    WrongPassword,
+    is_foreign,
+)
+
+Facts = dict[str, Any]
+Ask = Callable[[Facts], Awaitable[Facts | None]]
+Language = Callable[[str | None, str | None], str]
+Handler = Callable[[Request, View], Awaitable[Response]]
+
+_STATES: Final = ("failed", "unclear", "waiting", "sending")
+# For a form to come in, in seconds; and how large it may be.
+_FORM_TIME: Final = 10.0
+_FORM_BYTES: Final = 16 * 1024
+_LONGEST_REASON: Final = 300
+_LAST_NUMBER: Final = 2**62
+
+
+class Refused(Exception):  # noqa: N818 - says what is
+    """A page that only says why nothing else is shown; `word` is one of the texts `refused:`."""
+
+    def __init__(
+        self, status: HTTPStatus, word: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(word)
+        self.status = status
+        self.word = word
+        self.headers = headers or {}
+
+
+class OutboxPages:
+    """What there is below `/outbox`. `ask` asks a `Desk`; without it there is no outbox.
+
+    `language` chooses, of what was asked for and what a browser accepts; `reveal`: operators may
+    see entries in full.
+    """
+
+    def __init__(
+        self, ask: Ask | None, operators: Operators, language: Language, *, reveal: bool
+    ) -> None:
+        self._ask = ask
+        self._operators = operators
+        self._language = language
+        self._reveal = reveal
+
+    def add_to(self, application: Application) -> None:
+        """Serve them."""
+        router = application.router
+        router.add_get("/outbox", self._page(self._list))
+        router.add_get("/outbox/{id:[0-9a-f]{32}}", self._page(self._entry))
+        for name, handler in (
+            ("retry", self._retry),
+            ("drop", self._drop),
+            ("reveal", self._show_in_full),
+        ):
+            router.add_post(f"/outbox/{name}", self._page(handler))
+
+    def _page(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            view = self._view(request)
+            try:
+                self._sign_in(request, view)
+                return await handler(request, view)
+            except Refused as refusal:
+                page = message(view, refusal.word)
+                return _html(page, view, refusal.status, refusal.headers)
+
+        return answer
+
+    def _view(self, request: Request) -> View:
+        accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
+        language = self._language(request.query.get("lang"), accepted or None)
+        above = "" if request.path.endswith("/outbox") else "../"
+        return View(language, above, named=self._operators.any_named, reveal=self._reveal)
+
+    def _sign_in(self, request: Request, view: View) -> None:
+        try:
+            view.operator = self._operators.signed_in(request)
+        except TooManyWrong as error:
+            wait = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
+        except WrongPassword:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
+        if view.operator is not None:
+            view.token = self._operators.token(view.operator)
+        elif view.named and "sign-in" in request.query:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
+
+    async def _list(self, request: Request, view: View) -> Response:
+        query = request.query
+        after = query.get("after", "0")
+        question = {
+            "ask": "list",
+            "states": [each for each in _STATES if each == query.get("state")],
+            "cause": query.get("cause"),
+            "caller": query.get("caller"),
+            "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
+        }
+        facts = await self._asked(question)
+        return _html(list_page.page(view, facts, question, query), view)
+
+    async def _entry(self, request: Request, view: View) -> Response:
+        facts = await self._asked({"ask": "entry", "id": request.match_info["id"]})
+        return _html(entry_page.page(view, facts["entry"]), view)
+
+    async def _retry(self, request: Request, view: View) -> Response:
+        form = await self._form(request, view)
+        operator = view.operator
+        if "cause" in form:
+            question = {"ask": "retry-failed", "cause": form["cause"], "operator": operator}
+            moved = (await self._asked(question))["moved"]
+        else:
+            await self._moved({"ask": "retry", "id": _id(form), "operator": operator})
+            moved = 1
+        return _back(view, said="retried", count=str(moved))
+
+    async def _drop(self, request: Request, view: View) -> Response:
+        form = await self._form(request, view)
+        reason = " ".join(form.get("reason", "").split())[:_LONGEST_REASON]
+        if not reason:
+            raise Refused(HTTPStatus.BAD_REQUEST, "no-reason")
+        question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
+        await self._moved(question)
+        return _back(view, said="dropped")
+
+    async def _show_in_full(self, request: Request, view: View) -> Response:
+        form = await self._form(request, view)
+        if not self._reveal:
+            raise Refused(HTTPStatus.FORBIDDEN, "hidden")
+        question = {"ask": "reveal", "id": _id(form), "operator": view.operator}
+        facts = await self._asked(question)
+        return _html(entry_page.page(view, facts["entry"]), view)
+
+    async def _asked(self, question: Facts) -> Facts:
+        """The answer to a question about what is there. Raises `Refused`."""
+        if self._ask is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "disabled")
+        facts = await self._ask(question)
+        if facts is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+        if facts.get("away"):
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away")
+        return facts
+
+    async def _moved(self, question: Facts) -> None:
+        if not (await self._asked(question))["done"]:
+            raise Refused(HTTPStatus.CONFLICT, "not-possible")
+
+    async def _form(self, request: Request, view: View) -> Mapping[str, str]:
+        """The fields of a form that a signed-in operator has sent. Raises `Refused`."""
+        if not view.named:
+            raise Refused(HTTPStatus.FORBIDDEN, "read-only")
+        if is_foreign(request):
+            raise Refused(HTTPStatus.FORBIDDEN, "foreign")
+        if view.operator is None:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
+        form = await _read(request)
+        if not self._operators.is_own(form.get("token", ""), view.operator):
+            raise Refused(HTTPStatus.FORBIDDEN, "old-form")
+        return form
+
+
+async def _read(request: Request) -> Mapping[str, str]:
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form")
+    if (request.content_length or 0) > _FORM_BYTES:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "form")
+    try:
+        async with asyncio.timeout(_FORM_TIME):
+            return {name: str(value) for name, value in (await request.post()).items()}
+    except TimeoutError:
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "form") from None
+    except (ValueError, LookupError):
+        raise Refused(HTTPStatus.BAD_REQUEST, "form") from None
+
+
+def _id(form: Mapping[str, str]) -> str:
+    if "id" not in form:
+        raise Refused(HTTPStatus.BAD_REQUEST, "form")
+    return form["id"]
+
+
+def _back(view: View, **told: str) -> Response:
+    """To the list, which is asked for anew, so that no reload repeats what was done."""
+    location = URL("../outbox").with_query({"lang": view.language, **told})
+    headers = {**HEADERS, hdrs.LOCATION: str(location)}
+    return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
+
+
+def _html(
+    page: str,
+    view: View,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    fields = {**HEADERS, hdrs.CONTENT_LANGUAGE: view.language, **(headers or {})}
+    return Response(status=status, text=page, content_type="text/html", headers=fields)

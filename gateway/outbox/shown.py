@@ -1,0 +1,67 @@
+"""Entries as people see them, at the command line and on the page; a patient's data only in full.
+
+Plain data, so that it can go from one process to another.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from gateway.outbox.entry import Entry, Request, Response, State
+from gateway.outbox.store import Content
+
+MASK: Final = "***"
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """What everybody may see of an entry."""
+    return {
+        "id": entry.id,
+        "state": entry.state.value,
+        "caller": entry.caller,
+        "queued_at": moment(entry.queued_at),
+        "due_at": moment(entry.due_at) if entry.state is State.WAITING else None,
+        "finished_at": None if entry.finished_at is None else moment(entry.finished_at),
+        "attempts": entry.attempts,
+        "bytes": entry.size,
+        "in_doubt": entry.doubt,
+        "after_doubt": entry.recovery.value,
+        "cause": entry.cause,
+    }
+
+
+def whole(content: Content, *, reveal: bool) -> dict[str, Any]:
+    """All of one entry, what is about a patient masked unless it is to be revealed."""
+    request, response = content.request, content.response
+    return {
+        **facts(content.entry),
+        "request": None if request is None else _request(request, reveal=reveal),
+        "answer": None if response is None else _response(response, reveal=reveal),
+    }
+
+
+def moment(seconds: float) -> str:
+    """A Unix time as people and programs write it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
+    known = {
+        "method": request.method,
+        "interaction": request.interaction,
+        "resource": request.resource,
+        "request_id": request.request_id,
+        "credential": request.credential,
+        "address": request.suffix if reveal else MASK,
+    }
+    if not reveal:
+        return {**known, "body": MASK if request.body else ""}
+    fields = {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields}
+    return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
+
+
+def _response(response: Response, *, reveal: bool) -> dict[str, Any]:
+    known = {"status": response.status, "reason": response.reason, "note": response.note}
+    body = response.body.decode("utf-8", "replace") if reveal else MASK if response.body else ""
+    return {**known, "body": body}

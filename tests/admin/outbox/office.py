@@ -1,0 +1,132 @@
+"""An outbox in which entries wait, have failed and are unclear, with its page and its operators."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.admin.outbox.desk import Desk
+from gateway.admin.outbox.operators import Operators
+from gateway.admin.server import OutboxDesk, build
+from gateway.config import Address
+from gateway.outbox.entry import Recovery, Response, State
+from gateway.outbox.events import Event, Note
+from gateway.outbox.queue import Outbox
+from gateway.outbox.sql_store import SqlStore
+from gateway.process.app import serve_admin
+from gateway.process.sockets import listen
+from gateway.secret import Secret
+from tests.doubles.clock import FakeClock
+from tests.doubles.duty import OneState
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import SqlitePlace, Wall, opened
+
+PATIENT = "planted-patient-id"
+PASSWORD = "planted-password"
+DILNOZA = aiohttp.BasicAuth("dilnoza", PASSWORD, encoding="utf-8")
+ME = "me"
+FORM = re.compile(r'<form method="post" action="([^"]+)">(.*?)</form>', re.DOTALL)
+FIELD = re.compile(r'name="([^"]+)"(?: value="([^"]*)")?')
+
+
+@dataclass
+class Office:
+    """The page's address, and what is behind it."""
+
+    url: str
+    store: SqlStore
+    operators: Operators
+    clock: FakeClock
+    events: list[Event] = field(default_factory=list)
+
+    async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
+        """A write about the planted patient that waits; its id."""
+        made = draft(name, caller=caller, cause=cause, recovery=Recovery.PARK)
+        body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
+        request = replace(write(name), body=body, suffix=f"Observation/{name}?of={PATIENT}")
+        return (await self.store.put(replace(made, request=request), ROOMY)).id
+
+    async def ended(self, name: str, state: State, response: Response, caller: str = "lis") -> str:
+        """One that a person has to decide about; its id."""
+        entry_id = await self.put(name, caller=caller)
+        while entry_id not in {each.id for each in await self.store.claim(ME, most=1, lease=30.0)}:
+            pass
+        entry = await self.store.entry(entry_id)
+        assert entry is not None
+        assert await self.store.finish(ME, entry, state, response)
+        return entry_id
+
+    async def refused(self, name: str, status: int = 422, caller: str = "lis") -> str:
+        """One that the platform has refused; its id."""
+        body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
+        return await self.ended(name, State.FAILED, Response(status, body=body), caller)
+
+    async def unclear(self, name: str) -> str:
+        """One of which nobody knows whether the platform has it; its id."""
+        answer = Response(502, reason="upstream-failed", note="outcome unknown")
+        return await self.ended(name, State.UNCLEAR, answer)
+
+    async def state(self, entry_id: str) -> State:
+        """The state of an entry."""
+        entry = await self.store.entry(entry_id)
+        assert entry is not None
+        return entry.state
+
+    async def notes(self) -> list[Note]:
+        """What stands in the store for the audit."""
+        noted: list[Note] = []
+
+        async def record(notes: Any) -> bool:
+            noted.extend(notes)
+            return True
+
+        while await self.store.take_notes(record):
+            pass
+        return noted
+
+
+@contextlib.asynccontextmanager
+async def office(
+    directory: Path, *, operators: bool = True, reveal: bool = False, enabled: bool = True
+) -> AsyncIterator[Office]:
+    """A page as a gateway has it."""
+    clock, events = FakeClock(1_000_000.0), list[Event]()
+    named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret("пароль"))] if operators else []
+    people = Operators(named, clock)
+    place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
+    async with opened(place) as store:
+        desk = Desk(Outbox(store, ROOMY, events.append, bool), reveal=reveal, audited=True)
+        outbox = OutboxDesk(desk.answer if enabled else None, people, reveal)
+        what = OneState("quiet")
+        application = build(metrics=what, readiness=what, status=what, outbox=outbox)
+        async with contextlib.AsyncExitStack() as stack:
+            (listening,) = await listen({"admin.address": Address("127.0.0.1", 0)})
+            await serve_admin(stack, application, listening)
+            yield Office(f"http://{listening.address}", store, people, clock, events)
+
+
+async def fill(there: Office) -> dict[str, str]:
+    """Some of every kind; their ids by name."""
+    return {
+        "content": await there.refused("content"),
+        "again": await there.refused("again", caller="laboratory"),
+        "rights": await there.refused("rights", status=403),
+        "unclear": await there.unclear("unclear"),
+        "waiting": await there.put("waiting", cause="circuit-open"),
+        "turn": await there.put("turn", caller="anonymous"),
+    }
+
+
+def forms(page: str) -> dict[str, dict[str, str]]:
+    """The forms of a page by where they lead, with the fields that they hold."""
+    return {
+        action.partition("?")[0].rpartition("/")[2]: dict(FIELD.findall(inside))
+        for action, inside in FORM.findall(page)
+    }

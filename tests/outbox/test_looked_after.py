@@ -1,0 +1,88 @@
+"""What people see of entries and do with them, in SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+from gateway.outbox.entry import Response, State
+from gateway.outbox.events import By, Note, Step
+from gateway.outbox.queue import Outbox
+from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store import Group
+from tests.outbox.drafts import ROOMY, draft, write
+from tests.outbox.places import Place
+from tests.outbox.test_notes import Records
+
+ME = "me"
+DILNOZA = By("page", "dilnoza", "entered anew")
+
+
+async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
+    """An entry that the platform has refused; its id."""
+    made = await store.put(draft(name, **more), ROOMY)  # type: ignore[arg-type]
+    [entry] = await store.claim(ME, most=1, lease=30.0)
+    assert entry.id == made.id
+    assert await store.finish(ME, entry, State.FAILED, Response(status))
+    return made.id
+
+
+async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, place: Place) -> None:
+    """By state, cause and caller, with the moment since when the oldest waits."""
+    began = place.wall.now
+    for name, caller in (("a", "lis"), ("b", "lis"), ("c", "ris")):
+        await refused(store, name, caller=caller)
+        place.wall.now += 1
+    delivered = await store.put(draft("d"), ROOMY)
+    [entry] = await store.claim(ME, most=1, lease=30.0)
+    await store.finish(ME, entry, State.DELIVERED, Response(200))
+    waiting = await store.put(draft("e", cause="circuit-open"), ROOMY)
+    assert list(await store.groups()) == [
+        Group(State.FAILED, "platform-status 422", "lis", 2, began),
+        Group(State.FAILED, "platform-status 422", "ris", 1, began + 2),
+        Group(State.WAITING, "circuit-open", "lis", 1, began + 3),
+    ]
+    assert [each.id for each in await store.entries(cause="circuit-open")] == [waiting.id]
+    assert delivered.id == entry.id
+
+
+async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: Place) -> None:
+    """Those of another cause stay, each step is noted, and what fails again is not retried."""
+    seen: list[Step] = []
+    outbox = Outbox(store, ROOMY, lambda event: seen.append(event.step), lambda: None)
+    old = [await refused(store, name) for name in "abc"]
+    other = await refused(store, "d", status=403)
+    moved = []
+    async for entry in outbox.retry_failed("platform-status 422", DILNOZA):
+        moved.append(entry.id)
+        if entry.id == old[0]:
+            # It fails again at once, while others are still to be looked for.
+            [again] = await store.claim(ME, most=1, lease=30.0)
+            assert again.id == old[0]
+            assert await store.finish(ME, again, State.FAILED, Response(422))
+    assert moved == old
+    assert (await store.entry(other)).state is State.FAILED  # type: ignore[union-attr]
+    records = Records()
+    await store.take_notes(records)
+    noted = [Note(Step.RETRIED, each, "lis", DILNOZA, place.wall.now) for each in old]
+    assert list(records) == noted
+    assert seen == [Step.RETRIED] * 3
+
+
+async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place) -> None:
+    """All of an entry comes with a note of who wanted to see it; of none there is neither."""
+    entry = await store.put(draft("a"), ROOMY)
+    records = Records()
+    assert await store.reveal("nonesuch", DILNOZA) is None
+    content = await store.reveal(entry.id, DILNOZA)
+    assert content is not None
+    assert (content.entry, content.response) == (entry, None)
+    assert content.request == write("a", body=b'{"id":"a"}')
+    await store.take_notes(records)
+    assert list(records) == [Note(Step.REVEALED, entry.id, "lis", DILNOZA, place.wall.now)]
+    assert records[0].facts(str) == {
+        "step": "revealed",
+        "entry": entry.id,
+        "caller": "lis",
+        "by": "page",
+        "operator": "dilnoza",
+        "reason": "entered anew",
+        "at": str(place.wall.now),
+    }
