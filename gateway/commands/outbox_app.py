@@ -35,11 +35,6 @@ Reveal = Annotated[
     bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
 ]
 
-
-_NOT_REVEALED: Final = (
-    "--reveal: outbox.reveal is false; set it, or for once DHP_GATEWAY_OUTBOX__REVEAL=true"
-)
-
 app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)
 
 
@@ -101,8 +96,6 @@ def show(
     from gateway.commands import outbox as command
 
     settings = _settings_of(config)
-    if reveal and not settings.outbox.reveal:
-        fail(_NOT_REVEALED, WRONG_USAGE)
     say = partial(typer.echo, err=True)
     found = _run(command.shown(settings, entry, say, reveal=reveal))
     if found is None:

