@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ Sso = Callable[..., AbstractAsyncContextManager[str]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Real programs have to be fetched and started: the tests here may take longer."""
     for item in items:
-        if HERE in item.path.parents:
+        if item.nodeid.startswith("tests/browser/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
@@ -71,13 +71,26 @@ class Person:
         return (await self.do("run", script=script, **told)).get("value")
 
 
-@pytest.fixture
-async def person(node: str) -> AsyncIterator[Person]:
-    """A new browser with nothing in it."""
+@pytest.fixture(scope="session")
+def browser(node: str) -> Iterator[str]:
+    """Where the browser listens that all tests share."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip("no Chromium: make test-tools")
-    async with _process(node, str(HERE / "walk.mjs"), program) as process:
+    pipe = subprocess.PIPE
+    command = [node, HERE / "browser.mjs", program]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=HERE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        # Its end of input is where the browser is closed.
+        process.stdin.close()
+
+
+@pytest.fixture
+async def person(node: str, browser: str) -> AsyncIterator[Person]:
+    """A new context of the browser with nothing in it."""
+    async with _process(node, str(HERE / "walk.mjs"), browser) as process:
         yield Person(process)
 
 
@@ -112,7 +125,6 @@ async def _process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
         yield process
     finally:
         assert process.stdin is not None
-        # Its end of input is where the browser is closed.
         process.stdin.close()
         try:
             async with asyncio.timeout(10):

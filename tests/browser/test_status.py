@@ -208,17 +208,20 @@ async def test_a_single_minute_looks_like_one(person: Person) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_nobody_meets_an_obstacle(person: Person, language: str) -> None:
-    """axe-core finds nothing serious, light and dark, on a phone too, and all in one language."""
+    """axe-core finds nothing serious, light and dark, on a phone too, and all in one language.
+
+    Words change neither colours nor the order of parts: one look is enough in the other languages.
+    """
+    looks = [(PHONE, "light"), (PHONE, "dark"), (DESKTOP, "light"), (DESKTOP, "dark")]
     async with on_duty() as duty:
         await duty.request("Patient?_count=5", "planted-wrong-key")
         await person.do("open", url=f"{duty.page}?lang={language}")
         seen = await person.do("wait", selector="#care", text=words("care:fine", language))
         assert words("hour", language) in seen["text"]
         await person.do("click", selector="summary")
-        for size in (DESKTOP, PHONE):
-            for scheme in ("light", "dark"):
-                await person.do("look", **size, scheme=scheme)
-                await no_obstacles(person)
+        for size, scheme in looks if language == "en" else looks[:1]:
+            await person.do("look", **size, scheme=scheme)
+            await no_obstacles(person)
         await no_complaints(person)
 
 

@@ -1,17 +1,13 @@
 // A person at a headless Chromium, told what to do by lines of JSON on standard input.
 //
-// Each line is {do, ...}; each answer is one line of JSON, {ok} or {error}. The browser is Debian's
-// package; its path is the first argument. All that the pages sent, got and kept is remembered for
-// `seen`.
+// Each line is {do, ...}; each answer is one line of JSON, {ok} or {error}. Where the browser listens
+// is the first argument. All that the pages sent, got and kept is remembered for `seen`.
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
-const browser = await chromium.launch({
-  executablePath: process.argv[2],
-  args: ['--no-sandbox', '--disable-gpu'],
-});
+const browser = await chromium.connect(process.argv[2]);
 const context = await browser.newContext();
 const pages = [];
 const traffic = [];

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_context = multiprocessing.get_context("forkserver")
+FORKS = multiprocessing.get_context("forkserver")
 # Not `gateway.cli`, which looks at the terminal when it is imported.
-_context.set_forkserver_preload(
+FORKS.set_forkserver_preload(
     [
         *("gateway.__main__", "gateway.process.run", "gateway.commands.doctor"),
         *("gateway.commands.outbox", "gateway.outbox.database", "typer", __name__),
@@ -42,7 +42,7 @@ class ForkedGateway:
         places: Sequence[Path] | None = None,
     ) -> None:
         environ = dict(os.environ if environment is None else environment)
-        self._process = _context.Process(
+        self._process = FORKS.Process(
             target=_run,
             args=(arguments, stdout, stderr, environ, directory or Path.cwd(), places),
             daemon=True,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import aiohttp
-import yaml
 
 from gateway.config import Address, Settings, load
 from gateway.process.app import Gateway
@@ -59,12 +58,15 @@ class Running:
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
+        return total(await self.metrics(), name, **labels)
+
+    async def metrics(self) -> str:
+        """All metrics."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{self.admin_url}/metrics") as response,
         ):
-            text = await response.text()
-        return total(text, name, **labels)
+            return await response.text()
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
         """Status and body of `/readyz`."""
@@ -96,7 +98,8 @@ async def running(
         is_map = isinstance(section, dict)
         settings[name] = {**settings.get(name, {}), **section} if is_map else section
     with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
-        yaml.safe_dump(settings, file)
+        # JSON is YAML, and written sooner.
+        json.dump(settings, file)
         file.flush()
         loaded = load(Path(file.name), {})
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:

@@ -16,6 +16,8 @@ from tests.doubles.wire import CutShort, Reply, Wire, get
 class Load:
     """So many callers; `start`, then `finish`, or `until_refused` once the gateway goes away.
 
+    Each rests for `pause` seconds between an answer and its next request.
+
     `failures` has a line for each request that the gateway had accepted and did not serve: a
     connection that was made and then broke, and an answer other than 200.
     """
@@ -24,6 +26,7 @@ class Load:
     callers: int
     target: str = "/fhir/Patient/1"
     tls: ssl.SSLContext | None = None
+    pause: float = 0.0
     served: int = 0
     inflight: int = 0
     most_inflight: int = 0
@@ -65,6 +68,8 @@ class Load:
             if not await self._exchange(wire):
                 wire.writer.transport.abort()
                 wire = None
+            if self.pause:
+                await asyncio.sleep(self.pause)
         if wire is not None:
             wire.writer.transport.abort()
 

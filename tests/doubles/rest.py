@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.doubles.gateway import Running
+from tests.doubles.metrics import total
 
 
 async def come_to_rest(gateway: Running, *, patience: float = 5.0) -> None:
@@ -17,10 +18,11 @@ async def come_to_rest(gateway: Running, *, patience: float = 5.0) -> None:
 
 
 async def _busy(gateway: Running) -> dict[str, float]:
+    metrics = await gateway.metrics()
     connections = "dhp_gateway_upstream_connections"
     gauges = {
-        "requests": await gateway.metric("dhp_gateway_inflight_requests"),
-        "active": await gateway.metric(connections, state="active"),
-        "connecting": await gateway.metric(connections, state="connecting"),
+        "requests": total(metrics, "dhp_gateway_inflight_requests"),
+        "active": total(metrics, connections, state="active"),
+        "connecting": total(metrics, connections, state="connecting"),
     }
     return {name: value for name, value in gauges.items() if value}

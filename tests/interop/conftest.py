@@ -50,7 +50,7 @@ _TIMEOUT = 300
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Real programs have to be fetched and started: the tests here may take longer."""
     for item in items:
-        if HERE in item.path.parents:
+        if item.nodeid.startswith("tests/interop/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 

@@ -94,7 +94,7 @@ class Service:
         while not condition():
             if time.monotonic() > deadline:
                 raise self.process.failure(f"waited in vain for: {what}")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
     async def operators(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the operators; status 0 when nobody answers."""
@@ -113,7 +113,7 @@ class Service:
         while (await self.operators("/readyz"))[0] != status:
             if self.process.ended or time.monotonic() > deadline:
                 raise self.process.failure(f"/readyz does not answer {status}")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.04)
         # The log is written by another thread.
         await self.until(lambda: self._told_address() is not None, "its address")
 

@@ -74,9 +74,9 @@ def refuse_tokens_of(platform: Platform, shown: str) -> list[str]:
 
 
 async def under_load(service: Service) -> Load:
-    """Callers that send without a pause."""
+    """Callers that send all the time."""
     await service.until_ready()
-    load = Load(service.address, callers=4)
+    load = Load(service.address, callers=4, pause=0.01)
     load.start()
     await load.until_served(50)
     return load

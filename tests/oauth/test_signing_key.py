@@ -174,7 +174,7 @@ UNUSABLE = {
     "P-256 as JWK": (json.dumps(as_jwk(ec.generate_private_key(ec.SECP256R1()))), "P-256"),
     "P-521": (pem(ec.generate_private_key(ec.SECP521R1())), "secp521r1"),
     "Ed25519": (pem(ed25519.Ed25519PrivateKey.generate()), "neither an RSA nor an EC"),
-    "DSA": (pem(dsa.generate_private_key(2048)), "neither an RSA nor an EC"),
+    "DSA": (pem(dsa.generate_private_key(1024)), "neither an RSA nor an EC"),  # noqa: S505 - refused
     "short RSA": (pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),  # noqa: S505 - refused
     "short RSA as JWK": (
         json.dumps(as_jwk(rsa.generate_private_key(65537, 1024))),  # noqa: S505 - refused

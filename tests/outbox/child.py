@@ -1,16 +1,16 @@
 """A process of its own that writes to an outbox, or delivers from one; made to be killed.
 
-python -m tests.outbox.child write URL            puts writes in; a line for each that was kept
-python -m tests.outbox.child claim URL            has all that may be sent in hand, and waits
-python -m tests.outbox.child deliver URL SOCKET   delivers to whoever listens at the Unix socket
+write URL            puts writes in; a line for each that was kept
+claim URL            has all that may be sent in hand, and waits
+deliver URL SOCKET   delivers to whoever listens at the Unix socket
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import orjson
@@ -23,6 +23,7 @@ from gateway.outbox.owner import named
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.timing import TimeSource
+from tests.doubles.forked import FORKS
 from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
@@ -74,62 +75,67 @@ class SocketSender:
             writer.close()
 
 
-async def _write(url: str) -> None:
+async def _write(says: Connection, url: str) -> None:
     async with opened(settings(url)) as store:
         numbers = itertools.count()
 
         async def go_on() -> None:
             for number in numbers:
                 kept = await store.put(draft(str(number), f"P/{number % 5}"), ROOMY)
-                print(kept.id, f"r-{number}", flush=True)  # noqa: T201 - what the test waits for
+                says.send([kept.id, f"r-{number}"])
 
         await asyncio.gather(*(go_on() for _ in range(WRITERS)))
 
 
-async def _deliver(url: str, socket: Path) -> None:
+async def _deliver(says: Connection, url: str, socket: Path) -> None:
     async with opened(settings(url)) as store:
         delivery = Delivery(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
-        print("ready", flush=True)  # noqa: T201 - what the test waits for
+        says.send(["ready"])
         await delivery.run()
 
 
-async def _claim(url: str) -> None:
+async def _claim(says: Connection, url: str) -> None:
     async with opened(settings(url)) as store:
         await store.claim(named(), most=100, lease=3600.0)
-        print("ready", flush=True)  # noqa: T201 - what the test waits for
+        says.send(["ready"])
         await asyncio.Event().wait()
 
 
-async def lines_of(process: asyncio.subprocess.Process) -> AsyncIterator[list[str]]:
-    """What a child has said, word by word; only whole lines."""
-    assert process.stdout is not None
-    while (line := await process.stdout.readline()).endswith(b"\n"):
-        yield line.decode().split()
+class Child:
+    """One that runs, forked from a process that has imported everything; what it says is kept."""
+
+    def __init__(self, *arguments: str) -> None:
+        said, says = FORKS.Pipe(duplex=False)
+        self._process = FORKS.Process(target=_run, args=(says, *arguments), daemon=True)
+        self._process.start()
+        says.close()
+        self._said = said
+
+    async def lines(self) -> AsyncIterator[list[str]]:
+        """What it has said, word by word."""
+        while True:
+            try:
+                yield await asyncio.to_thread(self._said.recv)
+            except (EOFError, OSError):  # the latter in the middle of a line
+                return
+
+    def kill(self) -> None:
+        """SIGKILL, whatever it is doing."""
+        self._process.kill()
+
+    async def killed(self) -> None:
+        """SIGKILL; waits for its end."""
+        self.kill()
+        await asyncio.to_thread(self._process.join)
 
 
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    """Start one."""
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.outbox.child", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-
-
-async def kill(process: asyncio.subprocess.Process) -> None:
-    """SIGKILL, whatever it is doing."""
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
+def _run(says: Connection, mode: str, url: str, *rest: str) -> None:
+    if mode == "write":
+        asyncio.run(_write(says, url))
+    elif mode == "claim":
+        asyncio.run(_claim(says, url))
+    else:
+        asyncio.run(_deliver(says, url, Path(*rest)))
 
 
 RECOVERIES = (Recovery.REPEAT, Recovery.ASK, Recovery.PARK)
-
-if __name__ == "__main__":
-    mode, *rest = sys.argv[1:]
-    if mode == "write":
-        asyncio.run(_write(rest[0]))
-    elif mode == "claim":
-        asyncio.run(_claim(rest[0]))
-    else:
-        asyncio.run(_deliver(rest[0], Path(rest[1])))

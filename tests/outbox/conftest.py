@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 from gateway.outbox.sql_store import SqlStore
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
-
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +21,8 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 async def postgres_place(server: PostgresServer) -> PostgresPlace:
     """An empty database."""
-    name = f"outbox{next(_numbers)}"
-    await server.fresh_database(name)
-    return PostgresPlace(server, name)
+    await server.fresh_database("outbox")
+    return PostgresPlace(server, "outbox")
 
 
 @pytest.fixture

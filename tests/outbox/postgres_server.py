@@ -62,13 +62,19 @@ class PostgresServer:
         )
 
     async def fresh_database(self, name: str) -> str:
-        """The URL of an empty database."""
-        connection = await self.connect()
+        """The URL of an empty database, which nobody uses any more that did; made once."""
         try:
-            await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            connection = await self.connect(name)
+        except asyncpg.InvalidCatalogNameError:
+            connection = await self.connect()
             await connection.execute(f'CREATE DATABASE "{name}"')
-        finally:
-            await connection.close()
+        else:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await connection.close()
         return self.url(name)
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.outbox.entry import Entry
 from gateway.outbox.sql_store import SqlStore
-from tests.outbox.child import kill, lines_of, start
+from tests.outbox.child import Child
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 
@@ -37,14 +37,14 @@ async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) 
     """A process that is killed while it writes loses nothing that it had said was kept."""
     acknowledged: dict[str, str] = {}
     for _ in range(2):
-        process = await start("write", place.url)
+        process = Child("write", place.url)
         said = 0
-        async for entry_id, request_id in lines_of(process):
+        async for entry_id, request_id in process.lines():
             acknowledged[entry_id] = request_id
             said += 1
             if said == wanted:
                 process.kill()
-        await kill(process)
+        await process.killed()
     async with opened(place) as store:
         found = await all_whole(store)
         assert acknowledged.items() <= found.items()
@@ -58,14 +58,14 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
 ) -> None:
     """PostgreSQL is stopped as by a crash and started again; the writer is told, and goes on."""
     server = postgres_place.server
-    process = await start("write", postgres_place.url)
+    process = Child("write", postgres_place.url)
     acknowledged = {}
-    async for entry_id, request_id in lines_of(process):
+    async for entry_id, request_id in process.lines():
         acknowledged[entry_id] = request_id
         if len(acknowledged) == 20:
             await asyncio.to_thread(server.stop)
             break
-    await kill(process)
+    await process.killed()
     await asyncio.to_thread(server.start)
     async with opened(postgres_place) as store:
         assert acknowledged.items() <= (await all_whole(store)).items()

@@ -13,7 +13,7 @@ from gateway.outbox.events import Event
 from gateway.outbox.opening import opened
 from gateway.outbox.owner import named, surely_dead
 from gateway.outbox.upkeep import Upkeep
-from tests.outbox.child import RECOVERIES, kill, lines_of, settings, start
+from tests.outbox.child import RECOVERIES, Child, settings
 from tests.outbox.drafts import ROOMY, draft
 
 _LEASE = 3600.0
@@ -25,16 +25,16 @@ async def test_what_a_killed_process_had_in_hand_is_judged_at_once(tmp_path: Pat
     async with opened(settings(url)) as store:
         for number, recovery in enumerate(RECOVERIES):
             await store.put(draft(str(number), method="POST", recovery=recovery), ROOMY)
-        process = await start("claim", url)
+        process = Child("claim", url)
         try:
-            async for _ in lines_of(process):
+            async for _ in process.lines():
                 break
             events: list[Event] = []
             upkeep = Upkeep(store, events.append, time.monotonic)
             await upkeep.recover(_LEASE, 10.0)
             assert [entry.state for entry in await store.entries()] == [State.SENDING] * 3
         finally:
-            await kill(process)
+            await process.killed()
         await upkeep.recover(_LEASE, 10.0)
         states = [entry.state for entry in await store.entries()]
         assert states == [State.WAITING, State.WAITING, State.UNCLEAR]

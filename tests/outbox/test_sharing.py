@@ -15,12 +15,13 @@ import pytest
 
 from gateway.outbox.entry import BLOCKING, Recovery, State
 from gateway.outbox.sql_store import SqlStore
-from tests.outbox.child import OPTIONS, RECOVERIES, kill, start
+from tests.outbox.child import OPTIONS, RECOVERIES, Child
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, opened
 from tests.outbox.places import Wall as StandingWall
 
 WRITES = 120
+KILLS = 2
 ORDERS = 12
 
 
@@ -74,9 +75,8 @@ class RealWall(StandingWall):
         return time.time()
 
 
-@pytest.mark.parametrize("kills", [1, 3])
 async def test_a_killed_process_neither_loses_nor_doubles(
-    place: Place, platform: LinePlatform, kills: int
+    place: Place, platform: LinePlatform
 ) -> None:
     """Two deliver, some are killed: the rest is delivered once, what was in hand by its rule."""
     place.wall = RealWall()
@@ -85,16 +85,16 @@ async def test_a_killed_process_neither_loses_nor_doubles(
         for number in range(WRITES):
             made = draft(str(number), f"P/{number % ORDERS}", method="POST")
             await store.put(replace(made, recovery=recoveries[f"r-{number}"]), ROOMY)
-        children = [await start("deliver", place.url, str(platform.path)) for _ in range(2)]
+        children = [Child("deliver", place.url, str(platform.path)) for _ in range(2)]
         try:
-            for kill_ in range(kills):
-                await platform.until((kill_ + 1) * WRITES // (kills + 2))
-                await kill(children.pop(0))
-                children.append(await start("deliver", place.url, str(platform.path)))
+            for number in range(KILLS):
+                await platform.until((number + 1) * WRITES // (KILLS + 2))
+                await children.pop(0).killed()
+                children.append(Child("deliver", place.url, str(platform.path)))
             unclear = await decided(store)
         finally:
             for child in children:
-                await kill(child)
+                await child.killed()
         entries = await store.entries(limit=1000)
     for entry, name in zip(entries, recoveries, strict=True):
         times = platform.arrived.count(name)
@@ -104,7 +104,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
             assert entry.state is State.DELIVERED
             assert times == 1 or (times > 1 and entry.recovery is Recovery.REPEAT)
     # No more than what the killed ones had in hand.
-    assert len(unclear) <= kills * OPTIONS.parallel
+    assert len(unclear) <= KILLS * OPTIONS.parallel
     in_order(platform.arrived)
 
 

@@ -89,7 +89,7 @@ async def test_redis_dies_and_comes_back_under_load(
         ]
         for service in services:
             await service.until_ready()
-        loads = [Load(service.address, callers=3) for service in services]
+        loads = [Load(service.address, callers=3, pause=0.01) for service in services]
         for load in loads:
             load.start()
         await sso.seen(3)
@@ -115,7 +115,7 @@ async def test_redis_hangs_under_load(
     async with NumberedSso(lifetime=2) as sso:
         service = start_service(store={"url": server.url}, sso={"token_url": sso.token_url})
         await service.until_ready()
-        load = Load(service.address, callers=3)
+        load = Load(service.address, callers=3, pause=0.01)
         load.start()
         await sso.seen(2)
         server.freeze()

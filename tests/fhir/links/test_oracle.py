@@ -27,8 +27,8 @@ WAYS = {
         (BASE, BESIDE),
     ),
 }
-NUMBER = int(os.environ.get("LINKS_BODIES", "2000"))
-PARTS = 20
+NUMBER = int(os.environ.get("LINKS_BODIES", "600"))
+PARTS = 6
 
 
 def rewritten(body, way, cuts=(), kind="application/fhir+json"):

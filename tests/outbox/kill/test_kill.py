@@ -24,7 +24,7 @@ from tests.outbox.kill.ward import (
 )
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 
-PATIENTS, EACH = 60, 8
+PATIENTS, EACH = 30, 8
 Opened = Callable[[str, int], AbstractAsyncContextManager[Scene]]
 pytestmark = pytest.mark.timeout(180)
 

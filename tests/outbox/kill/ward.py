@@ -110,9 +110,10 @@ class Ward:
         self.unanswered: set[str] = set()
 
     async def send_all(self, results: Sequence[Result]) -> None:
-        """One after the other, as they happened to a patient."""
+        """One after the other, as they happened to a patient, over some seconds."""
         for result in results:
             await self._send(result)
+            await asyncio.sleep(random.uniform(0, 0.5))  # noqa: S311 - no secret
 
     async def _send(self, result: Result) -> None:
         while True:

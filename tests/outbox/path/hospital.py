@@ -17,6 +17,7 @@ from tests.doubles.sso import Sso
 ASYNC = {"Prefer": "respond-async"}
 JSON = {"Content-Type": "application/fhir+json"}
 _POLL = 0.02
+_LONGEST_POLL = 0.3
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class Hospital:
         return await self.ask(method, path, observation(patient, number), **fields)
 
     async def ended(self, location: str, **headers: str) -> Reply:
-        """The status once it is no more 202."""
+        """The status once it is no more 202; asked for more and more seldom."""
+        pause = _POLL
         while True:
             reply = await self.ask("GET", location, **headers)
             if reply.status != 202:
                 return reply
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, _LONGEST_POLL)
 
     async def until(self, state: str, location: str) -> Reply:
         """Wait until the outbox says so of a waiting write; the answer that does."""

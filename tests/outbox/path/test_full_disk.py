@@ -79,7 +79,7 @@ async def delivered(hospital: Hospital, kept: list[str]) -> None:
     assert len(targets) == len(set(targets)) == len(kept)
 
 
-@pytest.mark.parametrize("size", [4, 8, 16])
+@pytest.mark.parametrize("size", [4, 8])
 async def test_what_was_accepted_is_delivered_through_a_full_disk(
     opened: Open, volume: Volume, size: int
 ) -> None:
