@@ -31,6 +31,6 @@ for python in ${PYTHONS-python3.11 python3.12 python3.13 python3.14}; do
     make --no-print-directory compiled "PYTHON=$python" "VENV=$environment" "COMPILED=$compiled" >&2
     tag=cp$(printf %s "$version" | tr -d .)
     rm -f "$target"/dhp_gateway-*-"$tag"-*.whl
-    PATH=$PWD/.venv-tools/bin:$PATH auditwheel --quiet repair --wheel-dir "$target" "$compiled-wheel"/*.whl
+    PATH=$PWD/.venv-tools/bin:$PATH auditwheel repair --wheel-dir "$target" "$compiled-wheel"/*.whl
     ls "$target"/dhp_gateway-*-"$tag"-*.whl
 done

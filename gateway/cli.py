@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -110,6 +110,11 @@ def _outcome(context: typer.Context, serve: Callable[[], int]) -> int:
     return serve()
 
 
+def _place(variable: str, what: str) -> Any:
+    """An option for an address of the sandbox, which the image gives as a variable."""
+    return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
+
+
 @cli.command()
 def sandbox(  # noqa: PLR0913 - one for each option
     platform_only: Annotated[
@@ -122,16 +127,10 @@ def sandbox(  # noqa: PLR0913 - one for each option
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
     listen: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT", envvar="DHP_SANDBOX_LISTEN", help="The gateway's address."
-        ),
+        str, _place("DHP_SANDBOX_LISTEN", "The gateway's address.")
     ] = "127.0.0.1:8080",
     admin: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT", envvar="DHP_SANDBOX_ADMIN", help="The operators' address."
-        ),
+        str, _place("DHP_SANDBOX_ADMIN", "The operators' address.")
     ] = "127.0.0.1:9464",
     fail: Annotated[
         list[str] | None,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import __version__
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +169,20 @@ def test_a_page_begins_with_what_is_needed_and_ends_at_the_installation(path: Pa
     text = path.read_text("utf-8")
     assert re.findall(r"\]\((.*?)\)", text)[-1].removeprefix("docs/") == "installation.md"
     assert text.index("`dhp-playground`") < text.index("`dhp-production`")
+
+
+def test_one_line_tries_it() -> None:
+    """Before all else README has the image's and the wheel's line, of this version."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    first = re.search(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert first.end() < text.index("```sh")
+    published = re.findall(r"^EXPOSE (.*)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    ports = " ".join(f"-p {port}:{port}" for port in published[0].split())
+    assert first[1].splitlines() == [
+        f"docker run --rm {ports} dhp-gateway:{__version__} sandbox",
+        f"uvx --from ./dhp_gateway-{__version__}-py3-none-any.whl dhp-gateway sandbox",
+    ]
 
 
 def test_nobody_types_what_was_not_installed() -> None:

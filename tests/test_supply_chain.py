@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import json
 import re
@@ -190,6 +191,35 @@ def test_workflows_run_what_there_is() -> None:
         assert done.returncode == 0, done.stderr
     for script in re.findall(r"(?:bash|run:) (\.ci/\w+)", text):
         assert (ROOT / script).exists()
+
+
+def test_a_release_compiles_for_every_python(tools: Path) -> None:
+    """Wheels and archives are made for each Python that is claimed, on both kinds of processors."""
+    command = [tools / "cibuildwheel", "--platform", "linux", "--print-build-identifiers"]
+    done = subprocess.run(
+        [*command, "--archs", "x86_64,aarch64"], cwd=ROOT, capture_output=True, text=True
+    )
+    claimed = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert set(done.stdout.split()) == {
+        f"cp{version.replace('.', '')}-manylinux_{processor}"
+        for version in claimed
+        for processor in ("x86_64", "aarch64")
+    }
+    jobs = workflow(ROOT / ".github/workflows/release.yml")["jobs"]
+    matrix = jobs["archives"]["strategy"]["matrix"]
+    assert matrix["python"] == claimed
+    runners = {one["processor"] for one in jobs["wheels"]["strategy"]["matrix"]["include"]}
+    assert runners == set(matrix["processor"])
+
+
+def test_the_index_gets_packages_only() -> None:
+    """Archives end as source packages do: what is published is named so that they do not match."""
+    publish = workflow(ROOT / ".github/workflows/release.yml")["jobs"]["publish"]["steps"][-1]
+    patterns = [word for word in publish["run"].split() if word.startswith("dist/")]
+    names = ["dhp_gateway-1.2.0-py3-none-any.whl", "dhp_gateway-1.2.0.tar.gz"]
+    other = ["dhp-gateway-1.2.0-cp311-linux-x86_64.tar.gz", "dhp-gateway-1.2.0.tgz"]
+    found = [n for n in names + other if any(fnmatch.fnmatch(f"dist/{n}", p) for p in patterns)]
+    assert found == names
 
 
 def test_this_interpreter_is_among_those_of_the_workflow() -> None:

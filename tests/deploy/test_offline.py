@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +25,29 @@ PREFIX = "/srv/health/gateway"
 pytestmark = pytest.mark.timeout(300)
 
 
+def compiled_twin(folder: Path) -> None:
+    """A wheel as `make dist` compiles it for this Python, but with a mark in it, not machine code.
+
+    For an old C library, so that it would run here.
+    """
+    line = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    tools.output_of([*line, "--directory", folder / "pure"])
+    (pure,) = (folder / "pure").iterdir()
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    tag = f"{python}-{python}-manylinux_2_17_{platform.machine()}"
+    twin = folder / pure.name.replace("py3-none-any", tag)
+    with zipfile.ZipFile(pure) as origin, zipfile.ZipFile(twin, "w") as made:
+        for each in origin.infolist():
+            made.writestr(each, origin.read(each))
+        made.writestr("gateway/compiled.mark", "")
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive of `make wheelhouse`, made from the checkout."""
-    folder = tmp_path_factory.mktemp("wheelhouse")
-    tools.make_wheelhouse(folder, PYTHON=sys.executable)
+    folder, wheels = tmp_path_factory.mktemp("wheelhouse"), tmp_path_factory.mktemp("wheels")
+    compiled_twin(wheels)
+    tools.make_wheelhouse(folder, PYTHON=sys.executable, WHEELS=str(wheels))
     (archive,) = folder.glob("*.tar.gz")
     assert (folder / f"{archive.name}.sha256").read_text().split()[1] == archive.name
     with tarfile.open(archive) as packed:
@@ -74,6 +96,30 @@ def test_installs_without_a_network(installed: Path) -> None:
     libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
     assert list(libraries.glob("python*/site-packages/aiohttp"))
     assert not list(libraries.glob("python*/site-packages/pip"))
+
+
+def test_the_compiled_gateway_is_taken_where_it_runs(installed: Path, bundle: Path) -> None:
+    """Of both wheels pip takes the compiled one; on an older system than its own, the plain one."""
+    libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
+    assert list(libraries.glob("python*/site-packages/gateway/compiled.mark"))
+    assert taken(bundle, "2_17").endswith(f"_{platform.machine()}.whl")
+    assert taken(bundle, "2_99").endswith("-py3-none-any.whl")
+
+
+def taken(bundle: Path, library: str) -> str:
+    """Which wheel of the gateway pip would install if the compiled one needed that C library."""
+    with tempfile.TemporaryDirectory() as folder:
+        for wheel in (bundle / "wheels").glob("dhp_gateway-*.whl"):
+            shutil.copy(wheel, Path(folder, wheel.name.replace("2_17", library)))
+        (line,) = re.findall(r"^dhp-gateway==.*", (bundle / "requirements.lock").read_text(), re.M)
+        wanted, report = Path(folder, "wanted"), Path(folder, "report")
+        wanted.write_text(line)
+        options = ["--dry-run", "--quiet", "--ignore-installed", "--no-index", "--no-deps"]
+        command = [sys.executable, bundle / "pip", "--isolated", "install", *options]
+        where = ["--find-links", folder, "--require-hashes", "--requirement", wanted]
+        tools.output_of([*command, *where, "--report", report])
+        (chosen,) = json.loads(report.read_text())["install"]
+        return str(chosen["download_info"]["url"])
 
 
 def test_the_settings_that_were_put_there_are_complete(installed: Path) -> None:
