@@ -40,7 +40,7 @@ clip-path:inset(50%)}.entries tr{display:block;padding:.5rem 0;border-bottom:1px
 .entries tr:last-child{border:0}.entries td{display:flex;gap:.75rem;justify-content:space-between;
 text-align:right;border:0;padding:.1rem 0}.entries td::before{content:attr(data-name);
 color:var(--soft);text-align:left;white-space:nowrap}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:.5rem}button{width:100%}}
+dd{margin-bottom:.5rem}button{width:100%}.glance h2{font-size:.9rem}}
 """
 )
 SCRIPT: Final = f'\n"use strict";\n(() => {{{TIMES}  localise(document.body);\n}})();\n'
