@@ -35,15 +35,11 @@ _WAY: Final = "page"
 
 
 class Desk:
-    """Asks one outbox, for so many entries a page.
+    """Asks one outbox, for so many entries a page; `audited`: there is an audit for its steps."""
 
-    `reveal`: entries may be shown in clear; `audited`: steps are recorded.
-    """
-
-    def __init__(self, outbox: Outbox, *, reveal: bool, audited: bool, page: int = _PAGE) -> None:
+    def __init__(self, outbox: Outbox, *, audited: bool, page: int = _PAGE) -> None:
         self._most = page
         self._outbox = outbox
-        self._reveals = reveal
         self._audited = audited
         self._answers: dict[str, Ask] = {
             "list": self._list,
@@ -88,9 +84,8 @@ class Desk:
 
     async def _reveal(self, question: Facts) -> Facts | None:
         by = self._by(question)
-        if not self._reveals or by is None:
-            return None
-        content = await self._outbox.reveal(question["id"], by)
+        # Without an audit nothing is shown.
+        content = None if by is None else await self._outbox.reveal(question["id"], by)
         return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
 
     async def _move(self, question: Facts) -> Facts | None:
