@@ -162,7 +162,7 @@ def _address(view: View, entry: Facts) -> str:
 
 def _tabs(view: View, narrowed: Mapping[str, str]) -> str:
     words, now = view.words, narrowed.get("state")
-    choices = [(words["all"], {}, now is None)]
+    choices: list[tuple[str, dict[str, str], bool]] = [(words["all"], {}, now is None)]
     choices += [(words[f"card:{each}"], {"state": each}, now == each) for each in STATES]
     links = "".join(
         f'<a href="{view.link("outbox", **query)}#entries"'

@@ -161,9 +161,7 @@ async def office(
     if there == "open":
         await store.prepare()
     try:
-        desk = Desk(
-            Outbox(store, ROOMY, events.append, bool), reveal=reveal, audited=True, page=PAGE
-        )
+        desk = Desk(Outbox(store, ROOMY, events.append, bool), audited=True, page=PAGE)
         outbox = OutboxDesk(None if there == "disabled" else desk.answer, people, reveal)
         what = OneState("quiet")
         application = build(metrics=what, readiness=what, status=what, outbox=outbox)
