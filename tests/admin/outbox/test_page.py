@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -130,6 +131,16 @@ async def test_an_outbox_that_is_not_there(tmp_path: Path, state: str, status: i
             page = await there.see(path, **DILNOZA)
             assert (page.status, page.forms) == (status, {})
             assert plain(WORDS["en"][f"refused:{state}"])[:20] in page.words
+
+
+@pytest.mark.parametrize(("state", "listed"), [("open", True), ("disabled", False)])
+async def test_the_root_names_the_page_where_there_is_an_outbox(
+    tmp_path: Path, state: str, listed: bool
+) -> None:
+    """Whoever looks what there is finds it."""
+    async with office(tmp_path, there=state) as there:
+        root = await there.see("/../")
+    assert ("/outbox" in json.loads(root.text)["links"]) is listed
 
 
 async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
