@@ -51,16 +51,9 @@ async def fits(person: Person) -> None:
         assert (await person.run(BROKEN), await person.run(WIDER)) == ([], []), f"{width} px"
 
 
-async def shuts_nobody_out(person: Person) -> None:
-    """Nothing serious for those who cannot see, or not well, light and dark."""
-    for size, scheme in ((DESKTOP, "dark"), (PHONE, "light")):
-        await person.do("look", **size, scheme=scheme)
-        await no_obstacles(person)
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_fits_every_screen(person: Person, there: Office, language: str) -> None:
-    """The list, and an entry in full: on a desk and a phone, light and dark."""
+    """The list, for reading and for deciding, and an entry in full: on a desk and on a phone."""
     words, ids = WORDS[language], await fill(there)
     await person.do("open", url=f"{there.url}/outbox?lang={language}")
     await fits(person)
@@ -68,13 +61,22 @@ async def test_the_page_fits_every_screen(person: Person, there: Office, languag
     seen = await person.do("wait", selector="#care", text=words["verdict:person"])
     assert "UTC" not in seen["text"]
     await fits(person)
-    await shuts_nobody_out(person)
     await person.do("open", url=f"{there.url}/outbox/{ids['content']}?lang={language}")
     await person.do("click", selector="form[action*=reveal] button")
     await person.do("wait", selector="#contents", text=PATIENT)
     await fits(person)
-    await shuts_nobody_out(person)
     await no_complaints(person)
+
+
+async def test_nobody_meets_an_obstacle(person: Person, there: Office) -> None:
+    """Nothing serious for those who cannot see, or not well, light and dark."""
+    ids = await fill(there)
+    await sign_in(person, there)
+    for path in ("", f"/{ids['content']}"):
+        await person.do("open", url=f"{there.url}/outbox{path}?lang=en")
+        for size, scheme in ((DESKTOP, "dark"), (PHONE, "light")):
+            await person.do("look", **size, scheme=scheme)
+            await no_obstacles(person)
 
 
 async def test_an_operator_decides_without_a_mouse(person: Person, there: Office) -> None:
