@@ -18,7 +18,7 @@ from gateway.fhir.texts import LANGUAGES
 STYLE: Final = (
     COMMON_STYLE
     + """
-.who{display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:baseline;font-size:.95rem}
+.who{font-size:.95rem}.who .button{margin-right:.5rem}
 .tabs{display:flex;flex-wrap:wrap;gap:.25rem .5rem;margin:0 0 .6rem}
 .tabs a,.more a,.button{display:inline-block;padding:.3rem .7rem;border:1px solid var(--line);
 border-radius:.4rem;text-decoration:none}.tabs a[aria-current]{font-weight:700;
