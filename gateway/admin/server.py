@@ -100,7 +100,7 @@ def build(
 
     `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
     `public_keys` gives the JWKs that the SSO is to know us by; it may read files.
-    Without `status` there are no `/status` and `/status.json`, without `outbox` no `/outbox`.
+    Without `status` there are no pages, without `outbox` there is no `/outbox`.
     """
 
     async def livez(request: Request) -> Response:
@@ -128,21 +128,14 @@ def build(
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_guard)
-    links = {
-        **_LINKS,
-        **(_STATUS_LINKS if status is not None else {}),
-        **(_OUTBOX_LINKS if outbox is not None and outbox.ask is not None else {}),
-    }
-    application.router.add_get("/", _index(links, page=status is not None))
+    application.router.add_get("/", _index(_links(status, outbox), page=status is not None))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
     if status is not None:
         _add_status(application, status)
-        if outbox is not None:
-            pages = OutboxPages(outbox.ask, outbox.operators, status.language, reveal=outbox.reveal)
-            pages.add_to(application)
+        _add_outbox(application, status, outbox)
     return application
 
 
@@ -170,6 +163,12 @@ def _add_status(application: Application, status: StatusReport) -> None:
     application.router.add_get("/status/events", for_open_pages, allow_head=False)
 
 
+def _add_outbox(application: Application, status: StatusReport, outbox: OutboxDesk | None) -> None:
+    if outbox is not None:
+        pages = OutboxPages(outbox.ask, outbox.operators, status.language, reveal=outbox.reveal)
+        pages.add_to(application)
+
+
 _LINKS: Final = {
     "/livez": "whether the process answers at all",
     "/readyz": "whether it should get requests, and if not, why",
@@ -184,6 +183,13 @@ _STATUS_LINKS: Final = {
 
 
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
+
+
+def _links(status: StatusReport | None, outbox: OutboxDesk | None) -> dict[str, str]:
+    """What there is, with a word on each."""
+    there = outbox is not None and outbox.ask is not None
+    pages = _STATUS_LINKS if status is not None else {}
+    return {**_LINKS, **pages, **(_OUTBOX_LINKS if there else {})}
 
 
 def _index(links: Mapping[str, str], *, page: bool) -> Handler:

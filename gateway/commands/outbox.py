@@ -82,11 +82,12 @@ async def shown(
     With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
     the audit would stand among what is shown.
     """
+    by = _by(settings) if reveal else None
     async with _opened(settings) as outbox:
-        if not reveal:
+        if by is None:
             entry = await outbox.entry(entry_id)
-            return None if entry is None else await _whole(outbox, entry, reveal=False)
-        content = await outbox.reveal(entry_id, By(_way()))
+            return None if entry is None else await _whole(outbox, entry, reveal=reveal)
+        content = await outbox.reveal(entry_id, by)
         if content is not None:
             say(_NOTED)
         return None if content is None else whole(content, reveal=True)
@@ -173,7 +174,7 @@ async def _deciding(
     Each step is noted in its own transaction, so that an audit will have it whatever comes after.
     """
     noted: set[str] = set()
-    by = None if settings.audit.sink == "off" else By(_way(), reason=reason)
+    by = _by(settings, reason)
     async with _opened(settings) as outbox:
         try:
             yield outbox, by, noted
@@ -239,8 +240,12 @@ def _is_mine(path: Path | None) -> bool:
         return False
 
 
-def _way() -> str:
-    return f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
+def _by(settings: Settings, reason: str = "") -> By | None:
+    """Who runs the command; None: there is no audit to tell."""
+    if settings.audit.sink == "off":
+        return None
+    way = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
+    return By(way, reason=reason)
 
 
 async def _entries(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gateway.outbox.entry import Entry, Request, Response, State
 from gateway.outbox.store import Content
+from gateway.telemetry.masking import mask_number
 
 MASK: Final = "***"
 
@@ -51,7 +52,8 @@ def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
         "method": request.method,
         "interaction": request.interaction,
         "resource": request.resource,
-        "request_id": request.request_id,
+        # The caller chose it, and may have taken a patient's number.
+        "request_id": request.request_id if reveal else mask_number(request.request_id),
         "credential": request.credential,
         "address": request.suffix if reveal else MASK,
     }

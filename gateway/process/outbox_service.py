@@ -111,7 +111,7 @@ class OutboxService:
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         audited = not isinstance(audit, NullAudit)
-        self.desk = Desk(self.outbox, reveal=settings.reveal, audited=audited)
+        self.desk = Desk(self.outbox, audited=audited)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:

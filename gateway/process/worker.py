@@ -22,7 +22,7 @@ from gateway.config import Settings, SettingsError, load
 from gateway.process.app import Gateway, Shared
 from gateway.process.audit_factory import Company
 from gateway.process.factories import StartError
-from gateway.process.ipc import Answering
+from gateway.process.ipc import Answer, Answering
 from gateway.process.setup import background, configure_logs, settle_memory
 from gateway.process.sockets import Listening, inherited
 
@@ -89,7 +89,7 @@ class _Worker:
         # Sent to the whole process group by a terminal: the supervisor decides what they mean.
         for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, _ignore)
-        answers = {
+        answers: dict[str, Answer] = {
             "start": self._start,
             "reload": self._reload,
             "ready": self._ready,

@@ -40,6 +40,15 @@ const commands = {
     const response = await page(tab).goto(url);
     return { url: page(tab).url(), status: response?.status() ?? 0 };
   },
+  // What is typed where a server asks for name and password (HTTP Basic).
+  sign: async ({ username, password }) => {
+    await context.setHTTPCredentials({ username, password });
+    return {};
+  },
+  press: async ({ tab, key }) => {
+    await page(tab).keyboard.press(key);
+    return {};
+  },
   click: async ({ tab, selector }) => {
     await page(tab).click(selector);
     return {};

@@ -162,6 +162,19 @@ async def test_missing_secret_file(ward: Ward) -> None:
     assert set(failed) == {"secret credentials.default.client_secret", "token default"}
 
 
+async def test_operators_of_the_outbox(ward: Ward) -> None:
+    """A password's file that is missing, and passwords that everybody on the line can read."""
+    absent = str(ward.folder / "absent")
+    ward.settings["admin"] = {
+        "address": f"0.0.0.0:{free_port()}",
+        "operators": [{"name": "dilnoza", "password_file": absent}],
+    }
+    code, text = await ward.examine()
+    assert code == 1
+    assert f"secret admin.operators[0].password: {absent}: no such file" in text
+    assert "operators: dilnoza may decide about queued writes. Their passwords travel" in text
+
+
 async def test_readable_secret_file(ward: Ward) -> None:
     """A secret that everybody can read is a fault, with the command that mends it."""
     ward.secret.chmod(0o644)

@@ -128,7 +128,8 @@ def why(cause: str, language: str) -> str:
 def remedy(state: str, cause: str, language: str) -> str:
     """What is to be done about an entry in that state."""
     if state == "waiting" and cause in REMEDIES[language]:
-        return REMEDIES[language][cause]
+        # That the circuit is open is told of the platform, not of its own.
+        return REMEDIES[language]["upstream-unreachable" if cause == "circuit-open" else cause]
     words, kind = CAUSES[language], _kind(cause)[0]
     if state == "failed":
         return words.get(f"todo:{kind}", words["todo:failed"])

@@ -2,7 +2,7 @@
 
 Questions and answers are plain data, so that they can go to another process:
 
-    list           states, cause, caller, after: `groups` of all, a page of `entries`, where it ends
+    list           states, cause, caller, after: `groups` of all, a page of `entries`, the `next`
     entry          id: the `entry`, what is about a patient masked
     reveal         id: the `entry` in clear
     retry, drop    id, reason: the `state` that the entry is in, and whether it was `done`
@@ -14,6 +14,7 @@ cannot be reached; a missing entry is None.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
@@ -27,18 +28,18 @@ from gateway.outbox.store import Content, NotPossible, OutboxError
 Facts = dict[str, Any]
 Ask = Callable[[Facts], Awaitable[Facts | None]]
 
-PAGE: Final = 100
+_PAGE: Final = 100
 # Of a content in clear; the whole may be too much for a browser, and for the way to it.
 _SHOWN: Final = 256 * 1024
 _WAY: Final = "page"
 
 
 class Desk:
-    """Asks one outbox. `reveal`: entries may be shown in clear; `audited`: steps are recorded."""
+    """Asks one outbox, for so many entries a page; `audited`: there is an audit for its steps."""
 
-    def __init__(self, outbox: Outbox, *, reveal: bool, audited: bool) -> None:
+    def __init__(self, outbox: Outbox, *, audited: bool, page: int = _PAGE) -> None:
+        self._most = page
         self._outbox = outbox
-        self._reveals = reveal
         self._audited = audited
         self._answers: dict[str, Ask] = {
             "list": self._list,
@@ -63,13 +64,14 @@ class Desk:
             cause=question["cause"],
             caller=question["caller"],
             after=question["after"],
-            limit=PAGE + 1,
+            limit=self._most + 1,
         )
-        page = found[:PAGE]
+        page = found[: self._most]
         return {
+            "at": moment(time.time()),
             "groups": [{**asdict(each), "oldest": moment(each.oldest)} for each in groups],
             "entries": [facts(each) for each in page],
-            "next": page[-1].number if len(found) > PAGE else None,
+            "next": page[-1].number if len(found) > self._most else None,
         }
 
     async def _entry(self, question: Facts) -> Facts | None:
@@ -82,9 +84,8 @@ class Desk:
 
     async def _reveal(self, question: Facts) -> Facts | None:
         by = self._by(question)
-        if not self._reveals or by is None:
-            return None
-        content = await self._outbox.reveal(question["id"], by)
+        # Without an audit nothing is shown.
+        content = None if by is None else await self._outbox.reveal(question["id"], by)
         return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
 
     async def _move(self, question: Facts) -> Facts | None:

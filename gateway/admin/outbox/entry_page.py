@@ -86,7 +86,7 @@ def _decisions(view: View, entry: Facts) -> str:
     words, entry_id = view.words, entry["id"]
     retry = view.form("retry", f"<button>{escape(words['retry'])}</button>", id=entry_id)
     cards = [
-        (words["retry"], commands(remedy(entry["state"], entry["cause"], view.language)), retry),
+        (words["retry"], escape(words["retry:about"]), retry),
         (words["drop"], commands(words["drop:about"]), _drop(view, entry_id)),
     ]
     revealed = entry["request"] is not None and "fields" in entry["request"]

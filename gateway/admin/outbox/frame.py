@@ -18,7 +18,7 @@ from gateway.fhir.texts import LANGUAGES
 STYLE: Final = (
     COMMON_STYLE
     + """
-.who{display:flex;flex-wrap:wrap;gap:.25rem 1rem;align-items:baseline;font-size:.95rem}
+.who{font-size:.95rem}.who .button{margin-right:.5rem}
 .tabs{display:flex;flex-wrap:wrap;gap:.25rem .5rem;margin:0 0 .6rem}
 .tabs a,.more a,.button{display:inline-block;padding:.3rem .7rem;border:1px solid var(--line);
 border-radius:.4rem;text-decoration:none}.tabs a[aria-current]{font-weight:700;
@@ -40,7 +40,7 @@ clip-path:inset(50%)}.entries tr{display:block;padding:.5rem 0;border-bottom:1px
 .entries tr:last-child{border:0}.entries td{display:flex;gap:.75rem;justify-content:space-between;
 text-align:right;border:0;padding:.1rem 0}.entries td::before{content:attr(data-name);
 color:var(--soft);text-align:left;white-space:nowrap}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:.5rem}button{width:100%}}
+dd{margin-bottom:.5rem}button{width:100%}.glance h2{font-size:.9rem}}
 """
 )
 SCRIPT: Final = f'\n"use strict";\n(() => {{{TIMES}  localise(document.body);\n}})();\n'

@@ -23,6 +23,7 @@ def page(view: View, facts: Facts, asked: Facts, query: Mapping[str, str]) -> st
     verdict = _verdict(facts["groups"])
     main = "".join(
         (
+            f'<p id="about">{escape(view.words["as_of"])}: {moment(facts["at"])}</p>',
             _said(view, query),
             _care(view, verdict),
             _cards(view, facts["groups"]),
@@ -119,7 +120,8 @@ def _reason(view: View, state: str, cause: str, mine: Sequence[Facts]) -> str:
         f"{caller(each['caller'], view)} {number(each['entries'], words)}</a>"
         for each in mine
     )
-    button = f"<button>{escape(words['retry-all'].format(count=number(count, words)))}</button>"
+    all_of_them = words["retry-all"].format(count=number(count, words))
+    button = f"<button>{escape(all_of_them if count > 1 else words['retry'])}</button>"
     return (
         f"<li><b>{escape(words[f'card:{state}'])}: {number(count, words)}</b> "
         f"<span>{_since(view, min(each['oldest'] for each in mine))}</span>"
@@ -160,7 +162,7 @@ def _address(view: View, entry: Facts) -> str:
 
 def _tabs(view: View, narrowed: Mapping[str, str]) -> str:
     words, now = view.words, narrowed.get("state")
-    choices = [(words["all"], {}, now is None)]
+    choices: list[tuple[str, dict[str, str], bool]] = [(words["all"], {}, now is None)]
     choices += [(words[f"card:{each}"], {"state": each}, now == each) for each in STATES]
     links = "".join(
         f'<a href="{view.link("outbox", **query)}#entries"'

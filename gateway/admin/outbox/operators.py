@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from aiohttp import hdrs
@@ -28,7 +28,9 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger("gateway.admin")
 
-CHALLENGE: Final = {hdrs.WWW_AUTHENTICATE: 'Basic realm="dhp-gateway outbox", charset="UTF-8"'}
+CHALLENGE: Final[Mapping[str, str]] = {
+    hdrs.WWW_AUTHENTICATE: 'Basic realm="dhp-gateway outbox", charset="UTF-8"'
+}
 # Wrong passwords a second from one address; ten times as many at once.
 _WRONG_A_SECOND: Final = 1.0
 

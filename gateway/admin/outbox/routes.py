@@ -100,7 +100,7 @@ class OutboxPages:
         try:
             view.operator = self._operators.signed_in(request)
         except TooManyWrong as error:
-            wait = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
+            wait: dict[str, str] = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
         except WrongPassword:
             raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None

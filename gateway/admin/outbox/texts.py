@@ -42,6 +42,7 @@ _EN: Final[dict[str, str]] = {
     "`admin.operators`, each with a `password_file`; a reload is enough.",
     "sign-in-first": "To retry or drop, sign in with a name of `admin.operators`.",
     "retry": "Send once more",
+    "retry:about": "It is tried at once, and keeps its place in its order.",
     "retry-all": "Send all {count} once more",
     "drop": "Drop",
     "drop:about": "Dropping gives the write up for good: it is deleted here and what waited for it "
@@ -114,6 +115,7 @@ _RU: Final[dict[str, str]] = {
     "настройки.",
     "sign-in-first": "Чтобы повторять или снимать записи, войдите под именем из `admin.operators`.",
     "retry": "Отправить ещё раз",
+    "retry:about": "Она будет отправлена сразу и сохранит своё место в порядке.",
     "retry-all": "Отправить ещё раз все: {count}",
     "drop": "Снять",
     "drop:about": "Снятая запись не будет доставлена никогда: здесь она удаляется, и то, что её "
@@ -186,6 +188,7 @@ _UZ: Final[dict[str, str]] = {
     "sign-in-first": "Qayta jo‘natish yoki olib tashlash uchun `admin.operators`dagi nom bilan "
     "kiring.",
     "retry": "Qayta jo‘natish",
+    "retry:about": "U darhol jo‘natiladi va tartibdagi joyini saqlaydi.",
     "retry-all": "Hammasini qayta jo‘natish: {count} ta",
     "drop": "Olib tashlash",
     "drop:about": "Olib tashlangan yozuv hech qachon yetkazilmaydi: u bu yerdan o‘chiriladi, uni "

@@ -169,7 +169,9 @@ def _outbox(facts: Facts, words: Words) -> str:
         commands(words[f"outbox:{told}:todo"]),
         counts,
         f"{words['oldest']}: {whole(span(round(oldest), words))}" if oldest else "",
-        Html(f'<a href="outbox?lang={facts["language"]}">{escape(words["outbox:page"])}</a>'),
+        Html(
+            f'<a href="outbox?lang={facts.get("language", "")}">{escape(words["outbox:page"])}</a>'
+        ),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from gateway.config import Address
 from gateway.outbox.entry import Recovery, Response, State
 from gateway.outbox.events import Event, Note
 from gateway.outbox.queue import Outbox
+from gateway.outbox.sealing import Cipher
 from gateway.outbox.sql_store import SqlStore
 from gateway.process.app import serve_admin
 from gateway.process.sockets import listen
@@ -26,14 +29,46 @@ from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
 from tests.outbox.drafts import ROOMY, draft, write
-from tests.outbox.places import SqlitePlace, Wall, opened
+from tests.outbox.places import KEY, SqlitePlace, Wall
 
+PAGE = 10
 PATIENT = "planted-patient-id"
 PASSWORD = "planted-password"
-DILNOZA = aiohttp.BasicAuth("dilnoza", PASSWORD, encoding="utf-8")
+AZIZ_PASSWORD = "пароль"
 ME = "me"
 FORM = re.compile(r'<form method="post" action="([^"]+)">(.*?)</form>', re.DOTALL)
 FIELD = re.compile(r'name="([^"]+)"(?: value="([^"]*)")?')
+
+
+def basic(name: str, password: str) -> dict[str, str]:
+    """The header of who signs in."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
+
+
+DILNOZA = basic("dilnoza", PASSWORD)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def forms(self) -> dict[str, dict[str, str]]:
+        """The forms by where they lead, with the fields that they hold."""
+        return {
+            action.partition("?")[0].rpartition("/")[2]: dict(FIELD.findall(inside))
+            for action, inside in FORM.findall(self.text)
+        }
+
+    @property
+    def words(self) -> str:
+        """What is read of the page, on one line."""
+        body = self.text.partition("<body>")[2].partition("<script>")[0]
+        return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 @dataclass
@@ -45,6 +80,27 @@ class Office:
     operators: Operators
     clock: FakeClock
     events: list[Event] = field(default_factory=list)
+
+    async def see(self, path: str = "", **headers: str) -> Seen:
+        """A page below `/outbox`."""
+        return await self._ask("GET", path, headers)
+
+    async def send(self, path: str, form: Mapping[str, str], **headers: str) -> Seen:
+        """A form, as a signed-in browser sends it from the page, unless the headers say more."""
+        usual = {**DILNOZA, "Origin": self.url, "Sec-Fetch-Site": "same-origin"}
+        return await self._ask("POST", path, {**usual, **headers}, form)
+
+    async def _ask(
+        self, method: str, path: str, headers: Mapping[str, str], form: Any = None
+    ) -> Seen:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, f"{self.url}/outbox{path}", headers=named, data=form, allow_redirects=False
+            ) as answer,
+        ):
+            return Seen(answer.status, dict(answer.headers), await answer.text())
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
         """A write about the planted patient that waits; its id."""
@@ -94,22 +150,27 @@ class Office:
 
 @contextlib.asynccontextmanager
 async def office(
-    directory: Path, *, operators: bool = True, reveal: bool = False, enabled: bool = True
+    directory: Path, *, operators: bool = True, reveal: bool = False, there: str = "open"
 ) -> AsyncIterator[Office]:
-    """A page as a gateway has it."""
+    """A page as a gateway has it. The outbox is `there`: `open`, `away` or `disabled`."""
     clock, events = FakeClock(1_000_000.0), list[Event]()
-    named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret("пароль"))] if operators else []
+    named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
-    async with opened(place) as store:
-        desk = Desk(Outbox(store, ROOMY, events.append, bool), reveal=reveal, audited=True)
-        outbox = OutboxDesk(desk.answer if enabled else None, people, reveal)
+    store = SqlStore(place.database(), Cipher(KEY))
+    if there == "open":
+        await store.prepare()
+    try:
+        desk = Desk(Outbox(store, ROOMY, events.append, bool), audited=True, page=PAGE)
+        outbox = OutboxDesk(None if there == "disabled" else desk.answer, people, reveal)
         what = OneState("quiet")
         application = build(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:
             (listening,) = await listen({"admin.address": Address("127.0.0.1", 0)})
             await serve_admin(stack, application, listening)
             yield Office(f"http://{listening.address}", store, people, clock, events)
+    finally:
+        await store.close()
 
 
 async def fill(there: Office) -> dict[str, str]:
@@ -121,12 +182,4 @@ async def fill(there: Office) -> dict[str, str]:
         "unclear": await there.unclear("unclear"),
         "waiting": await there.put("waiting", cause="circuit-open"),
         "turn": await there.put("turn", caller="anonymous"),
-    }
-
-
-def forms(page: str) -> dict[str, dict[str, str]]:
-    """The forms of a page by where they lead, with the fields that they hold."""
-    return {
-        action.partition("?")[0].rpartition("/")[2]: dict(FIELD.findall(inside))
-        for action, inside in FORM.findall(page)
     }

@@ -229,3 +229,9 @@ def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> Non
     """With the language's own mark between thousands."""
     assert number(value, EN) == english
     assert number(value, WORDS["uz"]).replace("\N{NO-BREAK SPACE}", " ") == uzbek
+
+
+def test_the_outbox_leads_to_its_page() -> None:
+    """In the reader's language."""
+    outbox = {"entries": {}, "oldest_seconds": None}
+    assert 'href="outbox?lang=en"' in glance({**FACTS, "outbox": outbox, "language": "en"}, EN)

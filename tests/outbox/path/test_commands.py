@@ -107,6 +107,8 @@ async def test_patients_are_shown_only_when_asked(
     revealed = await operator.run("show", entry_id, "--reveal")
     assert "Patient/987654" in revealed.out
     assert "noted for the audit" in revealed.err
+    operator.settings["audit"] = {"sink": "off"}
+    assert (await operator.run("show", entry_id, "--reveal")).err.count("noted") == 0
     assert (await operator.run("show", "nothing")).code == 1
     plain = operator.config.parent / "export.jsonl"
     exported = await operator.run("export", str(plain))

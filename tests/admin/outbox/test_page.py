@@ -1,0 +1,364 @@
+"""The outbox's page, over a real socket and a real store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.admin.outbox.causes import remedy, why
+from gateway.admin.outbox.texts import WORDS
+from gateway.fhir.texts import LANGUAGES
+from gateway.outbox.entry import Response, State
+from gateway.outbox.events import By, Step
+from gateway.secret import Secret
+from tests.admin.outbox.office import (
+    AZIZ_PASSWORD,
+    DILNOZA,
+    ME,
+    PAGE,
+    PATIENT,
+    Office,
+    basic,
+    fill,
+    office,
+)
+
+NOBODY = "0" * 32
+LISTED = re.compile(r'href="outbox/([0-9a-f]{32})\?')
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[Office]:
+    """One with operators, where nothing is shown in full."""
+    async with office(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def revealing(tmp_path: Path) -> AsyncIterator[Office]:
+    """One whose operators may see entries in full."""
+    async with office(tmp_path, reveal=True) as made:
+        yield made
+
+
+def plain(text: str) -> str:
+    """A text as it is read."""
+    return " ".join(text.replace("`", " ").split())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
+    """How many, for which caller, since when, why and what to do; in the reader's language."""
+    await fill(there)
+    words = WORDS[language]
+    for page in (
+        await there.see(f"?lang={language}", Accept_Language="de"),
+        await there.see(Accept_Language=f"{language}, de;q=0.5"),
+    ):
+        assert page.status == 200
+        assert page.headers["Content-Language"] == language
+        assert words["verdict:person"] in page.words
+        for state, count in (("failed", 3), ("unclear", 1), ("waiting", 2), ("sending", 0)):
+            assert f"{words[f'card:{state}']} {count} " in page.words
+        for state, cause in (
+            ("failed", "platform-status 422"),
+            ("failed", "platform-status 403"),
+            ("unclear", "upstream-failed"),
+            ("waiting", "circuit-open"),
+            ("waiting", ""),
+        ):
+            told = re.sub(r" ([.,:;?])", r"\1", page.words)
+            assert plain(why(cause, language)) in told
+            assert re.sub(r" ([.,:;?])", r"\1", plain(remedy(state, cause, language))) in told
+        assert "laboratory 1 , lis 1" in page.words
+        assert f"{words['anonymous']} 1" in page.words
+        assert PATIENT not in page.text
+
+
+async def test_a_quiet_outbox_says_so(there: Office) -> None:
+    """Nothing waits, and nobody has to do anything."""
+    page = await there.see()
+    assert WORDS["en"]["verdict:fine"] in page.words
+    assert WORDS["en"]["why"] not in page.words
+    await there.put("a")
+    assert WORDS["en"]["verdict:waiting"] in (await there.see()).words
+
+
+async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:
+    """No form is there and none is taken; the page says how people are allowed more."""
+    async with office(tmp_path, operators=False, reveal=True) as there:
+        ids = await fill(there)
+        for path in ("", f"/{ids['content']}", "?sign-in"):
+            page = await there.see(path)
+            assert (page.status, page.forms) == (200, {})
+            assert "admin.operators" in page.words
+            assert PATIENT not in page.text
+        form = {"id": ids["content"], "reason": "x", "token": ""}
+        for path in ("/retry", "/drop", "/reveal"):
+            assert (await there.send(path, form)).status == 403
+        assert await there.state(ids["content"]) is State.FAILED
+        assert await there.notes() == []
+
+
+async def test_who_is_not_signed_in_reads_only(there: Office) -> None:
+    """With a way to sign in; a browser is asked for a password there, and where it is wrong."""
+    ids = await fill(there)
+    for path in ("", f"/{ids['content']}"):
+        page = await there.see(path)
+        assert (page.status, page.forms) == (200, {})
+        assert WORDS["en"]["sign-in"] in page.words
+    for asked in (
+        await there.see("?sign-in="),
+        await there.see(**basic("dilnoza", "wrong")),
+        await there.see(**basic("nobody", "")),
+    ):
+        assert asked.status == 401
+        assert asked.headers["WWW-Authenticate"].startswith("Basic realm=")
+    for headers in (DILNOZA, basic("aziz", AZIZ_PASSWORD)):
+        page = await there.see("?sign-in=", **headers)
+        assert (page.status, list(page.forms)) == (200, ["retry"])
+
+
+@pytest.mark.parametrize(("state", "status"), [("disabled", 404), ("away", 503)])
+async def test_an_outbox_that_is_not_there(tmp_path: Path, state: str, status: int) -> None:
+    """The page says that there is none, or that it cannot be reached."""
+    async with office(tmp_path, there=state) as there:
+        for path in ("", f"/{NOBODY}"):
+            page = await there.see(path, **DILNOZA)
+            assert (page.status, page.forms) == (status, {})
+            assert plain(WORDS["en"][f"refused:{state}"])[:20] in page.words
+
+
+@pytest.mark.parametrize(("state", "listed"), [("open", True), ("disabled", False)])
+async def test_the_root_names_the_page_where_there_is_an_outbox(
+    tmp_path: Path, state: str, listed: bool
+) -> None:
+    """Whoever looks what there is finds it."""
+    async with office(tmp_path, there=state) as there:
+        root = await there.see("/../")
+    assert ("/outbox" in json.loads(root.text)["links"]) is listed
+
+
+async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
+    """It waits again, and the audit is to have who decided that."""
+    ids = await fill(there)
+    for name in ("rights", "unclear", "waiting"):
+        page = await there.see(f"/{ids[name]}", **DILNOZA)
+        done = await there.send("/retry", page.forms["retry"])
+        assert (done.status, done.headers["Location"]) == (
+            303,
+            "../outbox?lang=en&said=retried&count=1",
+        )
+        assert await there.state(ids[name]) is State.WAITING
+    noted = [(each.step, each.entry, each.by) for each in await there.notes()]
+    by = By("page", "dilnoza")
+    assert noted == [(Step.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")]
+    told = await there.see("?said=retried&count=1")
+    assert WORDS["en"]["said:retried"].format(count=1) in told.words
+    assert all(event.noted for event in there.events)
+
+
+async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
+    """Without a reason nothing is done; with one the audit is to have it."""
+    entry_id = (await fill(there))["content"]
+    form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["drop"]
+    for reason in ("", "  \t "):
+        assert (await there.send("/drop", {**form, "reason": reason})).status == 400
+    assert await there.state(entry_id) is State.FAILED
+    assert (await there.send("/drop", {**form, "reason": " entered\nanew "})).status == 303
+    assert await there.state(entry_id) is State.DROPPED
+    [note] = await there.notes()
+    assert (note.step, note.entry) == (Step.DROPPED, entry_id)
+    assert note.by == By("page", "dilnoza", "entered anew")
+    again = await there.send("/drop", {**form, "reason": "x"})
+    assert (again.status, WORDS["en"]["refused:not-possible"] in again.words) == (409, True)
+    assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
+    assert (await there.send("/drop", {**form, "reason": "x", "id": NOBODY})).status == 404
+
+
+async def test_all_failed_of_a_cause_are_sent_once_more(there: Office) -> None:
+    """Those of other causes and states stay as they are."""
+    ids = await fill(there)
+    page = await there.see(**DILNOZA)
+    form = {**page.forms["retry"], "cause": "platform-status 422"}
+    done = await there.send("/retry", form)
+    assert done.headers["Location"].endswith("said=retried&count=2")
+    states = [await there.state(each) for each in ids.values()]
+    waits, failed, unclear = State.WAITING, State.FAILED, State.UNCLEAR
+    assert states == [waits, waits, failed, unclear, waits, waits]
+    assert {note.entry for note in await there.notes()} == {ids["content"], ids["again"]}
+
+
+async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office) -> None:
+    """No GET shows anything in full; the form does, once who asked for it is on the disk."""
+    entry_id = (await fill(revealing))["content"]
+    page = await revealing.see(f"/{entry_id}", **DILNOZA)
+    assert PATIENT not in page.text
+    assert await revealing.notes() == []
+    shown = await revealing.send("/reveal", page.forms["reveal"])
+    assert shown.status == 200
+    assert f"PUT Observation/content?of={PATIENT}" in shown.words
+    assert f'{{"diagnostics":"{PATIENT}"}}' in shown.words
+    [note] = await revealing.notes()
+    assert (note.step, note.entry, note.by.operator) == (Step.REVEALED, entry_id, "dilnoza")
+    assert (await revealing.send("/reveal", {**page.forms["reveal"], "id": NOBODY})).status == 404
+
+
+async def test_nothing_is_shown_in_full_by_default(there: Office) -> None:
+    """With `outbox.reveal: false` there is no such form, and a made-up one shows nothing."""
+    entry_id = (await fill(there))["content"]
+    page = await there.see(f"/{entry_id}", **DILNOZA)
+    assert set(page.forms) == {"retry", "drop"}
+    assert "outbox.reveal" in page.words
+    shown = await there.send("/reveal", page.forms["retry"])
+    assert (shown.status, PATIENT in shown.text) == (403, False)
+    assert await there.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "status"),
+    [
+        ({"Origin": "https://evil.test"}, {}, 403),
+        ({"Origin": "null"}, {}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, {}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, {}, 403),
+        ({"Sec-Fetch-Site": "none"}, {}, 403),
+        ({}, {"token": ""}, 403),
+        ({}, {"token": "ü" * 64}, 403),
+        (basic("aziz", AZIZ_PASSWORD), {}, 403),
+        ({"Authorization": ""}, {}, 401),
+        (basic("dilnoza", "wrong"), {}, 401),
+        ({"Content-Type": "text/plain"}, {}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, {}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded; charset=nonsense"}, {}, 400),
+        ({}, {"more": "x" * 20_000}, 413),
+    ],
+)
+async def test_what_is_no_form_of_the_operators_own_does_nothing(
+    revealing: Office, headers: dict[str, str], fields: dict[str, str], status: int
+) -> None:
+    """Of another site, another operator, an old page, or none: refused, and nothing has changed."""
+    entry_id = await revealing.refused("a")
+    forms = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms
+    for path, form in forms.items():
+        sent = {**form, "reason": "x", **fields}
+        refused = await revealing.send(f"/{path}", sent, **headers)
+        assert (path, refused.status) == (path, status)
+        assert PATIENT not in refused.text
+    assert await revealing.state(entry_id) is State.FAILED
+    assert await revealing.notes() == []
+
+
+@pytest.mark.parametrize("path", ["/retry", "/drop", "/reveal"])
+async def test_no_get_changes_anything(revealing: Office, path: str) -> None:
+    """What a link could do to who is signed in is nothing."""
+    entry_id = await revealing.refused("a")
+    token = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["drop"]["token"]
+    asked = f"{path}?id={entry_id}&reason=x&token={token}"
+    assert (await revealing.see(asked, **DILNOZA)).status == 405
+    assert await revealing.state(entry_id) is State.FAILED
+    assert await revealing.notes() == []
+
+
+async def test_passwords_cannot_be_tried_out(there: Office) -> None:
+    """After ten wrong ones even the right one waits; right ones are never counted."""
+    for _ in range(20):
+        assert (await there.see(**DILNOZA)).status == 200
+    wrong = [(await there.see(**basic("dilnoza", str(n)))).status for n in range(12)]
+    assert wrong == [401] * 10 + [429] * 2
+    held = await there.see(**DILNOZA)
+    assert (held.status, held.headers["Retry-After"]) == (429, "2")
+    assert (await there.see()).status == 200
+    there.clock.now += 1
+    assert (await there.see(**DILNOZA)).status == 200
+
+
+async def test_a_changed_password_counts_at_once(there: Office) -> None:
+    """Forms of who is still an operator stay good; the old password is none."""
+    entry_id = await there.refused("a")
+    form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["retry"]
+    there.operators.replace([("dilnoza", Secret("new"))])
+    assert (await there.see(**DILNOZA)).status == 401
+    assert (await there.send("/retry", form, **basic("dilnoza", "new"))).status == 303
+
+
+async def test_every_answer_is_closed(revealing: Office) -> None:
+    """None is kept, framed, sniffed or may load anything; forms lead to the page itself."""
+    entry_id = await revealing.refused("a")
+    page = await revealing.see(f"/{entry_id}", **DILNOZA)
+    for answer in (
+        page,
+        await revealing.see(),
+        await revealing.see(f"/{NOBODY}"),
+        await revealing.see(**basic("dilnoza", "wrong")),
+        await revealing.send("/reveal", page.forms["reveal"]),
+        await revealing.send("/retry", page.forms["retry"]),
+        await revealing.send("/retry", {}),
+    ):
+        policy = answer.headers["Content-Security-Policy"]
+        for rule in ("default-src 'none'", "form-action 'self'", "frame-ancestors 'none'"):
+            assert rule in policy
+        assert "unsafe" not in policy
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        # With no-referrer the page's own forms would come with `Origin: null`.
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+    assert (await revealing.see(Host="evil.test")).status == 421
+
+
+async def test_many_entries_come_in_pages(there: Office) -> None:
+    """Each entry is on one page; states, causes and callers narrow them down."""
+    failed = await there.refused("failed")
+    callers = ["lis"] + ["ris"] * (PAGE + 1) + ["lis"] * PAGE
+    made = [await there.put(str(n), caller=caller) for n, caller in enumerate(callers)]
+    seen: list[str] = []
+    path = "?lang=en"
+    while path:
+        page = (await there.see(path)).text
+        seen += LISTED.findall(page)
+        found = re.search(r'<p class="more">.*href="outbox(\?[^"]*after=[^"#]*)', page)
+        path = found[1].replace("&amp;", "&") if found else ""
+    assert seen == [failed, *made]
+    narrowed = (await there.see("?state=failed")).text
+    assert LISTED.findall(narrowed) == [failed]
+    narrowed = (await there.see("?caller=ris&cause=&state=waiting&after=nonsense")).text
+    assert LISTED.findall(narrowed) == made[1 : PAGE + 1]
+    assert "state=waiting" in narrowed
+
+
+@pytest.mark.parametrize("count", ["-1", "x", "9" * 40, "²", "<b>"])
+async def test_nothing_made_up_is_shown(there: Office, count: str) -> None:
+    """What an address says is looked at before it is shown."""
+    page = await there.see(f"?said=retried&count={count}&caller=<script>&cause=<b>&state=x")
+    assert page.status == 200
+    assert "<b>?" not in page.text
+    assert "caller=<script>" not in page.text
+    assert "<script>," not in page.text
+    assert (await there.see(f"?after={count}")).status == 200
+    assert (await there.see("?said=nonsense")).status == 200
+
+
+async def test_a_long_content_is_cut(revealing: Office) -> None:
+    """A browser is not given more than it can show; the page says how to see all of it."""
+    answer = Response(422, body=b"x" * 300_000)
+    entry_id = await revealing.ended("a", State.FAILED, answer)
+    form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
+    shown = await revealing.send("/reveal", form)
+    assert "x" * 262_144 in shown.text
+    assert "x" * 262_145 not in shown.text
+    assert WORDS["en"]["cut"].format(bytes="300,000").replace("`", "") in shown.words
+
+
+async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
+    """Whoever kept the address of an entry sees that it was delivered."""
+    entry_id = await there.put("a")
+    [entry] = await there.store.claim(ME, most=1, lease=30.0)
+    assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
+    await there.store.finish(ME, entry, State.DELIVERED, Response(200))
+    page = await there.see(f"/{entry_id}", **DILNOZA)
+    assert (page.status, page.forms) == (200, {})
+    assert WORDS["en"]["entry:delivered"] in page.words

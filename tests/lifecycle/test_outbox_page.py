@@ -1,0 +1,103 @@
+"""The outbox's page of a gateway as it runs: asked of its workers, kept up by reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.outbox.entry import Response, State
+from tests.admin.outbox.office import Seen, basic
+from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.test_reload import until_reloaded
+from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.places import KEY, SqlitePlace, opened
+
+REASON = "entered anew by the ward"
+
+
+async def ask(service: Service, method: str, path: str, password: str, **form: str) -> Seen:
+    """A page below `/outbox`, as Dilnoza has it."""
+    connector = aiohttp.UnixConnector(service.admin.path or "")
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.request(
+            method,
+            f"http://localhost/outbox{path}",
+            headers=basic("dilnoza", password),
+            data=form or None,
+            allow_redirects=False,
+        ) as answer,
+    ):
+        return Seen(answer.status, dict(answer.headers), await answer.text())
+
+
+async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
+    """Writes that the platform has refused, kept there; their ids."""
+    async with opened(place) as store:
+        for name in names:
+            await store.put(draft(name), ROOMY)
+        for entry in await store.claim("me", most=9, lease=30.0):
+            assert await store.finish("me", entry, State.FAILED, Response(422))
+        return [entry.id for entry in await store.entries()]
+
+
+async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
+    """What the audit has of operators' decisions, once it is so much."""
+    while True:
+        found = [each for each in service.audit("outbox") if "operator" in each]
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_operators_decide_while_the_gateway_runs(
+    start_service: StartService, tmp_path: Path, workers: int
+) -> None:
+    """Whichever worker is asked, the audit has who did what and why; SIGHUP brings a new password.
+
+    A reload with a password that cannot be read changes nothing.
+    """
+    dropped, retried, shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
+    password = tmp_path / "password"
+    password.write_text("first\n")
+    service = start_service(
+        workers=workers,
+        outbox={
+            "enabled": True,
+            "url": f"sqlite:///{tmp_path}/outbox.db",
+            "encryption_key": base64.urlsafe_b64encode(KEY).decode(),
+            "reveal": True,
+        },
+        admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
+    )
+    await service.until_ready()
+    form = (await ask(service, "GET", f"/{dropped}", "first")).forms["drop"]
+    done = await ask(service, "POST", "/drop", "first", **{**form, "reason": REASON})
+    assert done.status == 303
+    for path, entry_id in (("/reveal", shown), ("/retry", retried)):
+        token = {"token": form["token"], "id": entry_id}
+        assert (await ask(service, "POST", path, "first", **token)).status < 400
+    steps = {each["step"]: each for each in await recorded(service, 3)}
+    assert {step: each["entry"] for step, each in steps.items()} == {
+        "dropped": dropped,
+        "revealed": shown,
+        "retried": retried,
+    }
+    assert {(each["operator"], each["by"]) for each in steps.values()} == {("dilnoza", "page")}
+    assert [each["step"] for each in steps.values() if each.get("reason") == REASON] == ["dropped"]
+    password.unlink()
+    service.send(signal.SIGHUP)
+    await until_reloaded(service, 1, "failed")
+    assert (await ask(service, "GET", "", "first")).status == 200
+    password.write_text("second\n")
+    service.send(signal.SIGHUP)
+    await until_reloaded(service, 1)
+    assert (await ask(service, "GET", "", "first")).status == 401
+    assert (await ask(service, "GET", "", "second")).forms
