@@ -104,14 +104,14 @@ def paragraphs(path: Path) -> list[str]:
     return re.split(r"\n(?=\n|[|*#])", path.read_text(encoding="utf-8"))
 
 
-def anchors(path: Path) -> set[str]:
-    """What `#…` may name in a document: its headings as GitHub, and the site, write them."""
+def anchors(path: Path) -> list[str]:
+    """What `#…` may name in a document: its headings in order, as GitHub and the site do it."""
     found: list[str] = []
     for heading in re.findall(r"^#+ (.+)$", without_blocks(path), re.MULTILINE):
         text = re.sub(r"\]\([^)]*\)", "", heading).strip().lower()
         slug = re.sub(r"[^\w -]", "", text).replace(" ", "-")
         found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
-    return set(found)
+    return found
 
 
 def without_blocks(path: Path) -> str:

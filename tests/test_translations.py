@@ -1,0 +1,128 @@
+"""Documents in Russian and Uzbek have the sections, commands and links of the English ones."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.test_documents import anchors, without_blocks
+
+DOCS = Path(__file__).parents[1] / "docs"
+NAMES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
+TRANSLATED = sorted(each for language in ("ru", "uz") for each in DOCS.glob(f"*.{language}.md"))
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# What is typed or copied; what is printed may be in the reader's language.
+COPIED = {"sh", "yaml", "ini", "powershell"}
+# A person reads and writes it in their own language.
+OWN = re.compile(r"(?<=Accept-Language: )(?:en|ru|uz)|(?m: *# .*$)")
+HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)|<(https?:[^>]+)>")
+SWITCH = re.compile(r"^(?:[^\n]* · )?(?:English|\[English\]\([^\n]*)(?: · [^\n]*)?$", re.MULTILINE)
+everywhere = pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: path.name)
+
+
+def written(path: Path) -> str:
+    """A document without what differs by its nature: the switch of languages and comments."""
+    return re.sub(r"<!--.*?-->", "", SWITCH.sub("", path.read_text("utf-8")), flags=re.DOTALL)
+
+
+def in_language(page: Path, language: str) -> Path:
+    """The page in a language, or itself where there is none."""
+    there = page.with_name(f"{page.name.partition('.')[0]}.{language}.md")
+    return there if there.exists() else page
+
+
+def original(path: Path) -> tuple[Path, str]:
+    """The English page of a translated one, and the language."""
+    stem, language, _ = path.name.split(".")
+    return path.with_name(f"{stem}.md"), language
+
+
+def led(page: Path, language: str, target: str) -> str:
+    """Where a link of an English page leads in its translation."""
+    if not re.match(r"[\w./-]*\.md(#|$)|#", target):
+        return target
+    name, _, section = target.partition("#")
+    meant = page.parent / name if name else page
+    there = in_language(meant, language)
+    if there != meant and section:
+        section = anchors(there)[anchors(meant).index(section)]
+    name = name and name.removesuffix(meant.name) + there.name
+    return f"{name}#{section}" if section else name
+
+
+def links(path: Path) -> Counter[str]:
+    """What a document links to."""
+    return Counter("".join(found) for found in LINK.findall(BLOCK.sub("", written(path))))
+
+
+def sections(path: Path) -> list[tuple[str, str, str]]:
+    """Level, heading and text of each section."""
+    parts = HEADING.split(BLOCK.sub("", written(path)))[1:]
+    return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
+
+
+def code(text: str) -> set[str]:
+    """What stands in backquotes; a document by the name that it has in every language."""
+    return set(re.findall(r"(?<!`)`([^`\n]+)`", text))
+
+
+@everywhere
+def test_the_sections_are_those_of_the_english_page(path: Path) -> None:
+    """They follow in the same order; headings that are names, as of an alert, are the same."""
+    english, _ = original(path)
+    meant, there = sections(english), sections(path)
+    assert [level for level, *_ in there] == [level for level, *_ in meant]
+    names = re.compile(r"[a-z-]+|[A-Za-z]+[A-Z][A-Za-z]*|`[^`]+`")
+    for (_, heading, _), (_, translated, _) in zip(meant, there, strict=True):
+        if names.fullmatch(heading):
+            assert translated == heading
+
+
+@everywhere
+def test_each_section_names_the_same_settings_and_commands(path: Path) -> None:
+    """A setting, command or reason that the English text names stands in the translation, too."""
+    english, _ = original(path)
+    for (_, heading, meant), (_, _, text) in zip(sections(english), sections(path), strict=True):
+        assert code(text) == code(meant), heading
+
+
+@everywhere
+def test_what_is_copied_is_the_same_to_the_byte(path: Path) -> None:
+    """Blocks of commands and settings differ in their comments at most."""
+    pages = [path, original(path)[0]]
+    found, meant = (BLOCK.findall(page.read_text("utf-8")) for page in pages)
+    assert [kind for _, kind, _ in found] == [kind for _, kind, _ in meant]
+    for (_, kind, text), (_, _, english) in zip(found, meant, strict=True):
+        if kind in COPIED:
+            assert OWN.sub("", text) == OWN.sub("", english)
+
+
+@everywhere
+def test_links_lead_to_the_readers_language(path: Path) -> None:
+    """Each link of the English page is there and leads to the translation where there is one."""
+    english, language = original(path)
+    meant = Counter({led(english, language, each): n for each, n in links(english).items()})
+    assert links(path) == meant
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_a_page_names_the_languages_that_it_is_in(page: Path) -> None:
+    """Below the title stand its languages, the others as links; nothing where there is only one."""
+    stem, _, suffix = page.name.partition(".")
+    language = suffix.removesuffix("md").strip(".") or "en"
+    there = {"en": DOCS / f"{stem}.md"} | {
+        each: DOCS / f"{stem}.{each}.md" for each in ("ru", "uz")
+    }
+    shown = [
+        NAMES[each] if each == language else f"[{NAMES[each]}]({other.name})"
+        for each, other in there.items()
+        if other.exists()
+    ]
+    lines = page.read_text("utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert (lines[2] == " · ".join(shown)) == (len(shown) > 1)
+    assert len(SWITCH.findall(without_blocks(page))) == (len(shown) > 1)
