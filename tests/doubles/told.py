@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from apprise import URLBase
 
 PASSWORD = "planted-p%40ssw%2Frd"  # as it stands in an address
 
@@ -25,9 +26,16 @@ async def until(comes_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def _at_once(service: URLBase, **_: object) -> None:
+    """Leave no pause between two messages."""
+
+
 @dataclass
 class _Told:
-    """A server on a port that stays its own; it can be away for a while."""
+    """A server on a port that stays its own; it can be away for a while.
+
+    While it is there Apprise leaves none of its pauses of seconds between two messages.
+    """
 
     taken: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
@@ -46,10 +54,12 @@ class _Told:
         return "\n".join(each["message"] for each in self.taken)
 
     async def __aenter__(self) -> Self:
+        self._throttle, URLBase.throttle = URLBase.throttle, _at_once
         await self._listen()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        URLBase.throttle = self._throttle
         await self._close()
 
     @contextlib.asynccontextmanager

@@ -83,7 +83,8 @@ async def test_one_after_the_other_is_away() -> None:
         await watch.looks_for(150)
         await mail.until(1)
         platform.answer(fhir())
-        assert (await ask(gateway.address, READ)).status == 200
+        for _ in range(30):  # the clock of the requests stands still beside that of the messages
+            assert (await ask(gateway.address, READ)).status == 200
         await watch.looks_for(90)
         await mail.until(2)
         async with mail.away():
@@ -95,7 +96,8 @@ async def test_one_after_the_other_is_away() -> None:
         await watch.looks_for(10)
         await mail.until(3)
         sso.answer(None)
-        await until(lambda: gateway.gateway.readiness.report()[0])
+        report = gateway.gateway.status.report
+        await until(lambda: report()["sso"]["failure"] is None)
         await watch.looks_for(90)
         await mail.until(4)
         await hook.until(4)
@@ -104,9 +106,8 @@ async def test_one_after_the_other_is_away() -> None:
         platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
         assert "The platform answers with errors" in platform_away or "reached" in platform_away
         assert "Over, after" in platform_back
-        assert "(DhpGatewayNotReady)" in sso_away
         assert "gives no token for default: it is out of reach" in sso_away
-        assert sso_back.count("Over, after") == 2
+        assert "Over, after" in sso_back
 
 
 @pytest.mark.usefixtures("soon")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.admin.alerts.rules import LASTING, Key, Value
+from gateway.admin.alerts.rules import COVERED, LASTING, Key, Value
 
 # What comes back sooner was never over.
 _CALM: Final = 60.0
@@ -37,6 +37,8 @@ class Courses:
             course.last = now
             if not course.told:
                 course.value = value
+                if (COVERED.get(course.name, ""), "") in found:
+                    course.began = now
         over = [
             key for key, each in self._known.items() if key not in found and _is_over(each, now)
         ]

@@ -12,13 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.admin.status.recent_requests import RECENT, many_errors
+from gateway.admin.status.recent_requests import many_errors
 from gateway.telemetry.findings import ANSWERS
 
 _DAY: Final = 86400.0
 _WINDOW: Final = 300.0
 _AGEING: Final = 3600.0
 _EXPIRING, _LAST_DAYS = 21 * _DAY, 3 * _DAY
+# So many of the last are looked at for failures: fewer than those must last, so that an outage that
+# is over leaves none to be told.
+_MINUTES: Final = 2
 # Above so many in five minutes it is no burst.
 _BURST: Final = 5
 
@@ -43,6 +46,8 @@ LASTING: Final[dict[str, float]] = {
     "DhpGatewayCertificateExpiring": 300,
     "DhpGatewayCertificateLastDays": 300,
 }
+# What follows from another is told only once it has lasted beyond that.
+COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
 LEFT_OUT: Final = {
     "DhpGatewayDown": "nobody is left to tell",
     "DhpGatewayAbsent": "there is no Prometheus",
@@ -115,7 +120,7 @@ def _found(facts: Facts) -> Iterator[tuple[Key, Value]]:
 
 def _failing_share(status: Mapping[str, Any]) -> float | None:
     """The share of the last requests that failed, where it is too high and still counts."""
-    recent = status["last_hour"]["minutes"][-RECENT:]
+    recent = status["last_hour"]["minutes"][-_MINUTES:]
     requests, errors = (sum(each[what] for each in recent) for what in ("requests", "errors"))
     if not many_errors(requests, errors):
         return None

@@ -50,6 +50,7 @@ class Night:
     def __post_init__(self) -> None:
         duty, clock = self.duty, self.duty.clock
         self.dropped = 0
+        self.minutely: Callable[[], None] | None = None
         readiness = Readiness(
             tokens=lambda: {name: state.valid for name, state in duty.tokens.items()},
             circuit_open=lambda: duty.circuit is CircuitState.OPEN,
@@ -71,6 +72,8 @@ class Night:
         """Time passes, with a look at each `pace`; timers wait for `advance`."""
         for _ in range(round(seconds / pace)):
             self.duty.clock.now += pace
+            if self.minutely is not None and self.duty.clock.now % 60 < pace:
+                self.minutely()
             await self.duty.watch.look()
             await self.messenger.look()
 
@@ -169,6 +172,21 @@ async def test_one_trouble_is_one_message() -> None:
         assert "(DhpGatewayNotReady)" in told["message"]
 
 
+async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
+    """The errors of requests belong to it, also those that are still counted when it is over."""
+    async with Webhook() as hook, night(hook.url) as it:
+        it.duty.serve(0, *[(200, "")] * 40)
+        for minute in range(12):
+            it.duty.circuit = CircuitState.OPEN if minute < 7 else CircuitState.CLOSED
+            failing = minute < 7
+            it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            await it.goes_on(60)
+        it.messenger.reloaded("failed")
+        await it.goes_on(10)
+        text = await hook.text("(DhpGatewayReloadFailed)")
+    assert re.findall(r"\(DhpGateway(\w+)\)", text) == ["NotReady", "NotReady", "ReloadFailed"]
+
+
 def _tokens(failure: str) -> Callable[[Night], None]:
     def come(it: Night) -> None:
         it.duty.tokens = {"default": replace(GOOD, failure=failure, cause="refused")}
@@ -184,7 +202,7 @@ def _requests(reason: str, count: int) -> Callable[[Night], None]:
 
 
 def _many_errors(it: Night) -> None:
-    it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+    it.minutely = lambda: it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
 
 
 def _answers_again(it: Night) -> None:
