@@ -83,9 +83,9 @@ test-compiled: compiled ## Run the tests that look at the gateway from outside a
 
 lock: venv ## Renew the lock files (hashes, no addresses)
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra otel --extra outbox --extra redis --extra sandbox pyproject.toml --output-file requirements.lock
+		--extra notify --extra otel --extra outbox --extra redis --extra sandbox pyproject.toml --output-file requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra otel --extra outbox --extra redis --extra sandbox --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+		--extra notify --extra otel --extra outbox --extra redis --extra sandbox --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
 	@for each in .ci/tools docs/requirements; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 			$$each.in --output-file $$each.lock || exit; done

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.admin.alerts.texts import TEXTS as ALERTS
 from gateway.admin.outbox.causes import CAUSES as OUTBOX_CAUSES
 from gateway.admin.outbox.texts import OWN as OUTBOX_PAGE
 from gateway.admin.status.page import news
@@ -64,7 +65,7 @@ def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
     tables: tuple[Mapping[str, str], ...] = (
         *(WORDS[language], REMEDIES[language], outbox_texts.TEXTS[language], SIGN_IN[language]),
-        *(OUTBOX_PAGE[language], OUTBOX_CAUSES[language]),
+        *(OUTBOX_PAGE[language], OUTBOX_CAUSES[language], ALERTS[language]),
         *(texts.TEXTS[language], texts.READS[language], texts.ADVICE[language]),
     )
     return [text for table in tables for text in table.values()] + list(alerts(language))

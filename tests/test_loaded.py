@@ -14,7 +14,7 @@ from tests.doubles.sso import Sso
 
 # Of commands, of features that are off by default, and what libraries would load for nothing.
 NOT_NEEDED = [
-    *("aiohttp.web", "argparse", "cryptography", "difflib", "greenlet._greenlet"),
+    *("aiohttp.web", "apprise", "argparse", "cryptography", "difflib", "greenlet._greenlet"),
     *(
         "joserfc",
         "opentelemetry",

@@ -12,12 +12,19 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.admin.alerts.addresses import (
+    ADDRESS_HINT,
+    MISSING,
+    NOT_UNDERSTOOD,
+    ExtraMissing,
+    understand,
+)
 from gateway.commands import doctor_files
 from gateway.config import Problem, SecretUnreadable, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import UnusableKey
-from gateway.process import certificates, factories, shared_store, tracing_factory
+from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
 from gateway.process.factories import StartError, proofs
 
 
@@ -32,7 +39,7 @@ def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem
         *(_unreadable_secrets(settings), _unreadable_files(settings)),
         *(_unusable_certificates(settings), _unusable_secrets(settings, told)),
         *(_odd_secrets(settings), _doubled_secrets(settings), _unusable_parts(settings)),
-        *(_unusable_outbox(settings), _unwritable_audit(settings)),
+        *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
     ):
         # What follows from a problem that was told is none of its own.
         found = [problem for problem in look if problem.key not in said]
@@ -143,6 +150,18 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
             continue  # told already
         except OutboxUnusable as error:
             yield _as_problem(str(error))
+
+
+def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
+    """Each of `alerts.notify` that nobody could be told at."""
+    try:
+        for name, url in alerting.given(settings):
+            if understand(name, url) is None:
+                yield Problem(name, NOT_UNDERSTOOD, ADDRESS_HINT)
+    except ExtraMissing:
+        yield Problem("alerts.notify", MISSING)
+    except StartError:
+        return  # told already
 
 
 def _unwritable_audit(settings: Settings) -> Iterator[Problem]:

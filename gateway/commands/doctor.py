@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ import aiohttp
 import orjson
 
 from gateway import os_support
-from gateway.commands import doctor_files, doctor_login, doctor_sso
+from gateway.commands import doctor_files, doctor_login, doctor_sso, notify
 from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
 from gateway.commands.ways import way_to
@@ -53,11 +54,8 @@ async def run(settings: Settings, say: Callable[[str], object] | None) -> list[F
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
     yield Finding("settings", "ok", f"environment {settings.environment}")
-    for finding in _secret_files(settings):
-        yield finding
-    for finding in doctor_files.examine(settings):
-        yield finding
-    for finding in (*_listeners(settings), *_operators(settings)):
+    here = (_secret_files, doctor_files.examine, _listeners, _operators)
+    for finding in chain.from_iterable(look(settings) for look in here):
         yield finding
     sso, platform = _sides(settings)
     reached: dict[str, bool] = {}
@@ -76,6 +74,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         has_token |= finding.check.startswith("token ") and finding.state == "ok"
         yield finding
     async for finding in doctor_login.examine(settings, sso_reached=reached[sso.name]):
+        yield finding
+    async for finding in notify.examine(settings):
         yield finding
     sides = [side for side in (sso, platform) if reached[side.name]]
     async for finding in doctor_sso.documents(settings, sides, has_token=has_token):

@@ -23,19 +23,26 @@ async def way_to(side: Side, *, proxied: bool) -> AsyncIterator[Finding]:
         detail = "left out: an outgoing proxy is set, which finds the way itself"
         yield Finding(f"{side.name} DNS", "skipped", detail)
         return
-    dns = await _resolve(side)
-    yield dns
-    if dns.state == "failed":
-        yield Finding(f"{side.name} TCP", "skipped", "needs DNS")
+    async for tcp in reach(side):
+        yield tcp
+    if tcp.state == "skipped":
         return
-    tcp = await _connect(side)
-    yield tcp
     if not side.is_tls:
         yield Finding(f"{side.name} TLS", "skipped", "the URL begins with http://")
     elif tcp.state == "failed":
         yield Finding(f"{side.name} TLS", "skipped", "needs TCP")
     else:
         yield await _shake_hands(side)
+
+
+async def reach(side: Side) -> AsyncIterator[Finding]:
+    """Name and connection, two findings; the second needs the first."""
+    dns = await _resolve(side)
+    yield dns
+    if dns.state == "failed":
+        yield Finding(f"{side.name} TCP", "skipped", "needs DNS")
+    else:
+        yield await _connect(side)
 
 
 async def _resolve(side: Side) -> Finding:

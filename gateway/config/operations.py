@@ -292,6 +292,35 @@ class TracingSettings(Section):
         return SecretSource(setting, self.authorization, self.authorization_file)
 
 
+class AlertsSettings(Section):
+    """Messages to people about what is wrong, where no Prometheus tells them."""
+
+    notify: tuple[SecretText, ...] = Field(
+        default=(),
+        description="Who is told: addresses of the library Apprise, such as "
+        "`mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz`, `tgram://TOKEN/CHAT`, "
+        "`workflows://…` (Teams) or `json://host/path`. They hold passwords: better as "
+        "`notify_file`. Needs the extra `notify`. Empty: nobody.",
+    )
+    notify_file: FilePath | None = Field(
+        default=None, description="File that holds the addresses, one a line; `#` begins a comment."
+    )
+    language: Literal["en", "ru", "uz"] = Field(
+        default="en", description="The language of the messages."
+    )
+    daily: Flag = Field(
+        default=False,
+        description="Whether one line a day, at 8 in the morning of this machine's clock, tells "
+        "how things stand, so that silence means something.",
+    )
+
+    def address_sources(self) -> tuple[SecretSource, ...]:
+        """Where the addresses come from: one each, or all of them in a file."""
+        setting = ("alerts", "notify")
+        given = (SecretSource((*setting, at), each, None) for at, each in enumerate(self.notify))
+        return (*given, SecretSource(setting, None, self.notify_file))
+
+
 class ShutdownSettings(Section):
     """What happens between SIGTERM and the end."""
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gateway.config.inbound import AdminSettings, CallerSettings, LimitsSettings, ListenSettings
 from gateway.config.operations import (
+    AlertsSettings,
     AuditSettings,
     LoginSettings,
     LogSettings,
@@ -142,6 +143,9 @@ class Settings(Section):
     outbox: OutboxSettings = Field(
         default_factory=OutboxSettings, description="Durable store-and-forward of writes."
     )
+    alerts: AlertsSettings = Field(
+        default_factory=AlertsSettings, description="Messages to people about what is wrong."
+    )
     tracing: TracingSettings = Field(
         default_factory=TracingSettings, description="Spans for OpenTelemetry."
     )
@@ -163,6 +167,7 @@ class Settings(Section):
             self.login.secret_source(),
             self.tracing.secret_source(),
             self.outbox.encryption_key_source(),
+            *self.alerts.address_sources(),
         ]
         for index, caller in enumerate(self.callers):
             found += caller.secret_sources(index)

@@ -34,7 +34,7 @@ from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
 from gateway.oauth.tokens import Tokens
 from gateway.pipeline.admission import Phase
-from gateway.process import audit_factory, certificates, factories, shared_store, sockets
+from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
 from gateway.process.core import Core, Cores, ProcessParts
 from gateway.process.factories import StartError
@@ -85,6 +85,7 @@ class Gateway:
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
+        self._telling = alerting.Telling(self.metrics, here=shared is None)
         self._expiries: dict[str, float] = {}
         self.traffic = RecentRequests(time.monotonic, time.time)
         self.watch = self._make_watch()
@@ -117,6 +118,7 @@ class Gateway:
             core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(certificates.expiries, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
+            told = await self._telling.prepare(settings)
             await self._cores.replace(core)
             if reloading.leads_elsewhere(self.settings, settings):
                 self.watch.forget()
@@ -125,10 +127,12 @@ class Gateway:
             self._acceptor.tls = tls
             self._server.limits = factories.listen_limits(settings)
             self.settings = settings
+            self._telling.configure(settings, told)
 
     def note_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self.metrics.config_reload(outcome)
+        self._telling.reloaded(outcome)
         self._event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
@@ -200,6 +204,7 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
+        told = await self._telling.prepare(self.settings)
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
@@ -229,6 +234,10 @@ class Gateway:
         await self._stack.enter_async_context(background(self.watch.run()))
         if self._shared is None:
             await self._open_admin()
+            sources = alerting.Sources(
+                status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
+            )
+            await self._telling.open(self.settings, told, sources, self._stack)
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
@@ -340,6 +349,7 @@ class Gateway:
                 connections=self._cores.connections,
                 inflight=lambda: self._cores.inflight,
                 audit_available=lambda: self.audit.available,
+                audit_dropped=self.metrics.audit_dropped,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
                 outbox=lambda: None if self.outbox is None else self.outbox.report(),

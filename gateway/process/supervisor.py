@@ -27,7 +27,7 @@ from gateway.admin.status.state import MergedStatus
 from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
 from gateway.outbox import last_writes
-from gateway.process import factories, sockets
+from gateway.process import alerting, certificates, factories, sockets
 from gateway.process import reload as reloading
 from gateway.process.app import serve_admin
 from gateway.process.audit_factory import Company, await_trail, open_trail, start_facts
@@ -137,9 +137,11 @@ class Supervisor:
         self._stopping = False
         self._changing = asyncio.Lock()
         self._metrics = Metrics()
+        self._telling = alerting.Telling(self._metrics)
         self._merged = MergedMetrics()
         self._audit: AuditTrail = NullAudit()
         self._operators = Operators(())
+        self._expiries: dict[str, float] = {}
 
     async def start(self) -> None:
         """Open the sockets and start all workers. Raises `StartError`; nothing is open then."""
@@ -162,6 +164,8 @@ class Supervisor:
             reloading.refuse_fixed_changes(self._settings, settings)
             await asyncio.to_thread(reloading.rehearse, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
+            told = await self._telling.prepare(settings)
+            expiries = await asyncio.to_thread(certificates.expiries, settings)
             text = await asyncio.to_thread(self._same_text, settings)
             before, done = self._text, []
             try:
@@ -172,12 +176,14 @@ class Supervisor:
                 for worker in done:
                     await worker.ask("reload", before, timeout=_RELOAD)
                 raise
-            self._text, self._settings = text, settings
+            self._text, self._settings, self._expiries = text, settings, expiries
             self._operators.replace(operators)
+            self._telling.configure(settings, told)
 
     def note_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self._metrics.config_reload(outcome)
+        self._telling.reloaded(outcome)
         self._audit.event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
@@ -201,20 +207,23 @@ class Supervisor:
         for descriptor in (self._common.turn, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
         self._operators.replace(factories.operators(settings))
+        told = await self._telling.prepare(settings)
+        self._expiries = await asyncio.to_thread(certificates.expiries, settings)
         self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
         )
         self._stack.callback(self._listening.remove_path)
         self._stack.callback(self._listening.close)
+        status = MergedStatus(
+            lambda: self._settings, self._ask_status, draining=lambda: self._stopping
+        )
         application = build_admin(
             metrics=self._merged,
             readiness=self,
             refresh=self._refresh,
             public_keys=lambda: factories.public_keys(self._settings),
-            status=MergedStatus(
-                lambda: self._settings, self._ask_status, draining=lambda: self._stopping
-            ),
+            status=status,
             outbox=OutboxDesk(
                 self._ask_outbox if settings.outbox.enabled else None,
                 self._operators,
@@ -232,6 +241,13 @@ class Supervisor:
                 raise failure
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
+        sources = alerting.Sources(
+            status=status,
+            readiness=self,
+            refresh=self._ask_readiness,
+            certificates=lambda: self._expiries,
+        )
+        await self._telling.open(settings, told, sources, self._stack)
 
     async def _open_audit(self) -> AuditTrail:
         audit = await await_trail(
@@ -302,23 +318,25 @@ class Supervisor:
 
     async def _refresh(self) -> None:
         """Ask every worker how it fares and what it has counted."""
-        numbers = range(1, self._settings.workers + 1)
-        await asyncio.gather(*(self._question(number) for number in numbers))
+        counting = (self._ask_metrics(*each) for each in tuple(self._workers.items()))
+        await asyncio.gather(self._ask_readiness(), *counting)
         self._merged.update("supervisor", snapshot(self._metrics.registry))
 
-    async def _question(self, number: int) -> None:
-        worker = self._workers.get(number)
-        self._reports[number] = None
-        if worker is None:
-            return
-        report, families = await asyncio.gather(worker.ask("ready"), worker.ask("metrics"))
-        self._reports[number] = report
+    async def _ask_metrics(self, number: int, worker: Worker) -> None:
+        families = await worker.ask("metrics")
         if families is not None and self._workers.get(number) is worker:
             self._merged.update(number, families)
 
+    async def _ask_readiness(self) -> None:
+        # As a whole: whoever asks at the same time must find no worker missing that is there.
+        self._reports = dict(enumerate(await self._ask_all("ready"), 1))
+
     async def _ask_status(self) -> list[dict[str, Any] | None]:
+        return await self._ask_all("status")
+
+    async def _ask_all(self, what: str) -> list[dict[str, Any] | None]:
         workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
-        asked = [_nothing() if each is None else each.ask("status") for each in workers]
+        asked = [_nothing() if each is None else each.ask(what) for each in workers]
         return list(await asyncio.gather(*asked))
 
     async def _ask_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:

@@ -93,6 +93,13 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+def silence(*names: str) -> None:
+    """Let nothing of these libraries be heard: their lines quote what must stay secret."""
+    for name in names:
+        # By the level and not `disabled`, which the loggers below them would not inherit.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # noqa: TID251 - a library's
+
+
 class LogEvent(dict[str, Any]):
     """What a line says, as structlog's formatter takes it; as a text it is the sentence alone.
 

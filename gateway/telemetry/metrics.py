@@ -34,6 +34,8 @@ from gateway.telemetry.request_counters import DURATION_BUCKETS, RequestCounters
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
+# What became of messages to people: `failed` is tried again, `dropped` is given up.
+MESSAGE_OUTCOMES: Final = ("sent", "failed", "dropped")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
 
 # Whose end is told; `…-ca` are trust roots of one's own, `platform` is what the platform shows.
@@ -107,6 +109,20 @@ class Metrics:
     def audit_record(self, outcome: str, n: int = 1) -> None:
         """Count audit records; `outcome` is one of `AUDIT_OUTCOMES`."""
         self._audit_records.labels(outcome).inc(n)
+
+    def audit_dropped(self) -> int:
+        """How many audit records were lost in this process."""
+        samples = (each for family in self._audit_records.collect() for each in family.samples)
+        lost = {"outcome": "dropped"}
+        return int(
+            sum(
+                each.value for each in samples if each.name[-6:] == "_total" and each.labels == lost
+            )
+        )
+
+    def message(self, outcome: str, n: int = 1) -> None:
+        """Count messages to people; `outcome` is one of `MESSAGE_OUTCOMES`."""
+        self._messages.labels(outcome).inc(n)
 
     def search_parameters_ignored(self, n: int) -> None:
         """Count search parameters that the platform ignored, as the search guard saw."""
@@ -217,6 +233,11 @@ class Metrics:
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)
         )
+        self._messages = self._counter(
+            "dhp_gateway_alert_messages", "Messages of alerts.notify to people.", ("outcome",)
+        )
+        for outcome in MESSAGE_OUTCOMES:
+            self._messages.labels(outcome)
         for outcome in AUDIT_OUTCOMES:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:

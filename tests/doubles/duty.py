@@ -51,11 +51,13 @@ class Duty:
         self.outbox: Outbox | None = None
         self.audit_available = True
         self.draining = False
+        # What the gateway's own question finds, and with which credential.
+        self.found: tuple[str, str] | None = None
         watched = Watched(
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
-            ask=_ask_nobody,
-            interval=lambda: 0.0,
+            ask=self._ask,
+            interval=lambda: 0.0 if self.found is None else 30.0,
             count=str,
         )
         self.watch = PlatformWatch(watched, self.clock, self.clock.wall)
@@ -74,7 +76,10 @@ class Duty:
             self.traffic.note(ended)
             self.watch.note(ended)
 
-    def status(self) -> Status:
+    async def _ask(self, preferred: str) -> tuple[str, str] | None:
+        return self.found
+
+    def status(self, audit_dropped: Callable[[], int] = int) -> Status:
         """What the product makes of it."""
         sources = Sources(
             settings=settings,
@@ -83,15 +88,12 @@ class Duty:
             connections=lambda: self.connections,
             inflight=lambda: 3,
             audit_available=lambda: self.audit_available,
+            audit_dropped=audit_dropped,
             draining=lambda: self.draining,
             judging=self.watch.judging,
             outbox=lambda: self.outbox,
         )
         return Status(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
-
-
-async def _ask_nobody(credential: str) -> None:
-    """Nobody asks the platform here."""
 
 
 def settings() -> Settings:

@@ -36,6 +36,10 @@ def merge_status(reports: Sequence[Facts | None], *, draining: bool) -> Facts:
             "failure": _worst(_FAILURES, (report["sso"]["failure"] for report in present)),
         },
         "outbox": _outbox([report["outbox"] for report in present]),
+        "audit": {
+            "available": all(report["audit"]["available"] for report in present),
+            "dropped": sum(report["audit"]["dropped"] for report in present),
+        },
         "inflight": sum(report["inflight"] for report in present),
         "last_hour": _hour([report["last_hour"] for report in present]),
         "slowest": _slowest([each for report in present for each in report["slowest"]]),

@@ -37,6 +37,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "platform": None,
     "sso": None,
     "outbox": None,
+    "audit": None,
     "inflight": 0,
     "last_hour": {"requests": 0, "errors": 0, "refusals": 0, "minutes": []},
     "slowest": [],
@@ -72,6 +73,7 @@ class Sources:
     audit_available: Callable[[], bool]
     draining: Callable[[], bool]
     judging: PlatformJudge
+    audit_dropped: Callable[[], int] = int
     outbox: Callable[[], Outbox | None] = _no_outbox
 
 
@@ -123,6 +125,10 @@ class Status:
             },
             "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},
             "outbox": None if outbox is None else dict(outbox),
+            "audit": {
+                "available": sources.audit_available(),
+                "dropped": sources.audit_dropped(),
+            },
             "inflight": sources.inflight(),
             **self._traffic.facts(),
         }

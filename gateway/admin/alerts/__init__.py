@@ -1,0 +1,1 @@
+"""Messages to people about what is wrong, for hospitals without Prometheus."""

@@ -1,0 +1,121 @@
+"""Brings messages to one address, in order, however long it is away.
+
+The library blocks, so that every attempt has a thread of its own; an address has one at most, and
+nobody waits for it at the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway.admin.alerts.addresses import Address, Message
+from gateway.duration import in_words
+from gateway.telemetry.logs import get_logger
+from gateway.timing import TimeSource, backoff
+
+_log = get_logger(__name__)
+
+# Beyond it the oldest are given up.
+_MOST: Final = 50
+_ATTEMPT: Final = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 900.0
+
+
+class Post:
+    """Attempts to tell one address, each in a thread."""
+
+    def __init__(self, address: Address, patience: float = _ATTEMPT) -> None:
+        self.address = address
+        self._patience = patience
+        self._thread: threading.Thread | None = None
+
+    async def send(self, message: Message) -> bool:
+        """Whether it was taken in time."""
+        if self._thread is not None and self._thread.is_alive():
+            return False  # still at the attempt that was given up
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[bool] = loop.create_future()
+
+        def settle(result: bool) -> None:
+            if not taken.done():
+                taken.set_result(result)
+
+        def attempt() -> None:
+            result = self.address.send(message)
+            # The loop may be closed by now.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, result)
+
+        self._thread = threading.Thread(target=attempt, name="alert message", daemon=True)
+        self._thread.start()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await taken
+        except TimeoutError:
+            return False
+
+
+class Mailbox:
+    """Messages that one address has not taken yet; `count` is told what becomes of them."""
+
+    def __init__(
+        self, address: Address, time: TimeSource, count: Callable[[str, int], None]
+    ) -> None:
+        self._post = Post(address)
+        self._time = time
+        self._count = count
+        self._waiting: deque[Message] = deque()
+        self._filled = asyncio.Event()
+
+    def put(self, message: Message) -> None:
+        """Have it sent, behind all others."""
+        self._waiting.append(message)
+        while len(self._waiting) > _MOST:
+            self._waiting.popleft()
+            self._count("dropped", 1)
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Send what there is, again and again."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            if self._waiting:
+                await self._deliver()
+
+    async def _deliver(self) -> None:
+        failures = 0
+        while not await self._attempt():
+            failures += 1
+            pause = backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE, self._time.random)
+            if failures == 1:
+                _log.warning(
+                    "%s takes no message; it is tried again in %s, then less often",
+                    *(self._post.address.name, in_words(pause)),
+                    key="alerts.notify",
+                )
+            await self._time.sleep(pause)
+        if failures:
+            _log.info("%s takes messages again", self._post.address.name, key="alerts.notify")
+
+    async def _attempt(self) -> bool:
+        """One message of all that wait: who was cut off for long gets one, not fifty."""
+        together = tuple(self._waiting)
+        last = together[-1]
+        body = "\n".join(message.body for message in together)
+        if not await self._post.send(Message(last.kind, last.title, body)):
+            self._count("failed", 1)
+            return False
+        for message in together:
+            # What was dropped meanwhile is not there any more.
+            if self._waiting and self._waiting[0] is message:
+                self._waiting.popleft()
+        self._count("sent", 1)
+        if self._waiting:
+            self._filled.set()
+        return True

@@ -1,0 +1,196 @@
+"""What is wrong now: the shipped alert rules, judged by the facts of the status page.
+
+Names and times are those of deploy/prometheus/rules/alerts.yml, where each has a section in
+docs/runbook.md; tests/admin/alerts/test_rules.py compares them. Some rules have no place here:
+nobody is left to tell that the process is gone, and `LEFT_OUT` says of each other one why.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.admin.status.recent_requests import many_errors
+from gateway.telemetry.findings import ANSWERS
+
+_DAY: Final = 86400.0
+_WINDOW: Final = 300.0
+_AGEING: Final = 3600.0
+_EXPIRING, _LAST_DAYS = 21 * _DAY, 3 * _DAY
+# So many of the last are looked at for failures: fewer than those must last, so that an outage that
+# is over leaves none to be told.
+_MINUTES: Final = 2
+# Above so many in five minutes it is no burst.
+_BURST: Final = 5
+
+# How long each must have lasted before anybody is told, in seconds.
+LASTING: Final[dict[str, float]] = {
+    # Sooner than by the rules of Prometheus, and together: one trouble should be one message.
+    "DhpGatewayNotReady": 120,
+    "DhpGatewaySsoRefusing": 120,
+    "DhpGatewaySsoFailing": 120,
+    "DhpGatewaySsoThrottling": 300,
+    "DhpGatewayReloadFailed": 0,
+    "DhpGatewayOverloaded": 60,
+    "DhpGatewayPlatformDown": 120,
+    "DhpGatewayConnectionsExhausted": 60,
+    "DhpGatewayAuditDropped": 0,
+    "DhpGatewayAuditUnavailable": 60,
+    "DhpGatewayOutboxAgeing": 300,
+    "DhpGatewayOutboxUnclear": 60,
+    "DhpGatewayOutboxFailed": 60,
+    "DhpGatewayOutboxUnavailable": 60,
+    "DhpGatewayOutboxFull": 60,
+    "DhpGatewayCertificateExpiring": 300,
+    "DhpGatewayCertificateLastDays": 300,
+}
+# What follows from another is told only once it has lasted beyond that.
+COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
+LEFT_OUT: Final = {
+    "DhpGatewayDown": "nobody is left to tell",
+    "DhpGatewayAbsent": "there is no Prometheus",
+    "DhpGatewayTokenExpiring": "DhpGatewaySsoRefusing and DhpGatewaySsoFailing tell why",
+    "DhpGatewayTokenMissing": "DhpGatewayNotReady names it",
+    "DhpGatewayTokenRejected": "DhpGatewayNotReady names it",
+    "DhpGatewayPlatformUnusable": "DhpGatewayNotReady names it",
+    "DhpGatewayCircuitOpen": "DhpGatewayNotReady names it",
+    "DhpGatewayTlsFailing": "DhpGatewayNotReady names it",
+    "DhpGatewayTokenWaiters": "slowness, for whoever looks at figures",
+    "DhpGatewayErrorRatio": "slowness, for whoever looks at figures",
+    "DhpGatewaySlow": "slowness, for whoever looks at figures",
+}
+_OF_SSO: Final = {
+    "refused": "DhpGatewaySsoRefusing",
+    "transient": "DhpGatewaySsoFailing",
+    "throttled": "DhpGatewaySsoThrottling",
+}
+_OF_ENTRIES: Final = {"unclear": "DhpGatewayOutboxUnclear", "failed": "DhpGatewayOutboxFailed"}
+# By the reason of requests that failed, and how many of them in five minutes are none.
+_OF_REQUESTS: Final = {
+    "overloaded": ("DhpGatewayOverloaded", _BURST),
+    "upstream-busy": ("DhpGatewayConnectionsExhausted", _BURST),
+    "outbox-full": ("DhpGatewayOutboxFull", 0),
+    "audit-unavailable": ("DhpGatewayAuditUnavailable", 0),
+}
+
+# Among the reasons: audit records that were lost.
+DROPPED: Final = "audit-dropped"
+# An alert, and which credential or certificate it is about.
+Key = tuple[str, str]
+# A figure: seconds, a share or a number, as the alert has it.
+Value = float | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known: the status page's facts, whether `/readyz` says ready, and the rest.
+
+    `increases` of five minutes by reason, see `Increases`; `left` seconds of each certificate.
+    """
+
+    status: Mapping[str, Any]
+    ready: bool
+    increases: Mapping[str, int]
+    left: Mapping[str, float]
+    settings_refused: bool
+
+
+def found(facts: Facts) -> dict[Key, Value]:
+    """Everything that is wrong."""
+    return dict(_found(facts))
+
+
+def _found(facts: Facts) -> Iterator[tuple[Key, Value]]:
+    if not facts.ready:
+        yield ("DhpGatewayNotReady", ""), None
+    if facts.settings_refused:
+        yield ("DhpGatewayReloadFailed", ""), None
+    if (share := _failing_share(facts.status)) is not None:
+        yield ("DhpGatewayPlatformDown", ""), share
+    for credential, token in facts.status["tokens"].items():
+        if token["failure"] is not None:
+            yield (_OF_SSO[token["failure"]], credential), None
+    yield from _of_requests(facts.increases)
+    yield from _of_audit(facts)
+    yield from _of_outbox(facts.status["outbox"])
+    yield from _of_certificates(facts.left)
+
+
+def _failing_share(status: Mapping[str, Any]) -> float | None:
+    """The share of the last requests that failed, where it is too high and still counts."""
+    recent = status["last_hour"]["minutes"][-_MINUTES:]
+    requests, errors = (sum(each[what] for each in recent) for what in ("requests", "errors"))
+    if not many_errors(requests, errors):
+        return None
+    probe = status["platform"]["probe"]
+    last = max(each["last_at"] for each in status["errors"])
+    if probe and probe["found"] == ANSWERS and probe["at"] > last:
+        # What callers met is over: the gateway's own question was answered since.
+        return None
+    return float(errors / requests)
+
+
+def _of_requests(increases: Mapping[str, int]) -> Iterator[tuple[Key, Value]]:
+    for reason, (name, few) in _OF_REQUESTS.items():
+        if increases.get(reason, 0) > few:
+            yield (name, ""), None
+
+
+def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[Key, Value]]:
+    for certificate, left in left_of.items():
+        if left < _EXPIRING:
+            yield ("DhpGatewayCertificateExpiring", certificate), max(left, 0.0)
+        if left < _LAST_DAYS:
+            yield ("DhpGatewayCertificateLastDays", certificate), None
+
+
+def _of_audit(facts: Facts) -> Iterator[tuple[Key, Value]]:
+    audit = facts.status["audit"]
+    if audit is not None and not audit["available"]:
+        yield ("DhpGatewayAuditUnavailable", ""), None
+    if facts.increases.get(DROPPED, 0):
+        yield ("DhpGatewayAuditDropped", ""), None
+
+
+def _of_outbox(outbox: Mapping[str, Any] | None) -> Iterator[tuple[Key, Value]]:
+    if outbox is None:
+        return
+    if not outbox.get("available", True):
+        yield ("DhpGatewayOutboxUnavailable", ""), None
+    for state, name in _OF_ENTRIES.items():
+        if count := outbox.get("entries", {}).get(state, 0):
+            yield (name, ""), count
+    oldest = outbox.get("oldest_seconds") or 0.0
+    if oldest > _AGEING:
+        yield ("DhpGatewayOutboxAgeing", ""), oldest
+
+
+class Increases:
+    """How much counts have grown in the last five minutes, by looks at what they are."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, dict[str, int]]] = deque()
+        self._before: dict[str, int] | None = None
+
+    def of(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
+        """The increases, by what the status says now."""
+        counts = {each["reason"]: each["since_start"] for each in status["errors"]}
+        counts[DROPPED] = (status["audit"] or {"dropped": 0})["dropped"]
+        self._looks.append((now, self._grown(counts)))
+        self._before = counts
+        while self._looks[0][0] <= now - _WINDOW:
+            self._looks.popleft()
+        return {reason: sum(look.get(reason, 0) for _, look in self._looks) for reason in counts}
+
+    def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
+        if self._before is None:
+            # Whatever happened before anybody looked is nothing new.
+            return {}
+        before = self._before
+        # A count that has fallen began anew, with another worker.
+        return {
+            reason: count - before.get(reason, 0) if count >= before.get(reason, 0) else count
+            for reason, count in counts.items()
+        }

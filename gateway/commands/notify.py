@@ -1,0 +1,72 @@
+"""Tries the addresses of `alerts.notify`: by a test message, or by the way there alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from gateway.admin.alerts.addresses import (
+    ADDRESS_HINT,
+    MISSING,
+    NOT_UNDERSTOOD,
+    Address,
+    ExtraMissing,
+    understand,
+)
+from gateway.admin.alerts.delivery import Post
+from gateway.admin.alerts.messenger import Wording, instance
+from gateway.commands.findings import Finding, Side
+from gateway.commands.ways import reach
+from gateway.config import Settings
+from gateway.process import alerting
+from gateway.process.factories import StartError
+from gateway.secret import Secret
+
+_TRY: Final = "`dhp-gateway notify --test` sends a message there"
+_CONNECT: Final = 5.0
+
+
+async def test(settings: Settings, addresses: Sequence[Address]) -> list[Finding]:
+    """What became of the test message at each address."""
+    message = Wording(settings.alerts.language, instance(settings)).test()
+    sent = await asyncio.gather(*(Post(address).send(message) for address in addresses))
+    return [_taken(*each) for each in zip(addresses, sent, strict=True)]
+
+
+def _taken(address: Address, taken: bool) -> Finding:
+    if taken:
+        return Finding(address.name, "ok", "the test message was taken")
+    hint = "Check the address and its password; `dhp-gateway doctor` looks at the way there"
+    return Finding(address.name, "failed", "the test message was not taken", hint)
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """What the doctor finds: the library, what each address means, and the way there."""
+    try:
+        given = list(alerting.given(settings))
+    except StartError:
+        return  # told with the secrets' files
+    try:
+        for name, url in given:
+            async for finding in _way_to(name, url):
+                yield finding
+    except ExtraMissing:
+        yield Finding("alerts", "failed", "Apprise is not installed", f"alerts.notify {MISSING}")
+
+
+async def _way_to(name: str, url: Secret) -> AsyncIterator[Finding]:
+    address = understand(name, url)
+    if address is None:
+        hint = f"{ADDRESS_HINT[0].upper()}{ADDRESS_HINT[1:]}"
+        yield Finding(name, "failed", NOT_UNDERSTOOD, hint)
+        return
+    server = address.server()
+    if server is None:
+        yield Finding(address.name, "ok", "Apprise understands it, and knows its server", _TRY)
+        return
+    host, port = server
+    url_of = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    side = Side(address.name, url_of, "alerts.notify", lambda: None, _CONNECT)
+    async for finding in reach(side):
+        yield finding

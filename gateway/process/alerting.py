@@ -1,0 +1,89 @@
+"""Makes what tells people that something is wrong, by `alerts.notify`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+
+from gateway.admin.alerts import addresses
+from gateway.admin.alerts.addresses import Address, ExtraMissing
+from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.config import SecretUnreadable, Settings
+from gateway.process.factories import StartError
+from gateway.process.setup import background
+from gateway.secret import Secret
+from gateway.telemetry.metrics import Metrics
+
+
+class NotUnderstood(StartError):  # noqa: N818 - named after the state
+    """An address means nothing to the library."""
+
+
+class Telling:
+    """Telling people, in the process that does; elsewhere (`here` is false) nothing happens."""
+
+    def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
+        self._metrics = metrics
+        self._here = here
+        self._messenger: Messenger | None = None
+
+    async def prepare(self, settings: Settings) -> tuple[Address, ...]:
+        """Who is to be told by these settings. Raises `StartError`."""
+        return await asyncio.to_thread(addresses_of, settings) if self._here else ()
+
+    async def open(
+        self,
+        settings: Settings,
+        told: Sequence[Address],
+        sources: Sources,
+        closing: AsyncExitStack,
+    ) -> None:
+        """Look whether something is wrong, and tell these, until `closing` is closed."""
+        messenger = Messenger(sources, self._metrics.message)
+        closing.push_async_callback(messenger.close)
+        messenger.configure(settings, told)
+        await closing.enter_async_context(background(messenger.run()))
+        self._messenger = messenger
+
+    def configure(self, settings: Settings, told: Sequence[Address]) -> None:
+        """Tell others from now on, or in another language."""
+        if self._messenger is not None:
+            self._messenger.configure(settings, told)
+
+    def reloaded(self, outcome: str) -> None:
+        """How the last reload ended: `ok` or `failed`."""
+        if self._messenger is not None:
+            self._messenger.reloaded(outcome)
+
+
+def addresses_of(settings: Settings) -> tuple[Address, ...]:
+    """Everybody who is to be told. Raises `StartError`; takes most of a second for the first."""
+    return tuple(_understood(name, url) for name, url in given(settings))
+
+
+def given(settings: Settings) -> Iterator[tuple[str, Secret]]:
+    """The addresses with their names, read from where they are. Raises `StartError`."""
+    for source in settings.alerts.address_sources():
+        try:
+            text = source.read()
+        except SecretUnreadable as error:
+            raise StartError(str(error)) from None
+        if text is None:
+            continue
+        if source.file is None:
+            yield source.key, Secret(text.reveal().strip())
+            continue
+        for number, line in enumerate(text.reveal().splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield f"{source.key}_file line {number}", Secret(line.strip())
+
+
+def _understood(name: str, url: Secret) -> Address:
+    try:
+        address = addresses.understand(name, url)
+    except ExtraMissing:
+        raise StartError(f"alerts.notify: {addresses.MISSING}") from None
+    if address is None:
+        raise NotUnderstood(f"{name}: {addresses.NOT_UNDERSTOOD}; {addresses.ADDRESS_HINT}")
+    return address

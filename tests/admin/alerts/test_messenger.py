@@ -1,0 +1,440 @@
+"""What people are told, and when: by a clock that stands still, at servers that are real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import pytest
+
+from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.admin.health import Readiness
+from gateway.config import Settings, load
+from gateway.fhir.texts import LANGUAGES
+from gateway.pipeline.circuit import CircuitState
+from gateway.process.alerting import addresses_of
+from gateway.timing import TimeSource
+from tests.doubles.duty import GOOD, Duty
+from tests.doubles.told import PASSWORD, MailServer, Webhook, until
+
+LOOK = 10.0
+DAY = 86400.0
+FAILED = replace(GOOD, valid=False, expires_in=None)
+
+
+def settings(*urls: str, **alerts: str) -> Settings:
+    """Those of a hospital that has these addresses."""
+    environ = {
+        "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
+        "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-client-secret",
+        "DHP_GATEWAY_LISTEN__PUBLIC_URL": "http://fhir.clinic.uz:8080/fhir",
+        "DHP_GATEWAY_ALERTS__NOTIFY": json.dumps(urls),
+    }
+    return load(None, environ | {f"DHP_GATEWAY_ALERTS__{k}".upper(): v for k, v in alerts.items()})
+
+
+@dataclass
+class Night:
+    """A gateway as it fares, and the messenger that looks at it."""
+
+    duty: Duty = field(default_factory=Duty)
+    certificates: dict[str, float] = field(default_factory=dict)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        duty, clock = self.duty, self.duty.clock
+        self.dropped = 0
+        self.minutely: Callable[[], None] | None = None
+        readiness = Readiness(
+            tokens=lambda: {name: state.valid for name, state in duty.tokens.items()},
+            circuit_open=lambda: duty.circuit is CircuitState.OPEN,
+            draining=lambda: duty.draining,
+            platform_fails=duty.watch.fails,
+        )
+        self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
+        sources = Sources(
+            status=duty.status(lambda: self.dropped),
+            readiness=readiness,
+            certificates=lambda: self.certificates,
+        )
+        self.messenger = Messenger(sources, self._count, self.time)
+
+    def _count(self, outcome: str, number: int) -> None:
+        self.counted[outcome] += number
+
+    async def goes_on(self, seconds: float, pace: float = LOOK) -> None:
+        """Time passes, with a look at each `pace`; timers wait for `advance`."""
+        for _ in range(round(seconds / pace)):
+            self.duty.clock.now += pace
+            if self.minutely is not None and self.duty.clock.now % 60 < pace:
+                self.minutely()
+            await self.duty.watch.look()
+            await self.messenger.look()
+
+    async def until_counted(self, outcome: str, number: int) -> None:
+        """Return when so many messages have ended so."""
+        await until(lambda: self.counted[outcome] >= number)
+
+
+@contextlib.asynccontextmanager
+async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
+    """A night in which these are told."""
+    it = Night()
+    given = settings(*urls, **alerts)
+    it.messenger.configure(given, addresses_of(given))
+    await it.messenger.look()
+    try:
+        yield it
+    finally:
+        await it.messenger.close()
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[list[str]]:
+    """All log lines of this module's tests, at the level at which libraries talk most."""
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name != "mail.log":  # the mail server's own
+                lines.append(record.getMessage())
+
+    root, kept = logging.getLogger(), Kept()
+    before = root.level
+    root.addHandler(kept)
+    root.setLevel(logging.DEBUG)
+    yield lines
+    root.removeHandler(kept)
+    root.setLevel(before)
+
+
+pytestmark = pytest.mark.usefixtures("said")
+
+
+async def test_once_when_it_begins_and_once_when_it_is_over() -> None:
+    """What lasts two minutes is told, with what to do; that it is over, once it stays so."""
+    async with Webhook() as hook, night(hook.url) as it:
+        it.duty.circuit = CircuitState.OPEN
+        await it.goes_on(130)
+        [begun] = await hook.until(1)
+        await it.goes_on(3600, 60)
+        it.duty.circuit = CircuitState.CLOSED
+        await it.goes_on(30)
+        it.duty.circuit = CircuitState.OPEN  # it was not over
+        await it.goes_on(30)
+        it.duty.circuit = CircuitState.CLOSED
+        await it.goes_on(600, 60)
+        _, over = await hook.until(2)
+        await it.goes_on(3600, 60)
+        assert it.counted == {"sent": 2}
+    assert begun["title"] == "DHP Gateway fhir.clinic.uz: something is wrong"
+    assert "has not been ready for 2 minutes. The platform fails" in begun["message"]
+    assert "dhp-gateway doctor" in begun["message"]
+    assert begun["message"].endswith("(DhpGatewayNotReady)")
+    assert begun["type"] == "failure"
+    assert over["title"] == "DHP Gateway fhir.clinic.uz: over"
+    assert "Over, after 1 h 3 min: The gateway fhir.clinic.uz has not been" in over["message"]
+    assert over["type"] == "success"
+
+
+async def test_what_passes_soon_is_told_to_nobody() -> None:
+    """A minute and a half, again and again, is no message."""
+    async with Webhook() as hook, night(hook.url) as it:
+        for _ in range(5):
+            it.duty.circuit = CircuitState.OPEN
+            await it.goes_on(90)
+            it.duty.circuit = CircuitState.CLOSED
+            await it.goes_on(20)
+        it.messenger.reloaded("failed")
+        await it.goes_on(10)
+        [only] = await hook.until(1)
+    assert "New settings" in only["message"]
+
+
+async def test_one_trouble_is_one_message() -> None:
+    """A refused secret and what follows from it are told together."""
+    async with Webhook() as hook, night(hook.url) as it:
+        it.duty.tokens = {"default": replace(FAILED, failure="refused", cause="refused")}
+        await it.goes_on(300)
+        [begun] = await hook.until(1)
+        it.duty.tokens = {"default": GOOD}
+        await it.goes_on(300)
+        _, over = await hook.until(2)
+    for told in (begun, over):
+        assert told["message"].count("\n") == 1
+        assert "refuses the client or the secret of default" in told["message"]
+        assert "(DhpGatewayNotReady)" in told["message"]
+
+
+async def test_an_outage_is_told_once_whatever_fails_in_it() -> None:
+    """The errors of requests belong to it, also those that are still counted when it is over."""
+    async with Webhook() as hook, night(hook.url) as it:
+        it.duty.serve(0, *[(200, "")] * 40)
+        for minute in range(12):
+            it.duty.circuit = CircuitState.OPEN if minute < 7 else CircuitState.CLOSED
+            failing = minute < 7
+            it.duty.serve(0, *[(503, "circuit-open") if failing else (200, "")] * 100)
+            await it.goes_on(60)
+        it.messenger.reloaded("failed")
+        await it.goes_on(10)
+        text = await hook.text("(DhpGatewayReloadFailed)")
+    assert re.findall(r"\(DhpGateway(\w+)\)", text) == ["NotReady", "NotReady", "ReloadFailed"]
+
+
+def _tokens(failure: str) -> Callable[[Night], None]:
+    def come(it: Night) -> None:
+        it.duty.tokens = {"default": replace(GOOD, failure=failure, cause="refused")}
+
+    return come
+
+
+def _requests(reason: str, count: int) -> Callable[[Night], None]:
+    def come(it: Night) -> None:
+        it.duty.serve(0, *[(503, reason)] * count, *[(200, "")] * 50)
+
+    return come
+
+
+def _many_errors(it: Night) -> None:
+    it.minutely = lambda: it.duty.serve(0, *[(502, "")] * 12, *[(200, "")] * 8)
+
+
+def _answers_again(it: Night) -> None:
+    it.duty.serve(1, *[(502, "")] * 5)
+    it.duty.found = "answers", "default"
+
+
+def _outbox(available: bool = True, oldest: float = 0.0, **entries: int) -> Callable[[Night], None]:
+    def come(it: Night) -> None:
+        it.duty.outbox = {
+            "available": available,
+            "entries": entries,
+            "oldest_seconds": oldest,
+        }
+
+    return come
+
+
+def _certificate(days: float) -> Callable[[Night], None]:
+    def come(it: Night) -> None:
+        it.certificates["platform-client"] = it.duty.clock.wall() + days * DAY
+
+    return come
+
+
+def _audit_lost(it: Night) -> None:
+    it.dropped += 1
+
+
+TROUBLES: dict[str, tuple[Callable[[Night], None], str]] = {
+    "not ready": (lambda it: setattr(it.duty, "circuit", CircuitState.OPEN), "NotReady"),
+    "settings": (lambda it: it.messenger.reloaded("failed"), "ReloadFailed"),
+    "overloaded": (_requests("overloaded", 6), "Overloaded"),
+    "refused": (_tokens("refused"), "SsoRefusing"),
+    "transient": (_tokens("transient"), "SsoFailing"),
+    "throttled": (_tokens("throttled"), "SsoThrottling"),
+    "half of it fails": (_many_errors, "PlatformDown"),
+    "busy": (_requests("upstream-busy", 6), "ConnectionsExhausted"),
+    "audit lost": (_audit_lost, "AuditDropped"),
+    "audit blocked": (lambda it: setattr(it.duty, "audit_available", False), "AuditUnavailable"),
+    "audit blocked for a moment": (_requests("audit-unavailable", 1), "AuditUnavailable"),
+    "outbox old": (_outbox(oldest=3700), "OutboxAgeing"),
+    "outbox unclear": (_outbox(unclear=2), "OutboxUnclear"),
+    "outbox failed": (_outbox(failed=3), "OutboxFailed"),
+    "outbox away": (_outbox(available=False), "OutboxUnavailable"),
+    "outbox full": (_requests("outbox-full", 1), "OutboxFull"),
+    "certificate": (_certificate(20), "CertificateExpiring"),
+    "fine": (lambda it: None, ""),
+    "it failed and answers again": (_answers_again, ""),
+    "a burst": (_requests("overloaded", 5), ""),
+    "outbox waits": (_outbox(oldest=3500, waiting=9), ""),
+    "certificate of a month": (_certificate(22), ""),
+}
+
+
+async def test_what_is_told() -> None:
+    """Each trouble is told by its name, and what is none is not."""
+    told: dict[str, list[str]] = {}
+    async with Webhook() as hook:
+        for name, (come, _) in TROUBLES.items():
+            hook.taken.clear()
+            async with night(hook.url) as it:
+                come(it)
+                await it.goes_on(310)
+                it.messenger.reloaded("failed")  # the end of it
+                await it.goes_on(10)
+                text = await hook.text("(DhpGatewayReloadFailed)")
+            told[name] = re.findall(r"\(DhpGateway(\w+)\)", text)
+    first = {name: each[0] for name, each in told.items()}
+    assert first == {name: alert or "ReloadFailed" for name, (_, alert) in TROUBLES.items()}
+
+
+async def test_figures() -> None:
+    """Counts, spans and shares stand in the sentences as people write them."""
+    async with Webhook() as hook, night(hook.url, language="ru") as it:
+        _outbox(oldest=3 * 3600 + 1200, unclear=4)(it)
+        _certificate(2.5)(it)
+        _many_errors(it)
+        await it.goes_on(310)
+        text = await hook.text("(DhpGatewayCertificateLastDays)")
+    assert "ждут доставки на платформу уже 3 ч 20 мин." in text
+    assert "4 записей в очереди" in text
+    assert "Платформа не отвечает на 60%" in text
+    assert "Сертификат platform-client истекает через 2 д 11 ч." in text
+
+
+async def test_what_happened_before_anybody_looked_is_nothing_new() -> None:
+    """Addresses that are given to a running gateway are not told of last week's losses."""
+    async with Webhook() as hook:
+        it, given = Night(), settings(hook.url)
+        it.dropped = 7
+        it.messenger.configure(given, addresses_of(given))
+        await it.messenger.look()
+        await it.goes_on(600, 60)
+        it.dropped += 1
+        await it.goes_on(10)
+        assert len(await hook.until(1)) == 1
+        await it.messenger.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_languages(language: str) -> None:
+    """All that is told is in the language of the settings."""
+    words = {
+        "en": (
+            "something is wrong",
+            "Over, after",
+            "the daily line",
+            "Alerts that are not over: 1",
+        ),
+        "ru": ("неполадка", "Устранено, длилось", "сводка за день", "Не устранено неполадок: 1"),
+        "uz": ("nosozlik", "Bartaraf etildi", "kunlik xabar", "etilmagan nosozliklar: 1"),
+    }
+    async with Webhook() as hook, night(hook.url, language=language, daily="true") as it:
+        it.duty.circuit = CircuitState.OPEN
+        await it.goes_on(150)
+        await hook.until(1)
+        await it.goes_on(DAY, 600)
+        await hook.until(2)
+        it.duty.circuit = CircuitState.CLOSED
+        await it.goes_on(80)
+        text = "\n".join(f"{told['title']} {told['message']}" for told in await hook.until(3))
+    for word in words[language]:
+        assert word in text
+
+
+async def test_the_daily_line() -> None:
+    """Once a day at 8, also after the clock was put back; never twice, and with what was served."""
+    async with Webhook() as hook, night(hook.url, daily="true") as it:
+        it.duty.serve(0, *[(200, "")] * 1234, (502, "upstream-failed"))
+        morning = datetime.fromtimestamp(it.duty.clock.wall()).replace(hour=8, minute=0, second=0)
+        wait = (morning.timestamp() - it.duty.clock.wall()) % DAY or DAY
+        it.duty.clock.now += wait - 60
+        await it.goes_on(50)
+        assert hook.taken == []
+        await it.goes_on(20)
+        [first] = await hook.until(1)
+        it.duty.clock.jump_wall(-3600)
+        await it.goes_on(7200, 600)
+        it.duty.serve(0, *[(200, "")] * 10)
+        it.duty.clock.jump_wall(DAY)
+        await it.goes_on(10)
+        _, second = await hook.until(2)
+        assert it.counted == {"sent": 2}
+    assert first["message"].startswith("Can care go on? Yes. Requests reach the platform.")
+    assert "since the last such line: 1235, errors among them: 1." in first["message"]
+    assert "since the last such line: 10, errors among them: 0." in second["message"]
+
+
+async def test_the_mail_server_is_away() -> None:
+    """It is tried again with growing pauses, and then takes one mail with all that happened."""
+    async with MailServer() as mail, Webhook() as hook, night(mail.url, hook.url) as it:
+        clock = it.duty.clock
+        async with mail.away():
+            it.duty.circuit = CircuitState.OPEN
+            await it.goes_on(130)
+            pauses = []
+            for attempt in range(1, 9):
+                await it.until_counted("failed", attempt)
+                await until(lambda: bool(clock.timers))
+                pauses.append(clock.next_due())
+                if attempt < 8:
+                    await clock.advance(pauses[-1])
+            it.duty.circuit = CircuitState.CLOSED
+            await it.goes_on(80)
+            # Nobody else waits for it.
+            assert len(await hook.until(2)) == 2
+        await clock.advance(900)
+        [only] = await mail.until(1)
+        await it.until_counted("sent", 3)
+    assert pauses == [15, 30, 60, 120, 240, 480, 900, 900]
+    assert only["to"] == "duty@clinic.uz"
+    assert only["title"] == "DHP Gateway fhir.clinic.uz: over"
+    assert "(DhpGatewayNotReady)" in only["message"]
+    assert only["message"].index("has not been ready") < only["message"].index("Over, after")
+
+
+async def test_what_an_address_never_takes_is_bounded() -> None:
+    """Fifty messages wait; the oldest of more are given up, and counted."""
+    async with Webhook(status=500) as hook, night(hook.url) as it:
+        for number in range(60):
+            it.messenger.reloaded("ok" if number % 2 else "failed")
+            await it.goes_on(70)
+        await it.until_counted("failed", 1)
+        assert it.counted["dropped"] == 10
+        hook.status = 200
+        await it.duty.clock.advance(900)
+        [only] = await hook.until(1)
+    assert only["message"].count("(DhpGatewayReloadFailed)") == 50
+
+
+async def test_other_settings() -> None:
+    """An address that stays keeps what it has not taken; one that is removed is told no more."""
+    async with Webhook(status=500) as stays, Webhook() as goes, Webhook() as comes:
+        async with night(stays.url, goes.url) as it:
+            it.messenger.reloaded("failed")
+            await it.goes_on(10)
+            await goes.until(1)
+            await it.until_counted("failed", 1)
+            changed = settings(stays.url, comes.url, language="uz")
+            it.messenger.configure(changed, addresses_of(changed))
+            it.messenger.reloaded("ok")
+            await it.goes_on(70)
+            await comes.until(1)
+            stays.status = 200
+            await it.duty.clock.advance(900)
+            [both] = await stays.until(1)
+        assert len(goes.taken) == 1
+    assert both["message"].count("(DhpGatewayReloadFailed)") == 2
+    assert "Bartaraf etildi" in comes.taken[0]["message"]
+
+
+async def test_nothing_is_told_of_the_end() -> None:
+    """A gateway that is being stopped is no trouble."""
+    async with Webhook() as hook, night(hook.url) as it:
+        it.duty.draining = True
+        await it.goes_on(300)
+        assert it.counted == {}
+
+
+async def test_no_secret_is_shown(said: list[str]) -> None:
+    """Addresses hold passwords: no repr, text or log line has one, whatever happens to them."""
+    async with Webhook(status=500) as hook, MailServer() as mail:
+        wrong = mail.url.replace(PASSWORD, "planted-and-wrong")
+        given = settings(hook.url, wrong)
+        addresses = addresses_of(given)
+        async with night(hook.url, wrong) as it:
+            it.messenger.reloaded("failed")
+            await it.goes_on(10)
+            await it.until_counted("failed", 2)
+    shown = "\n".join((repr(given), str(given), repr(addresses), given.model_dump_json(), *said))
+    assert "alerts.notify[1] (mailto) takes no message" in shown
+    for secret in ("planted-p", "planted-and", "ssw/rd", "ssw%2Frd"):
+        assert secret not in shown
+    assert logging.getLogger("urllib3.connectionpool").getEffectiveLevel() > logging.CRITICAL

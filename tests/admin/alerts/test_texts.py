@@ -1,0 +1,61 @@
+"""People are told the same by a message as by Prometheus."""
+
+from __future__ import annotations
+
+import re
+from string import Formatter
+
+import pytest
+
+from gateway.admin.alerts.rules import LASTING, LEFT_OUT
+from gateway.admin.alerts.texts import TEXTS
+from gateway.fhir.texts import LANGUAGES
+from tests.deploy import prometheus
+
+ALERTS = prometheus.alerts()
+# Told sooner than by Prometheus, whose `for` is in the second place.
+SOONER = {"DhpGatewayNotReady": 300, "DhpGatewaySsoRefusing": 180, "DhpGatewaySsoFailing": 180}
+
+
+def summary(name: str, language: str) -> str:
+    """What a shipped rule tells, with our placeholders."""
+    annotations = ALERTS[name]["annotations"]
+    text = annotations["summary" if language == "en" else f"summary_{language}"]
+    text = text.replace("{{ $labels.instance }}", "{instance}")
+    return re.sub(r"{{ \$value[^}]*}}", "{value}", re.sub(r"{{ \$labels\.\w+ }}", "{about}", text))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_message_has_the_words_of_the_rule(language: str) -> None:
+    """Whoever is told something finds the same sentence where the alerts are documented."""
+    for name in LASTING:
+        told = TEXTS[language][name]
+        if name == "DhpGatewayNotReady":
+            told = told.replace("2", "5").replace("5 минуты", "5 минут")
+        assert told == summary(name, language)
+
+
+def test_every_shipped_rule_is_told_or_left_out_for_a_reason() -> None:
+    """A new rule makes somebody decide whether hospitals without Prometheus need it."""
+    assert {*LASTING, *LEFT_OUT} == ALERTS.keys()
+    assert LASTING.keys() & LEFT_OUT.keys() == set()
+
+
+def test_a_trouble_lasts_as_long_as_the_rule_says() -> None:
+    """But for what one message should tell together."""
+    for name, seconds in LASTING.items():
+        shipped = int(ALERTS[name].get("for", "0m").removesuffix("m")) * 60
+        assert SOONER.get(name, seconds) == shipped, name
+        assert seconds <= shipped
+
+
+def test_the_languages_say_the_same() -> None:
+    """Each text is there in each language, with the same placeholders."""
+
+    def placeholders(text: str) -> set[str | None]:
+        return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+
+    for language in LANGUAGES:
+        assert TEXTS[language].keys() == TEXTS["en"].keys()
+        for key, text in TEXTS[language].items():
+            assert placeholders(text) == placeholders(TEXTS["en"][key]), key

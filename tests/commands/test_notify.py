@@ -1,0 +1,110 @@
+"""`dhp-gateway notify --test`, and what `check` and `doctor` say of the addresses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.commands import check, notify
+from gateway.config import Settings
+from gateway.config.loader import load
+from tests.doubles.told import PASSWORD, MailServer, Webhook
+from tests.test_cli import PLAIN, dhp, write
+
+
+def telling(**alerts: Any) -> dict[str, Any]:
+    """Settings with these alerts."""
+    return {**PLAIN, "environment": "dhp-playground", "alerts": alerts}
+
+
+def loaded(tmp_path: Path, **alerts: Any) -> Settings:
+    """The same, read."""
+    return load(write(tmp_path, telling(**alerts)), {})
+
+
+async def test_a_test_message(tmp_path: Path) -> None:
+    """Every address of the file gets one, in its language; a line tells of each, no secret does."""
+    async with Webhook() as hook, MailServer() as mail, Webhook(status=403) as refusing:
+        wrong = mail.url.replace(PASSWORD, "planted-other")
+        lines = ("# who is told", hook.url, "", f"  {mail.url}", refusing.url, wrong)
+        file = tmp_path / "notify"
+        file.write_text("\n".join(lines))
+        settings = telling(notify_file=str(file), language="uz")
+        result = await dhp("notify", "--test", "--config", write(tmp_path, settings))
+    assert result.code == 1
+    told = [line[:8].strip() for line in result.out.splitlines()]
+    assert told == ["ok", "ok", "failed", "failed"]
+    assert "ok      alerts.notify_file line 2 (json): the test message was taken" in result.out
+    assert "failed  alerts.notify_file line 6 (mailto): the test message was not" in result.out
+    assert "planted" not in result.out + result.err
+    for taken in (*hook.taken, *mail.taken):
+        assert taken["title"].endswith(": sinov")
+        assert "shlyuzining sinov xabari" in taken["message"]
+    assert (len(hook.taken), len(mail.taken)) == (1, 1)
+    assert hook.taken[0]["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    ("alerts", "code", "said"),
+    [
+        ({"notify": []}, 2, "alerts.notify: is empty"),
+        ({"notify": ["planted"]}, 2, "alerts.notify[0]: is no address that Apprise understands"),
+        ({"notify_file": "/nowhere/notify"}, 3, "alerts.notify_file: /nowhere/notify: no such"),
+        ({"notify": ["a://b"], "notify_file": "c"}, 2, "alerts.notify: and notify_file are both"),
+        ({"language": "de"}, 2, "alerts.language"),
+    ],
+    ids=["nobody", "no address", "no file", "both", "no language"],
+)
+async def test_nothing_can_be_sent(
+    tmp_path: Path, alerts: dict[str, Any], code: int, said: str
+) -> None:
+    """It says why, and ends as every command does for that."""
+    result = await dhp("notify", "--test", "--config", write(tmp_path, telling(**alerts)))
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err
+    assert "planted" not in result.err
+
+
+async def test_without_test_nothing_is_sent(tmp_path: Path) -> None:
+    """There is nothing else to do yet, and the command says so."""
+    result = await dhp("notify", "--config", write(tmp_path, telling(notify=["json://localhost"])))
+    assert result.code == 2
+    assert "--test" in result.err
+
+
+def test_check_names_each_address_that_means_nothing(tmp_path: Path) -> None:
+    """The library is asked about every one; none is shown."""
+    settings = loaded(tmp_path, notify=["json://127.0.0.1", "planted://x", "tgram://planted"])
+    found = [str(each) for each in check.problems(settings)]
+    assert [each.partition(":")[0] for each in found] == ["alerts.notify[1]", "alerts.notify[2]"]
+    assert "planted" not in "".join(found)
+
+
+async def test_the_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check and doctor say what to install."""
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    settings = loaded(tmp_path, notify=["json://127.0.0.1", "json://127.0.0.1:81"])
+    [problem] = check.problems(settings)
+    assert str(problem).startswith("alerts.notify: needs the extra `notify`: pip install")
+    [finding] = [each async for each in notify.examine(settings)]
+    assert (finding.state, finding.detail) == ("failed", "Apprise is not installed")
+    assert "pip install 'dhp-gateway[notify]'" in finding.hint
+
+
+async def test_the_doctor_looks_at_the_way_there(tmp_path: Path) -> None:
+    """Where an address names its server it is reached; nothing is sent."""
+    bot = "tgram://123456789:AAplanted-planted-planted-planted-p/12345"
+    async with Webhook() as hook, MailServer() as mail:
+        settings = loaded(tmp_path, notify=[hook.url, mail.url, bot, "planted"])
+        async with mail.away():
+            found = [each async for each in notify.examine(settings)]
+    lines = [each.line() for each in found]
+    assert [each.state for each in found] == ["ok", "ok", "ok", "failed", "ok", "failed"]
+    assert f"alerts.notify[0] (json) TCP: 127.0.0.1 port {hook.port} accepts" in lines[1]
+    assert f"alerts.notify[1] (mailto) TCP: 127.0.0.1 port {mail.port} refuses" in lines[3]
+    assert "alerts.notify[2] (tgram): Apprise understands it" in lines[4]
+    assert "planted" not in "".join(lines)
+    assert hook.taken + mail.taken == []

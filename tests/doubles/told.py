@@ -1,0 +1,146 @@
+"""Servers that take messages for people: mail and a webhook, which record what they got."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from typing import Any, Self
+
+from aiohttp import web
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from apprise import URLBase
+
+PASSWORD = "planted-p%40ssw%2Frd"  # as it stands in an address
+
+
+async def until(comes_true: Callable[[], bool]) -> None:
+    """Return when something is so; what brings it about is a thread or a socket."""
+    async with asyncio.timeout(20):
+        while True:
+            if comes_true():
+                return
+            await asyncio.sleep(0.005)
+
+
+def _at_once(service: URLBase, **_: object) -> None:
+    """Leave no pause between two messages."""
+
+
+@dataclass
+class _Told:
+    """A server on a port that stays its own; it can be away for a while.
+
+    While it is there Apprise leaves none of its pauses of seconds between two messages.
+    """
+
+    taken: list[dict[str, str]] = field(default_factory=list)
+    port: int = 0
+
+    async def until(self, count: int) -> list[dict[str, str]]:
+        """What was taken, once there are `count` messages."""
+        await until(lambda: len(self.taken) >= count)
+        return self.taken
+
+    async def text(self, said: str) -> str:
+        """All that was taken, once this is among it."""
+        await until(lambda: said in self._text())
+        return self._text()
+
+    def _text(self) -> str:
+        return "\n".join(each["message"] for each in self.taken)
+
+    async def __aenter__(self) -> Self:
+        self._throttle, URLBase.throttle = URLBase.throttle, _at_once
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        URLBase.throttle = self._throttle
+        await self._close()
+
+    @contextlib.asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Nobody listens there in this block."""
+        await self._close()
+        try:
+            yield
+        finally:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Webhook(_Told):
+    """Takes JSON by HTTP, and answers with `status`."""
+
+    status: int = 200
+
+    @property
+    def url(self) -> str:
+        """Its address for the library."""
+        return f"json://gateway:{PASSWORD}@127.0.0.1:{self.port}/duty"
+
+    async def _listen(self) -> None:
+        application = web.Application()
+        application.router.add_post("/duty", self._take)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        said = json.loads(await request.text())
+        if self.status == 200:
+            kinds = {key: said[key] for key in ("title", "message", "type")}
+            self.taken.append({**kinds, "authorization": request.headers.get("Authorization", "")})
+        return web.Response(status=self.status)
+
+
+@dataclass
+class MailServer(_Told):
+    """Takes mail by SMTP from who knows the password."""
+
+    @property
+    def url(self) -> str:
+        """Its address for the library."""
+        people = "from=gateway@clinic.uz&to=duty@clinic.uz"
+        return f"mailto://gateway:{PASSWORD}@127.0.0.1:{self.port}?{people}"
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.get_running_loop().create_server(
+            self._session, "127.0.0.1", self.port
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    def _session(self) -> SMTP:
+        return SMTP(self, authenticator=self._judge, auth_require_tls=False, hostname="mail")
+
+    def _judge(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> Any:
+        return AuthResult(success=data.password == b"planted-p@ssw/rd", handled=False)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        """Take a mail."""
+        assert isinstance(envelope.content, bytes)
+        mail = message_from_bytes(envelope.content, policy=policy.default)
+        text = mail.get_body(("plain", "html"))
+        assert text is not None
+        self.taken.append(
+            {"title": mail["Subject"], "message": text.get_content(), "to": mail["To"]}
+        )
+        return "250 taken"

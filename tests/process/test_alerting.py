@@ -1,0 +1,191 @@
+"""Gateways that tell people: what a real platform and SSO do, and what a reload changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gateway.admin.alerts import messenger, rules
+from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.config import SettingsSource, load
+from gateway.process.alerting import Telling, addresses_of
+from gateway.process.factories import StartError
+from gateway.process.supervisor import Supervisor
+from gateway.secret import Secret
+from gateway.telemetry.metrics import Metrics
+from gateway.timing import TimeSource
+from tests.doubles import sso as answers
+from tests.doubles.clock import FakeClock
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import Platform, fhir, then_reset, unauthorized
+from tests.doubles.sso import Sso
+from tests.doubles.told import MailServer, Webhook, until
+from tests.doubles.wire import ask, get
+
+READ = get("/fhir/Patient/1")
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow one another without a pause to speak of."""
+    monkeypatch.setattr(messenger, "_LOOK", 0.02)
+
+
+class Watch:
+    """A messenger with a clock of its own, which looks at a running gateway."""
+
+    def __init__(self, gateway: Running) -> None:
+        self._clock = clock = FakeClock()
+        self._messenger = Messenger(
+            Sources(
+                status=gateway.gateway.status,
+                readiness=gateway.gateway.readiness,
+                certificates=dict,
+            ),
+            lambda outcome, number: None,
+            TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0),
+        )
+        self._messenger.configure(gateway.settings, addresses_of(gateway.settings))
+        self.close = self._messenger.close
+
+    async def looks_for(self, seconds: int) -> None:
+        """As much time passes for it."""
+        for _ in range(seconds // 10):
+            self._clock.now += 10
+            await self._messenger.look()
+        # Pauses after failures are over as well.
+        await self._clock.advance(900)
+
+
+async def test_one_after_the_other_is_away() -> None:
+    """Platform, SSO and mail server in turn: each is told when it begins and when it is over."""
+    async with (
+        Platform() as platform,
+        Sso() as sso,
+        MailServer() as mail,
+        Webhook() as hook,
+        running(
+            *(platform.url, sso.token_url),
+            alerts={"notify": [mail.url, hook.url]},
+            admin={"probe_interval": 0},
+            retries={"max_attempts": 1},
+            circuit_breaker={"min_requests": 1000},
+        ) as gateway,
+    ):
+        watch = Watch(gateway)
+        assert (await ask(gateway.address, READ)).status == 200
+        platform.answer(then_reset(b""))
+        for _ in range(25):  # nearly all of the last minute
+            await ask(gateway.address, READ)
+        await watch.looks_for(150)
+        await mail.until(1)
+        platform.answer(fhir())
+        for _ in range(30):  # the clock of the requests stands still beside that of the messages
+            assert (await ask(gateway.address, READ)).status == 200
+        await watch.looks_for(90)
+        await mail.until(2)
+        async with mail.away():
+            sso.answer(answers.status(503))
+            platform.script(unauthorized())
+            assert (await ask(gateway.address, READ)).status == 503
+            await watch.looks_for(150)
+            await hook.until(3)
+        await watch.looks_for(10)
+        await mail.until(3)
+        sso.answer(None)
+        report = gateway.gateway.status.report
+        await until(lambda: report()["sso"]["failure"] is None)
+        await watch.looks_for(90)
+        await mail.until(4)
+        await hook.until(4)
+        await watch.close()
+    for taken in (mail.taken, hook.taken):
+        platform_away, platform_back, sso_away, sso_back = (each["message"] for each in taken)
+        assert "The platform answers with errors" in platform_away or "reached" in platform_away
+        assert "Over, after" in platform_back
+        assert "gives no token for default: it is out of reach" in sso_away
+        assert "Over, after" in sso_back
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_reload() -> None:
+    """That one was refused is told; one that is taken brings other addresses and is counted."""
+    async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
+        alerted = {"notify": [first.url]}
+        async with running(platform.url, sso.token_url, alerts=alerted) as gateway:
+            gateway.gateway.note_reload("failed", 1)
+            [told] = await first.until(1)
+            assert "New settings of" in told["message"]
+            alerts = gateway.settings.alerts
+            changed = {"notify": (Secret(second.url),), "language": "ru"}
+            settings = gateway.settings.model_copy(
+                update={"alerts": alerts.model_copy(update=changed)}
+            )
+            await gateway.gateway.reload(settings)
+            gateway.gateway.note_reload("failed", 1)
+            wrong = {"notify": (Secret("planted"),)}
+            with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
+                await gateway.gateway.reload(
+                    settings.model_copy(update={"alerts": alerts.model_copy(update=wrong)})
+                )
+            await until(lambda: bool(first.taken))
+            assert await gateway.metric("dhp_gateway_alert_messages_total", outcome="sent") == 1
+            assert gateway.gateway.settings is settings
+    assert len(first.taken) == 1
+
+
+@pytest.mark.usefixtures("soon")
+async def test_of_workers_the_supervisor_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What any of them meets is told once, with what all of them know."""
+    monkeypatch.setitem(rules.LASTING, "DhpGatewayNotReady", 0.0)
+    monkeypatch.setitem(rules.LASTING, "DhpGatewaySsoRefusing", 0.0)
+    async with Platform() as platform, Sso() as sso, Webhook() as hook:
+        sso.answer(answers.refusal("invalid_client", 401))
+        settings = {
+            "environment": "custom",
+            "listen": {"address": "127.0.0.1:0"},
+            "admin": {"address": "127.0.0.1:0"},
+            "platform": {"fhir_base_url": platform.url},
+            "sso": {"token_url": sso.token_url},
+            "credentials": {"default": {"client_id": "his", "client_secret": "planted"}},
+            "audit": {"sink": "off"},
+            "shutdown": {"delay": 0, "drain_timeout": 1},
+            "workers": 2,
+            "alerts": {"notify": [hook.url]},
+        }
+        file = tmp_path / "gateway.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        source = SettingsSource(file, os.environ)
+        supervisor = Supervisor(source.load(), source)
+        await supervisor.start()
+        try:
+            text = "\n".join(each["message"] for each in await hook.until(1))
+            if "SsoRefusing" not in text:
+                # The first look may have come before the SSO's answer.
+                text = "\n".join(each["message"] for each in await hook.until(2))
+            supervisor.note_reload("failed", 1)
+            last = (await hook.until(len(hook.taken) + 1))[-1]
+        finally:
+            await supervisor.stop()
+    assert text.count("(DhpGatewaySsoRefusing)") == 1
+    assert text.count("(DhpGatewayNotReady)") == 1
+    assert "New settings of" in last["message"]
+
+
+async def test_a_worker_tells_nobody() -> None:
+    """It does not even load the library: what it were told of is the supervisor's."""
+    settings = load(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
+    assert await Telling(Metrics(), here=False).prepare(settings) == ()
+    with pytest.raises(StartError):
+        await Telling(Metrics()).prepare(settings)
+
+
+ENVIRON = {
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
+    "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted",
+}
