@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from gateway.admin.alerts import addresses
 from gateway.admin.alerts.addresses import Address, ExtraMissing
-from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.config import SecretUnreadable, Settings
 from gateway.process.factories import StartError
 from gateway.process.setup import background
@@ -36,7 +36,7 @@ class Telling:
         self,
         settings: Settings,
         told: Sequence[Address],
-        sources: Sources,
+        sources: AlertSources,
         closing: AsyncExitStack,
     ) -> None:
         """Look whether something is wrong, and tell these, until `closing` is closed."""

@@ -19,6 +19,7 @@ from aiohttp.web_app import Application
 from aiohttp.web_runner import SockSite
 
 from gateway import __version__
+from gateway.admin.alerts.messenger import AlertSources
 from gateway.admin.health import Readiness
 from gateway.admin.listener import OperatorRunner
 from gateway.admin.outbox.operators import Operators
@@ -234,7 +235,7 @@ class Gateway:
         await self._stack.enter_async_context(background(self.watch.run()))
         if self._shared is None:
             await self._open_admin()
-            sources = alerting.Sources(
+            sources = AlertSources(
                 status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
             )
             await self._telling.open(self.settings, told, sources, self._stack)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import __version__
+from gateway.admin.alerts.messenger import AlertSources
 from gateway.admin.metrics_merge import MergedMetrics, judge_together, merge_reports, snapshot
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxDesk
@@ -241,7 +242,7 @@ class Supervisor:
                 raise failure
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
-        sources = alerting.Sources(
+        sources = AlertSources(
             status=status,
             readiness=self,
             refresh=self._ask_readiness,

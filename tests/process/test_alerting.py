@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gateway.admin.alerts import messenger, rules
-from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.config import SettingsSource, load
 from gateway.process.alerting import Telling, addresses_of
 from gateway.process.factories import StartError
@@ -40,7 +40,7 @@ class Watch:
     def __init__(self, gateway: Running) -> None:
         self._clock = clock = FakeClock()
         self._messenger = Messenger(
-            Sources(
+            AlertSources(
                 status=gateway.gateway.status,
                 readiness=gateway.gateway.readiness,
                 certificates=dict,

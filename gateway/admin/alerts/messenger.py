@@ -42,7 +42,7 @@ async def _at_hand() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class AlertSources:
     """Whom a look asks.
 
     `status` has the facts of `/status`, `readiness` those of `/readyz`, once `refresh` has fetched
@@ -59,7 +59,10 @@ class Messenger:
     """Tells people what is wrong, and that it is over; `count` is told of every message."""
 
     def __init__(
-        self, sources: Sources, count: Callable[[str, int], None], time: TimeSource | None = None
+        self,
+        sources: AlertSources,
+        count: Callable[[str, int], None],
+        time: TimeSource | None = None,
     ) -> None:
         self._sources = sources
         self._count = count

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pytest
 
-from gateway.admin.alerts.messenger import Messenger, Sources
+from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.admin.health import Readiness
 from gateway.config import Settings, load
 from gateway.fhir.texts import LANGUAGES
@@ -58,7 +58,7 @@ class Night:
             platform_fails=duty.watch.fails,
         )
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
-        sources = Sources(
+        sources = AlertSources(
             status=duty.status(lambda: self.dropped),
             readiness=readiness,
             certificates=lambda: self.certificates,
