@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 export PYTHON
 # The tests start hundreds of Pythons, which would each compile all that they load.
 unexport PYTHONDONTWRITEBYTECODE
-# Most tests wait for something; one more of them than there are processors keeps those busy.
-JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)
+# Most tests wait for something; two more of them than there are processors keep those busy.
+JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
 PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -72,12 +72,11 @@ $(VENV)/.installed: venv
 	@:
 
 # The gateway would take the level for a setting.
-# They wait more than the others do: one more of them at a time.
 # The command line is not compiled.
 # What mypyc makes of an await throws in a way that Python 3.12 and newer warn of.
 test-compiled: compiled ## Run the tests that look at the gateway from outside against the compiled one
 	@env -u DHP_GATEWAY_OPTIMISATION PYTHONPATH=$(CURDIR)/$(COMPILED) $(PYTEST) \
-		--numprocesses=$(shell expr $(JOBS) + 1) \
+		--numprocesses=$(JOBS) \
 		-o pythonpath="$(COMPILED) ." -m "not interpreted" --ignore=tests/outbox/path/test_commands.py \
 		-W "ignore:the (type, exc, tb) signature:DeprecationWarning" $(or $(TESTS),tests/pipeline tests/http tests/wire tests/outbox/path tests/process/test_tracing_factory.py)
 

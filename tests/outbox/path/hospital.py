@@ -17,7 +17,7 @@ from tests.doubles.sso import Sso
 ASYNC = {"Prefer": "respond-async"}
 JSON = {"Content-Type": "application/fhir+json"}
 _POLL = 0.02
-_LONGEST_POLL = 0.3
+_LONGEST_POLL = 0.5
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ def fill(place: Path) -> Path:
 
 
 async def write(hospital: Hospital, number: int) -> tuple[int, str]:
-    """Status and, where it was taken, location of a write of some 20 KiB."""
-    body = observation(number, number)[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 20_000)
+    """Status and, where it was taken, location of a write of some 40 KiB."""
+    body = observation(number, number)[:-1] + b', "note": [{"text": "%s"}]}' % (b"x" * 40_000)
     reply = await hospital.ask("PUT", f"/Observation/{number}", body, **ASYNC)
     if reply.status == 202:
         return 202, reply.location
@@ -88,7 +88,7 @@ async def test_what_was_accepted_is_delivered_through_a_full_disk(
     async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
         hospital.line.cut()
         kept = await until_full(hospital)
-        assert len(kept) * 20_000 > size * _MIB / 4
+        assert len(kept) * 40_000 > size * _MIB / 4
         fill(place)
         assert (await write(hospital, 9999))[1] == "outbox-full"
         await hospital.line.mend()
