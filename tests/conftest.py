@@ -107,6 +107,9 @@ _GROUPS = {
     "tests/browser/": "browser",
     "tests/legacy/": "legacy",
     "tests/deploy/test_offline.py": "offline",
+    "tests/outbox/path/test_conditions.py": "",
+    "tests/lifecycle/test_truth.py": "",
+    "tests/pipeline/test_token_rollover.py": "",
     "tests/test_supply_chain.py": "",
     "tests/deploy/test_alerts.py": "night",
     "tests/deploy/test_dashboards.py": "night",
@@ -126,7 +129,6 @@ _GROUPS = {
     "tests/wire/test_strictness.py": "",
     "tests/deploy/test_rules.py": "",
     "tests/test_cli.py": "",
-    "tests/pipeline/test_token_rollover.py": "",
     "tests/outbox/": "",
 }
 

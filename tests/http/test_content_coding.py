@@ -38,14 +38,13 @@ def test_members_follow_each_other(size: int) -> None:
     assert gzip.decompress(recode(MEMBERS, size)) == PLAIN * 2
 
 
-@pytest.mark.parametrize("length", range(1, len(MEMBERS)))
-def test_cut_anywhere_is_broken(length: int) -> None:
+def test_cut_anywhere_is_broken() -> None:
     """A body that ends inside a member is broken; one that ends with a member is whole."""
-    if length == len(MEMBERS) // 2:
-        assert gzip.decompress(recode(MEMBERS[:length], 10)) == PLAIN
-        return
-    with pytest.raises(BrokenCoding):
-        recode(MEMBERS[:length], 10)
+    half = len(MEMBERS) // 2
+    assert gzip.decompress(recode(MEMBERS[:half], 10)) == PLAIN
+    for length in {*range(1, len(MEMBERS))} - {half}:
+        with pytest.raises(BrokenCoding):
+            recode(MEMBERS[:length], 10)
 
 
 def test_empty_body_is_whole() -> None:

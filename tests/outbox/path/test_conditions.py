@@ -95,11 +95,15 @@ async def test_a_platform_that_ignores_conditions_is_asked_first(opened: Open, w
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("way", ["queued", "direct"])
 @pytest.mark.parametrize(
-    "platform_is",
-    [{"statement": False}, {"parameters": ("note",)}, {"parameters": ()}],
-    ids=["no statement", "it lies", "undeclared"],
+    ("way", "platform_is"),
+    [
+        ("queued", {"statement": False}),
+        ("queued", {"parameters": ("note",)}),
+        ("direct", {"parameters": ("note",)}),
+        ("queued", {"parameters": ()}),
+    ],
+    ids=["no statement", "it lies", "it lies to who waits for it", "undeclared"],
 )
 async def test_what_cannot_be_looked_for_is_told_as_unclear(
     opened: Open, way: str, platform_is: dict[str, Any]
