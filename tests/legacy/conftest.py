@@ -32,7 +32,7 @@ Results = dict[str, dict[str, dict[str, str]]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test waits for all programs."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.nodeid.startswith("tests/legacy/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
 
 
