@@ -105,6 +105,7 @@ _GROUPS = {
     "tests/outbox/kill/": "kills",
     "tests/deploy/test_image.py": "image",
     "tests/browser/": "browser",
+    "tests/legacy/": "legacy",
     "tests/deploy/test_offline.py": "offline",
     "tests/test_supply_chain.py": "",
     "tests/deploy/test_alerts.py": "night",

@@ -1,0 +1,150 @@
+"""All programs, made and run once: they share a platform and two gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.gateway import Running, running
+from tests.doubles.platform import Platform
+from tests.doubles.sso import Sso
+from tests.legacy.line import Line
+from tests.legacy.records import Records
+from tests.legacy.stacks import COMPILERS, HERE, STACKS, Stack
+from tests.legacy.walk import Program, Walk
+
+PUBLIC = "http://fhir.clinic.uz:8080/fhir"
+# Seconds. Busy programs pause for less.
+KEEP_ALIVE = 6
+_TIMEOUT = 300
+Results = dict[str, dict[str, dict[str, str]]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test waits for all programs."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT))
+
+
+@dataclass(slots=True)
+class Stage:
+    """What all programs share; `places` holds back those that would only wait for a processor."""
+
+    platform: Platform
+    records: Records
+    direct: Running
+    proxied: Running
+    folder: Path
+    content: Path
+    places: asyncio.Semaphore
+
+    async def walked(self, name: str, stack: Stack, proxied: bool) -> dict[str, str]:
+        """One program, by its way to the gateway."""
+        gateway = self.proxied if proxied else self.direct
+        folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
+        folder.mkdir()
+        async with Line(gateway.address.port) as line:
+            here = f"http://127.0.0.1:{line.port}"
+            # People end a base URL with a slash, or not.
+            base = PUBLIC if proxied else f"{here}/fhir/"
+            environment = {
+                "PATH": os.environ["PATH"],
+                "HOME": str(folder),
+                "LANG": "C.UTF-8",
+                "BASE": base,
+                **({"http_proxy": here} if proxied else {}),
+            }
+            arguments = stack.arguments(self.folder, here if proxied else None)
+
+            async def resting() -> None:
+                self.places.release()
+                await line.until_closed()
+                await self.places.acquire()
+
+            async with self.places, Program(arguments, folder, environment) as program:
+                walk = Walk(
+                    program,
+                    base,
+                    f"Каримова-{folder.name}",
+                    line,
+                    self.records,
+                    self.content,
+                    folder,
+                    stack.words.get("five") == "one",
+                    proxied,
+                )
+                return await walk.steps(resting)
+
+
+@contextlib.asynccontextmanager
+async def _staged(folder: Path) -> AsyncIterator[Stage]:
+    content = folder / "binary.json"
+    data = "QUJD" * (10 * 2**20 // 4)
+    content.write_text(json.dumps({"resourceType": "Binary", "contentType": "x/y", "data": data}))
+    limits = {"keep_alive": KEEP_ALIVE}
+    async with (
+        Platform() as platform,
+        Sso() as sso,
+        running(platform.url, sso.token_url, limits=limits) as direct,
+        running(
+            platform.url, sso.token_url, limits=limits, listen={"public_url": PUBLIC}
+        ) as proxied,
+    ):
+        records = Records(platform.url, content.read_bytes())
+        platform.answer(records.answer)
+        places = asyncio.Semaphore(4)
+        yield Stage(platform, records, direct, proxied, folder, content, places)
+
+
+async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
+    async with _staged(folder) as stage:
+        ways = [
+            (name, way)
+            for name, stack in stacks.items()
+            for way in ("direct", "proxy")
+            if way == "direct" or "proxy" not in stack.words
+        ]
+        found = await asyncio.gather(
+            *(stage.walked(name, stacks[name], way == "proxy") for name, way in ways)
+        )
+    results: Results = {name: {} for name in stacks}
+    for (name, way), steps in zip(ways, found, strict=True):
+        results[name][way] = steps
+    return results
+
+
+def _compile(build: Path) -> dict[str, str]:
+    """Make all programs at once; what went wrong, by the compiler's name."""
+    commands = {
+        name: [each.format(build=build, here=HERE) for each in command]
+        for name, command in COMPILERS.items()
+    }
+    running = {
+        name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=build)
+        for name, command in commands.items()
+    }
+    said = {name: process.communicate()[0].decode() for name, process in running.items()}
+    return {name: said[name] for name, process in running.items() if process.returncode != 0}
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What each program's steps came to, by stack, way and step."""
+    programs = {command[0] for command in COMPILERS.values()}
+    programs |= {stack.command[0] for stack in STACKS.values() if "{" not in stack.command[0]}
+    missing = sorted(program for program in programs if shutil.which(program) is None)
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: make test-tools")
+    folder = tmp_path_factory.mktemp("legacy")
+    assert _compile(folder) == {}
+    return asyncio.run(_run(folder, STACKS))

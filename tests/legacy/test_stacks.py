@@ -1,0 +1,31 @@
+"""Programs in many languages, with their libraries' defaults, work through the gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.doubles.processes import REPOSITORY
+from tests.legacy.conftest import Results
+from tests.legacy.stacks import OK, STACKS
+
+SEEN = REPOSITORY / "tests" / "legacy" / "results.json"
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_program_with_its_librarys_defaults(results: Results, name: str) -> None:
+    """It does each step, or what its library does by nature."""
+    for way, steps in results[name].items():
+        words = STACKS[name].words_of(way)
+        assert steps == {step: words.get(step, OK) for step in steps}, way
+
+
+def test_the_table_is_what_was_seen(results: Results) -> None:
+    """The table of docs/clients.md is made of results.json, and that of these results."""
+    seen = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("WRITE_RESULTS"):
+        SEEN.write_text(seen, encoding="utf-8")
+    advice = "WRITE_RESULTS=1 make test TESTS=tests/legacy && make docs"
+    assert SEEN.read_text(encoding="utf-8") == seen, advice

@@ -1,0 +1,199 @@
+"""What every program is told to do, and what it is judged by: its answers, and what others saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.legacy.line import Line
+from tests.legacy.records import KNOWN, PAGES, Records
+from tests.legacy.stacks import OK
+
+PATIENCE = 30
+_NEXT = re.compile(rb'"relation": ?"next", ?"url": ?"([^"]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a program says of an answer."""
+
+    status: int
+    etag: str
+    location: str
+    body: bytes
+
+
+class Program:
+    """A running program, which is asked for one request at a time."""
+
+    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self._arguments = arguments
+        self._out = folder / "answer"
+        self._environment = {**environment, "OUT": str(self._out)}
+        self._errors = folder / "errors"
+
+    async def __aenter__(self) -> Self:
+        with self._errors.open("wb") as errors:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env=self._environment,
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.communicate(), PATIENCE)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.communicate()
+
+    async def ask(
+        self, method: str, what: str, body: Path | None = None, etag: str | None = None
+    ) -> Reply:
+        """Let it send a request."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = "\t".join((method, what, str(body or "-"), etag or "-"))
+        self._process.stdin.write(f"{order}\n".encode())
+        try:
+            said = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE)
+        except TimeoutError:
+            self._process.kill()
+            raise AssertionError(f"silent for {PATIENCE} s") from None
+        words = said.decode().rstrip("\n").split("\t")
+        if len(words) != 3 or not words[0].isdigit():
+            raise AssertionError(f"{said!r} {self._errors.read_text(errors='replace')[-2000:]}")
+        return Reply(int(words[0]), words[1], words[2], self._out.read_bytes())
+
+
+@dataclass(slots=True)
+class Walk:
+    """One program's way through all steps; `many` where one order is to do five requests."""
+
+    program: Program
+    base: str
+    name: str
+    line: Line
+    records: Records
+    content: Path
+    folder: Path
+    many: bool = False
+    proxied: bool = False
+    place: str = ""
+
+    async def steps(self, resting: Callable[[], Awaitable[None]]) -> dict[str, str]:
+        """What each step came to; `resting` passes when the gateway has closed its connections."""
+        results = {}
+        for step in (
+            *(self.read, self.search, self.paging, self.create, self.update, self.delete),
+            *(self.error, self.upload, self.download, self.five),
+        ):
+            results |= await _tried(step)
+        await resting()
+        results |= await _tried(self.idle)
+        if self.proxied:
+            absolute = [target.startswith("http://") for _, _, target in self.line.requests]
+            results["proxy"] = OK if absolute and all(absolute) else "not in absolute form"
+        return results
+
+    async def read(self) -> None:
+        """One that is there, byte for byte."""
+        reply = await self.program.ask("GET", f"{self.base}/Patient/known")
+        assert (reply.status, json.loads(reply.body)) == (200, KNOWN)
+
+    async def search(self) -> None:
+        """A Cyrillic name reaches the platform as it is."""
+        reply = await self.program.ask("SEARCH", self.name)
+        assert reply.status == 200
+        assert self.records.done[self.name, "search"] == 1
+
+    async def paging(self) -> None:
+        """Every `next` leads through the gateway."""
+        url, pages, before = f"{self.base}/Patient?_count=1", 0, len(self.line.requests)
+        while url:
+            reply = await self.program.ask("GET", url)
+            pages += reply.status == 200
+            found = _NEXT.search(reply.body)
+            url = found[1].decode() if found else ""
+        assert pages == PAGES
+        assert len(self.line.requests) - before == PAGES, "past the gateway"
+
+    async def create(self) -> None:
+        """Exactly one comes to be, and Location and ETag can be read."""
+        made = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
+        self.place, _, version = made.location.partition("/_history/")
+        assert (made.status, made.etag, version) == (201, 'W/"1"', "1")
+        assert self.records.done[self.name, "create"] == 1
+
+    async def update(self) -> None:
+        """The second time with a version that has passed."""
+        for status, etag in ((200, 'W/"2"'), (412, "")):
+            changed = await self.program.ask("PUT", self.place, self._patient(), 'W/"1"')
+            assert (changed.status, changed.etag) == (status, etag)
+        assert self.records.done[self.name, "update"] == 1
+
+    async def delete(self) -> None:
+        """What was made."""
+        gone = await self.program.ask("DELETE", self.place)
+        assert gone.status == 200
+        assert self.records.done[self.name, "delete"] == 1
+
+    async def error(self) -> None:
+        """The platform's reason can be read."""
+        reply = await self.program.ask("GET", f"{self.base}/Patient/nobody")
+        assert reply.status == 404
+        assert json.loads(reply.body)["issue"][0]["details"]["text"] == "Бундай ёзув йўқ"
+
+    async def upload(self) -> None:
+        """10 MiB."""
+        assert (await self.program.ask("POST", f"{self.base}/Binary", self.content)).status == 201
+
+    async def download(self) -> None:
+        """10 MiB."""
+        received = await self.program.ask("GET", f"{self.base}/Binary/1")
+        assert received.body == self.content.read_bytes()
+
+    async def five(self) -> str:
+        """Whether five requests share one connection."""
+        before = len(self.line.requests)
+        for _ in range(1 if self.many else 5):
+            reply = await self.program.ask(
+                "FIVE" if self.many else "GET", f"{self.base}/Patient/known"
+            )
+            assert reply.status == 200
+        used = [connection for connection, *_ in self.line.requests[before:]]
+        assert len(used) == 5
+        one, each = len(set(used)) == 1, len(set(used)) == 5
+        assert one or each, used
+        return "new" if each else "one" if self.many else OK
+
+    async def idle(self) -> None:
+        """A create on what the gateway has closed."""
+        before = self.records.done[self.name, "create"]
+        reply = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
+        assert reply.status == 201
+        assert self.records.done[self.name, "create"] == before + 1
+
+    def _patient(self) -> Path:
+        patient = {"resourceType": "Patient", "name": [{"family": self.name}]}
+        path = self.folder / "patient.json"
+        path.write_text(json.dumps(patient, ensure_ascii=False), encoding="utf-8")
+        return path
+
+
+async def _tried(step: Callable[[], Awaitable[str | None]]) -> dict[str, str]:
+    try:
+        said = await step() or OK
+    except (AssertionError, OSError, ValueError, TimeoutError) as failure:
+        said = f"failed: {failure!r}"
+    return {step.__name__: said}
