@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from gateway.config import reference, schema
@@ -11,12 +13,29 @@ from gateway.fhir import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
+PROGRAMS = ROOT / "tests" / "legacy" / "programs"
+# In docs/clients*.md: where a sample goes and what it is of, and the first two lines of the table.
+SAMPLE = re.compile(r"(<!-- sample: (\S+?)(\.\w+) -->\n)(?:\n```.*?\n```\n)?", re.DOTALL)
+REGION = re.compile(r"^[^\n]*<sample>[^\n]*\n(.*?)^[^\n]*</sample>", re.DOTALL | re.MULTILINE)
+TABLE = re.compile(r"(<!-- table -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)*")
+FENCES = {".cs": "csharp", ".erl": "erlang", ".mjs": "js", ".pas": "pascal", ".pl": "perl"}
+# The columns of the table, by the steps of tests/legacy/walk.py, and what its words are called.
+STEPS = (
+    *("read", "search", "paging", "create", "update", "delete", "error", "upload", "download"),
+    *("five", "idle", "proxy"),
+)
+WORDS = {
+    "en": {"yes": "✓", "new": "new", "one": "one command", "none": "no proxy"},
+    "ru": {"yes": "✓", "new": "новое", "one": "одной командой", "none": "нет прокси"},
+}
 
 
 def documents() -> dict[Path, str]:
     """Every generated file with the content it should have."""
-    chart = {CHART: chart_schema()} if CHART.exists() else {}
-    return chart | {
+    beside = {CHART: chart_schema()} if CHART.exists() else {}
+    for page in sorted((ROOT / "docs").glob("clients*.md")):
+        beside[page] = clients_page(page)
+    return beside | {
         ROOT / "docs" / "settings.md": reference.markdown(),
         ROOT / "docs" / "settings.ru.md": reference.markdown("ru"),
         ROOT / "docs" / "errors.md": catalogue.markdown(),
@@ -34,6 +53,32 @@ def chart_schema() -> str:
     del settings["$schema"]
     values["properties"]["settings"] = settings
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def clients_page(page: Path) -> str:
+    """A page about programs that call: its text, with today's samples and results of the tests."""
+
+    def sample(found: re.Match[str]) -> str:
+        text = (PROGRAMS / f"{found[2]}{found[3]}").read_text(encoding="utf-8")
+        region = REGION.search(text)
+        shown = textwrap.dedent(region[1] if region else text).strip("\n")
+        return f"{found[1]}\n```{FENCES.get(found[3], found[3][1:])}\n{shown}\n```\n"
+
+    language = "ru" if page.name.endswith(".ru.md") else "en"
+    text = SAMPLE.sub(sample, page.read_text(encoding="utf-8"))
+    return TABLE.sub(lambda found: found[1] + clients_rows(language), text)
+
+
+def clients_rows(language: str) -> str:
+    """What each program's steps came to; in the last column, when the gateway is its proxy."""
+    results = json.loads((PROGRAMS.parent / "results.json").read_text(encoding="utf-8"))
+    rows = []
+    for name, ways in results.items():
+        direct, by_proxy = ways["direct"], ways.get("proxy", {"proxy": "none"})
+        other = [word for step, word in by_proxy.items() if word != direct.get(step, word)]
+        said = {**direct, "proxy": (*other, by_proxy["proxy"])[0]}
+        rows.append(" | ".join((f"| {name}", *(WORDS[language][said[step]] for step in STEPS))))
+    return "".join(f"{row} |\n" for row in rows)
 
 
 def main(arguments: list[str]) -> int:

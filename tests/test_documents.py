@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -63,6 +64,39 @@ def test_a_stale_document_is_noticed(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=ROOT)
     mended = subprocess.run([*command, "--check"], capture_output=True, timeout=60, cwd=ROOT)
     assert mended.returncode == 0
+
+
+PAGES = ("clients.md", "clients.ru.md")
+# What is no sample by itself.
+SHARED = {"serve", "Serve", "raw"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [("If-Match", "If-None"), ("| ✓ |", "| ? |"), ("\n| curl |", "\n| Curl |")],
+)
+def test_samples_and_table_are_those_of_the_tests(
+    tmp_path: Path, name: str, written: str, changed: str
+) -> None:
+    """A page that differs from the tested programs, or from what they came to, is out of date."""
+    page = tmp_path / name
+    head, table, rest = (ROOT / "docs" / name).read_text(encoding="utf-8").partition("\n| 1")
+    page.write_text(head + table + rest.replace(written, changed, 1), encoding="utf-8")
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"))["clients_page"](page)
+    assert made == head + table + rest != page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_tested_program_is_shown(name: str) -> None:
+    """Each program of tests/legacy is a sample, once, in the English order."""
+    samples = [
+        re.findall(r"<!-- sample: (\S+) -->", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+        for page in (name, PAGES[0])
+    ]
+    programs = (ROOT / "tests" / "legacy" / "programs").glob("*.*")
+    assert sorted(samples[0]) == sorted(each.name for each in programs if each.stem not in SHARED)
+    assert samples[0] == samples[1]
 
 
 def paragraphs(path: Path) -> list[str]:

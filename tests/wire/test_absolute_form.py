@@ -98,6 +98,23 @@ async def test_any_other_host(
     assert platform.seen == []
 
 
+async def test_an_upgrade_in_absolute_form(gateway: Running, platform: Platform) -> None:
+    """It leads to no other host, and behind it HTTP/1.1 goes on, each request by its own target."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n"
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    own, other = (
+        whole(authority).removesuffix(b"\r\n") + upgrade
+        for authority in (f"127.0.0.1:{gateway.address.port}", "other.invalid")
+    )
+    for last, status in ((other, 421), (preface, 400)):
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(own + own + last + get("/fhir/Patient/smuggled"))
+            replies = [await asyncio.wait_for(wire.reply(), 5) for _ in range(3)]
+            assert [reply.status for reply in replies] == [200, 200, status]
+            assert await wire.at_end()
+    assert [seen.target for seen in platform.seen] == ["/r5/Patient/1"] * 4
+
+
 STRICT = {
     "a user": "u:p@127.0.0.1:{port}/fhir/Patient/1",
     "two slashes and a host": "127.0.0.1:{port}//other.invalid/fhir/Patient/1",

@@ -266,6 +266,18 @@ async def test_ambiguous_request_in_pieces(gateway: Running, platform: Platform,
 
 
 @pytest.mark.parametrize("name", FRAMING)
+async def test_ambiguous_request_half_closed(
+    gateway: Running, platform: Platform, name: str
+) -> None:
+    """The caller's end of the connection does not stand in for the end that is in doubt."""
+    async with await Wire.open(gateway.address) as wire:
+        await wire.send(FRAMING[name] + SMUGGLED)
+        wire.writer.write_eof()
+        await refused_once(wire, platform)
+    assert platform.seen == []
+
+
+@pytest.mark.parametrize("name", FRAMING)
 async def test_ambiguous_request_on_a_kept_connection(
     gateway: Running, platform: Platform, name: str
 ) -> None:

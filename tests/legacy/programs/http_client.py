@@ -1,17 +1,15 @@
 """http.client of Python: a connection that stays, as long as the gateway keeps it."""
 
-import os
+from serve import serve
 
 # <sample>
+import os
 import re
 import time
 from http.client import HTTPConnection
 from urllib.parse import urlencode, urlsplit
 
-from serve import BASE, serve
-
-PROXY = os.environ.get("http_proxy")
-
+BASE, PROXY = os.environ["BASE"], os.environ.get("http_proxy")
 connection = HTTPConnection(urlsplit(PROXY or BASE).netloc)
 closes = 0.0
 

@@ -1,11 +1,14 @@
 """urllib.request of Python: one connection a request; the proxy is `http_proxy`."""
 
+from serve import serve
+
 # <sample>
+import os
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from serve import BASE, serve
+BASE = os.environ["BASE"]
 
 
 def call(method, url, body=None, etag=None):

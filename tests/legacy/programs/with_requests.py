@@ -1,11 +1,14 @@
 """requests of Python: a session keeps connections; the proxy is `http_proxy`."""
 
+from serve import serve
+
 # <sample>
+import os
 from urllib.parse import urlencode
 
 import requests
-from serve import BASE, serve
 
+BASE = os.environ["BASE"]
 session = requests.Session()
 
 
