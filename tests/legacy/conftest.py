@@ -114,12 +114,14 @@ async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
             for way in ("direct", "proxy")
             if way == "direct" or "proxy" not in stack.words
         ]
-        found = await asyncio.gather(
-            *(stage.walked(name, stacks[name], way == "proxy") for name, way in ways)
-        )
+        async with asyncio.TaskGroup() as walks:
+            found = [
+                walks.create_task(stage.walked(name, stacks[name], way == "proxy"))
+                for name, way in ways
+            ]
     results: Results = {name: {} for name in stacks}
-    for (name, way), steps in zip(ways, found, strict=True):
-        results[name][way] = steps
+    for (name, way), walk in zip(ways, found, strict=True):
+        results[name][way] = walk.result()
     return results
 
 

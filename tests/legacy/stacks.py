@@ -73,25 +73,12 @@ def _mcs(name: str) -> tuple[str, ...]:
     )
 
 
+_JAVA = (
+    f"{{here}}/{name}.java"
+    for name in ("Serve", "UrlConnection", "JdkHttpClient", "ApacheClient4", "ApacheClient5")
+)
 COMPILERS: dict[str, tuple[str, ...]] = {
-    "javac": (
-        "javac",
-        "-nowarn",
-        "-d",
-        "{build}",
-        "-cp",
-        _JARS,
-        *(
-            f"{{here}}/{name}.java"
-            for name in (
-                "Serve",
-                "UrlConnection",
-                "JdkHttpClient",
-                "ApacheClient4",
-                "ApacheClient5",
-            )
-        ),
-    ),
+    "javac": ("javac", "-nowarn", "-d", "{build}", "-cp", _JARS, *_JAVA),
     "mcs WebRequestOrders": _mcs("WebRequestOrders"),
     "mcs HttpClientOrders": _mcs("HttpClientOrders"),
     "fpc": ("fpc", "-v0", "-FE{build}", "{here}/fphttp.pas"),

@@ -24,7 +24,8 @@ def test_a_program_with_its_librarys_defaults(results: Results, name: str) -> No
 
 def test_the_table_is_what_was_seen(results: Results) -> None:
     """The table of docs/clients.md is made of results.json, and that of these results."""
-    seen = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    rows = (f"{json.dumps(name)}: {json.dumps(ways)}" for name, ways in results.items())
+    seen = "{\n" + ",\n".join(rows) + "\n}\n"
     if os.environ.get("WRITE_RESULTS"):
         SEEN.write_text(seen, encoding="utf-8")
     advice = "WRITE_RESULTS=1 make test TESTS=tests/legacy && make docs"
