@@ -115,10 +115,10 @@ def test_every_patch_release_gets_what_it_needs(bundle: Path, tmp_path: Path) ->
     lock.write_text("".join(f"{name}==1 ; {marker}\n" for name, marker in markers.items()))
     script = tools.PROJECT / "deploy/offline/for_target.py"
     assert tools.output_of([sys.executable, script, lock]) == "old==1\nnew==1\n"
-    lock = bundle / "requirements.lock"
+    lock = tools.PROJECT / "requirements.lock"
     wanted = re.findall(r"^([\w-]+)==", tools.output_of([sys.executable, script, lock]), re.M)
-    packed = [each.name.partition("-")[0].lower() for each in (bundle / "wheels").iterdir()]
-    assert set(packed) == {name.replace("-", "_") for name in wanted}
+    packed = {each.name.partition("-")[0].lower() for each in (bundle / "wheels").iterdir()}
+    assert packed - {"dhp_gateway"} == {name.replace("-", "_") for name in wanted}
 
 
 def taken(bundle: Path, library: str) -> str:
