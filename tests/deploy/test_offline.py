@@ -155,10 +155,11 @@ def test_the_command_can_be_typed(installed: Path) -> None:
     assert link.readlink() == Path(PREFIX, "bin", "dhp-gateway")
 
 
-def test_the_documentation_names_this_version() -> None:
+@pytest.mark.parametrize("page", ["", ".ru", ".uz"])
+def test_the_documentation_names_this_version(page: str) -> None:
     """Commands of the page can be copied: files and images in them are this version's."""
-    page = (tools.PROJECT / "docs/installation.md").read_text()
-    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", page)) == {__version__}
+    text = (tools.PROJECT / f"docs/installation{page}.md").read_text("utf-8")
+    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", text)) == {__version__}
 
 
 def test_the_secret_is_for_root_only(installed: Path) -> None:
