@@ -15,6 +15,9 @@ can_compile() {
         "$1" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
 }
 
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+trap 'exit 130' INT TERM
 mkdir -p "$target"
 for python in ${PYTHONS-python3.11 python3.12 python3.13 python3.14}; do
     can_compile "$python" || {
@@ -31,6 +34,9 @@ for python in ${PYTHONS-python3.11 python3.12 python3.13 python3.14}; do
     make --no-print-directory compiled "PYTHON=$python" "VENV=$environment" "COMPILED=$compiled" >&2
     tag=cp$(printf %s "$version" | tr -d .)
     rm -f "$target"/dhp_gateway-*-"$tag"-*.whl
-    PATH=$PWD/.venv-tools/bin:$PATH auditwheel repair --wheel-dir "$target" "$compiled-wheel"/*.whl
+    PATH=$PWD/.venv-tools/bin:$PATH auditwheel repair --wheel-dir "$target" "$compiled-wheel"/*.whl >"$log" 2>&1 || {
+        cat "$log" >&2
+        exit 1
+    }
     ls "$target"/dhp_gateway-*-"$tag"-*.whl
 done

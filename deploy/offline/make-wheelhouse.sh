@@ -46,8 +46,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 bundle=$work/$name
 mkdir -p "$bundle/wheels"
-cp requirements.lock "$bundle/requirements.lock"
-[ -z "${WINDOWS:-}" ] || "$python" deploy/offline/for_windows.py requirements.lock "$WINDOWS" >"$bundle/requirements.lock"
+"$python" deploy/offline/for_target.py requirements.lock ${WINDOWS:+"$WINDOWS"} >"$bundle/requirements.lock"
 
 echo "Fetching what requirements.lock names for $kind…" >&2
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
@@ -58,6 +57,9 @@ tag=${kind%%-*}
 for compiled in "${WHEELS:-$bundle/none}/dhp_gateway-$version-$tag-$tag"-*linux*"_${kind##*-}.whl"; do
     [ ! -e "$compiled" ] || cp "$compiled" "$bundle/wheels/"
 done
+
+# On Linux pip shall decide by the target's patch release, so it gets the whole lock.
+[ -n "${WINDOWS:-}" ] || cp requirements.lock "$bundle/requirements.lock"
 
 # The gateway's own wheels get their hashes here, so that pip checks them like all others.
 printf 'dhp-gateway==%s%s\n' "$version" "$(sha256sum "$bundle"/wheels/dhp_gateway-*.whl | sed 's/ .*//; s/^/ --hash=sha256:/' | tr -d '\n')" >>"$bundle/requirements.lock"

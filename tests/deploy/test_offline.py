@@ -106,6 +106,21 @@ def test_the_compiled_gateway_is_taken_where_it_runs(installed: Path, bundle: Pa
     assert taken(bundle, "2_99").endswith("-py3-none-any.whl")
 
 
+def test_every_patch_release_gets_what_it_needs(bundle: Path, tmp_path: Path) -> None:
+    """What only an older or newer patch release of this Python needs is packed, too."""
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    old, new = (f"python_full_version {one} '{minor}.50'" for one in ("<", ">="))
+    markers = {"old": old, "new": new, "windows": "sys_platform == 'win32'"}
+    lock = tmp_path / "lock"
+    lock.write_text("".join(f"{name}==1 ; {marker}\n" for name, marker in markers.items()))
+    script = tools.PROJECT / "deploy/offline/for_target.py"
+    assert tools.output_of([sys.executable, script, lock]) == "old==1\nnew==1\n"
+    lock = tools.PROJECT / "requirements.lock"
+    wanted = re.findall(r"^([\w-]+)==", tools.output_of([sys.executable, script, lock]), re.M)
+    packed = {each.name.partition("-")[0].lower() for each in (bundle / "wheels").iterdir()}
+    assert packed - {"dhp_gateway"} == {name.replace("-", "_") for name in wanted}
+
+
 def taken(bundle: Path, library: str) -> str:
     """Which wheel of the gateway pip would install if the compiled one needed that C library."""
     with tempfile.TemporaryDirectory() as folder:
@@ -140,10 +155,11 @@ def test_the_command_can_be_typed(installed: Path) -> None:
     assert link.readlink() == Path(PREFIX, "bin", "dhp-gateway")
 
 
-def test_the_documentation_names_this_version() -> None:
+@pytest.mark.parametrize("page", ["", ".ru", ".uz"])
+def test_the_documentation_names_this_version(page: str) -> None:
     """Commands of the page can be copied: files and images in them are this version's."""
-    page = (tools.PROJECT / "docs/installation.md").read_text()
-    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", page)) == {__version__}
+    text = (tools.PROJECT / f"docs/installation{page}.md").read_text("utf-8")
+    assert set(re.findall(r"dhp-gateway[-:](\d+\.\d+\.\d+)", text)) == {__version__}
 
 
 def test_the_secret_is_for_root_only(installed: Path) -> None:

@@ -1,6 +1,7 @@
-"""Prints what of a lock file a Windows needs: python for_windows.py requirements.lock 3.13
+"""Prints what of a lock file a target may need: python for_target.py requirements.lock [3.13]
 
-pip takes wheels of another system (`--platform`), but decides by its own which requirements hold.
+The target has this Python's minor version, or, with one named, is a 64-bit Windows with that. pip
+decides by its own system and patch release which requirements hold; Debian 12 has 3.11.2.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 
@@ -20,7 +22,6 @@ def windows(version: str) -> dict[str, str]:
         "platform_machine": "AMD64",
         "platform_python_implementation": "CPython",
         "platform_system": "Windows",
-        "python_full_version": f"{version}.99",
         "python_version": version,
         "sys_platform": "win32",
     }
@@ -28,12 +29,13 @@ def windows(version: str) -> dict[str, str]:
 
 def main() -> None:
     """The command."""
-    lock, version = sys.argv[1:]
-    environment = windows(version)
+    lock, *named = sys.argv[1:]
+    target = windows(*named) if named else {**default_environment()}
+    patches = [{"python_full_version": f"{target['python_version']}.{each}"} for each in (0, 99)]
     for entry in re.split(r"\n(?=[a-z])", Path(lock).read_text("utf-8")):
         requirement, *hashes = entry.strip().split(" \\\n")
         marker = Requirement(requirement).marker
-        if marker is None or marker.evaluate(environment):
+        if marker is None or any(marker.evaluate({**target, **patch}) for patch in patches):
             lines = [requirement.partition(";")[0].strip(), *hashes]
             sys.stdout.write(" \\\n".join(lines) + "\n")
 
