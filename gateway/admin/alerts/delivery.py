@@ -32,11 +32,11 @@ class Post:
     def __init__(self, address: Address, patience: float = _ATTEMPT) -> None:
         self.address = address
         self._patience = patience
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
     async def send(self, message: Message) -> bool:
         """Whether it was taken in time."""
-        if self._thread is not None and self._thread.is_alive():
+        if self.thread is not None and self.thread.is_alive():
             return False  # still at the attempt that was given up
         loop = asyncio.get_running_loop()
         taken: asyncio.Future[bool] = loop.create_future()
@@ -51,8 +51,8 @@ class Post:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result)
 
-        self._thread = threading.Thread(target=attempt, name="alert message", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=attempt, name="alert message", daemon=True)
+        self.thread.start()
         try:
             async with asyncio.timeout(self._patience):
                 return await taken

@@ -1,0 +1,40 @@
+"""An address that neither takes nor refuses holds up nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.admin.alerts.addresses import Message, understand
+from gateway.admin.alerts.delivery import Post
+from gateway.secret import Secret
+from tests.doubles.told import until
+
+MESSAGE = Message("test", "title", "body")
+
+
+async def test_an_address_that_says_nothing() -> None:
+    """An attempt is given up in time; nobody waits for its thread, and there is one at most."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        address = understand("it", Secret(f"json://127.0.0.1:{port}"))
+        assert address is not None
+        post = Post(address, patience=0.05)
+        sending = asyncio.get_running_loop().create_task(post.send(MESSAGE))
+        await until(lambda: bool(held))
+        assert not await sending
+        assert post.thread is not None
+        assert post.thread.daemon
+        assert not await post.send(MESSAGE)
+        assert len(held) == 1
+        held[0].transport.abort()
+        await asyncio.to_thread(post.thread.join, 20)
+        assert not post.thread.is_alive()
+        assert not await post.send(MESSAGE)
+        await until(lambda: len(held) == 2)
+        held[1].transport.abort()
+        await asyncio.to_thread(post.thread.join, 20)
