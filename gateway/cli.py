@@ -7,7 +7,6 @@ Modules are imported where a command needs them: `run` should serve soon, `healt
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from gateway import __version__
-from gateway.commands import outbox_app, platform_app, serving
+from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving
 from gateway.commands.exit_codes import (
     CHECK_FAILED,
     NO_START,
@@ -26,7 +25,6 @@ from gateway.commands.exit_codes import (
     WRONG_USAGE,
     AsJson,
     ConfigOption,
-    load_settings,
     settings_source,
     tell,
 )
@@ -36,7 +34,7 @@ from gateway.phrases import Phrase, about, joined, said, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
-    from gateway.config import Address, Problem, Settings
+    from gateway.config import Address
 
 _SIDES: Final = "sso|platform"
 
@@ -191,65 +189,9 @@ def _address(option: str, text: str) -> Address:
         _fail(Phrase("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 
 
-@cli.command()
-def check(
-    config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
-) -> None:
-    """Validate the settings and print every problem; opens no connection."""
-    from gateway.config import SettingsError
-
-    found: list[Problem] = []
-    warnings: list[Problem] = []
-    settings: Settings | None
-    try:
-        settings = settings_source(config).load()
-    except SettingsError as error:
-        found += error.problems
-        settings = error.rest
-    if settings is not None:
-        from gateway.commands import check as command
-
-        found += command.problems(settings, {problem.key for problem in found})
-        warnings += command.warnings(settings)
-    if as_json:
-        from gateway.commands import report
-
-        typer.echo(report.of_settings(found, warnings))
-        raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
-    for warning in warnings:
-        say(Phrase("warning: {warning}", warning=warning.line()), err=True)
-    for problem in found:
-        say(problem.line())
-    if found or settings is None:
-        raise typer.Exit(WRONG_USAGE)
-    listen = settings.listen
-    told = Phrase(
-        "The settings are fine: {listen} leads to {platform}.",
-        listen=f"{listen.address}{listen.base_path}",
-        platform=settings.platform.fhir_base_url,
-    )
-    say(told, fg="green")
-
-
-@cli.command()
-def doctor(
-    config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
-) -> None:
-    """Check the whole set-up, step by step, and say what to do about each fault."""
-    settings = load_settings(config, as_json=as_json)
-    from gateway.commands import doctor as command
-    from gateway.commands import report
-
-    findings = asyncio.run(command.run(settings, None if as_json else say))
-    failed = [finding for finding in findings if finding.state == "failed"]
-    if as_json:
-        typer.echo(report.of_findings(findings))
-    elif failed:
-        count = {"failed": len(failed), "all": len(findings)}
-        say(Phrase("{failed} of {all} checks failed.", **count), fg="red")
-    else:
-        say(Phrase("All is well."), fg="green")
-    raise typer.Exit(CHECK_FAILED if failed else 0)
+cli.command()(init_app.init)
+cli.command()(checking_app.check)
+cli.command()(checking_app.doctor)
 
 
 @cli.command()

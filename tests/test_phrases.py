@@ -39,19 +39,20 @@ NAMES = frozenset(
     re.findall(
         r"\w+",
         """
-        aiohttp Apprise base Basic Bearer callers CapabilityStatement chmod chown Content
+        aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown Content
         credentials custom date db dhp DNS doctor EC Encoding environment ES exp expand false FHIR
-        FILE file gateway GiB HOST host HTTP icacls install JSON json JWK keygen KiB LoadCredential
-        LogsDirectory ltnp MiB null OAuth Observation off OpenID OpenSSH openssl otel outbox
-        parameter Patient PEM pip PKCE PORT port PowerShell printf rand Redis redis RFC root RSA
-        scope SECRET Set sink ss ssh sslmode sslrootcert stdout syslog systemd TCP TLS tr true TYPE
-        umask Unix unix URL url USER User UTF utf wheel xn YAML
+        FILE file gateway GiB HOST host HTTP icacls install JSON json JWK Key keygen KiB
+        LoadCredential LogsDirectory ltnp MiB null OAuth Observation off OpenID OpenSSH openssl
+        otel outbox parameter Patient PEM pip PKCE playground PORT port PowerShell printf
+        production rand Redis redis RFC root RSA scope SECRET Set sink ss ssh sslmode sslrootcert
+        stdout syslog systemd TCP TLS tr true TYPE umask Unix unix URL url USER User UTF utf wheel
+        xn YAML
         """,
     )
 )
 # What English and Uzbek write alike, or what Uzbek takes over as it is.
 SHARED = {"administrator", "audit", "disk", "fragment", "internet", "issuer", "port", "secret"}
-SHARED |= {"status", "token"}
+SHARED |= {"log", "status", "token"}
 # Placeholders, code, keys and variables, paths and URLs, options.
 FILLED = re.compile(
     r"`[^`]*`|\{[^{}]*\}|\b[\w-]+(?:[._][\w-]+)+\b|\S*://\S*|[\w/.-]*/[\w/.-]+|--[\w-]+"
@@ -66,7 +67,7 @@ def literals() -> Iterator[str]:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Phrase":
                 first = node.args[0] if node.args else None
                 assert not isinstance(first, ast.JoinedStr), f"{path.name}:{node.lineno}"
-                if isinstance(first, ast.Constant) and WORD.search(
+                if isinstance(first, ast.Constant) and LETTER.search(
                     PLACEHOLDER.sub("", first.value)
                 ):
                     yield first.value

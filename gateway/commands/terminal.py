@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextvars import ContextVar
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -51,6 +51,9 @@ def spoken(text: str) -> str:
     return str(translated(text, language()))
 
 
-def say(text: str, **style: Any) -> None:
-    """Print a line; `style` as of `typer.secho`."""
-    typer.secho(spoken(text), **style)
+def say(text: str, *, err: bool = False, fg: str | None = None) -> None:
+    """Print a line, to people's eyes in a colour."""
+    if fg is None:
+        typer.echo(spoken(text), err=err)
+    else:
+        typer.secho(spoken(text), err=err, fg=fg)

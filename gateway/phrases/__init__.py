@@ -138,9 +138,17 @@ def translated(value: Any, language: str) -> Any:
 
 def of_environment(environ: Mapping[str, str]) -> str:
     """The language that a terminal's or service's environment asks for; English if none of ours."""
-    asked = next((environ[name] for name in _VARIABLES if environ.get(name)), "")
-    language = asked[:2].lower()
-    return language if language in LANGUAGES and not asked[2:3].isalpha() else "en"
+    return _asked(environ)[:2] if asks_for_a_language(environ) else "en"
+
+
+def asks_for_a_language(environ: Mapping[str, str]) -> bool:
+    """Whether the environment asks for one of ours, be it English."""
+    asked = _asked(environ)
+    return asked[:2] in LANGUAGES and not asked[2:3].isalpha()
+
+
+def _asked(environ: Mapping[str, str]) -> str:
+    return next((environ[name].lower() for name in _VARIABLES if environ.get(name)), "")
 
 
 # A word of ours at the beginning; keys and URLs stay as they are written.
