@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache, reduce
+from functools import cache
 from typing import Any, Final, Self
 
 LANGUAGES: Final = ("en", "ru", "uz")
@@ -116,19 +116,20 @@ def joined(separator: str, parts: Iterable[Phrase]) -> Phrase:
 
 
 def either(names: Iterable[str]) -> Phrase:
-    """Names of which one is meant; at least one."""
-    return reduce(
-        lambda first, second: Phrase("{first} or {second}", first=first, second=second),
-        map(Phrase, names),
-    )
+    """Names of which one is meant."""
+    some, last = _apart(names)
+    return Phrase("{first} or {second}", first=either(some), second=last) if some else last
 
 
 def both(names: Iterable[str]) -> Phrase:
-    """Names of which all are meant; at least one."""
-    return reduce(
-        lambda first, second: Phrase("{first} and {second}", first=first, second=second),
-        map(Phrase, names),
-    )
+    """Names of which all are meant."""
+    some, last = _apart(names)
+    return Phrase("{first} and {second}", first=both(some), second=last) if some else last
+
+
+def _apart(names: Iterable[str]) -> tuple[list[str], Phrase]:
+    *some, last = [*names] or [""]
+    return some, Phrase(last)
 
 
 def translated(value: Any, language: str) -> Any:
