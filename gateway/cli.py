@@ -7,6 +7,7 @@ Modules are imported where a command needs them: `run` should serve soon, `healt
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from gateway.commands.exit_codes import (
     WRONG_USAGE,
     AsJson,
     ConfigOption,
+    load_settings,
     settings_source,
     tell,
 )
