@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from gateway import __version__
-from gateway.commands import outbox_app, serving
+from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving
 from gateway.commands.exit_codes import (
     CHECK_FAILED,
     NO_START,
@@ -31,10 +31,12 @@ from gateway.commands.exit_codes import (
     tell,
 )
 from gateway.commands.exit_codes import fail as _fail
+from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.phrases import Phrase, about, joined, said, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
-    from gateway.config import Address, Problem, Settings
+    from gateway.config import Address
 
 _SIDES: Final = "sso|platform"
 
@@ -68,12 +70,13 @@ def options(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    lang: LanguageOption = None,
 ) -> None:
     """A FHIR gateway for Uzbekistan's Digital Health Platform."""
 
 
 @cli.command()
-def run(context: typer.Context, config: ConfigOption = None) -> None:
+def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOption = None) -> None:
     """Run the gateway."""
     from gateway.config import SettingsError
 
@@ -99,7 +102,7 @@ def worker(context: typer.Context, inheritance: str) -> None:
     try:
         Inheritance.from_text(inheritance)
     except ValueError:
-        _fail("workers are started by `dhp-gateway run`", WRONG_USAGE)
+        _fail(Phrase("workers are started by `dhp-gateway run`"), WRONG_USAGE)
     raise typer.Exit(_outcome(context, partial(serving.worker, inheritance)))
 
 
@@ -161,7 +164,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(str(error), WRONG_USAGE)
+        _fail(said(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import Demo
 
@@ -184,57 +187,13 @@ def _address(option: str, text: str) -> Address:
     try:
         return parse_address(text)
     except Invalid as error:
-        _fail(f"{option} {error.message}; {error.hint}", WRONG_USAGE)
+        why = {"why": error.message, "hint": error.hint}
+        _fail(Phrase("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 
 
-@cli.command()
-def check(config: ConfigOption = None, as_json: AsJson = False) -> None:
-    """Validate the settings and print every problem; opens no connection."""
-    from gateway.config import SettingsError
-
-    found: list[Problem] = []
-    warnings: list[Problem] = []
-    settings: Settings | None
-    try:
-        settings = settings_source(config).load()
-    except SettingsError as error:
-        found += error.problems
-        settings = error.rest
-    if settings is not None:
-        from gateway.commands import check as command
-
-        found += command.problems(settings, {problem.key for problem in found})
-        warnings += command.warnings(settings)
-    if as_json:
-        from gateway.commands import report
-
-        typer.echo(report.of_settings(found, warnings))
-        raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    for problem in found:
-        typer.echo(str(problem))
-    if found or settings is None:
-        raise typer.Exit(WRONG_USAGE)
-    typer.secho(f"The settings are fine: {_gist(settings)}.", fg="green")
-
-
-@cli.command()
-def doctor(config: ConfigOption = None, as_json: AsJson = False) -> None:
-    """Check the whole set-up, step by step, and say what to do about each fault."""
-    settings = load_settings(config, as_json=as_json)
-    from gateway.commands import doctor as command
-    from gateway.commands import report
-
-    findings = asyncio.run(command.run(settings, None if as_json else typer.echo))
-    failed = [finding for finding in findings if finding.state == "failed"]
-    if as_json:
-        typer.echo(report.of_findings(findings))
-    elif failed:
-        typer.secho(f"{len(failed)} of {len(findings)} checks failed.", fg="red")
-    else:
-        typer.secho("All is well.", fg="green")
-    raise typer.Exit(CHECK_FAILED if failed else 0)
+cli.command()(init_app.init)
+cli.command()(checking_app.check)
+cli.command()(checking_app.doctor)
 
 
 @cli.command()
@@ -247,19 +206,12 @@ def schema() -> None:
 
 def _fail_to_start(error: Exception) -> NoReturn:
     """A line for each reason."""
-    *others, last = str(error).splitlines()
-    for line in others:
-        typer.secho(f"dhp-gateway: could not start: {line}", err=True, fg="red")
-    _fail(f"could not start: {last}", NO_START)
-
-
-def _gist(settings: Settings) -> str:
-    listen = settings.listen
-    return f"{listen.address}{listen.base_path} leads to {settings.platform.fhir_base_url}"
+    reasons = (Phrase(line) for line in spoken(said(error)).splitlines())
+    _fail(joined("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START)
 
 
 @cli.command()
-def healthcheck(config: ConfigOption = None) -> None:
+def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> None:
     """Exit with 0 when the running gateway says that it is ready.
 
     Of the settings only admin.address is looked at: one that runs may well be healthy while the
@@ -274,13 +226,21 @@ def healthcheck(config: ConfigOption = None) -> None:
     try:
         status, body = get_readiness(address)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no answer"
-        _fail(f"not ready: {address} cannot be reached: {why.lower()}", CHECK_FAILED)
+        why = Phrase.foreign((getattr(error, "strerror", None) or "").lower(), Phrase("no answer"))
+        _fail(
+            Phrase(
+                "not ready: {address} cannot be reached: {why}",
+                address=address,
+                why=why,
+            ),
+            CHECK_FAILED,
+        )
     if status == 200:
-        typer.echo("ready")
+        say(Phrase("ready"))
         return
-    failing = ", ".join(body.get("failing", ())) or f"/readyz answered {status}"
-    _fail(f"not ready: {failing}", CHECK_FAILED)
+    names = ", ".join(body.get("failing", ()))
+    failing = names or Phrase("/readyz answered {status}", status=status)
+    _fail(Phrase("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
 audit = typer.Typer(help="Look after audit files.", no_args_is_help=True)
@@ -302,7 +262,8 @@ def verify(
     try:
         verdict = judge(files)
     except OSError as error:
-        _fail(f"{error.filename}: {(error.strerror or 'cannot be read').lower()}", WRONG_USAGE)
+        why = system_error(error, Phrase("cannot be read"))
+        _fail(Phrase("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
     if as_json:
         typer.echo(json.dumps(command.as_document(verdict), indent=2, ensure_ascii=False))
     else:
@@ -314,35 +275,8 @@ def verify(
 
 
 cli.add_typer(outbox_app.app, name="outbox")
-
-
-@cli.command()
-def token(
-    credential: Annotated[
-        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
-    ] = "default",
-    config: ConfigOption = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the token itself, too.")] = False,
-) -> None:
-    """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
-    settings = load_settings(config)
-    if credential not in settings.credentials:
-        known = ", ".join(settings.credentials)
-        _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
-    from gateway.commands import token as command
-    from gateway.oauth.token_response import TokenRequestError
-    from gateway.process.factories import StartError
-
-    try:
-        for line in command.assertion(settings, credential):
-            typer.echo(line)
-        response = asyncio.run(command.request(settings, credential))
-    except StartError as error:
-        _fail(str(error), NO_START)
-    except TokenRequestError as error:
-        _fail(f"no token: {command.reason(error, settings, credential)}", CHECK_FAILED)
-    for line in command.describe(response, show=show):
-        typer.echo(line)
+cli.command()(platform_app.token)
+cli.command(name="probe-search")(platform_app.probe_search)
 
 
 @cli.command()
@@ -351,6 +285,7 @@ def notify(
         bool, typer.Option("--test", help="Send a test message to every address.")
     ] = False,
     config: ConfigOption = None,
+    lang: LanguageOption = None,
 ) -> None:
     """Try whether people are told: of `alerts.notify`.
 
@@ -358,7 +293,7 @@ def notify(
     cannot be read, or what sends messages is not installed.
     """
     if not test:
-        _fail("say what to do: notify --test sends a test message", WRONG_USAGE)
+        _fail(Phrase("say what to do: notify --test sends a test message"), WRONG_USAGE)
     settings = load_settings(config)
     from gateway.commands import notify as command
     from gateway.process.alerting import NotUnderstood, addresses_of
@@ -367,62 +302,12 @@ def notify(
     try:
         addresses = addresses_of(settings)
     except NotUnderstood as error:
-        _fail(str(error), WRONG_USAGE)
+        _fail(said(error), WRONG_USAGE)
     except StartError as error:
-        _fail(str(error), NO_START)
+        _fail(said(error), NO_START)
     if not addresses:
-        _fail("alerts.notify: is empty; nobody is to be told", WRONG_USAGE)
+        _fail(about("alerts.notify", Phrase("is empty; nobody is to be told")), WRONG_USAGE)
     findings = asyncio.run(command.test(settings, addresses))
     for finding in findings:
-        typer.echo(finding.line())
+        say(finding.line())
     raise typer.Exit(CHECK_FAILED if any(each.state == "failed" for each in findings) else 0)
-
-
-@cli.command(name="probe-search")
-def probe_search(
-    wanted: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TYPE[?param]…", help="Default: all that the platform declares."),
-    ] = None,
-    config: ConfigOption = None,
-    credential: Annotated[
-        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
-    ] = "",
-    rate: Annotated[
-        float, typer.Option(metavar="NUMBER", min=0.01, max=100, help="Requests a second at most.")
-    ] = 2.0,
-) -> None:
-    """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
-
-    Shows no patient's data and keeps nothing. Exit codes: 0 all were asked, 1 some or all could not
-    be asked, or it was interrupted, 2 wrong usage or settings, 3 a secret cannot be read.
-    """
-    settings = load_settings(config)
-    if credential and credential not in settings.credentials:
-        known = ", ".join(settings.credentials)
-        _fail(f"there is no credential {credential!r}; known: {known}", WRONG_USAGE)
-    from gateway.commands import probe_search as command
-    from gateway.commands import token as token_command
-    from gateway.oauth.token_response import TokenRequestError
-    from gateway.process.factories import StartError
-
-    try:
-        targets = command.targets(wanted or ())
-    except ValueError as error:
-        _fail(str(error), WRONG_USAGE)
-    try:
-        report = command.run(settings, targets, credential=credential, rate=rate)
-    except StartError as error:
-        _fail(str(error), NO_START)
-    except TokenRequestError as error:
-        why = token_command.reason(error, settings, command.chosen(settings, credential))
-        _fail(f"no token: {why}", CHECK_FAILED)
-    except command.NotAskedError as error:
-        _fail(str(error), CHECK_FAILED)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing is kept", CHECK_FAILED)
-    for line in report.lines():
-        typer.echo(line)
-    for line in report.remarks(partial=bool(targets)):
-        typer.echo(line, err=True)
-    raise typer.Exit(CHECK_FAILED if report.failed else 0)

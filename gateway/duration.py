@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from gateway.phrases import Phrase
 
-def in_words(seconds: float) -> str:
+
+def in_words(seconds: float) -> Phrase:
     """`45 s`, `5 min`, `3 h`, `3 h 20 min` or `2 days`; 10799 seconds are 3 hours."""
     if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+        return Phrase("{seconds} s", seconds=text)
     whole, minutes = round(seconds), round(seconds / 60)
     if minutes < 60:
-        is_even = abs(60 * minutes - whole) <= whole / 50
-        return f"{minutes} min" if is_even else f"{whole // 60} min {whole % 60} s"
+        if abs(60 * minutes - whole) <= whole / 50:
+            return Phrase("{minutes} min", minutes=minutes)
+        return Phrase("{minutes} min {seconds} s", minutes=whole // 60, seconds=whole % 60)
     if minutes < 48 * 60:
-        return _joined(*divmod(minutes, 60), "h", "min")
-    return _joined(*divmod(round(seconds / 3600), 24), "days", "h")
-
-
-def _joined(great: int, small: int, unit: str, smaller: str) -> str:
-    return f"{great} {unit} {small} {smaller}" if small else f"{great} {unit}"
+        hours, minutes = divmod(minutes, 60)
+        if not minutes:
+            return Phrase("{hours} h", hours=hours)
+        return Phrase("{hours} h {minutes} min", hours=hours, minutes=minutes)
+    days, hours = divmod(round(seconds / 3600), 24)
+    if not hours:
+        return Phrase("{days} days", days=days)
+    return Phrase("{days} days {hours} h", days=days, hours=hours)

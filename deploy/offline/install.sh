@@ -86,7 +86,8 @@ if [ -z "$destdir" ]; then
     systemctl daemon-reload || true
 fi
 cat <<END
-Next:
+Next:   dhp-gateway init    (asks for settings and secret, writes and checks them, and says the rest)
+or by hand:
   1. the client secret, alone, into /etc/dhp-gateway/secrets/dhp_client_secret   (root's, mode 0600; systemd hands it to the service)
   2. environment and client_id into /etc/dhp-gateway/gateway.yaml
   3. dhp-gateway doctor    (it finds /etc/dhp-gateway/gateway.yaml by itself)

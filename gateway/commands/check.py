@@ -20,10 +20,11 @@ from gateway.admin.alerts.addresses import (
     understand,
 )
 from gateway.commands import doctor_files
-from gateway.config import Problem, SecretUnreadable, Settings, named_files
+from gateway.config import Problem, SecretSource, SecretUnreadable, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import UnusableKey
+from gateway.phrases import NOTHING, Phrase, said, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
 from gateway.process.factories import StartError, proofs
 
@@ -51,7 +52,11 @@ def warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterat
     """What a gateway starts with all the same: certificates that have expired."""
     for key, path, ends in certificates.expired(settings, now()):
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
-        yield Problem(key, f"{path}: the certificate expired on {day}", "put a new one there")
+        yield Problem(
+            key,
+            _in_file(path, Phrase("the certificate expired on {day}", day=day)),
+            Phrase("put a new one there"),
+        )
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
@@ -59,23 +64,23 @@ def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
         try:
             source.read()
         except SecretUnreadable as error:
-            yield Problem(error.key, f"{error.path}: {error.why}", error.hint)
+            yield Problem(error.key, _in_file(error.path, error.why), error.hint)
 
 
 def _unreadable_files(settings: Settings) -> Iterator[Problem]:
     """Certificates and keys, and secrets that are not used as things are."""
     for setting, path in named_files(settings):
         if (why := _trouble(path)) is not None:
-            hint = "check the path and who may read it"
-            yield Problem(dotted(setting), f"{path}: {why}", hint)
+            hint = Phrase("check the path and who may read it")
+            yield Problem(dotted(setting), _in_file(path, why), hint)
 
 
-def _trouble(path: Path) -> str | None:
+def _trouble(path: Path) -> Phrase | None:
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        return (error.strerror or "cannot be read").lower()
+        return system_error(error, Phrase("cannot be read"))
     return None
 
 
@@ -99,9 +104,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
         try:
             proofs(auth_method, client_id, source)
         except UnusableKey as error:
-            key = source.key if source.file is None else f"{source.key}_file"
-            where = "" if source.file is None else f"{source.file}: "
-            yield Problem(key, f"{where}{error.why}")
+            yield _of_secret(source, error.why)
         except SecretUnreadable:
             continue  # told already
 
@@ -114,15 +117,15 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
         with contextlib.suppress(SecretUnreadable):
             secret = source.read()
             if secret is not None and (odd := oddity(secret)) is not None:
-                key = source.key if source.file is None else f"{source.key}_file"
-                where = "" if source.file is None else f"{source.file}: "
-                hint = "remove it; if the secret was issued so, go on: it is used as it stands"
-                yield Problem(key, f"{where}{odd}", hint)
+                hint = Phrase(
+                    "remove it; if the secret was issued so, go on: it is used as it stands"
+                )
+                yield _of_secret(source, odd, hint)
 
 
 def _doubled_secrets(settings: Settings) -> Iterator[Problem]:
     for key, other in factories.doubled_secrets(settings):
-        yield Problem(key, f"is the same as {other}", factories.OWN_SECRET)
+        yield Problem(key, Phrase("is the same as {other}", other=other), factories.OWN_SECRET)
 
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
@@ -131,7 +134,7 @@ def _unusable_parts(settings: Settings) -> Iterator[Problem]:
         try:
             look(settings)
         except StartError as error:
-            yield _as_problem(str(error))
+            yield _as_problem(said(error))
 
 
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
@@ -149,7 +152,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         except SecretUnreadable:
             continue  # told already
         except OutboxUnusable as error:
-            yield _as_problem(str(error))
+            yield _as_problem(said(error))
 
 
 def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
@@ -173,7 +176,17 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
         yield Problem("audit.path", finding.detail, finding.hint)
 
 
-def _as_problem(text: str) -> Problem:
+def _as_problem(told: Phrase) -> Problem:
     """Of what `run` would say before it ends: the key, and why."""
-    key, _, why = text.partition(": ")
-    return Problem(key, why)
+    return Problem(told.values["key"], told.values["why"])
+
+
+def _of_secret(source: SecretSource, why: Phrase, hint: Phrase = NOTHING) -> Problem:
+    """About a secret that is given in one of two forms."""
+    if source.file is None:
+        return Problem(source.key, why, hint)
+    return Problem(f"{source.key}_file", _in_file(source.file, why), hint)
+
+
+def _in_file(path: Path, why: Phrase) -> Phrase:
+    return Phrase("{path}: {why}", path=path, why=why)

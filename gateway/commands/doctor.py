@@ -31,6 +31,7 @@ from gateway.config import Address, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words
 from gateway.oauth.token_response import TokenResponse
+from gateway.phrases import NOTHING, Phrase, said
 from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
@@ -41,7 +42,7 @@ _SET_CLOCK: Final = (
 )
 
 
-async def run(settings: Settings, say: Callable[[str], object] | None) -> list[Finding]:
+async def run(settings: Settings, say: Callable[[Phrase], object] | None) -> list[Finding]:
     """Examine everything; with `say` each finding's line is given to it as soon as it is made."""
     findings = []
     async for finding in examine(settings):
@@ -53,7 +54,11 @@ async def run(settings: Settings, say: Callable[[str], object] | None) -> list[F
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
-    yield Finding("settings", "ok", f"environment {settings.environment}")
+    yield Finding(
+        Phrase("settings"),
+        "ok",
+        Phrase("environment {environment}", environment=settings.environment),
+    )
     here = (_secret_files, doctor_files.examine, _listeners, _operators)
     for finding in chain.from_iterable(look(settings) for look in here):
         yield finding
@@ -85,9 +90,11 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 def _sides(settings: Settings) -> tuple[Side, Side]:
     sso, platform = settings.sso, settings.platform
     return (
-        Side("SSO", sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout),
         Side(
-            "platform",
+            Phrase("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
+        ),
+        Side(
+            Phrase("platform"),
             platform.fhir_base_url,
             "platform.fhir_base_url",
             partial(platform_tls, settings),
@@ -98,33 +105,43 @@ def _sides(settings: Settings) -> tuple[Side, Side]:
 
 def _secret_files(settings: Settings) -> Iterator[Finding]:
     for source in settings.secret_sources():
-        check = f"secret {source.key}"
+        check = Phrase("secret {key}", key=source.key)
         if source.file is None:
-            hint = "Better keep it in a file that only the gateway can read"
-            yield Finding(check, "ok", "given in the settings themselves", hint)
+            hint = Phrase("Better keep it in a file that only the gateway can read")
+            yield Finding(check, "ok", Phrase("given in the settings themselves"), hint)
             continue
         try:
             secret = source.read()
             finding = _permissions(check, source.file)
         except SecretUnreadable as error:
-            hint = f"{error.hint[0].upper()}{error.hint[1:]}"
-            yield Finding(check, "failed", f"{error.path}: {error.why}", hint)
+            detail = Phrase("{path}: {why}", path=error.path, why=error.why)
+            hint = Phrase("{hint:capital}", hint=error.hint)
+            yield Finding(check, "failed", detail, hint)
         except OSError as error:
-            yield Finding(check, "failed", f"{source.file} {error.strerror}", "Check the path")
+            why = Phrase.foreign(error.strerror, Phrase("cannot be read"))
+            detail = Phrase("{path} {why}", path=source.file, why=why)
+            yield Finding(check, "failed", detail, Phrase("Check the path"))
         else:
             odd = None if secret is None else oddity(secret)
-            told = f"What is in it {odd}: is that meant?" if odd is not None else finding.hint
+            told = (
+                Phrase("What is in it {odd}: is that meant?", odd=odd)
+                if odd is not None
+                else finding.hint
+            )
             yield replace(finding, hint=told) if finding.state == "ok" else finding
 
 
-def _permissions(check: str, path: Path) -> Finding:
+def _permissions(check: Phrase, path: Path) -> Finding:
     if not os_support.HAS_FILE_MODES:
-        hint = f"Look who may read it: icacls {path}"
-        return Finding(check, "ok", f"{path} can be read", hint)
+        hint = Phrase("Look who may read it: icacls {path}", path=path)
+        return Finding(check, "ok", Phrase("{path} can be read", path=path), hint)
     if (exposed := exposure(path)) is not None:
-        return Finding(check, "failed", f"{path} {exposed}", f"Run: chmod 0600 {path}")
+        detail = Phrase("{path} {why}", path=path, why=exposed)
+        return Finding(check, "failed", detail, Phrase("Run: chmod 0600 {path}", path=path))
     mode = stat.S_IMODE(path.stat().st_mode)
-    return Finding(check, "ok", f"{path} can be read, by few (mode {mode:04o})")
+    return Finding(
+        check, "ok", Phrase("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
+    )
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
@@ -133,20 +150,30 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
         ("listen.address", settings.listen.address),
         ("admin.address", settings.admin.address),
     ):
-        check = f"listener {key}"
+        check = Phrase("listener {key}", key=key)
         try:
             _try_to_listen(address)
         except OSError as error:
             if running and error.errno == errno.EADDRINUSE:
-                yield Finding(check, "ok", f"{address} is in use by the gateway that runs")
+                yield Finding(
+                    check,
+                    "ok",
+                    Phrase("{address} is in use by the gateway that runs", address=address),
+                )
                 continue
-            reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
-            hint = (
-                f"Another program listens there; end it or change {key}. To see who it is: ss -ltnp"
+            told = Phrase(os.strerror(error.errno).lower()) if error.errno else said(error)
+            hint = Phrase(
+                "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
+                key=key,
             )
-            yield Finding(check, "failed", f"{address} is not free: {reason}", hint)
+            yield Finding(
+                check,
+                "failed",
+                Phrase("{address} is not free: {reason}", address=address, reason=told),
+                hint,
+            )
         else:
-            yield Finding(check, "ok", f"{address} is free")
+            yield Finding(check, "ok", Phrase("{address} is free", address=address))
 
 
 def _operators(settings: Settings) -> Iterator[Finding]:
@@ -154,11 +181,16 @@ def _operators(settings: Settings) -> Iterator[Finding]:
     admin = settings.admin
     if admin.operators:
         names = ", ".join(each.name for each in admin.operators)
-        hint = "" if admin.address.is_loopback else _IN_CLEAR
-        yield Finding("operators", "ok", f"{names} may decide about queued writes", hint)
+        hint = NOTHING if admin.address.is_loopback else _IN_CLEAR
+        yield Finding(
+            Phrase("operators"),
+            "ok",
+            Phrase("{names} may decide about queued writes", names=names),
+            hint,
+        )
 
 
-_IN_CLEAR: Final = (
+_IN_CLEAR: Final = Phrase(
     "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and reach it by "
     "ssh -L or behind TLS"
 )
@@ -177,7 +209,7 @@ def _try_to_listen(address: Address) -> None:
     """Raises OSError."""
     if address.path is not None:
         if not os.access(Path(address.path).parent, os.W_OK):
-            raise PermissionError("the folder cannot be written")
+            raise PermissionError(Phrase("the folder cannot be written"))
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -193,7 +225,9 @@ async def _conversation(
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
-            yield Finding(f"token {name}", "skipped", "needs the way to the SSO")
+            yield Finding(
+                Phrase("token {name}", name=name), "skipped", Phrase("needs the way to the SSO")
+            )
             continue
         finding, answer = await doctor_sso.ask_for_token(settings, name)
         yield finding
@@ -203,8 +237,10 @@ async def _conversation(
     )
     async with session:
         if not reached[platform.name]:
-            yield Finding("clock", "skipped", "needs the way to the platform")
-            yield Finding("platform metadata", "skipped", "needs the way to the platform")
+            yield Finding(Phrase("clock"), "skipped", Phrase("needs the way to the platform"))
+            yield Finding(
+                Phrase("platform metadata"), "skipped", Phrase("needs the way to the platform")
+            )
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):
             yield finding
@@ -232,9 +268,11 @@ async def _ask_for_metadata(
             body = await answer.read()
             status, date = answer.status, answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = f"no answer: {type(error).__name__}"
-        yield Finding("clock", "skipped", "needs an answer of the platform")
-        yield Finding("platform metadata", "failed", detail, f"Check {platform.key}")
+        detail = Phrase("no answer: {name}", name=type(error).__name__)
+        yield Finding(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))
+        yield Finding(
+            Phrase("platform metadata"), "failed", detail, Phrase("Check {key}", key=platform.key)
+        )
         return
     yield _clock(date)
     yield _metadata(status, body, has_token=response is not None)
@@ -244,21 +282,31 @@ def _clock(date: str | None) -> Finding:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Finding("clock", "skipped", "the platform does not tell its time")
+        return Finding(Phrase("clock"), "skipped", Phrase("the platform does not tell its time"))
     if abs(skew) > _MOST_SKEW:
-        way = "ahead of" if skew > 0 else "behind"
-        detail = f"this machine's clock is {in_words(abs(skew))} {way} the platform's"
-        return Finding("clock", "failed", detail, f"Switch on time synchronisation: {_SET_CLOCK}")
-    return Finding("clock", "ok", "this machine and the platform agree")
+        span = in_words(abs(skew))
+        ahead = Phrase("this machine's clock is {time} ahead of the platform's", time=span)
+        behind = Phrase("this machine's clock is {time} behind the platform's", time=span)
+        return Finding(
+            Phrase("clock"),
+            "failed",
+            ahead if skew > 0 else behind,
+            Phrase("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
+        )
+    return Finding(Phrase("clock"), "ok", Phrase("this machine and the platform agree"))
 
 
 def _metadata(status: int, body: bytes, *, has_token: bool) -> Finding:
-    check = "platform metadata"
+    check = Phrase("platform metadata")
     if status in (401, 403):
         if not has_token:
-            return Finding(check, "skipped", f"the platform wants a token (status {status})")
-        hint = "The platform refuses the SSO's token: are both of the same environment?"
-        return Finding(check, "failed", f"status {status}", hint)
+            return Finding(
+                check,
+                "skipped",
+                Phrase("the platform wants a token (status {status})", status=status),
+            )
+        hint = Phrase("The platform refuses the SSO's token: are both of the same environment?")
+        return Finding(check, "failed", Phrase("status {status}", status=status), hint)
     try:
         statement = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -266,9 +314,16 @@ def _metadata(status: int, body: bytes, *, has_token: bool) -> Finding:
     if status != 200 or not isinstance(statement, dict):
         statement = {}
     if statement.get("resourceType") != "CapabilityStatement":
-        hint = "Check platform.fhir_base_url: it must end where /metadata begins"
-        return Finding(check, "failed", f"no CapabilityStatement (status {status})", hint)
+        hint = Phrase("Check platform.fhir_base_url: it must end where /metadata begins")
+        return Finding(
+            check, "failed", Phrase("no CapabilityStatement (status {status})", status=status), hint
+        )
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
-        return Finding(check, "failed", f"FHIR {version}", "This is not an R5 server")
-    return Finding(check, "ok", f"FHIR {version}")
+        return Finding(
+            check,
+            "failed",
+            Phrase("FHIR {version}", version=version),
+            Phrase("This is not an R5 server"),
+        )
+    return Finding(check, "ok", Phrase("FHIR {version}", version=version))

@@ -14,9 +14,10 @@ from typing import Final
 from gateway import os_support
 from gateway.commands.findings import Finding
 from gateway.config import Settings
+from gateway.phrases import Phrase
 from gateway.process import reload
 
-_AUDIT: Final = "audit audit.path"
+_AUDIT: Final = Phrase("audit audit.path")
 # Folders here are made by systemd when it starts the service (LogsDirectory).
 _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
@@ -39,36 +40,49 @@ def is_made_by_systemd(path: Path) -> bool:
 def audit(path: Path) -> Finding:
     """Whether the audit's file can be written."""
     folder = path.absolute().parent
-    make = f"Make it, for the gateway's user: install -d -m 0750 -o USER {folder}"
+    make = Phrase(
+        "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
+    )
     if not folder.exists():
         if is_made_by_systemd(path) and _is_root():
-            detail = f"{folder} is not there; systemd makes it at the first start (LogsDirectory)"
-            return Finding(_AUDIT, "skipped", detail, f"Without systemd: {make}")
-        return Finding(_AUDIT, "failed", f"{folder} is not there", make)
+            detail = Phrase(
+                "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
+                folder=folder,
+            )
+            return Finding(_AUDIT, "skipped", detail, Phrase("Without systemd: {make}", make=make))
+        return Finding(_AUDIT, "failed", Phrase("{folder} is not there", folder=folder), make)
     if not folder.is_dir():
-        return Finding(_AUDIT, "failed", f"{folder} is no folder", "Give another audit.path")
+        return Finding(
+            _AUDIT,
+            "failed",
+            Phrase("{folder} is no folder", folder=folder),
+            Phrase("Give another audit.path"),
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        hint = "Its owner must be the gateway's user: chown USER " + str(folder)
-        return Finding(_AUDIT, "failed", f"{folder} cannot be written", hint)
+        hint = Phrase("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
+        return Finding(_AUDIT, "failed", Phrase("{folder} cannot be written", folder=folder), hint)
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
-        hint = f"It must be a file of the gateway's user: chown USER {path}"
-        return Finding(_AUDIT, "failed", f"{path} cannot be written", hint)
+        hint = Phrase("It must be a file of the gateway's user: chown USER {path}", path=path)
+        return Finding(_AUDIT, "failed", Phrase("{path} cannot be written", path=path), hint)
     owned = next((each for each in (path, folder) if each.exists()), folder)
     if _is_root() and owned.stat().st_uid == _ROOT:
-        hint = f"The gateway's user must: chown USER {owned}"
-        return Finding(_AUDIT, "ok", f"{owned} belongs to root, who can write it", hint)
-    return Finding(_AUDIT, "ok", f"{folder} can be written")
+        hint = Phrase("The gateway's user must: chown USER {owned}", owned=owned)
+        return Finding(
+            _AUDIT, "ok", Phrase("{owned} belongs to root, who can write it", owned=owned), hint
+        )
+    return Finding(_AUDIT, "ok", Phrase("{folder} can be written", folder=folder))
 
 
 def _for_root_only(settings: Settings) -> Iterator[Finding]:
     hidden = [str(path) for path in reload.files(settings) if _is_for_root_only(path)]
     if hidden:
-        detail = f"run as root; only root may read {', '.join(hidden)}"
-        hint = (
-            "A gateway of another user needs them handed over (systemd's LoadCredential) "
-            "or the right to read them; run the doctor as that user to be sure"
+        detail = Phrase("run as root; only root may read {hidden}", hidden=", ".join(hidden))
+        hint = Phrase(
+            "A gateway of another user needs them handed over (systemd's "
+            "LoadCredential) or the right to read them; run the doctor as that "
+            "user to be sure"
         )
-        yield Finding("files", "ok", detail, hint)
+        yield Finding(Phrase("files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:

@@ -17,16 +17,18 @@ from gateway.commands.findings import Finding, Side
 from gateway.commands.ways import way_to
 from gateway.config import Settings
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
+from gateway.phrases import Phrase, said
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
     from gateway.login.openid import Provider
+    from gateway.login.sign_in import LoginClient
 
-_DISCOVERY: Final = "login discovery"
-_PAGE: Final = "login page"
-_CLIENT: Final = "login client"
+_DISCOVERY: Final = Phrase("login discovery")
+_PAGE: Final = Phrase("login page")
+_CLIENT: Final = Phrase("login client")
 # 64 characters, of which nothing depends.
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
@@ -43,7 +45,7 @@ async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Fin
         reached = all(each.state != "failed" for each in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield Finding(check, "skipped", "needs the way to the SSO")
+            yield Finding(check, "skipped", Phrase("needs the way to the SSO"))
         return
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
@@ -57,7 +59,7 @@ async def _way(settings: Settings) -> AsyncIterator[Finding]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
-    side = Side("SSO page", url, "sso.authorize_url", trust, sso.timeout)
+    side = Side(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
     async for finding in way_to(side, proxied=sso.proxy_url is not None):
         yield finding
 
@@ -74,14 +76,16 @@ async def _conversation(
     try:
         provider = openid_provider(settings, session)
     except StartError as error:
-        yield Finding(_DISCOVERY, "failed", str(error), "Give a PEM file with CA certificates")
+        yield Finding(
+            _DISCOVERY, "failed", said(error), Phrase("Give a PEM file with CA certificates")
+        )
         return
     yield await _discovery(settings, provider)
     metadata = await provider.metadata()
     known = None if metadata is None else metadata.authorization_endpoint
     yield await _page(settings, session, known)
     if not sso_reached:
-        yield Finding(_CLIENT, "skipped", "needs the way to the SSO")
+        yield Finding(_CLIENT, "skipped", Phrase("needs the way to the SSO"))
         return
     yield await _client(settings, session)
 
@@ -95,24 +99,36 @@ async def _discovery(settings: Settings, provider: Provider) -> Finding:
             return _judged(settings, issuer, document)
         strangers.append(issuer)
     if strangers:
-        detail = f"what {strangers[0]} tells of itself is in the name of another issuer"
-        hint = "Set sso.authorize_url to the issuer's own address, as it names itself"
+        detail = Phrase(
+            "what {stranger} tells of itself is in the name of another issuer",
+            stranger=strangers[0],
+        )
+        hint = Phrase("Set sso.authorize_url to the issuer's own address, as it names itself")
         return Finding(_DISCOVERY, "failed", detail, hint)
-    detail = "the SSO publishes nothing of itself; sso.authorize_url is used as it is"
+    detail = Phrase("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
     return Finding(_DISCOVERY, "skipped", detail)
 
 
 def _judged(settings: Settings, issuer: str, document: Mapping[str, Any]) -> Finding:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
-        hint = "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
-        return Finding(_DISCOVERY, "failed", "the SSO does not know PKCE with S256", hint)
+        hint = Phrase(
+            "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
+        )
+        return Finding(_DISCOVERY, "failed", Phrase("the SSO does not know PKCE with S256"), hint)
     endpoint = document.get("token_endpoint")
     if endpoint != settings.sso.token_url:
-        named = endpoint if isinstance(endpoint, str) and endpoint.isprintable() else "none"
-        hint = "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
-        return Finding(_DISCOVERY, "failed", f"{issuer} names the token endpoint {named}", hint)
-    return Finding(_DISCOVERY, "ok", f"{issuer} is an OpenID provider")
+        named = endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Phrase("none")
+        hint = Phrase(
+            "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
+        )
+        return Finding(
+            _DISCOVERY,
+            "failed",
+            Phrase("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
+            hint,
+        )
+    return Finding(_DISCOVERY, "ok", Phrase("{issuer} is an OpenID provider", issuer=issuer))
 
 
 async def _page(
@@ -137,19 +153,40 @@ async def _page(
         ) as answer:
             status, location = answer.status, answer.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = f"no answer: {type(error).__name__}"
-        return Finding(_PAGE, "failed", detail, "Check sso.authorize_url")
+        detail = Phrase("no answer: {name}", name=type(error).__name__)
+        return Finding(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
+    return _judged_page(client, status, location)
+
+
+def _judged_page(client: LoginClient, status: int, location: str) -> Finding:
     refusal = _refusal(location, client.redirect_uri)
     if refusal is not None:
-        hint = "Check login.scope; the SSO's operator can tell what this client may do"
-        return Finding(_PAGE, "failed", f"the SSO refuses the sign-in: {refusal}", hint)
+        hint = Phrase("Check login.scope; the SSO's operator can tell what this client may do")
+        return Finding(
+            _PAGE, "failed", Phrase("the SSO refuses the sign-in: {refusal}", refusal=refusal), hint
+        )
     if 400 <= status < 500:
-        detail = f"the SSO knows no such client or no such redirect_uri (status {status})"
-        hint = f"Register with it, letter for letter: {client.client_id}, {client.redirect_uri}"
+        detail = Phrase(
+            "the SSO knows no such client or no such redirect_uri (status {status})", status=status
+        )
+        hint = Phrase(
+            "Register with it, letter for letter: {client_id}, {redirect_uri}",
+            client_id=client.client_id,
+            redirect_uri=client.redirect_uri,
+        )
         return Finding(_PAGE, "failed", detail, hint)
     if status >= 500:
-        return Finding(_PAGE, "failed", f"status {status}", "Check sso.authorize_url")
-    return Finding(_PAGE, "ok", f"the SSO lets people sign in for {client.redirect_uri}")
+        return Finding(
+            _PAGE,
+            "failed",
+            Phrase("status {status}", status=status),
+            Phrase("Check sso.authorize_url"),
+        )
+    return Finding(
+        _PAGE,
+        "ok",
+        Phrase("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
+    )
 
 
 def _refusal(location: str, redirect_uri: str) -> str | None:
@@ -174,18 +211,24 @@ async def _client(
         endpoint = user_endpoint(settings, session)
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
     except StartError as error:
-        return Finding(_CLIENT, "failed", str(error), "Mend the secret or key first")
+        return Finding(_CLIENT, "failed", said(error), Phrase("Mend the secret or key first"))
     except TokenRequestError as error:
         if error.oauth_error == "invalid_grant":
-            return Finding(_CLIENT, "ok", "the SSO knows the client, and how it proves itself")
+            return Finding(
+                _CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself")
+            )
         if error.kind == "refused":
-            told = error.oauth_error or f"status {error.status}"
-            hint = (
+            told = error.oauth_error or Phrase("status {status}", status=error.status)
+            hint = Phrase(
                 "Check login.client_id, its secret or key and auth_method with the SSO's operator"
             )
-            return Finding(_CLIENT, "failed", f"the SSO refuses the client: {told}", hint)
-        return Finding(_CLIENT, "skipped", f"the SSO does not say: {error.cause}")
-    return Finding(_CLIENT, "skipped", "the SSO takes any code")
+            return Finding(
+                _CLIENT, "failed", Phrase("the SSO refuses the client: {told}", told=told), hint
+            )
+        return Finding(
+            _CLIENT, "skipped", Phrase("the SSO does not say: {cause}", cause=Phrase(error.cause))
+        )
+    return Finding(_CLIENT, "skipped", Phrase("the SSO takes any code"))
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from gateway.config.settings import PRESETS
 from gateway.duration import in_words
 from gateway.oauth.token_answer import read
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
+from gateway.phrases import Phrase, both, joined, said
 from gateway.process.factories import StartError
 
 # Seconds: nobody waits longer for what may not exist.
@@ -41,30 +42,32 @@ _UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 
 async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
     """Whether the SSO gives a credential's token, and the token."""
-    check = f"token {name}"
+    check = Phrase("token {name}", name=name)
     try:
         response = await token_command.request(settings, name)
     except StartError as error:
-        return Finding(check, "failed", str(error), "Mend the secret or key first"), None
+        return Finding(check, "failed", said(error), Phrase("Mend the secret or key first")), None
     except TokenRequestError as error:
         happened, _ = token_command.reasons(error, settings, name)
         return Finding(check, "failed", happened, _hint(error, settings, name)), None
-    detail = f"the SSO gave a token for {in_words(response.lifetime)}"
+    detail = Phrase("the SSO gave a token for {lifetime}", lifetime=in_words(response.lifetime))
     return Finding(check, "ok", detail), response
 
 
-def _hint(error: TokenRequestError, settings: Settings, name: str) -> str:
+def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     _, remedy = token_command.reasons(error, settings, name)
-    hint = remedy or "try again later, and tell the SSO's operator if it lasts"
+    hint = remedy or Phrase("try again later, and tell the SSO's operator if it lasts")
     if error.kind == "refused":
-        known = "the SSO's operator can tell what is registered for this client"
-        hint = f"{remedy}; {known}" if remedy else known
-    hint = f"{hint[0].upper()}{hint[1:]}"
+        known = Phrase("the SSO's operator can tell what is registered for this client")
+        hint = Phrase("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
+    hint = Phrase("{hint:capital}", hint=hint)
     if error.oauth_error in _UNKNOWN_CLIENT:
-        own = "Each environment has an SSO of its own, which refuses the clients of the others"
-        return ". ".join([hint, own, *_mixture(settings), _known()])
+        own = Phrase(
+            "Each environment has an SSO of its own, which refuses the clients of the others"
+        )
+        return joined(". ", [hint, own, *_mixture(settings), _known()])
     if error.cause in _ELSEWHERE or error.status in _NOT_THERE:
-        return f"{hint}. {_known()}"
+        return joined(". ", [hint, _known()])
     return hint
 
 
@@ -72,26 +75,30 @@ def with_addresses(settings: Settings, finding: Finding) -> Finding:
     """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
-    return replace(finding, hint=f"{finding.hint}. {_known()}")
+    return replace(finding, hint=joined(". ", [finding.hint, _known()]))
 
 
-def _known() -> str:
+def _known() -> Phrase:
     """The token endpoint of each environment."""
     by_url: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         if url := preset["sso"].get("token_url"):
             by_url.setdefault(url, []).append(name)
-    told = (f"{url} ({' and '.join(names)})" for url, names in by_url.items())
-    return f"Known token endpoints: {', '.join(told)}"
+    told = (Phrase("{url} ({names})", url=url, names=both(names)) for url, names in by_url.items())
+    return Phrase("Known token endpoints: {told}", told=joined(", ", told))
 
 
-def _mixture(settings: Settings) -> Iterator[str]:
+def _mixture(settings: Settings) -> Iterator[Phrase]:
     sso = _environments(settings, "sso", "token_url")
     platform = _environments(settings, "platform", "fhir_base_url")
     if sso and platform and not set(sso) & set(platform):
         yield (
-            f"Here sso.token_url is that of {' and '.join(sso)}, but platform.fhir_base_url "
-            f"that of {' and '.join(platform)}"
+            Phrase(
+                "Here sso.token_url is that of {sso}, but platform.fhir_base_url that "
+                "of {platform}",
+                sso=both(sso),
+                platform=both(platform),
+            )
         )
 
 
@@ -119,7 +126,7 @@ async def documents(
             asked = (_endpoint(session, url, side, proxy_url) for url in urls)
             named = zip(urls, await asyncio.gather(*asked), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
-            check = f"{side.name} documents"
+            check = Phrase("{name} documents", name=side.name)
             yield _compared(check, found, settings.sso.token_url, has_token=has_token)
 
 
@@ -165,17 +172,26 @@ async def _endpoint(
     return endpoint if isinstance(endpoint, str) else None
 
 
-def _compared(check: str, found: dict[str, str], token_url: str, *, has_token: bool) -> Finding:
+def _compared(check: Phrase, found: dict[str, str], token_url: str, *, has_token: bool) -> Finding:
     if not found:
-        return Finding(check, "skipped", "none that names a token endpoint")
+        return Finding(check, "skipped", Phrase("none that names a token endpoint"))
     others = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
     if not others:
-        return Finding(check, "ok", f"{next(iter(found))} names the token endpoint of the settings")
+        return Finding(
+            check,
+            "ok",
+            Phrase("{url} names the token endpoint of the settings", url=next(iter(found))),
+        )
     url, endpoint = next(iter(others.items()))
-    named = endpoint[:_LONGEST_URL] if endpoint.isprintable() else "that is no URL"
-    detail = f"{url} names the token endpoint {named}, sso.token_url is {token_url}"
-    hint = (
-        "Ask the SSO's operator which is right for this client, and set sso.token_url to it; the "
-        "gateway takes no address from there by itself"
+    named = endpoint[:_LONGEST_URL] if endpoint.isprintable() else Phrase("that is no URL")
+    detail = Phrase(
+        "{url} names the token endpoint {named}, sso.token_url is {token_url}",
+        url=url,
+        named=named,
+        token_url=token_url,
+    )
+    hint = Phrase(
+        "Ask the SSO's operator which is right for this client, and set "
+        "sso.token_url to it; the gateway takes no address from there by itself"
     )
     return Finding(check, "ok" if has_token else "failed", detail, hint)

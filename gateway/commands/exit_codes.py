@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
+from gateway.commands.terminal import say, spoken
+from gateway.phrases import Phrase
+
 if TYPE_CHECKING:
     from gateway.config import Settings, SettingsError, SettingsSource
 
@@ -47,7 +50,7 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
 
     source = SettingsSource.find(config, os.environ)  # noqa: TID251 - as the command line's
     if config is None and not (needed and source.is_empty):
-        typer.echo(f"settings: {source}", err=True)
+        say(Phrase("settings: {source}", source=source.told()), err=True)
     return source
 
 
@@ -59,11 +62,12 @@ def tell(error: SettingsError, *, as_json: bool = False) -> NoReturn:
         typer.echo(report.of_settings(error.problems))
         raise typer.Exit(WRONG_USAGE) from None
     for problem in error.problems:
-        typer.echo(str(problem), err=True)
+        say(problem.line(), err=True)
     raise typer.Exit(WRONG_USAGE) from None
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """End with a sentence and an exit code."""
-    typer.secho(f"dhp-gateway: {message}", err=True, fg="red")
+def fail(message: Phrase, code: int) -> NoReturn:
+    """End with a sentence, or one in each line, and an exit code."""
+    for line in spoken(message).splitlines():
+        typer.secho(f"dhp-gateway: {line}", err=True, fg="red")
     raise typer.Exit(code)

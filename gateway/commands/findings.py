@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.phrases import NOTHING, Phrase
+
 State = Literal["ok", "failed", "skipped"]
 
 
@@ -15,22 +17,25 @@ State = Literal["ok", "failed", "skipped"]
 class Finding:
     """What one check found; `hint` says what to do when it failed."""
 
-    check: str
+    check: Phrase
     state: State
-    detail: str
-    hint: str = ""
+    detail: Phrase
+    hint: Phrase = NOTHING
 
-    def line(self) -> str:
+    def line(self) -> Phrase:
         """One line for people."""
-        text = f"{self.state:<8}{self.check}: {self.detail}"
-        return f"{text}. {self.hint}" if self.hint else text
+        state = Phrase(self.state)
+        text = Phrase(
+            "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
+        )
+        return Phrase("{text}. {hint}", text=text, hint=self.hint) if self.hint else text
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
     """One server the gateway talks to: its name in findings, its URL, its settings' prefix."""
 
-    name: str
+    name: Phrase
     url: str
     key: str
     trust: Callable[[], ssl.SSLContext | None]

@@ -19,11 +19,12 @@ from gateway.admin.alerts.messenger import Wording, instance
 from gateway.commands.findings import Finding, Side
 from gateway.commands.ways import reach
 from gateway.config import Settings
+from gateway.phrases import Phrase
 from gateway.process import alerting
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
-_TRY: Final = "`dhp-gateway notify --test` sends a message there"
+_TRY: Final = Phrase("`dhp-gateway notify --test` sends a message there")
 _CONNECT: Final = 5.0
 
 
@@ -36,9 +37,9 @@ async def test(settings: Settings, addresses: Sequence[Address]) -> list[Finding
 
 def _taken(address: Address, taken: bool) -> Finding:
     if taken:
-        return Finding(address.name, "ok", "the test message was taken")
-    hint = "Check the address and its password; `dhp-gateway doctor` looks at the way there"
-    return Finding(address.name, "failed", "the test message was not taken", hint)
+        return Finding(address.name, "ok", Phrase("the test message was taken"))
+    hint = Phrase("Check the address and its password; `dhp-gateway doctor` looks at the way there")
+    return Finding(address.name, "failed", Phrase("the test message was not taken"), hint)
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -52,18 +53,20 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _way_to(name, url):
                 yield finding
     except ExtraMissing:
-        yield Finding("alerts", "failed", "Apprise is not installed", f"alerts.notify {MISSING}")
+        hint = Phrase("alerts.notify {missing}", missing=MISSING)
+        yield Finding(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
 
 
-async def _way_to(name: str, url: Secret) -> AsyncIterator[Finding]:
+async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[Finding]:
     address = understand(name, url)
     if address is None:
-        hint = f"{ADDRESS_HINT[0].upper()}{ADDRESS_HINT[1:]}"
+        hint = Phrase("{hint:capital}", hint=ADDRESS_HINT)
         yield Finding(name, "failed", NOT_UNDERSTOOD, hint)
         return
     server = address.server()
     if server is None:
-        yield Finding(address.name, "ok", "Apprise understands it, and knows its server", _TRY)
+        detail = Phrase("Apprise understands it, and knows its server")
+        yield Finding(address.name, "ok", detail, _TRY)
         return
     host, port = server
     url_of = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

@@ -21,24 +21,27 @@ from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import moment, whole
 from gateway.outbox.store import Content, NotPossible, OutboxError, OutboxUnusable
+from gateway.phrases import NOTHING, Phrase, about, joined, said, system_error
 from gateway.process import audit_factory
 from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import Timestamp
 
-Say = Callable[[str], None]
+Say = Callable[[Phrase], None]
 
 _T = TypeVar("_T")
 
 _PAGE: Final = 500
-_COLUMNS: Final = "{:<34}{:<11}{:<22}{:>9}{:>10}  {:<16}{}"
 # Less than others wait for the outbox, which is locked meanwhile.
 _AUDIT_FLUSH: Final = 2.0
-_NOTED: Final = "noted for the audit: the gateway records it, running or at its next start"
-_FAILED: Final = "the audit cannot be written"
+_NOTED: Final = Phrase("noted for the audit: the gateway records it, running or at its next start")
+_FAILED: Final = Phrase("the audit cannot be written")
 
 
 class Trouble(Exception):  # noqa: N818 - for the operator
     """The outbox could not be opened or used; the text says why, in plain words."""
+
+    def __init__(self, why: Phrase) -> None:
+        super().__init__(why)
 
 
 def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[State, ...]:
@@ -57,21 +60,40 @@ async def listed(
         return entries, (await outbox.depth()).counts
 
 
-def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[str]:
+def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[Phrase]:
     """For people: a line each, and what there is in all."""
     if entries:
-        yield _COLUMNS.format("id", "state", "since", "attempts", "bytes", "caller", "cause")
-    for entry in entries:
-        yield _COLUMNS.format(
-            entry.id,
-            entry.state.value,
-            moment(entry.queued_at),
-            entry.attempts,
-            entry.size,
-            entry.caller,
-            entry.cause,
+        yield _row(
+            id=Phrase("id"),
+            state=Phrase("state"),
+            since=Phrase("since"),
+            attempts=Phrase("attempts"),
+            bytes=Phrase("bytes"),
+            caller=Phrase("caller"),
+            cause=Phrase("cause"),
         )
-    yield ", ".join(f"{counts[state]} {state}" for state in State if counts.get(state)) or "empty"
+    for entry in entries:
+        yield _row(
+            id=entry.id,
+            state=Phrase(entry.state.value),
+            since=moment(entry.queued_at),
+            attempts=entry.attempts,
+            bytes=entry.size,
+            caller=entry.caller,
+            cause=entry.cause,
+        )
+    found = [
+        Phrase("{count} {state}", count=counts[state], state=Phrase(state.value))
+        for state in State
+        if counts.get(state)
+    ]
+    yield joined(", ", found) if found else Phrase("empty")
+
+
+def _row(**cells: object) -> Phrase:
+    return Phrase(
+        "{id:<34}{state:<11}{since:<22}{attempts:>9}{bytes:>10}  {caller:<16}{cause}", **cells
+    )
 
 
 async def shown(
@@ -104,14 +126,20 @@ async def moved(
             try:
                 entry = await move(entry_id, by)
             except NotPossible as refusal:
-                say(f"{entry_id}: not possible, it is {refusal.state}")
+                state = Phrase(refusal.state.value)
+                say(
+                    Phrase(
+                        "{entry_id}: not possible, it is {state}", entry_id=entry_id, state=state
+                    )
+                )
                 refused += 1
                 continue
             if entry is None:
                 refused += 1
             else:
                 noted.add(entry_id)
-            say(f"{entry_id}: {'there is no such entry' if entry is None else entry.state}")
+            told = "there is no such entry" if entry is None else entry.state.value
+            say(about(entry_id, Phrase(told)))
     return refused
 
 
@@ -120,7 +148,7 @@ async def retried(settings: Settings, cause: str | None, say: Say) -> None:
     async with _deciding(settings, say) as (outbox, by, noted):
         async for entry in outbox.retry_failed(cause, by):
             noted.add(entry.id)
-            say(f"{entry.id}: {entry.state}")
+            say(about(entry.id, Phrase(entry.state.value)))
 
 
 async def exported(
@@ -139,15 +167,19 @@ async def exported(
     return len(entries)
 
 
-def lines(document: dict[str, Any]) -> Iterator[str]:
+def lines(document: dict[str, Any]) -> Iterator[Phrase]:
     """One entry for people."""
     for name, value in document.items():
         if isinstance(value, dict):
-            yield f"{name}:"
+            yield Phrase("{name}:", name=Phrase(name))
             for key, inner in value.items():
-                yield f"  {key}: {'' if inner is None else inner}"
+                yield Phrase("  {line}", line=about(Phrase(key), _shown(inner)))
         else:
-            yield f"{name}: {'' if value is None else value}"
+            yield about(Phrase(name), _shown(value))
+
+
+def _shown(value: Any) -> Phrase:
+    return NOTHING if value is None else Phrase(str(value))
 
 
 @contextlib.asynccontextmanager
@@ -155,14 +187,16 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
         # Made here it would belong to whoever runs the command.
-        raise Trouble(f"outbox.url: {location.path}: is not there; the gateway makes it")
+        why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
+        raise Trouble(about("outbox.url", why))
     try:
         async with opened(settings.outbox) as store:
             yield outbox_of(store, settings.outbox, lambda _: None)
     except OutboxUnusable as error:
-        raise Trouble(str(error)) from None
+        raise Trouble(said(error)) from None
     except OutboxError as error:
-        raise Trouble(f"outbox.url: {settings.outbox.url}: {error}") from None
+        why = Phrase("{path}: {why}", path=settings.outbox.url, why=said(error))
+        raise Trouble(about("outbox.url", why)) from None
 
 
 @contextlib.asynccontextmanager
@@ -183,7 +217,7 @@ async def _deciding(
                 say(why)
 
 
-async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> str | None:
+async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase | None:
     """Have the audit take all that is noted; what to say where it did not take all of `noted`."""
     why = _NOTED
 
@@ -193,7 +227,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> str | No
         if written:
             noted.difference_update(note.entry for note in notes)
         elif written is not None:
-            why = f"{_FAILED}; {_NOTED}"
+            why = joined("; ", [_FAILED, _NOTED])
         return bool(written)
 
     with contextlib.suppress(OutboxError):
@@ -274,8 +308,8 @@ def _target(path: Path | None) -> Iterator[TextIO]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        why = (error.strerror or "cannot be written").lower()
-        raise Trouble(f"{path}: {why}") from None
+        why = system_error(error, Phrase("cannot be written"))
+        raise Trouble(Phrase("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
 

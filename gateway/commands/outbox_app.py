@@ -19,6 +19,8 @@ from gateway.commands.exit_codes import (
     fail,
     load_settings,
 )
+from gateway.commands.terminal import LanguageOption, say
+from gateway.phrases import Phrase, said
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -41,7 +43,7 @@ app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)
 def _settings_of(config: Path | None) -> Settings:
     settings = load_settings(config)
     if not settings.outbox.enabled:
-        fail("outbox.enabled: is false; there is no outbox to look after", WRONG_USAGE)
+        fail(Phrase("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE)
     return settings
 
 
@@ -51,7 +53,7 @@ def _run(work: Any) -> Any:
     try:
         return asyncio.run(work)
     except Trouble as error:
-        fail(str(error), NO_START)
+        fail(said(error), NO_START)
 
 
 def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
@@ -61,7 +63,7 @@ def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
     try:
         return states_of(names or (), all_of_them=all_of_them)
     except ValueError:
-        fail(f"--state: one of {', '.join(State)}", WRONG_USAGE)
+        fail(Phrase("--state: one of {state}", state=", ".join(State)), WRONG_USAGE)
 
 
 @app.command("list")
@@ -71,6 +73,7 @@ def list_(
     state: States = None,
     caller: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this caller.")] = None,
     as_json: AsJson = False,
+    lang: LanguageOption = None,
 ) -> None:
     """List the entries that wait for a person, and how many there are in all."""
     from gateway.commands import outbox as command
@@ -82,7 +85,7 @@ def list_(
         typer.echo(json.dumps([facts(entry) for entry in entries], indent=2))
         return
     for line in command.table(entries, counts):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -91,26 +94,27 @@ def show(
     config: ConfigOption = None,
     reveal: Reveal = False,
     as_json: AsJson = False,
+    lang: LanguageOption = None,
 ) -> None:
     """Show one entry, what is about a patient masked."""
     from gateway.commands import outbox as command
 
     settings = _settings_of(config)
-    say = partial(typer.echo, err=True)
-    found = _run(command.shown(settings, entry, say, reveal=reveal))
+    tell = partial(say, err=True)
+    found = _run(command.shown(settings, entry, tell, reveal=reveal))
     if found is None:
-        fail(f"{entry}: there is no such entry", CHECK_FAILED)
+        fail(Phrase("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     for line in command.lines(found):
-        typer.echo(line)
+        say(line)
 
 
 def _move(action: str, ids: list[str], settings: Settings, reason: str = "") -> None:
     from gateway.commands import outbox as command
 
-    if _run(command.moved(settings, action, ids, typer.echo, reason=reason)):
+    if _run(command.moved(settings, action, ids, say, reason=reason)):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -125,15 +129,16 @@ def retry(
         typer.Option(metavar="CAUSE", help="All that have failed of a cause, as listed."),
     ] = None,
     config: ConfigOption = None,
+    lang: LanguageOption = None,
 ) -> None:
     """Send entries once more that have failed or are unclear, or at once what waits."""
     from gateway.commands import outbox as command
 
     settings = _settings_of(config)
     if not (ids or failed or cause is not None):
-        fail("name the entries by their ids", WRONG_USAGE)
+        fail(Phrase("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
-        _run(command.retried(settings, cause, typer.echo))
+        _run(command.retried(settings, cause, say))
     if ids:
         _move("retry", ids, settings)
 
@@ -145,11 +150,12 @@ def drop(
         str, typer.Option(metavar="TEXT", help="Why, for the audit; nothing about a patient.")
     ] = "",
     config: ConfigOption = None,
+    lang: LanguageOption = None,
 ) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
     settings = _settings_of(config)
     if not ids:
-        fail("name the entries by their ids", WRONG_USAGE)
+        fail(Phrase("name the entries by their ids"), WRONG_USAGE)
     _move("drop", ids, settings, reason)
 
 
@@ -161,6 +167,7 @@ def export(
     config: ConfigOption = None,
     state: States = None,
     reveal: Reveal = False,
+    lang: LanguageOption = None,
 ) -> None:
     """Write all that is not delivered as JSON lines, what is about a patient masked."""
     from gateway.commands import outbox as command
@@ -169,4 +176,4 @@ def export(
     path = None if str(file) == "-" else file
     settings = _settings_of(config)
     count = _run(command.exported(settings, path, wanted, reveal=reveal, quiet=False))
-    typer.echo(f"{count} entries exported", err=True)
+    say(Phrase("{count} entries exported", count=count), err=True)

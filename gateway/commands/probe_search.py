@@ -20,9 +20,11 @@ import orjson
 import typer
 
 from gateway.commands import token as token_command
+from gateway.commands.terminal import spoken
 from gateway.config import Settings
 from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
 from gateway.http.retry_after import parse_retry_after
+from gateway.phrases import Phrase
 from gateway.process.certificates import platform_tls
 from gateway.process.factories import credentials_in_use
 
@@ -63,7 +65,7 @@ class Report:
     asked: int = 0
     failed: bool = False
     unfiltered: dict[str, list[str]] = field(default_factory=dict)
-    untold: dict[str, str] = field(default_factory=dict)
+    untold: dict[str, Phrase] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """As they stand in the settings."""
@@ -72,17 +74,23 @@ class Report:
         for kind, names in sorted(self.unfiltered.items()):
             yield f"    {kind}: [{', '.join(names)}]"
 
-    def remarks(self, *, partial: bool) -> Iterator[str]:
+    def remarks(self, *, partial: bool) -> Iterator[Phrase]:
         """What else is to be said, for people."""
         count = sum(map(len, self.unfiltered.values()))
-        yield f"{self.asked} search parameters asked about, {count} filter nothing"
-        by_reason: dict[str, list[str]] = {}
+        yield Phrase(
+            "{asked} search parameters asked about, {count} filter nothing",
+            asked=self.asked,
+            count=count,
+        )
+        by_reason: dict[Phrase, list[str]] = {}
         for name, why in self.untold.items():
             by_reason.setdefault(why, []).append(name)
         for why, names in by_reason.items():
-            yield f"nothing can be told of {', '.join(names)}: {why}"
+            yield Phrase("nothing can be told of {names}: {why}", names=", ".join(names), why=why)
         if partial:
-            yield "fhir.unfiltered replaces what the environment fills in: keep the others there"
+            yield Phrase(
+                "fhir.unfiltered replaces what the environment fills in: keep the others there"
+            )
 
 
 def targets(arguments: Iterable[str]) -> list[Target]:
@@ -91,9 +99,13 @@ def targets(arguments: Iterable[str]) -> list[Target]:
     for argument in arguments:
         kind, mark, names = argument.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
-            raise ValueError(f"{kind!r} is no resource type; write TYPE or TYPE?parameter")
+            raise ValueError(
+                Phrase("{kind!r} is no resource type; write TYPE or TYPE?parameter", kind=kind)
+            )
         if "=" in names or (mark and not all(names.split("&"))):
-            raise ValueError(f"after {kind}? comes the name of a parameter, without a value")
+            raise ValueError(
+                Phrase("after {kind}? comes the name of a parameter, without a value", kind=kind)
+            )
         found += [(kind, name) for name in names.split("&")] if mark else [(kind, None)]
     return found
 
@@ -141,8 +153,8 @@ def _questions(
 async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> Report:
     report, text = Report(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
-    empty: dict[str, str] = {}
-    with typer.progressbar(steps, file=sys.stderr, label="asking") as bar:
+    empty: dict[str, Phrase] = {}
+    with typer.progressbar(steps, file=sys.stderr, label=spoken(Phrase("asking"))) as bar:
         for kind, name in bar:
             if not name:
                 verdict = await platform.search(kind, {})
@@ -161,7 +173,9 @@ async def _ask(
 ) -> None:
     kind, name, value_kind = question
     if value_kind in _UNTOLD_KINDS:
-        report.untold[f"{kind}?{name}"] = f"it is of the kind {value_kind}"
+        report.untold[f"{kind}?{name}"] = Phrase(
+            "it is of the kind {value_kind}", value_kind=value_kind
+        )
         return
     value = _IMPOSSIBLE.get(value_kind, "{text}").format(text=text)
     verdict = await platform.search(kind, {name: value})
@@ -173,9 +187,12 @@ async def _ask(
         report.untold[f"{kind}?{name}"] = _why_untold(verdict)
 
 
-def _why_untold(verdict: Verdict) -> str:
-    reasons = {"none": "there is none of that type", "refused": "the platform refuses the search"}
-    return reasons.get(verdict, "the platform did not answer")
+def _why_untold(verdict: Verdict) -> Phrase:
+    reasons = {
+        "none": Phrase("there is none of that type"),
+        "refused": Phrase("the platform refuses the search"),
+    }
+    return reasons.get(verdict, Phrase("the platform did not answer"))
 
 
 class _Platform:
@@ -204,8 +221,18 @@ class _Platform:
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
         except ValueError:
-            told = "no answer" if status is None else f"no CapabilityStatement (status {status})"
-            raise NotAskedError(f"{told} at {self._settings.platform.fhir_base_url}") from None
+            told = (
+                Phrase("no answer")
+                if status is None
+                else Phrase("no CapabilityStatement (status {status})", status=status)
+            )
+            raise NotAskedError(
+                Phrase(
+                    "{told} at {fhir_base_url}",
+                    told=told,
+                    fhir_base_url=self._settings.platform.fhir_base_url,
+                )
+            ) from None
 
     async def search(self, kind: str, parameters: Mapping[str, str]) -> Verdict:
         """Whether anything is found."""

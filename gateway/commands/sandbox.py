@@ -14,6 +14,7 @@ from typing import Any
 from gateway import os_support
 from gateway.config import Address, Settings
 from gateway.config.settings import PRESETS
+from gateway.phrases import Phrase, joined
 from gateway.process import sockets
 from gateway.process.app import Gateway
 from gateway.process.factories import StartError
@@ -71,17 +72,22 @@ async def _with_free_addresses(demo: Demo) -> Demo:
         listening = await sockets.listen(addresses)
     except sockets.CannotListen as error:
         lines = (
-            f"cannot listen on {each.address}: {each.why}; choose another with {each.key}"
+            Phrase(
+                "cannot listen on {address}: {why}; choose another with {key}",
+                address=each.address,
+                why=each.why,
+                key=each.key,
+            )
             for each in error.refused
         )
-        raise StartError("\n".join(lines)) from None
+        raise StartError(joined("\n", lines)) from None
     for each in listening:
         each.close()
         each.remove_path()
     if not demo.login or not demo.gateway:
         return demo
     if demo.listen.path is not None:
-        raise StartError("--login: browsers need --listen HOST:PORT")
+        raise StartError(Phrase("--login: browsers need --listen HOST:PORT"))
     demo = replace(demo, listen=listening[1].address)
     return replace(demo, platform=replace(demo.platform, gateway_url=demo.gateway_url))
 

@@ -17,6 +17,7 @@ from gateway.duration import in_words
 from gateway.oauth.error_messages import Way, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.phrases import NOTHING, Phrase, joined
 from gateway.process.certificates import sso_tls
 from gateway.process.factories import client_credentials, token_endpoint
 
@@ -32,23 +33,27 @@ async def request(settings: Settings, credential: str) -> TokenResponse:
         return await TokenEndpoint(session, endpoint).request(grant)
 
 
-def describe(response: TokenResponse, *, show: bool) -> Iterator[str]:
+def describe(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
     """Lines for people; the token itself only when it is to be shown."""
     expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
     sources = {
-        "expires_in": "as the SSO says",
-        "jwt": "from the token's exp",
-        "default": "assumed: sso.default_token_lifetime",
+        "expires_in": Phrase("as the SSO says"),
+        "jwt": Phrase("from the token's exp"),
+        "default": Phrase("assumed: sso.default_token_lifetime"),
     }
-    yield "type: Bearer"
-    yield f"lifetime: {in_words(response.lifetime)} ({sources[response.lifetime_source]})"
-    yield f"expiry: {expiry:%Y-%m-%dT%H:%M:%SZ}"
-    yield f"scope: {response.scope or 'none named'}"
+    yield Phrase("type: Bearer")
+    yield Phrase(
+        "lifetime: {time} ({source})",
+        time=in_words(response.lifetime),
+        source=sources[response.lifetime_source],
+    )
+    yield Phrase("expiry: {time}", time=f"{expiry:%Y-%m-%dT%H:%M:%SZ}")
+    yield Phrase("scope: {scope}", scope=response.scope or Phrase("none named"))
     if show:
-        yield f"token: {response.access_token.reveal()}"
+        yield Phrase("token: {token}", token=response.access_token.reveal())
 
 
-def assertion(settings: Settings, credential: str) -> Iterator[str]:
+def assertion(settings: Settings, credential: str) -> Iterator[Phrase]:
     """Lines with what the SSO sees of a credential with a key; none for others.
 
     The assertion is one of its own kind, shown without its signature. Raises `StartError`.
@@ -58,24 +63,24 @@ def assertion(settings: Settings, credential: str) -> Iterator[str]:
         return
     form = dict(parse_qsl(grant.authenticate(settings.sso.token_url, {}, "")))
     header, claims, _ = form["client_assertion"].split(".")
-    yield f"assertion header: {_decoded(header)}"
-    yield f"assertion claims: {_decoded(claims)}"
-    yield f"public key: {orjson.dumps(grant.public_key).decode()}"
+    yield Phrase("assertion header: {header}", header=_decoded(header))
+    yield Phrase("assertion claims: {claims}", claims=_decoded(claims))
+    yield Phrase("public key: {key}", key=orjson.dumps(grant.public_key).decode())
 
 
 def _decoded(part: str) -> str:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
 
 
-def reason(error: TokenRequestError, settings: Settings, name: str) -> str:
+def reason(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Why there is no token, in plain words; never text of the SSO."""
-    return explain(error, name, _way(settings)) + _note(error, settings, name)
+    return joined("", [explain(error, name, _way(settings)), _note(error, settings, name)])
 
 
-def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[str, str]:
+def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[Phrase, Phrase]:
     """The same in two: what happened, and what to do if that can be told."""
     happened, remedy = causes(error, name, _way(settings))
-    return happened, remedy + _note(error, settings, name)
+    return happened, joined("", [remedy, _note(error, settings, name)])
 
 
 def _way(settings: Settings) -> Way:
@@ -83,16 +88,16 @@ def _way(settings: Settings) -> Way:
     return Way(sso.token_url, sso.timeout, sso.proxy_url)
 
 
-def _note(error: TokenRequestError, settings: Settings, name: str) -> str:
+def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Tells of what nobody sees: blanks around the secret, and which of several it was."""
     credential = settings.credentials[name]
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
-        return ""
+        return NOTHING
     source = credential.secret_source(name)
     with contextlib.suppress(SecretUnreadable):
         secret = source.read()
         if secret is not None and (odd := oddity(secret)) is not None:
-            return f" ({source.key} {odd}: is that meant?)"
+            return Phrase(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)
         if secret is not None and len(secret.reveal().splitlines()) > 1:
-            return f" ({source.key} has several: the first was tried)"
-    return ""
+            return Phrase(" ({key} has several: the first was tried)", key=source.key)
+    return NOTHING

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.commands.findings import Finding, Side
+from gateway.phrases import Phrase, said
 from gateway.process.factories import StartError
 
 _FEW_DAYS: Final = 14
@@ -20,17 +21,19 @@ _FEW_DAYS: Final = 14
 async def way_to(side: Side, *, proxied: bool) -> AsyncIterator[Finding]:
     """Name, connection, TLS: each needs the one before."""
     if proxied:
-        detail = "left out: an outgoing proxy is set, which finds the way itself"
-        yield Finding(f"{side.name} DNS", "skipped", detail)
+        detail = Phrase("left out: an outgoing proxy is set, which finds the way itself")
+        yield Finding(Phrase("{name} DNS", name=side.name), "skipped", detail)
         return
     async for tcp in reach(side):
         yield tcp
     if tcp.state == "skipped":
         return
     if not side.is_tls:
-        yield Finding(f"{side.name} TLS", "skipped", "the URL begins with http://")
+        yield Finding(
+            Phrase("{name} TLS", name=side.name), "skipped", Phrase("the URL begins with http://")
+        )
     elif tcp.state == "failed":
-        yield Finding(f"{side.name} TLS", "skipped", "needs TCP")
+        yield Finding(Phrase("{name} TLS", name=side.name), "skipped", Phrase("needs TCP"))
     else:
         yield await _shake_hands(side)
 
@@ -40,50 +43,71 @@ async def reach(side: Side) -> AsyncIterator[Finding]:
     dns = await _resolve(side)
     yield dns
     if dns.state == "failed":
-        yield Finding(f"{side.name} TCP", "skipped", "needs DNS")
+        yield Finding(Phrase("{name} TCP", name=side.name), "skipped", Phrase("needs DNS"))
     else:
         yield await _connect(side)
 
 
 async def _resolve(side: Side) -> Finding:
-    check = f"{side.name} DNS"
+    check = Phrase("{name} DNS", name=side.name)
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(side.host)
-        return Finding(check, "ok", f"{side.host} is an address")
+        return Finding(check, "ok", Phrase("{host} is an address", host=side.host))
     try:
         async with asyncio.timeout(side.timeout):
             found = await asyncio.get_running_loop().getaddrinfo(
                 side.host, side.port, type=socket.SOCK_STREAM
             )
     except (OSError, TimeoutError):
-        hint = (
-            f"Check the spelling in {side.key} and this machine's name servers "
-            "(/etc/resolv.conf); without internet ask the network's administrator"
+        hint = Phrase(
+            "Check the spelling in {key} and this machine's name servers "
+            "(/etc/resolv.conf); without internet ask the network's administrator",
+            key=side.key,
         )
         return Finding(
-            check, "failed", f"the host name {side.host} of {side.key} cannot be resolved", hint
+            check,
+            "failed",
+            Phrase(
+                "the host name {host} of {key} cannot be resolved", host=side.host, key=side.key
+            ),
+            hint,
         )
     addresses = sorted({entry[4][0] for entry in found})
-    return Finding(check, "ok", f"{side.host} is {', '.join(map(str, addresses))}")
+    return Finding(
+        check,
+        "ok",
+        Phrase("{host} is {addresses}", host=side.host, addresses=", ".join(map(str, addresses))),
+    )
 
 
 async def _connect(side: Side) -> Finding:
-    check, target = f"{side.name} TCP", f"{side.host} port {side.port}"
-    hint = f"Check host and port in {side.key}; ask the network's administrator to open {target}"
+    check, target = (
+        Phrase("{name} TCP", name=side.name),
+        Phrase("{host} port {port}", host=side.host, port=side.port),
+    )
+    hint = Phrase(
+        "Check host and port in {key}; ask the network's administrator to open {target}",
+        key=side.key,
+        target=target,
+    )
     try:
         async with asyncio.timeout(side.timeout):
             _, writer = await asyncio.open_connection(side.host, side.port)
     except TimeoutError:
-        detail = f"no answer from {target} within {side.timeout:g} s, as behind a firewall"
+        detail = Phrase(
+            "no answer from {target} within {timeout:g} s, as behind a firewall",
+            target=target,
+            timeout=side.timeout,
+        )
         return Finding(check, "failed", detail, hint)
     except OSError:
-        return Finding(check, "failed", f"{target} refuses connections", hint)
+        return Finding(check, "failed", Phrase("{target} refuses connections", target=target), hint)
     writer.close()
-    return Finding(check, "ok", f"{target} accepts connections")
+    return Finding(check, "ok", Phrase("{target} accepts connections", target=target))
 
 
 async def _shake_hands(side: Side) -> Finding:
-    check = f"{side.name} TLS"
+    check = Phrase("{name} TLS", name=side.name)
     try:
         context = side.trust()
         async with asyncio.timeout(side.timeout):
@@ -91,39 +115,43 @@ async def _shake_hands(side: Side) -> Finding:
                 side.host, side.port, ssl=context, server_hostname=side.host
             )
     except StartError as error:
-        return Finding(check, "failed", str(error), "Give a PEM file with CA certificates")
+        return Finding(check, "failed", said(error), Phrase("Give a PEM file with CA certificates"))
     except ssl.SSLCertVerificationError as error:
         return Finding(check, "failed", *_distrust(side, error))
     except (OSError, TimeoutError):
-        hint = f"Check that {side.key} names a port that speaks TLS"
-        return Finding(check, "failed", "the other side does not speak TLS properly", hint)
+        hint = Phrase("Check that {key} names a port that speaks TLS", key=side.key)
+        return Finding(check, "failed", Phrase("the other side does not speak TLS properly"), hint)
     certificate = writer.get_extra_info("peercert") or {}
     writer.close()
     return _certificate(check, certificate)
 
 
-def _distrust(side: Side, error: ssl.SSLCertVerificationError) -> tuple[str, str]:
+def _distrust(side: Side, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
     section = side.key.partition(".")[0]
     reason = (error.verify_message or "").lower()
     if "expired" in reason or "not yet valid" in reason:
-        hint = "Check this machine's clock first; else the other side's certificate is out of date"
-        return "the certificate is not valid at this time", hint
+        hint = Phrase(
+            "Check this machine's clock first; else the other side's certificate is out of date"
+        )
+        return Phrase("the certificate is not valid at this time"), hint
     if "hostname" in reason or "ip address" in reason:
         return (
-            f"the certificate belongs to another name than {side.host}",
-            f"Correct the host in {side.key}; never work around this",
+            Phrase("the certificate belongs to another name than {host}", host=side.host),
+            Phrase("Correct the host in {key}; never work around this", key=side.key),
         )
-    hint = (
-        f"If a CA of your own or an inspecting proxy is between, put its certificate into a PEM "
-        f"file and set {section}.ca_file; else the connection may be intercepted"
+    hint = Phrase(
+        "If a CA of your own or an inspecting proxy is between, put its "
+        "certificate into a PEM file and set {section}.ca_file; else the "
+        "connection may be intercepted",
+        section=section,
     )
-    return "the certificate comes from a CA that is not trusted here", hint
+    return Phrase("the certificate comes from a CA that is not trusted here"), hint
 
 
-def _certificate(check: str, certificate: dict[str, Any]) -> Finding:
+def _certificate(check: Phrase, certificate: dict[str, Any]) -> Finding:
     until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
     days = int((until - time.time()) / 86400)
-    detail = f"trusted, valid for {days} more days"
+    detail = Phrase("trusted, valid for {days} more days", days=days)
     if certificate and days < _FEW_DAYS:
-        return Finding(check, "ok", detail, "Tell its operator that it ends soon")
+        return Finding(check, "ok", detail, Phrase("Tell its operator that it ends soon"))
     return Finding(check, "ok", detail)

@@ -11,10 +11,13 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
+from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
-_HINT: Final = (
-    "write sqlite:////path/of/file.db (four slashes: the path is absolute), or "
+_UNKNOWN: Final = Phrase("is not a known kind of database")
+_HINT: Final = Phrase(
+    "write sqlite:////path/of/file.db (four slashes: the path is "
+    "absolute), or "
     "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
     "for a Unix socket postgresql://user@/database?host=/run/postgresql"
 )
@@ -76,8 +79,8 @@ def parse_database_url(value: object) -> DatabaseLocation:
     if isinstance(value, DatabaseLocation):
         return value
     if not isinstance(value, str):
-        raise Invalid("must be text", "put it in quotes")
-    parts = split_server(value, ("sqlite", "postgresql"), "database", _HINT)
+        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
+    parts = split_server(value, ("sqlite", "postgresql"), _UNKNOWN, _HINT)
     return _file(parts) if parts.scheme == "sqlite" else _server(parts)
 
 
@@ -85,7 +88,7 @@ def _file(parts: SplitResult) -> DatabaseLocation:
     # In the customary form the path follows a slash of its own: sqlite:/// + /absolute/path.
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
-        raise Invalid("names no file by an absolute path", _HINT)
+        raise Invalid(Phrase("names no file by an absolute path"), _HINT)
     return DatabaseLocation("sqlite", Path(path))
 
 
@@ -93,17 +96,23 @@ def _server(parts: SplitResult) -> DatabaseLocation:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
     if unknown:
-        raise Invalid("holds an unknown option", f"{_HINT}; known: host, sslmode, sslrootcert")
+        raise Invalid(
+            Phrase("holds an unknown option"),
+            Phrase("{hint}; known: host, sslmode, sslrootcert", hint=_HINT),
+        )
     host = _host(parts, options)
     mode = _SSL_MODES.get(options.get("sslmode", "prefer"))
     if mode is None:
-        raise Invalid("has an unknown sslmode", f"one of {', '.join(_SSL_MODES)}")
+        raise Invalid(
+            Phrase("has an unknown sslmode"),
+            Phrase("one of {ssl_modes}", ssl_modes=", ".join(_SSL_MODES)),
+        )
     root = options.get("sslrootcert")
     if root is not None and not root.startswith("/"):
-        raise Invalid("has a sslrootcert that is no absolute path", _HINT)
+        raise Invalid(Phrase("has a sslrootcert that is no absolute path"), _HINT)
     database = unquote(parts.path[1:])
     if not database or "/" in database:
-        raise Invalid("names no database", _HINT)
+        raise Invalid(Phrase("names no database"), _HINT)
     return DatabaseLocation(
         "postgresql",
         host=host,
@@ -120,10 +129,10 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     socket = options.get("host")
     if socket is None:
         if not parts.hostname or not is_host(parts.hostname):
-            raise Invalid("names no valid host", _HINT)
+            raise Invalid(Phrase("names no valid host"), _HINT)
         return parts.hostname
     if parts.hostname or not socket.startswith("/"):
-        raise Invalid("names no directory of a Unix socket", _HINT)
+        raise Invalid(Phrase("names no directory of a Unix socket"), _HINT)
     return socket
 
 

@@ -16,6 +16,7 @@ from gateway.config import shape
 from gateway.config.problems import DEEPEST, Problem, Setting, most_similar
 from gateway.config.settings import Settings
 from gateway.nesting import is_deeper
+from gateway.phrases import Phrase
 
 PREFIX: Final = "DHP_GATEWAY_"
 # Names the settings file for the commands; no setting itself.
@@ -55,7 +56,7 @@ def read_environment(environ: Mapping[str, str], file_values: Mapping[str, Any])
             annotation = shape.at(path) if path else None
             if annotation is None:
                 hint = _nearest(name)
-                found.problems.append(Problem(name, "names no setting", hint))
+                found.problems.append(Problem(name, Phrase("names no setting"), hint))
                 continue
             value = parse(environ[name], annotation)
             found.names[path] = name
@@ -122,7 +123,7 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     here[path[-1]] = value
 
 
-def _nearest(name: str) -> str:
+def _nearest(name: str) -> Phrase:
     known = [variable_name(path) for path, _ in shape.leaves()]
     # A free name stands between the two fixed parts of `credentials.*.client_id`.
     parts = name.split("__")
@@ -132,8 +133,8 @@ def _nearest(name: str) -> str:
     ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
     near = most_similar(name.removeprefix(PREFIX), ends)
     if near is None:
-        return "see docs/settings.md for the names"
-    return f"did you mean {PREFIX}{near}?"
+        return Phrase("see docs/settings.md for the names")
+    return Phrase("did you mean {near}?", near=PREFIX + near)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

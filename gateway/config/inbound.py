@@ -30,6 +30,7 @@ from gateway.config.values import (
     Size,
     Text,
 )
+from gateway.phrases import Phrase
 
 # The interactions of FHIR R5 (restful-interaction) and the gateway's own names for the rest.
 INTERACTIONS: Final = (
@@ -57,13 +58,19 @@ INTERACTIONS: Final = (
 
 def _interaction(value: str) -> str:
     if value != "*" and value not in INTERACTIONS:
-        raise Invalid("is no FHIR interaction", f"use * or some of {', '.join(INTERACTIONS)}")
+        raise Invalid(
+            Phrase("is no FHIR interaction"),
+            Phrase("use * or some of {interactions}", interactions=", ".join(INTERACTIONS)),
+        )
     return value
 
 
 def _resource(value: str) -> str:
     if value != "*" and not re.fullmatch(r"[A-Z][A-Za-z]{1,63}", value):
-        raise Invalid("is no FHIR resource type", "use * or types such as Patient, Observation")
+        raise Invalid(
+            Phrase("is no FHIR resource type"),
+            Phrase("use * or types such as Patient, Observation"),
+        )
     return value
 
 
@@ -85,7 +92,9 @@ _OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
 
 def _operation(value: str) -> str:
     if not re.fullmatch(_OPERATION, value):
-        raise Invalid("is no name of a FHIR operation", "use * or names such as $expand")
+        raise Invalid(
+            Phrase("is no name of a FHIR operation"), Phrase("use * or names such as $expand")
+        )
     return value
 
 

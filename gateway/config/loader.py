@@ -16,6 +16,7 @@ from gateway.config.rules import find
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.config.yaml_file import Document, read_yaml
+from gateway.phrases import Phrase
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -103,15 +104,22 @@ class _Check:
         message, hint = plain_words(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = shape.fields_of(shape.at(setting[:-1]))
-            message = "is not a known key"
+            message = Phrase("is not a known key")
             hint = did_you_mean(str(setting[-1]), siblings, elsewhere=_homes(str(setting[-1])))
         elif kind == "missing" and setting[0] in ("platform", "sso"):
-            message, hint = "is missing", "environment: custom fills in no URLs; add it"
+            message, hint = (
+                Phrase("is missing"),
+                Phrase("environment: custom fills in no URLs; add it"),
+            )
         elif kind == "literal_error":
             near = nearest(str(entry["input"]), shape.choices(shape.at(setting)))
-            hint = f"did you mean {near}?" if near is not None else "choose one of them"
+            hint = (
+                Phrase("did you mean {near}?", near=near)
+                if near is not None
+                else Phrase("choose one of them")
+            )
         elif by_variable and kind in ("tuple_type", "dict_type", "model_type"):
-            hint = "in an environment variable, write it as JSON"
+            hint = Phrase("in an environment variable, write it as JSON")
         return Problem(dotted(setting), message, hint, source)
 
     def _source(self, setting: Setting) -> str:
@@ -119,7 +127,7 @@ class _Check:
             if variable := self._variables.names.get(setting[:length]):
                 return variable
             if line := self._document.lines.get(setting[:length]):
-                return f"line {line}"
+                return Phrase("line {line}", line=line)
         return ""
 
 

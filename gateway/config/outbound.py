@@ -23,6 +23,7 @@ from gateway.config.values import (
     SecretText,
     Text,
 )
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 # VSCHAR and scope-token of RFC 6749, appendix A.
@@ -33,14 +34,18 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]
 def _client_id(value: str) -> str:
     if not _CLIENT_ID.fullmatch(value):
         raise Invalid(
-            "holds characters that no client id may hold", "copy it again, without line breaks"
+            Phrase("holds characters that no client id may hold"),
+            Phrase("copy it again, without line breaks"),
         )
     return value
 
 
 def _scope(value: str) -> str:
     if not _SCOPE.fullmatch(value):
-        raise Invalid("is no scope", "write the scopes with one space between, or null for none")
+        raise Invalid(
+            Phrase("is no scope"),
+            Phrase("write the scopes with one space between, or null for none"),
+        )
     return value
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from gateway.config.problems import Setting
 from gateway.config.section import Section
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 # SECRET, CLIENT_ID and the like in capitals only: somebody may have been given such a word. A key
@@ -18,8 +19,8 @@ _PLACEHOLDER: Final = re.compile(
     r"|my[-_ ]client[-_ ](?:id|secret)|change[-_ ]?(?:me|it|this)\W*\d*)"
     r"|(?:CLIENT[-_ ]?)?(?:ID|SECRET)|PASSWORD|API[-_ ]?KEY"
 )
-MESSAGE: Final = "is still the example's placeholder"
-HINT: Final = "put your own value in its place"
+MESSAGE: Final = Phrase("is still the example's placeholder")
+HINT: Final = Phrase("put your own value in its place")
 
 
 def is_placeholder(text: str) -> bool:

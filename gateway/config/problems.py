@@ -5,10 +5,11 @@ A problem never repeats a value: it may be a secret, also one that landed under 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from gateway.phrases import NOTHING, Phrase, either
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
 _SIMILAR: Final = 0.7
@@ -27,25 +28,22 @@ class Problem:
     """
 
     key: str
-    message: str
-    hint: str = ""
+    message: Phrase
+    hint: Phrase = NOTHING
     source: str = ""
 
     def __str__(self) -> str:
+        """The line in English."""
+        return str(self.line())
+
+    def line(self) -> Phrase:
         """One line: `key: message (source). hint`."""
-        where = f" ({self.source})" if self.source else ""
-        return f"{self.key}: {self.message}{where}." + (
-            f" {_sentence(self.hint)}" if self.hint else ""
-        )
-
-
-# A word of ours at the beginning; keys and URLs stay as they are written.
-_WORD: Final = re.compile(r"[a-z]+(?=[ ,;?.!]|$)(?!\.\w)")
-
-
-def _sentence(text: str) -> str:
-    ended = text if text.endswith(("?", ".", "!", "…")) else f"{text}."
-    return ended[0].upper() + ended[1:] if _WORD.match(ended) else ended
+        told = Phrase("{key}: {message}", key=self.key, message=self.message)
+        if self.source:
+            told = Phrase("{told} ({source})", told=told, source=self.source)
+        if not self.hint:
+            return Phrase("{told}.", told=told)
+        return Phrase("{told}. {hint:sentence}", told=told, hint=self.hint)
 
 
 def dotted(setting: Setting) -> str:
@@ -76,39 +74,45 @@ def most_similar(wrong: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> str:
+def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> Phrase:
     """A hint: where the key belongs, the nearest known one, or all of them."""
     choices, homes = list(known), list(elsewhere)
     near = nearest(wrong, choices)
     if homes and near is None:
-        return f"did you mean {' or '.join(homes)}?"
+        return Phrase("did you mean {homes}?", homes=either(homes))
     if near is not None:
-        return f"did you mean {near}?"
-    return f"known here: {', '.join(choices)}" if choices else ""
+        return Phrase("did you mean {near}?", near=near)
+    return Phrase("known here: {choices}", choices=", ".join(choices)) if choices else NOTHING
 
 
 _IN_YAML: Final = frozenset({"int_type", "float_type", "string_type"})
-_PLAIN_WORDS: Final = {
-    "missing": ("is missing", "add it"),
-    "bool_type": ("must be true or false", ""),
-    "int_type": ("must be a whole number", "write it without quotes and fraction"),
-    "float_type": ("must be a number", "write it without quotes and unit"),
-    "finite_number": ("must be a finite number", ""),
-    "string_type": ("must be text", "put it in quotes"),
-    "string_too_short": ("is empty", "give a text, or leave the key out"),
-    "dict_type": ("must be a group of `name: value` lines", ""),
-    "model_type": ("must be a group of keys", ""),
-    "tuple_type": ("must be a list", "write [first, second], or a line with a hyphen for each"),
-    "greater_than": ("must be more than {gt}", ""),
-    "greater_than_equal": ("must be at least {ge}", ""),
-    "less_than_equal": ("must be at most {le}", ""),
-    "less_than": ("must be less than {lt}", ""),
-    "literal_error": ("must be one of {expected}", ""),
-    "int_parsing_size": ("is too large", ""),
+_PLAIN_WORDS: Final[dict[str, tuple[Phrase, Phrase]]] = {
+    "missing": (Phrase("is missing"), Phrase("add it")),
+    "bool_type": (Phrase("must be true or false"), NOTHING),
+    "int_type": (Phrase("must be a whole number"), Phrase("write it without quotes and fraction")),
+    "float_type": (Phrase("must be a number"), Phrase("write it without quotes and unit")),
+    "finite_number": (Phrase("must be a finite number"), NOTHING),
+    "string_type": (Phrase("must be text"), Phrase("put it in quotes")),
+    "string_too_short": (Phrase("is empty"), Phrase("give a text, or leave the key out")),
+    "dict_type": (Phrase("must be a group of `name: value` lines"), NOTHING),
+    "model_type": (Phrase("must be a group of keys"), NOTHING),
+    "tuple_type": (
+        Phrase("must be a list"),
+        Phrase("write [first, second], or a line with a hyphen for each"),
+    ),
+    "greater_than": (Phrase("must be more than {limit}"), NOTHING),
+    "greater_than_equal": (Phrase("must be at least {limit}"), NOTHING),
+    "less_than_equal": (Phrase("must be at most {limit}"), NOTHING),
+    "less_than": (Phrase("must be less than {limit}"), NOTHING),
+    "literal_error": (Phrase("must be one of {limit}"), NOTHING),
+    "int_parsing_size": (Phrase("is too large"), NOTHING),
 }
+_UNUSABLE: Final = (Phrase("cannot be used"), Phrase("see docs/settings.md"))
+# Where pydantic says what a value has to keep to.
+_LIMITS: Final = ("gt", "ge", "le", "lt")
 
 
-def plain_words(error: Any, *, in_yaml: bool) -> tuple[str, str]:
+def plain_words(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
     """Message and hint for one entry of pydantic's `errors()`.
 
     `in_yaml` says that the value stands in the file: how YAML writes it is then worth a word.
@@ -117,6 +121,15 @@ def plain_words(error: Any, *, in_yaml: bool) -> tuple[str, str]:
     refused = context.get("error")
     if hasattr(refused, "hint"):
         return refused.message, refused.hint
-    message, hint = _PLAIN_WORDS.get(error["type"], ("cannot be used", "see docs/settings.md"))
-    words = {"gt": "", "ge": "", "le": "", "lt": "", "expected": "", **context}
-    return message.format_map(words), hint if in_yaml or error["type"] not in _IN_YAML else ""
+    message, hint = _PLAIN_WORDS.get(error["type"], _UNUSABLE)
+    if "{limit}" in message:
+        message = Phrase(message.sentence, limit=_limit(context))
+    return message, hint if in_yaml or error["type"] not in _IN_YAML else NOTHING
+
+
+def _limit(context: Mapping[str, Any]) -> Any:
+    """What pydantic says that a value must keep to; of several words, one of them is meant."""
+    if "expected" in context:
+        some, several, last = context["expected"].rpartition(" or ")
+        return Phrase("{first} or {second}", first=some, second=last) if several else last
+    return next((context[name] for name in _LIMITS if name in context), "")

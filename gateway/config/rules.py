@@ -7,28 +7,17 @@ leave a finding out when one of them is wrong already.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway import os_support
-from gateway.config import own_parameters, placeholders
-from gateway.config.operations import LoginSettings
+from gateway.config import login_rules, own_parameters, placeholders
+from gateway.config.broken_rule import OWN_PARAMETER, BrokenRule
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import Setting
 from gateway.config.settings import Settings
 from gateway.config.urls import is_plaintext_abroad
 from gateway.config.values import Address
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenRule:
-    """A broken rule: at which key, what is wrong, what to do."""
-
-    setting: Setting
-    message: str
-    hint: str
-    concerns: tuple[Setting, ...] = ()
+from gateway.phrases import Phrase
 
 
 def find(settings: Settings) -> Iterator[BrokenRule]:
@@ -42,17 +31,25 @@ def _system(settings: Settings) -> Iterator[BrokenRule]:
     for section in ("listen", "admin"):
         if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
             yield BrokenRule(
-                (section, "address"), "is a unix socket", f"{_NOT_HERE}: use host:port"
+                (section, "address"),
+                Phrase("is a unix socket"),
+                Phrase("{not_here}: use host:port", not_here=_NOT_HERE),
             )
     if os_support.SHARES_FILES:
         return
     if settings.audit.sink == "file":
-        yield BrokenRule(("audit", "sink"), "is file", f"{_NOT_HERE}: use syslog or stdout")
+        yield BrokenRule(
+            ("audit", "sink"),
+            Phrase("is file"),
+            Phrase("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
+        )
     if settings.workers > 1:
-        yield BrokenRule(("workers",), "is more than 1", f"{_NOT_HERE}: use 1")
+        yield BrokenRule(
+            ("workers",), Phrase("is more than 1"), Phrase("{not_here}: use 1", not_here=_NOT_HERE)
+        )
 
 
-_NOT_HERE: Final = "that is not to be had on this operating system"
+_NOT_HERE: Final = Phrase("that is not to be had on this operating system")
 
 
 def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
@@ -68,9 +65,11 @@ def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
         if url is not None and is_plaintext_abroad(url):
             yield BrokenRule(
                 path,
-                "must begin with https://",
-                "http:// is for loopback hosts only; platform.allow_plaintext: true would send "
-                "tokens and patient data unencrypted",
+                Phrase("must begin with https://"),
+                Phrase(
+                    "http:// is for loopback hosts only; platform.allow_plaintext: true "
+                    "would send tokens and patient data unencrypted"
+                ),
                 (("platform", "allow_plaintext"),),
             )
 
@@ -82,9 +81,12 @@ def _anonymous(settings: Settings) -> Iterator[BrokenRule]:
     if open_to_all and not listen.address.is_loopback:
         yield BrokenRule(
             ("listen", "address"),
-            "is reachable from other machines, and no callers are named",
-            "listen on 127.0.0.1 or a unix socket, name the callers, or set "
-            "listen.allow_anonymous: true if everybody who reaches it may use your credential",
+            Phrase("is reachable from other machines, and no callers are named"),
+            Phrase(
+                "listen on 127.0.0.1 or a unix socket, name the callers, or set "
+                "listen.allow_anonymous: true if everybody who reaches it may use your "
+                "credential"
+            ),
             (("callers",), ("listen", "allow_anonymous"), ("login",)),
         )
 
@@ -93,8 +95,8 @@ def _listeners(settings: Settings) -> Iterator[BrokenRule]:
     if _overlap(settings.listen.address, settings.admin.address):
         yield BrokenRule(
             ("admin", "address"),
-            "is the same as listen.address",
-            "give it another port; operators' pages never share the callers' port",
+            Phrase("is the same as listen.address"),
+            Phrase("give it another port; operators' pages never share the callers' port"),
             (("listen", "address"),),
         )
 
@@ -106,14 +108,19 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.port == other.port != 0 and same_host
 
 
+_OWN_NAME: Final = Phrase("give each person an own name")
+
+
 def _operators(settings: Settings) -> Iterator[BrokenRule]:
     first: dict[str, int] = {}
     for index, operator in enumerate(settings.admin.operators):
         path: Setting = ("admin", "operators", index)
         if first.setdefault(operator.name, index) != index:
-            yield BrokenRule((*path, "name"), "is used twice", "give each person an own name")
+            yield BrokenRule((*path, "name"), Phrase("is used twice"), _OWN_NAME)
         if not operator.secret_source(index).is_given:
-            yield BrokenRule((*path, "password"), "is missing", "give password_file")
+            yield BrokenRule(
+                (*path, "password"), Phrase("is missing"), Phrase("give password_file")
+            )
 
 
 def _tls(settings: Settings) -> Iterator[BrokenRule]:
@@ -127,8 +134,8 @@ def _tls(settings: Settings) -> Iterator[BrokenRule]:
     if tls.client_ca_file and not tls.cert_file:
         yield BrokenRule(
             ("listen", "tls", "client_ca_file"),
-            "has no effect without TLS",
-            "give cert_file and key_file too",
+            Phrase("has no effect without TLS"),
+            Phrase("give cert_file and key_file too"),
             (("listen", "tls", "cert_file"),),
         )
 
@@ -138,21 +145,26 @@ def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[BrokenRule]:
     for name, other in (names, reversed(names)):
         if values[name] and not values[other]:
             path = (*group, other)
-            yield BrokenRule(path, "is missing", f"it belongs to {name}", ((*group, name),))
+            yield BrokenRule(
+                path,
+                Phrase("is missing"),
+                Phrase("it belongs to {name}", name=name),
+                ((*group, name),),
+            )
 
 
 def _credentials(settings: Settings) -> Iterator[BrokenRule]:
     if not settings.credentials:
         yield BrokenRule(
             ("credentials",),
-            "is empty",
-            "give at least credentials.default with client_id and client_secret_file",
+            Phrase("is empty"),
+            Phrase("give at least credentials.default with client_id and client_secret_file"),
         )
     elif not settings.callers and "default" not in settings.credentials:
         yield BrokenRule(
             ("credentials", "default"),
-            "is missing",
-            "it is the one that is used while no callers are named",
+            Phrase("is missing"),
+            Phrase("it is the one that is used while no callers are named"),
             (("callers",), ("credentials",)),
         )
     for name, credential in settings.credentials.items():
@@ -169,24 +181,21 @@ def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Broke
         (*path, "private_key_file"),
     )
     if by_key and not credential.private_key_file:
-        hint = "auth_method private_key_jwt signs with it"
-        yield BrokenRule((*path, "private_key_file"), "is missing", hint, method)
+        hint = Phrase("auth_method private_key_jwt signs with it")
+        yield BrokenRule((*path, "private_key_file"), Phrase("is missing"), hint, method)
     if by_key and has_secret:
-        hint = "remove it, or choose auth_method client_secret_post"
+        hint = Phrase("remove it, or choose auth_method client_secret_post")
         given = "client_secret" if credential.client_secret else "client_secret_file"
-        yield BrokenRule((*path, given), "is not used with private_key_jwt", hint, method)
+        yield BrokenRule((*path, given), Phrase("is not used with private_key_jwt"), hint, method)
     if not by_key and not has_secret:
-        hint = "give client_secret_file: the path of a file that holds the secret"
-        yield BrokenRule((*path, "client_secret"), "is missing", hint, method)
+        hint = Phrase("give client_secret_file: the path of a file that holds the secret")
+        yield BrokenRule((*path, "client_secret"), Phrase("is missing"), hint, method)
     if not by_key and credential.private_key_file:
-        hint = "set auth_method: private_key_jwt, or remove it"
-        message = f"is not used with {credential.auth_method}"
+        hint = Phrase("set auth_method: private_key_jwt, or remove it")
+        message = Phrase("is not used with {auth_method}", auth_method=credential.auth_method)
         yield BrokenRule((*path, "private_key_file"), message, hint, method)
     for name in own_parameters.of_credentials(credential.extra_params):
-        yield BrokenRule((*path, "extra_params", name), *_OWN_PARAMETER)
-
-
-_OWN_PARAMETER: Final = ("is set by the gateway itself", "remove it")
+        yield BrokenRule((*path, "extra_params", name), *OWN_PARAMETER)
 
 
 def _secrets(settings: Settings) -> Iterator[BrokenRule]:
@@ -194,15 +203,16 @@ def _secrets(settings: Settings) -> Iterator[BrokenRule]:
         if source.value is not None and source.file is not None:
             yield BrokenRule(
                 source.setting,
-                f"and {source.setting[-1]}_file are both given",
-                "keep the file, remove the other",
+                Phrase("and {setting}_file are both given", setting=source.setting[-1]),
+                Phrase("keep the file, remove the other"),
             )
 
 
 def _alerts(settings: Settings) -> Iterator[BrokenRule]:
     if settings.alerts.notify and settings.alerts.notify_file:
-        hint = "keep the file, remove the other"
-        yield BrokenRule(("alerts", "notify"), "and notify_file are both given", hint)
+        hint = Phrase("keep the file, remove the other")
+        message = Phrase("and {setting}_file are both given", setting="notify")
+        yield BrokenRule(("alerts", "notify"), message, hint)
 
 
 RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
@@ -215,42 +225,53 @@ def _callers(settings: Settings) -> Iterator[BrokenRule]:
         path: Setting = ("callers", index)
         first = seen.setdefault(caller.name, index)
         if first != index:
-            hint = f"callers[{first}] has the same name; give each its own"
-            yield BrokenRule((*path, "name"), "is used twice", hint, (("callers", first, "name"),))
+            hint = Phrase("callers[{first}] has the same name; give each its own", first=first)
+            yield BrokenRule(
+                (*path, "name"), Phrase("is used twice"), hint, (("callers", first, "name"),)
+            )
         user, purpose = caller.user_header, caller.purpose_header
         if user is not None and purpose is not None and user.lower() == purpose.lower():
-            hint = "one header names the user, another one the purpose"
+            hint = Phrase("one header names the user, another one the purpose")
             key: Setting = (*path, "purpose_header")
-            yield BrokenRule(key, "is user_header, too", hint, ((*path, "user_header"),))
+            yield BrokenRule(key, Phrase("is user_header, too"), hint, ((*path, "user_header"),))
         if caller.name.lower() in RESERVED_CALLERS:
-            hint = "the gateway calls those so who have no name of their own; choose another"
-            yield BrokenRule((*path, "name"), "is a name of the gateway's own", hint)
+            hint = Phrase(
+                "the gateway calls those so who have no name of their own; choose another"
+            )
+            yield BrokenRule((*path, "name"), Phrase("is a name of the gateway's own"), hint)
         if caller.credential not in settings.credentials:
-            hint = f"known here: {', '.join(settings.credentials) or 'none'}"
+            hint = Phrase(
+                "known here: {credentials}",
+                credentials=", ".join(settings.credentials) or Phrase("none"),
+            )
             concerns: tuple[Setting, ...] = (("credentials",),)
-            yield BrokenRule((*path, "credential"), "names no credential", hint, concerns)
+            yield BrokenRule((*path, "credential"), Phrase("names no credential"), hint, concerns)
         basic = caller.basic_auth
         if basic and ":" in basic.username:
             key = (*path, "basic_auth", "username")
-            hint = "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
-            yield BrokenRule(key, "holds a colon", hint)
+            hint = Phrase(
+                "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
+            )
+            yield BrokenRule(key, Phrase("holds a colon"), hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
-            yield BrokenRule(key, "is missing", "give password_file")
+            yield BrokenRule(key, Phrase("is missing"), Phrase("give password_file"))
         if caller.client_cert_names and not settings.listen.tls.client_ca_file:
             key = (*path, "client_cert_names")
-            hint = "set listen.tls.client_ca_file, else no client certificate is asked for"
-            yield BrokenRule(key, "cannot be checked", hint, (("listen", "tls"),))
+            hint = Phrase("set listen.tls.client_ca_file, else no client certificate is asked for")
+            yield BrokenRule(key, Phrase("cannot be checked"), hint, (("listen", "tls"),))
 
 
 def _audit(settings: Settings) -> Iterator[BrokenRule]:
     audit = settings.audit
     sink: tuple[Setting, ...] = (("audit", "sink"),)
     if audit.sink == "file" and audit.path is None:
-        yield BrokenRule(("audit", "path"), "is missing", "audit.sink: file writes there", sink)
+        yield BrokenRule(
+            ("audit", "path"), Phrase("is missing"), Phrase("audit.sink: file writes there"), sink
+        )
     if audit.sink == "syslog" and audit.syslog_url is None:
-        hint = "audit.sink: syslog sends there"
-        yield BrokenRule(("audit", "syslog_url"), "is missing", hint, sink)
+        hint = Phrase("audit.sink: syslog sends there")
+        yield BrokenRule(("audit", "syslog_url"), Phrase("is missing"), hint, sink)
     pair = {
         "syslog_client_cert_file": audit.syslog_client_cert_file,
         "syslog_client_key_file": audit.syslog_client_key_file,
@@ -263,23 +284,34 @@ def _audit_events(settings: Settings) -> Iterator[BrokenRule]:
     audit = settings.audit
     wanted: tuple[Setting, ...] = (("audit", "fhir_audit_events"),)
     if audit.fhir_profile != "base" and not audit.fhir_audit_events:
-        hint = "set audit.fhir_audit_events: true, or leave this out"
-        yield BrokenRule(("audit", "fhir_profile"), "needs audit.fhir_audit_events", hint, wanted)
+        hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
+        yield BrokenRule(
+            ("audit", "fhir_profile"), Phrase("needs audit.fhir_audit_events"), hint, wanted
+        )
     here: tuple[Setting, ...] = (("audit", "fhir_endpoint"),)
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
-            hint = "set audit.fhir_audit_events: true, or leave this out"
-            yield BrokenRule(here[0], "needs audit.fhir_audit_events", hint, wanted)
+            hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
+            yield BrokenRule(here[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
         if audit.sink == "off":
-            hint = "choose an audit.sink for the records themselves"
-            yield BrokenRule(here[0], "is not used with audit.sink off", hint, (("audit", "sink"),))
+            hint = Phrase("choose an audit.sink for the records themselves")
+            yield BrokenRule(
+                here[0], Phrase("is not used with audit.sink off"), hint, (("audit", "sink"),)
+            )
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
-            yield BrokenRule(("audit", key), "needs audit.fhir_endpoint", "remove it", here)
+            yield BrokenRule(
+                ("audit", key), Phrase("needs audit.fhir_endpoint"), Phrase("remove it"), here
+            )
     if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
-        hint = f"known here: {', '.join(settings.credentials) or 'none'}"
+        hint = Phrase(
+            "known here: {credentials}",
+            credentials=", ".join(settings.credentials) or Phrase("none"),
+        )
         concerns: tuple[Setting, ...] = (("credentials",),)
-        yield BrokenRule(("audit", "fhir_credential"), "names no credential", hint, concerns)
+        yield BrokenRule(
+            ("audit", "fhir_credential"), Phrase("names no credential"), hint, concerns
+        )
 
 
 def _tracing(settings: Settings) -> Iterator[BrokenRule]:
@@ -288,72 +320,10 @@ def _tracing(settings: Settings) -> Iterator[BrokenRule]:
     if tracing.secret_source().is_given and url is not None and is_plaintext_abroad(url):
         yield BrokenRule(
             ("tracing", "otlp_endpoint"),
-            "must begin with https://",
-            "tracing.authorization would travel unencrypted",
+            Phrase("must begin with https://"),
+            Phrase("tracing.authorization would travel unencrypted"),
             (("tracing", "authorization"), ("tracing", "authorization_file")),
         )
-
-
-def _login(settings: Settings) -> Iterator[BrokenRule]:
-    login = settings.login
-    if not login.enabled:
-        return
-    needed: dict[Setting, object] = {
-        ("login", "client_id"): login.client_id,
-        ("login", "redirect_uri"): login.redirect_uri,
-        ("sso", "authorize_url"): settings.sso.authorize_url,
-    }
-    for path, value in needed.items():
-        if value is None:
-            yield BrokenRule(path, "is missing", "login.enabled needs it", (("login", "enabled"),))
-    yield from _redirect_uri(login.redirect_uri)
-    yield from _login_client(login)
-    if settings.workers > 1 and settings.store.url.kind == "memory":
-        yield BrokenRule(
-            ("workers",),
-            "must be 1 with login.enabled while store.url is memory://",
-            "each worker would know its own sessions only; name a Redis that they share in "
-            "store.url, e.g. redis://127.0.0.1:6379",
-            (("login", "enabled"), ("store", "url")),
-        )
-    if f"{settings.listen.base_path}/".startswith("/auth/"):
-        yield BrokenRule(
-            ("listen", "base_path"),
-            "collides with /auth, which belongs to the login",
-            "choose another path, e.g. /fhir",
-            (("login", "enabled"),),
-        )
-
-
-def _redirect_uri(redirect_uri: str | None) -> Iterator[BrokenRule]:
-    if redirect_uri is None:
-        return
-    here: Setting = ("login", "redirect_uri")
-    if is_plaintext_abroad(redirect_uri):
-        hint = "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
-        yield BrokenRule(here, "must begin with https://", hint)
-    if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
-        hint = "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
-        yield BrokenRule(here, "must end with /auth/callback", hint)
-
-
-def _login_client(login: LoginSettings) -> Iterator[BrokenRule]:
-    """Without secret and key it is a public client, and nothing is missing."""
-    by_key = login.auth_method == "private_key_jwt"
-    method: tuple[Setting, ...] = (("login", "auth_method"), ("login", "private_key_file"))
-    if by_key and not login.private_key_file:
-        hint = "auth_method private_key_jwt signs with it"
-        yield BrokenRule(("login", "private_key_file"), "is missing", hint, method)
-    if by_key and (login.client_secret or login.client_secret_file):
-        given = "client_secret" if login.client_secret else "client_secret_file"
-        hint = "remove it, or choose auth_method client_secret_post"
-        yield BrokenRule(("login", given), "is not used with private_key_jwt", hint, method)
-    if not by_key and login.private_key_file:
-        hint = "set auth_method: private_key_jwt, or remove it"
-        message = f"is not used with {login.auth_method}"
-        yield BrokenRule(("login", "private_key_file"), message, hint, method)
-    for name in own_parameters.of_login(login.extra_params):
-        yield BrokenRule(("login", "extra_params", name), *_OWN_PARAMETER)
 
 
 def _outbox(settings: Settings) -> Iterator[BrokenRule]:
@@ -362,19 +332,26 @@ def _outbox(settings: Settings) -> Iterator[BrokenRule]:
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
         yield BrokenRule(
             ("outbox", "encryption_key"),
-            "is missing",
-            "give encryption_key_file: 32 bytes as base64url, which openssl rand -base64 32 | "
-            "tr '+/' '-_' makes; without it patient data would lie open on the disk",
+            Phrase("is missing"),
+            Phrase(
+                "give encryption_key_file: 32 bytes as base64url, which openssl rand "
+                "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
+                "open on the disk"
+            ),
             enabled,
         )
     if outbox.reveal and settings.audit.sink == "off":
-        hint = "choose an audit.sink, or leave this out"
+        hint = Phrase("choose an audit.sink, or leave this out")
         sink: Setting = ("audit", "sink")
-        yield BrokenRule(("outbox", "reveal"), "is not used with audit.sink off", hint, (sink,))
+        yield BrokenRule(
+            ("outbox", "reveal"), Phrase("is not used with audit.sink off"), hint, (sink,)
+        )
     for index, caller in enumerate(settings.callers):
         if caller.outbox == "always" and not outbox.enabled:
             key: Setting = ("callers", index, "outbox")
-            yield BrokenRule(key, "needs outbox.enabled", "enable it, or leave this out", enabled)
+            yield BrokenRule(
+                key, Phrase("needs outbox.enabled"), Phrase("enable it, or leave this out"), enabled
+            )
 
 
 def _placeholders(settings: Settings) -> Iterator[BrokenRule]:
@@ -394,7 +371,7 @@ RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
     _callers,
     _audit,
     _tracing,
-    _login,
+    login_rules.find,
     _outbox,
     _alerts,
     _placeholders,

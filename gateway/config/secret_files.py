@@ -15,21 +15,24 @@ from gateway import os_support
 from gateway.config import placeholders
 from gateway.config.problems import Setting, dotted
 from gateway.config.text_file import NotText, decode, read_bytes
+from gateway.phrases import NOTHING, Phrase, about, system_error
 from gateway.secret import Secret
 
 # The longest secret we know of is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
-MAKE_KEY: Final = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
-NO_KEY: Final = f"is not 32 bytes as base64url; {MAKE_KEY}"
+MAKE_KEY: Final = Phrase("make one with: openssl rand -base64 32 | tr '+/' '-_'")
+NO_KEY: Final = Phrase("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
 _KEY_BYTES: Final = 32
 
-_HINT: Final = "check that it is the right file"
-_WRITE: Final = "(umask 077; printf %s 'SECRET' > {path})"
-_HINTS: Final = {
-    "is empty": f"write the secret into it: {_WRITE}",
-    "no such file or directory": f"check the path, or write the file: {_WRITE}",
-    "permission denied": "let the gateway's user, and nobody else, read it",
-    "is a directory": "name the file in it",
+_HINT: Final = Phrase("check that it is the right file")
+# Each is told with the file's `path`.
+_HINTS: Final[dict[str, Phrase]] = {
+    "is empty": Phrase("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
+    "no such file or directory": Phrase(
+        "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
+    ),
+    "permission denied": Phrase("let the gateway's user, and nobody else, read it"),
+    "is a directory": Phrase("name the file in it"),
     placeholders.MESSAGE: placeholders.HINT,
 }
 
@@ -40,12 +43,13 @@ class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like I
     `key` names the setting, `why` the reason in plain words, `hint` what to do.
     """
 
-    def __init__(self, key: str, path: Path, why: str, hint: str = "") -> None:
+    def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = NOTHING) -> None:
         self.key = key
         self.path = path
         self.why = why
-        self.hint = hint or _HINTS.get(why, _HINT).format(path=path)
-        super().__init__(f"{key}: {path}: {why}; {self.hint}")
+        self.hint = hint or Phrase(_HINTS.get(why, _HINT).sentence, path=path)
+        told = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
+        super().__init__(about(key, told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +82,21 @@ def read_secret_file(key: str, path: Path) -> Secret:
     try:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
-        raise SecretUnreadable(key, path, (error.strerror or "cannot be read").lower()) from None
+        why = system_error(error, Phrase("cannot be read"))
+        raise SecretUnreadable(key, path, why) from None
     if len(content) > MAX_SECRET_BYTES:
-        raise SecretUnreadable(key, path, f"is larger than {MAX_SECRET_BYTES} bytes")
+        raise SecretUnreadable(
+            key,
+            path,
+            Phrase("is larger than {bytes} bytes", bytes=MAX_SECRET_BYTES),
+        )
     try:
         text = decode(content)
     except NotText as error:
         raise SecretUnreadable(key, path, error.why, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise SecretUnreadable(key, path, "is empty")
+        raise SecretUnreadable(key, path, Phrase("is empty"))
     if placeholders.is_placeholder(text):
         raise SecretUnreadable(key, path, placeholders.MESSAGE)
     return Secret(text)
@@ -103,22 +112,22 @@ def key_of(secret: Secret) -> bytes | None:
     return key if len(key) == _KEY_BYTES else None
 
 
-def oddity(secret: Secret) -> str | None:
+def oddity(secret: Secret) -> Phrase | None:
     """What surrounds a secret, or one of several, and is hardly meant: quotes, or what nobody sees.
 
     It is no reason to refuse it.
     """
     for line in filter(str.strip, secret.reveal().splitlines()):
         if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
-            return "stands between quotation marks, which would be part of it"
+            return Phrase("stands between quotation marks, which would be part of it")
         if not all(end.isprintable() and not end.isspace() for end in (line[0], line[-1])):
-            return "begins or ends with a blank or a character that nobody sees"
+            return Phrase("begins or ends with a blank or a character that nobody sees")
     return None
 
 
-def exposure(path: Path) -> str | None:
+def exposure(path: Path) -> Phrase | None:
     """How others than its owner and group get at a file, if they do. Raises OSError."""
     mode = path.stat().st_mode
     if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         return None
-    return f"may be read or changed by others (mode {stat.S_IMODE(mode):04o})"
+    return Phrase("may be read or changed by others (mode {mode:04o})", mode=stat.S_IMODE(mode))

@@ -17,6 +17,7 @@ from gateway.config.loader import load
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
+from gateway.phrases import Phrase, either
 
 # In the folder of whoever types the command.
 _HERE: Final = Path("gateway.yaml")
@@ -52,8 +53,14 @@ class SettingsSource:
         candidates = places(environ) if looked_at is None else looked_at
         for place in candidates:
             if _is_there(place):
-                return cls(place.absolute(), environ, f"found as {_spelled(place)}")
-        return cls(None, environ, f"no file at {' or '.join(map(_spelled, candidates))}")
+                return cls(
+                    place.absolute(), environ, Phrase("found as {place}", place=_spelled(place))
+                )
+        return cls(
+            None,
+            environ,
+            Phrase("no file at {places}", places=either(map(_spelled, candidates))),
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -63,13 +70,23 @@ class SettingsSource:
     def load(self) -> Settings:
         """The settings now. Raises `SettingsError`."""
         if self.is_empty:
-            hint = f"{self.origin}, and no variable holds a setting; to try without any: {_TRIAL}"
-            raise SettingsError([Problem("no settings file", "use --config FILE", hint)])
+            hint = Phrase(
+                "{origin}, and no variable holds a setting; to try without any: {trial}",
+                origin=self.origin,
+                trial=_TRIAL,
+            )
+            raise SettingsError(
+                [Problem(Phrase("no settings file"), Phrase("use --config FILE"), hint)]
+            )
         return load(self.path, self.environ)
 
     def __str__(self) -> str:
-        what = "variables alone" if self.path is None else str(self.path)
-        return f"{what} ({self.origin})"
+        return str(self.told())
+
+    def told(self) -> Phrase:
+        """Which file and why, for people."""
+        what = Phrase("variables alone") if self.path is None else str(self.path)
+        return Phrase("{what} ({origin})", what=what, origin=self.origin)
 
 
 _TRIAL: Final = "dhp-gateway sandbox"

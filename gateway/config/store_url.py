@@ -11,12 +11,15 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
+from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
-_HINT: Final = (
-    "write memory://, redis://[user:password@]host[:port][/database], the same with rediss:// for "
-    "TLS, or unix://[user:password@]/path/of/socket[?db=database]"
+_UNKNOWN: Final = Phrase("is not a known kind of store")
+_HINT: Final = Phrase(
+    "write memory://, redis://[user:password@]host[:port][/database], the "
+    "same with rediss:// for TLS, or "
+    "unix://[user:password@]/path/of/socket[?db=database]"
 )
 
 
@@ -54,16 +57,16 @@ def parse_store_url(value: object) -> StoreLocation:
     if isinstance(value, StoreLocation):
         return value
     if not isinstance(value, str):
-        raise Invalid("must be text", "put it in quotes")
+        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
     if value == "memory://":
         return StoreLocation()
-    parts = split_server(value, ("redis", "rediss", "unix"), "store", _HINT)
+    parts = split_server(value, ("redis", "rediss", "unix"), _UNKNOWN, _HINT)
     if parts.scheme == "unix":
         return _socket(parts)
     if not parts.hostname or not is_host(parts.hostname):
-        raise Invalid("names no valid host", _HINT)
+        raise Invalid(Phrase("names no valid host"), _HINT)
     if parts.query:
-        raise Invalid("must not hold a query", _HINT)
+        raise Invalid(Phrase("must not hold a query"), _HINT)
     return StoreLocation(
         kind="rediss" if parts.scheme == "rediss" else "redis",
         host=parts.hostname,
@@ -76,10 +79,10 @@ def parse_store_url(value: object) -> StoreLocation:
 
 def _socket(parts: SplitResult) -> StoreLocation:
     if parts.hostname or not parts.path.startswith("/"):
-        raise Invalid("needs an absolute path", _HINT)
+        raise Invalid(Phrase("needs an absolute path"), _HINT)
     name, _, database = parts.query.partition("=")
     if parts.query and name != "db":
-        raise Invalid("may hold no other query than ?db=", _HINT)
+        raise Invalid(Phrase("may hold no other query than ?db="), _HINT)
     return StoreLocation(
         kind="unix",
         path=unquote(parts.path),
@@ -91,7 +94,7 @@ def _socket(parts: SplitResult) -> StoreLocation:
 
 def _database(text: str) -> int:
     if text and not _DATABASE.fullmatch(text):
-        raise Invalid("names a database that is no number", _HINT)
+        raise Invalid(Phrase("names a database that is no number"), _HINT)
     return int(text or 0)
 
 

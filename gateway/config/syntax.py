@@ -12,33 +12,40 @@ from typing import Any, Final
 import yaml
 
 from gateway.config.problems import Problem
+from gateway.phrases import Phrase
 
 # Where YAML begins another line; Python's splitlines() knows more.
 _BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LOOK: Final = "check indentation, colons and quotes there"
+_LOOK: Final = Phrase("check indentation, colons and quotes there")
 
 
 def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
     """The problem of the file `name`; `error` is what the `loader` made of its text."""
     if strange := _NO_TEXT.search(text):
-        where = f"line {len(_BREAK.split(text[: strange.start()]))}"
-        message = "holds a character that is no text"
-        return Problem(name, message, f"delete what stands there unseen; {_LOOK}", where)
+        where = Phrase("line {line}", line=len(_BREAK.split(text[: strange.start()])))
+        message = Phrase("holds a character that is no text")
+        return Problem(
+            name, message, Phrase("delete what stands there unseen; {look}", look=_LOOK), where
+        )
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
-        return Problem(name, "is not valid YAML", "save it as plain text")
+        return Problem(name, Phrase("is not valid YAML"), Phrase("save it as plain text"))
     lines = _BREAK.split(text)
     if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
-        hint = "indent with spaces; YAML takes no tabs there"
+        hint = Phrase("indent with spaces; YAML takes no tabs there")
         return Problem(
-            name, "is not valid YAML: a tab stands before the key", hint, f"line {mark.line + 1}"
+            name,
+            Phrase("is not valid YAML: a tab stands before the key"),
+            hint,
+            Phrase("line {line}", line=mark.line + 1),
         )
-    what = _QUOTED.sub(_hide, getattr(error, "problem", None) or "not readable")
+    told = _QUOTED.sub(_hide, getattr(error, "problem", None) or "")
+    what = Phrase.foreign(told, Phrase("not readable"))
     mark = _origin(text, lines, error, mark, loader)
-    hint = f"{_LOOK}, and whether a bracket was left open above"
-    where = f"line {mark.line + 1}, column {mark.column + 1}"
-    return Problem(name, f"is not valid YAML: {what}", hint, where)
+    hint = Phrase("{look}, and whether a bracket was left open above", look=_LOOK)
+    where = Phrase("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
+    return Problem(name, Phrase("is not valid YAML: {what}", what=what), hint, where)
 
 
 _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")

@@ -6,14 +6,16 @@ import codecs
 from pathlib import Path
 from typing import Final
 
+from gateway.phrases import Phrase
+
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_SAVE: Final = "save it as UTF-8; in PowerShell: Set-Content -Encoding utf8"
+_SAVE: Final = Phrase("save it as UTF-8; in PowerShell: Set-Content -Encoding utf8")
 
 
 class NotText(ValueError):  # noqa: N818 - named after the state, like Invalid
     """A file that cannot be used as text: `why`, and what to do about it (`hint`)."""
 
-    def __init__(self, why: str, hint: str) -> None:
+    def __init__(self, why: Phrase, hint: Phrase) -> None:
         super().__init__(why)
         self.why = why
         self.hint = hint
@@ -35,7 +37,7 @@ def decode(content: bytes) -> str:
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise NotText("is not UTF-8 text", _SAVE) from None
+        raise NotText(Phrase("is not UTF-8 text"), _SAVE) from None
     if "\0" in text:
-        raise NotText("is not UTF-8 text, but looks like UTF-16", _SAVE)
+        raise NotText(Phrase("is not UTF-8 text, but looks like UTF-16"), _SAVE)
     return text

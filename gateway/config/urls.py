@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.values import Invalid, Unit, is_host, is_loopback_host
+from gateway.phrases import Phrase, either
 from gateway.secret import Secret
 
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
@@ -23,47 +24,59 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     """The parts of an absolute URL without user, password, query and fragment."""
     # Nothing is proposed that the rule about plain HTTP refuses next.
     proposed = [each for each in schemes if each != "http" or _may_be_plain(value, schemes)]
-    example = f"write it as {min(proposed, key=len)}://host…"
+    example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
         raise Invalid(
-            "holds a character that no URL may hold",
-            "percent-encode it; host names in other letters are written in their xn-- form",
+            Phrase("holds a character that no URL may hold"),
+            Phrase("percent-encode it; host names in other letters are written in their xn-- form"),
         )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise Invalid("is not a URL: host or port cannot be read", example) from None
+        raise Invalid(Phrase("is not a URL: host or port cannot be read"), example) from None
     if parts.scheme not in schemes:
-        begins = " or ".join(f"{each}://" for each in sorted(proposed))
-        raise Invalid(f"must begin with {begins}", example)
+        begins = either(f"{each}://" for each in sorted(proposed))
+        raise Invalid(Phrase("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
-        raise Invalid("must not hold a user or password", "remove everything up to the @")
+        raise Invalid(
+            Phrase("must not hold a user or password"), Phrase("remove everything up to the @")
+        )
     if not parts.hostname or not is_host(parts.hostname):
-        raise Invalid("names no valid host", example)
+        raise Invalid(Phrase("names no valid host"), example)
     if "?" in value or "#" in value:
-        raise Invalid("must not hold a query or fragment", "remove everything from the ? or # on")
+        raise Invalid(
+            Phrase("must not hold a query or fragment"),
+            Phrase("remove everything from the ? or # on"),
+        )
     _clean_path(parts.path)
     return parts
 
 
-def split_server(value: str, schemes: Collection[str], kind: str, hint: str) -> SplitResult:
-    """The parts of a server's URL, which may hold a user and a password."""
+def split_server(
+    value: str, schemes: Collection[str], unknown: Phrase, hint: Phrase
+) -> SplitResult:
+    """The parts of a server's URL, which may hold a user and a password.
+
+    Raises `Invalid`, with `unknown` for a scheme that is none of these.
+    """
     scheme, is_url, _ = value.partition("://")
     if not is_url or scheme not in schemes:
-        raise Invalid(f"is not a known kind of {kind}", hint)
+        raise Invalid(unknown, hint)
     if _UNCLEAN.search(value):
-        raise Invalid("holds a character that no URL may hold", "percent-encode it")
+        raise Invalid(Phrase("holds a character that no URL may hold"), Phrase("percent-encode it"))
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
         raise Invalid(
-            "is not a URL: host or port cannot be read",
-            "percent-encode what the password holds of : / ? # [ ] @",
+            Phrase("is not a URL: host or port cannot be read"),
+            Phrase("percent-encode what the password holds of : / ? # [ ] @"),
         ) from None
     if parts.fragment:
-        raise Invalid("must not hold a fragment", "percent-encode a # in the password as %23")
+        raise Invalid(
+            Phrase("must not hold a fragment"), Phrase("percent-encode a # in the password as %23")
+        )
     return parts
 
 
@@ -89,7 +102,9 @@ def _may_be_plain(value: str, schemes: Collection[str]) -> bool:
 def _clean_path(path: str) -> None:
     segments = path.split("/")
     if "//" in path or any(segment in (".", "..") for segment in segments):
-        raise Invalid("has a path with empty, `.` or `..` parts", "write the path out")
+        raise Invalid(
+            Phrase("has a path with empty, `.` or `..` parts"), Phrase("write the path out")
+        )
 
 
 def _join(parts: SplitResult, path: str) -> str:
@@ -113,7 +128,9 @@ def parse_proxy_url(value: str) -> str:
     """`http://host:port` of a forward proxy; raises `Invalid`."""
     parts = _split(value, ("http",))
     if parts.path not in ("", "/"):
-        raise Invalid("must not hold a path", "write it as http://proxy.example:3128")
+        raise Invalid(
+            Phrase("must not hold a path"), Phrase("write it as http://proxy.example:3128")
+        )
     return _join(parts, "")
 
 
@@ -121,7 +138,7 @@ def parse_origin(value: str) -> str:
     """`scheme://host[:port]` of RFC 6454, as browsers send it in `Origin`; raises `Invalid`."""
     parts = _split(value, ("http", "https"))
     if parts.path not in ("", "/"):
-        raise Invalid("must not hold a path", "write only scheme, host and port")
+        raise Invalid(Phrase("must not hold a path"), Phrase("write only scheme, host and port"))
     return _join(parts, "")
 
 
@@ -129,7 +146,9 @@ def parse_syslog_url(value: str) -> str:
     """`udp|tcp|tls://host:port`; raises `Invalid`."""
     parts = _split(value, ("udp", "tcp", "tls"))
     if parts.port is None or parts.path not in ("", "/"):
-        raise Invalid("needs host and port and nothing more", "e.g. tls://syslog.example:6514")
+        raise Invalid(
+            Phrase("needs host and port and nothing more"), Phrase("e.g. tls://syslog.example:6514")
+        )
     return _join(parts, "")
 
 
@@ -139,12 +158,14 @@ def parse_base_path(value: str) -> str:
     if path == "":
         return ""
     if not path.startswith("/"):
-        raise Invalid("must begin with a slash", "write it like /fhir, or / for none")
+        raise Invalid(
+            Phrase("must begin with a slash"), Phrase("write it like /fhir, or / for none")
+        )
     for segment in path[1:].split("/"):
         if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
             raise Invalid(
-                "is not a clean path",
-                "use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5",
+                Phrase("is not a clean path"),
+                Phrase("use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5"),
             )
     return path
 

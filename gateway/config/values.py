@@ -22,13 +22,14 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from gateway.phrases import NOTHING, Phrase
 from gateway.secret import MASK, Secret
 
 
 class Invalid(ValueError):  # noqa: N818 - read as a sentence: raise Invalid(…)
     """A value that cannot be used: `message` says what is wrong, `hint` what to do."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: Phrase, hint: Phrase = NOTHING) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -56,19 +57,19 @@ _SIZE_UNITS: Final = {
 }
 SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
-_SIZE_HINT: Final = "write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB"
+_SIZE_HINT: Final = Phrase("write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB")
 
 
 def parse_size(value: object) -> int:
     """Bytes from a non-negative integer or a text such as `16MiB`; raises `Invalid`."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise Invalid("must not be negative", _SIZE_HINT)
+            raise Invalid(Phrase("must not be negative"), _SIZE_HINT)
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = _SIZE_UNITS.get(found[2]) if found else None
     if found is None or factor is None:
-        raise Invalid("is not a size", _SIZE_HINT)
+        raise Invalid(Phrase("is not a size"), _SIZE_HINT)
     return int(found[1]) * factor
 
 
@@ -121,7 +122,7 @@ def is_loopback_host(host: str) -> bool:
 
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
-_ADDRESS_HINT: Final = (
+_ADDRESS_HINT: Final = Phrase(
     "write host:port, e.g. 127.0.0.1:8080 or [::1]:8080, or unix:/run/dhp-gateway.sock"
 )
 
@@ -142,25 +143,28 @@ def parse_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     if not isinstance(value, str):
-        raise Invalid("is not an address", _ADDRESS_HINT)
+        raise Invalid(Phrase("is not an address"), _ADDRESS_HINT)
     if value.startswith("unix:"):
         return _unix_address(value.removeprefix("unix:"))
     found = _ADDRESS.fullmatch(value)
     host = (found[1] or found[2]) if found else ""
     if found is None or not is_host(host):
-        raise Invalid("is not an address", _ADDRESS_HINT)
+        raise Invalid(Phrase("is not an address"), _ADDRESS_HINT)
     port = int(found[3])
     if port > 65535:
-        raise Invalid("has a port above 65535", _ADDRESS_HINT)
+        raise Invalid(Phrase("has a port above 65535"), _ADDRESS_HINT)
     return Address(host=host, port=port)
 
 
 def _unix_address(path: str) -> Address:
     # The kernel's limit is 108 bytes with the final NUL (unix(7)).
     if not path.startswith("/") or "\0" in path:
-        raise Invalid("needs an absolute path after `unix:`", _ADDRESS_HINT)
+        raise Invalid(Phrase("needs an absolute path after `unix:`"), _ADDRESS_HINT)
     if len(path.encode()) > 107:
-        raise Invalid("is longer than the 107 bytes a unix socket's path may have", "shorten it")
+        raise Invalid(
+            Phrase("is longer than the 107 bytes a unix socket's path may have"),
+            Phrase("shorten it"),
+        )
     return Address(path=path)
 
 
@@ -168,9 +172,9 @@ def _parse_secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):
-        raise Invalid("must be text", "put it in quotes")
+        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
     if not value.strip():
-        raise Invalid("is empty", "give the secret, or leave the key out")
+        raise Invalid(Phrase("is empty"), Phrase("give the secret, or leave the key out"))
     return Secret(value)
 
 
@@ -178,7 +182,7 @@ def _parse_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise Invalid("is not a path", "give the path of a file")
+        raise Invalid(Phrase("is not a path"), Phrase("give the path of a file"))
     return Path(value)
 
 
@@ -188,23 +192,28 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def _parse_network(value: object) -> Network:
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
-    hint = "write an address such as 10.20.0.7 or a network such as 10.20.0.0/16"
+    hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
     if not isinstance(value, str):
-        raise Invalid("is not a network", hint)
+        raise Invalid(Phrase("is not a network"), hint)
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise Invalid("is not a network", hint) from None
+        raise Invalid(Phrase("is not a network"), hint) from None
     if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
-        raise Invalid("has bits set behind the prefix", f"did you mean {network}?")
+        raise Invalid(
+            Phrase("has bits set behind the prefix"),
+            Phrase("did you mean {network}?", network=network),
+        )
     return network
 
 
 def _text(value: str) -> str:
     if not value.strip():
-        raise Invalid("is empty", "give a text, or leave the key out")
+        raise Invalid(Phrase("is empty"), Phrase("give a text, or leave the key out"))
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise Invalid("holds a control character or a line break", "write it on one line")
+        raise Invalid(
+            Phrase("holds a control character or a line break"), Phrase("write it on one line")
+        )
     return value
 
 
@@ -215,7 +224,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise Invalid(
-            "is not a usable name", "use 1 to 64 letters, digits, dots, hyphens or underscores"
+            Phrase("is not a usable name"),
+            Phrase("use 1 to 64 letters, digits, dots, hyphens or underscores"),
         )
     return value
 
@@ -234,10 +244,14 @@ _TAKEN: Final = re.compile(
 def _header_name(value: str) -> str:
     if not _HEADER.fullmatch(value):
         raise Invalid(
-            "is not the name of a header", "use letters, digits and hyphens, as in X-User"
+            Phrase("is not the name of a header"),
+            Phrase("use letters, digits and hyphens, as in X-User"),
         )
     if _TAKEN.fullmatch(value.replace("_", "-")):
-        raise Invalid("is a header with a meaning of its own", "name one of your own, e.g. X-User")
+        raise Invalid(
+            Phrase("is a header with a meaning of its own"),
+            Phrase("name one of your own, e.g. X-User"),
+        )
     return value
 
 
@@ -249,7 +263,7 @@ _MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
 
 def _media_type(value: str) -> str:
     if not _MEDIA_TYPE.fullmatch(value):
-        raise Invalid("is not a media type", "write it like application/fhir+json")
+        raise Invalid(Phrase("is not a media type"), Phrase("write it like application/fhir+json"))
     return value
 
 
@@ -281,13 +295,15 @@ _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
 
 def _resource_type(value: str) -> str:
     if not _TYPE.fullmatch(value):
-        raise Invalid("is no FHIR resource type", "write it as FHIR does, e.g. Observation")
+        raise Invalid(
+            Phrase("is no FHIR resource type"), Phrase("write it as FHIR does, e.g. Observation")
+        )
     return value
 
 
 def _parameter(value: str) -> str:
     if not _PARAMETER.fullmatch(value):
-        raise Invalid("is no search parameter", "give its name alone, e.g. date")
+        raise Invalid(Phrase("is no search parameter"), Phrase("give its name alone, e.g. date"))
     return value
 
 

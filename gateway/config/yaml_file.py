@@ -15,6 +15,7 @@ import yaml
 from gateway.config.problems import DEEPEST, Problem, Setting, dotted
 from gateway.config.syntax import syntax_problem
 from gateway.config.text_file import NotText, decode, read_bytes
+from gateway.phrases import NOTHING, Phrase, system_error
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
@@ -53,10 +54,12 @@ def read_yaml(path: Path) -> Document:
     try:
         content = read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
-        why = (error.strerror or "unknown").lower()
-        return _unusable(path, f"cannot be read: {why}", _UNREADABLE.get(type(error), ""))
+        why = system_error(error, Phrase("unknown"))
+        return _unusable(
+            path, Phrase("cannot be read: {why}", why=why), _UNREADABLE.get(type(error), NOTHING)
+        )
     if len(content) > MAX_FILE_BYTES:
-        return _unusable(path, "is larger than 4 MiB", "is it the right file?")
+        return _unusable(path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?"))
     try:
         text = decode(content)
     except NotText as error:
@@ -64,10 +67,10 @@ def read_yaml(path: Path) -> Document:
     return parse_yaml(text, str(path))
 
 
-_UNREADABLE: Final[dict[type, str]] = {
-    FileNotFoundError: "check the path after --config or in DHP_GATEWAY_CONFIG",
-    PermissionError: "let the user who runs this read it, or run it as the gateway's user",
-    IsADirectoryError: "name the file in it",
+_UNREADABLE: Final[dict[type, Phrase]] = {
+    FileNotFoundError: Phrase("check the path after --config or in DHP_GATEWAY_CONFIG"),
+    PermissionError: Phrase("let the user who runs this read it, or run it as the gateway's user"),
+    IsADirectoryError: Phrase("name the file in it"),
 }
 
 
@@ -82,12 +85,14 @@ def parse_yaml(text: str, name: str) -> Document:
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
         return document
     if not isinstance(node, yaml.MappingNode):
-        return _unusable(Path(name), "is not a group of keys", "begin with e.g. `listen:`")
+        return _unusable(
+            Path(name), Phrase("is not a group of keys"), Phrase("begin with e.g. `listen:`")
+        )
     _Reader(document).mapping(node, ())
     return document
 
 
-def _unusable(path: Path, message: str, hint: str) -> Document:
+def _unusable(path: Path, message: Phrase, hint: Phrase) -> Document:
     return Document(problems=[Problem(str(path), message, hint)])
 
 
@@ -103,7 +108,7 @@ class _Reader:
 
     def _value(self, node: yaml.Node, path: Setting) -> Any:
         if id(node) in self._open:
-            self._complain(node, path, "refers to itself", "write the value out")
+            self._complain(node, path, Phrase("refers to itself"), Phrase("write the value out"))
             self._document.spoiled.append(path)
             return None
         if len(path) > DEEPEST:
@@ -124,21 +129,31 @@ class _Reader:
 
     def _too_deep(self, node: yaml.Node, key: Setting) -> None:
         if key not in self._document.spoiled:
-            self._complain(node, key, "is nested too deeply", "see docs/settings.md for its form")
+            self._complain(
+                node,
+                key,
+                Phrase("is nested too deeply"),
+                Phrase("see docs/settings.md for its form"),
+            )
             self._document.spoiled.append(key)
 
     def _mapping(self, node: yaml.MappingNode, path: Setting) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._complain(key_node, path, "has a key that is no word", "write `key: value`")
+                self._complain(
+                    key_node,
+                    path,
+                    Phrase("has a key that is no word"),
+                    Phrase("write `key: value`"),
+                )
                 continue
             key = str(key_node.value)
             here = (*path, key)
             if key in values:
                 first = self._document.lines[here]
-                hint = f"remove it here or in line {first}"
-                self._complain(key_node, here, "is given twice", hint)
+                hint = Phrase("remove it here or in line {first}", first=first)
+                self._complain(key_node, here, Phrase("is given twice"), hint)
                 continue
             self._document.lines[here] = key_node.start_mark.line + 1
             values[key] = self._value(value_node, here)
@@ -153,7 +168,12 @@ class _Reader:
         if kind in ("int", "float"):
             return self._number(text, kind)
         if kind != "str":
-            self._complain(node, path, "has a YAML tag", "remove the `!…` in front of the value")
+            self._complain(
+                node,
+                path,
+                Phrase("has a YAML tag"),
+                Phrase("remove the `!…` in front of the value"),
+            )
             self._document.spoiled.append(path)
         return text
 
@@ -164,6 +184,6 @@ class _Reader:
             return text
         return int(text) if kind == "int" else float(text)
 
-    def _complain(self, node: yaml.Node, path: Setting, message: str, hint: str) -> None:
-        where = f"line {node.start_mark.line + 1}"
+    def _complain(self, node: yaml.Node, path: Setting, message: Phrase, hint: Phrase) -> None:
+        where = Phrase("line {line}", line=node.start_mark.line + 1)
         self._document.problems.append(Problem(dotted(path), message, hint, where))

@@ -15,6 +15,7 @@ from urllib.parse import quote_plus
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.auth import ClientAuth
 
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -32,7 +33,7 @@ Claims = dict[str, str | int]
 class UnusableKey(ValueError):  # noqa: N818 - named after the state
     """No secret or key that can be used; `why` says so in plain words and shows none of it."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: Phrase) -> None:
         super().__init__(why)
         self.why = why
 

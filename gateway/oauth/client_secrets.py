@@ -18,6 +18,7 @@ from gateway.oauth.client_auth import (
     client_secret_post,
     private_key_jwt,
 )
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 _MOST: Final = 2
@@ -42,9 +43,9 @@ def secret_proofs(client_id: str, text: Secret, *, in_header: bool) -> tuple[Pro
     lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
     found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
     if not found:
-        raise UnusableKey("is empty")
+        raise UnusableKey(Phrase("is empty"))
     if len(found) > _MOST:
-        raise UnusableKey("holds more than two lines: one secret, or two for the overlap")
+        raise UnusableKey(Phrase("holds more than two lines: one secret, or two for the overlap"))
     return tuple(
         Proof(authentication(client_id, secret), secret.fingerprint(), secret) for secret in found
     )
@@ -61,7 +62,7 @@ def key_proofs(
 
     found = read_keys(text.reveal())
     if len(found) > _MOST:
-        raise UnusableKey("holds more than two private keys: one, or two for the overlap")
+        raise UnusableKey(Phrase("holds more than two private keys: one, or two for the overlap"))
     return tuple(
         Proof(
             private_key_jwt(client_id, key.sign, wall_clock),

@@ -12,53 +12,74 @@ from urllib.parse import urlsplit
 
 from gateway.duration import in_words
 from gateway.oauth.token_response import TokenRequestError
+from gateway.phrases import NOTHING, Phrase, joined
 
-UNKNOWN_CODE: Final = "with an error code that is not OAuth's"
+UNKNOWN_CODE: Final = Phrase("with an error code that is not OAuth's")
 # Who answers 400, 401 or 403 without an OAuth error.
-NOT_THE_SSO: Final = "a firewall in front, or a wrong address"
+NOT_THE_SSO: Final = Phrase("a firewall in front, or a wrong address")
 
-_REFUSALS: Final = {
+_REFUSALS: Final[dict[str, Phrase]] = {
     "invalid_client": (
-        "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
+        Phrase(
+            "check client_id and client secret of credentials.{name}, or which "
+            "public key the SSO knows"
+        )
     ),
-    "invalid_scope": "set credentials.{name}.scope to null, or to a scope you were given",
+    "invalid_scope": Phrase("set credentials.{name}.scope to null, or to a scope you were given"),
     "unauthorized_client": (
-        "check the secret; or the client may not use client_credentials: ask the SSO's operator"
+        Phrase(
+            "check the secret; or the client may not use client_credentials: ask the SSO's operator"
+        )
     ),
-    "unsupported_grant_type": "is sso.token_url the token endpoint?",
+    "unsupported_grant_type": Phrase("is sso.token_url the token endpoint?"),
 }
-_ADDRESS: Final = "check sso.token_url"
+_ADDRESS: Final = Phrase("check sso.token_url")
 # What happened, and what to do about it.
-_CAUSES: Final = {
-    "time-out": ("{url} did not answer within {timeout:g} s", ""),
-    "name not found": ("the host name {host} of {key} cannot be resolved", "check its spelling"),
-    "no connection": (
-        "no connection to {url}: nothing listens there, or a firewall is between",
-        "",
+_CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
+    "time-out": (Phrase("{url} did not answer within {timeout:g} s"), NOTHING),
+    "name not found": (
+        Phrase("the host name {host} of {key} cannot be resolved"),
+        Phrase("check its spelling"),
     ),
-    "certificate": ("the certificate of {url} is not trusted", "its CA goes into sso.ca_file"),
+    "no connection": (
+        Phrase("no connection to {url}: nothing listens there, or a firewall is between"),
+        NOTHING,
+    ),
+    "certificate": (
+        Phrase("the certificate of {url} is not trusted"),
+        Phrase("its CA goes into sso.ca_file"),
+    ),
     "certificate name": (
-        "the certificate of {url} belongs to another host name",
-        "correct sso.token_url, never work around this",
+        Phrase("the certificate of {url} belongs to another host name"),
+        Phrase("correct sso.token_url, never work around this"),
     ),
     "certificate time": (
-        "the certificate of {url} is not valid at this time",
-        "check this machine's clock first",
+        Phrase("the certificate of {url} is not valid at this time"),
+        Phrase("check this machine's clock first"),
     ),
-    "no TLS": ("{url} does not speak TLS", "check port and https:// in sso.token_url"),
-    "TLS": ("no secure connection to {url}: TLS failed", ""),
-    "proxy": ("the proxy in sso.proxy_url gave no connection to {url}", ""),
-    "connection broken": ("the connection to {url} broke before the answer was complete", ""),
-    "not HTTP": ("{url} answered something that is not HTTP", _ADDRESS),
+    "no TLS": (
+        Phrase("{url} does not speak TLS"),
+        Phrase("check port and https:// in sso.token_url"),
+    ),
+    "TLS": (Phrase("no secure connection to {url}: TLS failed"), NOTHING),
+    "proxy": (Phrase("the proxy in sso.proxy_url gave no connection to {url}"), NOTHING),
+    "connection broken": (
+        Phrase("the connection to {url} broke before the answer was complete"),
+        NOTHING,
+    ),
+    "not HTTP": (Phrase("{url} answered something that is not HTTP"), _ADDRESS),
     "redirect": (
-        "{url} answered with a redirect, which is never followed",
-        "correct sso.token_url",
+        Phrase("{url} answered with a redirect, which is never followed"),
+        Phrase("correct sso.token_url"),
     ),
 }
 # What a server says of an address that is not its token endpoint.
 _ELSEWHERE: Final = frozenset({404, 405, 410})
 _NOT_OURS: Final = frozenset({"unreadable answer", "not a JSON object", "empty answer"})
-_PASSES: Final = f"{NOT_THE_SSO}; check sso.token_url, and if it is right try again later"
+_PASSES: Final = Phrase(
+    "{not_the_sso}; check sso.token_url, and if it is right try again later",
+    not_the_sso=NOT_THE_SSO,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +90,37 @@ class Way:
     timeout: float = 10.0
     proxy_url: str | None = None
 
-    def __str__(self) -> str:
-        return f"the SSO at {self.url}" if self.url else "the SSO"
+    @property
+    def end(self) -> Phrase:
+        """Where it leads."""
+        return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
 
-def explain(error: TokenRequestError, credential: str, way: Way) -> str:
+def explain(error: TokenRequestError, credential: str, way: Way) -> Phrase:
     """The sentence, without a capital and a final stop."""
     happened, remedy = causes(error, credential, way)
     if not remedy:
         return happened
-    return f"{happened}{':' if happened.endswith(')') else ';'} {remedy}"
+    pattern = "{happened}: {remedy}" if happened.endswith(")") else "{happened}; {remedy}"
+    return Phrase(pattern, happened=happened, remedy=remedy)
 
 
-def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[str, str]:
+def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase, Phrase]:
     """What happened, and what to do; the latter is empty where there is nothing more to say."""
     if error.kind == "refused":
-        hint = _REFUSALS.get(error.oauth_error or "", "check credentials.{name} and sso.token_url")
-        return f"the SSO refused ({_told(error)})", hint.format(name=credential)
+        hint = _REFUSALS.get(
+            error.oauth_error or "", Phrase("check credentials.{name} and sso.token_url")
+        )
+        hint = Phrase(hint.sentence, name=credential)
+        return Phrase("the SSO refused ({told})", told=_told(error)), hint
     if error.kind == "throttled":
-        wait = f"try again in {in_words(error.retry_after)}" if error.retry_after else ""
-        return "the SSO has had too many requests", wait
-    known, remedy = _CAUSES.get(error.cause, ("", ""))
+        wait = (
+            Phrase("try again in {time}", time=in_words(error.retry_after))
+            if error.retry_after
+            else NOTHING
+        )
+        return Phrase("the SSO has had too many requests"), wait
+    known, remedy = _CAUSES.get(error.cause, (NOTHING, NOTHING))
     if known:
         # Behind a proxy ours is the only name that is looked up here.
         key, named = (
@@ -97,21 +128,38 @@ def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[str, st
             if way.proxy_url is None
             else ("sso.proxy_url", way.proxy_url)
         )
-        host = urlsplit(named).hostname or "the SSO's"
-        return known.format(url=way, timeout=way.timeout, host=host, key=key), remedy
+        host = urlsplit(named).hostname or Phrase("the SSO's")
+        told = {"url": way.end, "timeout": way.timeout, "host": host, "key": key}
+        return Phrase(known.sentence, **told), remedy
     if error.cause in ("no OAuth error", "web page"):
-        what = "a web page" if error.cause == "web page" else "an answer that is not OAuth's"
-        status = "" if error.status is None else f" (status {error.status})"
-        return f"{way} gave no token but {what}{status}", _PASSES
+        what = (
+            Phrase("a web page")
+            if error.cause == "web page"
+            else Phrase("an answer that is not OAuth's")
+        )
+        status = (
+            NOTHING
+            if error.status is None
+            else Phrase("{space}(status {status})", space=" ", status=error.status)
+        )
+        return Phrase(
+            "{way} gave no token but {what}{status}", way=way.end, what=what, status=status
+        ), _PASSES
     if error.cause != "error status":
-        remedy = _ADDRESS if error.cause in _NOT_OURS else ""
-        return f"{way} gave no token: {error.cause}", remedy
-    return f"{way} gave no token ({_told(error)})", _ADDRESS if error.status in _ELSEWHERE else ""
+        remedy = _ADDRESS if error.cause in _NOT_OURS else NOTHING
+        return Phrase(
+            "{way} gave no token: {cause}", way=way.end, cause=Phrase(error.cause)
+        ), remedy
+    return Phrase(
+        "{way} gave no token ({told})", way=way.end, told=_told(error)
+    ), _ADDRESS if error.status in _ELSEWHERE else NOTHING
 
 
-def _told(error: TokenRequestError) -> str:
+def _told(error: TokenRequestError) -> Phrase:
     """Status and error code of the SSO."""
-    told = [] if error.status is None else [f"status {error.status}"]
+    told: list[Phrase] = (
+        [] if error.status is None else [Phrase("status {status}", status=error.status)]
+    )
     if error.oauth_error is not None:
-        told.append(UNKNOWN_CODE if error.oauth_error == "other" else error.oauth_error)
-    return ", ".join(told) or error.cause
+        told.append(UNKNOWN_CODE if error.oauth_error == "other" else Phrase(error.oauth_error))
+    return joined(", ", told) if told else Phrase(error.cause)

@@ -25,11 +25,12 @@ from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
 from gateway.oauth.client_auth import UnusableKey
+from gateway.phrases import NOTHING, Phrase
 from gateway.secret import Secret
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_KINDS: Final = "give an RSA key of at least 2048 bits, or an EC key of the curve P-384"
+_KINDS: Final = Phrase("give an RSA key of at least 2048 bits, or an EC key of the curve P-384")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class SigningKey:
         """The private key in one form, however its file wrote it."""
         key = self._key.private_key
         if key is None:
-            raise UnusableKey("has no private part")
+            raise UnusableKey(Phrase("has no private part"))
         der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return Secret(base64.b64encode(der).decode())
 
@@ -83,59 +84,63 @@ def _from_pem(text: str) -> list[SigningKey]:
     blocks = [(found[1], found[0]) for found in _PEM.finditer(text)]
     private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not blocks:
-        raise UnusableKey("is neither PEM nor a JWK")
+        raise UnusableKey(Phrase("is neither PEM nor a JWK"))
     if not private:
-        what = "a certificate" if blocks[0][0] == "CERTIFICATE" else "a public key"
-        raise UnusableKey(f"holds {what}; the private key is needed")
+        is_certificate = blocks[0][0] == "CERTIFICATE"
+        what = Phrase("a certificate") if is_certificate else Phrase("a public key")
+        raise UnusableKey(Phrase("holds {what}; the private key is needed", what=what))
     return [_from_block(*each) for each in private]
 
 
 def _from_block(label: str, block: str) -> SigningKey:
     if "ENCRYPTED" in label or "\nProc-Type: 4,ENCRYPTED" in block.replace("\r", ""):
         raise UnusableKey(
-            "is encrypted; store it without a passphrase, readable for the gateway only"
+            Phrase("is encrypted; store it without a passphrase, readable for the gateway only")
         )
     if label == "OPENSSH PRIVATE KEY":
-        raise UnusableKey("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
+        raise UnusableKey(
+            Phrase("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
+        )
     try:
         key = load_pem_private_key(block.encode(), password=None)
     except Exception:  # whatever it is, its text may quote the key
-        raise UnusableKey("holds a PEM block that is broken or of no known kind") from None
+        raise UnusableKey(Phrase("holds a PEM block that is broken or of no known kind")) from None
     if isinstance(key, RSAPrivateKey):
         _require_bits(key.key_size)
         return _rsa(jwk.RSAKey.import_key(key))
     if isinstance(key, EllipticCurvePrivateKey):
         return _ec(jwk.ECKey.import_key(key), isinstance(key.curve, SECP384R1), key.curve.name)
-    raise UnusableKey(f"is neither an RSA nor an EC key; {_KINDS}")
+    raise UnusableKey(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
 
 
 def _from_json(text: str) -> list[SigningKey]:
     try:
         value = json.loads(text)
     except ValueError:
-        raise UnusableKey("is not valid JSON") from None
+        raise UnusableKey(Phrase("is not valid JSON")) from None
     members = value.get("keys") if "keys" in value else [value]
     if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
-        raise UnusableKey("is no JWK set: `keys` must be a list of JWKs")
+        raise UnusableKey(Phrase("is no JWK set: `keys` must be a list of JWKs"))
     private = [each for each in members if "d" in each]
     if not private:
         symmetric = any(each.get("kty") == "oct" for each in members)
         public = any("kty" in each for each in members)
-        what = "a shared secret" if symmetric else "only public keys" if public else "no key"
-        raise UnusableKey(f"holds {what}; the private key is needed")
+        what = Phrase("only public keys") if public else Phrase("no key")
+        what = Phrase("a shared secret") if symmetric else what
+        raise UnusableKey(Phrase("holds {what}; the private key is needed", what=what))
     return [_from_jwk(each) for each in private]
 
 
 def _from_jwk(members: dict[str, Any]) -> SigningKey:
     kty = members.get("kty")
     if kty not in ("RSA", "EC"):
-        raise UnusableKey(f"is neither an RSA nor an EC key; {_KINDS}")
+        raise UnusableKey(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
     if isinstance(modulus := members.get("n"), str):
         _require_bits(len(modulus) * 6 // 8 * 8)
     try:
         key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
     except Exception:  # whatever it is, its text may quote the key
-        raise UnusableKey("is a JWK with missing or broken members") from None
+        raise UnusableKey(Phrase("is a JWK with missing or broken members")) from None
     made = (
         _rsa(key)
         if isinstance(key, jwk.RSAKey)
@@ -148,15 +153,20 @@ def _from_jwk(members: dict[str, Any]) -> SigningKey:
 def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
     """What the JWK says of its own use (RFC 7517 section 4) must allow what we do with it."""
     if members.get("alg", algorithm) != algorithm:
-        raise UnusableKey(f"is a JWK whose `alg` is not {algorithm}, which this kind signs by")
+        raise UnusableKey(
+            Phrase(
+                "is a JWK whose `alg` is not {algorithm}, which this kind signs by",
+                algorithm=algorithm,
+            )
+        )
     operations = members.get("key_ops", ["sign"])
     if members.get("use", "sig") != "sig" or "sign" not in operations:
-        raise UnusableKey("is a JWK that its `use` or `key_ops` keep from signing")
+        raise UnusableKey(Phrase("is a JWK that its `use` or `key_ops` keep from signing"))
 
 
 def _require_bits(bits: int) -> None:
     if bits < _MIN_RSA_BITS:
-        raise UnusableKey(f"is an RSA key of {bits} bits; {_KINDS}")
+        raise UnusableKey(Phrase("is an RSA key of {bits} bits; {kinds}", bits=bits, kinds=_KINDS))
 
 
 def _rsa(key: jwk.RSAKey) -> SigningKey:
@@ -166,8 +176,13 @@ def _rsa(key: jwk.RSAKey) -> SigningKey:
 def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
     if not is_p384:
         # A curve's name out of a file could be any text.
-        named = f" of the curve {curve}" if re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) else ""
-        raise UnusableKey(f"is an EC key{named}, which ES384 cannot use; {_KINDS}")
+        known = re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) is not None
+        named = Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else NOTHING
+        raise UnusableKey(
+            Phrase(
+                "is an EC key{named}, which ES384 cannot use; {kinds}", named=named, kinds=_KINDS
+            )
+        )
     return _signing_key("ES384", key, ("kty", "crv", "x", "y"))
 
 
@@ -179,5 +194,5 @@ def _signing_key(algorithm: str, key: jwk.RSAKey | jwk.ECKey, members: Sequence[
         kid = str(kid) if named else key.thumbprint()
         public = {name: everything[name] for name in members}
     except (JoseError, KeyError, ValueError):
-        raise UnusableKey("is a JWK with missing or broken members") from None
+        raise UnusableKey(Phrase("is a JWK with missing or broken members")) from None
     return SigningKey(algorithm, kid, {**public, "kid": kid, "use": "sig", "alg": algorithm}, key)

@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 from gateway.outbox import owner
 from gateway.outbox.reserve import Reserve
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
+from gateway.phrases import Phrase, system_error
 
 _BUSY: Final = 5.0
 _AGAIN: Final = 0.02
@@ -253,7 +254,7 @@ def _make_private(path: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise OutboxUnavailable((error.strerror or "cannot be made").lower()) from None
+        raise OutboxUnavailable(system_error(error, Phrase("cannot be made"))) from None
 
 
 def _prepare(connection: Any, pages_of_log: int) -> None:

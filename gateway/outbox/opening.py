@@ -28,6 +28,7 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable, Store
+from gateway.phrases import Phrase, about, said
 from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from gateway.outbox.sql_store import SqlStore
 
 _DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
-_MISSING: Final = "outbox.enabled: needs the extra `outbox`: pip install 'dhp-gateway[outbox]'"
+_MISSING: Final = Phrase("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +66,7 @@ def require_extra(settings: OutboxSettings) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise OutboxUnusable(_MISSING) from None
+            raise OutboxUnusable(about("outbox.enabled", _MISSING)) from None
 
 
 def outbox_of(
@@ -93,12 +94,13 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     try:
         text = source.read()
     except SecretUnreadable as error:
-        raise OutboxUnusable(str(error)) from None
+        raise OutboxUnusable(said(error)) from None
     if text is None:
-        raise OutboxUnusable(f"{source.key}: is missing; {MAKE_KEY}")
+        why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)
+        raise OutboxUnusable(about(source.key, why))
     key = key_of(text)
     if key is None:
-        raise OutboxUnusable(f"{source.key}: {NO_KEY}")
+        raise OutboxUnusable(about(source.key, NO_KEY))
     return key
 
 
@@ -106,11 +108,15 @@ async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) 
     try:
         await store.prepare()
     except OutboxUnusable as error:
-        raise OutboxUnusable(f"outbox.url: {location} {error}") from None
+        why = Phrase("{location} {trouble}", location=location, trouble=said(error))
+        raise OutboxUnusable(about("outbox.url", why)) from None
     except OutboxUnavailable as error:
         if later:
             return
-        raise OutboxUnusable(f"outbox.url: {location} cannot be opened: {error}") from None
+        why = Phrase(
+            "{location} cannot be opened: {trouble}", location=location, trouble=said(error)
+        )
+        raise OutboxUnusable(about("outbox.url", why)) from None
 
 
 def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Database:
@@ -143,7 +149,8 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     try:
         context = ssl.create_default_context(cafile=location.ssl_root_cert)
     except (OSError, ssl.SSLError) as error:
-        why = error.strerror or "holds no certificates"
-        raise OutboxUnusable(f"outbox.url: {location.ssl_root_cert}: {why}") from None
+        why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+        told = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
+        raise OutboxUnusable(about("outbox.url", told)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

@@ -43,6 +43,7 @@ from gateway.outbox.store import (
     Used,
     certain,
 )
+from gateway.phrases import Phrase
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
@@ -80,12 +81,12 @@ class SqlStore(SqlReading):
             written = await _facts(connection)
             if written == self._facts:
                 return
-            schema = written.get("schema", str(VERSION))
-            if schema != str(VERSION) and schema not in OLDER:
-                raise OutboxUnusable(f"was written by another version (schema {schema})")
-            other_key = written.get("key") != self._facts["key"]
-            if written and other_key and await _has_entries(connection):
-                raise OutboxUnusable("holds entries that were encrypted with another key")
+            if (schema := written.get("schema", str(VERSION))) not in (str(VERSION), *OLDER):
+                why = Phrase("was written by another version (schema {schema})", schema=schema)
+                raise OutboxUnusable(why)
+            other = written and written.get("key") != self._facts["key"]
+            if other and await _has_entries(connection):
+                raise OutboxUnusable(Phrase("holds entries that were encrypted with another key"))
             await connection.run_sync(_bring_up)
             await connection.execute(sa.delete(meta))
             facts = [{"name": name, "value": value} for name, value in self._facts.items()]
@@ -193,7 +194,7 @@ class SqlStore(SqlReading):
     async def _check(self, connection: AsyncConnection) -> None:
         # Another process may have opened it anew, with a new key, while it was empty.
         if await _facts(connection) != self._facts:
-            raise OutboxUnavailable("is in use with another key or by another version")
+            raise OutboxUnavailable(Phrase("is in use with another key or by another version"))
 
     async def _put_back(
         self, owner: str, entry: Entry, delay: float, values: dict[str, Any]

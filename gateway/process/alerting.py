@@ -10,6 +10,7 @@ from gateway.admin.alerts import addresses
 from gateway.admin.alerts.addresses import Address, ExtraMissing
 from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.config import SecretUnreadable, Settings
+from gateway.phrases import Phrase, about, joined, said
 from gateway.process.factories import StartError
 from gateway.process.setup import background
 from gateway.secret import Secret
@@ -62,28 +63,30 @@ def addresses_of(settings: Settings) -> tuple[Address, ...]:
     return tuple(_understood(name, url) for name, url in given(settings))
 
 
-def given(settings: Settings) -> Iterator[tuple[str, Secret]]:
+def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
     """The addresses with their names, read from where they are. Raises `StartError`."""
     for source in settings.alerts.address_sources():
         try:
             text = source.read()
         except SecretUnreadable as error:
-            raise StartError(str(error)) from None
+            raise StartError(said(error)) from None
         if text is None:
             continue
         if source.file is None:
-            yield source.key, Secret(text.reveal().strip())
+            yield Phrase(source.key), Secret(text.reveal().strip())
             continue
         for number, line in enumerate(text.reveal().splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                yield f"{source.key}_file line {number}", Secret(line.strip())
+                name = Phrase("{key}_file line {number}", key=source.key, number=number)
+                yield name, Secret(line.strip())
 
 
-def _understood(name: str, url: Secret) -> Address:
+def _understood(name: Phrase, url: Secret) -> Address:
     try:
         address = addresses.understand(name, url)
     except ExtraMissing:
-        raise StartError(f"alerts.notify: {addresses.MISSING}") from None
+        raise StartError(about("alerts.notify", addresses.MISSING)) from None
     if address is None:
-        raise NotUnderstood(f"{name}: {addresses.NOT_UNDERSTOOD}; {addresses.ADDRESS_HINT}")
+        why = joined("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
+        raise NotUnderstood(about(name, why))
     return address

@@ -34,6 +34,7 @@ from gateway.exchange import Exchange
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
 from gateway.oauth.tokens import Tokens
+from gateway.phrases import Phrase
 from gateway.pipeline.admission import Phase
 from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
@@ -113,7 +114,7 @@ class Gateway:
         """
         async with self._reloads:
             if self._stopping:
-                raise StartError("the gateway is shutting down")
+                raise StartError(Phrase("the gateway is shutting down"))
             reloading.refuse_fixed_changes(self.settings, settings)
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._parts)
@@ -395,4 +396,6 @@ async def serve_admin(
 def _require_strict_parser() -> None:
     """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise StartError("aiohttp is installed without its C parser; install its binary wheel")
+        raise StartError(
+            Phrase("aiohttp is installed without its C parser; install its binary wheel")
+        )

@@ -28,6 +28,7 @@ from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
 from gateway.audit.writer import Writer
 from gateway.config import Settings
 from gateway.oauth.tokens import Tokens
+from gateway.phrases import Phrase, about, system_error
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -171,22 +172,25 @@ def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
 def _file(settings: Settings, company: Company | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
-        raise StartError("audit.path: is missing")
+        raise StartError(about("audit.path", Phrase("is missing")))
     turn = Turn.alone() if company is None else Turn(company.turn)
     sink = FileSink(audit.path, FileRules(audit.rotate_bytes, audit.fsync), turn)
     try:
         sink.open(joins=company is not None and company.joins)
     except ForeignFile:
-        trouble = "is no audit file of this gateway; move it away, or give another path"
+        trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:
         sink.close()
-        raise AuditInUse(f"audit.path: {audit.path}: another gateway writes there") from None
+        why = Phrase("{path}: another gateway writes there", path=audit.path)
+        raise AuditInUse(about("audit.path", why)) from None
     except OSError as error:
-        trouble = f"cannot be written: {(error.strerror or type(error).__name__).lower()}"
+        why = system_error(error, Phrase(type(error).__name__.lower()))
+        trouble = Phrase("cannot be written: {why}", why=why)
     else:
         return sink
     sink.close()
-    raise StartError(f"audit.path: {audit.path}: {trouble}")
+    why = Phrase("{path}: {why}", path=audit.path, why=trouble)
+    raise StartError(about("audit.path", why))
 
 
 def _server(settings: Settings) -> SyslogServer:

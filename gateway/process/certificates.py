@@ -11,12 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import Settings
+from gateway.phrases import Phrase, about, said, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_ENCRYPTED: Final = (
+_ENCRYPTED: Final = Phrase(
     "the key is encrypted; store it without a passphrase, readable for the gateway only"
 )
 
@@ -113,7 +114,7 @@ def expired(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]
                 yield key, path, last
 
 
-def mistakes(settings: Settings) -> Iterator[str]:
+def mistakes(settings: Settings) -> Iterator[Phrase]:
     """All that is wrong with certificates, keys and CAs, used or not: the key, and why."""
     audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
     looks: list[Callable[[], object]] = [
@@ -142,7 +143,7 @@ def mistakes(settings: Settings) -> Iterator[str]:
         try:
             look()
         except StartError as error:
-            yield str(error)
+            yield said(error)
 
 
 def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
@@ -170,7 +171,8 @@ def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise StartError(f"{key}: {ca_file}: {error.strerror or 'holds no certificates'}") from None
+        why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+        raise StartError(about(key, Phrase("{path}: {why}", path=ca_file, why=why))) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -193,7 +195,13 @@ def _load_identity(
         context.load_cert_chain(cert_file, key_file, password=password)
     except (OSError, ssl.SSLError) as error:
         trouble = _ENCRYPTED if encrypted else _pem_trouble(error)
-        raise StartError(f"{key}: {cert_file} with key {key_file}: {trouble}") from None
+        why = Phrase(
+            "{cert_file} with key {key_file}: {trouble}",
+            cert_file=cert_file,
+            key_file=key_file,
+            trouble=trouble,
+        )
+        raise StartError(about(key, why)) from None
 
 
 def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
@@ -201,9 +209,8 @@ def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError):
-        raise StartError(
-            f"listen.tls.client_ca_file: {path}: holds no certificates (PEM)"
-        ) from None
+        why = Phrase("{path}: holds no certificates (PEM)", path=path)
+        raise StartError(about("listen.tls.client_ca_file", why)) from None
 
 
 def _require_readable(key: str, path: Path | None) -> None:
@@ -213,12 +220,13 @@ def _require_readable(key: str, path: Path | None) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise StartError(f"{key}: {path}: {(error.strerror or 'cannot be read').lower()}") from None
+        why = system_error(error, Phrase("cannot be read"))
+        raise StartError(about(key, Phrase("{path}: {why}", path=path, why=why))) from None
 
 
-def _pem_trouble(error: OSError) -> str:
+def _pem_trouble(error: OSError) -> Phrase:
     """What is wrong with a certificate and its key, in plain words."""
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":
-        return "the key does not belong to the certificate"
-    return "not a PEM certificate chain and its private key"
+        return Phrase("the key does not belong to the certificate")
+    return Phrase("not a PEM certificate chain and its private key")

@@ -31,6 +31,7 @@ from gateway.oauth.client_auth import (
 )
 from gateway.oauth.client_secrets import Proof, key_proofs, secret_proofs
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
+from gateway.phrases import Phrase, about, said
 from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.circuit import CircuitPolicy
 from gateway.pipeline.condition_guard import ConditionGuard
@@ -53,7 +54,10 @@ _CONNECTIONS_FOR_EACH: Final = 16
 
 
 class StartError(Exception):
-    """The gateway could not start; the text says why, in plain words."""
+    """The gateway could not start; the text says why, in plain words, in a line or several."""
+
+    def __init__(self, why: Phrase) -> None:
+        super().__init__(why)
 
 
 def credentials_in_use(settings: Settings) -> tuple[str, ...]:
@@ -98,10 +102,12 @@ def _telling(source: SecretSource) -> Iterator[None]:
     try:
         yield
     except SecretUnreadable as error:
-        raise StartError(str(error)) from None
+        raise StartError(said(error)) from None
     except UnusableKey as error:
-        where = source.key if source.file is None else f"{source.key}_file: {source.file}"
-        raise StartError(f"{where}: {error.why}") from None
+        if source.file is None:
+            raise StartError(about(source.key, error.why)) from None
+        why = Phrase("{path}: {why}", path=source.file, why=error.why)
+        raise StartError(about(f"{source.key}_file", why)) from None
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
@@ -120,7 +126,7 @@ def proofs(auth_method: str, client_id: str, source: SecretSource) -> tuple[Proo
     """A client's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
     text = source.read()
     if text is None:
-        raise UnusableKey("is missing")
+        raise UnusableKey(Phrase("is missing"))
     if auth_method == "private_key_jwt":
         return key_proofs(client_id, text)
     return secret_proofs(client_id, text, in_header=auth_method == "client_secret_basic")
@@ -160,7 +166,8 @@ def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
     for key, other in doubled_secrets(settings):
-        raise StartError(f"{key}: is the same as {other}; {OWN_SECRET}")
+        why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
+        raise StartError(about(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return Callers(known, tuple(trusted))
 
@@ -178,13 +185,13 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
         try:
             password = operator.secret_source(index).read()
         except SecretUnreadable as error:
-            raise StartError(str(error)) from None
+            raise StartError(said(error)) from None
         if password is not None:
             found.append((operator.name, password))
     return found
 
 
-OWN_SECRET: Final = "give each caller its own, or nobody can tell which of them called"  # noqa: S105
+OWN_SECRET: Final = Phrase("give each caller its own, or nobody can tell which of them called")
 
 
 def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -216,7 +223,7 @@ def _identification(
     try:
         api_key, *password = [source.read() for source in caller.secret_sources(index)]
     except SecretUnreadable as error:
-        raise StartError(str(error)) from None
+        raise StartError(said(error)) from None
     rate = caller.rate_limit
     return Identification(
         Caller(

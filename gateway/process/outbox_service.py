@@ -25,6 +25,7 @@ from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
 from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
+from gateway.phrases import said
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import Room
@@ -72,7 +73,7 @@ async def open_outbox(
     try:
         store = await stack.enter_async_context(opened(settings, later=True))
     except OutboxUnusable as error:
-        raise StartError(str(error)) from None
+        raise StartError(said(error)) from None
     return OutboxService(
         store,
         settings,

@@ -19,6 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.config import Settings, SettingsError, SettingsSource, named_files
+from gateway.phrases import Phrase, about, joined
 from gateway.process import certificates, factories
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -43,9 +44,8 @@ def refuse_fixed_changes(old: Settings, new: Settings) -> None:
     """Raises `StartError` with a line for every key that only a restart can change."""
     changed = list(fixed_changes(old, new))
     if changed:
-        raise StartError(
-            "\n".join(f"{key}: cannot change while the gateway runs; restart it" for key in changed)
-        )
+        why = Phrase("cannot change while the gateway runs; restart it")
+        raise StartError(joined("\n", (about(key, why) for key in changed)))
 
 
 def leads_elsewhere(old: Settings, new: Settings) -> bool:

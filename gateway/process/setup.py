@@ -13,6 +13,7 @@ from typing import Any, Final
 from gateway import os_support
 from gateway.config import Settings
 from gateway.config.secret_files import exposure
+from gateway.phrases import Phrase, about
 from gateway.process.factories import StartError
 from gateway.telemetry import logs
 
@@ -62,9 +63,8 @@ def guard_standard_files(settings: Settings) -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1 and settings.audit.sink == "stdout":
-                raise StartError(
-                    "audit.sink: stdout is closed; give it a destination, or choose another sink"
-                ) from None
+                why = Phrase("stdout is closed; give it a destination, or choose another sink")
+                raise StartError(about("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
 
 

@@ -11,6 +11,7 @@ from gateway.config import SecretUnreadable, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, key_of
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryStore, TokenStore
+from gateway.phrases import Phrase, about, said
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
@@ -32,9 +33,8 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     try:
         from gateway.oauth.redis_store import RedisStore
     except ImportError:
-        raise StartError(
-            "store.url: needs the extra `redis`: pip install 'dhp-gateway[redis]'"
-        ) from None
+        why = Phrase("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
+        raise StartError(about("store.url", why)) from None
     client = _client(store, _TIMEOUT)
     closing.push_async_callback(client.aclose)
     return RedisStore(client, encryption_key=encryption_key)
@@ -92,8 +92,9 @@ def _where(store: StoreSettings) -> dict[str, Any]:
         try:
             ssl.create_default_context(cafile=store.ca_file)
         except (OSError, ssl.SSLError) as error:
-            why = error.strerror or "holds no certificates"
-            raise StartError(f"store.ca_file: {store.ca_file}: {why}") from None
+            why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+            told = Phrase("{path}: {why}", path=store.ca_file, why=why)
+            raise StartError(about("store.ca_file", told)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 
@@ -103,10 +104,10 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
     try:
         text = source.read()
     except SecretUnreadable as error:
-        raise StartError(str(error)) from None
+        raise StartError(said(error)) from None
     if text is None:
         return None
     if key_of(text) is None:
-        raise StartError(f"{source.key}: {NO_KEY}")
+        raise StartError(about(source.key, NO_KEY))
     # The text, not the bytes: what stores hold is sealed with keys that were derived from it.
     return Secret(text.reveal().strip().rstrip("="))

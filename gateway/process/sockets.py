@@ -14,6 +14,7 @@ from typing import Final
 from gateway import os_support
 from gateway.config import Address
 from gateway.config.environment import variable_name
+from gateway.phrases import Phrase, joined, said, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
@@ -78,12 +79,16 @@ class Refused:
 
     key: str
     address: Address
-    why: str
+    why: Phrase
 
-    def __str__(self) -> str:
-        variable = variable_name(tuple(self.key.split(".")))
-        return (
-            f"{self.key}: cannot listen on {self.address}: {self.why}; set {self.key} or {variable}"
+    def told(self) -> Phrase:
+        """The line for people."""
+        return Phrase(
+            "{key}: cannot listen on {address}: {why}; set {key} or {variable}",
+            key=self.key,
+            address=self.address,
+            why=self.why,
+            variable=variable_name(tuple(self.key.split("."))),
         )
 
 
@@ -92,7 +97,7 @@ class CannotListen(StartError):  # noqa: N818 - a state, like Broken
 
     def __init__(self, refused: Iterable[Refused]) -> None:
         self.refused = tuple(refused)
-        super().__init__("\n".join(map(str, self.refused)))
+        super().__init__(joined("\n", (each.told() for each in self.refused)))
 
 
 async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
@@ -106,7 +111,7 @@ async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
         try:
             found.append(await _listen(address))
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = system_error(error, said(error))
             refused.append(Refused(key, address, why))
     if refused:
         for listening in found:
@@ -193,7 +198,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError("a file that is no socket is in the way")
+        raise OSError(Phrase("a file that is no socket is in the way"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -205,7 +210,7 @@ def _remove_stale(path: Path) -> None:
             return
         except TimeoutError:
             pass
-    raise OSError("another process listens there")
+    raise OSError(Phrase("another process listens there"))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -28,6 +28,7 @@ from gateway.admin.status.state import MergedStatus
 from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
 from gateway.outbox import last_writes
+from gateway.phrases import Phrase
 from gateway.process import alerting, certificates, factories, sockets
 from gateway.process import reload as reloading
 from gateway.process.app import serve_admin
@@ -109,9 +110,9 @@ class Worker:
         """Have the worker start or reload by a text. Raises `StartError`."""
         answer = await self.ask(what, text, timeout=timeout)
         if answer is None:
-            raise StartError(f"a worker did not {what}")
+            raise StartError(Phrase("a worker did not {what}", what=what))
         if answer:
-            raise StartError(answer["problem"])
+            raise StartError(Phrase.from_data(answer["problem"]))
 
     async def kill(self) -> None:
         """End it at once."""
@@ -161,7 +162,7 @@ class Supervisor:
         """Have all workers serve by other settings. Raises `StartError`; then none does."""
         async with self._changing:
             if self._stopping:
-                raise StartError("the gateway is shutting down")
+                raise StartError(Phrase("the gateway is shutting down"))
             reloading.refuse_fixed_changes(self._settings, settings)
             await asyncio.to_thread(reloading.rehearse, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
@@ -366,7 +367,7 @@ class Supervisor:
                 return text
         except SettingsError:
             pass
-        raise StartError("the settings file has changed while it was being read")
+        raise StartError(Phrase("the settings file has changed while it was being read"))
 
 
 def _read(path: Path | None) -> str | None:
@@ -375,7 +376,9 @@ def _read(path: Path | None) -> str | None:
     try:
         return read_text(path)
     except (OSError, ValueError) as error:
-        raise StartError(f"{path}: cannot be read again: {type(error).__name__}") from None
+        raise StartError(
+            Phrase("{path}: cannot be read again: {name}", path=path, name=type(error).__name__)
+        ) from None
 
 
 async def _nothing() -> None:

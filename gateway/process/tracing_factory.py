@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import SecretUnreadable, Settings
+from gateway.phrases import Phrase, about, said
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -48,9 +49,8 @@ def require(settings: Settings) -> None:
         # Takes time to import, and few need it.
         importlib.import_module("gateway.telemetry.tracing_export")
     except ImportError:
-        raise StartError(
-            "tracing.otlp_endpoint: needs the extra `otel`: pip install 'dhp-gateway[otel]'"
-        ) from None
+        why = Phrase("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
+        raise StartError(about("tracing.otlp_endpoint", why)) from None
 
 
 def peers(settings: Settings) -> Peers:
@@ -70,7 +70,7 @@ def _authorization(settings: Settings) -> Secret | None:
     try:
         return settings.tracing.secret_source().read()
     except SecretUnreadable as error:
-        raise StartError(str(error)) from None
+        raise StartError(said(error)) from None
 
 
 def _server(url: str) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from typing import Any
 from gateway import os_support
 from gateway.admin.metrics_merge import snapshot
 from gateway.config import Settings, SettingsError, load
+from gateway.phrases import Phrase, said
 from gateway.process.app import Gateway, Shared
 from gateway.process.audit_factory import Company
 from gateway.process.factories import StartError
@@ -111,7 +112,7 @@ class _Worker:
         # Without a supervisor nobody would end or watch this process.
         self._stop.set()
 
-    async def _start(self, text: str | None) -> dict[str, str]:
+    async def _start(self, text: str | None) -> dict[str, Any]:
         settings = load_text(text, self._environ)
         configure_logs(settings)
         listening = inherited(settings.listen.address, self._inheritance.listening)
@@ -121,19 +122,19 @@ class _Worker:
         try:
             await gateway.start()
         except StartError as error:
-            return {"problem": str(error)}
+            return {"problem": said(error).as_data()}
         self._gateway, self._listening = gateway, listening
         settle_memory()
         return {}
 
-    async def _reload(self, text: str | None) -> dict[str, str]:
+    async def _reload(self, text: str | None) -> dict[str, Any]:
         if self._gateway is None:
-            return {"problem": "not started"}
+            return {"problem": Phrase("not started").as_data()}
         try:
             settings = load_text(text, self._environ)
             await self._gateway.reload(settings)
         except (SettingsError, StartError) as error:
-            return {"problem": str(error)}
+            return {"problem": said(error).as_data()}
         configure_logs(settings)
         return {}
 

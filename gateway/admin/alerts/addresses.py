@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 from gateway.telemetry.logs import silence
 
-MISSING: Final = "needs the extra `notify`: pip install 'dhp-gateway[notify]'"
-NOT_UNDERSTOOD: Final = "is no address that Apprise understands"
-ADDRESS_HINT: Final = (
+MISSING: Final = Phrase("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
+NOT_UNDERSTOOD: Final = Phrase("is no address that Apprise understands")
+ADDRESS_HINT: Final = Phrase(
     "write it like mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz; characters such as "
     "@ or / in a password are percent-encoded"
 )
@@ -41,7 +42,7 @@ class Message:
 class Address:
     """Who is told. `name` is for people: the setting and the scheme."""
 
-    name: str
+    name: Phrase
     url: Secret
     _service: Any = field(repr=False, compare=False)
 
@@ -67,7 +68,7 @@ class Address:
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
-def understand(name: str, url: Secret) -> Address | None:
+def understand(name: Phrase, url: Secret) -> Address | None:
     """The address that a text means, None if it means none. Raises `ExtraMissing`.
 
     Opens no connection. The first call loads the library, which takes most of a second.
@@ -80,7 +81,9 @@ def understand(name: str, url: Secret) -> Address | None:
     service = apprise.Apprise.instantiate(url.reveal(), asset=asset)
     if service is None:
         return None
-    return Address(f"{name} ({urlsplit(url.reveal()).scheme})", url, service)
+    return Address(
+        Phrase("{name} ({scheme})", name=name, scheme=urlsplit(url.reveal()).scheme), url, service
+    )
 
 
 def _library() -> Any:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.texts import en, ru, uz
-
-LANGUAGES: Final = ("en", "ru", "uz")
+from gateway.phrases import LANGUAGES as LANGUAGES
 
 TEXTS: Final[dict[str, dict[str, str]]] = {
     "en": en.TEXTS,

@@ -1,0 +1,177 @@
+"""`dhp-gateway init`: from a few answers to settings that work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gateway.commands import checking_app
+from gateway.commands.exit_codes import CHECK_FAILED, WRONG_USAGE, fail
+from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.phrases import Phrase, said
+
+if TYPE_CHECKING:
+    from gateway.commands.init_answers import Flags
+    from gateway.commands.init_plan import Plan
+
+_UNIT: Final = Path("/etc/systemd/system/dhp-gateway.service")
+_ETC: Final = Path("/etc/dhp-gateway")
+
+
+_Environment = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="dhp-playground (default), dhp-production or custom."),
+]
+_FhirBaseUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="The platform, with --environment custom.")
+]
+_TokenUrl = Annotated[str | None, typer.Option(metavar="URL", help="Who gives tokens, the same.")]
+_ClientId = Annotated[
+    str | None, typer.Option(metavar="ID", help="As the DHP team gave it to you.")
+]
+_SecretFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Holds the client secret, is copied; -: stdin.")
+]
+_KeyFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A private key instead; -: stdin.")
+]
+_Caller = Annotated[
+    str | None,
+    typer.Option(metavar="WHERE", help="The old system: machine (default), container or network."),
+]
+_Network = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ADDRESS", help="From where it calls, with --caller network."),
+]
+_Container = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its container, with --caller container.")
+]
+_Audit = Annotated[
+    str | None, typer.Option(metavar="SINK", help="file, or stdout (default in containers).")
+]
+_Outbox = Annotated[
+    bool | None,
+    typer.Option("--outbox/--no-outbox", help="Keep writes while the line is down; default no."),
+]
+_Directory = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Default: /etc/dhp-gateway if it can be written, else ."),
+]
+_Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing: flags, else defaults.")]
+
+
+def init(  # noqa: PLR0913 - one for each question
+    environment: _Environment = None,
+    fhir_base_url: _FhirBaseUrl = None,
+    token_url: _TokenUrl = None,
+    client_id: _ClientId = None,
+    secret_file: _SecretFile = None,
+    key_file: _KeyFile = None,
+    caller: _Caller = None,
+    network: _Network = None,
+    container: _Container = None,
+    audit: _Audit = None,
+    outbox: _Outbox = None,
+    directory: _Directory = None,
+    yes: _Yes = False,
+    lang: LanguageOption = None,
+) -> None:
+    """Ask a few questions, write settings and secret files, and check them."""
+    from gateway.commands.init_answers import Flags
+
+    flags = Flags(
+        environment=environment,
+        fhir_base_url=fhir_base_url,
+        token_url=token_url,
+        client_id=client_id,
+        secret_file=secret_file,
+        key_file=key_file,
+        caller=caller,
+        networks=tuple(network or ()),
+        container=container,
+        audit=audit,
+        outbox=outbox,
+        directory=directory or _default_directory(),
+    )
+    _look(_written(flags, lang, asks=not yes and sys.stdin.isatty()))
+
+
+def _written(flags: Flags, lang: str | None, *, asks: bool) -> Plan:
+    """What was planned, now on disk."""
+    from gateway.commands.init_answers import Interview
+    from gateway.commands.init_files import NotWritten, require_room, write
+    from gateway.commands.questions import Unsuitable
+
+    interview = Interview(flags, asks=asks)
+    try:
+        interview.settle_language(lang, os.environ)  # noqa: TID251 - as the terminal's
+        require_room(flags.directory)
+        plan = interview.plan()
+        written = write(plan, spoken)
+    except (Unsuitable, NotWritten) as error:
+        fail(said(error), WRONG_USAGE)
+    except typer.Abort:
+        fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+    for path in written:
+        say(Phrase("written: {path}", path=path))
+    return plan
+
+
+def _default_directory() -> Path:
+    here = os.access(_ETC if _ETC.exists() else _ETC.parent, os.W_OK)
+    return _ETC if here else Path()
+
+
+def _look(plan: Plan) -> None:
+    """Check what was written, and say how to go on."""
+    from gateway.config import SettingsSource
+
+    environ = {**os.environ, **plan.seen_here()}  # noqa: TID251 - as the gateway's
+    settings = checking_app.checked(SettingsSource(plan.directory / "gateway.yaml", environ))
+    if settings is None:
+        raise typer.Exit(WRONG_USAGE)
+    well = checking_app.examined(settings)
+    _say_next(plan)
+    raise typer.Exit(0 if well else CHECK_FAILED)
+
+
+def _say_next(plan: Plan) -> None:
+    folder = plan.directory
+    if plan.kind == "container":
+        command = f"docker compose --project-directory {folder} up --detach"
+    elif plan.kind == "system" and _UNIT.exists():
+        command = "sudo systemctl enable --now dhp-gateway"
+    else:
+        command = f"dhp-gateway run --config {folder / 'gateway.yaml'}"
+    say(Phrase("Next:"))
+    say(f"  {command}")
+    if plan.kind == "system" and plan.by_key:
+        say(Phrase("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`"))
+        for line in _drop_in(plan):
+            say(f"  {line}")
+    host = "HOST" if plan.where == "network" else "127.0.0.1"
+    url = f"http://{host}:8080/fhir"
+    say(Phrase("Then your system calls {url} in the place of the platform.", url=url))
+    if plan.where == "network":
+        _, key, *_ = plan.secret_files()
+        told = Phrase(
+            "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path
+        )
+        say(told)
+
+
+def _drop_in(plan: Plan) -> list[str]:
+    """What systemd has to hand over in the place of a secret."""
+    proof = next(plan.secret_files())
+    variables = "DHP_GATEWAY_CREDENTIALS__DEFAULT__"
+    return [
+        "[Service]",
+        "LoadCredential=",
+        f"LoadCredential=dhp_private_key:{plan.directory / proof.path}",
+        f"UnsetEnvironment={variables}CLIENT_SECRET_FILE",
+        f"Environment={variables}PRIVATE_KEY_FILE=%d/dhp_private_key",
+    ]

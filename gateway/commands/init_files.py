@@ -1,0 +1,170 @@
+"""Writes what `dhp-gateway init` has planned: all of it or nothing, never over what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway import os_support
+from gateway.commands.init_plan import Kind, Line, Plan, compose_lines, settings_lines
+from gateway.config import placeholders
+from gateway.config.text_file import NotText, read_text
+from gateway.config.yaml_file import parse_yaml
+from gateway.phrases import Phrase, joined, system_error
+
+# The user of the image.
+_IMAGE_USER: Final = 10001
+_SERVICE_USER: Final = "dhp-gateway"
+Ids = tuple[int, int]
+
+
+class NotWritten(Exception):  # noqa: N818 - for the operator
+    """Nothing was written; the text says why, a line for each reason."""
+
+    def __init__(self, why: Phrase) -> None:
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    path: Path
+    text: str
+    mode: int
+    owner: Ids | None = None
+
+
+def settings_text(plan: Plan, spell: Callable[[Phrase], str]) -> str:
+    """The settings file; `spell` gives its comments."""
+    return _spelled(settings_lines(plan), spell)
+
+
+def _spelled(lines: Iterable[Line], spell: Callable[[Phrase], str]) -> str:
+    text = ""
+    for depth, line, meaning in lines:
+        # The keys of an item stand under its first one.
+        text += "  " * depth + line + (f"  # {spell(meaning)}" if meaning else "") + "\n"
+    return text
+
+
+def require_room(directory: Path) -> None:
+    """Raises `NotWritten` where there are settings already: nobody need answer in vain."""
+    _refuse([directory / "gateway.yaml"])
+
+
+def write(plan: Plan, spell: Callable[[Phrase], str]) -> list[Path]:
+    """Write everything; gives the files. Raises `NotWritten`."""
+    wanted = list(_wanted(plan, spell))
+    _refuse(each.path for each in wanted)
+    with contextlib.ExitStack() as undo:
+        try:
+            for folder, mode, owner in _folders(plan):
+                _make(folder, mode, owner, undo)
+            for each in wanted:
+                _put(each, undo)
+        except OSError as error:
+            why = system_error(error, Phrase("cannot be written"))
+            raise NotWritten(Phrase("{path}: {why}", path=error.filename, why=why)) from None
+        undo.pop_all()
+    return [each.path for each in wanted]
+
+
+def _refuse(paths: Iterable[Path]) -> None:
+    taken = [path for path in paths if not _may_be_written(path)]
+    if taken:
+        there = Phrase("is there already, and nothing was changed; move it away first")
+        lines = (Phrase("{path}: {why}", path=path, why=there) for path in taken)
+        raise NotWritten(joined("\n", lines))
+
+
+def _wanted(plan: Plan, spell: Callable[[Phrase], str]) -> Iterator[_Wanted]:
+    for each in plan.secret_files():
+        owner = _owner(plan.kind, for_service=each.for_service)
+        mode = 0o600 if owner is None or not each.for_service else 0o400
+        yield _Wanted(plan.directory / each.path, f"{each.text.reveal()}\n", mode, owner)
+    if plan.kind == "container":
+        user = _owner(plan.kind, for_service=True) or (os.getuid(), os.getgid())
+        text = _spelled(compose_lines(plan, f"{user[0]}:{user[1]}"), spell)
+        yield _Wanted(plan.directory / "compose.yaml", text, 0o644)
+    # Last: where it is, all is there.
+    yield _Wanted(plan.directory / "gateway.yaml", settings_text(plan, spell), 0o644)
+
+
+def _folders(plan: Plan) -> Iterator[tuple[Path, int, Ids | None]]:
+    yield plan.directory, 0o755, None
+    owner = _owner(plan.kind, for_service=True) if plan.kind == "container" else None
+    yield plan.directory / "secrets", 0o700, owner
+    if plan.kind == "container" and plan.audit == "file":
+        yield plan.directory / "audit", 0o750, owner
+    if plan.kind == "container" and plan.outbox_key is not None:
+        yield plan.directory / "outbox", 0o700, owner
+
+
+def _owner(kind: Kind, *, for_service: bool) -> Ids | None:
+    """Whose a secret is to be; None: of whoever runs the command."""
+    if not os_support.HAS_FILE_MODES or os.geteuid() != 0:
+        return None
+    if kind == "container":
+        return _IMAGE_USER, _IMAGE_USER
+    if kind != "system" or not for_service:
+        return None
+    import pwd
+
+    try:
+        found = pwd.getpwnam(_SERVICE_USER)
+    except KeyError:
+        return None
+    return found.pw_uid, found.pw_gid
+
+
+def _may_be_written(path: Path) -> bool:
+    """Whether there is nothing yet, but what an installation has put there to be filled in."""
+    try:
+        return not os.path.lexists(path) or path.stat().st_size == 0 or _is_template(path)
+    except OSError:
+        return False
+
+
+def _is_template(path: Path) -> bool:
+    if path.name != "gateway.yaml" or os.path.lexists(_aside(path)):
+        return False
+    try:
+        values = parse_yaml(read_text(path), path.name).values
+        client_id = values["credentials"]["default"]["client_id"]
+    except (OSError, NotText, LookupError, TypeError):
+        return False
+    return isinstance(client_id, str) and placeholders.is_placeholder(client_id)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.example")
+
+
+def _make(folder: Path, mode: int, owner: Ids | None, undo: contextlib.ExitStack) -> None:
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=mode, parents=folder.name not in ("secrets", "audit", "outbox"))
+    undo.callback(folder.rmdir)
+    if owner is not None:
+        os.chown(folder, *owner)
+
+
+def _put(wanted: _Wanted, undo: contextlib.ExitStack) -> None:
+    path = wanted.path
+    if _is_template(path):
+        path.rename(_aside(path))
+        undo.callback(_aside(path).rename, path)
+    elif path.exists():
+        path.unlink()
+        undo.callback(path.touch, wanted.mode)
+    # Nobody else reads it at any moment, not even while it is empty.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    undo.callback(path.unlink)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(wanted.text)
+    if wanted.owner is not None:
+        os.chown(path, *wanted.owner)
+    path.chmod(wanted.mode)

@@ -1,0 +1,189 @@
+"""What `dhp-gateway init` was told, and which files follow from it; writes nothing.
+
+There are three places to be: a server with the systemd unit (`system`), a folder beside a container
+(`container`), any other folder (`folder`). Paths stand in the settings as the gateway sees them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Final, Literal
+
+from gateway import __version__
+from gateway.config.environment import variable_name
+from gateway.config.problems import Setting
+from gateway.phrases import NOTHING, Phrase
+from gateway.secret import Secret
+
+Where = Literal["machine", "container", "network"]
+Kind = Literal["system", "container", "folder"]
+Line = tuple[int, str, Phrase]
+
+CALLER: Final = "his"
+# Where the image and the unit have what they may write.
+_LOGS: Final = PurePath("/var/log/dhp-gateway")
+_STATE: Final = PurePath("/var/lib/dhp-gateway")
+_MOUNTED: Final = PurePath("/etc/dhp-gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A secret of its own file: the setting that names it, its path below the folder, its text.
+
+    `for_service`: the gateway's user reads it itself; else systemd or whoever runs it does.
+    """
+
+    setting: Setting
+    path: PurePath
+    text: Secret
+    for_service: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All answers. `proof` is the client's secret or key; `networks` are those of the callers.
+
+    `urls` are the platform's and the token endpoint's where the environment does not tell them.
+    """
+
+    environment: str
+    urls: tuple[str, str] | None
+    client_id: str
+    proof: Secret
+    by_key: bool
+    where: Where
+    networks: tuple[str, ...]
+    audit: Literal["file", "stdout"]
+    kind: Kind
+    directory: Path
+    container: str
+    api_key: Secret
+    outbox_key: Secret | None
+
+    def secret_files(self) -> Iterator[SecretFile]:
+        """The files beside the settings."""
+        name = "private_key" if self.by_key else "client_secret"
+        file = PurePath("secrets", f"dhp_{name}")
+        yield SecretFile(("credentials", "default", f"{name}_file"), file, self.proof)
+        # The unit's folder of secrets is closed to the gateway's user.
+        folder = PurePath() if self.kind == "system" else PurePath("secrets")
+        if self.where == "network":
+            path = folder / f"{CALLER}_api_key"
+            yield SecretFile(("callers", 0, "api_key_file"), path, self.api_key, True)
+        if self.outbox_key is not None:
+            path = folder / "outbox_key"
+            yield SecretFile(("outbox", "encryption_key_file"), path, self.outbox_key, True)
+
+    def seen(self, path: PurePath) -> PurePath:
+        """A file of the folder as the gateway sees it."""
+        return (_MOUNTED if self.kind == "container" else self.directory) / path
+
+    @property
+    def audit_path(self) -> PurePath:
+        """The audit's file, as the gateway sees it."""
+        return (self.directory if self.kind == "folder" else _LOGS) / "audit.jsonl"
+
+    @property
+    def outbox_path(self) -> PurePath:
+        """The outbox's file, as the gateway sees it."""
+        return (self.directory if self.kind == "folder" else _STATE) / "outbox.db"
+
+    def seen_here(self) -> Mapping[str, str]:
+        """Variables by which a command on this machine finds what a container sees elsewhere."""
+        if self.kind != "container":
+            return {}
+        files = {each.setting: str(self.directory / each.path) for each in self.secret_files()}
+        if self.audit == "file":
+            files["audit", "path"] = str(self.directory / "audit" / "audit.jsonl")
+        if self.outbox_key is not None:
+            files["outbox", "url"] = f"sqlite:///{self.directory / 'outbox' / 'outbox.db'}"
+        return {variable_name(setting): path for setting, path in files.items()}
+
+
+def settings_lines(plan: Plan) -> Iterator[Line]:
+    """The settings: depth, text and meaning of each line."""
+    yield 0, f"environment: {plan.environment}", Phrase("which platform; begin with dhp-playground")
+    if plan.urls is not None:
+        fhir_base_url, token_url = map(_quoted, plan.urls)
+        yield 0, "platform:", Phrase("the FHIR server behind the gateway")
+        yield 1, f"fhir_base_url: {fhir_base_url}", Phrase("its address")
+        yield 0, "sso:", Phrase("where the gateway gets its token")
+        yield 1, f"token_url: {token_url}", Phrase("the address that gives tokens")
+    yield from _listener_lines(plan)
+    yield 0, "credentials:", Phrase("by what the gateway is known to the platform")
+    yield 1, "default:", Phrase("used for all callers that name no other")
+    yield 2, f"client_id: {_quoted(plan.client_id)}", Phrase("as you were given it")
+    if plan.by_key:
+        yield 2, "auth_method: private_key_jwt", Phrase("the gateway signs instead of a secret")
+    proof, *others = plan.secret_files()
+    meaning = Phrase("the private key, alone in its file; readable for few")
+    secret = Phrase("the secret, alone in its file; readable for few")
+    path = _quoted(str(plan.seen(proof.path)))
+    yield 2, f"{proof.setting[-1]}: {path}", meaning if plan.by_key else secret
+    yield from _audit_lines(plan)
+    if plan.outbox_key is not None:
+        yield 0, "outbox:", Phrase("keeps writes while the line is down")
+        yield 1, "enabled: true", Phrase("only for callers that ask for it, see docs/outbox.md")
+        yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Phrase("where they are kept")
+        path = _quoted(str(plan.seen(others[-1].path)))
+        yield 1, f"encryption_key_file: {path}", Phrase("without this key nobody can read them")
+
+
+def _listener_lines(plan: Plan) -> Iterator[Line]:
+    yield 0, "listen:", Phrase("where your systems reach the gateway")
+    if plan.where == "network":
+        yield 1, "address: 0.0.0.0:8080", Phrase("every address of this machine, see callers")
+    else:
+        yield (
+            1,
+            "address: 127.0.0.1:8080",
+            Phrase("only this machine, or this container, gets there"),
+        )
+    yield 0, "admin:", Phrase("for operators")
+    yield 1, "address: 127.0.0.1:9464", Phrase("health, metrics, and the page /status")
+    if plan.where == "network":
+        _, key, *_ = plan.secret_files()
+        yield 0, "callers:", Phrase("who may call; nobody else is let in")
+        yield 1, f"- name: {CALLER}", Phrase("its name in log and audit")
+        networks = ", ".join(map(_quoted, plan.networks))
+        yield 2, f"networks: [{networks}]", Phrase("the addresses it calls from")
+        path = _quoted(str(plan.seen(key.path)))
+        yield 2, f"api_key_file: {path}", Phrase("what it sends in the header X-Api-Key")
+
+
+def _audit_lines(plan: Plan) -> Iterator[Line]:
+    yield 0, "audit:", Phrase("a record of each request, without patient data")
+    if plan.audit == "stdout":
+        yield 1, "sink: stdout", Phrase("to standard output; collect and keep it")
+        return
+    yield 1, "sink: file", Phrase("into a file, where changed lines can be found out")
+    yield (
+        1,
+        f"path: {_quoted(str(plan.audit_path))}",
+        Phrase("check it by `dhp-gateway audit verify`"),
+    )
+
+
+def compose_lines(plan: Plan, user: str) -> Iterator[Line]:
+    """A file for Compose: the gateway in the network of the container that calls it."""
+    yield 0, "services:", NOTHING
+    yield 1, "gateway:", Phrase("reaches and is reached by that container alone")
+    yield 2, f"image: dhp-gateway:{__version__}", Phrase("built by `make image`, or loaded")
+    yield 2, f"network_mode: {_quoted(f'container:{plan.container}')}", Phrase("your system's")
+    yield 2, f"user: {_quoted(user)}", Phrase("owns the files in this folder")
+    yield 2, "read_only: true", Phrase("it writes nowhere else")
+    yield 2, "restart: unless-stopped", Phrase("also after a reboot")
+    yield 2, "volumes:", NOTHING
+    yield 3, "- .:/etc/dhp-gateway:ro", Phrase("settings and secrets")
+    if plan.audit == "file":
+        yield 3, f"- ./audit:{_LOGS}", Phrase("the audit")
+    if plan.outbox_key is not None:
+        yield 3, f"- ./outbox:{_STATE}", Phrase("the outbox")
+
+
+def _quoted(text: str) -> str:
+    """As YAML takes it for text, whatever is in it."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,110 @@
+"""The commands that ask SSO and platform, as the command line sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.commands.exit_codes import (
+    CHECK_FAILED,
+    NO_START,
+    WRONG_USAGE,
+    ConfigOption,
+    fail,
+    load_settings,
+)
+from gateway.commands.terminal import LanguageOption, say
+from gateway.phrases import Phrase, said
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
+
+
+def token(
+    credential: Annotated[
+        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
+    ] = "default",
+    config: ConfigOption = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the token itself, too.")] = False,
+    lang: LanguageOption = None,
+) -> None:
+    """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
+    settings = load_settings(config)
+    _require(settings, credential)
+    from gateway.commands import token as command
+    from gateway.oauth.token_response import TokenRequestError
+    from gateway.process.factories import StartError
+
+    try:
+        for line in command.assertion(settings, credential):
+            say(line)
+        response = asyncio.run(command.request(settings, credential))
+    except StartError as error:
+        fail(said(error), NO_START)
+    except TokenRequestError as error:
+        why = command.reason(error, settings, credential)
+        fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
+    for line in command.describe(response, show=show):
+        say(line)
+
+
+def probe_search(
+    wanted: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TYPE[?param]…", help="Default: all that the platform declares."),
+    ] = None,
+    config: ConfigOption = None,
+    credential: Annotated[
+        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
+    ] = "",
+    rate: Annotated[
+        float, typer.Option(metavar="NUMBER", min=0.01, max=100, help="Requests a second at most.")
+    ] = 2.0,
+    lang: LanguageOption = None,
+) -> None:
+    """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
+
+    Shows no patient's data and keeps nothing. Exit codes: 0 all were asked, 1 some or all could not
+    be asked, or it was interrupted, 2 wrong usage or settings, 3 a secret cannot be read.
+    """
+    settings = load_settings(config)
+    if credential:
+        _require(settings, credential)
+    from gateway.commands import probe_search as command
+    from gateway.commands import token as token_command
+    from gateway.oauth.token_response import TokenRequestError
+    from gateway.process.factories import StartError
+
+    try:
+        targets = command.targets(wanted or ())
+    except ValueError as error:
+        fail(said(error), WRONG_USAGE)
+    try:
+        report = command.run(settings, targets, credential=credential, rate=rate)
+    except StartError as error:
+        fail(said(error), NO_START)
+    except TokenRequestError as error:
+        why = token_command.reason(error, settings, command.chosen(settings, credential))
+        fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
+    except command.NotAskedError as error:
+        fail(said(error), CHECK_FAILED)
+    except KeyboardInterrupt:
+        fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+    for line in report.lines():
+        typer.echo(line)
+    for line in report.remarks(partial=bool(targets)):
+        say(line, err=True)
+    raise typer.Exit(CHECK_FAILED if report.failed else 0)
+
+
+def _require(settings: Settings, credential: str) -> None:
+    if credential not in settings.credentials:
+        known = ", ".join(settings.credentials)
+        why = Phrase(
+            "there is no credential {credential!r}; known: {known}",
+            credential=credential,
+            known=known,
+        )
+        fail(why, WRONG_USAGE)

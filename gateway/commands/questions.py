@@ -1,0 +1,52 @@
+"""Asks questions on the terminal; what cannot be used is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import typer
+
+from gateway.commands.terminal import say, spoken
+from gateway.phrases import Phrase
+
+_T = TypeVar("_T")
+
+
+class Unsuitable(Exception):  # noqa: N818 - of an answer
+    """An answer that cannot be used; the text says why."""
+
+    def __init__(self, why: Phrase) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def ask(
+    question: str, read: Callable[[str], _T], default: str | None = None, *, hidden: bool = False
+) -> _T:
+    """What `read` makes of the answer; it raises `Unsuitable`."""
+    while True:
+        text = typer.prompt(
+            spoken(question), default=default, hide_input=hidden, value_proc=str
+        ).strip()
+        try:
+            return read(text)
+        except Unsuitable as error:
+            say(error.why, err=True, fg="red")
+
+
+def choose(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
+    """One of the choices, by number or by name."""
+    say(question)
+    names = list(choices)
+    for number, name in enumerate(names, 1):
+        say(Phrase("  {number}  {meaning}", number=number, meaning=choices[name]))
+
+    def read(text: str) -> str:
+        if text in names:
+            return text
+        if text.isascii() and text.isdigit() and 0 < int(text) <= len(names):
+            return names[int(text) - 1]
+        raise Unsuitable(Phrase("a number from 1 to {most}", most=len(names)))
+
+    return ask(Phrase("number"), read, str(names.index(default) + 1))

@@ -1,0 +1,22 @@
+"""What a rule between keys yields when it is broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.config.problems import Setting
+from gateway.phrases import Phrase
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRule:
+    """A broken rule: at which key, what is wrong, what to do."""
+
+    setting: Setting
+    message: Phrase
+    hint: Phrase
+    concerns: tuple[Setting, ...] = ()
+
+
+OWN_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))

@@ -1,0 +1,338 @@
+"""What the doctor finds otherwise."""
+
+from typing import Final
+
+TABLE: Final = {
+    "platform metadata": ("метаданные платформы", "platforma metama’lumotlari"),
+    "secret {key}": ("секрет {key}", "secret {key}"),
+    "Look who may read it: icacls {path}": (
+        "Посмотрите, кто может его читать: icacls {path}",
+        "Uni kim o‘qiy olishini ko‘ring: icacls {path}",
+    ),
+    "{path} can be read, by few (mode {mode:04o})": (
+        "{path} читается, доступ у немногих (права {mode:04o})",
+        "{path} o‘qiladi, ruxsat kam kishida (huquqlar {mode:04o})",
+    ),
+    "listener {key}": ("порт {key}", "port {key}"),
+    "this machine's clock is {time} ahead of the platform's": (
+        "часы этого компьютера спешат относительно платформы на {time}",
+        "bu kompyuter soati platformanikidan {time} oldinda",
+    ),
+    "this machine's clock is {time} behind the platform's": (
+        "часы этого компьютера отстают от платформы на {time}",
+        "bu kompyuter soati platformanikidan {time} orqada",
+    ),
+    "clock": ("часы", "soat"),
+    "this machine and the platform agree": (
+        "время этого компьютера и платформы совпадает",
+        "bu kompyuter va platforma vaqti mos",
+    ),
+    "The platform refuses the SSO's token: are both of the same environment?": (
+        "Платформа не принимает токен сервиса входа: они из одной среды?",
+        "Platforma kirish xizmati tokenini qabul qilmadi: ikkalasi bir muhitdanmi?",
+    ),
+    "Check platform.fhir_base_url: it must end where /metadata begins": (
+        "Проверьте platform.fhir_base_url: адрес должен кончаться там, где начинается /metadata",
+        "platform.fhir_base_url ni tekshiring: u /metadata boshlanadigan joyda tugashi kerak",
+    ),
+    "FHIR {version}": ("FHIR {version}", "FHIR {version}"),
+    "settings": ("настройки", "sozlamalar"),
+    "environment {environment}": ("среда {environment}", "muhit {environment}"),
+    "SSO": ("сервис входа", "kirish xizmati"),
+    "platform": ("платформа", "platforma"),
+    "Better keep it in a file that only the gateway can read": (
+        "Лучше хранить его в файле, который читает только шлюз",
+        "Uni faqat shlyuz o‘qiy oladigan faylda saqlagan ma’qul",
+    ),
+    "{path} can be read": ("{path} читается", "{path} o‘qiladi"),
+    "Run: chmod 0600 {path}": ("Выполните: chmod 0600 {path}", "Bajaring: chmod 0600 {path}"),
+    "no answer: {name}": ("нет ответа: {name}", "javob yo‘q: {name}"),
+    "Switch on time synchronisation: {set_clock}": (
+        "Включите синхронизацию времени: {set_clock}",
+        "Vaqtni sinxronlashni yoqing: {set_clock}",
+    ),
+    "status {status}": ("статус {status}", "status {status}"),
+    "no CapabilityStatement (status {status})": (
+        "нет CapabilityStatement (статус {status})",
+        "CapabilityStatement yo‘q (status {status})",
+    ),
+    "This is not an R5 server": ("Это не сервер FHIR R5", "Bu FHIR R5 serveri emas"),
+    "What is in it {odd}: is that meant?": (
+        "Содержимое {odd}: так и задумано?",
+        "Undagi matn {odd}: shunday bo‘lishi kerakmi?",
+    ),
+    "Another program listens there; end it or change {key}. To see who it is: ss -ltnp": (
+        (
+            "Этот адрес слушает другая программа; завершите её или измените {key}. Узнать, кто "
+            "это: ss -ltnp"
+        ),
+        (
+            "Bu manzilni boshqa dastur egallagan; uni to‘xtating yoki {key} ni o‘zgartiring. "
+            "Kimligini bilish uchun: ss -ltnp"
+        ),
+    ),
+    "the folder cannot be written": ("в папку нельзя писать", "papkaga yozib bo‘lmaydi"),
+    "the platform does not tell its time": (
+        "платформа не сообщает своё время",
+        "platforma o‘z vaqtini aytmaydi",
+    ),
+    "the platform wants a token (status {status})": (
+        "платформа требует токен (статус {status})",
+        "platforma token talab qiladi (status {status})",
+    ),
+    "given in the settings themselves": (
+        "задан в самих настройках",
+        "sozlamalarning o‘zida berilgan",
+    ),
+    "{address} is free": ("{address} свободен", "{address} bo‘sh"),
+    "token {name}": ("токен {name}", "token {name}"),
+    "needs the way to the SSO": ("нужен доступ к сервису входа", "kirish xizmatiga yo‘l kerak"),
+    "needs the way to the platform": ("нужен доступ к платформе", "platformaga yo‘l kerak"),
+    "needs an answer of the platform": ("нужен ответ платформы", "platforma javobi kerak"),
+    "Check {key}": ("Проверьте {key}", "{key} ni tekshiring"),
+    "Check the path": ("Проверьте путь", "Yo‘lni tekshiring"),
+    "{address} is not free: {reason}": (
+        "{address} не свободен: {reason}",
+        "{address} bo‘sh emas: {reason}",
+    ),
+    "{address} is in use by the gateway that runs": (
+        "{address} занят работающим шлюзом",
+        "{address} ishlab turgan shlyuz tomonidan band",
+    ),
+    "audit audit.path": ("аудит audit.path", "audit audit.path"),
+    "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}": (
+        "Создайте её для пользователя шлюза: install -d -m 0750 -o USER {folder}",
+        "Uni shlyuz foydalanuvchisi uchun yarating: install -d -m 0750 -o USER {folder}",
+    ),
+    "Its owner must be the gateway's user: chown USER {folder}": (
+        "Владельцем должен быть пользователь шлюза: chown USER {folder}",
+        "Egasi shlyuz foydalanuvchisi bo‘lishi kerak: chown USER {folder}",
+    ),
+    "It must be a file of the gateway's user: chown USER {path}": (
+        "Это должен быть файл пользователя шлюза: chown USER {path}",
+        "Bu shlyuz foydalanuvchisining fayli bo‘lishi kerak: chown USER {path}",
+    ),
+    "The gateway's user must: chown USER {owned}": (
+        "Писать туда должен пользователь шлюза: chown USER {owned}",
+        "Unga shlyuz foydalanuvchisi yozishi kerak: chown USER {owned}",
+    ),
+    "{folder} can be written": (
+        "в папку {folder} можно писать",
+        "{folder} papkasiga yozsa bo‘ladi",
+    ),
+    "run as root; only root may read {hidden}": (
+        "запущено от root; только root может читать {hidden}",
+        "root nomidan ishga tushirilgan; {hidden} ni faqat root o‘qiy oladi",
+    ),
+    (
+        "A gateway of another user needs them handed over (systemd's LoadCredential) "
+        "or the right to read them; run the doctor as that user to be sure"
+    ): (
+        (
+            "Шлюзу под другим пользователем их нужно передать (LoadCredential в systemd) или "
+            "дать право на чтение; для уверенности запустите doctor от имени этого пользователя"
+        ),
+        (
+            "Boshqa foydalanuvchi nomidagi shlyuzga ularni berish (systemd dagi "
+            "LoadCredential) yoki o‘qishga ruxsat berish kerak; ishonch hosil qilish uchun "
+            "doctor ni o‘sha foydalanuvchi nomidan ishga tushiring"
+        ),
+    ),
+    "{folder} is not there; systemd makes it at the first start (LogsDirectory)": (
+        "папки {folder} нет; systemd создаст её при первом запуске (LogsDirectory)",
+        "{folder} papkasi yo‘q; systemd uni birinchi ishga tushishda yaratadi (LogsDirectory)",
+    ),
+    "{folder} is not there": ("папки {folder} нет", "{folder} papkasi yo‘q"),
+    "{folder} is no folder": ("{folder} — не папка", "{folder} papka emas"),
+    "Give another audit.path": ("Укажите другой audit.path", "Boshqa audit.path ko‘rsating"),
+    "{folder} cannot be written": (
+        "в папку {folder} нельзя писать",
+        "{folder} papkasiga yozib bo‘lmaydi",
+    ),
+    "{path} cannot be written": ("в файл {path} нельзя писать", "{path} fayliga yozib bo‘lmaydi"),
+    "{owned} belongs to root, who can write it": (
+        "{owned} принадлежит root, он может туда писать",
+        "{owned} root ga tegishli, u yoza oladi",
+    ),
+    "Without systemd: {make}": ("Без systemd: {make}", "systemd siz: {make}"),
+    "files": ("файлы", "fayllar"),
+    "login discovery": ("описание для входа", "kirish tavsifi"),
+    "login page": ("страница входа", "kirish sahifasi"),
+    "login client": ("клиент для входа", "kirish mijozi"),
+    "the SSO publishes nothing of itself; sso.authorize_url is used as it is": (
+        "сервис входа ничего о себе не публикует; sso.authorize_url используется как есть",
+        (
+            "kirish xizmati o‘zi haqida hech narsa e’lon qilmaydi; sso.authorize_url o‘z "
+            "holicha ishlatiladi"
+        ),
+    ),
+    "SSO page": ("страница сервиса входа", "kirish xizmati sahifasi"),
+    "what {stranger} tells of itself is in the name of another issuer": (
+        "то, что {stranger} сообщает о себе, написано от имени другого издателя",
+        "{stranger} o‘zi haqida aytgani boshqa issuer nomidan",
+    ),
+    "Set sso.authorize_url to the issuer's own address, as it names itself": (
+        "Укажите в sso.authorize_url адрес самого издателя, как он себя называет",
+        "sso.authorize_url ga issuer ning o‘z manzilini, u o‘zini atagandek yozing",
+    ),
+    "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker": (
+        (
+            "Попросите его администратора включить PKCE с S256 (RFC 7636); более слабого шлюз "
+            "не использует"
+        ),
+        (
+            "Uning administratoridan S256 bilan PKCE so‘rang (RFC 7636); shlyuz bundan zaifini "
+            "ishlatmaydi"
+        ),
+    ),
+    "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint": (
+        (
+            "Укажите этот адрес в sso.token_url либо в sso.authorize_url тот сервис входа, "
+            "которому он принадлежит"
+        ),
+        (
+            "sso.token_url ga shu manzilni yozing yoki sso.authorize_url ga shu manzil egasi "
+            "bo‘lgan kirish xizmatini yozing"
+        ),
+    ),
+    "{issuer} is an OpenID provider": (
+        "{issuer} — провайдер OpenID",
+        "{issuer} — OpenID provayderi",
+    ),
+    "Check login.scope; the SSO's operator can tell what this client may do": (
+        "Проверьте login.scope; администратор сервиса входа скажет, что разрешено этому клиенту",
+        (
+            "login.scope ni tekshiring; bu mijozga nima mumkinligini kirish xizmati "
+            "administratori aytadi"
+        ),
+    ),
+    "the SSO knows no such client or no such redirect_uri (status {status})": (
+        "сервис входа не знает такого клиента или такого redirect_uri (статус {status})",
+        "kirish xizmati bunday mijozni yoki bunday redirect_uri ni bilmaydi (status {status})",
+    ),
+    "Register with it, letter for letter: {client_id}, {redirect_uri}": (
+        "Зарегистрируйте в нём буква в букву: {client_id}, {redirect_uri}",
+        "Unda harfma-harf ro‘yxatdan o‘tkazing: {client_id}, {redirect_uri}",
+    ),
+    "the SSO lets people sign in for {redirect_uri}": (
+        "сервис входа пускает людей для {redirect_uri}",
+        "kirish xizmati {redirect_uri} uchun odamlarni kiritadi",
+    ),
+    "the SSO takes any code": (
+        "сервис входа принимает любой код",
+        "kirish xizmati har qanday kodni qabul qiladi",
+    ),
+    "the SSO does not know PKCE with S256": (
+        "сервис входа не поддерживает PKCE с S256",
+        "kirish xizmati S256 bilan PKCE ni bilmaydi",
+    ),
+    "none": ("нет", "yo‘q"),
+    "{issuer} names the token endpoint {named}": (
+        "{issuer} называет адрес выдачи токенов {named}",
+        "{issuer} token manzili deb {named} ni aytadi",
+    ),
+    "the SSO refuses the sign-in: {refusal}": (
+        "сервис входа отказывает во входе: {refusal}",
+        "kirish xizmati kirishni rad etdi: {refusal}",
+    ),
+    "Check sso.authorize_url": ("Проверьте sso.authorize_url", "sso.authorize_url ni tekshiring"),
+    "Mend the secret or key first": (
+        "Сначала исправьте секрет или ключ",
+        "Avval secret yoki kalitni tuzating",
+    ),
+    "Check login.client_id, its secret or key and auth_method with the SSO's operator": (
+        (
+            "Сверьте login.client_id, его секрет или ключ и auth_method с администратором "
+            "сервиса входа"
+        ),
+        (
+            "login.client_id, uning secret yoki kaliti va auth_method ni kirish xizmati "
+            "administratori bilan solishtiring"
+        ),
+    ),
+    "the SSO does not say: {cause}": (
+        "сервис входа не говорит: {cause}",
+        "kirish xizmati aytmaydi: {cause}",
+    ),
+    "Give a PEM file with CA certificates": (
+        "Укажите файл PEM с сертификатами удостоверяющего центра",
+        "Sertifikat markazi sertifikatlari bor PEM faylini ko‘rsating",
+    ),
+    "the SSO knows the client, and how it proves itself": (
+        "сервис входа знает клиента и его способ подтверждения",
+        "kirish xizmati mijozni va u o‘zini qanday tasdiqlashini biladi",
+    ),
+    "the SSO refuses the client: {told}": (
+        "сервис входа не принимает клиента: {told}",
+        "kirish xizmati mijozni qabul qilmadi: {told}",
+    ),
+    "the SSO gave a token for {lifetime}": (
+        "сервис входа выдал токен на {lifetime}",
+        "kirish xizmati token berdi, muddati {lifetime}",
+    ),
+    "Known token endpoints: {told}": (
+        "Известные адреса выдачи токенов: {told}",
+        "Ma’lum token manzillari: {told}",
+    ),
+    "{url} names the token endpoint {named}, sso.token_url is {token_url}": (
+        "{url} называет адрес выдачи токенов {named}, а в sso.token_url стоит {token_url}",
+        "{url} token manzili deb {named} ni aytadi, sso.token_url esa {token_url}",
+    ),
+    (
+        "Ask the SSO's operator which is right for this client, and set sso.token_url "
+        "to it; the gateway takes no address from there by itself"
+    ): (
+        (
+            "Узнайте у администратора сервиса входа, какой адрес верен для этого клиента, и "
+            "укажите его в sso.token_url; сам шлюз оттуда адресов не берёт"
+        ),
+        (
+            "Bu mijoz uchun qaysi biri to‘g‘riligini kirish xizmati administratoridan so‘rang "
+            "va sso.token_url ga yozing; shlyuz u yerdan manzilni o‘zi olmaydi"
+        ),
+    ),
+    "try again later, and tell the SSO's operator if it lasts": (
+        "попробуйте позже и, если не пройдёт, сообщите администратору сервиса входа",
+        "keyinroq urinib ko‘ring, davom etsa, kirish xizmati administratoriga ayting",
+    ),
+    "the SSO's operator can tell what is registered for this client": (
+        "что зарегистрировано для этого клиента, скажет администратор сервиса входа",
+        "bu mijoz uchun nima ro‘yxatdan o‘tganini kirish xizmati administratori aytadi",
+    ),
+    "Each environment has an SSO of its own, which refuses the clients of the others": (
+        "В каждой среде свой сервис входа, и чужих клиентов он не принимает",
+        "Har bir muhitning o‘z kirish xizmati bor, u boshqalarning mijozlarini qabul qilmaydi",
+    ),
+    "that is no URL": ("который не является URL", "URL bo‘lmagan matn"),
+    "Here sso.token_url is that of {sso}, but platform.fhir_base_url that of {platform}": (
+        "Здесь sso.token_url относится к {sso}, а platform.fhir_base_url — к {platform}",
+        "Bu yerda sso.token_url {sso} niki, platform.fhir_base_url esa {platform} niki",
+    ),
+    "{name} documents": ("документы: {name}", "hujjatlar: {name}"),
+    "none that names a token endpoint": (
+        "нет документа, где назван адрес выдачи токенов",
+        "token manzili aytilgan hujjat yo‘q",
+    ),
+    "{url} names the token endpoint of the settings": (
+        "{url} называет тот же адрес выдачи токенов, что и настройки",
+        "{url} sozlamalardagi token manzilini aytadi",
+    ),
+    (
+        "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and "
+        "reach it by ssh -L or behind TLS"
+    ): (
+        (
+            "Их пароли идут к admin.address без шифрования: слушайте 127.0.0.1 и "
+            "подключайтесь через ssh -L или TLS"
+        ),
+        (
+            "Ularning parollari admin.address ga shifrlanmay boradi: 127.0.0.1 ni tinglang "
+            "va unga ssh -L yoki TLS orqali ulaning"
+        ),
+    ),
+    "operators": ("администраторы", "administratorlar"),
+    "{names} may decide about queued writes": (
+        "решать о записях в очереди могут {names}",
+        "navbatdagi yozuvlar haqida {names} qaror qilishi mumkin",
+    ),
+}

@@ -1,0 +1,182 @@
+"""What `init` asks, says, and writes as comments."""
+
+from typing import Final
+
+TABLE: Final = {
+    "dhp-playground, to try": ("dhp-playground — для проб", "dhp-playground — sinash uchun"),
+    "dhp-production, for real work": (
+        "dhp-production — для настоящей работы",
+        "dhp-production — haqiqiy ish uchun",
+    ),
+    "other addresses": ("другие адреса", "boshqa manzillar"),
+    "on this machine": ("на этом компьютере", "shu kompyuterda"),
+    "in a container on this machine": (
+        "в контейнере на этом компьютере",
+        "shu kompyuterdagi konteynerda",
+    ),
+    "elsewhere in the network": (
+        "на других компьютерах в сети",
+        "tarmoqdagi boshqa kompyuterlarda",
+    ),
+    "by a secret": ("секретом", "secret bilan"),
+    "by a private key": ("закрытым ключом", "yopiq kalit bilan"),
+    "to a file": ("в файл", "faylga"),
+    "to standard output": ("в стандартный вывод", "standart chiqishga"),
+    "no": ("нет", "yo‘q"),
+    "yes": ("да", "ha"),
+    "{flag} is needed where nobody can be asked": (
+        "укажите {flag}: спросить здесь некого",
+        "{flag} kerak: bu yerda so‘raydigan odam yo‘q",
+    ),
+    "Where does the audit go?": ("Куда писать аудит?", "Audit qayerga yozilsin?"),
+    "The address of the FHIR server": ("Адрес сервера FHIR", "FHIR serveri manzili"),
+    "The address that gives tokens": ("Адрес выдачи токенов", "Token beriladigan manzil"),
+    "How does the gateway show who it is?": (
+        "Чем шлюз подтверждает, кто он?",
+        "Shlyuz kimligini nima bilan tasdiqlaydi?",
+    ),
+    "From which addresses or networks does it call?": (
+        "С каких адресов или сетей она обращается?",
+        "U qaysi manzil yoki tarmoqlardan murojaat qiladi?",
+    ),
+    "Keep writes while the line is down (outbox)?": (
+        "Хранить записи, пока нет связи (очередь outbox)?",
+        "Aloqa yo‘q paytda yozuvlar saqlansinmi (outbox navbati)?",
+    ),
+    "Which platform?": ("Какая платформа?", "Qaysi platforma?"),
+    "client_id": ("client_id", "client_id"),
+    "Where does the old system run?": (
+        "Где работает старая система?",
+        "Eski tizim qayerda ishlaydi?",
+    ),
+    "The name of its container": ("Имя её контейнера", "Uning konteyneri nomi"),
+    "The secret (nothing is shown)": (
+        "Секрет (на экране не виден)",
+        "Secret (ekranda ko‘rinmaydi)",
+    ),
+    "{flag}: one of {names}": ("{flag}: одно из {names}", "{flag}: {names} dan biri"),
+    "The key's file": ("Файл ключа", "Kalit fayli"),
+    "Next:": ("Дальше:", "Endi:"),
+    "Then your system calls {url} in the place of the platform.": (
+        "После этого ваша система обращается вместо платформы к {url}.",
+        "Shundan so‘ng tizimingiz platforma o‘rniga {url} ga murojaat qiladi.",
+    ),
+    "It sends the header X-Api-Key with what stands in {path}.": (
+        "Она передаёт заголовок X-Api-Key с тем, что записано в {path}.",
+        "U X-Api-Key sarlavhasida {path} da yozilganini yuboradi.",
+    ),
+    "written: {path}": ("записан {path}", "yozildi: {path}"),
+    "The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`": (
+        "Служба передаёт секрет; для ключа сначала: `systemctl edit dhp-gateway`",
+        "Xizmat secret uzatadi; kalit uchun avval: `systemctl edit dhp-gateway`",
+    ),
+    "is there already, and nothing was changed; move it away first": (
+        "уже есть, и ничего не изменено; сначала уберите его",
+        "allaqachon bor, hech narsa o‘zgartirilmadi; avval uni boshqa joyga oling",
+    ),
+    "the private key, alone in its file; readable for few": (
+        "закрытый ключ, один в своём файле; читают его немногие",
+        "yopiq kalit, faylda yolg‘iz o‘zi; uni kam kishi o‘qiydi",
+    ),
+    "the secret, alone in its file; readable for few": (
+        "секрет, один в своём файле; читают его немногие",
+        "secret, faylda yolg‘iz o‘zi; uni kam kishi o‘qiydi",
+    ),
+    "which platform; begin with dhp-playground": (
+        "какая платформа; начните с dhp-playground",
+        "qaysi platforma; dhp-playground dan boshlang",
+    ),
+    "by what the gateway is known to the platform": (
+        "по чему платформа узнаёт шлюз",
+        "platforma shlyuzni shular bilan taniydi",
+    ),
+    "used for all callers that name no other": (
+        "для всех систем, где не указано иное",
+        "boshqasi ko‘rsatilmagan barcha tizimlar uchun",
+    ),
+    "as you were given it": ("как вам его выдали", "sizga berilganidek"),
+    "where your systems reach the gateway": (
+        "где ваши системы обращаются к шлюзу",
+        "tizimlaringiz shlyuzga murojaat qiladigan joy",
+    ),
+    "for operators": ("для администраторов", "administratorlar uchun"),
+    "health, metrics, and the page /status": (
+        "состояние, метрики и страница /status",
+        "holat, metrikalar va /status sahifasi",
+    ),
+    "a record of each request, without patient data": (
+        "запись о каждом запросе, без данных пациентов",
+        "har bir so‘rov qaydi, bemor ma’lumotlarisiz",
+    ),
+    "into a file, where changed lines can be found out": (
+        "в файл, где изменённые строки обнаруживаются",
+        "faylga, o‘zgartirilgan qatorlar aniqlanadi",
+    ),
+    "check it by `dhp-gateway audit verify`": (
+        "проверка: `dhp-gateway audit verify`",
+        "tekshirish: `dhp-gateway audit verify`",
+    ),
+    "reaches and is reached by that container alone": (
+        "доступен только тому контейнеру",
+        "faqat o‘sha konteynerga ochiq",
+    ),
+    "built by `make image`, or loaded": (
+        "собран командой `make image` или загружен",
+        "`make image` bilan yig‘ilgan yoki yuklangan",
+    ),
+    "your system's": ("сеть вашей системы", "tizimingiz tarmog‘i"),
+    "owns the files in this folder": ("владелец файлов в этой папке", "bu papkadagi fayllar egasi"),
+    "it writes nowhere else": ("больше никуда не пишет", "boshqa joyga yozmaydi"),
+    "also after a reboot": ("и после перезагрузки", "qayta yuklangandan keyin ham"),
+    "settings and secrets": ("настройки и секреты", "sozlamalar va maxfiy fayllar"),
+    "the FHIR server behind the gateway": ("сервер FHIR за шлюзом", "shlyuz ortidagi FHIR serveri"),
+    "its address": ("его адрес", "uning manzili"),
+    "where the gateway gets its token": ("где шлюз получает токен", "shlyuz token oladigan joy"),
+    "the address that gives tokens": ("адрес выдачи токенов", "token beriladigan manzil"),
+    "the gateway signs instead of a secret": (
+        "вместо секрета шлюз подписывает",
+        "secret o‘rniga shlyuz imzolaydi",
+    ),
+    "keeps writes while the line is down": (
+        "хранит записи, пока нет связи",
+        "aloqa yo‘q paytda yozuvlarni saqlaydi",
+    ),
+    "only for callers that ask for it, see docs/outbox.md": (
+        "только для систем, которые об этом просят: docs/outbox.md",
+        "faqat so‘ragan tizimlar uchun: docs/outbox.md",
+    ),
+    "where they are kept": ("где они хранятся", "ular saqlanadigan joy"),
+    "without this key nobody can read them": (
+        "без этого ключа их никто не прочтёт",
+        "bu kalitsiz ularni hech kim o‘qiy olmaydi",
+    ),
+    "every address of this machine, see callers": (
+        "все адреса этого компьютера, смотрите callers",
+        "bu kompyuterning hamma manzili, callers ga qarang",
+    ),
+    "only this machine, or this container, gets there": (
+        "доступно только этому компьютеру или контейнеру",
+        "faqat shu kompyuter yoki konteynerdan ochiq",
+    ),
+    "who may call; nobody else is let in": (
+        "кому можно обращаться; больше никому",
+        "kim murojaat qilishi mumkin; boshqa hech kim",
+    ),
+    "its name in log and audit": ("её имя в логе и аудите", "uning log va auditdagi nomi"),
+    "the addresses it calls from": (
+        "адреса, с которых она обращается",
+        "u murojaat qiladigan manzillar",
+    ),
+    "what it sends in the header X-Api-Key": (
+        "что она передаёт в заголовке X-Api-Key",
+        "u X-Api-Key sarlavhasida yuboradigan qiymat",
+    ),
+    "to standard output; collect and keep it": (
+        "в стандартный вывод; собирайте и храните",
+        "standart chiqishga; yig‘ing va saqlang",
+    ),
+    "the audit": ("аудит", "audit"),
+    "the outbox": ("очередь", "navbat"),
+    "number": ("номер", "raqam"),
+    "a number from 1 to {most}": ("число от 1 до {most}", "1 dan {most} gacha son"),
+}

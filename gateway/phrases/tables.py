@@ -1,0 +1,9 @@
+"""All sentences: the English one with the Russian and the Uzbek one."""
+
+from typing import Final
+
+from gateway.phrases import commands, doctor, files, init, rules, shared, start, values, ways
+
+TABLES: Final = tuple(
+    part.TABLE for part in (commands, doctor, ways, values, rules, files, init, start, shared)
+)

@@ -1,0 +1,250 @@
+"""`dhp-gateway init`: from a few answers to a gateway that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import select
+import stat
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from gateway.config import load
+from gateway.sandbox import Sandbox, SandboxOptions
+from tests.doubles.command import SECRET, Result, dhp
+from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
+
+KEY = """-----BEGIN PRIVATE KEY-----
+MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDCoD0M4rgiWEPSZVQUj
+-----END PRIVATE KEY-----
+"""
+
+TEMPLATE = Path(__file__).parents[2] / "deploy/systemd/gateway.yaml"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A platform to lead to."""
+    platform = Sandbox(SandboxOptions(port=0), log=lambda _: None)
+    await platform.start()
+    yield platform
+    await platform.stop()
+
+
+def ports() -> dict[str, str]:
+    """Variables that keep out of the way of other gateways."""
+    return {
+        "DHP_GATEWAY_LISTEN__ADDRESS": f"127.0.0.1:{free_port()}",
+        "DHP_GATEWAY_ADMIN__ADDRESS": f"127.0.0.1:{free_port()}",
+    }
+
+
+async def init(directory: Path, *arguments: str, secret: str = SECRET, lang: str = "en") -> Result:
+    """Run it unattended, with a secret in a file, to its end."""
+    source = directory.with_name("given")
+    source.write_text(secret)
+    usual = ("--yes", "--client-id", "hospital-17", "--secret-file", str(source))
+    places = ("--directory", str(directory), "--lang", lang)
+    return await dhp("init", *usual, *places, *arguments, environ=ports())
+
+
+def leading_to(sandbox: Sandbox) -> Sequence[str]:
+    """Flags for the sandbox."""
+    urls = ("--fhir-base-url", sandbox.fhir_base_url, "--token-url", sandbox.token_url)
+    return ("--environment", "custom", *urls)
+
+
+def mode(path: Path) -> int:
+    """A file's permissions."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_a_gateway_started_from_it_answers(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What was written passes check and doctor, and a patient is read through it."""
+    folder = tmp_path / "new"
+    secret = SandboxOptions().client_secret
+    client = ("--client-id", SandboxOptions().client_id)
+    result = await init(folder, *leading_to(sandbox), *client, "--outbox", secret=secret)
+    assert result.code == 0, result.out + result.err
+    file = folder / "gateway.yaml"
+    assert result.out.splitlines()[-2] == f"  dhp-gateway run --config {file}"
+    assert "All is well." in result.out
+    environ = ports()
+    process = start([GATEWAY_COMMAND, "run", "--config", file], tmp_path, environment=environ)
+    address = environ["DHP_GATEWAY_LISTEN__ADDRESS"]
+    try:
+        await asyncio.to_thread(process.until_listening, int(address.rpartition(":")[2]))
+        url = f"http://{address}/fhir/Patient/{sandbox.patient_id}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert (answer.status, (await answer.json())["resourceType"]) == (200, "Patient")
+    finally:
+        await asyncio.to_thread(process.terminate)
+
+
+async def test_everything_is_for_its_owner_and_explained(tmp_path: Path) -> None:
+    """Secrets are closed, their text is theirs alone, and each line of the settings says what."""
+    folder = tmp_path / "new"
+    flags = ("--caller", "network", "--network", "10.20.0.0/16", "--audit", "stdout", "--outbox")
+    result = await init(folder, *flags, lang="uz")
+    assert result.code == 1, "the platform is out of reach"
+    secrets = folder / "secrets"
+    assert (mode(secrets), mode(folder / "gateway.yaml")) == (0o700, 0o644)
+    assert {(each.name, mode(each)) for each in secrets.iterdir()} == {
+        ("dhp_client_secret", 0o600),
+        ("his_api_key", 0o600),
+        ("outbox_key", 0o600),
+    }
+    assert (secrets / "dhp_client_secret").read_text() == f"{SECRET}\n"
+    text = (folder / "gateway.yaml").read_text()
+    assert all("  # " in line for line in text.splitlines())
+    assert "listen:  # tizimlaringiz shlyuzga murojaat qiladigan joy" in text
+    settings = load(folder / "gateway.yaml", {})
+    assert [str(each) for each in settings.callers[0].networks] == ["10.20.0.0/16"]
+    assert settings.listen.address.host == "0.0.0.0"
+    assert (settings.environment, settings.audit.sink) == ("dhp-playground", "stdout")
+
+
+async def test_beside_a_container(tmp_path: Path) -> None:
+    """Settings name what the container sees, and Compose gets a file that puts it there."""
+    folder = tmp_path / "new"
+    result = await init(folder, "--caller", "container", "--container", "emr", "--audit", "file")
+    assert f"docker compose --project-directory {folder} up --detach" in result.out
+    settings = yaml.safe_load((folder / "gateway.yaml").read_text())
+    file = settings["credentials"]["default"]["client_secret_file"]
+    assert file == "/etc/dhp-gateway/secrets/dhp_client_secret"
+    service = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["gateway"]
+    owner = (folder / "secrets" / "dhp_client_secret").stat()
+    assert service["network_mode"] == "container:emr"
+    assert service["user"] == f"{owner.st_uid}:{owner.st_gid}"
+    assert service["volumes"] == [".:/etc/dhp-gateway:ro", "./audit:/var/log/dhp-gateway"]
+
+
+async def test_nothing_is_written_over(tmp_path: Path) -> None:
+    """Whatever is there stays, and nothing is put beside it."""
+    folder = tmp_path / "new"
+    (folder / "secrets").mkdir(parents=True)
+    secret = folder / "secrets" / "dhp_client_secret"
+    secret.write_text("kept")
+    result = await init(folder)
+    assert (result.code, result.out) == (2, "")
+    assert f"{secret}: is there already, and nothing was changed" in result.err
+    assert (secret.read_text(), list(folder.iterdir())) == ("kept", [folder / "secrets"])
+    (folder / "gateway.yaml").write_text("workers: 1\n")
+    assert (await init(folder)).code == 2
+    assert (folder / "gateway.yaml").read_text() == "workers: 1\n"
+
+
+async def test_what_an_installation_left_to_fill_in_is_filled_in(tmp_path: Path) -> None:
+    """An empty secret file takes the secret; the template stays as an example."""
+    folder = tmp_path / "new"
+    (folder / "secrets").mkdir(parents=True)
+    (folder / "secrets" / "dhp_client_secret").touch(0o600)
+    template = TEMPLATE.read_text()
+    (folder / "gateway.yaml").write_text(template)
+    assert (await init(folder)).code == 1
+    assert (folder / "secrets" / "dhp_client_secret").read_text() == f"{SECRET}\n"
+    assert (folder / "gateway.yaml.example").read_text() == template
+
+
+async def test_half_of_it_is_taken_back(tmp_path: Path) -> None:
+    """Where the second file cannot be written the first one is gone again."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "secrets").write_text("in the way")
+    result = await init(folder)
+    assert (result.code, result.out) == (2, "")
+    assert [each.name for each in folder.iterdir()] == ["secrets"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--yes",), "--client-id is needed where nobody can be asked"),
+        (("--yes", "--client-id", "a"), "--secret-file is needed where nobody can be asked"),
+        (("--yes", "--client-id", "your-client-id"), "--client-id: is still the example's"),
+        (("--yes", "--environment", "test"), "--environment: one of dhp-playground"),
+        (("--yes", "--client-id", "a", "--key-file", "KEY"), "PEM block that is broken"),
+        (("--yes", "--client-id", "a", "--secret-file", "no/such"), "no such file or directory"),
+    ],
+)
+async def test_what_is_missing_or_wrong_is_named(
+    arguments: Sequence[str], told: str, tmp_path: Path
+) -> None:
+    """Wrong usage ends with 2 and writes nothing."""
+    key = tmp_path / "KEY"
+    key.write_text(KEY)
+    found = [str(key) if each == "KEY" else each for each in arguments]
+    folder = tmp_path / "new"
+    result = await dhp("init", *found, "--directory", str(folder))
+    assert result.code == 2
+    assert told in result.err
+    assert not folder.exists()
+
+
+class Terminal:
+    """A person at a terminal who waits for each question."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self._here, there = pty.openpty()
+        self.seen = ""
+        self.process = subprocess.Popen(
+            command, stdin=there, stdout=there, stderr=there, env=environment
+        )
+        os.close(there)
+
+    def answer(self, question: str, text: str) -> None:
+        """Wait until the screen asks, then type."""
+        begin = len(self.seen)
+        while question not in self.seen[begin:]:
+            assert self._read(), self.seen
+        os.write(self._here, f"{text}\n".encode())
+
+    def end(self) -> int:
+        """The exit code, once all is read."""
+        while self._read():
+            pass
+        os.close(self._here)
+        return self.process.wait()
+
+    def _read(self) -> bool:
+        assert select.select([self._here], [], [], 30)[0], self.seen
+        try:
+            piece = os.read(self._here, 65536)
+        except OSError:  # how Linux tells that nobody writes any more
+            piece = b""
+        self.seen += piece.decode()
+        return bool(piece)
+
+
+async def test_a_person_is_asked_in_russian(sandbox: Sandbox, tmp_path: Path) -> None:
+    """All questions are Russian, a wrong answer is asked again, and the secret is never shown."""
+    options, folder = SandboxOptions(), tmp_path / "new"
+    environment = {**os.environ, **ports(), "LANG": "ru_RU.UTF-8", "LC_ALL": "ru_RU.UTF-8"}
+    command = [str(GATEWAY_COMMAND), "init", "--directory", str(folder)]
+    terminal = Terminal(command, environment)
+
+    def session() -> int:
+        terminal.answer("Какая платформа?", "третья")
+        terminal.answer("число от 1 до 3", "3")
+        terminal.answer("Адрес сервера FHIR", sandbox.fhir_base_url)
+        terminal.answer("Адрес выдачи токенов", sandbox.token_url)
+        terminal.answer("client_id", options.client_id)
+        terminal.answer("Чем шлюз подтверждает", "")
+        # With its last blank the terminal shows nothing more, and forgets what came before.
+        terminal.answer("Секрет (на экране не виден): ", options.client_secret)
+        terminal.answer("Где работает старая система?", "1")
+        terminal.answer("Куда писать аудит?", "")
+        terminal.answer("Хранить записи", "")
+        return terminal.end()
+
+    assert await asyncio.to_thread(session) == 0, terminal.seen
+    assert options.client_secret not in terminal.seen
+    assert "Всё в порядке." in terminal.seen
+    assert f"Дальше:\r\n  dhp-gateway run --config {folder / 'gateway.yaml'}" in terminal.seen
+    assert load(folder / "gateway.yaml", {}).platform.fhir_base_url == sandbox.fhir_base_url

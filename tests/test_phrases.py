@@ -1,0 +1,195 @@
+"""Whatever a command says stands in the catalogue three times, and Russian is all Russian."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from gateway.commands.findings import State as FindingState
+from gateway.oauth.token_response import Cause
+from gateway.outbox.entry import Entry, Recovery, State
+from gateway.outbox.shown import facts
+from gateway.phrases import (
+    LANGUAGES,
+    NOTHING,
+    Phrase,
+    both,
+    catalogue,
+    joined,
+    of_environment,
+    said,
+)
+from gateway.phrases.tables import TABLES
+from gateway.process.factories import StartError
+
+ROOT = Path(__file__).parents[1] / "gateway"
+OTHERS = [language for language in LANGUAGES if language != "en"]
+LETTER = re.compile(r"[A-Za-z]")
+PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+# Names, commands, keys of settings and their values, which are the same in every language.
+NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown Content
+        credentials custom date db dhp DNS doctor EC Encoding environment ES exp expand false FHIR
+        FILE file gateway GiB HOST host HTTP icacls install JSON json JWK Key keygen KiB
+        LoadCredential LogsDirectory ltnp MiB null OAuth Observation off OpenID OpenSSH openssl
+        otel outbox parameter Patient PEM pip PKCE playground PORT port PowerShell printf
+        production rand Redis redis RFC root RSA scope SECRET Set sink ss ssh sslmode sslrootcert
+        stdout syslog systemd TCP TLS tr true TYPE umask Unix unix URL url USER User UTF utf wheel
+        xn YAML
+        """,
+    )
+)
+# What English and Uzbek write alike, or what Uzbek takes over as it is.
+SHARED = {"administrator", "audit", "disk", "fragment", "internet", "issuer", "port", "secret"}
+SHARED |= {"log", "status", "token"}
+# Placeholders, code, keys and variables, paths and URLs, options.
+FILLED = re.compile(
+    r"`[^`]*`|\{[^{}]*\}|\b[\w-]+(?:[._][\w-]+)+\b|\S*://\S*|[\w/.-]*/[\w/.-]+|--[\w-]+"
+)
+WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
+
+
+def literals() -> Iterator[str]:
+    """Every sentence that stands in a `Phrase(…)`, but for those of placeholders alone."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Phrase":
+                first = node.args[0] if node.args else None
+                assert not isinstance(first, ast.JoinedStr), f"{path.name}:{node.lineno}"
+                if isinstance(first, ast.Constant) and LETTER.search(
+                    PLACEHOLDER.sub("", first.value)
+                ):
+                    yield first.value
+
+
+def computed() -> set[str]:
+    """The sentences that are words of closed lists."""
+    entry = Entry.__new__(Entry)
+    for name in Entry.__slots__:
+        object.__setattr__(entry, name, None)
+    for name, value in (("state", State.SENDING), ("recovery", Recovery.ASK), ("queued_at", 0.0)):
+        object.__setattr__(entry, name, value)
+    shown = {"request", "answer", "method", "interaction", "resource", "request_id", "credential"}
+    shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
+    return {*get_args(Cause), *State, *get_args(FindingState), *facts(entry), *shown}
+
+
+def words(text: str) -> set[str]:
+    """Words in Latin letters that are no names."""
+    return set(WORD.findall(FILLED.sub(" ", text))) - NAMES
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_sentence_has_all_its_texts(language: str) -> None:
+    """No command says what it cannot say in Russian and Uzbek."""
+    assert {*literals(), *computed()} - {*catalogue(language)} == set()
+
+
+def test_no_sentence_is_left_over_or_there_twice() -> None:
+    """The catalogue holds what is said, once; but for the words of other programs."""
+    *own, shared = TABLES
+    keys = [key for table in TABLES for key in table]
+    assert len(keys) == len(set(keys))
+    assert {key for table in own for key in table} - {*literals(), *computed()} == set()
+    assert {*computed()} - {*literals()} <= {*shared, *keys}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_all_texts_of_a_sentence_take_the_same_values(language: str) -> None:
+    """What is filled in in English is filled in in the others, in the same form."""
+    for english, text in catalogue(language).items():
+        assert sorted(PLACEHOLDER.findall(text)) == sorted(PLACEHOLDER.findall(english)), english
+
+
+def test_russian_holds_no_english_word() -> None:
+    """Latin letters are for names and commands only."""
+    assert {word for text in catalogue("ru").values() for word in words(text)} == set()
+
+
+def test_uzbek_holds_no_english_word() -> None:
+    """No word of the English sentences stands in the Uzbek ones, unless it is Uzbek too."""
+    table = catalogue("uz")
+    english = {word.lower() for sentence in table for word in words(sentence)}
+    uzbek = {word.lower() for text in table.values() for word in words(text)}
+    assert uzbek & english <= SHARED
+
+
+def test_uzbek_letters_are_written_with_one_sign() -> None:
+    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
+    for text in catalogue("uz").values():
+        assert re.findall(r"[A-Za-z]['ʻʼ´][a-z]|[OoGg]’|[^OoGg]‘", FILLED.sub("", text)) == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_the_sso_has_its_name(language: str) -> None:
+    """It is called as in the outcomes and on the status page."""
+    assert not any("SSO" in text for text in catalogue(language).values())
+
+
+def test_common_words_of_the_system_are_known() -> None:
+    """What goes wrong with files and addresses is not left in English."""
+    usual = (errno.ENOENT, errno.EACCES, errno.EADDRINUSE, errno.ENOSPC, errno.EROFS, errno.EISDIR)
+    assert {os.strerror(code).lower() for code in usual} <= {*catalogue("ru")}
+
+
+def test_phrases_in_phrases_are_translated_too() -> None:
+    """A hint in a line, a name in a hint: all of it is of one language."""
+    inner = Phrase("did you mean {near}?", near=both(["a", "b"]))
+    line = Phrase("{told}. {hint:sentence}", told=Phrase("is missing"), hint=inner)
+    assert line == "is missing. Did you mean a and b?"
+    assert line.in_language("ru") == "не задано. Имелось в виду a и b?"
+
+
+def test_what_another_program_says_is_not_left_in_english() -> None:
+    """A text that nobody has translated reads as the general one."""
+    unknown = Phrase.foreign("Strange things happened", Phrase("cannot be read"))
+    assert unknown == "Strange things happened"
+    assert unknown.in_language("ru") == "не удаётся прочитать"
+    assert Phrase.foreign(None, Phrase("cannot be read")) == "cannot be read"
+
+
+def test_values_are_never_taken_for_sentences() -> None:
+    """Braces in a path or name stay as they are."""
+    told = Phrase("{path}: {why}", path="/srv/{x}", why=Phrase("is missing"))
+    assert told.in_language("uz") == "/srv/{x}: berilmagan"
+    assert Phrase("{}").in_language("ru") == "{}"
+
+
+def test_an_exception_carries_its_phrase_to_another_process() -> None:
+    """A worker's reason is told by the command in the language of the terminal."""
+    failure = StartError(joined("\n", [Phrase("did you mean {near}?", near="x"), NOTHING]))
+    data = json.loads(json.dumps(said(failure).as_data()))
+    assert Phrase.from_data(data) == str(failure)
+    assert Phrase.from_data(data).in_language("ru") == "имелось в виду x?\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "C.UTF-8"}, "en"),
+        ({"LANG": "POSIX"}, "en"),
+        ({"LANG": "ru_RU.UTF-8"}, "ru"),
+        ({"LANG": "uz_UZ@cyrillic"}, "uz"),
+        ({"LANG": "uz"}, "uz"),
+        ({"LANG": "run_XX"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "ru_RU", "LC_MESSAGES": "uz_UZ"}, "uz"),
+        ({"LANG": "ru_RU", "LC_MESSAGES": "uz_UZ", "LC_ALL": "C"}, "en"),
+        ({"LANG": "ru_RU", "LC_ALL": ""}, "ru"),
+    ],
+)
+def test_the_environment_says_the_language(environ: dict[str, str], language: str) -> None:
+    """As for every program: LC_ALL, else LC_MESSAGES, else LANG; English for all others."""
+    assert of_environment(environ) == language
