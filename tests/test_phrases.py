@@ -42,8 +42,8 @@ NAMES = frozenset(
         aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown Content
         credentials custom date db dhp DNS doctor EC Encoding environment ES exp expand false FHIR
         FILE file gateway GiB HOST host HTTP icacls install JSON json JWK Key keygen KiB
-        LoadCredential LogsDirectory ltnp MiB null OAuth Observation off OpenID OpenSSH openssl
-        otel outbox parameter Patient PEM pip PKCE playground PORT port PowerShell printf
+        LoadCredential LogsDirectory ltnp MiB notify null OAuth Observation off OpenID OpenSSH
+        openssl otel outbox parameter Patient PEM pip PKCE playground PORT port PowerShell printf
         production rand Redis redis RFC root RSA scope SECRET Set sink ss ssh sslmode sslrootcert
         stdout syslog systemd TCP TLS tr true TYPE umask Unix unix URL url USER User UTF utf wheel
         xn YAML

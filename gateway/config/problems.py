@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.phrases import NOTHING, Phrase, either
+from gateway.phrases import NOTHING, Phrase, either, phrase
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
 _SIMILAR: Final = 0.7
@@ -43,7 +43,7 @@ class Problem:
             told = Phrase("{told} ({source})", told=told, source=self.source)
         if not self.hint:
             return Phrase("{told}.", told=told)
-        return Phrase("{told}. {hint:sentence}", told=told, hint=self.hint)
+        return Phrase("{told}. {hint:sentence}", told=told, hint=phrase(self.hint))
 
 
 def dotted(setting: Setting) -> str:

@@ -91,10 +91,15 @@ def _from_data(value: Any) -> Any:
 NOTHING: Final = Phrase("")
 
 
+def phrase(text: str) -> Phrase:
+    """A text as a phrase, which it may be already."""
+    return text if isinstance(text, Phrase) else Phrase(text)
+
+
 def said(error: BaseException) -> Phrase:
     """What an exception says, which carries a phrase."""
     text = error.args[0] if error.args else ""
-    return text if isinstance(text, Phrase) else Phrase(str(error))
+    return phrase(text if isinstance(text, str) else str(error))
 
 
 def about(key: str, why: Phrase) -> Phrase:

@@ -60,11 +60,11 @@ TABLE: Final = {
     ),
     "check its spelling": ("проверьте написание", "yozilishini tekshiring"),
     "no connection to {url}: nothing listens there, or a firewall is between": (
-        "нет соединения с {url}: там никто не слушает или мешает межсетевой экран",
+        "{url} недоступен: там никто не слушает или мешает межсетевой экран",
         "{url} bilan aloqa yo‘q: u yerda hech kim tinglamaydi yoki orada tarmoq ekrani bor",
     ),
     "the certificate of {url} is not trusted": (
-        "нет доверия к сертификату {url}",
+        "{url}: нет доверия к сертификату",
         "{url} sertifikati ishonchli emas",
     ),
     "its CA goes into sso.ca_file": (
@@ -72,7 +72,7 @@ TABLE: Final = {
         "uning sertifikat markazini sso.ca_file da ko‘rsating",
     ),
     "the certificate of {url} belongs to another host name": (
-        "сертификат {url} выдан другому узлу",
+        "{url}: сертификат выдан другому узлу",
         "{url} sertifikati boshqa xostga berilgan",
     ),
     "correct sso.token_url, never work around this": (
@@ -80,7 +80,7 @@ TABLE: Final = {
         "sso.token_url ni tuzating, buni hech qachon chetlab o‘tmang",
     ),
     "the certificate of {url} is not valid at this time": (
-        "сертификат {url} сейчас не действует",
+        "{url}: сертификат сейчас не действует",
         "{url} sertifikati hozir amal qilmaydi",
     ),
     "check this machine's clock first": (
@@ -93,15 +93,15 @@ TABLE: Final = {
         "sso.token_url dagi port va https:// ni tekshiring",
     ),
     "no secure connection to {url}: TLS failed": (
-        "нет защищённого соединения с {url}: сбой TLS",
+        "{url}: нет защищённого соединения, сбой TLS",
         "{url} bilan himoyalangan aloqa yo‘q: TLS nosozligi",
     ),
     "the proxy in sso.proxy_url gave no connection to {url}": (
-        "прокси из sso.proxy_url не дал соединения с {url}",
+        "{url}: прокси из sso.proxy_url не дал соединения",
         "sso.proxy_url dagi proksi {url} bilan aloqa bermadi",
     ),
     "the connection to {url} broke before the answer was complete": (
-        "соединение с {url} прервалось до конца ответа",
+        "{url}: соединение прервалось до конца ответа",
         "{url} bilan aloqa javob tugamasdan uzildi",
     ),
     "{url} answered something that is not HTTP": (

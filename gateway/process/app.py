@@ -396,6 +396,5 @@ async def serve_admin(
 def _require_strict_parser() -> None:
     """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise StartError(
-            Phrase("aiohttp is installed without its C parser; install its binary wheel")
-        )
+        why = Phrase("aiohttp is installed without its C parser; install its binary wheel")
+        raise StartError(why)

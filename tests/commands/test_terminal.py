@@ -1,0 +1,80 @@
+"""Commands speak the language that they are asked for, and only people hear it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.doubles.command import SECRET, dhp
+
+MISTAKES = {"environment": "playgrund", "workers": "two", "credentials": {"default": {}}}
+
+
+def settings(folder: Path, **more: object) -> Path:
+    """A settings file."""
+    client = {"client_id": "hospital-17", "client_secret": SECRET}
+    file = folder / "gateway.yaml"
+    file.write_text(yaml.safe_dump({"credentials": {"default": client}, **more}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "environ", "word"),
+    [
+        ((), (), {}, "must be a whole number"),
+        ((), (), {"LANG": "ru_RU.UTF-8"}, "должно быть целым числом"),
+        ((), ("--lang", "uz"), {"LANG": "ru_RU.UTF-8"}, "butun son bo‘lishi kerak"),
+        (("--lang", "ru"), (), {}, "должно быть целым числом"),
+        (("--lang", "ru"), ("--lang", "en"), {}, "must be a whole number"),
+    ],
+)
+async def test_the_language_is_chosen(
+    before: Sequence[str],
+    behind: Sequence[str],
+    environ: Mapping[str, str],
+    word: str,
+    tmp_path: Path,
+) -> None:
+    """`--lang` counts more than the environment, and behind the command more than before it."""
+    file = settings(tmp_path, **MISTAKES)
+    plain = {"LC_ALL": "", "LC_MESSAGES": "", "LANG": ""}
+    result = await dhp(*before, "check", "--config", file, *behind, environ={**plain, **environ})
+    assert result.code == 2
+    assert f"workers: {word}" in result.out
+
+
+async def test_another_language_is_wrong_usage() -> None:
+    """It is said which there are."""
+    result = await dhp("check", "--lang", "de")
+    assert result.code == 2
+    assert "en, ru, uz" in result.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_why_it_did_not_start_is_told_in_russian(workers: int, tmp_path: Path) -> None:
+    """With one process or several; exit code and names of settings are as ever."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        file = settings(
+            tmp_path, workers=workers, listen={"address": address}, audit={"sink": "off"}
+        )
+        result = await dhp("run", "--config", file, environ={"LC_ALL": "ru_RU.UTF-8"})
+    assert result.code == 3
+    last = result.err.splitlines()[-1]
+    assert last.startswith("dhp-gateway: не удалось запустить: listen.address: не удаётся слушать")
+    assert "адрес уже занят" in last
+
+
+async def test_programs_are_always_told_in_english(tmp_path: Path) -> None:
+    """`--json` says the same in every language."""
+    file = settings(tmp_path, **MISTAKES)
+    told = [await dhp("check", "--json", "--lang", each, "--config", file) for each in ("en", "uz")]
+    assert told[0].out == told[1].out
+    assert json.loads(told[0].out)["ok"] is False
