@@ -199,12 +199,6 @@ def _secrets(settings: Settings) -> Iterator[BrokenRule]:
             )
 
 
-def _alerts(settings: Settings) -> Iterator[BrokenRule]:
-    if settings.alerts.notify and settings.alerts.notify_file:
-        hint = "keep the file, remove the other"
-        yield BrokenRule(("alerts", "notify"), "and notify_file are both given", hint)
-
-
 RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
@@ -396,6 +390,5 @@ RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
     _tracing,
     _login,
     _outbox,
-    _alerts,
     _placeholders,
 )
