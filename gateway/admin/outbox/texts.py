@@ -134,7 +134,7 @@ _RU: Final[dict[str, str]] = {
     "address": "Адрес",
     "fields": "Поля заголовка",
     "body": "Содержимое",
-    "request_id": "Номер запроса",
+    "request_id": "Идентификатор запроса",
     "cut": "Остальное опущено: всего байт {bytes}. Целиком: `dhp-gateway outbox show --reveal`.",
     "said:retried": "Отправлено ещё раз: {count}. Чем это кончится, будет видно здесь.",
     "said:dropped": "Запись снята.",
