@@ -98,7 +98,7 @@ def test_a_file_of_the_project_leads_to_the_start_in_other_languages(site: Path)
     [
         ("index.ru.html", "предохранитель", "errors.ru.html"),
         ("errors.uz.html", "navbat", "glossary.uz.html"),
-        ("project/config/index.html", "sidecar", "glossary.html"),
+        ("project/config/index.html", "jitter", "settings.html"),
     ],
     ids=["ru", "uz", "en, in a folder below"],
 )
