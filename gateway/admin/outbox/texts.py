@@ -207,7 +207,7 @@ _UZ: Final[dict[str, str]] = {
     "address": "Manzil",
     "fields": "Sarlavha maydonlari",
     "body": "Mazmuni",
-    "request_id": "So‘rov raqami",
+    "request_id": "So‘rov identifikatori",
     "cut": "Qolgani tushirib qoldirildi: jami {bytes} bayt. To‘liq: `dhp-gateway outbox show "
     "--reveal`.",
     "said:retried": "Qayta jo‘natildi: {count} ta. Natijasi shu yerda ko‘rinadi.",
