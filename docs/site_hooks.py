@@ -2,7 +2,8 @@
 
 Pages in docs/ link to files beside docs/ (`../config/production.yaml`), as any page of the
 repository does. On the site these files are under `project/`; a folder becomes a page that lists
-its files. A page that begins with `<!-- lang: ru -->` is marked as Russian for screen readers.
+its files. `name.ru.md` is the Russian page of `name.md`: it is marked as such, has the Russian
+navigation, and the switch on either leads to the other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-LANGUAGE = re.compile(r"\A<!-- lang: (\w+) -->")
+LANGUAGES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
+TRANSLATED = re.compile(r"\.(ru|uz)\.md$")
 # Beside what is linked to: the pages that stand in the navigation.
 ALWAYS = ("CHANGELOG.md",)
 
@@ -66,8 +69,6 @@ def _meant(link: str, uri: str) -> str:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to where their targets are on the site."""
-    if language := LANGUAGE.match(markdown):
-        page.meta["lang"] = language[1]
     here = page.file.src_uri
 
     def moved(found: re.Match[str]) -> str:
@@ -81,6 +82,44 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return LINK.sub(moved, markdown)
 
 
-def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Say which language a translated page is in."""
-    return output.replace('<html lang="en"', f'<html lang="{page.meta.get("lang", "en")}"', 1)
+def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
+    """Give a page its language: of the theme's own words, of the navigation, and of the switch."""
+    uri = page.file.src_uri
+    language = _language(uri)
+    config.theme["language"] = language
+    config.extra["alternate"] = [
+        {"name": name, "link": _in_language(page, other), "lang": other}
+        for other, name in LANGUAGES.items()
+    ]
+    own = copy(nav)
+    own.homepage = next(each for each in nav.pages if each.url == _start(language))
+    own.items = [each for each in nav.items if _language(_first(each)) in (language, "en")]
+    if language != "en":
+        own.items.sort(key=lambda each: _language(_first(each)) == "en")
+    return {**context, "nav": own}
+
+
+def _language(uri: str) -> str:
+    found = TRANSLATED.search(uri)
+    return found[1] if found else "en"
+
+
+def _in_language(page: Any, language: str) -> str:
+    """Where a page is in a language, or where that language begins."""
+    uri = page.file.src_uri
+    if language == _language(uri):
+        return str(page.url)
+    english = TRANSLATED.sub(".md", uri)
+    name = english if language == "en" else f"{english.removesuffix('.md')}.{language}.md"
+    return (
+        f"{name.removesuffix('.md')}.html" if (ROOT / "docs" / name).exists() else _start(language)
+    )
+
+
+def _start(language: str) -> str:
+    return "index.html" if language == "en" else f"index.{language}.html"
+
+
+def _first(item: Any) -> str:
+    """The first page below an item of the navigation."""
+    return _first(item.children[0]) if item.children else item.file.src_uri

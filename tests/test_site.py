@@ -6,11 +6,16 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from tests.browser.conftest import BROWSERS
+
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".venv-site"
+OTHERS = ("ru", "uz")
+LANGUAGES = ("en", *OTHERS)
 # What a browser fetches by itself, as opposed to links that a person follows.
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)"""
@@ -44,39 +49,83 @@ def build(mkdocs: Path, project: Path, into: Path) -> subprocess.CompletedProces
     )
 
 
-def test_the_site(mkdocs: Path, tmp_path: Path) -> None:
-    """Every page is in the navigation, every link leads somewhere, and nothing is fetched."""
-    done = build(mkdocs, ROOT, tmp_path)
+@pytest.fixture(scope="module")
+def site(mkdocs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the site."""
+    into = tmp_path_factory.mktemp("site")
+    done = build(mkdocs, ROOT, into)
     assert done.returncode == 0, done.stderr
-    pages = {page.name: page.read_text("utf-8") for page in tmp_path.rglob("*.html")}
+    return into
+
+
+def test_the_site(site: Path) -> None:
+    """Every page is in the navigation, every link leads somewhere, and nothing is fetched."""
+    pages = {page.name: page.read_text("utf-8") for page in site.rglob("*.html")}
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} <= {
         name.removesuffix(".html") for name in pages
     }
     assert {
         name: FETCHED.findall(text) for name, text in pages.items() if FETCHED.search(text)
     } == {}
-    assert '<html lang="uz"' in pages["quick-start.uz.html"]
     assert '"project/config/index.html"' in pages["quick-start.html"]
-    assert (tmp_path / "project/config/production.yaml").exists()
+    assert (site / "project/config/production.yaml").exists()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_a_page_leads_to_the_same_in_other_languages(site: Path, page: Path) -> None:
+    """It says its own language, and its switch leads to its translations, else to their start."""
+    stem, _, own = page.stem.partition(".")
+    html = (site / f"{page.stem}.html").read_text("utf-8")
+    assert f'<html lang="{own or "en"}"' in html
+    there = {}
+    for language in LANGUAGES:
+        suffix = "" if language == "en" else f".{language}"
+        known = (ROOT / "docs" / f"{stem}{suffix}.md").exists()
+        there[language] = f"{stem if known else 'index'}{suffix}.html"
+    shown = re.findall(r'<a href="([^"]+)" hreflang="(\w+)" class="md-select__link">', html)
+    assert {language: link for link, language in shown} == there
+
+
+def test_a_file_of_the_project_leads_to_the_start_in_other_languages(site: Path) -> None:
+    """The switch stands on pages below project/, too, with links that lead out of there."""
+    html = (site / "project/config/index.html").read_text("utf-8")
+    for language in OTHERS:
+        assert f'<a href="../../index.{language}.html" hreflang="{language}"' in html
 
 
 @pytest.mark.parametrize(
-    ("added", "told"),
+    ("start", "word", "found"),
     [
-        ("[a](faq.md#nothing)", "does not contain an anchor"),
-        ("[a](nothing.md)", "is not found among documentation files"),
-        ("[a](../config/nothing.yaml)", "is not found among documentation files"),
+        ("index.ru.html", "предохранитель", "errors.ru.html"),
+        ("errors.uz.html", "navbat", "glossary.uz.html"),
+        ("project/config/index.html", "jitter", "settings.html"),
     ],
-    ids=["anchor", "page", "file beside docs"],
+    ids=["ru", "uz", "en, in a folder below"],
 )
-def test_a_broken_link_is_noticed(mkdocs: Path, tmp_path: Path, added: str, told: str) -> None:
-    """A page with a link to nowhere ends the build."""
+def test_the_search_works_from_a_folder(site: Path, start: str, word: str, found: str) -> None:
+    """Opened without a server, the site finds a word of each language and links to its page."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium: make test-tools")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000")
+    address = f"{(site / start).as_uri()}?q={quote(word)}"
+    shown = subprocess.run(
+        [browser, *options, "--dump-dom", address], capture_output=True, text=True, timeout=120
+    )
+    results = shown.stdout.partition("md-search-result__list")[2].partition("</ol>")[0]
+    assert f'href="{(site / found).as_uri()}?' in results, shown.stderr[-2000:]
+
+
+def test_a_broken_link_is_noticed(mkdocs: Path, tmp_path: Path) -> None:
+    """A page with a link to nowhere ends the build: to no section, no page or no file."""
     for name in ("docs", "config", "deploy"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("node_modules"))
     for name in (".mkdocs.yml", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path)
     with (tmp_path / "docs" / "audit.md").open("a") as page:
-        page.write(f"\n{added}\n")
+        page.write("\n[a](faq.md#nothing) [a](nothing.md) [a](../config/nothing.yaml)\n")
     done = build(mkdocs, tmp_path, tmp_path / "site")
     assert done.returncode == 1
-    assert told in done.stderr
+    assert "'faq.md#nothing', but the doc 'faq.md' does not contain an anchor" in done.stderr
+    for link in ("nothing.md", "project/config/nothing.yaml"):
+        assert f"'{link}', but the target is not found among documentation files" in done.stderr

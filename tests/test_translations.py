@@ -66,8 +66,9 @@ def sections(path: Path) -> list[tuple[str, str, str]]:
 
 
 def code(text: str) -> set[str]:
-    """What stands in backquotes; a document by the name that it has in every language."""
-    return set(re.findall(r"(?<!`)`([^`\n]+)`", text))
+    """What stands in backquotes."""
+    named = re.findall(r"(?<!`)`([^`\n]+)`", text)
+    return {re.sub("--lang (?:en|ru|uz)$", "--lang", each) for each in named}
 
 
 @everywhere

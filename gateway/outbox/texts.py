@@ -39,15 +39,15 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "ru": {
         "queued": (
             "Платформа сейчас не может принять эту запись. Шлюз надёжно сохранил её и доставит "
-            "один раз, как только сможет. Не отправляйте её снова; чем всё кончилось, скажет "
-            "адрес из Content-Location."
+            "один раз, как только сможет. Не отправляйте её снова; чем дело кончилось, можно "
+            "узнать по адресу из Content-Location."
         ),
         "waiting": "Эта запись надёжно сохранена и ждёт доставки. Не отправляйте её снова.",
         "sending": "Эта запись сейчас доставляется. Не отправляйте её снова.",
         "delivered": "Эта запись уже доставлена, отменить её нельзя.",
         "failed": (
-            "Платформа отклонила эту запись: ничего не сохранено. Исправьте её, отмените эту "
-            "и отправьте новую."
+            "Платформа отклонила эту запись: ничего не сохранено. Отмените эту запись, исправьте "
+            "данные и отправьте их снова."
         ),
         "expired": (
             "Эту запись не удавалось доставить так долго, что шлюз прекратил попытки. Обратитесь "
@@ -55,11 +55,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         ),
         "unclear": (
             "Неизвестно, сохранила ли платформа эту запись. Прежде чем отправлять её снова, "
-            "найдите и прочитайте документ. Администратор шлюза может доставить её или снять."
+            "найдите её на платформе и прочитайте. Администратор шлюза может доставить её или "
+            "снять с очереди."
         ),
         "locked": (
-            "Эта запись могла дойти до платформы, сейчас её нельзя отменить. Спросите позже, чем "
-            "всё кончилось."
+            "Эта запись могла дойти до платформы, сейчас её нельзя отменить. Узнайте позже, чем "
+            "дело кончилось."
         ),
         "cancelled": "Эта запись отменена отправителем и не доставлена.",
         "cancelling": "Эта запись отменена и не будет доставлена.",
@@ -77,16 +78,17 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "sending": "Bu yozuv hozir yetkazilmoqda. Uni qayta yubormang.",
         "delivered": "Bu yozuv allaqachon yetkazilgan, uni bekor qilib bo‘lmaydi.",
         "failed": (
-            "Platforma bu yozuvni rad etdi: hech narsa saqlanmadi. Uni tuzating, bu yozuvni "
-            "bekor qiling va yangisini yuboring."
+            "Platforma bu yozuvni rad etdi: hech narsa saqlanmadi. Bu yozuvni bekor qiling, "
+            "ma’lumotlarni tuzating va ularni yana yuboring."
         ),
         "expired": (
-            "Bu yozuvni shuncha vaqt yetkazib bo‘lmadiki, shlyuz urinishni to‘xtatdi. Shlyuz "
-            "administratoriga murojaat qiling: u hali ham yetkaza oladi."
+            "Bu yozuvni uzoq vaqt yetkazib bo‘lmadi, shuning uchun shlyuz urinishni to‘xtatdi. "
+            "Shlyuz administratoriga murojaat qiling: u hali ham yetkaza oladi."
         ),
         "unclear": (
-            "Platforma bu yozuvni saqlagan-saqlamagani noma’lum. Qayta yuborishdan oldin hujjatni "
-            "toping va o‘qing. Shlyuz administratori uni yetkazishi yoki olib tashlashi mumkin."
+            "Platforma bu yozuvni saqlagan-saqlamagani noma’lum. Qayta yuborishdan oldin uni "
+            "platformada topib, o‘qib ko‘ring. Shlyuz administratori uni yetkazishi yoki navbatdan "
+            "olib tashlashi mumkin."
         ),
         "locked": (
             "Bu yozuv platformaga yetib borgan bo‘lishi mumkin, hozir uni bekor qilib bo‘lmaydi. "

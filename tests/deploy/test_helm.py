@@ -186,13 +186,15 @@ def test_the_chart_brings_the_rules_that_are_shipped(tmp_path: Path) -> None:
 
 
 def test_alerts_link_to_the_runbook_that_values_name(tmp_path: Path) -> None:
-    """With `runbookUrl` every link is absolute, and nothing else of an alert is changed."""
-    chart = render(tmp_path, prometheusRule={"enabled": True, "runbookUrl": prometheus.RUNBOOK})
+    """With an address for each language every link is absolute; else an alert is as shipped."""
+    links = {"runbookUrl": prometheus.RUNBOOK, "runbookUrlRu": f"{prometheus.RUNBOOK}ru/"}
+    chart = render(tmp_path, prometheusRule={"enabled": True, **links})
     groups = chart.the("PrometheusRule")["spec"]["groups"]
     made = {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
     alerts = prometheus.alerts()
     for name, rule in alerts.items():
         rule["annotations"]["runbook_url"] = f"{prometheus.RUNBOOK}#{name.lower()}"
+        rule["annotations"]["runbook_url_ru"] = f"{prometheus.RUNBOOK}ru/#{name.lower()}"
     assert made == alerts
 
 

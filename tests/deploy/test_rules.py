@@ -213,18 +213,20 @@ def test_every_value_that_is_asked_for_exists(label: str) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_says_what_people_need(alert: str) -> None:
-    """It has a severity, a summary in three languages, and a link into the runbook."""
+    """It has a severity, a summary in three languages, and a link into each runbook there is."""
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in ("critical", "warning")
     annotations = rule["annotations"]
     assert annotations.keys() == {
         *("summary", "summary_ru", "summary_uz"),
-        *("description", "runbook_url"),
+        *("description", "runbook_url", "runbook_url_ru"),
     }
     assert all(annotations.values())
     assert re.search("[а-я]", annotations["summary_ru"])
-    in_repository = "{{ else }}docs/runbook.md{{ end }}"
-    assert annotations["runbook_url"].endswith(f"{in_repository}#{alert.lower()}")
+    for suffix, page in (("", "runbook.md"), ("_ru", "runbook.ru.md")):
+        link = annotations[f"runbook_url{suffix}"]
+        assert f"dhp_gateway_runbook{suffix} }}}}" in link
+        assert link.endswith(f"{{{{ else }}}}docs/{page}{{{{ end }}}}#{alert.lower()}")
 
 
 def sections() -> dict[str, str]:

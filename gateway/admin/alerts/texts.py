@@ -53,12 +53,12 @@ _RU: Final = {
     "DhpGatewayAuditDropped": "Записи аудита теряются",
     "DhpGatewayAuditUnavailable": "Запросы отклоняются: журнал аудита не записывается",
     "DhpGatewayOutboxAgeing": "Результаты ждут доставки на платформу уже {value}",
-    "DhpGatewayOutboxUnclear": "{value} записей в очереди ждут решения человека: неизвестно, есть "
+    "DhpGatewayOutboxUnclear": "Записи в очереди ждут решения человека ({value}): неизвестно, есть "
     "ли они на платформе",
-    "DhpGatewayOutboxFailed": "Платформа отклонила {value} записей из очереди",
+    "DhpGatewayOutboxFailed": "Платформа отклонила записи из очереди ({value})",
     "DhpGatewayOutboxUnavailable": "Очередь отправки недоступна: новые записи в неё не попадают, а "
     "ожидающие не доставляются",
-    "DhpGatewayOutboxFull": "Очередь заполнена: новые записи не принимаются",
+    "DhpGatewayOutboxFull": "Очередь отправки заполнена: новые записи не принимаются",
     "DhpGatewayCertificateExpiring": "Сертификат {about} истекает через {value}",
     "DhpGatewayCertificateLastDays": "Сертификат {about} истекает в ближайшие три дня или уже "
     "истёк",
@@ -89,12 +89,12 @@ _UZ: Final = {
     "DhpGatewayAuditDropped": "Audit yozuvlari yo‘qolmoqda",
     "DhpGatewayAuditUnavailable": "So‘rovlar rad etilmoqda: audit yozilmayapti",
     "DhpGatewayOutboxAgeing": "Natijalar platformaga yetkazilishini {value} dan beri kutmoqda",
-    "DhpGatewayOutboxUnclear": "Navbatdagi {value} ta yozuv inson qarorini kutmoqda: ular "
+    "DhpGatewayOutboxUnclear": "Navbatdagi {value} ta yozuv odam qarorini kutmoqda: ular "
     "platformada bor-yo‘qligi noma’lum",
     "DhpGatewayOutboxFailed": "Platforma navbatdagi {value} ta yozuvni rad etdi",
     "DhpGatewayOutboxUnavailable": "Jo‘natish navbatini ochib bo‘lmayapti: yangi yozuvlar navbatga "
     "olinmaydi, kutayotganlari yetkazilmaydi",
-    "DhpGatewayOutboxFull": "Navbat to‘lgan: yangi yozuvlar qabul qilinmayapti",
+    "DhpGatewayOutboxFull": "Jo‘natish navbati to‘lgan: yangi yozuvlar qabul qilinmayapti",
     "DhpGatewayCertificateExpiring": "{about} sertifikatining muddati {value} dan keyin tugaydi",
     "DhpGatewayCertificateLastDays": "{about} sertifikatining muddati uch kun ichida tugaydi yoki "
     "tugagan",

@@ -134,7 +134,7 @@ _RU: Final[dict[str, str]] = {
     "address": "Адрес",
     "fields": "Поля заголовка",
     "body": "Содержимое",
-    "request_id": "Номер запроса",
+    "request_id": "Идентификатор запроса",
     "cut": "Остальное опущено: всего байт {bytes}. Целиком: `dhp-gateway outbox show --reveal`.",
     "said:retried": "Отправлено ещё раз: {count}. Чем это кончится, будет видно здесь.",
     "said:dropped": "Запись снята.",
@@ -207,7 +207,7 @@ _UZ: Final[dict[str, str]] = {
     "address": "Manzil",
     "fields": "Sarlavha maydonlari",
     "body": "Mazmuni",
-    "request_id": "So‘rov raqami",
+    "request_id": "So‘rov identifikatori",
     "cut": "Qolgani tushirib qoldirildi: jami {bytes} bayt. To‘liq: `dhp-gateway outbox show "
     "--reveal`.",
     "said:retried": "Qayta jo‘natildi: {count} ta. Natijasi shu yerda ko‘rinadi.",

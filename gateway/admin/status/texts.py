@@ -137,13 +137,13 @@ _RU: Final[dict[str, str]] = {
     "care:shutting-down": "Шлюз останавливается. Запустите его снова, если это не планировалось.",
     "care:audit-unavailable": "Журнал аудита не записывается, поэтому запросы отклоняются. "
     "Проверьте диск или сервер аудита.",
-    "care:token-refused": "Сервис входа не принимает наш клиент. Выполните `dhp-gateway token` и "
-    "сравните `client_id` и секрет с выданными.",
+    "care:token-refused": "Сервис входа не принимает нашего клиента. Выполните `dhp-gateway token` "
+    "и сравните `client_id` и секрет с выданными.",
     "care:token-awaited": "Первый токен запрашивается. Подождите несколько секунд.",
     "care:sso-unavailable": "Сервис входа не выдаёт токен. Проверьте сеть командой "
     "`dhp-gateway doctor`; шлюз повторяет запрос сам.",
-    "care:circuit-open": "Платформа не отвечает как надо, шлюз ненадолго прекратил обращения. "
-    "Проверьте сеть командой `dhp-gateway doctor`; шлюз попробует снова сам.",
+    "care:circuit-open": "Платформа работает со сбоями, и шлюз ненадолго перестал к ней "
+    "обращаться. Проверьте сеть командой `dhp-gateway doctor`; шлюз попробует снова сам.",
     "care:circuit-half-open": "Платформа давала сбои, шлюз пробует снова. Подождите немного.",
     "care:renewal-fails": "Токен ещё действует, но обновить его не удалось. "
     "Примите меры до его истечения: выполните `dhp-gateway doctor`.",
@@ -215,7 +215,7 @@ _RU: Final[dict[str, str]] = {
     "good_of": "в порядке {good} из {all}",
     "sso:answers": "отвечает",
     "sso:awaited": "ответа ещё нет",
-    "sso:refused": "не принимает наш клиент",
+    "sso:refused": "не принимает нашего клиента",
     "sso:throttled": "просит подождать",
     "sso:transient": "не выдаёт токен",
     "count": "за час: {last_hour}, с запуска: {since_start}",
@@ -240,7 +240,7 @@ _RU: Final[dict[str, str]] = {
     "entry:failed": "не удались",
     "entry:unclear": "неясно",
     "entry:cancelled": "отменены",
-    "entry:dropped": "удалены",
+    "entry:dropped": "сняты",
 }
 _UZ: Final[dict[str, str]] = {
     "title": "DHP Gateway",
@@ -346,7 +346,7 @@ _UZ: Final[dict[str, str]] = {
     "outbox:fine:todo": "Jo‘natishni kutayotgan yozuv yo‘q.",
     "outbox:waiting": "yozuvlar kutmoqda",
     "outbox:waiting:todo": "Platforma javob berishi bilan ular o‘zi jo‘natiladi.",
-    "outbox:person": "qaror odamdan",
+    "outbox:person": "odam qarori kerak",
     "outbox:person:todo": "`dhp-gateway outbox list` buyrug‘ini bajaring.",
     "outbox:page": "Uning sahifasini ochish",
     "connections:idle": "bo‘sh",
@@ -358,7 +358,7 @@ _UZ: Final[dict[str, str]] = {
     "entry:failed": "bajarilmagan",
     "entry:unclear": "noaniq",
     "entry:cancelled": "bekor qilingan",
-    "entry:dropped": "o‘chirilgan",
+    "entry:dropped": "olib tashlangan",
 }
 
 WORDS: Final[dict[str, dict[str, str]]] = {

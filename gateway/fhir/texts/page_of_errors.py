@@ -123,18 +123,18 @@ sarlavhasi bilan javob beradi, shuning uchun bu kimning javobi ekani doim ko‘r
 keshda saqlanmaydi (`Cache-Control: no-store`).
 """,
     reading="""\
-* `details.coding.code` — sabab, `X-Gateway-Error` dagi bilan bir xil. Dasturlar shunga qarab ish
+* `details.coding.code` — sabab, `X-Gateway-Error`dagi bilan bir xil. Dasturlar shunga qarab ish
   tutadi.
 * `details.text` — odamlar uchun ingliz, rus yoki o‘zbek tilidagi matn: `Accept-Language` bo‘yicha,
   u bo‘lmasa `fhir.default_language` bo‘yicha. O‘zbekcha matn lotin yozuvida, `uz-Cyrl` uchun ham.
   Ayrim sabablarning yozish va o‘qish uchun alohida matni bor; nimani boshqacha yozish kerakligi
   aniq bo‘lsa, matn buni aytadi.
-* `diagnostics` — qo‘llab-quvvatlash uchun: so‘rov identifikatori (u `X-Request-Id` da, logda va
+* `diagnostics` — qo‘llab-quvvatlash uchun: so‘rov identifikatori (u `X-Request-Id`da, logda va
   auditda ham bor), platformaga necha marta murojaat qilingani va uning statusi (`none`: javob
   bo‘lmadi). Bu yerda bemor ma’lumotlari hech qachon bo‘lmaydi.
 * `id` — so‘rov identifikatori. O‘z `X-Request-Id` qiymatini yuboradigan tizim FHIR qoidasiga mos id
   (harflar, raqamlar, `-` va `.`, ko‘pi bilan 64 belgi), masalan UUID tanlagani ma’qul: boshqalari
-  ham qabul qilinadi, lekin `id` da o‘zgarishsiz turadi va qat’iy FHIR dasturi ularni qabul
+  ham qabul qilinadi, lekin `id`da o‘zgarishsiz turadi va qat’iy FHIR dasturi ularni qabul
   qilmasligi mumkin.
 * `_format` yoki `Accept` so‘rasa, XML yuboriladi.
 

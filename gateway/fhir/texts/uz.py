@@ -25,8 +25,8 @@ TEXTS: Final[dict[str, str]] = {
     "misdirected": (
         "Bu so‘rov boshqa xostga yo‘llangan, go‘yo shlyuz uning HTTP proksisi, shuning uchun "
         "platformaga hech narsa yuborilmadi. Tizimingizda asosiy manzil sifatida shlyuzning o‘z "
-        "manzilini ko‘rsating. Agar bu boshqa nom shlyuzniki bo‘lsa, uning administratori bu nomni "
-        "listen.public_url da ko‘rsatadi."
+        "manzilini ko‘rsating. Agar bu nom aslida shlyuzniki bo‘lsa, shlyuz administratori uni "
+        "listen.public_url da ko‘rsatishi kerak."
     ),
     "method-not-allowed": (
         "Shlyuz bu manzilda bunday HTTP usulini qabul qilmaydi, shuning uchun platformaga hech "
@@ -229,14 +229,14 @@ ADVICE: Final[dict[str, str]] = {
     ),
     "foreign-page": (
         "So‘rovni boshqa manzildagi veb-sahifa yoki unga o‘xshab Origin sarlavhasini yuboradigan "
-        "dastur jo‘natdi, shuning uchun platformaga hech narsa yuborilmadi. Dastur bu sarlavhani "
-        "yubormasligi kerak yoki shlyuz administratori unga callers da kalit beradi. Sahifaning "
-        "manzili login.cors_origins da ko‘rsatiladi."
+        "dastur jo‘natdi, shuning uchun platformaga hech narsa yuborilmadi. Dasturda bu sarlavhani "
+        "olib tashlang yoki shlyuz administratoridan unga callers da kalit berishni so‘rang. "
+        "Sahifa o‘zingizniki bo‘lsa, u manzilini login.cors_origins da ko‘rsatadi."
     ),
     "media-type": (
         "Platforma bu so‘rovda ko‘rsatilgan ma’lumot turini qabul qilmadi va so‘rovni qayta "
         "ishlamadi. Tizimingiz Content-Type: application/fhir+json yoki XML uchun mos turni "
-        "yuborishi kerak. U buni qila olmasa, shlyuz administratori callers da unga content_type "
-        "ni belgilaydi."
+        "yuborishi kerak. U buni qila olmasa, shlyuz administratoridan callers da unga "
+        "content_type ni belgilashni so‘rang."
     ),
 }
