@@ -1,9 +1,10 @@
-"""The attempts that are under way in this process: ask, send, judge, write down, tell."""
+"""The attempts that are under way in this process: ask, send, judge, tell."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -15,14 +16,13 @@ from gateway.outbox.events import Event, Observer, Step
 from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Comparison, Failure, Found, Result, Sender
-from gateway.outbox.store import OutboxUnavailable, OutboxUnusable, Store
+from gateway.outbox.store import Claimed, Outcome, Progress
 from gateway.telemetry.logs import get_logger
-from gateway.timing import TimeSource
 
 _log = get_logger(__name__)
 
-# How soon a result is written again that the store could not take, in seconds.
-_AGAIN: Final = 1.0
+# What is written down at once, in bytes of requests and answers, so that no write takes long.
+_AT_ONCE: Final = 1024 * 1024
 _STEPS: Final = {
     State.DELIVERED: Step.DELIVERED,
     State.FAILED: Step.FAILED,
@@ -35,7 +35,6 @@ class AttemptPhase(Enum):
 
     HARMLESS = auto()
     SENDING = auto()
-    RECORDING = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +42,7 @@ class Attempt:
     """One claimed entry; `line_turn` is what `Line.turn` was when it began."""
 
     entry: Entry
+    request: Request | None
     line_turn: int
     phase: AttemptPhase = AttemptPhase.HARMLESS
     task: asyncio.Task[None] | None = None
@@ -50,28 +50,27 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What attempts work with. `owner` is who holds the leases."""
+    """What attempts work with."""
 
-    owner: str
-    store: Store
     sender: Sender
     observe: Observer
     line: Line
     pacer: Pacer
     pauses: Pauses
-    timing: TimeSource
 
 
 class Attempts:
-    """Those in hand; `ended` is called after each.
+    """Those in hand, to the moment when what they came to is written; `ended` is called after each.
 
-    A result that the store cannot take is written as soon as it can.
+    Whoever has taken outcomes writes them down and says so, or puts them again.
     """
 
     def __init__(self, means: Means, ended: Callable[[], None]) -> None:
         self._means = means
         self._ended = ended
         self._in_hand: dict[str, Attempt] = {}
+        self._outcomes: deque[Outcome] = deque()
+        self._abandoned = False
         # What this process has put back because of the line, not because of itself.
         self._behind_line: set[str] = set()
 
@@ -84,58 +83,105 @@ class Attempts:
         return frozenset(self._in_hand)
 
     @property
+    def size(self) -> int:
+        """Bytes of what is in hand."""
+        return sum(attempt.entry.size for attempt in self._in_hand.values())
+
+    @property
     def unrecorded(self) -> bool:
-        """Whether a result is known that the store has not taken yet."""
-        return any(attempt.phase is AttemptPhase.RECORDING for attempt in self._in_hand.values())
+        """Whether an outcome is known that is not written down yet."""
+        return bool(self._outcomes)
 
     def behind_line(self) -> Collection[str]:
         """The entries that wait for the line and not for themselves, each told once."""
         found, self._behind_line = self._behind_line, set()
         return found
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, claimed: Claimed) -> None:
         """Take a claimed entry in hand."""
-        attempt = Attempt(entry, self._means.line.turn)
-        self._in_hand[entry.id] = attempt
+        attempt = Attempt(claimed.entry, claimed.request, self._means.line.turn)
+        self._in_hand[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._carry(attempt))
         # Also called for a task that was cancelled before it began.
         attempt.task.add_done_callback(lambda _: self._end(attempt))
 
+    def give_back(self, entry: Entry, delay: float) -> None:
+        """A claimed entry is not begun."""
+        self._outcomes.append(Outcome(entry, Postponed(entry.cause), delay))
+
+    def take(self, most: int) -> list[Outcome]:
+        """Some of what is to be written down."""
+        taken: list[Outcome] = []
+        room = _AT_ONCE
+        while self._outcomes and len(taken) < most:
+            room -= _weight(self._outcomes[0])
+            if room < 0 and taken:
+                break
+            taken.append(self._outcomes.popleft())
+        return taken
+
+    def put_again(self, outcomes: Sequence[Outcome]) -> None:
+        """They could not be written; others may have more luck first."""
+        if not self._abandoned:
+            self._outcomes.extend(outcomes)
+
+    def written(self, outcomes: Sequence[Outcome], progress: Progress) -> None:
+        """They are on the disk, but for those of which the lease was lost."""
+        for outcome, held in zip(outcomes, progress.written, strict=True):
+            entry, verdict = outcome.entry, outcome.verdict
+            attempt = self._in_hand.get(entry.id)
+            if attempt is None or attempt.entry.attempts != entry.attempts:
+                # It was given back.
+                continue
+            del self._in_hand[entry.id]
+            event = _event(judging.after(entry, verdict), verdict)
+            if held:
+                if isinstance(verdict, Postponed) and verdict.everybody:
+                    self._behind_line.add(entry.id)
+                self._means.observe(event)
+            else:
+                told = (
+                    f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
+                )
+                _log.warning(told, **_facts(entry))
+
     def stop(self, held: Collection[str] = ()) -> None:
         """Stop what is being sent, but for the entries of which the lease is still held."""
         for attempt in self._in_hand.values():
-            stoppable = attempt.phase is not AttemptPhase.RECORDING and attempt.entry.id not in held
-            if stoppable and attempt.task is not None:
+            if attempt.entry.id not in held and attempt.task is not None:
                 attempt.task.cancel()
 
     async def abandon(self) -> None:
         """End all at once; what was not written down is judged when its lease has ended."""
+        self._abandoned = True
         tasks = [attempt.task for attempt in self._in_hand.values() if attempt.task is not None]
-        for attempt in self._in_hand.values():
-            attempt.phase = AttemptPhase.RECORDING
+        self._in_hand.clear()
+        self._outcomes.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _carry(self, attempt: Attempt) -> None:
-        try:
-            verdict = await self._verdict(attempt)
-            attempt.phase = AttemptPhase.RECORDING
-            await self._record(attempt.entry, verdict)
-        except Exception as error:
-            # The lease's end brings the entry back.
-            kind = type(error).__name__
-            _log.error("a result of the outbox was not kept: %s", kind, **_facts(attempt.entry))
+        verdict = await self._verdict(attempt)
+        delay = self._delay(attempt.entry, verdict) if isinstance(verdict, Postponed) else 0.0
+        self._outcomes.append(Outcome(attempt.entry, verdict, delay))
 
     def _end(self, attempt: Attempt) -> None:
-        del self._in_hand[attempt.entry.id]
+        task = attempt.task
+        error = None if task is None or task.cancelled() else task.exception()
+        if error is not None:
+            kind = type(error).__name__
+            _log.error("a result of the outbox was not kept: %s", kind, **_facts(attempt.entry))
+        if error is not None or (task is not None and task.cancelled()):
+            # Its lease's end brings the entry back.
+            self._in_hand.pop(attempt.entry.id, None)
         self._ended()
 
     async def _verdict(self, attempt: Attempt) -> Verdict:
         try:
             return await self._attempt(attempt)
         except asyncio.CancelledError:
-            if attempt.phase is AttemptPhase.RECORDING:
+            if self._abandoned:
                 raise
             _go_on()
             return _interrupted(attempt, errors.UPSTREAM_FAILED.code)
@@ -147,8 +193,7 @@ class Attempts:
             return _interrupted(attempt, errors.INTERNAL.code)
 
     async def _attempt(self, attempt: Attempt) -> Verdict:
-        entry = attempt.entry
-        request = await self._request(entry)
+        entry, request = attempt.entry, attempt.request
         if request is None:
             return judging.unreadable(entry)
         in_doubt = entry.doubt
@@ -175,15 +220,6 @@ class Attempts:
         self._learn(attempt, finding)
         return finding
 
-    async def _request(self, entry: Entry) -> Request | None:
-        while True:
-            try:
-                return await self._means.store.request(entry.id)
-            except OutboxUnusable:
-                return None
-            except OutboxUnavailable:
-                await self._means.timing.sleep(_AGAIN)
-
     def _learn(self, attempt: Attempt, result: Result | Comparison) -> None:
         """What a result shows about the line, whatever it means for the entry."""
         line = self._means.line
@@ -195,38 +231,6 @@ class Attempts:
             line.failed(attempt.line_turn, None)
         else:
             line.answered()
-
-    async def _record(self, entry: Entry, verdict: Verdict) -> None:
-        told = False
-        while True:
-            try:
-                held = await self._write(entry, verdict)
-                break
-            except OutboxUnavailable as error:
-                if not told:
-                    _log.error("the outbox cannot take a result now: %s", error, **_facts(entry))
-                told = True
-                await self._means.timing.sleep(_AGAIN)
-        event = _event(judging.after(entry, verdict), verdict)
-        if held:
-            if isinstance(verdict, Postponed) and verdict.everybody:
-                self._behind_line.add(entry.id)
-            self._means.observe(event)
-        else:
-            step = event.step.value
-            _log.warning(
-                "outbox: %s was no longer held here, %s is not noted",
-                entry.id,
-                step,
-                **_facts(entry),
-            )
-
-    async def _write(self, entry: Entry, verdict: Verdict) -> bool:
-        store, owner = self._means.store, self._means.owner
-        if isinstance(verdict, Ended):
-            return await store.finish(owner, entry, verdict.state, verdict.response)
-        put_back = store.doubt if verdict.doubt else store.release
-        return await put_back(owner, entry, delay=self._delay(entry, verdict), cause=verdict.cause)
 
     def _delay(self, entry: Entry, verdict: Postponed) -> float:
         pause = self._means.pacer.of_entry(
@@ -242,6 +246,12 @@ def _interrupted(attempt: Attempt, cause: str) -> Verdict:
     if attempt.entry.recovery is Recovery.PARK:
         return Ended(State.UNCLEAR, judging.unclear(cause))
     return Postponed(cause, doubt=True)
+
+
+def _weight(outcome: Outcome) -> int:
+    verdict = outcome.verdict
+    answer = len(verdict.response.body) if isinstance(verdict, Ended) else 0
+    return outcome.entry.size + answer
 
 
 def _event(entry: Entry, verdict: Verdict) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import Entry, Recovery, Response, State
 from gateway.outbox.pacing import Pauses
-from gateway.outbox.schema import alone, entries, orders, pieces
+from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
 
@@ -72,13 +73,14 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
     if entry.state not in _FROM[to] or (to is State.CANCELLED and entry.doubt):
         raise NotPossible(entry.state)
     if to is not State.WAITING:
-        await contents.erase(connection, entry.number)
-        await unblock(connection, entry.number)
-        return await _change(connection, entry, {"state": to, "finished_at": now})
+        await contents.erase(connection, (entry.number,))
+        moved = await _change(connection, entry, {"state": to, "finished_at": now})
+        await unblock(connection, (entry.number,))
+        return moved
     if entry.state is State.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
         return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
-    await contents.erase(connection, entry.number, ("response",))
+    await contents.erase(connection, (entry.number,), "response")
     return await _change(connection, entry, _anew(now))
 
 
@@ -91,8 +93,7 @@ async def retry_failed(
     query = statements.locked(*failed, *of_cause)
     found = await connection.execute(query.order_by(entries.c.number).limit(most))
     numbers = [row.number for row in found]
-    answers = (pieces.c.entry.in_(numbers), pieces.c.kind == "response")
-    await connection.execute(sa.delete(pieces).where(*answers))
+    await contents.erase(connection, numbers, "response")
     change = statements.change(entries.c.number.in_(numbers)).values(_anew(now))
     moved = [entry_of(row) for row in await connection.execute(change)]
     return sorted(moved, key=lambda entry: entry.number)
@@ -104,17 +105,18 @@ def _anew(now: float) -> dict[str, Any]:
     return {**values, "doubt": False, "cause": ""}
 
 
-async def unblock(connection: AsyncConnection, number: int) -> None:
-    """Let what came after it go on."""
-    await connection.execute(sa.delete(orders).where(orders.c.entry == number))
-    await connection.execute(sa.delete(alone).where(alone.c.entry == number))
+async def unblock(connection: AsyncConnection, numbers: Sequence[int]) -> None:
+    """Let what came after these, which are over, go on. Nobody may add entries meanwhile."""
+    await connection.execute(sa.delete(orders).where(orders.c.entry.in_(numbers)))
+    await connection.execute(sa.delete(alone).where(alone.c.entry.in_(numbers)))
+    await connection.execute(statements.placed(entries.c.behind.in_(numbers)))
 
 
 async def _answer(
     connection: AsyncConnection, sealing: Contents, entry: Entry, response: Response
 ) -> None:
     sealed = await sealing.seal_response(entry, response)
-    await contents.keep(connection, entry.number, "response", sealed)
+    await contents.keep(connection, "response", {entry.number: sealed})
 
 
 async def _change(connection: AsyncConnection, entry: Entry, values: dict[str, Any]) -> Entry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import statements
 from gateway.outbox.entry import Draft, Entry, Response
+from gateway.outbox.judging import Ended
 from gateway.outbox.schema import pieces
 from gateway.outbox.sealing import (
     BrokenSeal,
@@ -20,11 +21,10 @@ from gateway.outbox.sealing import (
     pack_request,
     pack_response,
 )
-from gateway.outbox.store import OutboxUnusable
+from gateway.outbox.store import OutboxUnusable, Outcome
 
 # Up to this size encrypting takes less time than a change of threads.
 _INLINE: Final = 128 * 1024
-_KINDS: Final[tuple[Kind, ...]] = ("request", "response")
 
 
 class Contents:
@@ -39,14 +39,25 @@ class Contents:
         place = Place(entry_id, draft.caller, draft.recovery, "request")
         return await self._seal(plain, place), len(plain)
 
+    async def seal_responses(self, outcomes: Sequence[Outcome]) -> dict[int, list[bytes]]:
+        """The sealed answers of those that have ended, by their numbers."""
+        return {
+            each.entry.number: await self.seal_response(each.entry, each.verdict.response)
+            for each in outcomes
+            if isinstance(each.verdict, Ended)
+        }
+
     async def seal_response(self, entry: Entry, response: Response) -> list[bytes]:
         """The sealed pieces."""
         return await self._seal(pack_response(response), _place(entry, "response"))
 
     async def read(self, connection: AsyncConnection, entry: Entry, kind: Kind) -> bytes | None:
+        """As `open`, of what is kept."""
+        found = await sealed(connection, (entry.number,), kind)
+        return await self.open(found[entry.number], entry, kind)
+
+    async def open(self, sealed: Sequence[bytes], entry: Entry, kind: Kind) -> bytes | None:
         """A content in clear; None: there is none. Raises `OutboxUnusable` when it was changed."""
-        found = await connection.execute(statements.content(entry.number, kind))
-        sealed = [row.sealed for row in found]
         if not sealed:
             return None
         try:
@@ -62,22 +73,33 @@ class Contents:
         return await asyncio.to_thread(self._cipher.seal, plain, place)
 
 
+async def sealed(
+    connection: AsyncConnection, numbers: Collection[int], kind: Kind
+) -> Mapping[int, Sequence[bytes]]:
+    """The sealed pieces of entries, by their numbers; nothing where there are none."""
+    found: dict[int, list[bytes]] = {number: [] for number in numbers}
+    for row in await connection.execute(statements.contents(numbers, kind)):
+        found[row.entry].append(row.sealed)
+    return found
+
+
 async def keep(
-    connection: AsyncConnection, number: int, kind: Kind, sealed: Sequence[bytes]
+    connection: AsyncConnection, kind: Kind, contents: Mapping[int, Sequence[bytes]]
 ) -> None:
-    """Write sealed pieces, in the place of any others."""
-    await erase(connection, number, (kind,))
+    """Write entries' sealed pieces, in the place of any others."""
+    await erase(connection, tuple(contents), kind)
     rows = [
         {"entry": number, "kind": kind, "place": place, "sealed": piece}
-        for place, piece in enumerate(sealed)
+        for number, pieces_of_it in contents.items()
+        for place, piece in enumerate(pieces_of_it)
     ]
     await connection.execute(sa.insert(pieces), rows)
 
 
-async def erase(connection: AsyncConnection, number: int, kinds: Iterable[Kind] = _KINDS) -> None:
-    """Delete contents of an entry."""
-    where = (pieces.c.entry == number, pieces.c.kind.in_(tuple(kinds)))
-    await connection.execute(sa.delete(pieces).where(*where))
+async def erase(connection: AsyncConnection, numbers: Collection[int], *kinds: Kind) -> None:
+    """Delete contents of entries, of these kinds or all."""
+    of_kinds = (pieces.c.kind.in_(kinds),) if kinds else ()
+    await connection.execute(sa.delete(pieces).where(pieces.c.entry.in_(tuple(numbers)), *of_kinds))
 
 
 def _place(entry: Entry, kind: Kind) -> Place:

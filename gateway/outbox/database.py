@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from gateway.outbox import owner
-from gateway.outbox.reserve import Reserve
+from gateway.outbox.reserve import PAGE, Reserve
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.phrases import Phrase, system_error
 
@@ -64,6 +64,10 @@ class Database(Protocol):
 
     async def lock_arrivals(self, connection: AsyncConnection) -> None:
         """Let nobody else add entries until the end of the transaction."""
+        ...
+
+    async def shrink(self) -> bool:
+        """Give some of the room back to the disk that nothing needs any more; whether it did."""
         ...
 
     def surely_empty(self) -> bool:
@@ -166,6 +170,12 @@ class SqliteDatabase:
     async def lock_arrivals(self, connection: AsyncConnection) -> None:
         """Nothing to do: who writes is alone."""
 
+    async def shrink(self) -> bool:
+        """Some pages, in a transaction of their own."""
+        with _translated():
+            async with self._taken_turn():
+                return await asyncio.to_thread(self._reserve.shrink, self._path)
+
     async def close(self) -> None:
         """End all connections."""
         self._sign.close()
@@ -215,6 +225,10 @@ class PostgresDatabase:
         """So that entries become visible in the order of their numbers."""
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
+    async def shrink(self) -> bool:
+        """PostgreSQL's autovacuum does it."""
+        return False
+
     def surely_empty(self) -> bool:
         """Another replica may have put something in at any moment."""
         return False
@@ -261,10 +275,13 @@ def _prepare(connection: Any, pages_of_log: int) -> None:
     # Transactions are begun by `_begin`, not by the driver's guess.
     connection.isolation_level = None
     cursor = connection.cursor()
+    # Heeded only as long as the file is empty.
+    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _keep_a_log(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.execute(f"PRAGMA wal_autocheckpoint = {pages_of_log}")
+    cursor.execute(f"PRAGMA journal_size_limit = {pages_of_log * PAGE}")
     cursor.close()
 
 

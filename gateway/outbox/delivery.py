@@ -8,6 +8,7 @@ never depends on each other, and attempts run side by side.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,13 +17,17 @@ from gateway.outbox.events import Observer
 from gateway.outbox.owner import named
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import OutboxUnavailable, Store
+from gateway.outbox.store import Claimed, OutboxUnavailable, Outcome, Progress, Store
 from gateway.outbox.upkeep import Upkeep
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimerHandle, TimeSource
 
 _log = get_logger(__name__)
 
+# So many bytes of requests are taken in hand beside one that is larger.
+_ROOM: Final = 64 * 1024 * 1024
+# Between two steps of the upkeep, so that deliveries go on meanwhile, in seconds.
+_BREATH: Final = 0.05
 # What is left to write results down after what is being sent was stopped, in seconds.
 _LAST_WRITES: Final = 5.0
 
@@ -38,7 +43,7 @@ class Options:
 
     max_age: float
     retention: float
-    parallel: int = 8
+    parallel: int = 16
     lease: float = 30.0
     poll: float = 1.0
     recovery: float = 5.0
@@ -62,9 +67,7 @@ class Delivery:
         self._owner = named()
         pacer = Pacer(options.pauses, timing.random)
         self._line = Line(pacer, timing.clock)
-        means = Means(
-            self._owner, store, sender, observe, self._line, pacer, options.pauses, timing
-        )
+        means = Means(sender, observe, self._line, pacer, options.pauses)
         self._attempts = Attempts(means, self.wake)
         self._upkeep = Upkeep(store, observe, timing.clock)
         self._woken = asyncio.Event()
@@ -88,6 +91,10 @@ class Delivery:
         """How many entries are being sent by this process."""
         return len(self._attempts)
 
+    @property
+    def _drained(self) -> bool:
+        return self._draining and not self._attempts and not self._attempts.unrecorded
+
     def wake(self) -> None:
         """There may be something to do."""
         self._woken.set()
@@ -102,10 +109,11 @@ class Delivery:
         """Deliver until `drain`."""
         self._over.clear()
         try:
-            while not (self._draining and not self._attempts):
+            while not self._drained:
                 self._woken.clear()
                 await self._guarded_turn()
-                await self._timing.wait(self._woken, self._idle_for())
+                if not self._drained:
+                    await self._timing.wait(self._woken, self._idle_for())
         finally:
             self._stop_guard()
             if self._question is not None:
@@ -141,29 +149,77 @@ class Delivery:
         else:
             if self._away:
                 _log.info("the outbox can be reached again")
+                self.wake()
             self._away = False
 
     async def _turn(self) -> None:
+        try:
+            await self._proceed()
+        finally:
+            # Also while nothing can be written down: there may be room for this.
+            if self._attempts and self._timing.clock() >= self._renew_at:
+                await self._renew()
         now = self._timing.clock()
-        if self._attempts and now >= self._renew_at:
-            await self._renew()
         if now >= self._upkeep_at:
-            await self._upkeep.expire(self._options.max_age)
-            await self._upkeep.purge(self._options.retention)
-            self._upkeep_at = now + self._options.upkeep
+            more = await self._upkeep.tidy(self._options.max_age, self._options.retention)
+            self._upkeep_at = now + (_BREATH if more else self._options.upkeep)
         if self._store.surely_empty():
             return
         if now >= self._recover_at:
             # What is in hand here is known better: its lease may have ended by a change of clocks.
             if self._attempts:
                 await self._renew()
-            if not self._attempts.unrecorded:
-                await self._upkeep.recover(self._options.lease, self._options.pauses.settle)
+            await self._upkeep.recover(self._options.lease, self._options.pauses.settle)
             self._recover_at = now + self._options.recovery
+            self.wake()
         if not self._draining:
             await self._hasten()
             self._ask_for_the_line()
-            await self._claim()
+
+    async def _proceed(self) -> None:
+        """Write down what is known and take in hand what may go, in one step."""
+        if not self._attempts.unrecorded and (self._draining or self._store.surely_empty()):
+            return
+        # Where the disk is nearly full a small step may still succeed.
+        at_once = 1 if self._away else self._options.parallel
+        outcomes = self._attempts.take(at_once)
+        try:
+            progress = await self._step(outcomes, at_once)
+        except BaseException:
+            self._attempts.put_again(outcomes)
+            raise
+        self._attempts.written(outcomes, progress)
+        for claimed in progress.claimed:
+            self._begin(claimed)
+        if self._attempts.unrecorded:
+            self.wake()
+
+    async def _step(self, outcomes: Sequence[Outcome], at_once: int) -> Progress:
+        left = len(self._attempts) - len(outcomes)
+        room = 0 if self._draining else self._line.room(left, self._options.parallel)
+        if not room and not outcomes:
+            return Progress((), ())
+        begun = self._timing.clock()
+        progress = await self._store.proceed(
+            self._owner,
+            outcomes,
+            most=min(room, at_once),
+            size=_ROOM - self._attempts.size,
+            lease=self._options.lease,
+            cautious=not self._line.up,
+        )
+        if progress.claimed and self._guard is None:
+            self._watch_leases(begun)
+        return progress
+
+    def _begin(self, claimed: Claimed) -> None:
+        if self._draining:
+            self._attempts.give_back(claimed.entry, 0.0)
+        elif claimed.entry.id in self._attempts.ids:
+            # Its lease was lost, and the attempt that had it is about to end.
+            self._attempts.give_back(claimed.entry, self._options.poll)
+        else:
+            self._attempts.begin(claimed)
 
     async def _hasten(self) -> None:
         """What was put back because of the line does not wait any longer than the line itself.
@@ -174,6 +230,7 @@ class Delivery:
         if not self._hastening or now < self._hasten_at:
             return
         await self._store.hasten(self._attempts.behind_line())
+        self.wake()
         self._hastening = False
         self._hasten_at = now + self._options.pauses.between_questions
 
@@ -193,25 +250,6 @@ class Delivery:
             _log.error("the platform could not be asked: %s", type(error).__name__)
         finally:
             self._question = None
-
-    async def _claim(self) -> None:
-        room = self._line.room(len(self._attempts), self._options.parallel)
-        if not room:
-            return
-        begun = self._timing.clock()
-        lease = self._options.lease
-        claimed = await self._store.claim(
-            self._owner, most=room, lease=lease, cautious=not self._line.up
-        )
-        if claimed and self._guard is None:
-            self._watch_leases(begun)
-        for entry in claimed:
-            if self._draining or entry.id in self._attempts.ids:
-                # Its lease was lost, and the attempt that had it is about to end.
-                delay = 0.0 if self._draining else self._options.poll
-                await self._store.release(self._owner, entry, delay=delay, cause=entry.cause)
-            else:
-                self._attempts.begin(entry)
 
     async def _renew(self) -> None:
         begun = self._timing.clock()

@@ -124,11 +124,18 @@ def after(entry: Entry, verdict: Verdict) -> Entry:
         return replace(
             entry,
             state=verdict.state,
-            cause=verdict.response.reason,
+            cause=_cause(verdict),
             doubt=entry.doubt and verdict.state is State.UNCLEAR,
         )
     doubt = entry.doubt or verdict.doubt
     return replace(entry, state=State.WAITING, cause=verdict.cause, doubt=doubt)
+
+
+def _cause(ended: Ended) -> str:
+    response = ended.response
+    if response.reason or ended.state is State.DELIVERED:
+        return response.reason
+    return f"platform-status {response.status}"
 
 
 def _without_answer(entry: Entry, failure: Failure) -> Verdict:

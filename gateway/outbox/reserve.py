@@ -1,9 +1,10 @@
-"""Room on the disk that is kept back for deliveries: each of their steps needs some."""
+"""Room on the disk: kept back for deliveries, as each of their steps needs some, and given back."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,14 @@ _log = get_logger(__name__)
 _MOST: Final = 8 * 1024 * 1024
 _SHARE: Final = 4
 _PRIVATE: Final = 0o600
-_PAGE: Final = 4096
+PAGE: Final = 4096
 _USUAL_LOG: Final = 1000
+# So many free pages stay for what comes next.
+_SPARE: Final = 256
+# Of an older version's database, which is written anew for that, so many pages at most.
+_REWRITTEN: Final = 4096
+_INCREMENTAL: Final = 2
+_BUSY: Final = 5.0
 
 
 class Reserve:
@@ -45,9 +52,21 @@ class Reserve:
     def pages_of_log(self) -> int:
         """After so many pages the log is put into the database, so that both have room in here."""
         try:
-            return max(16, min(_USUAL_LOG, self._size() // 3 // _PAGE))
+            return max(16, min(_USUAL_LOG, self._size() // 3 // PAGE))
         except OSError:
             return _USUAL_LOG
+
+    def shrink(self, database: Path) -> bool:
+        """Give the disk back some pages that the database does not need; whether it did."""
+        name = f"{database.absolute().as_uri()}?mode=rw"
+        try:
+            with contextlib.closing(
+                sqlite3.connect(name, timeout=_BUSY, isolation_level=None, uri=True)
+            ) as connection:
+                return _shrink(connection, self.pages_of_log() // 4)
+        except sqlite3.Error:
+            # On a full disk, for one: what is delivered makes room.
+            return False
 
     def _size(self) -> int:
         volume = os.statvfs(self._path.parent)
@@ -72,3 +91,25 @@ class Reserve:
         finally:
             os.close(file)
         return True
+
+
+def _shrink(connection: sqlite3.Connection, step: int) -> bool:
+    free = _number(connection, "freelist_count")
+    if free <= _SPARE:
+        return False
+    if _number(connection, "auto_vacuum") == _INCREMENTAL:
+        # As a script, for it is gone through to its end; otherwise it would give back one page.
+        connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _SPARE)})")
+    elif _number(connection, "page_count") - free <= _REWRITTEN:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+        connection.execute("VACUUM")
+    left = _number(connection, "freelist_count")
+    if left <= _SPARE:
+        # The file itself gets shorter when the log is put into it.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return left < free
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

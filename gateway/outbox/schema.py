@@ -2,7 +2,8 @@
 
 What changes often (`entries`) and what is large (`pieces`) stand apart. `orders` holds only what
 blocks: an entry that is delivered, cancelled or dropped has no rows there. `notes` holds steps that
-no audit has yet. `alone` holds, of what blocks, the entries of the order of everything.
+no audit has yet. `alone` holds, of what blocks, the entries of the order of everything. `behind` is
+the number of an earlier entry that has to be over first; there is none where it is not set.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Final
 import sqlalchemy as sa
 
 # A process of another version must not work beside this one: it would not see all that blocks.
-VERSION: Final = 2
-# What is taken over from the versions before: `alone` was missing, and `BY_CALLER_AND_STATE`.
-OLDER: Final = frozenset({"1"})
+VERSION: Final = 3
+# What is taken over from the versions before: `behind` was missing, and in the first `alone`.
+OLDER: Final = frozenset({"1", "2"})
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)
@@ -42,6 +43,7 @@ entries: Final = sa.Table(
     sa.Column("cause", sa.String(64), nullable=False),
     sa.Column("owner", sa.String(64)),
     sa.Column("leased_until", _MOMENT),
+    sa.Column("behind", _NUMBER),
     sa.Index("outbox_entries_by_state", "state", "number"),
     sa.Index("outbox_entries_by_caller", "caller", "number"),
     # Numbers are never used twice, or an order could turn round.
@@ -56,6 +58,11 @@ orders: Final = sa.Table(
 )
 BY_CALLER_AND_STATE: Final = sa.Index(
     "outbox_entries_by_caller_and_state", entries.c.caller, entries.c.state, entries.c.number
+)
+# What may be sent, and what waits for an entry, whatever else there is.
+BY_BEHIND: Final = sa.Index(
+    *("outbox_entries_by_behind", entries.c.behind, entries.c.state),
+    *(entries.c.due_at, entries.c.number),
 )
 alone: Final = sa.Table(
     "outbox_alone",

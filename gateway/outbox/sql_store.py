@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import audit_notes, changes, contents, statements
-from gateway.outbox.changes import FREE
+from gateway.outbox import audit_notes, changes, contents, statements, steps
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import EVERY_ORDER, Draft, Entry, Response, State
+from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, State
 from gateway.outbox.events import MOVED, By, RecordNotes, Step
 from gateway.outbox.schema import (
+    BY_BEHIND,
     BY_CALLER_AND_STATE,
     METADATA,
     OLDER,
@@ -26,20 +26,21 @@ from gateway.outbox.schema import (
     orders,
     pieces,
 )
-from gateway.outbox.sealing import (
-    Cipher,
-)
+from gateway.outbox.sealing import Cipher, unpack_request
 from gateway.outbox.shielded import unbroken
 from gateway.outbox.sql_reading import SqlReading, find
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import (
     Changed,
+    Claimed,
     Confirm,
     Content,
     Lease,
     OutboxLimits,
     OutboxUnavailable,
     OutboxUnusable,
+    Outcome,
+    Progress,
     Used,
     certain,
 )
@@ -48,7 +49,7 @@ from gateway.phrases import Phrase
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
 _JUDGED: Final = 100
-_FORGOTTEN: Final = 1000
+_FORGOTTEN: Final = 200
 _RETRIED: Final = 500
 # What the row of an order takes, with its indexes.
 _ROW: Final = 256
@@ -113,7 +114,8 @@ class SqlStore(SqlReading):
             if draft.orders == EVERY_ORDER:
                 own = {"entry": entry.number, "caller": draft.caller}
                 await connection.execute(sa.insert(alone).values(own))
-            await contents.keep(connection, entry.number, "request", sealed)
+            await connection.execute(statements.placed(entries.c.number == entry.number))
+            await contents.keep(connection, "request", {entry.number: sealed})
             # A slow disk, or a server far away, has let time pass since.
             confirm()
             return entry
@@ -132,31 +134,46 @@ class SqlStore(SqlReading):
         return [self._cipher.mark(caller, order) for order in orders]
 
     @unbroken
-    async def claim(
-        self, owner: str, *, most: int, lease: float, cautious: bool = False
-    ) -> Sequence[Entry]:
-        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each.
-
-        `cautious`: rather those that do not end as unclear when the line breaks.
-        """
+    async def proceed(
+        self,
+        owner: str,
+        outcomes: Sequence[Outcome],
+        *,
+        most: int,
+        size: int = 0,
+        lease: float = 0.0,
+        cautious: bool = False,
+    ) -> Progress:
+        """Write down what attempts came to, and take up to `most` due entries in hand."""
+        sealed = await self._contents.seal_responses(outcomes)
+        told: Sequence[bool] = ()
+        claimed: Mapping[Entry, Sequence[bytes]] = {}
         async with self._database.writing() as connection:
-            await self._check(connection)
+            if any(map(steps.delivered, outcomes)):
+                await self._database.lock_arrivals(connection)
             now = await self._database.now(connection)
-            await changes.end_pauses_if_set_back(connection, self._latest, now)
-            self._latest = now
-            found = await connection.execute(statements.ready(now, most, cautious=cautious))
-            numbers = [row.number for row in found]
-            if not numbers:
-                return ()
-            taken = await connection.execute(
-                statements.change(entries.c.number.in_(numbers)).values(
-                    state=State.SENDING,
-                    owner=owner,
-                    leased_until=now + lease,
-                    attempts=entries.c.attempts + 1,
-                )
-            )
-            return sorted((entry_of(row) for row in taken), key=lambda entry: entry.number)
+            if outcomes:
+                told = await steps.record(connection, owner, outcomes, sealed, now)
+            if most:
+                if not any(told):
+                    # What is in hand here keeps others from opening it anew.
+                    await self._check(connection)
+                await self._mind_the_clock(connection, now)
+                ready = statements.ready(now, most, cautious=cautious)
+                lent = {"owner": owner, "leased_until": now + lease}
+                claimed = await steps.claim(connection, ready, size, lent)
+        return Progress(told, [await self._opened(*each) for each in claimed.items()])
+
+    async def _mind_the_clock(self, connection: AsyncConnection, now: float) -> None:
+        await changes.end_pauses_if_set_back(connection, self._latest, now)
+        self._latest = now
+
+    async def _opened(self, entry: Entry, sealed: Sequence[bytes]) -> Claimed:
+        try:
+            plain = await self._contents.open(sealed, entry, "request")
+        except OutboxUnusable:
+            plain = None
+        return Claimed(entry, None if plain is None else unpack_request(plain))
 
     @unbroken
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
@@ -175,69 +192,16 @@ class SqlStore(SqlReading):
             return frozenset(held.scalars())
 
     @unbroken
-    async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
-        """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
-        return await self._put_back(owner, entry, delay, {"cause": cause})
-
-    @unbroken
     async def hasten(self, ids: Collection[str]) -> None:
         """Let these of them that wait be due at once, but for those to be asked about first."""
         if ids:
             async with self._database.writing() as connection:
                 await connection.execute(statements.hastened(entries.c.id.in_(ids)))
 
-    @unbroken
-    async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
-        """Put back what may have been delivered. False: the lease was lost."""
-        return await self._put_back(owner, entry, delay, {"cause": cause, "doubt": True})
-
     async def _check(self, connection: AsyncConnection) -> None:
         # Another process may have opened it anew, with a new key, while it was empty.
         if await _facts(connection) != self._facts:
             raise OutboxUnavailable(Phrase("is in use with another key or by another version"))
-
-    async def _put_back(
-        self, owner: str, entry: Entry, delay: float, values: dict[str, Any]
-    ) -> bool:
-        async with self._database.writing() as connection:
-            now = await self._database.now(connection)
-            due_at = now + delay if delay else entry.queued_at
-            changed = await connection.execute(
-                statements.change(*statements.leased(owner, entry)).values(
-                    state=State.WAITING, due_at=due_at, **FREE, **values
-                )
-            )
-            return changed.first() is not None
-
-    @unbroken
-    async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
-        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost.
-
-        What was delivered counts also then, unless somebody has claimed it or decided about it.
-        """
-        sealed = await self._contents.seal_response(entry, response)
-        possible = sa.and_(*statements.leased(owner, entry))
-        if state is State.DELIVERED:
-            possible |= sa.and_(*statements.undecided(entry))
-        async with self._database.writing() as connection:
-            now = await self._database.now(connection)
-            changed = await connection.execute(
-                statements.change(possible).values(
-                    state=state,
-                    finished_at=now,
-                    cause=_cause(state, response),
-                    doubt=entry.doubt and state is State.UNCLEAR,
-                    **FREE,
-                )
-            )
-            if changed.first() is None:
-                return False
-            if state is State.DELIVERED:
-                # First, so that the answer finds its room on a full disk.
-                await contents.erase(connection, entry.number, ("request",))
-                await changes.unblock(connection, entry.number)
-            await contents.keep(connection, entry.number, "response", sealed)
-            return True
 
     @unbroken
     async def leases(self) -> Collection[Lease]:
@@ -275,7 +239,7 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def purge(self, retention: float) -> int:
-        """Forget what was delivered, cancelled or dropped so long ago; how many."""
+        """Forget some of what was delivered, cancelled or dropped so long ago; how many."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             query = statements.forgettable(now - retention).limit(_FORGOTTEN)
@@ -284,6 +248,11 @@ class SqlStore(SqlReading):
                 await connection.execute(sa.delete(pieces).where(pieces.c.entry.in_(numbers)))
                 await connection.execute(sa.delete(entries).where(entries.c.number.in_(numbers)))
             return len(numbers)
+
+    @unbroken
+    async def shrink(self) -> bool:
+        """Give some of the room back to the disk that nothing needs any more; whether it did."""
+        return await self._database.shrink()
 
     @unbroken
     async def move(
@@ -295,6 +264,7 @@ class SqlStore(SqlReading):
         and dropping erase the request.
         """
         async with self._database.writing() as connection:
+            await self._database.lock_arrivals(connection)
             query = statements.shown().where(entries.c.id == entry_id).with_for_update()
             row = (await connection.execute(query)).first()
             entry = None if row is None else entry_of(row)
@@ -345,19 +315,19 @@ class SqlStore(SqlReading):
         return len(taken)
 
 
-def _cause(state: State, response: Response) -> str:
-    if response.reason or state is State.DELIVERED:
-        return response.reason
-    return f"platform-status {response.status}"
-
-
 async def _facts(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta))}
 
 
 def _bring_up(connection: sa.Connection) -> None:
     """Add to what an older version made; tables that are missing were made before."""
-    BY_CALLER_AND_STATE.create(connection, checkfirst=True)
+    columns = sa.inspect(connection).get_columns(entries.name)
+    if all(column["name"] != entries.c.behind.name for column in columns):
+        column = sa.schema.CreateColumn(entries.c.behind).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {column}")
+    for index in (BY_CALLER_AND_STATE, BY_BEHIND):
+        index.create(connection, checkfirst=True)
+    connection.execute(statements.placed(entries.c.state.in_(BLOCKING)))
 
 
 async def _has_entries(connection: AsyncConnection) -> bool:

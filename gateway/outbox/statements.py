@@ -72,45 +72,38 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     # What is due at once is so whatever the clock says meanwhile.
     at_once = entries.c.due_at == entries.c.queued_at
     is_due = at_once | _reached(entries.c.due_at, now, _LONGEST_PAUSE)
-    due = (
-        entries.c.state == State.WAITING,
-        is_due,
-        ~_behind_one_of_its_orders(),
-        ~_behind_everything(),
-        ~_waits_for_everything(),
-    )
+    due = (entries.c.state == State.WAITING, entries.c.behind.is_(None), is_due)
     first = [entries.c.recovery == Recovery.PARK] if cautious else []
     return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
 
 
-def _behind_one_of_its_orders() -> sa.ColumnElement[bool]:
-    mine, before = orders.alias(), orders.alias()
-    return (
-        sa.select(sa.literal(1))
-        .select_from(
-            mine.join(before, (before.c.mark == mine.c.mark) & (before.c.entry < mine.c.entry))
-        )
-        .where(mine.c.entry == entries.c.number)
-        .exists()
+def placed(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Entries get told which earlier one they wait for, if there is one."""
+    return sa.update(entries).where(*conditions).values(behind=_earlier())
+
+
+def _earlier() -> sa.ColumnElement[int]:
+    """One that has to be over before it: of its orders, or because of the order of everything."""
+    mine, before, rest = orders.alias(), orders.alias(), entries.alias()
+    latest = sa.select(sa.func.max(before.c.entry)).where(
+        before.c.mark == mine.c.mark, before.c.entry < mine.c.entry
     )
-
-
-def _behind_everything() -> sa.ColumnElement[bool]:
-    """Whether one of its caller's that has the order of everything stands before it."""
-    earlier = (alone.c.caller == entries.c.caller, alone.c.entry < entries.c.number)
-    return sa.select(sa.literal(1)).select_from(alone).where(*earlier).exists()
-
-
-def _waits_for_everything() -> sa.ColumnElement[bool]:
-    """Whether it has that order itself, and anything of its caller's stands before it."""
-    mine, before = alone.alias(), entries.alias()
-    has_it = sa.select(sa.literal(1)).select_from(mine).where(mine.c.entry == entries.c.number)
-    earlier = sa.select(sa.literal(1)).where(
-        before.c.caller == entries.c.caller,
-        before.c.state.in_(BLOCKING),
-        before.c.number < entries.c.number,
+    of_orders = sa.select(sa.func.max(latest.correlate(mine).scalar_subquery())).where(
+        mine.c.entry == entries.c.number
     )
-    return has_it.exists() & earlier.exists()
+    of_everything = sa.select(sa.func.max(alone.c.entry)).where(
+        alone.c.caller == entries.c.caller, alone.c.entry < entries.c.number
+    )
+    # It has that order itself.
+    has_it = sa.select(alone.c.entry).where(alone.c.entry == entries.c.number)
+    anything = sa.select(sa.func.max(rest.c.number)).where(
+        rest.c.caller == entries.c.caller,
+        rest.c.state.in_(BLOCKING),
+        rest.c.number < entries.c.number,
+        has_it.correlate(entries).exists(),
+    )
+    ways = (of_orders, of_everything, anything)
+    return sa.func.coalesce(*(each.correlate(entries).scalar_subquery() for each in ways))
 
 
 def leases() -> sa.Select[Any]:
@@ -160,29 +153,11 @@ def change(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     return sa.update(entries).where(*conditions).returning(*_SHOWN)
 
 
-def leased(owner: str, entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
-    """That this owner still has the lease of this attempt."""
-    return (
-        entries.c.number == entry.number,
-        entries.c.state == State.SENDING,
-        entries.c.owner == owner,
-        # Every claim counts one: a lease that was lost and given again is another one.
-        entries.c.attempts == entry.attempts,
-    )
-
-
-def undecided(entry: Entry) -> tuple[sa.ColumnElement[bool], ...]:
-    """That the lease of this attempt has ended, and nothing has happened to the entry since.
-
-    A claim counts an attempt, a retry of what is unclear ends its doubt, and what is dropped is in
-    another state. What waits in doubt is not changed by a retry.
-    """
-    in_doubt = (entries.c.state == State.WAITING) & entries.c.doubt
-    return (
-        entries.c.number == entry.number,
-        entries.c.attempts == entry.attempts,
-        (entries.c.state == State.UNCLEAR) | in_doubt,
-    )
+def standing(numbers: Collection[int]) -> sa.Select[Any]:
+    """How these entries stand, for a change."""
+    columns = (entries.c.number, entries.c.state, entries.c.owner, entries.c.attempts)
+    found = sa.select(*columns, entries.c.doubt).where(entries.c.number.in_(numbers))
+    return found.with_for_update()
 
 
 def fullness(caller: str) -> sa.Select[Any]:
@@ -207,10 +182,10 @@ def depth() -> sa.Select[Any]:
     ).group_by(entries.c.state)
 
 
-def content(number: int, kind: str) -> sa.Select[Any]:
-    """The pieces of a content, in order."""
-    where = (pieces.c.entry == number, pieces.c.kind == kind)
-    return sa.select(pieces.c.sealed).where(*where).order_by(pieces.c.place)
+def contents(numbers: Collection[int], kind: str) -> sa.Select[Any]:
+    """The pieces of these entries' contents, each in order."""
+    where = (pieces.c.entry.in_(numbers), pieces.c.kind == kind)
+    return sa.select(pieces.c.entry, pieces.c.sealed).where(*where).order_by(pieces.c.place)
 
 
 def forgettable(before: float) -> sa.Select[Any]:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
 from gateway.outbox.events import By, RecordNotes
+from gateway.outbox.judging import Verdict
 
 
 class OutboxError(Exception):
@@ -114,6 +115,31 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt at an entry came to; one that is put back is due after `delay`."""
+
+    entry: Entry
+    verdict: Verdict
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """An entry to be sent; without a request where what was kept of it cannot be read."""
+
+    entry: Entry
+    request: Request | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`written` tells for each outcome whether it was: not where the lease was lost."""
+
+    written: Sequence[bool]
+    claimed: Sequence[Claimed]
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """An entry that the store itself moved on: its lease ended, or it grew too old."""
 
@@ -154,12 +180,22 @@ class Store(Protocol):
         """Whether anything of one of these orders, or of everything, is not delivered yet."""
         ...
 
-    async def claim(
-        self, owner: str, *, most: int, lease: float, cautious: bool = False
-    ) -> Sequence[Entry]:
-        """Take up to `most` due entries that nothing earlier blocks, and count an attempt each.
+    async def proceed(
+        self,
+        owner: str,
+        outcomes: Sequence[Outcome],
+        *,
+        most: int,
+        size: int = 0,
+        lease: float = 0.0,
+        cautious: bool = False,
+    ) -> Progress:
+        """Write down what attempts came to, and take up to `most` due entries in hand.
 
-        `cautious`: rather those that do not end as unclear when the line breaks.
+        Each of these is leased and counts an attempt, and nothing earlier blocks it. Together they
+        have at most `size` bytes, or it is one. `cautious`: rather those that do not end as unclear
+        when the line breaks. What was delivered counts also when its lease was lost, unless
+        somebody has claimed it or decided about it.
         """
         ...
 
@@ -167,23 +203,8 @@ class Store(Protocol):
         """Prolong those leases of this owner that have not ended; the ids that it still has."""
         ...
 
-    async def release(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
-        """Put back what was surely not delivered, due after `delay`. False: the lease was lost."""
-        ...
-
     async def hasten(self, ids: Collection[str]) -> None:
         """Let these of them that wait be due at once, but for those to be asked about first."""
-        ...
-
-    async def doubt(self, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
-        """Put back what may have been delivered. False: the lease was lost."""
-        ...
-
-    async def finish(self, owner: str, entry: Entry, state: State, response: Response) -> bool:
-        """End it as `delivered`, `failed` or `unclear`. False: the lease was lost.
-
-        What was delivered counts also then, unless somebody has claimed it or decided about it.
-        """
         ...
 
     async def leases(self) -> Collection[Lease]:
@@ -207,7 +228,11 @@ class Store(Protocol):
         ...
 
     async def purge(self, retention: float) -> int:
-        """Forget what was delivered, cancelled or dropped so long ago; how many."""
+        """Forget some of what was delivered, cancelled or dropped so long ago; how many."""
+        ...
+
+    async def shrink(self) -> bool:
+        """Give some of the room back to the disk that nothing needs any more; whether it did."""
         ...
 
     async def move(

@@ -17,6 +17,7 @@ class Upkeep:
         self._observe = observe
         self._clock = clock
         self._seen: dict[Lease, float] = {}
+        self._more = False
 
     async def recover(self, lease: float, settle: float) -> None:
         """Bring back what processes that ended had in hand.
@@ -31,14 +32,14 @@ class Upkeep:
                 lambda: self._store.recover(standing, settle=settle), _after_interruption
             )
 
-    async def expire(self, max_age: float) -> None:
-        """Give up what is too old."""
-        await self._all(lambda: self._store.expire(max_age), lambda _: Step.EXPIRED)
-
-    async def purge(self, retention: float) -> None:
-        """Forget what was over long ago."""
-        while await self._store.purge(retention):
-            pass
+    async def tidy(self, max_age: float, retention: float) -> bool:
+        """Give up what is too old; a step of forgetting what was over long ago, and of giving its
+        room back. Whether there is more to do.
+        """
+        if not self._more:
+            await self._all(lambda: self._store.expire(max_age), lambda _: Step.EXPIRED)
+        self._more = bool(await self._store.purge(retention)) or await self._store.shrink()
+        return self._more
 
     async def _standing(self, lease: float) -> list[Lease]:
         found = await self._store.leases()

@@ -25,6 +25,7 @@ from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.timing import TimeSource
 from tests.doubles.forked import FORKS
 from tests.outbox.drafts import ROOMY, draft
+from tests.outbox.steps import claim
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 # Short, so that a test need not wait long for what a killed process had in hand.
@@ -96,7 +97,7 @@ async def _deliver(says: Connection, url: str, socket: Path) -> None:
 
 async def _claim(says: Connection, url: str) -> None:
     async with opened(settings(url)) as store:
-        await store.claim(named(), most=100, lease=3600.0)
+        await claim(store, 100, named(), lease=3600.0)
         says.send(["ready"])
         await asyncio.Event().wait()
 

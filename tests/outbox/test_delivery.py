@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,7 @@ from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import pieces
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxUnavailable
+from gateway.outbox.store import OutboxUnavailable, Progress
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
@@ -415,7 +414,10 @@ async def test_long_attempts_keep_their_lease(
 
 
 class Fragile:
-    """A store that cannot be reached while it is `away`."""
+    """A store that cannot be reached while it is `away`.
+
+    `claim` and `record` are the two sides of `proceed`.
+    """
 
     def __init__(self, store: SqlStore) -> None:
         self.away: set[str] = set()
@@ -425,6 +427,12 @@ class Fragile:
         if name in self.away:
             return self._refuse
         return getattr(self._store, name)
+
+    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> Progress:
+        """Either side may be out of reach."""
+        if ("record" if outcomes else "claim") in self.away:
+            await self._refuse()
+        return await self._store.proceed(owner, outcomes, **named)
 
     async def _refuse(self, *_: Any, **__: Any) -> None:
         raise OutboxUnavailable("SQLITE_FULL")
@@ -439,10 +447,10 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
         sender.hold("r-a")
         entry = await running.put(draft("a", recovery=Recovery.PARK))
         await until(lambda: sender.seen == ["r-a"])
-        fragile.away = {"finish", "renew", "recover", "claim", "expire", "purge"}
+        fragile.away = {"record", "renew", "recover", "claim", "expire", "purge"}
         sender.held["r-a"].set()
         await running.pass_time(3 * OPTIONS.lease)
-        fragile.away = {"finish"}
+        fragile.away = {"record"}
         await running.pass_time(20)
         assert await running.state(entry) is State.SENDING
         fragile.away = set()
@@ -464,7 +472,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
     async with opened(place) as store, opened(place) as other:
         fragile = Fragile(store)
         async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
-            fragile.away = {"finish", "renew"}
+            fragile.away = {"record", "renew"}
             entry = await running.put(draft("a", method="POST", recovery=Recovery.PARK))
             await until(lambda: bool(caplog.records))
             clock.jump_wall(OPTIONS.lease + 1)
@@ -669,23 +677,27 @@ async def test_draining_ends_in_time(
 
 
 class Slow:
-    """A store whose answers to some methods are held back until they are let go."""
+    """A store whose steps are held back, once they are done, until they are let go.
 
-    def __init__(self, store: SqlStore, *methods: str) -> None:
-        self.held = {method: asyncio.Event() for method in methods}
+    A step is named after what it has done.
+    """
+
+    def __init__(self, store: SqlStore) -> None:
+        self.held = {name: asyncio.Event() for name in ("claim", "release")}
         self.waiting: list[str] = []
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-        return functools.partial(self._later, name, method) if name in self.held else method
+        return getattr(self._store, name)
 
-    async def _later(self, name: str, method: Any, *given: Any, **named: Any) -> Any:
-        answer = await method(*given, **named)
-        if answer:
+    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> Progress:
+        """A step."""
+        progress = await self._store.proceed(owner, outcomes, **named)
+        name = "claim" if progress.claimed else "release"
+        if progress.claimed or outcomes:
             self.waiting.append(name)
             await self.held[name].wait()
-        return answer
+        return progress
 
 
 async def test_draining_gives_back_what_was_being_claimed(
@@ -694,7 +706,7 @@ async def test_draining_gives_back_what_was_being_claimed(
     """However slow the store is, nothing that was never sent is left as if it had been."""
     place.wall = ClockWall(clock)
     async with opened(place) as store:
-        slow = Slow(store, "claim", "release")
+        slow = Slow(store)
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
                 made = draft(name, method="POST", recovery=Recovery.PARK)

@@ -8,12 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.outbox.entry import EVERY_ORDER, State
-from gateway.outbox.schema import BY_CALLER_AND_STATE, alone, meta, orders
+from gateway.outbox.schema import BY_BEHIND, BY_CALLER_AND_STATE, alone, meta, orders
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxFull, OutboxLimits
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened
-from tests.outbox.test_store import DONE, ME, claim, names
+from tests.outbox.steps import ME, claim, finish
+from tests.outbox.test_store import DONE, names
 
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
@@ -64,7 +65,7 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) 
     while found := await claim(store):
         given.append(await names(store, found))
         for entry in found:
-            await store.finish(ME, entry, State.DELIVERED, DONE)
+            await finish(store, ME, entry, State.DELIVERED, DONE)
     assert given == [["r-1", "r-5"], ["r-2"], ["r-3"], ["r-4"]]
     async with store._database.reading() as connection:
         assert (await connection.execute(sa.select(alone))).all() == []
@@ -82,24 +83,30 @@ async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
     assert not await store.blocked("his", ["P/b"])
 
 
-async def test_an_outbox_of_the_version_before_is_taken_over(place: Place) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])
+async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version: str) -> None:
     """What waits in it is delivered in order; the older version then leaves it alone."""
     async with opened(place) as store:
         await store.put(draft("1", "P/a"), ROOMY)
+        await store.put(draft("2", "P/a"), ROOMY)
         async with store._database.writing() as connection:
-            await connection.run_sync(alone.drop)
-            await connection.run_sync(BY_CALLER_AND_STATE.drop)
+            await connection.run_sync(BY_BEHIND.drop)
+            await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN behind"))
+            if version == "1":
+                await connection.run_sync(alone.drop)
+                await connection.run_sync(BY_CALLER_AND_STATE.drop)
             await connection.execute(
-                sa.update(meta).where(meta.c.name == "schema").values(value="1")
+                sa.update(meta).where(meta.c.name == "schema").values(value=version)
             )
     async with opened(place) as store:
-        await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
-        [first] = await claim(store)
-        assert await names(store, [first]) == ["r-1"]
-        await store.finish(ME, first, State.DELIVERED, DONE)
-        assert await names(store, await claim(store)) == ["r-2"]
+        await store.put(replace(draft("3"), orders=EVERY_ORDER), ROOMY)
+        for name in ("r-1", "r-2"):
+            [first] = await claim(store)
+            assert await names(store, [first]) == [name]
+            await finish(store, ME, first, State.DELIVERED, DONE)
+        assert await names(store, await claim(store)) == ["r-3"]
         async with store._database.reading() as connection:
             facts = dict(map(tuple, await connection.execute(sa.select(meta))))
             rows = await connection.execute(sa.select(orders))
-        assert facts["schema"] == "2"
+        assert facts["schema"] == "3"
         assert len(rows.all()) == 1

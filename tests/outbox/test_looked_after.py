@@ -9,6 +9,7 @@ from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import Group
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place
+from tests.outbox.steps import claim, finish
 from tests.outbox.test_notes import Records
 
 ME = "me"
@@ -18,9 +19,9 @@ DILNOZA = By("page", "dilnoza", "entered anew")
 async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
     """An entry that the platform has refused; its id."""
     made = await store.put(draft(name, **more), ROOMY)  # type: ignore[arg-type]
-    [entry] = await store.claim(ME, most=1, lease=30.0)
+    [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
-    assert await store.finish(ME, entry, State.FAILED, Response(status))
+    assert await finish(store, ME, entry, State.FAILED, Response(status))
     return made.id
 
 
@@ -31,8 +32,8 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
         await refused(store, name, caller=caller)
         place.wall.now += 1
     delivered = await store.put(draft("d"), ROOMY)
-    [entry] = await store.claim(ME, most=1, lease=30.0)
-    await store.finish(ME, entry, State.DELIVERED, Response(200))
+    [entry] = await claim(store, most=1, owner=ME)
+    await finish(store, ME, entry, State.DELIVERED, Response(200))
     waiting = await store.put(draft("e", cause="circuit-open"), ROOMY)
     assert list(await store.groups()) == [
         Group(State.FAILED, "platform-status 422", "lis", 2, began),
@@ -54,9 +55,9 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
         moved.append(entry.id)
         if entry.id == old[0]:
             # It fails again at once, while others are still to be looked for.
-            [again] = await store.claim(ME, most=1, lease=30.0)
+            [again] = await claim(store, most=1, owner=ME)
             assert again.id == old[0]
-            assert await store.finish(ME, again, State.FAILED, Response(422))
+            assert await finish(store, ME, again, State.FAILED, Response(422))
     assert moved == old
     assert (await store.entry(other)).state is State.FAILED  # type: ignore[union-attr]
     records = Records()

@@ -11,6 +11,7 @@ from pathlib import Path
 from gateway.outbox.entry import Response, State
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
+from tests.outbox.steps import claim, finish
 
 NAME = "Карим Абдуллаев"
 LATIN = "Karim Abdullayev"
@@ -69,9 +70,9 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
         ends = (State.DELIVERED, State.FAILED, State.UNCLEAR)
         for end in ends:
             await store.put(replace(made, caller=f"lis-{end}"), ROOMY)
-        claimed = await store.claim("me", most=10, lease=30.0)
+        claimed = await claim(store)
         for entry, end in zip(claimed, ends, strict=True):
-            assert await store.finish("me", entry, end, answer)
+            assert await finish(store, "me", entry, end, answer)
         dropped = await store.put(replace(made, caller="his"), ROOMY)
         await store.move(dropped.id, State.DROPPED)
         assert await store.blocked("lis-failed", list(orders))

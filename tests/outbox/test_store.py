@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from gateway.outbox.database import PostgresDatabase
 from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.judging import Ended, Postponed
 from gateway.outbox.schema import meta, pieces
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import (
@@ -21,18 +22,13 @@ from gateway.outbox.store import (
     OutboxLimits,
     OutboxUnavailable,
     OutboxUnusable,
+    Outcome,
 )
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, Place, PostgresPlace, opened
+from tests.outbox.steps import LEASE, ME, claim, doubt, finish, release
 
-ME = "me"
 DONE = Response(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
-LEASE = 30.0
-
-
-async def claim(store: SqlStore, most: int = 10, owner: str = ME) -> list[Entry]:
-    """What may be sent now."""
-    return list(await store.claim(owner, most=most, lease=LEASE))
 
 
 async def recover(store: SqlStore) -> list[Changed]:
@@ -61,7 +57,7 @@ async def brought_to(store: SqlStore, state: State) -> Entry:
     elif state is not State.WAITING:
         [claimed] = await claim(store)
         if state is not State.SENDING:
-            await store.finish(ME, claimed, state, DONE)
+            await finish(store, ME, claimed, state, DONE)
     found = await store.entry(entry.id)
     assert found is not None
     return found
@@ -79,7 +75,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         assert await store.response(entry.id) is None
         [claimed] = await claim(store)
         answer = Response(200, ((b"etag", b"\xff"),), body[:2_000_000])
-        assert await store.finish(ME, claimed, State.DELIVERED, answer)
+        assert await finish(store, ME, claimed, State.DELIVERED, answer)
         assert await store.response(entry.id) == answer
         assert await store.request(entry.id) is None
 
@@ -91,10 +87,10 @@ async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
     first = await claim(store)
     assert await names(store, first) == ["r-1", "r-4"]
     assert await claim(store) == []
-    await store.finish(ME, first[0], State.DELIVERED, DONE)
+    await finish(store, ME, first[0], State.DELIVERED, DONE)
     second = await claim(store)
     assert await names(store, second) == ["r-2"]
-    await store.finish(ME, second[0], State.DELIVERED, DONE)
+    await finish(store, ME, second[0], State.DELIVERED, DONE)
     assert await names(store, await claim(store)) == ["r-3"]
 
 
@@ -110,9 +106,52 @@ async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
     for name in "123":
         await store.put(draft(name), ROOMY)
     [first] = await claim(store, most=1)
-    await store.release(ME, first, delay=0.0, cause="upstream-busy")
+    await release(store, ME, first, delay=0.0, cause="upstream-busy")
     assert await names(store, await claim(store, most=1)) in (["r-1"], ["r-2"])
     assert len(await claim(store, most=5)) == 2
+
+
+async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
+    """Entries have so many bytes in all, or it is one."""
+    first, *_ = [await store.put(draft(name), ROOMY) for name in "123"]
+    for size, count in ((0, 1), (2 * first.size, 2)):
+        progress = await store.proceed(ME, (), most=3, size=size, lease=LEASE)
+        assert len(progress.claimed) == count
+
+
+async def test_outcomes_are_told_together(store: SqlStore) -> None:
+    """Each by its own right, and what they held back is claimed in the same step."""
+    for name, order in (("1", "P/a"), ("2", "P/a"), ("3", "P/b"), ("4", "P/b"), ("5", "P/c")):
+        await store.put(draft(name, order), ROOMY)
+    delivered, failed, postponed = await claim(store)
+    lost = replace(failed, attempts=failed.attempts - 1)
+    outcomes = [
+        Outcome(delivered, Ended(State.DELIVERED, DONE)),
+        Outcome(lost, Ended(State.DELIVERED, DONE)),
+        Outcome(failed, Ended(State.FAILED, Response(422))),
+        Outcome(postponed, Postponed("upstream-busy"), 5.0),
+    ]
+    progress = await store.proceed(ME, outcomes, most=9, size=1 << 20, lease=LEASE)
+    assert list(progress.written) == [True, False, True, True]
+    requests = [claimed.request for claimed in progress.claimed]
+    assert [request.request_id for request in requests if request is not None] == ["r-2"]
+    found = [await state_of(store, entry) for entry in (delivered, failed, postponed)]
+    assert found == [State.DELIVERED, State.FAILED, State.WAITING]
+
+
+async def test_what_comes_while_what_it_waits_for_ends_goes_on(
+    place: Place, store: SqlStore
+) -> None:
+    """Whoever is first: nothing waits for what is over."""
+    async with opened(place) as second:
+        for n in range(20):
+            await store.put(draft(f"{n}-1", "P/a"), ROOMY)
+            [before] = await claim(store)
+            ending = finish(store, ME, before, State.DELIVERED, DONE)
+            coming = second.put(draft(f"{n}-2", "P/a"), ROOMY)
+            await asyncio.gather(*((ending, coming) if n % 2 else (coming, ending)))
+            [after] = await claim(store)
+            await finish(store, ME, after, State.DELIVERED, DONE)
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.SENDING, State.FAILED, State.UNCLEAR])
@@ -241,12 +280,12 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
     await recover(store)
     [new] = await claim(store)
     for owner, entry in ((ME, old), ("other", new)):
-        assert not await store.finish(owner, entry, State.DELIVERED, DONE)
-        assert not await store.release(owner, entry, delay=0.0, cause="upstream-busy")
-        assert not await store.doubt(owner, entry, delay=0.0, cause="upstream-failed")
+        assert not await finish(store, owner, entry, State.DELIVERED, DONE)
+        assert not await release(store, owner, entry, delay=0.0, cause="upstream-busy")
+        assert not await doubt(store, owner, entry, delay=0.0, cause="upstream-failed")
     assert await state_of(store, new) is State.SENDING
     assert await store.response(new.id) is None
-    assert await store.finish(ME, new, State.DELIVERED, DONE)
+    assert await finish(store, ME, new, State.DELIVERED, DONE)
 
 
 async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
@@ -262,9 +301,9 @@ async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
 async def test_a_late_delivery_counts(place: Place, store: SqlStore, recovery: Recovery) -> None:
     """What the platform has answered for is delivered, as long as nobody went on with the entry."""
     entry = await lost(place, store, recovery)
-    assert not await store.finish(ME, entry, State.FAILED, Response(422))
-    assert not await store.finish(ME, entry, State.UNCLEAR, Response(500))
-    assert await store.finish(ME, entry, State.DELIVERED, DONE)
+    assert not await finish(store, ME, entry, State.FAILED, Response(422))
+    assert not await finish(store, ME, entry, State.UNCLEAR, Response(500))
+    assert await finish(store, ME, entry, State.DELIVERED, DONE)
     found = await store.entry(entry.id)
     assert found is not None
     assert (found.state, found.doubt, found.cause) == (State.DELIVERED, False, "")
@@ -283,19 +322,19 @@ async def claimed(store: SqlStore, entry: Entry) -> None:
 async def put_back(store: SqlStore, entry: Entry) -> None:
     """Somebody else could not send it."""
     [again] = await claim(store, owner="other")
-    await store.release("other", again, delay=0.0, cause="upstream-unreachable")
+    await release(store, "other", again, delay=0.0, cause="upstream-unreachable")
 
 
 async def doubted(store: SqlStore, entry: Entry) -> None:
     """Somebody else has sent it, and does not know either."""
     [again] = await claim(store, owner="other")
-    await store.doubt("other", again, delay=0.0, cause="upstream-timeout")
+    await doubt(store, "other", again, delay=0.0, cause="upstream-timeout")
 
 
 async def parked(store: SqlStore, entry: Entry) -> None:
     """Somebody else has sent it, and a person has to look."""
     [again] = await claim(store, owner="other")
-    await store.finish("other", again, State.UNCLEAR, Response(500))
+    await finish(store, "other", again, State.UNCLEAR, Response(500))
 
 
 async def dropped(store: SqlStore, entry: Entry) -> None:
@@ -328,7 +367,7 @@ async def test_a_late_delivery_changes_nothing_that_went_on(
     entry = await lost(place, store, recovery)
     await act(store, entry)
     before = await store.entry(entry.id), await store.response(entry.id)
-    assert not await store.finish(ME, entry, State.DELIVERED, DONE)
+    assert not await finish(store, ME, entry, State.DELIVERED, DONE)
     assert (await store.entry(entry.id), await store.response(entry.id)) == before
     assert (await store.request(entry.id) is None) == (act is dropped)
 
@@ -343,7 +382,7 @@ async def test_a_late_delivery_and_somebody_else_at_once(
         for n in range(20):
             entry = await lost(place, store, recovery)
             other = claim(second) if to is State.SENDING else second.move(entry.id, to)
-            both = [store.finish(ME, entry, State.DELIVERED, DONE), other]
+            both = [finish(store, ME, entry, State.DELIVERED, DONE), other]
             begun = both if n % 2 else both[::-1]
             done = await asyncio.gather(*begun, return_exceptions=True)
             delivered, gone_on = done if n % 2 else done[::-1]
@@ -353,20 +392,20 @@ async def test_a_late_delivery_and_somebody_else_at_once(
             if to is not State.DROPPED and not delivered:
                 now = await claim(store) if to is State.WAITING else gone_on
                 assert isinstance(now, list)
-                assert await store.finish(ME, now[0], State.DELIVERED, DONE)
+                assert await finish(store, ME, now[0], State.DELIVERED, DONE)
 
 
 async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
     """Released and doubted entries come again after their delay; doubt stays, attempts count."""
     await store.put(draft("a"), ROOMY)
     [entry] = await claim(store)
-    assert await store.doubt(ME, entry, delay=20.0, cause="upstream-timeout")
+    assert await doubt(store, ME, entry, delay=20.0, cause="upstream-timeout")
     place.wall.now += 19
     assert await claim(store) == []
     place.wall.now += 1
     [entry] = await claim(store)
     assert (entry.doubt, entry.cause, entry.attempts) == (True, "upstream-timeout", 2)
-    assert await store.release(ME, entry, delay=5.0, cause="circuit-open")
+    assert await release(store, ME, entry, delay=5.0, cause="circuit-open")
     place.wall.now += 5
     [entry] = await claim(store)
     assert (entry.doubt, entry.cause, entry.attempts) == (True, "circuit-open", 3)
@@ -403,7 +442,7 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
     new, retried, given_back, _ = [await store.put(draft(kind), ROOMY) for kind in kinds]
     by_id = {entry.id: entry for entry in await claim(store)}
     for entry, delay in ((new, 0.0), (given_back, 0.0), (retried, 300.0)):
-        await store.release(ME, by_id[entry.id], delay=delay, cause="")
+        await release(store, ME, by_id[entry.id], delay=delay, cause="")
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
     await store.move(retried.id, State.WAITING)
@@ -420,8 +459,8 @@ async def test_a_clock_that_is_put_back_ends_pauses(
     await store.put(draft("a"), ROOMY)
     await store.put(draft("b", method="POST", recovery=Recovery.ASK), ROOMY)
     first, second = await claim(store)
-    await store.release(ME, first, delay=300.0, cause="upstream-busy")
-    await store.doubt(ME, second, delay=300.0, cause="upstream-failed")
+    await release(store, ME, first, delay=300.0, cause="upstream-busy")
+    await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
     place.wall.now -= by
     assert [entry.id for entry in await claim(store)] == [first.id]
     place.wall.now += 9
@@ -526,7 +565,7 @@ async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
     """What the platform has surely refused, the caller may take back."""
     await store.put(draft("a", doubt=True), ROOMY)
     [entry] = await claim(store)
-    await store.finish(ME, entry, State.FAILED, Response(422))
+    await finish(store, ME, entry, State.FAILED, Response(422))
     assert await store.move(entry.id, State.CANCELLED, caller="lis") is not None
 
 
@@ -561,7 +600,7 @@ async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None
     place.wall.now += 5
     kept = [await store.put(draft(name), ROOMY) for name in "ab"]
     [claimed] = await claim(store, most=1)
-    await store.finish(ME, claimed, State.FAILED, Response(422))
+    await finish(store, ME, claimed, State.FAILED, Response(422))
     depth = await store.depth()
     assert depth.counts == {State.DROPPED: 1, State.WAITING: 1, State.FAILED: 1}
     assert depth.size == sum(entry.size for entry in kept)
@@ -597,7 +636,7 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) ->
         entry = await renewed.put(draft("a"), ROOMY)
         for access in (
             store.put(draft("b"), ROOMY),
-            store.claim(ME, most=1, lease=LEASE),
+            claim(store, most=1),
             store.recover([], settle=10.0),
             store.expire(-1.0),
         ):
@@ -676,7 +715,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
         assert await store.request(entry.id) is not None
     for _ in listed:
         [claimed] = await claim(store)
-        assert await store.finish(ME, claimed, State.DELIVERED, DONE)
+        assert await finish(store, ME, claimed, State.DELIVERED, DONE)
     assert await claim(store) == []
 
 

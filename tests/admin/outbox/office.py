@@ -30,6 +30,7 @@ from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, SqlitePlace, Wall
+from tests.outbox.steps import claim, finish
 
 PAGE = 10
 PATIENT = "planted-patient-id"
@@ -112,11 +113,11 @@ class Office:
     async def ended(self, name: str, state: State, response: Response, caller: str = "lis") -> str:
         """One that a person has to decide about; its id."""
         entry_id = await self.put(name, caller=caller)
-        while entry_id not in {each.id for each in await self.store.claim(ME, most=1, lease=30.0)}:
+        while entry_id not in {each.id for each in await claim(self.store, most=1, owner=ME)}:
             pass
         entry = await self.store.entry(entry_id)
         assert entry is not None
-        assert await self.store.finish(ME, entry, state, response)
+        assert await finish(self.store, ME, entry, state, response)
         return entry_id
 
     async def refused(self, name: str, status: int = 422, caller: str = "lis") -> str:

@@ -26,6 +26,7 @@ from tests.admin.outbox.office import (
     fill,
     office,
 )
+from tests.outbox.steps import claim, finish
 
 NOBODY = "0" * 32
 LISTED = re.compile(r'href="outbox/([0-9a-f]{32})\?')
@@ -356,9 +357,9 @@ async def test_a_long_content_is_cut(revealing: Office) -> None:
 async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
     """Whoever kept the address of an entry sees that it was delivered."""
     entry_id = await there.put("a")
-    [entry] = await there.store.claim(ME, most=1, lease=30.0)
+    [entry] = await claim(there.store, most=1, owner=ME)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
-    await there.store.finish(ME, entry, State.DELIVERED, Response(200))
+    await finish(there.store, ME, entry, State.DELIVERED, Response(200))
     page = await there.see(f"/{entry_id}", **DILNOZA)
     assert (page.status, page.forms) == (200, {})
     assert WORDS["en"]["entry:delivered"] in page.words

@@ -1,0 +1,97 @@
+"""The two sides of a step: what attempts came to is written down, what may be sent is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.outbox import changes, contents, judging, statements
+from gateway.outbox.entry import Entry, State
+from gateway.outbox.judging import Ended
+from gateway.outbox.schema import entries
+from gateway.outbox.statements import entry_of
+from gateway.outbox.store import Outcome
+
+_ONE = sa.update(entries).where(entries.c.number == sa.bindparam("of"))
+
+
+async def record(
+    connection: AsyncConnection,
+    owner: str,
+    outcomes: Sequence[Outcome],
+    sealed: Mapping[int, Sequence[bytes]],
+    now: float,
+) -> Sequence[bool]:
+    """Whether each was still this owner's to tell; `sealed` are the answers of what has ended."""
+    numbers = [outcome.entry.number for outcome in outcomes]
+    found = {row.number: row for row in await connection.execute(statements.standing(numbers))}
+    told = [_may_tell(owner, each, found.get(each.entry.number)) for each in outcomes]
+    written = [outcome for outcome, may in zip(outcomes, told, strict=True) if may]
+    if not written:
+        return told
+    await connection.execute(_ONE, [_values(outcome, now) for outcome in written])
+    ended = [each.entry.number for each in written if isinstance(each.verdict, Ended)]
+    over = [each.entry.number for each in written if delivered(each)]
+    if over:
+        # First, so that the answers find their room on a full disk.
+        await contents.erase(connection, over, "request")
+        await changes.unblock(connection, over)
+    if ended:
+        await contents.keep(connection, "response", {number: sealed[number] for number in ended})
+    return told
+
+
+async def claim(
+    connection: AsyncConnection, ready: sa.Select[Any], size: int, lent: Mapping[str, Any]
+) -> Mapping[Entry, Sequence[bytes]]:
+    """Entries with their sealed requests, of so many bytes in all, or one."""
+    found = (await connection.execute(ready)).all()
+    numbers = [row.number for row in _within(found, size)]
+    if not numbers:
+        return {}
+    change = statements.change(entries.c.number.in_(numbers)).values(
+        state=State.SENDING, attempts=entries.c.attempts + 1, **lent
+    )
+    taken = [entry_of(row) for row in await connection.execute(change)]
+    sealed = await contents.sealed(connection, numbers, "request")
+    return {entry: sealed[entry.number] for entry in sorted(taken, key=lambda each: each.number)}
+
+
+def delivered(outcome: Outcome) -> bool:
+    """Whether the platform has it."""
+    return isinstance(outcome.verdict, Ended) and outcome.verdict.state is State.DELIVERED
+
+
+def _may_tell(owner: str, outcome: Outcome, row: Any) -> bool:
+    # Every claim counts one: a lease that was lost and given again is another one.
+    if row is None or row.attempts != outcome.entry.attempts:
+        return False
+    if row.state == State.SENDING:
+        return bool(row.owner == owner)
+    # Its lease has ended. A retry of what is unclear would have ended its doubt, and what was
+    # dropped is in another state. What waits in doubt is not changed by a retry.
+    undecided = row.state == State.UNCLEAR or (row.state == State.WAITING and row.doubt)
+    return undecided and delivered(outcome)
+
+
+def _values(outcome: Outcome, now: float) -> dict[str, Any]:
+    entry = judging.after(outcome.entry, outcome.verdict)
+    if isinstance(outcome.verdict, Ended):
+        moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
+    else:
+        due_at = now + outcome.delay if outcome.delay else entry.queued_at
+        moments = {"due_at": due_at, "finished_at": None}
+    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.doubt}
+    return {"of": entry.number, **facts, **moments, **changes.FREE}
+
+
+def _within(rows: Sequence[Any], size: int) -> Sequence[Any]:
+    """The first of them, and those after it for which there is room."""
+    for count, row in enumerate(rows):
+        size -= row.size
+        if size < 0 and count:
+            return rows[:count]
+    return rows

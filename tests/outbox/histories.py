@@ -1,0 +1,450 @@
+"""Random histories of a gateway with an outbox, and a checker of what came of them.
+
+    python -m tests.outbox.histories --minutes 30 --seed 1
+
+Callers send updates, creates and deletions of several patients all the while, and things happen to
+the gateway: the line is cut, the platform says 503 or breaks off, its disk is full, its clock is
+set, it is killed or ended and started again. Then all is well again, and the checker asks: did
+everything that was taken reach the platform, each write once and what is of one order in its order;
+has it seen anything that nobody sent; does anything wait? Each history has a seed of its own, which
+is printed with its figures and gives the same events again. Full disks need root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import mmap
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from gateway.config import OutboxSettings
+from gateway.outbox.entry import State
+from gateway.outbox.opening import opened
+from gateway.outbox.sql_store import SqlStore
+from tests.doubles.cut_line import CutLine
+from tests.doubles.processes import Process, free_port, start
+from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
+
+CALLERS = ("lis", "his")
+PATIENTS = 3
+SYSTEM = "urn:test:history"
+_KEY = "B" * 43
+_ALL = 1_000_000
+_PATIENCE = 120.0
+_POLL = 0.1
+_VOLUME = "8m"
+_HOUR = 3600.0
+_OFFSET = struct.Struct("=d")
+# A gateway of which the clock can be set, by a file that it maps.
+_CLOCKED = """
+import mmap, struct, sys, time
+offset = mmap.mmap(os.open(sys.argv.pop(1), os.O_RDONLY), 8, prot=mmap.PROT_READ)
+real = time.time
+time.time = lambda: real() + struct.unpack("=d", offset[:8])[0]
+from gateway.__main__ import main
+main()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """The `number`th write of all; `names` are what puts it in order with others."""
+
+    number: int
+    caller: str
+    patient: int
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """Its request id, by which the platform tells it from all others."""
+        return f"h-{self.number}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """A deletion names its resource only."""
+        own = {self.path} if self.kind in ("PUT", "DELETE") else set()
+        return frozenset(own if self.kind == "DELETE" else own | {f"Patient/{self.patient}"})
+
+    @property
+    def method(self) -> str:
+        """A create that can be looked for is one, too."""
+        return "POST" if self.kind == "SOUGHT" else self.kind
+
+    @property
+    def path(self) -> str:
+        """Below the base."""
+        own = f"/{self.caller}-{self.patient}-{self.number % 2}"
+        return "/Observation" + (own if self.method != "POST" else "")
+
+    @property
+    def body(self) -> bytes | None:
+        """An Observation."""
+        if self.kind == "DELETE":
+            return None
+        resource: dict[str, Any] = {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"text": self.key},
+            "subject": {"reference": f"Patient/{self.patient}"},
+        }
+        if self.kind == "PUT":
+            resource["id"] = self.path.rpartition("/")[2]
+        if self.kind == "SOUGHT":
+            resource["identifier"] = [{"system": SYSTEM, "value": self.key}]
+        return json.dumps(resource).encode()
+
+
+@dataclass
+class Sent:
+    """What its caller was told: a status, 0 for nothing, and where to ask for it."""
+
+    write: Write
+    status: int = 0
+    entry: str = ""
+
+
+@dataclass
+class Ward:
+    """What callers do: each patient's writes one after the other."""
+
+    session: aiohttp.ClientSession
+    url: str
+    kinds: Sequence[str]
+    chance: random.Random
+    sent: list[Sent] = field(default_factory=list)
+    over: bool = False
+
+    async def all_patients(self) -> None:
+        """Until it is over."""
+        who = itertools.product(CALLERS, range(PATIENTS))
+        await asyncio.gather(*(self._patient(*each) for each in who))
+
+    async def _patient(self, caller: str, patient: int) -> None:
+        while not self.over:
+            write = Write(len(self.sent), caller, patient, self.chance.choice(self.kinds))
+            sent = Sent(write)
+            self.sent.append(sent)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await self._send(sent)
+            away = 0.0 if sent.status else 0.5
+            await asyncio.sleep(away + self.chance.uniform(0.05, 0.6))
+
+    async def _send(self, sent: Sent) -> None:
+        write = sent.write
+        fields = {REQUEST_ID: write.key, "X-Api-Key": write.caller * 8}
+        if write.body is not None:
+            fields["Content-Type"] = "application/fhir+json"
+        async with self.session.request(
+            write.method, self.url + write.path, data=write.body, headers=fields
+        ) as answer:
+            if answer.status == 202:
+                sent.entry = answer.headers["Content-Location"].rpartition("/")[2]
+            sent.status = answer.status
+
+
+@dataclass
+class Gateway:
+    """A process that is killed and started again, with a clock and a disk of its own."""
+
+    directory: Path
+    settings: dict[str, Any]
+    full_disks: bool
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    process: Process | None = None
+
+    def __post_init__(self) -> None:
+        (self.directory / "volume").mkdir()
+        if self.full_disks:
+            options = ["-t", "tmpfs", "-o", f"size={_VOLUME}"]
+            place = str(self.directory / "volume")
+            subprocess.run(["mount", *options, "tmpfs", place], check=True)
+        listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
+        complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
+        complete["outbox"]["url"] = f"sqlite:///{self.directory}/volume/outbox.db"
+        self.config.write_text(yaml.safe_dump(complete))
+        (self.directory / "clock").write_bytes(_OFFSET.pack(0.0))
+        with (self.directory / "clock").open("r+b") as file:
+            self._clock = mmap.mmap(file.fileno(), 0)
+
+    @property
+    def config(self) -> Path:
+        """Its settings file."""
+        return self.directory / "gateway.yaml"
+
+    async def start(self) -> None:
+        """Run it, until it serves."""
+        command = [sys.executable, "-c", "import os\n" + _CLOCKED, self.directory / "clock"]
+        command += ["run", "--config", self.config]
+        self.process = start(command, self.directory, name="gateway")
+        await asyncio.to_thread(self.process.until_listening, self.ports[0], patience=60)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.popen.kill()
+        self.process.popen.wait()
+
+    async def end(self) -> None:
+        """SIGTERM."""
+        assert self.process is not None
+        await asyncio.to_thread(self.process.terminate, patience=60)
+
+    def set_clock(self, by: float) -> None:
+        """Seconds from the true time."""
+        self._clock[:] = _OFFSET.pack(by)
+
+    def fill(self) -> None:
+        """Somebody else's file takes all the room that is left."""
+        with (self.directory / "volume/alien").open("ab", buffering=0) as file:
+            for size in (65536, 4096, 512):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size) == size:
+                        pass
+
+    def free(self) -> None:
+        """It is gone."""
+        (self.directory / "volume/alien").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """All is over."""
+        if self.process is not None:
+            self.kill()
+        if self.full_disks:
+            place = self.directory / "volume"
+            subprocess.run(["umount", "--lazy", str(place)], check=False)
+
+
+@dataclass
+class History:
+    """One run: who sends, through what, and what happens meanwhile."""
+
+    gateway: Gateway
+    line: CutLine
+    platform: RememberingPlatform
+    ward: Ward
+    chance: random.Random
+    events: Counter[str] = field(default_factory=Counter)
+
+    async def unfold(self, seconds: float, events: Sequence[str]) -> None:
+        """So long things happen, then all is well."""
+        until = time.monotonic() + seconds
+        sending = asyncio.create_task(self.ward.all_patients())
+        while time.monotonic() < until:
+            event = self.chance.choice(events)
+            self.events[event] += 1
+            await getattr(self, f"_{event}")()
+            await asyncio.sleep(self.chance.uniform(0.1, 1.5))
+        self.ward.over = True
+        await sending
+        self.platform.weather.clear()
+        self.gateway.free()
+
+    async def _cut(self) -> None:
+        self.line.cut()
+        await asyncio.sleep(self.chance.choice([0.05, 0.5, 3.0]))
+        await self.line.mend()
+
+    async def _weather(self) -> None:
+        kinds = ["busy", "lost", "answer-lost", "slow"]
+        self.platform.weather += self.chance.choices(kinds, k=self.chance.randint(1, 12))
+
+    async def _kill(self) -> None:
+        self.gateway.kill()
+        await self.gateway.start()
+
+    async def _kill_twice(self) -> None:
+        await self._kill()
+        await asyncio.sleep(self.chance.uniform(0.0, 0.5))
+        await self._kill()
+
+    async def _restart(self) -> None:
+        await self.gateway.end()
+        await self.gateway.start()
+
+    async def _full_disk(self) -> None:
+        self.gateway.fill()
+        if self.chance.random() < 0.3:
+            await self._kill()
+        await asyncio.sleep(self.chance.uniform(0.5, 4.0))
+        self.gateway.free()
+
+    async def _clock(self) -> None:
+        self.gateway.set_clock(self.chance.choice([0.0, _HOUR, -_HOUR, 5 * _HOUR]))
+
+    async def settle(self) -> dict[str, State]:
+        """Wait until nothing waits; what is unclear is dropped by somebody. How all ended."""
+        unclear: dict[str, State] = {}
+        url = f"sqlite:///{self.gateway.directory}/volume/outbox.db"
+        place = {"enabled": True, "url": url, "encryption_key": _KEY}
+        async with opened(OutboxSettings.model_validate(place)) as store:
+            # What waits for longer is found by the checker.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._decided(store, unclear)
+            ended = {each.id: each.state for each in await store.entries(limit=_ALL)}
+        return ended | unclear
+
+    async def _decided(self, store: SqlStore, unclear: dict[str, State]) -> None:
+        while await store.entries(states=[State.WAITING, State.SENDING]):
+            for each in await store.entries(states=[State.UNCLEAR]):
+                unclear[each.id] = State.UNCLEAR
+                await store.move(each.id, State.DROPPED)
+            await asyncio.sleep(0.5)
+
+
+def faults(
+    sent: Sequence[Sent], states: Mapping[str, State], effects: Sequence[tuple[str, bytes]]
+) -> list[str]:
+    """What is wrong: `states` are of entries in the end, `effects` request id and content of each
+    write that took effect.
+    """
+    known = {each.write.key: each for each in sent}
+    counts = Counter(key for key, _ in effects)
+    found = [f"{key} was not asked for" for key in counts.keys() - known.keys()]
+    for key, body in effects:
+        if key in known and body != (known[key].write.body or b""):
+            found.append(f"{key} was changed")
+    for key, each in known.items():
+        found += _faults_of(each, counts[key], states)
+    return found + _disorder(sent, [key for key, _ in effects])
+
+
+def _faults_of(sent: Sent, count: int, states: Mapping[str, State]) -> list[str]:
+    write, state = sent.write, states.get(sent.entry)
+    told = f"{write.key} ({write.kind}, told {sent.status}, {state or 'not kept'})"
+    found = []
+    if count > 1 and write.method == "POST":
+        found.append(f"{told} was done {count} times")
+    if sent.status == 503 and count:
+        found.append(f"{told} was done")
+    if not count and (200 <= sent.status < 300 and state != "unclear"):
+        found.append(f"{told} is lost")
+    if sent.entry and state != "delivered" and (state, write.kind) != ("unclear", "POST"):
+        found.append(f"{told} was not delivered")
+    return found
+
+
+def _disorder(sent: Sequence[Sent], effects: Sequence[str]) -> list[str]:
+    """Whoever was answered before a later write of a common name was sent comes first."""
+    first = {key: place for place, key in reversed(list(enumerate(effects)))}
+    last = {key: place for place, key in enumerate(effects)}
+    found = []
+    for (caller, patient), mine in itertools.groupby(
+        sorted(sent, key=_patient_of), key=_patient_of
+    ):
+        # Of what was never answered nobody knows when it went out.
+        answered = [each.write for each in mine if each.status]
+        for one, other in itertools.combinations(answered, 2):
+            both = one.key in last and other.key in first
+            if both and one.names & other.names and last[one.key] > first[other.key]:
+                found.append(f"{caller}, {patient}: {one.key} came after {other.key}")
+    return found
+
+
+def _patient_of(sent: Sent) -> tuple[str, int]:
+    return sent.write.caller, sent.write.patient
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    directory: Path, seed: int, kinds: Sequence[str], *, full_disks: bool
+) -> AsyncIterator[History]:
+    """A platform, a line, a gateway and callers, before anything has happened."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    async with RememberingPlatform() as platform, CutLine(platform.port) as line:
+        gateway = Gateway(directory, _settings(platform, line), full_disks)
+        url = f"http://127.0.0.1:{gateway.ports[0]}/fhir"
+        timeout = aiohttp.ClientTimeout(total=30)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            try:
+                await gateway.start()
+                own = random.Random(seed)  # noqa: S311 - no secret
+                ward = Ward(session, url, kinds, own)
+                yield History(gateway, line, platform, ward, chance)
+            finally:
+                gateway.close()
+
+
+def _settings(platform: RememberingPlatform, line: CutLine) -> dict[str, Any]:
+    month = 30 * 24 * _HOUR
+    outbox = {"enabled": True, "encryption_key": _KEY, "retention": month, "max_age": month}
+    return {
+        "environment": "custom",
+        "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/fhir"},
+        "sso": {"token_url": f"http://127.0.0.1:{platform.port}/oauth/token"},
+        "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+        "callers": [{"name": name, "api_key": name * 8, "outbox": "always"} for name in CALLERS],
+        "retries": {"max_attempts": 1},
+        "circuit_breaker": {"open_for": 2},
+        "audit": {"sink": "off"},
+        "shutdown": {"delay": 0},
+        "outbox": outbox,
+    }
+
+
+EVENTS = ("cut", "weather", "kill", "kill_twice", "restart", "clock")
+KINDS = ("PUT", "PUT", "POST", "SOUGHT", "DELETE")
+
+
+async def run(
+    directory: Path,
+    seed: int,
+    seconds: float,
+    *,
+    events: Sequence[str] = EVENTS,
+    kinds: Sequence[str] = KINDS,
+) -> tuple[Counter[str], list[str]]:
+    """One history: its figures, and what is wrong."""
+    full_disks = "full_disk" in events
+    async with staged(directory, seed, kinds, full_disks=full_disks) as history:
+        await history.unfold(seconds, events)
+        states = await history.settle()
+        sent = history.ward.sent
+        figures = Counter({f"answered {each.status}": 0 for each in sent})
+        figures.update(f"answered {each.status}" for each in sent)
+        figures.update(f"finally {state}" for state in states.values())
+        figures.update({"writes": len(sent), "effects": len(history.platform.effects)})
+        return figures + history.events, faults(sent, states, history.platform.effects)
+
+
+async def _many(minutes: float, seed: int, seconds: float) -> bool:
+    events = (*EVENTS, "full_disk") if os.geteuid() == 0 else EVENTS
+    total: Counter[str] = Counter()
+    until, right, count = time.monotonic() + minutes * 60, True, 0
+    while time.monotonic() < until:
+        with tempfile.TemporaryDirectory() as directory:
+            figures, wrong = await run(Path(directory), seed + count, seconds, events=events)
+        total += figures
+        told = f"seed {seed + count}: {figures['writes']} writes, {wrong or 'fine'}"
+        print(told, flush=True)  # noqa: T201 - who runs it reads it
+        right, count = right and not wrong, count + 1
+    all_told = ", ".join(f"{n} {what}" for what, n in sorted(total.items()))
+    print(f"{count} histories: {all_told}")  # noqa: T201 - who runs it reads it
+    return right
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=40.0, help="of each history")
+    said = parser.parse_args()
+    sys.exit(not asyncio.run(_many(said.minutes, said.seed, said.seconds)))

@@ -1,0 +1,56 @@
+"""What is forgotten gives its room back to the disk."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.outbox.entry import State
+from tests.doubles.clock import FakeClock
+from tests.outbox.drafts import draft, write
+from tests.outbox.places import ClockWall, SqlitePlace, opened
+from tests.outbox.running import OPTIONS, Process, until
+from tests.outbox.sender import RecordingSender
+
+_MIB = 1024 * 1024
+_LARGE = 200 * 1024
+
+
+def size(place: SqlitePlace) -> int:
+    """Of the database and its log."""
+    return sum(path.stat().st_size for path in place.files() if "reserve" not in path.name)
+
+
+@pytest.mark.parametrize("older", [False, True])
+async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path, older: bool) -> None:
+    """After `retention`, step by step; a file that an older version made is written anew."""
+    clock, sender = FakeClock(), RecordingSender()
+    place = SqlitePlace(tmp_path / "outbox.db", ClockWall(clock))
+    if older:
+        with closing(sqlite3.connect(place.path)) as connection:
+            connection.execute("PRAGMA user_version = 1")
+        os.chmod(place.path, 0o600)
+    options = replace(OPTIONS, retention=5.0, upkeep=10.0)
+    async with opened(place) as store, Process(store, sender, clock, options).running() as running:
+        sender.hold("r-0")
+        for n in range(40):
+            large = replace(draft(str(n), "P/a"), request=write(str(n), body=b"x" * _LARGE))
+            await running.put(large)
+        grown = size(place)
+        assert grown > 40 * _LARGE
+        sender.held["r-0"].set()
+        await until(lambda: len(sender.seen) == 40)
+        await running.until_idle()
+        for n in range(40, 80):
+            await running.pass_time(1)
+            if n % 10 == 0:
+                entry = await running.put(draft(str(n)))
+                await running.until_state(entry, State.DELIVERED)
+        assert size(place) < grown - 5 * _MIB
+        with closing(sqlite3.connect(place.path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
