@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform
+from tests.doubles.processes import REPOSITORY
 from tests.doubles.sso import Sso
 from tests.legacy.line import Line
 from tests.legacy.records import Records
@@ -139,12 +140,22 @@ def _compile(build: Path) -> dict[str, str]:
     return {name: said[name] for name, process in running.items() if process.returncode != 0}
 
 
+def _needed() -> Iterator[tuple[str, str]]:
+    """Debian's packages of these tests, each with the program or file that proves it."""
+    for line in (REPOSITORY / ".ci" / "system-packages").read_text("utf-8").splitlines():
+        package, proof, use = line.split(maxsplit=2)
+        if use.startswith("tests/legacy"):
+            yield package, proof
+
+
+def _there(proof: str) -> bool:
+    return shutil.which(proof) is not None or Path(proof).is_file()
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What each program's steps came to, by stack, way and step."""
-    programs = {command[0] for command in COMPILERS.values()}
-    programs |= {stack.command[0] for stack in STACKS.values() if "{" not in stack.command[0]}
-    missing = sorted(program for program in programs if shutil.which(program) is None)
+    missing = [package for package, proof in _needed() if not _there(proof)]
     if missing:
         pytest.skip(f"{', '.join(missing)}: make test-tools")
     folder = tmp_path_factory.mktemp("legacy")
