@@ -15,8 +15,11 @@ import aiohttp
 import pytest
 import yaml
 
+from gateway.commands.init_files import settings_text
+from gateway.commands.init_plan import Plan
 from gateway.config import load
 from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.secret import Secret
 from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 
@@ -123,6 +126,36 @@ async def test_beside_a_container(tmp_path: Path) -> None:
     assert service["network_mode"] == "container:emr"
     assert service["user"] == f"{owner.st_uid}:{owner.st_gid}"
     assert service["volumes"] == [".:/etc/dhp-gateway:ro", "./audit:/var/log/dhp-gateway"]
+
+
+def test_a_server_keeps_things_where_the_unit_has_them(tmp_path: Path) -> None:
+    """Logs and state are in the service's own folders; its user reads the rest."""
+    plan = Plan(
+        environment="dhp-playground",
+        urls=None,
+        client_id="no",
+        proof=Secret("a"),
+        by_key=False,
+        where="network",
+        networks=("10.20.0.0/16",),
+        audit="file",
+        kind="system",
+        directory=Path("/etc/dhp-gateway"),
+        container="his",
+        api_key=Secret("b"),
+        outbox_key=Secret("c"),
+    )
+    file = tmp_path / "gateway.yaml"
+    file.write_text(settings_text(plan, str))
+    settings = load(file, {})
+    assert settings.credentials["default"].client_id == "no"
+    assert str(settings.audit.path) == "/var/log/dhp-gateway/audit.jsonl"
+    assert str(settings.outbox.url) == "sqlite:////var/lib/dhp-gateway/outbox.db"
+    assert {str(each.path): each.for_service for each in plan.secret_files()} == {
+        "secrets/dhp_client_secret": False,
+        "his_api_key": True,
+        "outbox_key": True,
+    }
 
 
 async def test_nothing_is_written_over(tmp_path: Path) -> None:
