@@ -318,7 +318,8 @@ class AlertsSettings(Section):
         """Where the addresses come from: one each, or all of them in a file."""
         setting = ("alerts", "notify")
         given = (SecretSource((*setting, at), each, None) for at, each in enumerate(self.notify))
-        return (*given, SecretSource(setting, None, self.notify_file))
+        both = self.notify[0] if self.notify and self.notify_file is not None else None
+        return (*given, SecretSource(setting, both, self.notify_file))
 
 
 class ShutdownSettings(Section):

@@ -208,13 +208,6 @@ def _secrets(settings: Settings) -> Iterator[BrokenRule]:
             )
 
 
-def _alerts(settings: Settings) -> Iterator[BrokenRule]:
-    if settings.alerts.notify and settings.alerts.notify_file:
-        hint = Phrase("keep the file, remove the other")
-        message = Phrase("and {setting}_file are both given", setting="notify")
-        yield BrokenRule(("alerts", "notify"), message, hint)
-
-
 RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
@@ -373,6 +366,5 @@ RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
     _tracing,
     login_rules.find,
     _outbox,
-    _alerts,
     _placeholders,
 )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp import http_parser
 from aiohttp.web_app import Application
 from aiohttp.web_runner import SockSite
 
@@ -40,7 +39,7 @@ from gateway.process import alerting, audit_factory, certificates, factories, sh
 from gateway.process import reload as reloading
 from gateway.process.core import Core, Cores, ProcessParts
 from gateway.process.factories import StartError
-from gateway.process.setup import background
+from gateway.process.setup import background, require_strict_parser
 from gateway.process.sockets import Listening
 from gateway.process.tracing_factory import open_tracing
 from gateway.telemetry.logs import get_logger
@@ -97,7 +96,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Open everything. Raises `StartError`, and leaves nothing open then."""
-        _require_strict_parser()
+        require_strict_parser()
         try:
             await self._open()
         except BaseException:
@@ -391,10 +390,3 @@ async def serve_admin(
     stack.push_async_callback(runner.cleanup)
     for each in listening.sockets:
         await SockSite(runner, each).start()
-
-
-def _require_strict_parser() -> None:
-    """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
-    if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
-        why = Phrase("aiohttp is installed without its C parser; install its binary wheel")
-        raise StartError(why)

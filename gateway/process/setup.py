@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from aiohttp import http_parser
+
 from gateway import os_support
 from gateway.config import Settings
 from gateway.config.secret_files import exposure
@@ -66,6 +68,14 @@ def guard_standard_files(settings: Settings) -> None:
                 why = Phrase("stdout is closed; give it a destination, or choose another sink")
                 raise StartError(about("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
+
+
+def require_strict_parser() -> None:
+    """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
+    if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
+        raise StartError(
+            Phrase("aiohttp is installed without its C parser; install its binary wheel")
+        )
 
 
 def settle_memory() -> None:

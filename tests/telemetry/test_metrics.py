@@ -79,6 +79,7 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
+        ("dhp_gateway_alert_messages", "counter", frozenset({"outcome"})),
         ("dhp_gateway_certificate_expiry_timestamp_seconds", "gauge", frozenset({"certificate"})),
         ("dhp_gateway_outbox_entries", "gauge", frozenset({"state"})),
         ("dhp_gateway_outbox_oldest_seconds", "gauge", frozenset()),
