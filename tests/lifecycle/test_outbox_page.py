@@ -17,6 +17,7 @@ from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import KEY, SqlitePlace, opened
+from tests.outbox.steps import ME, claim, finish
 
 REASON = "entered anew by the ward"
 
@@ -42,8 +43,8 @@ async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
     async with opened(place) as store:
         for name in names:
             await store.put(draft(name), ROOMY)
-        for entry in await store.claim("me", most=9, lease=30.0):
-            assert await store.finish("me", entry, State.FAILED, Response(422))
+        for entry in await claim(store):
+            assert await finish(store, ME, entry, State.FAILED, Response(422))
         return [entry.id for entry in await store.entries()]
 
 

@@ -42,6 +42,7 @@ def report(**members: Any) -> dict[str, Any]:
         },
         "sso": {"url": "http://s", "failure": None},
         "outbox": None,
+        "audit": {"available": True, "dropped": 0},
         "inflight": 1,
         "last_hour": {
             "requests": 3,

@@ -146,7 +146,7 @@ async def test_a_late_failure_does_not_come_behind_a_later_write_that_is_kept(
     opened: Open,
 ) -> None:
     """What is delivered in the end is the newer one, which waited for another of its patient."""
-    async with opened(platform={"response_timeout": 1}) as hospital:
+    async with opened(platform={"response_timeout": 3}) as hospital:
         hospital.platform.script(silence, outcome(503, ("Retry-After", "2")))
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(hospital.write(patient=1))
