@@ -49,7 +49,9 @@ class StoreAccess:
 
     async def release(self, lease: TokenLease) -> None:
         """Give that right back, tried in any case, so that nothing goes on renewing it."""
-        await self._tried(lease.release, None)
+        # What was given while the store was away says nothing about it.
+        if lease is not ALWAYS_FREE:
+            await self._tried(lease.release, None)
 
     async def _guarded(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
         if self._pause and self._clock() < self._away_until:
