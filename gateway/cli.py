@@ -19,7 +19,7 @@ import typer
 
 from gateway import __version__
 from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving
-from gateway.commands.exit_codes import (
+from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
     UNPROVEN,
@@ -30,7 +30,7 @@ from gateway.commands.exit_codes import (
     settings_source,
     tell,
 )
-from gateway.commands.exit_codes import fail as _fail
+from gateway.commands.shared import fail as _fail
 from gateway.commands.terminal import LanguageOption, say, spoken
 from gateway.phrases import Phrase, about, joined, said, system_error
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gateway.commands.exit_codes import (
+from gateway.commands.shared import (
     CHECK_FAILED,
     WRONG_USAGE,
     AsJson,

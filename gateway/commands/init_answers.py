@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar, cast
 
 from gateway.commands.init_plan import Kind, Plan, Where
 from gateway.commands.questions import Unsuitable, ask, choose
-from gateway.commands.terminal import use
+from gateway.commands.terminal import speak
 from gateway.config import placeholders
 from gateway.config.settings import PRESETS
 from gateway.config.source import places
@@ -73,7 +73,7 @@ class Interview:
     def settle_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
         """Ask for the language where neither flag nor environment tells it."""
         if self._asks and chosen is None and not asks_for_a_language(environ):
-            use(ask("Language / Язык / Til (en, ru, uz)", _language, "en"))
+            speak(ask("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
     def plan(self) -> Plan:
         """All answers."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gateway.commands import checking_app
-from gateway.commands.exit_codes import CHECK_FAILED, WRONG_USAGE, fail
+from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, fail
 from gateway.commands.terminal import LanguageOption, say, spoken
 from gateway.phrases import Phrase, said
 

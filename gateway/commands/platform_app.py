@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.exit_codes import (
+from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,

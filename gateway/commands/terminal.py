@@ -16,11 +16,11 @@ _LANGUAGE: Final = ContextVar("language", default="en")
 def _choose(context: typer.Context, asked: str | None) -> str | None:
     """What stands behind a command counts more than what stands in front of it."""
     if asked is None and context.parent is None:
-        use(of_environment(os.environ))  # noqa: TID251 - as the terminal's
+        speak(of_environment(os.environ))  # noqa: TID251 - as the terminal's
     if asked is not None and asked not in LANGUAGES:
         raise typer.BadParameter(f"one of {', '.join(LANGUAGES)}")
     if asked is not None:
-        use(asked)
+        speak(asked)
     return asked
 
 
@@ -36,8 +36,8 @@ LanguageOption = Annotated[
 ]
 
 
-def use(language: str) -> None:
-    """Go on in a language."""
+def speak(language: str) -> None:
+    """From now on in this language."""
     _LANGUAGE.set(language)
 
 

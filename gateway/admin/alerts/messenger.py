@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gateway.admin.alerts.addresses import Address, Message
-from gateway.admin.alerts.courses import Course, Courses
 from gateway.admin.alerts.delivery import Mailbox
 from gateway.admin.alerts.rules import Facts, Increases, Value, found
 from gateway.admin.alerts.texts import TEXTS
+from gateway.admin.alerts.troubles import Trouble, Troubles
 from gateway.admin.status.markup import span
 from gateway.admin.status.texts import WORDS
 from gateway.config import Settings
@@ -68,7 +68,7 @@ class Messenger:
         self._count = count
         self._time = TimeSource() if time is None else time
         self._mailboxes: dict[Secret, tuple[Mailbox, asyncio.Task[None]]] = {}
-        self._courses = Courses()
+        self._troubles = Troubles()
         self._increases = Increases()
         self._settings_refused = False
         self._wording = Wording("en", "")
@@ -120,11 +120,13 @@ class Messenger:
             left={name: end - wall for name, end in sources.certificates().items()},
             settings_refused=self._settings_refused,
         )
-        begun, over = self._courses.look(found(facts), now)
+        begun, over = self._troubles.look(found(facts), now)
         if begun or over:
             self._tell(self._wording.of_changes(begun, over, status, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):
-            self._tell(self._wording.daily(status, self._daily.traffic(status), self._courses.open))
+            self._tell(
+                self._wording.daily(status, self._daily.traffic(status), self._troubles.open)
+            )
 
     async def close(self) -> None:
         """Stop telling; what no address has taken is given up."""
@@ -177,8 +179,8 @@ class Wording:
 
     def of_changes(
         self,
-        begun: Sequence[Course],
-        over: Sequence[Course],
+        begun: Sequence[Trouble],
+        over: Sequence[Trouble],
         status: Mapping[str, Any],
         now: tuple[float, float],
     ) -> Message:
@@ -186,13 +188,15 @@ class Wording:
         moment, wall = now
         lines = [
             self._line(
-                "begun", course, at=wall - (moment - course.began), care=_care(course, status)
+                "begun", trouble, at=wall - (moment - trouble.began), care=_care(trouble, status)
             )
-            for course in begun
+            for trouble in begun
         ]
         lines += [
-            self._line("over", course, at=wall - (moment - course.last), lasted=self._span(course))
-            for course in over
+            self._line(
+                "over", trouble, at=wall - (moment - trouble.last), lasted=self._span(trouble)
+            )
+            for trouble in over
         ]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
@@ -216,16 +220,16 @@ class Wording:
     def _message(self, kind: str, body: str) -> Message:
         return Message(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
 
-    def _line(self, kind: str, course: Course, *, at: float, **words: str) -> str:
+    def _line(self, kind: str, trouble: Trouble, *, at: float, **words: str) -> str:
         moment = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %z")
-        sentence = self._text(course.name).format(
+        sentence = self._text(trouble.name).format(
             instance=self.instance,
-            about=course.about,
-            value=self._figure(course.name, course.value),
+            about=trouble.about,
+            value=self._figure(trouble.name, trouble.value),
         )
         line = self._text(kind).format(at=moment, sentence=sentence, **words)
         # By its name it is found in the runbook.
-        return f"{line.rstrip()} ({course.name})"
+        return f"{line.rstrip()} ({trouble.name})"
 
     def _figure(self, name: str, value: Value) -> str:
         if value is None:
@@ -234,8 +238,8 @@ class Wording:
             return span(round(value), WORDS[self.language])
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
-    def _span(self, course: Course) -> str:
-        return span(round(course.last - course.began), WORDS[self.language])
+    def _span(self, trouble: Trouble) -> str:
+        return span(round(trouble.last - trouble.began), WORDS[self.language])
 
     def _text(self, key: str) -> str:
         return TEXTS[self.language][key]
@@ -247,6 +251,6 @@ def instance(settings: Settings) -> str:
     return (urlsplit(url).hostname if url else None) or socket.gethostname()
 
 
-def _care(course: Course, status: Mapping[str, Any]) -> str:
+def _care(trouble: Trouble, status: Mapping[str, Any]) -> str:
     """What the status page says on what to do."""
-    return str(status["care"]["text"]) if course.name == "DhpGatewayNotReady" else ""
+    return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""

@@ -113,7 +113,7 @@ def frame(
     )
 
 
-def message(view: View, word: str) -> str:
+def refusal_page(view: View, word: str) -> str:
     """A page that says why there is nothing else."""
     words = view.words
     told = (

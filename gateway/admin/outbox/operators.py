@@ -89,13 +89,13 @@ class Operators:
             _log.warning("outbox: a wrong name or password from %s", peer.address)
             raise WrongPassword from None
 
-    def token(self, operator: str) -> str:
+    def form_token(self, operator: str) -> str:
         """What a form of the operator's holds."""
         return hmac.digest(self._key, operator.encode(), hashlib.sha256).hex()
 
-    def is_own(self, token: str, operator: str) -> bool:
+    def is_own_form(self, token: str, operator: str) -> bool:
         """Whether a form with this token was given to the operator by this process."""
-        return hmac.compare_digest(token.encode(), self.token(operator).encode())
+        return hmac.compare_digest(token.encode(), self.form_token(operator).encode())
 
 
 def is_foreign(request: Request) -> bool:

@@ -17,7 +17,7 @@ from aiohttp.web_response import Response
 from yarl import URL
 
 from gateway.admin.outbox import entry_page, list_page
-from gateway.admin.outbox.frame import HEADERS, View, message
+from gateway.admin.outbox.frame import HEADERS, View, refusal_page
 from gateway.admin.outbox.operators import (
     CHALLENGE,
     Operators,
@@ -85,7 +85,7 @@ class OutboxPages:
                 self._sign_in(request, view)
                 return await handler(request, view)
             except Refused as refusal:
-                page = message(view, refusal.word)
+                page = refusal_page(view, refusal.word)
                 return _html(page, view, refusal.status, refusal.headers)
 
         return answer
@@ -105,7 +105,7 @@ class OutboxPages:
         except WrongPassword:
             raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
         if view.operator is not None:
-            view.token = self._operators.token(view.operator)
+            view.token = self._operators.form_token(view.operator)
         elif view.named and "sign-in" in request.query:
             raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
 
@@ -178,7 +178,7 @@ class OutboxPages:
         if view.operator is None:
             raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
         form = await _read(request)
-        if not self._operators.is_own(form.get("token", ""), view.operator):
+        if not self._operators.is_own_form(form.get("token", ""), view.operator):
             raise Refused(HTTPStatus.FORBIDDEN, "old-form")
         return form
 

@@ -13,7 +13,7 @@ _CALM: Final = 60.0
 
 
 @dataclass(slots=True)
-class Course:
+class Trouble:
     """One trouble from its first to its last sight, on the monotonic clock."""
 
     name: str
@@ -24,40 +24,40 @@ class Course:
     told: bool = False
 
 
-class Courses:
+class Troubles:
     """All troubles that are known."""
 
     def __init__(self) -> None:
-        self._known: dict[Key, Course] = {}
+        self._known: dict[Key, Trouble] = {}
 
-    def look(self, found: Mapping[Key, Value], now: float) -> tuple[list[Course], list[Course]]:
+    def look(self, found: Mapping[Key, Value], now: float) -> tuple[list[Trouble], list[Trouble]]:
         """Those to be told now that they have begun, and those that they are over."""
         for key, value in found.items():
-            course = self._known.setdefault(key, Course(*key, began=now, last=now, value=value))
-            course.last = now
-            if not course.told:
-                course.value = value
-                if (COVERED.get(course.name, ""), "") in found:
-                    course.began = now
+            trouble = self._known.setdefault(key, Trouble(*key, began=now, last=now, value=value))
+            trouble.last = now
+            if not trouble.told:
+                trouble.value = value
+                if (COVERED.get(trouble.name, ""), "") in found:
+                    trouble.began = now
         over = [
             key for key, each in self._known.items() if key not in found and _is_over(each, now)
         ]
-        ended = [course for course in map(self._known.pop, over) if course.told]
+        ended = [trouble for trouble in map(self._known.pop, over) if trouble.told]
         begun = [each for key, each in self._known.items() if key in found and _is_due(each, now)]
-        for course in begun:
-            course.told = True
+        for trouble in begun:
+            trouble.told = True
         return begun, ended
 
     @property
     def open(self) -> int:
         """How many were told that are not over."""
-        return sum(course.told for course in self._known.values())
+        return sum(trouble.told for trouble in self._known.values())
 
 
-def _is_due(course: Course, now: float) -> bool:
-    return not course.told and now - course.began >= LASTING[course.name]
+def _is_due(trouble: Trouble, now: float) -> bool:
+    return not trouble.told and now - trouble.began >= LASTING[trouble.name]
 
 
-def _is_over(course: Course, now: float) -> bool:
+def _is_over(trouble: Trouble, now: float) -> bool:
     # Of one that nobody was told of, each pause begins it anew.
-    return not course.told or now - course.last >= _CALM
+    return not trouble.told or now - trouble.last >= _CALM
