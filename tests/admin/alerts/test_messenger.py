@@ -281,8 +281,8 @@ async def test_figures() -> None:
         await it.goes_on(310)
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
-    assert "4 записей в очереди" in text
-    assert "Платформа не отвечает на 60%" in text
+    assert "Записи в очереди ждут решения человека (4)" in text
+    assert "Платформа не справляется с 60%" in text
     assert "Сертификат platform-client истекает через 2 д 11 ч." in text
 
 
