@@ -25,7 +25,7 @@ TABLE: Final = {
     "after_doubt": ("при неясном исходе", "noaniq bo‘lsa"),
     "request": ("запрос", "so‘rov"),
     "answer": ("ответ", "javob"),
-    "method": ("метод", "metod"),
+    "method": ("метод", "usul"),
     "interaction": ("вид запроса", "amal"),
     "resource": ("ресурс", "resurs"),
     "request_id": ("идентификатор запроса", "so‘rov identifikatori"),
