@@ -38,7 +38,9 @@ from gateway.process.factories import credentials_in_use
 # A token is checked by its times: a minute is what most servers forgive.
 _MOST_SKEW: Final = 60.0
 _SET_CLOCK: Final = (
-    "timedatectl set-ntp true" if os_support.HAS_FILE_MODES else "w32tm /resync, as administrator"
+    "timedatectl set-ntp true"
+    if os_support.HAS_FILE_MODES
+    else Phrase("{command}, as administrator", command="w32tm /resync")
 )
 
 

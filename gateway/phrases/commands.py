@@ -28,15 +28,15 @@ TABLE: Final = {
     ),
     "cannot be read": ("не удаётся прочитать", "o‘qib bo‘lmaydi"),
     "check the path and who may read it": (
-        "проверьте путь и кому разрешено чтение",
+        "проверьте путь и то, кому разрешено чтение",
         "yo‘lni va kimga o‘qish ruxsat etilganini tekshiring",
     ),
     "put a new one there": ("положите туда новый", "o‘rniga yangisini qo‘ying"),
     "remove it; if the secret was issued so, go on: it is used as it stands": (
         "уберите это; если секрет выдан именно таким, ничего не меняйте: он используется как есть",
         (
-            "uni olib tashlang; agar secret aynan shunday berilgan bo‘lsa, davom eting: u o‘z "
-            "holicha ishlatiladi"
+            "uni olib tashlang; agar sir aynan shunday berilgan bo‘lsa, hech narsani "
+            "o‘zgartirmang: u o‘z holicha ishlatiladi"
         ),
     ),
     "is the same as {other}": ("совпадает с {other}", "{other} bilan bir xil"),
@@ -72,28 +72,31 @@ TABLE: Final = {
         "Eksport qilingan yozuvlar: {count}",
     ),
     "outbox.enabled: is false; there is no outbox to look after": (
-        "outbox.enabled: выключено; очереди нет",
-        "outbox.enabled: o‘chirilgan; navbat yo‘q",
+        "outbox.enabled: выключено; очереди отправки нет",
+        "outbox.enabled: o‘chirilgan; jo‘natish navbati yo‘q",
     ),
     "{entry}: there is no such entry": ("{entry}: такой записи нет", "{entry}: bunday yozuv yo‘q"),
     "--state: one of {state}": ("--state: одно из {state}", "--state: {state} dan biri"),
     "name the entries by their ids": (
-        "назовите записи по их номерам",
-        "yozuvlarni raqami bilan ayting",
+        "укажите номера записей",
+        "yozuvlarning raqamlarini ko‘rsating",
     ),
     "there is no credential {credential!r}; known: {known}": (
         "нет учётных данных {credential!r}; известны: {known}",
-        "{credential!r} nomli kirish ma’lumoti yo‘q; ma’lumlari: {known}",
+        "{credential!r} nomli kirish ma’lumotlari yo‘q; ma’lumlari: {known}",
     ),
     "no token: {why}": ("нет токена: {why}", "token yo‘q: {why}"),
     "interrupted; nothing is kept": (
         "прервано; ничего не сохранено",
         "to‘xtatildi; hech narsa saqlanmadi",
     ),
-    "it is of the kind {value_kind}": ("его вид {value_kind}", "uning turi {value_kind}"),
+    "it is of the kind {value_kind}": (
+        "это значение вида {value_kind}",
+        "bu {value_kind} turidagi qiymat",
+    ),
     "there is none of that type": ("таких ресурсов нет", "bunday resurs yo‘q"),
     "the platform refuses the search": (
-        "платформа отказывает в этом поиске",
+        "платформа отклоняет этот поиск",
         "platforma bu qidiruvni rad etdi",
     ),
     "the platform did not answer": ("платформа не ответила", "platforma javob bermadi"),
@@ -127,19 +130,19 @@ TABLE: Final = {
         "--login: brauzerlarga --listen HOST:PORT kerak",
     ),
     "cannot listen on {address}: {why}; choose another with {key}": (
-        "не удаётся слушать {address}: {why}; выберите другой через {key}",
-        "{address} manzilini tinglab bo‘lmaydi: {why}; {key} bilan boshqasini tanlang",
+        "не удаётся слушать {address}: {why}; задайте другой адрес через {key}",
+        "{address} manzilini tinglab bo‘lmaydi: {why}; {key} bilan boshqa manzil bering",
     ),
     "as the SSO says": ("так говорит сервис входа", "kirish xizmati shunday deydi"),
-    "from the token's exp": ("из exp в токене", "token ichidagi exp dan"),
+    "from the token's exp": ("из поля exp самого токена", "tokenning exp maydonidan"),
     "assumed: sso.default_token_lifetime": (
-        "предположительно: sso.default_token_lifetime",
-        "taxminan: sso.default_token_lifetime",
+        "по умолчанию: sso.default_token_lifetime",
+        "odatdagi qiymat: sso.default_token_lifetime",
     ),
     "type: Bearer": ("тип: Bearer", "tur: Bearer"),
     "lifetime: {time} ({source})": (
-        "срок жизни: {time} ({source})",
-        "amal qilish vaqti: {time} ({source})",
+        "срок действия: {time} ({source})",
+        "amal qilish muddati: {time} ({source})",
     ),
     "expiry: {time}": ("истекает: {time}", "tugaydi: {time}"),
     "scope: {scope}": ("область доступа: {scope}", "ruxsat doirasi: {scope}"),
@@ -190,15 +193,15 @@ TABLE: Final = {
     ),
     "is empty; nobody is to be told": (
         "пусто; сообщать некому",
-        "bo‘sh; xabar beriladigan odam yo‘q",
+        "bo‘sh; xabar beriladigan odam ko‘rsatilmagan",
     ),
     "`dhp-gateway notify --test` sends a message there": (
         "`dhp-gateway notify --test` отправит туда сообщение",
         "`dhp-gateway notify --test` u yerga xabar yuboradi",
     ),
     "Check the address and its password; `dhp-gateway doctor` looks at the way there": (
-        "Проверьте адрес и пароль; `dhp-gateway doctor` проверит путь туда",
-        "Manzil va parolini tekshiring; u yerga yo‘lni `dhp-gateway doctor` tekshiradi",
+        "Проверьте адрес и пароль; соединение с ним проверит `dhp-gateway doctor`",
+        "Manzil va parolini tekshiring; unga ulanishni `dhp-gateway doctor` tekshiradi",
     ),
     "the test message was not taken": (
         "пробное сообщение не принято",

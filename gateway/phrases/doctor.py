@@ -4,7 +4,7 @@ from typing import Final
 
 TABLE: Final = {
     "platform metadata": ("метаданные платформы", "platforma metama’lumotlari"),
-    "secret {key}": ("секрет {key}", "secret {key}"),
+    "secret {key}": ("секрет {key}", "sir {key}"),
     "Look who may read it: icacls {path}": (
         "Посмотрите, кто может его читать: icacls {path}",
         "Uni kim o‘qiy olishini ko‘ring: icacls {path}",
@@ -22,10 +22,14 @@ TABLE: Final = {
         "часы этого компьютера отстают от платформы на {time}",
         "bu kompyuter soati platformanikidan {time} orqada",
     ),
+    "{command}, as administrator": (
+        "{command}, от имени администратора",
+        "{command}, administrator nomidan",
+    ),
     "clock": ("часы", "soat"),
     "this machine and the platform agree": (
-        "время этого компьютера и платформы совпадает",
-        "bu kompyuter va platforma vaqti mos",
+        "время на этом компьютере и на платформе совпадает",
+        "bu kompyuter va platforma vaqti bir xil",
     ),
     "The platform refuses the SSO's token: are both of the same environment?": (
         "Платформа не принимает токен сервиса входа: они из одной среды?",
@@ -59,16 +63,16 @@ TABLE: Final = {
     "This is not an R5 server": ("Это не сервер FHIR R5", "Bu FHIR R5 serveri emas"),
     "What is in it {odd}: is that meant?": (
         "Содержимое {odd}: так и задумано?",
-        "Undagi matn {odd}: shunday bo‘lishi kerakmi?",
+        "Undagi qiymat {odd}: shunday bo‘lishi kerakmi?",
     ),
     "Another program listens there; end it or change {key}. To see who it is: ss -ltnp": (
         (
-            "Этот адрес слушает другая программа; завершите её или измените {key}. Узнать, кто "
-            "это: ss -ltnp"
+            "Этот адрес занят другой программой; завершите её или измените {key}. Узнать, "
+            "какая это: ss -ltnp"
         ),
         (
             "Bu manzilni boshqa dastur egallagan; uni to‘xtating yoki {key} ni o‘zgartiring. "
-            "Kimligini bilish uchun: ss -ltnp"
+            "Qaysi dastur ekanini bilish uchun: ss -ltnp"
         ),
     ),
     "the folder cannot be written": ("в папку нельзя писать", "papkaga yozib bo‘lmaydi"),
@@ -86,11 +90,20 @@ TABLE: Final = {
     ),
     "{address} is free": ("{address} свободен", "{address} bo‘sh"),
     "token {name}": ("токен {name}", "token {name}"),
-    "needs the way to the SSO": ("нужен доступ к сервису входа", "kirish xizmatiga yo‘l kerak"),
-    "needs the way to the platform": ("нужен доступ к платформе", "platformaga yo‘l kerak"),
-    "needs an answer of the platform": ("нужен ответ платформы", "platforma javobi kerak"),
+    "needs the way to the SSO": (
+        "сначала нужна связь с сервисом входа",
+        "avval kirish xizmati bilan aloqa kerak",
+    ),
+    "needs the way to the platform": (
+        "сначала нужна связь с платформой",
+        "avval platforma bilan aloqa kerak",
+    ),
+    "needs an answer of the platform": (
+        "сначала нужен ответ платформы",
+        "avval platforma javobi kerak",
+    ),
     "Check {key}": ("Проверьте {key}", "{key} ni tekshiring"),
-    "Check the path": ("Проверьте путь", "Yo‘lni tekshiring"),
+    "Check the path": ("Проверьте путь", "Fayl yo‘lini tekshiring"),
     "{address} is not free: {reason}": (
         "{address} не свободен: {reason}",
         "{address} bo‘sh emas: {reason}",
@@ -121,21 +134,22 @@ TABLE: Final = {
         "{folder} papkasiga yozsa bo‘ladi",
     ),
     "run as root; only root may read {hidden}": (
-        "запущено от root; только root может читать {hidden}",
-        "root nomidan ishga tushirilgan; {hidden} ni faqat root o‘qiy oladi",
+        "doctor запущен от root; читать {hidden} может только root",
+        "doctor root nomidan ishga tushirilgan; {hidden} ni faqat root o‘qiy oladi",
     ),
     (
         "A gateway of another user needs them handed over (systemd's LoadCredential) "
         "or the right to read them; run the doctor as that user to be sure"
     ): (
         (
-            "Шлюзу под другим пользователем их нужно передать (LoadCredential в systemd) или "
-            "дать право на чтение; для уверенности запустите doctor от имени этого пользователя"
+            "Если шлюз работает под другим пользователем, эти файлы нужно передать ему "
+            "(LoadCredential в systemd) или дать ему право их читать; для уверенности "
+            "запустите doctor от имени этого пользователя"
         ),
         (
-            "Boshqa foydalanuvchi nomidagi shlyuzga ularni berish (systemd dagi "
-            "LoadCredential) yoki o‘qishga ruxsat berish kerak; ishonch hosil qilish uchun "
-            "doctor ni o‘sha foydalanuvchi nomidan ishga tushiring"
+            "Agar shlyuz boshqa foydalanuvchi nomidan ishlasa, bu fayllarni unga uzatish "
+            "(systemd dagi LoadCredential) yoki o‘qishga ruxsat berish kerak; ishonch hosil "
+            "qilish uchun doctor ni o‘sha foydalanuvchi nomidan ishga tushiring"
         ),
     ),
     "{folder} is not there; systemd makes it at the first start (LogsDirectory)": (
@@ -151,14 +165,14 @@ TABLE: Final = {
     ),
     "{path} cannot be written": ("в файл {path} нельзя писать", "{path} fayliga yozib bo‘lmaydi"),
     "{owned} belongs to root, who can write it": (
-        "{owned} принадлежит root, он может туда писать",
-        "{owned} root ga tegishli, u yoza oladi",
+        "{owned} принадлежит root, и писать туда может он",
+        "{owned} root ga tegishli, unga root yoza oladi",
     ),
     "Without systemd: {make}": ("Без systemd: {make}", "systemd siz: {make}"),
     "files": ("файлы", "fayllar"),
     "login discovery": ("описание для входа", "kirish tavsifi"),
     "login page": ("страница входа", "kirish sahifasi"),
-    "login client": ("клиент для входа", "kirish mijozi"),
+    "login client": ("клиент для входа", "kirish uchun mijoz"),
     "the SSO publishes nothing of itself; sso.authorize_url is used as it is": (
         "сервис входа ничего о себе не публикует; sso.authorize_url используется как есть",
         (
@@ -168,31 +182,34 @@ TABLE: Final = {
     ),
     "SSO page": ("страница сервиса входа", "kirish xizmati sahifasi"),
     "what {stranger} tells of itself is in the name of another issuer": (
-        "то, что {stranger} сообщает о себе, написано от имени другого издателя",
-        "{stranger} o‘zi haqida aytgani boshqa issuer nomidan",
+        "то, что публикует о себе {stranger}, написано от имени другого сервиса входа (`issuer`)",
+        "{stranger} o‘zi haqida e’lon qilgan ma’lumot boshqa kirish xizmati (`issuer`) nomidan",
     ),
     "Set sso.authorize_url to the issuer's own address, as it names itself": (
-        "Укажите в sso.authorize_url адрес самого издателя, как он себя называет",
-        "sso.authorize_url ga issuer ning o‘z manzilini, u o‘zini atagandek yozing",
+        (
+            "Укажите в sso.authorize_url собственный адрес этого сервиса (`issuer`), каким он "
+            "себя называет"
+        ),
+        "sso.authorize_url ga shu xizmatning (`issuer`) o‘zi aytadigan manzilini yozing",
     ),
     "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker": (
         (
-            "Попросите его администратора включить PKCE с S256 (RFC 7636); более слабого шлюз "
-            "не использует"
+            "Попросите администратора сервиса входа включить PKCE с S256 (RFC 7636); более "
+            "слабой защиты шлюз не использует"
         ),
         (
-            "Uning administratoridan S256 bilan PKCE so‘rang (RFC 7636); shlyuz bundan zaifini "
-            "ishlatmaydi"
+            "Kirish xizmati administratoridan S256 bilan PKCE ni yoqishni so‘rang (RFC 7636); "
+            "shlyuz bundan zaif himoyani ishlatmaydi"
         ),
     ),
     "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint": (
         (
-            "Укажите этот адрес в sso.token_url либо в sso.authorize_url тот сервис входа, "
-            "которому он принадлежит"
+            "Укажите в sso.token_url этот адрес либо в sso.authorize_url — сервис входа, "
+            "которому принадлежит нынешний sso.token_url"
         ),
         (
-            "sso.token_url ga shu manzilni yozing yoki sso.authorize_url ga shu manzil egasi "
-            "bo‘lgan kirish xizmatini yozing"
+            "sso.token_url ga shu manzilni yozing yoki sso.authorize_url ga hozirgi "
+            "sso.token_url tegishli bo‘lgan kirish xizmatini yozing"
         ),
     ),
     "{issuer} is an OpenID provider": (
@@ -211,12 +228,12 @@ TABLE: Final = {
         "kirish xizmati bunday mijozni yoki bunday redirect_uri ni bilmaydi (status {status})",
     ),
     "Register with it, letter for letter: {client_id}, {redirect_uri}": (
-        "Зарегистрируйте в нём буква в букву: {client_id}, {redirect_uri}",
-        "Unda harfma-harf ro‘yxatdan o‘tkazing: {client_id}, {redirect_uri}",
+        "Зарегистрируйте в нём, буква в букву: {client_id}, {redirect_uri}",
+        "Unda aynan shunday ro‘yxatdan o‘tkazing: {client_id}, {redirect_uri}",
     ),
     "the SSO lets people sign in for {redirect_uri}": (
-        "сервис входа пускает людей для {redirect_uri}",
-        "kirish xizmati {redirect_uri} uchun odamlarni kiritadi",
+        "сервис входа разрешает вход с {redirect_uri}",
+        "kirish xizmati {redirect_uri} bilan kirishga ruxsat beradi",
     ),
     "the SSO takes any code": (
         "сервис входа принимает любой код",
@@ -224,12 +241,12 @@ TABLE: Final = {
     ),
     "the SSO does not know PKCE with S256": (
         "сервис входа не поддерживает PKCE с S256",
-        "kirish xizmati S256 bilan PKCE ni bilmaydi",
+        "kirish xizmati S256 bilan PKCE ni qo‘llamaydi",
     ),
     "none": ("нет", "yo‘q"),
     "{issuer} names the token endpoint {named}": (
-        "{issuer} называет адрес выдачи токенов {named}",
-        "{issuer} token manzili deb {named} ni aytadi",
+        "адрес выдачи токенов у {issuer} не тот, что в sso.token_url: {named}",
+        "{issuer} aytadigan token manzili sso.token_url dagidan boshqa: {named}",
     ),
     "the SSO refuses the sign-in: {refusal}": (
         "сервис входа отказывает во входе: {refusal}",
@@ -238,7 +255,7 @@ TABLE: Final = {
     "Check sso.authorize_url": ("Проверьте sso.authorize_url", "sso.authorize_url ni tekshiring"),
     "Mend the secret or key first": (
         "Сначала исправьте секрет или ключ",
-        "Avval secret yoki kalitni tuzating",
+        "Avval sir yoki kalitni tuzating",
     ),
     "Check login.client_id, its secret or key and auth_method with the SSO's operator": (
         (
@@ -246,21 +263,21 @@ TABLE: Final = {
             "сервиса входа"
         ),
         (
-            "login.client_id, uning secret yoki kaliti va auth_method ni kirish xizmati "
+            "login.client_id, uning siri yoki kaliti va auth_method ni kirish xizmati "
             "administratori bilan solishtiring"
         ),
     ),
     "the SSO does not say: {cause}": (
-        "сервис входа не говорит: {cause}",
-        "kirish xizmati aytmaydi: {cause}",
+        "по ответу сервиса входа судить нельзя: {cause}",
+        "kirish xizmati javobidan bilib bo‘lmaydi: {cause}",
     ),
     "Give a PEM file with CA certificates": (
-        "Укажите файл PEM с сертификатами удостоверяющего центра",
+        "Укажите файл PEM с сертификатами центра сертификации",
         "Sertifikat markazi sertifikatlari bor PEM faylini ko‘rsating",
     ),
     "the SSO knows the client, and how it proves itself": (
-        "сервис входа знает клиента и его способ подтверждения",
-        "kirish xizmati mijozni va u o‘zini qanday tasdiqlashini biladi",
+        "сервис входа знает клиента и принимает его способ подтверждения",
+        "kirish xizmati mijozni taniydi va tasdiqlash usulini qabul qiladi",
     ),
     "the SSO refuses the client: {told}": (
         "сервис входа не принимает клиента: {told}",
@@ -275,8 +292,8 @@ TABLE: Final = {
         "Ma’lum token manzillari: {told}",
     ),
     "{url} names the token endpoint {named}, sso.token_url is {token_url}": (
-        "{url} называет адрес выдачи токенов {named}, а в sso.token_url стоит {token_url}",
-        "{url} token manzili deb {named} ni aytadi, sso.token_url esa {token_url}",
+        "{url} сообщает адрес выдачи токенов: {named}, а в sso.token_url стоит {token_url}",
+        "{url} aytadigan token manzili: {named}, sso.token_url da esa {token_url}",
     ),
     (
         "Ask the SSO's operator which is right for this client, and set sso.token_url "
@@ -303,15 +320,15 @@ TABLE: Final = {
         "В каждой среде свой сервис входа, и чужих клиентов он не принимает",
         "Har bir muhitning o‘z kirish xizmati bor, u boshqalarning mijozlarini qabul qilmaydi",
     ),
-    "that is no URL": ("который не является URL", "URL bo‘lmagan matn"),
+    "that is no URL": ("это не URL", "URL emas"),
     "Here sso.token_url is that of {sso}, but platform.fhir_base_url that of {platform}": (
         "Здесь sso.token_url относится к {sso}, а platform.fhir_base_url — к {platform}",
         "Bu yerda sso.token_url {sso} niki, platform.fhir_base_url esa {platform} niki",
     ),
     "{name} documents": ("документы: {name}", "hujjatlar: {name}"),
     "none that names a token endpoint": (
-        "нет документа, где назван адрес выдачи токенов",
-        "token manzili aytilgan hujjat yo‘q",
+        "ни в одном не назван адрес выдачи токенов",
+        "birortasida token manzili aytilmagan",
     ),
     "{url} names the token endpoint of the settings": (
         "{url} называет тот же адрес выдачи токенов, что и настройки",
@@ -322,17 +339,17 @@ TABLE: Final = {
         "reach it by ssh -L or behind TLS"
     ): (
         (
-            "Их пароли идут к admin.address без шифрования: слушайте 127.0.0.1 и "
-            "подключайтесь через ssh -L или TLS"
+            "Их пароли идут к admin.address без шифрования: оставьте там адрес 127.0.0.1 и "
+            "подключайтесь через ssh -L или через TLS"
         ),
         (
-            "Ularning parollari admin.address ga shifrlanmay boradi: 127.0.0.1 ni tinglang "
-            "va unga ssh -L yoki TLS orqali ulaning"
+            "Ularning parollari admin.address ga shifrlanmay boradi: u yerda 127.0.0.1 "
+            "manzilini qoldiring va unga ssh -L yoki TLS orqali ulaning"
         ),
     ),
     "operators": ("администраторы", "administratorlar"),
     "{names} may decide about queued writes": (
-        "решать о записях в очереди могут {names}",
-        "navbatdagi yozuvlar haqida {names} qaror qilishi mumkin",
+        "решения о записях в очереди принимают: {names}",
+        "navbatdagi yozuvlar haqida qaror qabul qiladi: {names}",
     ),
 }

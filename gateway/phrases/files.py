@@ -35,7 +35,7 @@ TABLE: Final = {
     ),
     "is not 32 bytes as base64url; {make_key}": (
         "это не 32 байта в base64url; {make_key}",
-        "base64url dagi 32 bayt emas; {make_key}",
+        "bu base64url dagi 32 bayt emas; {make_key}",
     ),
     "check that it is the right file": (
         "проверьте, тот ли это файл",
@@ -43,25 +43,25 @@ TABLE: Final = {
     ),
     "write the secret into it: (umask 077; printf %s 'SECRET' > {path})": (
         "запишите в него секрет: (umask 077; printf %s 'SECRET' > {path})",
-        "unga secret ni yozing: (umask 077; printf %s 'SECRET' > {path})",
+        "unga sirni yozing: (umask 077; printf %s 'SECRET' > {path})",
     ),
     "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})": (
         "проверьте путь или создайте файл: (umask 077; printf %s 'SECRET' > {path})",
-        "yo‘lni tekshiring yoki faylni yozing: (umask 077; printf %s 'SECRET' > {path})",
+        "yo‘lni tekshiring yoki faylni yarating: (umask 077; printf %s 'SECRET' > {path})",
     ),
     "let the gateway's user, and nobody else, read it": (
         "разрешите чтение пользователю шлюза, и никому больше",
         "uni faqat shlyuz foydalanuvchisi o‘qiy olsin",
     ),
-    "name the file in it": ("назовите файл в ней", "undagi faylni ko‘rsating"),
+    "name the file in it": ("укажите файл внутри неё", "undagi faylni ko‘rsating"),
     "may be read or changed by others (mode {mode:04o})": (
         "могут читать или менять другие (права {mode:04o})",
-        "boshqalar o‘qishi yoki o‘zgartirishi mumkin (huquqlar {mode:04o})",
+        "boshqalarga ochiq: o‘qilishi yoki o‘zgartirilishi mumkin (huquqlar {mode:04o})",
     ),
     "is larger than {bytes} bytes": ("больше {bytes} байт", "{bytes} baytdan katta"),
     "stands between quotation marks, which would be part of it": (
-        "стоит в кавычках, они стали бы его частью",
-        "qo‘shtirnoq ichida turibdi, u ham qiymatning bir qismi bo‘lib qoladi",
+        "стоит в кавычках, и они станут частью значения",
+        "qo‘shtirnoq ichida turibdi, qo‘shtirnoq ham qiymatning bir qismi bo‘lib qoladi",
     ),
     "begins or ends with a blank or a character that nobody sees": (
         "начинается или кончается пробелом или невидимым знаком",
@@ -81,25 +81,25 @@ TABLE: Final = {
         "u yerdagi bo‘sh joylar, ikki nuqtalar va qo‘shtirnoqlarni tekshiring",
     ),
     "{look}, and whether a bracket was left open above": (
-        "{look} и не осталась ли выше открытой скобка",
-        "{look} va yuqorida qavs ochiq qolmaganini ko‘ring",
+        "{look}, а также не осталась ли выше открытая скобка",
+        "{look}, yuqorida qavs ochiq qolmaganini ham ko‘ring",
     ),
     "line {line}, column {column}": (
         "строка {line}, столбец {column}",
         "{line}-qator, {column}-ustun",
     ),
     "holds a character that is no text": (
-        "содержит знак, который не является текстом",
-        "matn bo‘lmagan belgi bor",
+        "содержит знак, которого в тексте быть не может",
+        "matnda bo‘lmaydigan belgi bor",
     ),
     "indent with spaces; YAML takes no tabs there": (
-        "делайте отступ пробелами; табуляцию YAML там не принимает",
-        "bo‘sh joy bilan suring; YAML u yerda tabulyatsiyani qabul qilmaydi",
+        "делайте отступы пробелами; табуляцию YAML там не принимает",
+        "qatorni bo‘sh joylar bilan suring; YAML u yerda tabulyatsiyani qabul qilmaydi",
     ),
     "not readable": ("не читается", "o‘qilmaydi"),
     "is not valid YAML: {what}": ("это не YAML: {what}", "bu YAML emas: {what}"),
     "delete what stands there unseen; {look}": (
-        "удалите то, что там стоит невидимо; {look}",
+        "удалите стоящий там невидимый знак; {look}",
         "u yerdagi ko‘rinmas belgini o‘chiring; {look}",
     ),
     "is not valid YAML": ("это не YAML", "bu YAML emas"),
@@ -114,9 +114,9 @@ TABLE: Final = {
     ),
     "is not UTF-8 text, but looks like UTF-16": (
         "это не текст UTF-8, а похоже на UTF-16",
-        "UTF-8 matni emas, UTF-16 ga o‘xshaydi",
+        "bu UTF-8 matni emas, UTF-16 ga o‘xshaydi",
     ),
-    "is not UTF-8 text": ("это не текст UTF-8", "UTF-8 matni emas"),
+    "is not UTF-8 text": ("это не текст UTF-8", "bu UTF-8 matni emas"),
     "check the path after --config or in DHP_GATEWAY_CONFIG": (
         "проверьте путь после --config или в DHP_GATEWAY_CONFIG",
         "--config dan keyingi yoki DHP_GATEWAY_CONFIG dagi yo‘lni tekshiring",
@@ -129,7 +129,7 @@ TABLE: Final = {
         ),
     ),
     "is larger than 4 MiB": ("больше 4 MiB", "4 MiB dan katta"),
-    "is it the right file?": ("тот ли это файл?", "kerakli faylmi?"),
+    "is it the right file?": ("тот ли это файл?", "bu kerakli faylmi?"),
     "is not a group of keys": ("это не группа ключей", "bu kalit so‘zlar guruhi emas"),
     "begin with e.g. `listen:`": (
         "начните, например, с `listen:`",

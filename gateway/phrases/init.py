@@ -18,7 +18,7 @@ TABLE: Final = {
         "на других компьютерах в сети",
         "tarmoqdagi boshqa kompyuterlarda",
     ),
-    "by a secret": ("секретом", "secret bilan"),
+    "by a secret": ("секретом", "sir bilan"),
     "by a private key": ("закрытым ключом", "yopiq kalit bilan"),
     "to a file": ("в файл", "faylga"),
     "to standard output": ("в стандартный вывод", "standart chiqishga"),
@@ -32,16 +32,16 @@ TABLE: Final = {
     "The address of the FHIR server": ("Адрес сервера FHIR", "FHIR serveri manzili"),
     "The address that gives tokens": ("Адрес выдачи токенов", "Token beriladigan manzil"),
     "How does the gateway show who it is?": (
-        "Чем шлюз подтверждает, кто он?",
-        "Shlyuz kimligini nima bilan tasdiqlaydi?",
+        "Чем шлюз подтверждает себя сервису входа?",
+        "Shlyuz kirish xizmatiga o‘zini nima bilan tasdiqlaydi?",
     ),
     "From which addresses or networks does it call?": (
         "С каких адресов или сетей она обращается?",
         "U qaysi manzil yoki tarmoqlardan murojaat qiladi?",
     ),
     "Keep writes while the line is down (outbox)?": (
-        "Хранить записи, пока нет связи (очередь outbox)?",
-        "Aloqa yo‘q paytda yozuvlar saqlansinmi (outbox navbati)?",
+        "Хранить записи, пока нет связи (очередь отправки, outbox)?",
+        "Aloqa yo‘q paytda yozuvlar saqlansinmi (jo‘natish navbati, outbox)?",
     ),
     "Which platform?": ("Какая платформа?", "Qaysi platforma?"),
     "client_id": ("client_id", "client_id"),
@@ -51,36 +51,42 @@ TABLE: Final = {
     ),
     "The name of its container": ("Имя её контейнера", "Uning konteyneri nomi"),
     "The secret (nothing is shown)": (
-        "Секрет (на экране не виден)",
-        "Secret (ekranda ko‘rinmaydi)",
+        "Секрет клиента (на экране не виден)",
+        "Mijoz siri (ekranda ko‘rinmaydi)",
     ),
     "{flag}: one of {names}": ("{flag}: одно из {names}", "{flag}: {names} dan biri"),
     "The key's file": ("Файл ключа", "Kalit fayli"),
-    "Next:": ("Дальше:", "Endi:"),
+    "Next:": ("Дальше:", "Keyingi qadamlar:"),
     "Then your system calls {url} in the place of the platform.": (
         "После этого ваша система обращается вместо платформы к {url}.",
         "Shundan so‘ng tizimingiz platforma o‘rniga {url} ga murojaat qiladi.",
     ),
     "It sends the header X-Api-Key with what stands in {path}.": (
-        "Она передаёт заголовок X-Api-Key с тем, что записано в {path}.",
-        "U X-Api-Key sarlavhasida {path} da yozilganini yuboradi.",
+        "В заголовке X-Api-Key она передаёт ключ из файла {path}.",
+        "U X-Api-Key sarlavhasida {path} faylidagi kalitni yuboradi.",
     ),
-    "written: {path}": ("записан {path}", "yozildi: {path}"),
+    "written: {path}": ("записано: {path}", "yozildi: {path}"),
     "The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`": (
-        "Служба передаёт секрет; для ключа сначала: `systemctl edit dhp-gateway`",
-        "Xizmat secret uzatadi; kalit uchun avval: `systemctl edit dhp-gateway`",
+        (
+            "Служба передаёт шлюзу секрет; если у вас ключ, сначала выполните: `systemctl "
+            "edit dhp-gateway`"
+        ),
+        (
+            "Xizmat shlyuzga sirni uzatadi; sizda kalit bo‘lsa, avval bajaring: `systemctl "
+            "edit dhp-gateway`"
+        ),
     ),
     "is there already, and nothing was changed; move it away first": (
-        "уже есть, и ничего не изменено; сначала уберите его",
+        "уже есть, и ничего не изменено; сначала переместите его",
         "allaqachon bor, hech narsa o‘zgartirilmadi; avval uni boshqa joyga oling",
     ),
     "the private key, alone in its file; readable for few": (
-        "закрытый ключ, один в своём файле; читают его немногие",
-        "yopiq kalit, faylda yolg‘iz o‘zi; uni kam kishi o‘qiydi",
+        "файл только с закрытым ключом; доступ к нему у немногих",
+        "faqat yopiq kalit yozilgan fayl; uni kam kishi o‘qiy oladi",
     ),
     "the secret, alone in its file; readable for few": (
-        "секрет, один в своём файле; читают его немногие",
-        "secret, faylda yolg‘iz o‘zi; uni kam kishi o‘qiydi",
+        "файл только с секретом; доступ к нему у немногих",
+        "faqat sir yozilgan fayl; uni kam kishi o‘qiy oladi",
     ),
     "which platform; begin with dhp-playground": (
         "какая платформа; начните с dhp-playground",
@@ -96,8 +102,8 @@ TABLE: Final = {
     ),
     "as you were given it": ("как вам его выдали", "sizga berilganidek"),
     "where your systems reach the gateway": (
-        "где ваши системы обращаются к шлюзу",
-        "tizimlaringiz shlyuzga murojaat qiladigan joy",
+        "адрес, по которому системы обращаются к шлюзу",
+        "tizimlaringiz shlyuzga murojaat qiladigan manzil",
     ),
     "for operators": ("для администраторов", "administratorlar uchun"),
     "health, metrics, and the page /status": (
@@ -109,8 +115,8 @@ TABLE: Final = {
         "har bir so‘rov qaydi, bemor ma’lumotlarisiz",
     ),
     "into a file, where changed lines can be found out": (
-        "в файл, где изменённые строки обнаруживаются",
-        "faylga, o‘zgartirilgan qatorlar aniqlanadi",
+        "в файл, где видно изменённые строки",
+        "faylga, unda o‘zgartirilgan qatorlarni aniqlasa bo‘ladi",
     ),
     "check it by `dhp-gateway audit verify`": (
         "проверка: `dhp-gateway audit verify`",
@@ -128,14 +134,14 @@ TABLE: Final = {
     "owns the files in this folder": ("владелец файлов в этой папке", "bu papkadagi fayllar egasi"),
     "it writes nowhere else": ("больше никуда не пишет", "boshqa joyga yozmaydi"),
     "also after a reboot": ("и после перезагрузки", "qayta yuklangandan keyin ham"),
-    "settings and secrets": ("настройки и секреты", "sozlamalar va maxfiy fayllar"),
+    "settings and secrets": ("настройки и секреты", "sozlamalar va sirlar"),
     "the FHIR server behind the gateway": ("сервер FHIR за шлюзом", "shlyuz ortidagi FHIR serveri"),
     "its address": ("его адрес", "uning manzili"),
     "where the gateway gets its token": ("где шлюз получает токен", "shlyuz token oladigan joy"),
     "the address that gives tokens": ("адрес выдачи токенов", "token beriladigan manzil"),
     "the gateway signs instead of a secret": (
-        "вместо секрета шлюз подписывает",
-        "secret o‘rniga shlyuz imzolaydi",
+        "вместо секрета шлюз использует подпись",
+        "sir o‘rniga shlyuz imzo ishlatadi",
     ),
     "keeps writes while the line is down": (
         "хранит записи, пока нет связи",
@@ -159,8 +165,8 @@ TABLE: Final = {
         "faqat shu kompyuter yoki konteynerdan ochiq",
     ),
     "who may call; nobody else is let in": (
-        "кому можно обращаться; больше никому",
-        "kim murojaat qilishi mumkin; boshqa hech kim",
+        "кому можно обращаться; остальных шлюз не пускает",
+        "kim murojaat qilishi mumkin; boshqalarni shlyuz kiritmaydi",
     ),
     "its name in log and audit": ("её имя в логе и аудите", "uning log va auditdagi nomi"),
     "the addresses it calls from": (
@@ -172,11 +178,11 @@ TABLE: Final = {
         "u X-Api-Key sarlavhasida yuboradigan qiymat",
     ),
     "to standard output; collect and keep it": (
-        "в стандартный вывод; собирайте и храните",
-        "standart chiqishga; yig‘ing va saqlang",
+        "в стандартный вывод; собирайте и храните его",
+        "standart chiqishga; uni yig‘ing va saqlang",
     ),
-    "the audit": ("аудит", "audit"),
-    "the outbox": ("очередь", "navbat"),
+    "the audit": ("журнал аудита", "audit"),
+    "the outbox": ("очередь отправки", "jo‘natish navbati"),
     "number": ("номер", "raqam"),
     "a number from 1 to {most}": ("число от 1 до {most}", "1 dan {most} gacha son"),
 }

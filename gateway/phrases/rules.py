@@ -17,12 +17,12 @@ TABLE: Final = {
         "shlyuz boshqa joyda javob bermaydi, masalan: https://gateway.clinic.uz/auth/callback",
     ),
     "auth_method private_key_jwt signs with it": (
-        "им подписывает auth_method private_key_jwt",
-        "auth_method private_key_jwt u bilan imzolaydi",
+        "им подписывает auth_method: private_key_jwt",
+        "auth_method: private_key_jwt u bilan imzolaydi",
     ),
     "remove it, or choose auth_method client_secret_post": (
-        "уберите или выберите auth_method client_secret_post",
-        "olib tashlang yoki auth_method client_secret_post ni tanlang",
+        "уберите или выберите auth_method: client_secret_post",
+        "olib tashlang yoki auth_method: client_secret_post ni tanlang",
     ),
     "set auth_method: private_key_jwt, or remove it": (
         "укажите auth_method: private_key_jwt или уберите",
@@ -33,8 +33,8 @@ TABLE: Final = {
         "{auth_method} bilan ishlatilmaydi",
     ),
     "must be 1 with login.enabled while store.url is memory://": (
-        "должно быть 1 с login.enabled, пока store.url — memory://",
-        "store.url memory:// bo‘lsa, login.enabled bilan 1 bo‘lishi kerak",
+        "при login.enabled должно быть 1, пока store.url — memory://",
+        "login.enabled yoqilgan va store.url memory:// bo‘lsa, 1 bo‘lishi kerak",
     ),
     (
         "each worker would know its own sessions only; name a Redis that they share in "
@@ -50,8 +50,8 @@ TABLE: Final = {
         ),
     ),
     "collides with /auth, which belongs to the login": (
-        "пересекается с /auth, который занят входом",
-        "kirishga tegishli /auth bilan to‘qnashadi",
+        "пересекается с /auth, а этот путь занят входом через браузер",
+        "brauzer orqali kirish egallagan /auth bilan to‘qnashadi",
     ),
     "choose another path, e.g. /fhir": (
         "выберите другой путь, например /fhir",
@@ -76,7 +76,7 @@ TABLE: Final = {
     ),
     "give client_secret_file: the path of a file that holds the secret": (
         "укажите client_secret_file: путь к файлу с секретом",
-        "client_secret_file ni bering: secret yozilgan fayl yo‘li",
+        "client_secret_file ni bering: sir yozilgan fayl yo‘li",
     ),
     "audit.sink: syslog sends there": (
         "туда отправляет audit.sink: syslog",
@@ -99,12 +99,15 @@ TABLE: Final = {
         "bir sarlavha foydalanuvchini, boshqasi maqsadni aytadi",
     ),
     "the gateway calls those so who have no name of their own; choose another": (
-        "так шлюз зовёт тех, у кого своего имени нет; выберите другое",
-        "shlyuz o‘z nomi bo‘lmaganlarni shunday ataydi; boshqasini tanlang",
+        "так шлюз называет системы без имени; выберите другое",
+        "shlyuz nomi yo‘q tizimlarni shunday ataydi; boshqasini tanlang",
     ),
     "HTTP Basic takes what is behind it for the password (RFC 7617); choose another": (
-        "HTTP Basic принимает то, что за ним, за пароль (RFC 7617); выберите другое",
-        "HTTP Basic undan keyingisini parol deb oladi (RFC 7617); boshqasini tanlang",
+        "всё после двоеточия HTTP Basic считает паролем (RFC 7617); выберите другое имя",
+        (
+            "HTTP Basic ikki nuqtadan keyingi hammasini parol deb oladi (RFC 7617); boshqa "
+            "nom tanlang"
+        ),
     ),
     "set listen.tls.client_ca_file, else no client certificate is asked for": (
         "укажите listen.tls.client_ca_file, иначе сертификат клиента не запрашивается",
@@ -114,7 +117,7 @@ TABLE: Final = {
         "выберите audit.sink для самих записей",
         "yozuvlarning o‘zi uchun audit.sink tanlang",
     ),
-    "is file": ("стоит file", "file deb yozilgan"),
+    "is file": ("задано file", "file deb yozilgan"),
     "{not_here}: use syslog or stdout": (
         "{not_here}: используйте syslog или stdout",
         "{not_here}: syslog yoki stdout dan foydalaning",
@@ -122,8 +125,8 @@ TABLE: Final = {
     "is more than 1": ("больше 1", "1 dan katta"),
     "{not_here}: use 1": ("{not_here}: используйте 1", "{not_here}: 1 dan foydalaning"),
     "is reachable from other machines, and no callers are named": (
-        "доступен с других компьютеров, а callers не названы",
-        "boshqa kompyuterlardan ochiq, callers esa ko‘rsatilmagan",
+        "доступен с других компьютеров, а в callers никто не указан",
+        "boshqa kompyuterlardan ochiq, callers da esa hech kim ko‘rsatilmagan",
     ),
     (
         "listen on 127.0.0.1 or a unix socket, name the callers, or set "
@@ -131,20 +134,24 @@ TABLE: Final = {
         "credential"
     ): (
         (
-            "слушайте 127.0.0.1 или сокет Unix, назовите callers или укажите "
-            "listen.allow_anonymous: true, если вашими учётными данными может пользоваться "
-            "каждый, кто сюда достучится"
+            "оставьте адрес 127.0.0.1 или сокет Unix либо укажите вызывающие системы в "
+            "callers; или задайте listen.allow_anonymous: true, если вашими учётными данными "
+            "может пользоваться каждый, кто достигает этого адреса"
         ),
         (
-            "127.0.0.1 yoki Unix soketini tinglang, callers ni yozing yoki, agar unga yeta "
-            "olgan har kim sizning kirish ma’lumotingizdan foydalanishi mumkin bo‘lsa, "
-            "listen.allow_anonymous: true deb yozing"
+            "127.0.0.1 manzili yoki Unix soketini qoldiring yoxud chaqiruvchi tizimlarni "
+            "callers da ko‘rsating; agar shu manzilga yeta olgan har kim kirish "
+            "ma’lumotlaringizdan foydalanishi mumkin bo‘lsa, listen.allow_anonymous: true deb "
+            "yozing"
         ),
     ),
     "is the same as listen.address": ("совпадает с listen.address", "listen.address bilan bir xil"),
     "give it another port; operators' pages never share the callers' port": (
-        "дайте другой порт; страницы администратора никогда не делят порт с вашими системами",
-        "boshqa port bering; administrator sahifalari tizimlar porti bilan bir portda bo‘lmaydi",
+        "дайте другой порт; служебным страницам нужен порт отдельно от вызывающих систем",
+        (
+            "boshqa port bering; administrator sahifalari chaqiruvchi tizimlar porti bilan "
+            "bir portda bo‘lmaydi"
+        ),
     ),
     "has no effect without TLS": ("без TLS не действует", "TLS siz ta’siri yo‘q"),
     "give cert_file and key_file too": (
@@ -153,7 +160,7 @@ TABLE: Final = {
     ),
     "give at least credentials.default with client_id and client_secret_file": (
         "укажите хотя бы credentials.default с client_id и client_secret_file",
-        "kamida client_id va client_secret_file bilan credentials.default ni bering",
+        "kamida credentials.default ni client_id va client_secret_file bilan bering",
     ),
     "audit.sink: file writes there": (
         "туда пишет audit.sink: file",
@@ -163,7 +170,7 @@ TABLE: Final = {
         "нужно audit.fhir_audit_events",
         "audit.fhir_audit_events kerak",
     ),
-    "names no credential": ("таких учётных данных нет", "bunday kirish ma’lumoti yo‘q"),
+    "names no credential": ("таких учётных данных нет", "bunday kirish ma’lumotlari yo‘q"),
     "tracing.authorization would travel unencrypted": (
         "tracing.authorization передавалось бы без шифрования",
         "tracing.authorization shifrlanmay uzatilardi",
@@ -201,16 +208,16 @@ TABLE: Final = {
     ),
     "it belongs to {name}": ("относится к {name}", "{name} ga tegishli"),
     "it is the one that is used while no callers are named": (
-        "именно они используются, пока callers не названы",
-        "callers ko‘rsatilmaguncha aynan shu ishlatiladi",
+        "именно они используются, пока в callers никто не указан",
+        "callers da hech kim ko‘rsatilmaguncha aynan shular ishlatiladi",
     ),
     "and {setting}_file are both given": (
-        "и {setting}_file заданы оба",
-        "va {setting}_file ikkalasi ham berilgan",
+        "задано вместе с {setting}_file",
+        "{setting}_file bilan birga berilgan",
     ),
     "keep the file, remove the other": (
-        "оставьте файл, другое уберите",
-        "faylni qoldiring, boshqasini olib tashlang",
+        "оставьте файл, а само значение уберите",
+        "faylni qoldiring, qiymatning o‘zini olib tashlang",
     ),
     "is used twice": ("использовано дважды", "ikki marta ishlatilgan"),
     "is user_header, too": ("совпадает с user_header", "user_header bilan bir xil"),

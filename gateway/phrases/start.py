@@ -4,19 +4,19 @@ from typing import Final
 
 TABLE: Final = {
     "holds more than two lines: one secret, or two for the overlap": (
-        "больше двух строк: нужен один секрет или два на время замены",
-        "ikki qatordan ko‘p: bitta secret yoki almashtirish vaqtida ikkita",
+        "больше двух строк: нужен один секрет или, на время замены, два",
+        "ikki qatordan ko‘p: bitta sir kerak, almashtirish vaqtida ikkita",
     ),
     "holds more than two private keys: one, or two for the overlap": (
-        "больше двух закрытых ключей: нужен один или два на время замены",
-        "ikkitadan ko‘p yopiq kalit: bitta yoki almashtirish vaqtida ikkita",
+        "больше двух закрытых ключей: нужен один или, на время замены, два",
+        "ikkitadan ko‘p yopiq kalit: bittasi kerak, almashtirish vaqtida ikkita",
     ),
     "with an error code that is not OAuth's": (
         "с кодом ошибки не из OAuth",
         "OAuth da yo‘q xato kodi bilan",
     ),
     "a firewall in front, or a wrong address": (
-        "впереди межсетевой экран или неверен адрес",
+        "перед ним межсетевой экран, или адрес неверен",
         "oldida tarmoq ekrani bor yoki manzil noto‘g‘ri",
     ),
     "check sso.token_url": ("проверьте sso.token_url", "sso.token_url ni tekshiring"),
@@ -28,30 +28,30 @@ TABLE: Final = {
         "check client_id and client secret of credentials.{name}, or which public key the SSO knows"
     ): (
         (
-            "проверьте client_id и секрет в credentials.{name} или какой открытый ключ знает "
-            "сервис входа"
+            "проверьте client_id и секрет в credentials.{name} или то, какой открытый ключ "
+            "знает сервис входа"
         ),
         (
-            "credentials.{name} dagi client_id va secret ni yoki kirish xizmati qaysi ochiq "
+            "credentials.{name} dagi client_id va sirni yoki kirish xizmati qaysi ochiq "
             "kalitni bilishini tekshiring"
         ),
     ),
     "set credentials.{name}.scope to null, or to a scope you were given": (
-        "укажите в credentials.{name}.scope null или область, которую вам дали",
-        "credentials.{name}.scope ga null yoki sizga berilgan doirani yozing",
+        "укажите в credentials.{name}.scope null или область доступа, которую вам дали",
+        "credentials.{name}.scope ga null yoki sizga berilgan ruxsat doirasini yozing",
     ),
     ("check the secret; or the client may not use client_credentials: ask the SSO's operator"): (
         (
-            "проверьте секрет; или клиенту не разрешён client_credentials: спросите "
-            "администратора сервиса входа"
+            "проверьте секрет; если он верен, клиенту, возможно, не разрешён "
+            "client_credentials: спросите администратора сервиса входа"
         ),
         (
-            "secret ni tekshiring; yoki mijozga client_credentials ruxsat etilmagan: kirish "
-            "xizmati administratoridan so‘rang"
+            "sirni tekshiring; u to‘g‘ri bo‘lsa, mijozga client_credentials ruxsat etilmagan "
+            "bo‘lishi mumkin: kirish xizmati administratoridan so‘rang"
         ),
     ),
     "is sso.token_url the token endpoint?": (
-        "sso.token_url — адрес выдачи токенов?",
+        "sso.token_url — это адрес выдачи токенов?",
         "sso.token_url token beriladigan manzilmi?",
     ),
     "{url} did not answer within {timeout:g} s": (
@@ -68,16 +68,16 @@ TABLE: Final = {
         "{url} sertifikati ishonchli emas",
     ),
     "its CA goes into sso.ca_file": (
-        "сертификат его удостоверяющего центра укажите в sso.ca_file",
-        "uning sertifikat markazini sso.ca_file da ko‘rsating",
+        "сертификат его центра сертификации укажите в sso.ca_file",
+        "uning sertifikat markazi sertifikatini sso.ca_file da ko‘rsating",
     ),
     "the certificate of {url} belongs to another host name": (
         "{url}: сертификат выдан другому узлу",
         "{url} sertifikati boshqa xostga berilgan",
     ),
     "correct sso.token_url, never work around this": (
-        "исправьте sso.token_url, никогда не обходите это",
-        "sso.token_url ni tuzating, buni hech qachon chetlab o‘tmang",
+        "исправьте sso.token_url; проверку никогда не отключайте",
+        "sso.token_url ni tuzating; tekshiruvni hech qachon o‘chirmang",
     ),
     "the certificate of {url} is not valid at this time": (
         "{url}: сертификат сейчас не действует",
@@ -97,8 +97,8 @@ TABLE: Final = {
         "{url} bilan himoyalangan aloqa yo‘q: TLS nosozligi",
     ),
     "the proxy in sso.proxy_url gave no connection to {url}": (
-        "{url}: прокси из sso.proxy_url не дал соединения",
-        "sso.proxy_url dagi proksi {url} bilan aloqa bermadi",
+        "{url}: прокси из sso.proxy_url не установил соединение",
+        "sso.proxy_url dagi proksi {url} ga ulanib bermadi",
     ),
     "the connection to {url} broke before the answer was complete": (
         "{url}: соединение прервалось до конца ответа",
@@ -132,8 +132,8 @@ TABLE: Final = {
         "{time} dan keyin qayta urinib ko‘ring",
     ),
     "the SSO has had too many requests": (
-        "у сервиса входа слишком много запросов",
-        "kirish xizmatiga so‘rovlar juda ko‘p",
+        "к сервису входа слишком много запросов",
+        "kirish xizmatiga juda ko‘p so‘rov keldi",
     ),
     "the SSO's": ("сервиса входа", "kirish xizmatining"),
     "a web page": ("веб-страницу", "veb-sahifa"),
@@ -167,8 +167,8 @@ TABLE: Final = {
         "shifrlangan; uni parolsiz, faqat shlyuz o‘qiy oladigan qilib saqlang",
     ),
     "is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM": (
-        "в собственном формате OpenSSH; преобразуйте: ssh-keygen -p -m PEM",
-        "OpenSSH ning o‘z formatida; aylantiring: ssh-keygen -p -m PEM",
+        "в собственном формате OpenSSH; преобразуйте его: ssh-keygen -p -m PEM",
+        "OpenSSH ning o‘z formatida; uni o‘zgartiring: ssh-keygen -p -m PEM",
     ),
     "is no JWK set: `keys` must be a list of JWKs": (
         "это не набор JWK: `keys` должно быть списком JWK",
@@ -176,10 +176,10 @@ TABLE: Final = {
     ),
     "only public keys": ("только открытые ключи", "faqat ochiq kalitlar"),
     "no key": ("нет ключа", "kalit yo‘q"),
-    "a shared secret": ("общий секрет", "umumiy secret"),
+    "a shared secret": ("общий секрет", "umumiy sir"),
     "is a JWK whose `alg` is not {algorithm}, which this kind signs by": (
-        "это JWK, у которого `alg` не {algorithm}, а ключ такого вида подписывает им",
-        "bu JWK ning `alg` qiymati {algorithm} emas, bunday kalit esa u bilan imzolaydi",
+        "это JWK, у которого `alg` не {algorithm}, а ключ этого вида подписывает только так",
+        "bu JWK ning `alg` qiymati {algorithm} emas, bunday kalit esa faqat u bilan imzolaydi",
     ),
     "is a JWK that its `use` or `key_ops` keep from signing": (
         "это JWK, которому `use` или `key_ops` запрещают подписывать",
@@ -277,8 +277,8 @@ TABLE: Final = {
         "shlyuz ishlayotganda o‘zgarmaydi; uni qayta ishga tushiring",
     ),
     "stdout is closed; give it a destination, or choose another sink": (
-        "stdout закрыт; направьте его куда-нибудь или выберите другой sink",
-        "stdout yopiq; uni biror joyga yo‘naltiring yoki boshqa sink tanlang",
+        "stdout закрыт; направьте его куда-нибудь или выберите другой audit.sink",
+        "stdout yopiq; uni biror joyga yo‘naltiring yoki boshqa audit.sink tanlang",
     ),
     "needs the extra `redis`: pip install 'dhp-gateway[redis]'": (
         "нужно дополнение `redis`: pip install 'dhp-gateway[redis]'",
@@ -305,10 +305,10 @@ TABLE: Final = {
     ),
     "a worker did not {what}": (
         "рабочий процесс не выполнил {what}",
-        "ishchi jarayon {what} ni bajarmadi",
+        "ishchi jarayon bajarmadi: {what}",
     ),
     "{path}: cannot be read again: {name}": (
-        "{path}: не читается снова: {name}",
+        "{path}: не удалось прочитать снова: {name}",
         "{path}: qayta o‘qib bo‘lmaydi: {name}",
     ),
     "needs the extra `otel`: pip install 'dhp-gateway[otel]'": (

@@ -29,8 +29,8 @@ TABLE: Final = {
     "must be text": ("должно быть текстом", "matn bo‘lishi kerak"),
     "put it in quotes": ("возьмите в кавычки", "qo‘shtirnoq ichiga oling"),
     "names no file by an absolute path": (
-        "не называет файл абсолютным путём",
-        "faylni mutlaq yo‘l bilan ko‘rsatmaydi",
+        "нет абсолютного пути к файлу",
+        "faylning mutlaq yo‘li ko‘rsatilmagan",
     ),
     "holds an unknown option": ("содержит неизвестный параметр", "noma’lum parametr bor"),
     "{hint}; known: host, sslmode, sslrootcert": (
@@ -43,23 +43,29 @@ TABLE: Final = {
         "путь в sslrootcert не абсолютный",
         "sslrootcert dagi yo‘l mutlaq emas",
     ),
-    "names no database": ("не называет базу данных", "ma’lumotlar bazasini ko‘rsatmaydi"),
+    "names no database": ("не указана база данных", "ma’lumotlar bazasi ko‘rsatilmagan"),
     "names no directory of a Unix socket": (
-        "не называет папку сокета Unix",
-        "Unix soketi papkasini ko‘rsatmaydi",
+        "не указана папка сокета Unix",
+        "Unix soketi papkasi ko‘rsatilmagan",
     ),
-    "names no valid host": ("не называет верный узел", "to‘g‘ri xostni ko‘rsatmaydi"),
-    "is no FHIR interaction": ("не взаимодействие FHIR", "FHIR amali emas"),
+    "names no valid host": (
+        "узел не указан или указан неверно",
+        "xost ko‘rsatilmagan yoki noto‘g‘ri",
+    ),
+    "is no FHIR interaction": ("это не вид запроса FHIR", "bu FHIR amali emas"),
     "use * or some of {interactions}": (
-        "пишите * или что-то из {interactions}",
-        "* yoki {interactions} dan yozing",
+        "пишите * или нужное из списка: {interactions}",
+        "* yoki ro‘yxatdan keraklisini yozing: {interactions}",
     ),
-    "is no FHIR resource type": ("не тип ресурса FHIR", "FHIR resurs turi emas"),
+    "is no FHIR resource type": ("это не тип ресурса FHIR", "bu FHIR resurs turi emas"),
     "use * or types such as Patient, Observation": (
         "пишите * или типы, например Patient, Observation",
         "* yoki turlarni yozing, masalan Patient, Observation",
     ),
-    "is no name of a FHIR operation": ("не имя операции FHIR", "FHIR operatsiyasi nomi emas"),
+    "is no name of a FHIR operation": (
+        "это не имя операции FHIR",
+        "bu FHIR operatsiyasi nomi emas",
+    ),
     "use * or names such as $expand": (
         "пишите * или имена, например $expand",
         "* yoki nomlarni yozing, masalan $expand",
@@ -72,12 +78,12 @@ TABLE: Final = {
         "скопируйте снова, без переносов строк",
         "qayta nusxalang, qator uzilishlarisiz",
     ),
-    "is no scope": ("не область доступа", "ruxsat doirasi emas"),
+    "is no scope": ("это не область доступа", "bu ruxsat doirasi emas"),
     "write the scopes with one space between, or null for none": (
-        "пишите области через один пробел или null, если их нет",
-        "doiralarni bitta bo‘sh joy bilan ajrating yoki yo‘q bo‘lsa null yozing",
+        "пишите области доступа через один пробел или null, если их нет",
+        "ruxsat doiralarini bitta bo‘sh joy bilan ajrating; ular yo‘q bo‘lsa, null yozing",
     ),
-    "cannot be used": ("не подходит", "yaroqsiz"),
+    "cannot be used": ("такое значение не подходит", "bunday qiymat yaroqsiz"),
     "see docs/settings.md": ("смотрите docs/settings.md", "docs/settings.md ga qarang"),
     "did you mean {homes}?": ("имелось в виду {homes}?", "balki {homes} nazarda tutilgandir?"),
     "known here: {choices}": ("здесь известны: {choices}", "bu yerda ma’lumlari: {choices}"),
@@ -90,8 +96,8 @@ TABLE: Final = {
     ),
     "must be a number": ("должно быть числом", "son bo‘lishi kerak"),
     "write it without quotes and unit": (
-        "пишите без кавычек и единиц",
-        "qo‘shtirnoqsiz va birliksiz yozing",
+        "пишите без кавычек и единиц измерения",
+        "qo‘shtirnoqsiz va o‘lchov birligisiz yozing",
     ),
     "must be a finite number": ("должно быть конечным числом", "chekli son bo‘lishi kerak"),
     "is empty": ("пусто", "bo‘sh"),
@@ -143,13 +149,19 @@ TABLE: Final = {
             "yoki unix://[user:password@]/path/of/socket[?db=database] deb yozing"
         ),
     ),
-    "must not hold a query": ("не должно содержать запроса", "so‘rov qismi bo‘lmasligi kerak"),
+    "must not hold a query": (
+        "не должно содержать параметров запроса",
+        "so‘rov qismi bo‘lmasligi kerak",
+    ),
     "needs an absolute path": ("нужен абсолютный путь", "mutlaq yo‘l kerak"),
     "may hold no other query than ?db=": (
-        "кроме ?db= запросов быть не может",
-        "?db= dan boshqa so‘rov qismi bo‘lmaydi",
+        "из параметров запроса допустим только ?db=",
+        "so‘rov qismida faqat ?db= bo‘lishi mumkin",
     ),
-    "names a database that is no number": ("номер базы — не число", "baza raqami son emas"),
+    "names a database that is no number": (
+        "номер базы данных — не число",
+        "ma’lumotlar bazasi raqami son emas",
+    ),
     "write it as {proposed}://host…": (
         "пишите так: {proposed}://host…",
         "shunday yozing: {proposed}://host…",
@@ -167,15 +179,15 @@ TABLE: Final = {
         "{begins} bilan boshlanishi kerak",
     ),
     "must not hold a user or password": (
-        "не должно содержать пользователя и пароль",
-        "foydalanuvchi yoki parol bo‘lmasligi kerak",
+        "не должно содержать имени пользователя и пароля",
+        "foydalanuvchi nomi yoki parol bo‘lmasligi kerak",
     ),
     "remove everything up to the @": (
         "уберите всё до @ включительно",
         "@ gacha hammasini, @ bilan birga olib tashlang",
     ),
     "must not hold a query or fragment": (
-        "не должно содержать запроса и фрагмента",
+        "не должно содержать параметров запроса и фрагмента",
         "so‘rov yoki fragment bo‘lmasligi kerak",
     ),
     "remove everything from the ? or # on": (
@@ -203,7 +215,7 @@ TABLE: Final = {
         "faqat sxema, xost va portni yozing",
     ),
     "needs host and port and nothing more": (
-        "нужны узел и порт, и ничего больше",
+        "нужны узел и порт и ничего больше",
         "faqat xost va port kerak",
     ),
     "e.g. tls://syslog.example:6514": (
@@ -223,7 +235,7 @@ TABLE: Final = {
         "bu URL emas: xost yoki portni o‘qib bo‘lmaydi",
     ),
     "percent-encode what the password holds of : / ? # [ ] @": (
-        "запишите через % те из : / ? # [ ] @, что есть в пароле",
+        "знаки : / ? # [ ] @ в пароле запишите через %",
         "paroldagi : / ? # [ ] @ belgilarini % bilan yozing",
     ),
     "is not a clean path": ("путь написан неверно", "yo‘l noto‘g‘ri yozilgan"),
@@ -263,7 +275,7 @@ TABLE: Final = {
     "shorten it": ("сократите", "qisqartiring"),
     "give the secret, or leave the key out": (
         "укажите секрет или уберите ключ",
-        "secret ni bering yoki kalit so‘zni olib tashlang",
+        "sirni bering yoki kalit so‘zni olib tashlang",
     ),
     "is not a path": ("это не путь", "bu yo‘l emas"),
     "give the path of a file": ("укажите путь к файлу", "fayl yo‘lini bering"),
@@ -296,8 +308,8 @@ TABLE: Final = {
         "bu sarlavhaning o‘z ma’nosi bor",
     ),
     "name one of your own, e.g. X-User": (
-        "назовите свой, например X-User",
-        "o‘zingiznikini nomlang, masalan X-User",
+        "выберите свой, например X-User",
+        "o‘zingiznikini tanlang, masalan X-User",
     ),
     "is not a media type": ("это не тип содержимого", "bu kontent turi emas"),
     "write it like application/fhir+json": (

@@ -18,14 +18,14 @@ TABLE: Final = {
         "intercepted"
     ): (
         (
-            "Если между вами свой удостоверяющий центр или проверяющий прокси, положите его "
-            "сертификат в файл PEM и укажите {section}.ca_file; иначе соединение, возможно, "
-            "перехватывают"
+            "Если у вас свой центр сертификации или трафик проверяет прокси, положите его "
+            "сертификат в файл PEM и укажите этот файл в {section}.ca_file; иначе соединение, "
+            "возможно, перехватывают"
         ),
         (
-            "Agar orada o‘z sertifikat markazingiz yoki tekshiruvchi proksi bo‘lsa, uning "
-            "sertifikatini PEM fayliga qo‘ying va {section}.ca_file da ko‘rsating; aks holda "
-            "ulanish tutib olinayotgan bo‘lishi mumkin"
+            "Agar o‘z sertifikat markazingiz yoki trafikni tekshiruvchi proksi bo‘lsa, uning "
+            "sertifikatini PEM fayliga qo‘ying va faylni {section}.ca_file da ko‘rsating; aks "
+            "holda ulanish tutib olinayotgan bo‘lishi mumkin"
         ),
     ),
     "trusted, valid for {days} more days": (
@@ -33,8 +33,8 @@ TABLE: Final = {
         "ishonchli, yana {days} kun amal qiladi",
     ),
     "left out: an outgoing proxy is set, which finds the way itself": (
-        "пропущено: задан исходящий прокси, он сам находит путь",
-        "o‘tkazib yuborildi: chiquvchi proksi berilgan, yo‘lni u topadi",
+        "пропущено: задан исходящий прокси, он сам находит узел",
+        "o‘tkazib yuborildi: chiquvchi proksi berilgan, xostni u topadi",
     ),
     "{host} is {addresses}": ("{host} — это {addresses}", "{host} — bu {addresses}"),
     "{name} TCP": ("{name}: TCP", "{name}: TCP"),
@@ -44,14 +44,20 @@ TABLE: Final = {
         "{target} ulanishlarni qabul qiladi",
     ),
     "Check this machine's clock first; else the other side's certificate is out of date": (
-        "Сначала проверьте часы этого компьютера; иначе устарел сертификат другой стороны",
-        "Avval bu kompyuter soatini tekshiring; aks holda narigi tomon sertifikati eskirgan",
+        (
+            "Сначала проверьте часы этого компьютера; если они верны, у сертификата другой "
+            "стороны истёк срок"
+        ),
+        (
+            "Avval bu kompyuter soatini tekshiring; u to‘g‘ri bo‘lsa, narigi tomon "
+            "sertifikatining muddati o‘tgan"
+        ),
     ),
     "the certificate comes from a CA that is not trusted here": (
-        "сертификат выдан удостоверяющим центром, которому здесь не доверяют",
+        "сертификат выдан центром сертификации, которому здесь не доверяют",
         "sertifikatni bu yerda ishonilmaydigan sertifikat markazi bergan",
     ),
-    "{host} is an address": ("{host} — это адрес", "{host} — manzil"),
+    "{host} is an address": ("{host} — это адрес", "{host} — bu manzil"),
     (
         "Check the spelling in {key} and this machine's name servers "
         "(/etc/resolv.conf); without internet ask the network's administrator"
@@ -66,8 +72,8 @@ TABLE: Final = {
         ),
     ),
     "no answer from {target} within {timeout:g} s, as behind a firewall": (
-        "{target} не отвечает {timeout:g} с, как за межсетевым экраном",
-        "{target} {timeout:g} s ichida javob bermadi, tarmoq ekrani ortidagidek",
+        "{target} не отвечает {timeout:g} с: похоже на межсетевой экран",
+        "{target} {timeout:g} soniyada javob bermadi: tarmoq ekraniga o‘xshaydi",
     ),
     "Check that {key} names a port that speaks TLS": (
         "Проверьте, что порт в {key} принимает TLS",
@@ -82,12 +88,12 @@ TABLE: Final = {
         "sertifikat {host} nomiga berilmagan",
     ),
     "Correct the host in {key}; never work around this": (
-        "Исправьте узел в {key}; никогда не обходите это",
-        "{key} dagi xostni tuzating; buni hech qachon chetlab o‘tmang",
+        "Исправьте узел в {key}; проверку никогда не отключайте",
+        "{key} dagi xostni tuzating; tekshiruvni hech qachon o‘chirmang",
     ),
     "Tell its operator that it ends soon": (
-        "Сообщите его администратору, что срок скоро кончится",
-        "Muddati yaqinda tugashini uning administratoriga ayting",
+        "Сообщите его администратору, что срок сертификата скоро истечёт",
+        "Sertifikat muddati yaqinda tugashini uning administratoriga ayting",
     ),
     "needs DNS": ("нужен DNS", "DNS kerak"),
     "the URL begins with http://": ("URL начинается с http://", "URL http:// bilan boshlanadi"),
@@ -100,7 +106,7 @@ TABLE: Final = {
         "{target} ulanishlarni rad etadi",
     ),
     "the other side does not speak TLS properly": (
-        "другая сторона не отвечает по TLS как следует",
+        "другая сторона неправильно работает по TLS",
         "narigi tomon TLS bilan to‘g‘ri ishlamaydi",
     ),
     "needs TCP": ("нужен TCP", "TCP kerak"),

@@ -110,7 +110,7 @@ class Worker:
         """Have the worker start or reload by a text. Raises `StartError`."""
         answer = await self.ask(what, text, timeout=timeout)
         if answer is None:
-            raise StartError(Phrase("a worker did not {what}", what=what))
+            raise StartError(Phrase("a worker did not {what}", what=Phrase(what)))
         if answer:
             raise StartError(Phrase.from_data(answer["problem"]))
 

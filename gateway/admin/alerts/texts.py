@@ -48,7 +48,7 @@ _RU: Final = {
     "DhpGatewaySsoFailing": "Сервис входа не выдаёт токен для {about}: недоступен или работает со "
     "сбоями",
     "DhpGatewaySsoThrottling": "Сервис входа сообщает, что {about} обращается слишком часто",
-    "DhpGatewayPlatformDown": "Платформа не отвечает на {value} запросов",
+    "DhpGatewayPlatformDown": "Платформа не справляется с {value} запросов",
     "DhpGatewayConnectionsExhausted": "Все соединения с платформой заняты",
     "DhpGatewayAuditDropped": "Записи аудита теряются",
     "DhpGatewayAuditUnavailable": "Запросы отклоняются: журнал аудита не записывается",
@@ -84,7 +84,7 @@ _UZ: Final = {
     "yoki unda nosozlik bor",
     "DhpGatewaySsoThrottling": "Kirish xizmati {about} juda tez-tez murojaat qilayotganini "
     "bildirmoqda",
-    "DhpGatewayPlatformDown": "Platforma so‘rovlarning {value} qismiga javob bermayapti",
+    "DhpGatewayPlatformDown": "Platforma so‘rovlarning {value} qismini bajara olmayapti",
     "DhpGatewayConnectionsExhausted": "Platforma bilan barcha ulanishlar band",
     "DhpGatewayAuditDropped": "Audit yozuvlari yo‘qolmoqda",
     "DhpGatewayAuditUnavailable": "So‘rovlar rad etilmoqda: audit yozilmayapti",

@@ -174,7 +174,7 @@ _RU: Final[dict[str, str]] = {
     "requests": "Запросы",
     "errors": "Ошибки",
     "slowest": "Самые долгие запросы за последний час",
-    "interaction": "Операция",
+    "interaction": "Вид запроса",
     "duration": "Длительность",
     "status": "Статус",
     "time": "Время",

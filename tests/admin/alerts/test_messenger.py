@@ -282,7 +282,7 @@ async def test_figures() -> None:
         text = await hook.text("(DhpGatewayCertificateLastDays)")
     assert "ждут доставки на платформу уже 3 ч 20 мин." in text
     assert "Записи в очереди ждут решения человека (4)" in text
-    assert "Платформа не отвечает на 60%" in text
+    assert "Платформа не справляется с 60%" in text
     assert "Сертификат platform-client истекает через 2 д 11 ч." in text
 
 
