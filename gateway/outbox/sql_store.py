@@ -229,6 +229,7 @@ class SqlStore(SqlReading):
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
             await self._check(connection)
+            await changes.free(connection)
             now = await self._database.now(connection)
             old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
             found = await connection.execute(statements.locked(*old).limit(_JUDGED))
