@@ -508,6 +508,23 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         await until(lambda: Step.DOUBTED in running.steps(entry))
 
 
+async def test_a_new_lease_is_not_given_up_with_an_old_one(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """What is claimed after a pause has all the time of its own lease to be renewed in."""
+    fragile = Fragile(store)
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        await running.put(draft("a"))
+        await running.until_idle()
+        await running.pass_time(OPTIONS.lease * 0.6)
+        fragile.away = {"renew"}
+        sender.hold("r-b")
+        await running.put(draft("b"))
+        await until(lambda: sender.seen == ["r-a", "r-b"])
+        await running.pass_time(OPTIONS.lease * 0.2)
+        assert sender.stopped == []
+
+
 async def test_what_has_lost_its_lease_stops(
     running: Running, sender: RecordingSender, clock: FakeClock
 ) -> None:
