@@ -229,7 +229,9 @@ class Delivery:
         now = self._timing.clock()
         if not self._hastening or now < self._hasten_at:
             return
-        await self._store.hasten(self._attempts.behind_line())
+        waiting = self._attempts.behind_line
+        await self._store.hasten(waiting)
+        self._attempts.hastened(waiting)
         self.wake()
         self._hastening = False
         self._hasten_at = now + self._options.pauses.between_questions

@@ -145,6 +145,23 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     await running.until_state(entry, State.DELIVERED)
 
 
+async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """As soon as it is back."""
+    fragile = Fragile(store)
+    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        entry = await running.put(draft("a"))
+        await until(lambda: Step.POSTPONED in running.steps(entry))
+        fragile.away = {"hasten"}
+        running.delivery.platform_answered()
+        await running.pass_time(3)
+        fragile.away = set()
+        await running.pass_time(10)
+        await running.until_state(entry, State.DELIVERED)
+
+
 async def test_answers_to_others_do_not_make_attempts_hammer(
     running: Running, sender: RecordingSender
 ) -> None:
