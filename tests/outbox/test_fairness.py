@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import sqlalchemy as sa
@@ -125,3 +126,20 @@ async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
     assert await claim(store) == []
     assert await store.expire(60.0) == []
     assert await names(store, await claim(store)) == ["r-2"]
+
+
+async def test_much_goes_on_at_once(store: SqlStore) -> None:
+    """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
+    first = await store.put(replace(draft("1"), orders=EVERY_ORDER), ROOMY)
+    later = range(first.number + 1, first.number + 10_001)
+    same = {**asdict(first), "behind": first.number}
+    async with store._database.writing() as connection:
+        rows = [{**same, "number": number, "id": str(number)} for number in later]
+        await connection.execute(sa.insert(entries), rows)
+        marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
+        await connection.execute(sa.insert(orders), marks)
+    [claimed] = await claim(store)
+    begun = time.monotonic()
+    await finish(store, ME, claimed, State.DELIVERED, DONE)
+    assert time.monotonic() - begun < 3.0
+    assert len(await claim(store)) == 10
