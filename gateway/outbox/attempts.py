@@ -92,10 +92,14 @@ class Attempts:
         """Whether an outcome is known that is not written down yet."""
         return bool(self._outcomes)
 
-    def behind_line(self) -> Collection[str]:
-        """The entries that wait for the line and not for themselves, each told once."""
-        found, self._behind_line = self._behind_line, set()
-        return found
+    @property
+    def behind_line(self) -> frozenset[str]:
+        """The entries that wait for the line and not for themselves."""
+        return frozenset(self._behind_line)
+
+    def hastened(self, ids: Collection[str]) -> None:
+        """These do not wait for the line any more."""
+        self._behind_line.difference_update(ids)
 
     def begin(self, claimed: Claimed) -> None:
         """Take a claimed entry in hand."""

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
-from gateway.outbox.entry import Entry, Recovery, Response, State
+from gateway.outbox.entry import BLOCKING, Entry, Recovery, Response, State
 from gateway.outbox.pacing import Pauses
 from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
@@ -110,6 +110,18 @@ async def unblock(connection: AsyncConnection, numbers: Sequence[int]) -> None:
     await connection.execute(sa.delete(orders).where(orders.c.entry.in_(numbers)))
     await connection.execute(sa.delete(alone).where(alone.c.entry.in_(numbers)))
     await connection.execute(statements.placed(entries.c.behind.in_(numbers)))
+
+
+async def free(connection: AsyncConnection) -> None:
+    """Let go on what waits for something that is over.
+
+    Only a process that knows nothing of `behind` leaves such: an older version that still had an
+    entry in hand when its outbox was brought up.
+    """
+    blocker = entries.alias()
+    blocks = (blocker.c.number == entries.c.behind, blocker.c.state.in_(BLOCKING))
+    there = sa.select(blocker.c.number).where(*blocks).correlate(entries).exists()
+    await connection.execute(statements.placed(entries.c.behind.is_not(None), ~there))
 
 
 async def _answer(

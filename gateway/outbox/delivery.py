@@ -183,12 +183,16 @@ class Delivery:
         # Where the disk is nearly full a small step may still succeed.
         at_once = 1 if self._away else self._options.parallel
         outcomes = self._attempts.take(at_once)
+        begun = self._timing.clock()
         try:
             progress = await self._step(outcomes, at_once)
         except BaseException:
             self._attempts.put_again(outcomes)
             raise
         self._attempts.written(outcomes, progress)
+        # What else is in hand was perhaps claimed earlier, and is watched already.
+        if progress.claimed and (self._guard is None or not self._attempts):
+            self._watch_leases(begun)
         for claimed in progress.claimed:
             self._begin(claimed)
         if self._attempts.unrecorded:
@@ -199,8 +203,7 @@ class Delivery:
         room = 0 if self._draining else self._line.room(left, self._options.parallel)
         if not room and not outcomes:
             return Progress((), ())
-        begun = self._timing.clock()
-        progress = await self._store.proceed(
+        return await self._store.proceed(
             self._owner,
             outcomes,
             most=min(room, at_once),
@@ -208,9 +211,6 @@ class Delivery:
             lease=self._options.lease,
             cautious=not self._line.up,
         )
-        if progress.claimed and self._guard is None:
-            self._watch_leases(begun)
-        return progress
 
     def _begin(self, claimed: Claimed) -> None:
         if self._draining:
@@ -229,7 +229,9 @@ class Delivery:
         now = self._timing.clock()
         if not self._hastening or now < self._hasten_at:
             return
-        await self._store.hasten(self._attempts.behind_line())
+        waiting = self._attempts.behind_line
+        await self._store.hasten(waiting)
+        self._attempts.hastened(waiting)
         self.wake()
         self._hastening = False
         self._hasten_at = now + self._options.pauses.between_questions

@@ -231,10 +231,12 @@ class SqlStore(SqlReading):
             await self._check(connection)
             now = await self._database.now(connection)
             old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
-            found = await connection.execute(statements.locked(*old).limit(_JUDGED))
+            found = (await connection.execute(statements.locked(*old).limit(_JUDGED))).all()
+            if not found:
+                await changes.free(connection)
             return [
                 await changes.give_up(connection, self._contents, entry_of(row), now)
-                for row in found.all()
+                for row in found
             ]
 
     @unbroken

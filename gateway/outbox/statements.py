@@ -94,16 +94,21 @@ def _earlier() -> sa.ColumnElement[int]:
     of_everything = sa.select(sa.func.max(alone.c.entry)).where(
         alone.c.caller == entries.c.caller, alone.c.entry < entries.c.number
     )
-    # It has that order itself.
-    has_it = sa.select(alone.c.entry).where(alone.c.entry == entries.c.number)
-    anything = sa.select(sa.func.max(rest.c.number)).where(
+    latest_of_all = sa.select(sa.func.max(rest.c.number)).where(
         rest.c.caller == entries.c.caller,
         rest.c.state.in_(BLOCKING),
         rest.c.number < entries.c.number,
-        has_it.correlate(entries).exists(),
     )
-    ways = (of_orders, of_everything, anything)
-    return sa.func.coalesce(*(each.correlate(entries).scalar_subquery() for each in ways))
+    has_it = sa.select(alone.c.entry).where(alone.c.entry == entries.c.number)
+    # Only for one that has that order itself: all of the caller's are looked at.
+    anything = sa.case(
+        (
+            has_it.correlate(entries).exists(),
+            latest_of_all.correlate(entries).scalar_subquery(),
+        )
+    )
+    ways = (each.correlate(entries).scalar_subquery() for each in (of_orders, of_everything))
+    return sa.func.coalesce(*ways, anything)
 
 
 def leases() -> sa.Select[Any]:

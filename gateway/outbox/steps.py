@@ -74,7 +74,8 @@ def _may_tell(owner: str, outcome: Outcome, row: Any) -> bool:
     # Its lease has ended. A retry of what is unclear would have ended its doubt, and what was
     # dropped is in another state. What waits in doubt is not changed by a retry.
     undecided = row.state == State.UNCLEAR or (row.state == State.WAITING and row.doubt)
-    return undecided and delivered(outcome)
+    # Only this attempt can have delivered it: the connection broke behind that transaction.
+    return delivered(outcome) and (undecided or row.state == State.DELIVERED)
 
 
 def _values(outcome: Outcome, now: float) -> dict[str, Any]:

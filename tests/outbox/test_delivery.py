@@ -145,6 +145,23 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     await running.until_state(entry, State.DELIVERED)
 
 
+async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """As soon as it is back."""
+    fragile = Fragile(store)
+    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        entry = await running.put(draft("a"))
+        await until(lambda: Step.POSTPONED in running.steps(entry))
+        fragile.away = {"hasten"}
+        running.delivery.platform_answered()
+        await running.pass_time(3)
+        fragile.away = set()
+        await running.pass_time(10)
+        await running.until_state(entry, State.DELIVERED)
+
+
 async def test_answers_to_others_do_not_make_attempts_hammer(
     running: Running, sender: RecordingSender
 ) -> None:
@@ -506,6 +523,23 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         assert sender.stopped == ["r-a"]
         assert await store.recover(await store.leases(), settle=10.0) == []
         await until(lambda: Step.DOUBTED in running.steps(entry))
+
+
+async def test_a_new_lease_is_not_given_up_with_an_old_one(
+    store: SqlStore, sender: RecordingSender, clock: FakeClock
+) -> None:
+    """What is claimed after a pause has all the time of its own lease to be renewed in."""
+    fragile = Fragile(store)
+    async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
+        await running.put(draft("a"))
+        await running.until_idle()
+        await running.pass_time(OPTIONS.lease * 0.6)
+        fragile.away = {"renew"}
+        sender.hold("r-b")
+        await running.put(draft("b"))
+        await until(lambda: sender.seen == ["r-a", "r-b"])
+        await running.pass_time(OPTIONS.lease * 0.2)
+        assert sender.stopped == []
 
 
 async def test_what_has_lost_its_lease_stops(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import sqlalchemy as sa
 
 from gateway.outbox.entry import EVERY_ORDER, State
-from gateway.outbox.schema import BY_BEHIND, BY_CALLER_AND_STATE, alone, meta, orders
+from gateway.outbox.schema import BY_BEHIND, BY_CALLER_AND_STATE, alone, entries, meta, orders
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxFull, OutboxLimits
 from tests.outbox.drafts import ROOMY, draft, write
@@ -110,3 +111,35 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
             rows = await connection.execute(sa.select(orders))
         assert facts["schema"] == "3"
         assert len(rows.all()) == 1
+
+
+async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
+    """An older version that still had an entry in hand ends it without a word to the next one."""
+    await store.put(draft("1", "P/a"), ROOMY)
+    await store.put(draft("2", "P/a"), ROOMY)
+    await store.put(draft("3", "P/a"), ROOMY)
+    [first] = await claim(store)
+    async with store._database.writing() as connection:
+        ended = sa.update(entries).where(entries.c.number == first.number)
+        await connection.execute(ended.values(state=State.DELIVERED, owner=None))
+        await connection.execute(sa.delete(orders).where(orders.c.entry == first.number))
+    assert await claim(store) == []
+    assert await store.expire(60.0) == []
+    assert await names(store, await claim(store)) == ["r-2"]
+
+
+async def test_much_goes_on_at_once(store: SqlStore) -> None:
+    """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
+    first = await store.put(replace(draft("1"), orders=EVERY_ORDER), ROOMY)
+    later = range(first.number + 1, first.number + 10_001)
+    same = {**asdict(first), "behind": first.number}
+    async with store._database.writing() as connection:
+        rows = [{**same, "number": number, "id": str(number)} for number in later]
+        await connection.execute(sa.insert(entries), rows)
+        marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
+        await connection.execute(sa.insert(orders), marks)
+    [claimed] = await claim(store)
+    begun = time.monotonic()
+    await finish(store, ME, claimed, State.DELIVERED, DONE)
+    assert time.monotonic() - begun < 3.0
+    assert len(await claim(store)) == 10

@@ -314,6 +314,17 @@ async def test_a_late_delivery_counts(place: Place, store: SqlStore, recovery: R
     assert await claim(store) == []
 
 
+async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
+    """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
+    await store.put(draft("a"), ROOMY)
+    [entry] = await claim(store)
+    assert await finish(store, ME, entry, State.DELIVERED, DONE)
+    assert await finish(store, ME, entry, State.DELIVERED, DONE)
+    assert await state_of(store, entry) is State.DELIVERED
+    assert await store.response(entry.id) == DONE
+    assert not await finish(store, ME, entry, State.FAILED, DONE)
+
+
 async def claimed(store: SqlStore, entry: Entry) -> None:
     """Somebody else is sending it."""
     await claim(store, owner="other")

@@ -139,6 +139,6 @@ def remedy(state: str, cause: str, language: str) -> str:
 def _kind(cause: str) -> tuple[str, str]:
     """The sort of a cause, and the platform's status where that is the cause."""
     word, _, status = cause.partition(" ")
-    if word != "platform-status" or not status.isdigit():
+    if word != "platform-status" or len(status) != 3 or not status.isdecimal():
         return _OF_REASON.get(cause, "other"), ""
     return _OF_STATUS.get(int(status), "refused" if int(status) < 500 else "trouble"), status

@@ -31,7 +31,6 @@ Ask = Callable[[Facts], Awaitable[Facts | None]]
 Language = Callable[[str | None, str | None], str]
 Handler = Callable[[Request, View], Awaitable[Response]]
 
-_STATES: Final = ("failed", "unclear", "waiting", "sending")
 # For a form to come in, in seconds; and how large it may be.
 _FORM_TIME: Final = 10.0
 _FORM_BYTES: Final = 16 * 1024
@@ -114,7 +113,7 @@ class OutboxPages:
         after = query.get("after", "0")
         question = {
             "ask": "list",
-            "states": [each for each in _STATES if each == query.get("state")],
+            "states": [each for each in list_page.STATES if each == query.get("state")],
             "cause": query.get("cause"),
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,

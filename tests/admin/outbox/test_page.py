@@ -343,6 +343,15 @@ async def test_nothing_made_up_is_shown(there: Office, count: str) -> None:
     assert (await there.see("?said=nonsense")).status == 200
 
 
+@pytest.mark.parametrize("cause", ["platform-status%20%C2%B2", "platform-status%20", "%FF%00"])
+async def test_a_cause_that_is_none_is_shown_as_it_is(there: Office, cause: str) -> None:
+    """The address may name any."""
+    await there.refused("a")
+    page = await there.see(f"?cause={cause}")
+    assert page.status == 200
+    assert LISTED.findall(page.text) == []
+
+
 async def test_a_long_content_is_cut(revealing: Office) -> None:
     """A browser is not given more than it can show; the page says how to see all of it."""
     answer = Response(422, body=b"x" * 300_000)
