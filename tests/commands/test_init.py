@@ -106,7 +106,7 @@ async def test_everything_is_for_its_owner_and_explained(tmp_path: Path) -> None
     assert (secrets / "dhp_client_secret").read_text() == f"{SECRET}\n"
     text = (folder / "gateway.yaml").read_text()
     assert all("  # " in line for line in text.splitlines())
-    assert "listen:  # tizimlaringiz shlyuzga murojaat qiladigan joy" in text
+    assert "listen:  # tizimlaringiz shlyuzga murojaat qiladigan manzil" in text
     settings = load(folder / "gateway.yaml", {})
     assert [str(each) for each in settings.callers[0].networks] == ["10.20.0.0/16"]
     assert settings.listen.address.host == "0.0.0.0"
@@ -270,7 +270,7 @@ async def test_a_person_is_asked_in_russian(sandbox: Sandbox, tmp_path: Path) ->
         terminal.answer("client_id", options.client_id)
         terminal.answer("Чем шлюз подтверждает", "")
         # With its last blank the terminal shows nothing more, and forgets what came before.
-        terminal.answer("Секрет (на экране не виден): ", options.client_secret)
+        terminal.answer("Секрет клиента (на экране не виден): ", options.client_secret)
         terminal.answer("Где работает старая система?", "1")
         terminal.answer("Куда писать аудит?", "")
         terminal.answer("Хранить записи", "")

@@ -63,7 +63,11 @@ async def test_why_it_did_not_start_is_told_in_russian(workers: int, tmp_path: P
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         file = settings(
-            tmp_path, workers=workers, listen={"address": address}, audit={"sink": "off"}
+            tmp_path,
+            workers=workers,
+            listen={"address": address},
+            admin={"address": f"unix:{tmp_path}/admin.sock"},
+            audit={"sink": "off"},
         )
         result = await dhp("run", "--config", file, environ={"LC_ALL": "ru_RU.UTF-8"})
     assert result.code == 3
