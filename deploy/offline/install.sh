@@ -17,8 +17,17 @@ python=python3
 service=
 destdir=${DESTDIR:-}
 
+# In the reader's language, as the gateway's commands: $1 is English, $2 Russian, $3 Uzbek.
+say() {
+    case ${LC_ALL:-${LC_MESSAGES:-${LANG:-}}} in
+        ru*) printf '%s\n' "$2" ;;
+        uz*) printf '%s\n' "$3" ;;
+        *) printf '%s\n' "$1" ;;
+    esac
+}
+
 fail() {
-    printf '%s\n' "$*" >&2
+    say "$@" >&2
     exit 3
 }
 
@@ -27,26 +36,38 @@ while [ $# -gt 0 ]; do
         --service) service=yes ;;
         --prefix) prefix=${2:?--prefix needs a directory} && shift ;;
         --python) python=${2:?--python needs an interpreter} && shift ;;
-        *) fail "install.sh does not know $1; its head tells what it knows." ;;
+        *) fail "install.sh does not know $1; its head tells what it knows." \
+            "install.sh не знает $1; что он знает, написано в его начале." \
+            "install.sh $1 ni bilmaydi; nimani bilishi uning boshida yozilgan." ;;
     esac
     shift
 done
 
 # --- is it all there, unchanged, and for this machine? ---
-sha256sum --check --quiet --strict SHA256SUMS >&2 || fail "This folder is not what was packed. Fetch the archive again and compare its checksum."
-command -v "$python" >/dev/null || fail "No $python here: name an interpreter with --python."
+sha256sum --check --quiet --strict SHA256SUMS >&2 || fail "This folder is not what was packed. Fetch the archive again and compare its checksum." \
+    "Содержимое папки не то, что было упаковано. Получите архив заново и сравните контрольную сумму." \
+    "Papkadagi narsa paketlangandagidek emas. Arxivni qayta oling va nazorat summasini solishtiring."
+command -v "$python" >/dev/null || fail "No $python here: name an interpreter with --python." \
+    "$python здесь нет: укажите интерпретатор параметром --python." \
+    "Bu yerda $python yo‘q: interpretatorni --python bilan ko‘rsating."
 here=$("$python" -c 'import sys, platform; print("cp%d%d-%s-%s" % (*sys.version_info[:2], sys.platform, platform.machine()))')
-[ "$here" = "$(cat KIND)" ] || fail "This archive is for $(cat KIND), and $python is $here. Name the right interpreter with --python, or pack for this one."
+[ "$here" = "$(cat KIND)" ] || fail "This archive is for $(cat KIND), and $python is $here. Name the right interpreter with --python, or pack for this one." \
+    "Этот архив для $(cat KIND), а $python — это $here. Укажите нужный интерпретатор параметром --python или возьмите архив для этого." \
+    "Bu arxiv $(cat KIND) uchun, $python esa $here. Keragini --python bilan ko‘rsating yoki shunga mos arxivni oling."
 base=$("$python" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))')
 case $service$destdir$base/ in
-    yes/root/* | yes/home/*) fail "$python is $base, and the service sees no home. Name the system's interpreter with --python, such as /usr/bin/python3." ;;
+    yes/root/* | yes/home/*) fail "$python is $base, and the service sees no home. Name the system's interpreter with --python, such as /usr/bin/python3." \
+        "$python — это $base, а домашних папок служба не видит. Укажите системный интерпретатор: --python /usr/bin/python3." \
+        "$python bu $base, xizmat esa uy papkalarini ko‘rmaydi. Tizim interpretatorini ko‘rsating: --python /usr/bin/python3." ;;
 esac
 
 # --- the version, beside the ones before ---
 version=$(cat VERSION)
 home=$prefix-$version
-[ -L "$destdir$prefix" ] || [ ! -e "$destdir$prefix" ] || fail "$prefix is there and no link to a version: move it away first."
-echo "Installing $version into $home…"
+[ -L "$destdir$prefix" ] || [ ! -e "$destdir$prefix" ] || fail "$prefix is there and no link to a version: move it away first." \
+    "$prefix уже есть, и это не ссылка на версию: сначала переместите его." \
+    "$prefix allaqachon bor va versiyaga havola emas: avval uni boshqa joyga oling."
+say "Installing $version into $home…" "Версия $version ставится в $home…" "$version versiyasi $home ga o‘rnatilmoqda…"
 rm -rf "$destdir$home"
 # Without pip: it is not needed any more afterwards, and less is better. Ours runs from this folder.
 "$python" -m venv --without-pip "$destdir$home"
@@ -61,14 +82,20 @@ ln -sfn "$(basename "$home")" "$destdir$prefix.new"
 mv -T "$destdir$prefix.new" "$destdir$prefix"
 # To be typed as it stands. A link of ours is made anew; a file of somebody else's stays.
 command=$destdir/usr/local/bin/dhp-gateway
-if [ "$(readlink "$command" || :)" = "$prefix/bin/dhp-gateway" ] || [ ! -e "$command" ] && [ ! -L "$command" ]; then
+if [ "$(readlink "$command" || :)" = "$prefix/bin/dhp-gateway" ] || { [ ! -e "$command" ] && [ ! -L "$command" ]; }; then
     if mkdir -p "${command%/*}" 2>/dev/null && ln -sfn "$prefix/bin/dhp-gateway" "$command" 2>/dev/null; then
-        echo "Installed: $prefix, with the command dhp-gateway in /usr/local/bin"
+        say "Installed: $prefix, with the command dhp-gateway in /usr/local/bin" \
+            "Установлено: $prefix, команда dhp-gateway — в /usr/local/bin" \
+            "O‘rnatildi: $prefix, dhp-gateway buyrug‘i /usr/local/bin da"
     else
-        echo "Installed: $prefix/bin/dhp-gateway (/usr/local/bin cannot be written: put $prefix/bin on your PATH)"
+        say "Installed: $prefix/bin/dhp-gateway (/usr/local/bin cannot be written: put $prefix/bin on your PATH)" \
+            "Установлено: $prefix/bin/dhp-gateway (в /usr/local/bin писать нельзя: добавьте $prefix/bin в PATH)" \
+            "O‘rnatildi: $prefix/bin/dhp-gateway (/usr/local/bin ga yozib bo‘lmaydi: $prefix/bin ni PATH ga qo‘shing)"
     fi
 else
-    echo "Installed: $prefix/bin/dhp-gateway (/usr/local/bin/dhp-gateway is no link of ours and stays)"
+    say "Installed: $prefix/bin/dhp-gateway (/usr/local/bin/dhp-gateway is no link of ours and stays)" \
+        "Установлено: $prefix/bin/dhp-gateway (/usr/local/bin/dhp-gateway — не наша ссылка и остаётся как есть)" \
+        "O‘rnatildi: $prefix/bin/dhp-gateway (/usr/local/bin/dhp-gateway bizning havola emas va o‘zgarmaydi)"
 fi
 [ -n "$service" ] || exit 0
 
@@ -85,12 +112,22 @@ if [ -z "$destdir" ]; then
     systemd-sysusers dhp-gateway.conf
     systemctl daemon-reload || true
 fi
-cat <<END
-Next:   dhp-gateway init    (asks for settings and secret, writes and checks them, and says the rest)
+say "Next:   dhp-gateway init    (asks for settings and secret, writes and checks them, and says the rest)
 or by hand:
   1. the client secret, alone, into /etc/dhp-gateway/secrets/dhp_client_secret   (root's, mode 0600; systemd hands it to the service)
   2. environment and client_id into /etc/dhp-gateway/gateway.yaml
   3. dhp-gateway doctor    (it finds /etc/dhp-gateway/gateway.yaml by itself)
   4. systemctl enable --now dhp-gateway    (after an upgrade: systemctl restart dhp-gateway)
-  5. curl http://127.0.0.1:8080/fhir/metadata
-END
+  5. curl http://127.0.0.1:8080/fhir/metadata" "Дальше: dhp-gateway init    (спросит о настройках и секрете, запишет и проверит их и скажет, что потом)
+или вручную:
+  1. секрет клиента, один, — в /etc/dhp-gateway/secrets/dhp_client_secret   (владелец root, права 0600; службе его передаёт systemd)
+  2. environment и client_id — в /etc/dhp-gateway/gateway.yaml
+  3. dhp-gateway doctor    (файл /etc/dhp-gateway/gateway.yaml он находит сам)
+  4. systemctl enable --now dhp-gateway    (после обновления: systemctl restart dhp-gateway)
+  5. curl http://127.0.0.1:8080/fhir/metadata" "Keyin:  dhp-gateway init    (sozlamalar va sirni so‘raydi, yozadi, tekshiradi va nima qilishni aytadi)
+yoki qo‘lda:
+  1. mijoz sirining o‘zini — /etc/dhp-gateway/secrets/dhp_client_secret ga   (egasi root, huquqlari 0600; xizmatga uni systemd uzatadi)
+  2. environment va client_id ni — /etc/dhp-gateway/gateway.yaml ga
+  3. dhp-gateway doctor    (/etc/dhp-gateway/gateway.yaml ni o‘zi topadi)
+  4. systemctl enable --now dhp-gateway    (yangilashdan keyin: systemctl restart dhp-gateway)
+  5. curl http://127.0.0.1:8080/fhir/metadata"

@@ -210,6 +210,8 @@ def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
     (etc / "secrets").mkdir(parents=True)
     (opt / "dhp-gateway-0.0.1").mkdir(parents=True)
     (opt / "dhp-gateway").symlink_to("dhp-gateway-0.0.1")
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/dhp-gateway").symlink_to("/opt/dhp-gateway/bin/dhp-gateway")
     settings, secret = etc / "gateway.yaml", etc / "secrets/dhp_client_secret"
     settings.write_text("environment: production\n")
     secret.write_text("kept")
@@ -218,6 +220,7 @@ def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
     assert (settings.read_text(), secret.read_text()) == ("environment: production\n", "kept")
     assert (opt / "dhp-gateway").readlink() == Path(f"dhp-gateway-{__version__}")
     assert (opt / "dhp-gateway-0.0.1").exists()
+    assert "Installed: /opt/dhp-gateway, with the command" in done.stdout
 
 
 def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path: Path) -> None:
@@ -237,6 +240,26 @@ def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path:
     )
     assert (done.returncode, list(tmp_path.iterdir())) == (3, [python])
     assert "the service sees no home" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [
+        ("ru_RU.UTF-8", "install.sh не знает --more"),
+        ("uz_UZ.UTF-8", "install.sh --more ni bilmaydi"),
+    ],
+)
+def test_the_script_speaks_the_readers_language(language: str, says: str) -> None:
+    """It follows LANG, as the gateway's commands do."""
+    done = subprocess.run(
+        ["sh", "deploy/offline/install.sh", "--more"],
+        cwd=tools.PROJECT,
+        env={"PATH": os.environ["PATH"], "LANG": language},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr[: len(says)]) == (3, says)
 
 
 def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) -> None:
