@@ -159,11 +159,11 @@ TABLE: Final = {
         " ({key} da bir nechta: birinchisi sinaldi)",
     ),
     "none named": ("не названа", "ko‘rsatilmagan"),
-    "{days} days {hours} h": ("{days} дн. {hours} ч", "{days} kun {hours} soat"),
+    "{days} days {hours} h": ("{days} сут {hours} ч", "{days} kun {hours} soat"),
     "{seconds} s": ("{seconds} с", "{seconds} soniya"),
     "{minutes} min {seconds} s": ("{minutes} мин {seconds} с", "{minutes} daqiqa {seconds} soniya"),
     "{hours} h {minutes} min": ("{hours} ч {minutes} мин", "{hours} soat {minutes} daqiqa"),
-    "{days} days": ("{days} дн.", "{days} kun"),
+    "{days} days": ("{days} сут", "{days} kun"),
     "{minutes} min": ("{minutes} мин", "{minutes} daqiqa"),
     "{hours} h": ("{hours} ч", "{hours} soat"),
     "needs the extra `notify`: pip install 'dhp-gateway[notify]'": (

@@ -168,7 +168,10 @@ TABLE: Final = {
         "{owned} принадлежит root, и писать туда может он",
         "{owned} root ga tegishli, unga root yoza oladi",
     ),
-    "Without systemd: {make}": ("Без systemd: {make}", "systemd siz: {make}"),
+    "Without systemd: {make}": (
+        "Если systemd нет, сделайте это сами. {make}",
+        "systemd bo‘lmasa, buni o‘zingiz qiling. {make}",
+    ),
     "files": ("файлы", "fayllar"),
     "login discovery": ("описание для входа", "kirish tavsifi"),
     "login page": ("страница входа", "kirish sahifasi"),
@@ -325,7 +328,7 @@ TABLE: Final = {
         "Здесь sso.token_url относится к {sso}, а platform.fhir_base_url — к {platform}",
         "Bu yerda sso.token_url {sso} niki, platform.fhir_base_url esa {platform} niki",
     ),
-    "{name} documents": ("документы: {name}", "hujjatlar: {name}"),
+    "{name} documents": ("публикуемые документы: {name}", "e’lon qilingan hujjatlar: {name}"),
     "none that names a token endpoint": (
         "ни в одном не назван адрес выдачи токенов",
         "birortasida token manzili aytilmagan",

@@ -77,8 +77,8 @@ TABLE: Final = {
     "no settings file": ("нет файла настроек", "sozlamalar fayli yo‘q"),
     "use --config FILE": ("используйте --config FILE", "--config FILE dan foydalaning"),
     "check indentation, colons and quotes there": (
-        "проверьте там отступы, двоеточия и кавычки",
-        "u yerdagi bo‘sh joylar, ikki nuqtalar va qo‘shtirnoqlarni tekshiring",
+        "проверьте там и строкой выше отступы, двоеточия и кавычки",
+        "shu va undan oldingi qatordagi bo‘sh joylar, ikki nuqtalar va qo‘shtirnoqlarni tekshiring",
     ),
     "{look}, and whether a bracket was left open above": (
         "{look}, а также не осталась ли выше открытая скобка",

@@ -28,7 +28,7 @@ TABLE: Final = {
         "укажите {flag}: спросить здесь некого",
         "{flag} kerak: bu yerda so‘raydigan odam yo‘q",
     ),
-    "Where does the audit go?": ("Куда писать аудит?", "Audit qayerga yozilsin?"),
+    "Where does the audit go?": ("Куда писать журнал аудита?", "Audit qayerga yozilsin?"),
     "The address of the FHIR server": ("Адрес сервера FHIR", "FHIR serveri manzili"),
     "The address that gives tokens": ("Адрес выдачи токенов", "Token beriladigan manzil"),
     "How does the gateway show who it is?": (
@@ -44,7 +44,7 @@ TABLE: Final = {
         "Aloqa yo‘q paytda yozuvlar saqlansinmi (jo‘natish navbati, outbox)?",
     ),
     "Which platform?": ("Какая платформа?", "Qaysi platforma?"),
-    "client_id": ("client_id", "client_id"),
+    "client_id": ("client_id, который вам выдали", "sizga berilgan client_id"),
     "Where does the old system run?": (
         "Где работает старая система?",
         "Eski tizim qayerda ishlaydi?",

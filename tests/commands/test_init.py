@@ -267,12 +267,12 @@ async def test_a_person_is_asked_in_russian(sandbox: Sandbox, tmp_path: Path) ->
         terminal.answer("число от 1 до 3", "3")
         terminal.answer("Адрес сервера FHIR", sandbox.fhir_base_url)
         terminal.answer("Адрес выдачи токенов", sandbox.token_url)
-        terminal.answer("client_id", options.client_id)
+        terminal.answer("client_id, который вам выдали", options.client_id)
         terminal.answer("Чем шлюз подтверждает", "")
         # With its last blank the terminal shows nothing more, and forgets what came before.
         terminal.answer("Секрет клиента (на экране не виден): ", options.client_secret)
         terminal.answer("Где работает старая система?", "1")
-        terminal.answer("Куда писать аудит?", "")
+        terminal.answer("Куда писать журнал аудита?", "")
         terminal.answer("Хранить записи", "")
         return terminal.end()
 
