@@ -116,7 +116,7 @@ async def test_a_page_of_another_site_does_nothing(person: Person, there: Office
     """Not even with a form that the browser sends with the operator's password and token."""
     entry_id = await there.refused("a")
     await sign_in(person, there)
-    token = there.operators.token("dilnoza")
+    token = there.operators.form_token("dilnoza")
     fields = json.dumps({"id": entry_id, "token": token, "reason": "x"})
     async with evil_page() as evil:
         await person.do("open", tab=1, url=evil)
