@@ -25,6 +25,8 @@ _PREFETCH: Final = 64 * 1024
 _SETTINGS: Final = {
     "retries": {"max_attempts": 2, "backoff": 0.0001, "budget_ratio": 1.0},
     "circuit_breaker": {"failure_ratio": 1.0, "min_requests": 1_000_000},
+    # All answers are bad here: the gateway would ask by itself, too, and be counted.
+    "admin": {"probe_interval": 0},
 }
 
 
