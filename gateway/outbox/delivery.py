@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.attempts import Attempts, Means
 from gateway.outbox.events import Observer
 from gateway.outbox.owner import named
 from gateway.outbox.pacing import Line, Pacer, Pauses
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import Claimed, OutboxUnavailable, Outcome, Progress, Store
+from gateway.outbox.store import Claimed, OutboxUnavailable, Outcome, Progress
 from gateway.outbox.upkeep import Upkeep
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimerHandle, TimeSource
+
+if TYPE_CHECKING:
+    # Its database's library is an extra.
+    from gateway.outbox.sql_store import SqlStore
 
 _log = get_logger(__name__)
 
@@ -58,7 +62,12 @@ class Delivery:
     """
 
     def __init__(
-        self, store: Store, sender: Sender, observe: Observer, options: Options, timing: TimeSource
+        self,
+        store: SqlStore,
+        sender: Sender,
+        observe: Observer,
+        options: Options,
+        timing: TimeSource,
     ) -> None:
         self._store = store
         self._sender = sender

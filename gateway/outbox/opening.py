@@ -27,7 +27,7 @@ from gateway.outbox.events import Observer
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable, Store
+from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable
 from gateway.phrases import Phrase, about, said
 from gateway.timing import TimeSource
 
@@ -70,7 +70,7 @@ def require_extra(settings: OutboxSettings) -> None:
 
 
 def outbox_of(
-    store: Store,
+    store: SqlStore,
     settings: OutboxSettings,
     observe: Observer,
     wake: Callable[[], None] = lambda: None,
@@ -81,7 +81,7 @@ def outbox_of(
 
 
 def delivery_of(
-    store: Store, settings: OutboxSettings, sender: Sender, observe: Observer
+    store: SqlStore, settings: OutboxSettings, sender: Sender, observe: Observer
 ) -> Delivery:
     """What sends; it does nothing before `run`. Made in a running event loop."""
     options = Options(max_age=settings.max_age, retention=settings.retention)

@@ -7,10 +7,15 @@ another process.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
 from gateway.outbox.events import MOVED, By, Event, Observer, RecordNotes, Step
-from gateway.outbox.store import Confirm, Content, Depth, Group, OutboxLimits, Store, certain
+from gateway.outbox.store import Confirm, Content, Depth, Group, OutboxLimits, certain
+
+if TYPE_CHECKING:
+    # Its database's library is an extra.
+    from gateway.outbox.sql_store import SqlStore
 
 
 class Outbox:
@@ -20,7 +25,7 @@ class Outbox:
     """
 
     def __init__(
-        self, store: Store, limits: OutboxLimits, observe: Observer, wake: Callable[[], None]
+        self, store: SqlStore, limits: OutboxLimits, observe: Observer, wake: Callable[[], None]
     ) -> None:
         self._store = store
         # Whether nothing waits, as far as can be told without waiting. Asked for every write.
@@ -34,7 +39,7 @@ class Outbox:
         return not self._store.surely_empty() and await self._store.blocked(caller, orders)
 
     async def put(self, draft: Draft, confirm: Confirm = certain) -> Entry:
-        """Keep a write; it is on the disk when this returns. Otherwise as `Store.put`."""
+        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`."""
         entry = await self._store.put(draft, self._limits, confirm)
         self._observe(Event(Step.QUEUED, entry, draft.cause))
         self._wake()

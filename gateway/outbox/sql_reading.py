@@ -1,4 +1,4 @@
-"""What the store tells of its entries, in a SQL database; the promises are in `store`."""
+"""What the store tells of its entries."""
 
 from __future__ import annotations
 

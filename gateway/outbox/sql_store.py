@@ -1,4 +1,12 @@
-"""The store in a SQL database. What each method promises is said in `store`."""
+"""The store, in a SQL database.
+
+Several processes may share it. An entry that is being sent is leased to one of them; a lease that
+is not renewed ends, and the entry is then judged as after an unclear failure. As the store's clock
+may be set, whoever has it judged must have seen for itself that it was not renewed.
+
+Every method is atomic and, when it returns, on the disk. All raise `OutboxUnavailable` when the
+place is out of reach. Durations are seconds; `owner` names one process.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +73,9 @@ class SqlStore(SqlReading):
         self._recorded: set[int] = set()
         # The time when something was claimed last.
         self._latest = 0.0
+        # Whether nothing blocks anything, as far as can be told at once and for sure.
         self.surely_empty = database.surely_empty
+        # Whether the process of an owner's name has ended, as far as can be told from here.
         self.surely_dead = database.surely_dead
 
     async def close(self) -> None:
@@ -75,7 +85,10 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def prepare(self) -> None:
-        """Make the tables where there are none. Raises `OutboxUnusable`."""
+        """Make it ready, at once if it is; before that all else raises `OutboxUnavailable`.
+
+        Raises `OutboxUnusable`.
+        """
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
             await connection.run_sync(METADATA.create_all)
@@ -95,7 +108,11 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def put(self, draft: Draft, limits: OutboxLimits, confirm: Confirm = certain) -> Entry:
-        """Keep a write, if `confirm` lets it. Raises `OutboxFull`."""
+        """Keep a write. Raises `OutboxFull`.
+
+        `confirm` is asked when the waiting is over and nobody else can put anything in, and again
+        at the very end. What it raises is raised here, and nothing is kept.
+        """
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.seal_request(entry_id, draft)
         marks = self._marks(draft.caller, draft.orders)
@@ -144,7 +161,13 @@ class SqlStore(SqlReading):
         lease: float = 0.0,
         cautious: bool = False,
     ) -> Progress:
-        """Write down what attempts came to, and take up to `most` due entries in hand."""
+        """Write down what attempts came to, and take up to `most` due entries in hand.
+
+        Each of these is leased and counts an attempt, and nothing earlier blocks it. Together they
+        have at most `size` bytes, or it is one. `cautious`: rather those that do not end as unclear
+        when the line breaks. What was delivered counts also when its lease was lost, unless
+        somebody has claimed it or decided about it.
+        """
         sealed = await self._contents.seal_responses(outcomes)
         told: Sequence[bool] = ()
         claimed: Mapping[Entry, Sequence[bytes]] = {}
@@ -211,7 +234,11 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
-        """Judge entries with one of these leases, if it has ended or its owner is dead."""
+        """Judge entries with one of these leases, if it has ended or its owner is dead.
+
+        They are judged by their `recovery`. Those that the platform is to be asked about are due
+        after `settle`.
+        """
         dead = [owner for owner in {each.owner for each in standing} if self.surely_dead(owner)]
         async with self._database.writing() as connection:
             await self._check(connection)
@@ -282,7 +309,10 @@ class SqlStore(SqlReading):
     async def retry_failed(
         self, cause: str | None, *, after: int = 0, by: By | None = None
     ) -> Sequence[Entry]:
-        """Retry the first that have failed, of one cause or of any, with numbers above `after`."""
+        """Retry the first that have failed, of one cause or of any, with numbers above `after`.
+
+        None are left when it is empty. With `by` it is noted as by `move`.
+        """
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             moved = await changes.retry_failed(connection, now, cause, after, most=_RETRIED)
@@ -292,7 +322,7 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def reveal(self, entry_id: str, by: By) -> Content | None:
-        """All of an entry, in clear, once it is noted who wanted to see it."""
+        """All of an entry, in clear, once it is noted who wanted to see it. None: no such entry."""
         async with self._database.writing() as connection:
             entry = await find(connection, entry_id)
             if entry is None:

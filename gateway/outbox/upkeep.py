@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.outbox.entry import State
 from gateway.outbox.events import Event, Observer, Step
-from gateway.outbox.store import Changed, Lease, Store
+from gateway.outbox.store import Changed, Lease
+
+if TYPE_CHECKING:
+    # Its database's library is an extra.
+    from gateway.outbox.sql_store import SqlStore
 
 
 class Upkeep:
     """All raise `OutboxUnavailable`. Durations are seconds, `clock` is monotonic."""
 
-    def __init__(self, store: Store, observe: Observer, clock: Callable[[], float]) -> None:
+    def __init__(self, store: SqlStore, observe: Observer, clock: Callable[[], float]) -> None:
         self._store = store
         self._observe = observe
         self._clock = clock

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox.desk import Desk
 from gateway.audit.trail import AuditTrail, NullAudit
@@ -24,7 +24,7 @@ from gateway.outbox.opening import delivery_of, opened, outbox_of
 from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
 from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
-from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable, Store
+from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable
 from gateway.phrases import said
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
@@ -36,6 +36,10 @@ from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.timestamp import Timestamp
+
+if TYPE_CHECKING:
+    # Its database's library is an extra.
+    from gateway.outbox.sql_store import SqlStore
 
 _log = get_logger(__name__)
 
@@ -89,7 +93,7 @@ class OutboxService:
 
     def __init__(
         self,
-        store: Store,
+        store: SqlStore,
         settings: OutboxSettings,
         sender: Sender,
         *,

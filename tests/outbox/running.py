@@ -14,7 +14,7 @@ from gateway.outbox.events import Event, Step
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sending import Sender
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxLimits, Store
+from gateway.outbox.store import OutboxLimits
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 
@@ -26,7 +26,7 @@ OPTIONS = Options(max_age=7 * 86400, retention=86400)
 class Running:
     """One process: its outbox and its delivery."""
 
-    store: Store
+    store: SqlStore
     outbox: Outbox
     delivery: Delivery
     clock: FakeClock
@@ -98,7 +98,7 @@ async def settle() -> None:
 class Process:
     """Makes `Running` ones over one store; entries' pauses are not spread."""
 
-    store: Store
+    store: SqlStore
     sender: Sender
     clock: FakeClock
     options: Options = field(default_factory=lambda: OPTIONS)

@@ -1,4 +1,4 @@
-"""What `Store` promises, of SQLite and PostgreSQL alike."""
+"""What the store promises, of SQLite and PostgreSQL alike."""
 
 from __future__ import annotations
 
