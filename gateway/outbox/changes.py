@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import contents, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import BLOCKING, Entry, Recovery, Response, State
-from gateway.outbox.pacing import Pauses
+from gateway.outbox.pacing import SETTLE
 from gateway.outbox.schema import alone, entries, orders
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
@@ -23,7 +23,6 @@ INTERRUPTED: Final = Response(
 EXPIRED: Final = "expired"
 # A clock that is put right by less stands still, as it were, in seconds.
 _UNSTEADY: Final = 1.0
-_SETTLE: Final = Pauses().settle
 _UNDELIVERED: Final = Response(
     503, reason="upstream-unreachable", note="given up after outbox.max_age; never delivered"
 )
@@ -64,7 +63,7 @@ async def give_up(
 async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now: float) -> None:
     """Pauses were measured by a clock that was put back since `latest`."""
     if now < latest - _UNSTEADY:
-        for change in statements.set_back(now, _SETTLE):
+        for change in statements.set_back(now, SETTLE):
             await connection.execute(change)
 
 

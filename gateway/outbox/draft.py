@@ -12,7 +12,8 @@ from gateway.http.content_coding import OPENED, coding_named, opened
 from gateway.http.target import Target
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
-from gateway.outbox.qualifying import BY_ID, SETTLE, Write, WriteJudgement, judge, without_async
+from gateway.outbox.pacing import SETTLE
+from gateway.outbox.qualifying import BY_ID, Write, WriteJudgement, judge, without_async
 from gateway.pipeline.request_context import RequestContext
 
 

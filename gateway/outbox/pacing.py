@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.timing import backoff
+
+# Seconds until a platform that may have a write surely finds it: its search lags behind.
+SETTLE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Pauses:
     longest: float = 300.0
     longest_of_line: float = 30.0
     most_asked: float = 3600.0
-    settle: float = 10.0
+    settle: float = SETTLE
     between_questions: float = 5.0
 
 

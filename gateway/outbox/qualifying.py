@@ -23,8 +23,6 @@ from gateway.outbox.entry import EVERY_ORDER, Recovery
 WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
 # What may be repeated of these has its id in the address: nothing is searched for.
 BY_ID: Final = frozenset({"update", "delete"})
-# Seconds until a platform that may have a write surely finds it: its search lags behind.
-SETTLE: Final = 10.0
 _READS: Final = frozenset({"GET", "HEAD"})
 _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 
