@@ -11,7 +11,7 @@ import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 from aiohttp import hdrs
@@ -22,13 +22,17 @@ from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse
 
 from gateway.admin.outbox.operators import Operators
-from gateway.admin.outbox.routes import Ask, OutboxPages
+from gateway.admin.outbox.routes import OutboxPages
 from gateway.admin.status import assets
 from gateway.admin.status import page as status_page
 from gateway.admin.status.events import StatusEvents
 from gateway.fhir.negotiation import prefers_html
 from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    # Where the listener is there need be no outbox.
+    from gateway.admin.outbox.desk import Ask
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 

@@ -106,13 +106,10 @@ async def shown(
     """
     by = _by(settings) if reveal else None
     async with _opened(settings) as outbox:
-        if by is None:
-            entry = await outbox.entry(entry_id)
-            return None if entry is None else await _whole(outbox, entry, reveal=reveal)
-        content = await outbox.reveal(entry_id, by)
-        if content is not None:
-            say(_NOTED)
-        return None if content is None else whole(content, reveal=True)
+        content = await outbox.content(entry_id, by)
+    if content is not None and by is not None:
+        say(_NOTED)
+    return None if content is None else whole(content, reveal=reveal)
 
 
 async def moved(
@@ -162,7 +159,8 @@ async def exported(
         entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
-                line = await _whole(outbox, entry, reveal=reveal)
+                content = await outbox.content(entry.id) or Content(entry, None, None)
+                line = whole(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return len(entries)
 
@@ -293,11 +291,6 @@ async def _entries(
         if len(page) < _PAGE:
             return
         after = page[-1].number
-
-
-async def _whole(outbox: Outbox, entry: Entry, *, reveal: bool) -> dict[str, Any]:
-    request, response = await outbox.request(entry.id), await outbox.response(entry.id)
-    return whole(Content(entry, request, response), reveal=reveal)
 
 
 @contextlib.contextmanager

@@ -107,10 +107,10 @@ class Outbox:
         """A person gives up what is not delivered; otherwise as `retry`."""
         return await self._move(entry_id, State.DROPPED, by=by)
 
-    async def reveal(self, entry_id: str, by: By) -> Content | None:
+    async def content(self, entry_id: str, by: By | None = None) -> Content | None:
         """All of an entry, in clear; that `by` saw it is noted until an audit has it."""
-        content = await self._store.reveal(entry_id, by)
-        if content is not None:
+        content = await self._store.content(entry_id, by)
+        if content is not None and by is not None:
             self._tell(Step.REVEALED, content.entry, by)
         return content
 

@@ -71,8 +71,8 @@ async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place
     """All of an entry comes with a note of who wanted to see it; of none there is neither."""
     entry = await store.put(draft("a"), ROOMY)
     records = Records()
-    assert await store.reveal("nonesuch", DILNOZA) is None
-    content = await store.reveal(entry.id, DILNOZA)
+    assert await store.content("nonesuch", DILNOZA) is None
+    content = await store.content(entry.id, DILNOZA)
     assert content is not None
     assert (content.entry, content.response) == (entry, None)
     assert content.request == write("a", body=b'{"id":"a"}')

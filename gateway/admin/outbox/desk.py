@@ -23,7 +23,7 @@ from gateway.outbox.entry import BLOCKING, State
 from gateway.outbox.events import By
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import facts, moment, whole
-from gateway.outbox.store import Content, NotPossible, OutboxError
+from gateway.outbox.store import NotPossible, OutboxError
 
 Facts = dict[str, Any]
 Ask = Callable[[Facts], Awaitable[Facts | None]]
@@ -75,17 +75,13 @@ class Desk:
         }
 
     async def _entry(self, question: Facts) -> Facts | None:
-        entry = await self._outbox.entry(question["id"])
-        if entry is None:
-            return None
-        request = await self._outbox.request(entry.id)
-        content = Content(entry, request, await self._outbox.response(entry.id))
-        return {"entry": whole(content, reveal=False)}
+        content = await self._outbox.content(question["id"])
+        return None if content is None else {"entry": whole(content, reveal=False)}
 
     async def _reveal(self, question: Facts) -> Facts | None:
         by = self._by(question)
         # Without an audit nothing is shown.
-        content = None if by is None else await self._outbox.reveal(question["id"], by)
+        content = None if by is None else await self._outbox.content(question["id"], by)
         return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
 
     async def _move(self, question: Facts) -> Facts | None:

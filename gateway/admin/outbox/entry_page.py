@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 from gateway.admin.outbox.causes import remedy, why
 from gateway.admin.outbox.frame import View, frame
-from gateway.admin.outbox.list_page import caller
+from gateway.admin.outbox.list_page import Facts, caller
 from gateway.admin.status.markup import Html, code, commands, inside, moment, number
 
-Facts = Mapping[str, Any]
 _OPEN: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs
 from aiohttp.web_app import Application
@@ -26,8 +26,10 @@ from gateway.admin.outbox.operators import (
     is_foreign,
 )
 
-Facts = dict[str, Any]
-Ask = Callable[[Facts], Awaitable[Facts | None]]
+if TYPE_CHECKING:
+    # Where the page is made there need be no outbox.
+    from gateway.admin.outbox.desk import Ask, Facts
+
 Language = Callable[[str | None, str | None], str]
 Handler = Callable[[Request, View], Awaitable[Response]]
 
