@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from gateway.config.settings import PRESETS
 from gateway.config.source import places
 from gateway.config.text_file import NotText, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
-from gateway.config.values import Invalid
+from gateway.config.values import Invalid, parse_network
 from gateway.oauth.client_auth import UnusableKey
 from gateway.phrases import LANGUAGES, Phrase, asks_for_a_language, joined, system_error
 from gateway.secret import Secret
@@ -122,11 +121,11 @@ class Interview:
         platform, sso = preset["platform"]["fhir_base_url"], preset["sso"]["token_url"]
         question = Phrase("The address of the FHIR server")
         fhir_base_url = self._text(
-            "--fhir-base-url", flags.fhir_base_url, question, _url(parse_base_url), platform
+            "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url), platform
         )
         question = Phrase("The address that gives tokens")
         token_url = self._text(
-            "--token-url", flags.token_url, question, _url(parse_endpoint_url), sso
+            "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url), sso
         )
         return fhir_base_url, token_url
 
@@ -210,8 +209,10 @@ def _own_text(text: str) -> str:
     return text
 
 
-def _url(parse: Callable[[str], str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
+def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """What the settings take, told as they tell it."""
+
+    def read(text: str) -> _T:
         try:
             return parse(text)
         except Invalid as error:
@@ -221,12 +222,8 @@ def _url(parse: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def _network_list(text: str) -> tuple[str, ...]:
-    try:
-        found = [ipaddress.ip_network(each.strip()) for each in text.split(",")]
-    except ValueError:
-        hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
-        raise Unsuitable(hint) from None
-    return tuple(map(str, found))
+    read = _as_setting(parse_network)
+    return tuple(str(read(each.strip())) for each in text.split(","))
 
 
 def _content(file: str) -> str:

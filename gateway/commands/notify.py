@@ -18,7 +18,7 @@ from gateway.admin.alerts.delivery import Post
 from gateway.admin.alerts.messenger import Wording, instance
 from gateway.commands.findings import Finding, Side
 from gateway.commands.ways import reach
-from gateway.config import Settings
+from gateway.config import Settings, values
 from gateway.phrases import Phrase
 from gateway.process import alerting
 from gateway.process.factories import StartError
@@ -68,8 +68,7 @@ async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[Finding]:
         detail = Phrase("Apprise understands it, and knows its server")
         yield Finding(address.name, "ok", detail, _TRY)
         return
-    host, port = server
-    url_of = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-    side = Side(address.name, url_of, "alerts.notify", lambda: None, _CONNECT)
+    place = f"tcp://{values.Address(*server)}"
+    side = Side(address.name, place, "alerts.notify", lambda: None, _CONNECT)
     async for finding in reach(side):
         yield finding

@@ -189,7 +189,8 @@ def _parse_path(value: object) -> Path:
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _parse_network(value: object) -> Network:
+def parse_network(value: object) -> Network:
+    """An address or network of callers. Raises `Invalid`."""
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
     hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
@@ -346,7 +347,7 @@ FilePath = Annotated[
 ]
 NetworkText = Annotated[
     Network,
-    PlainValidator(_parse_network),
+    PlainValidator(parse_network),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "minLength": 2}),
     Unit("network"),
