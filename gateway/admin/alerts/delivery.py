@@ -33,10 +33,12 @@ class Post:
         self.address = address
         self._patience = patience
         self.thread: threading.Thread | None = None
+        # Until the address has said something, be it after the attempt was given up.
+        self._asking = False
 
     async def send(self, message: Message) -> bool:
         """Whether it was taken in time."""
-        if self.thread is not None and self.thread.is_alive():
+        if self._asking:
             return False  # still at the attempt that was given up
         loop = asyncio.get_running_loop()
         taken: asyncio.Future[bool] = loop.create_future()
@@ -47,10 +49,12 @@ class Post:
 
         def attempt() -> None:
             result = self.address.send(message)
+            self._asking = False
             # The loop may be closed by now.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result)
 
+        self._asking = True
         self.thread = threading.Thread(target=attempt, name="alert message", daemon=True)
         self.thread.start()
         try:

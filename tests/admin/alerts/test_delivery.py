@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.admin.alerts.addresses import Message, understand
+from gateway.admin.alerts.addresses import Address, Message, understand
 from gateway.admin.alerts.delivery import Post
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 from tests.doubles.told import until
 
@@ -38,3 +39,16 @@ async def test_an_address_that_says_nothing() -> None:
         await until(lambda: len(held) == 2)
         held[1].transport.abort()
         await asyncio.to_thread(post.thread.join, 20)
+
+
+async def test_a_message_can_follow_at_once() -> None:
+    """Nothing stands between an attempt that has ended and the next one."""
+
+    class Ready:
+        """A service that takes everything at once."""
+
+        def notify(self, **_: str) -> bool:
+            return True
+
+    post = Post(Address(Phrase("it"), Secret("json://there"), Ready()))
+    assert [await post.send(MESSAGE) for _ in range(1000)] == [True] * 1000
