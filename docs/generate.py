@@ -6,10 +6,12 @@ import json
 import re
 import sys
 import textwrap
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gateway.config import reference, schema
 from gateway.fhir import catalogue
+from gateway.phrases import LANGUAGE_NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
@@ -35,14 +37,23 @@ def documents() -> dict[Path, str]:
     beside = {CHART: chart_schema()} if CHART.exists() else {}
     for page in sorted((ROOT / "docs").glob("clients*.md")):
         beside[page] = clients_page(page)
-    return beside | {
-        ROOT / "docs" / "settings.md": reference.markdown(),
-        ROOT / "docs" / "settings.ru.md": reference.markdown("ru"),
-        ROOT / "docs" / "errors.md": catalogue.markdown(),
-        ROOT / "docs" / "errors.ru.md": catalogue.markdown("ru"),
-        ROOT / "docs" / "errors.uz.md": catalogue.markdown("uz"),
-        ROOT / "config" / "reference.yaml": reference.reference_yaml(),
-    }
+    beside |= pages("settings", reference.WORDS, reference.markdown)
+    beside |= pages("errors", catalogue.WORDS, catalogue.markdown)
+    return beside | {ROOT / "config" / "reference.yaml": reference.reference_yaml()}
+
+
+def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -> dict[Path, str]:
+    """A page in each of its languages, below the title the switch between them."""
+    names = {each: f"{name}.md" if each == "en" else f"{name}.{each}.md" for each in languages}
+    made = {}
+    for language, own in names.items():
+        switch = " · ".join(
+            LANGUAGE_NAMES[each] if each == language else f"[{LANGUAGE_NAMES[each]}]({other})"
+            for each, other in names.items()
+        )
+        title, _, text = markdown(language).partition("\n")
+        made[ROOT / "docs" / own] = f"{title}\n\n{switch}\n{text}"
+    return made
 
 
 def chart_schema() -> str:

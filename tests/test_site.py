@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import pytest
 
+from gateway.phrases import LANGUAGE_NAMES
 from tests.browser.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".venv-site"
 OTHERS = ("ru", "uz")
-LANGUAGES = ("en", *OTHERS)
 # What a browser fetches by itself, as opposed to links that a person follows.
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)"""
@@ -78,12 +78,15 @@ def test_a_page_leads_to_the_same_in_other_languages(site: Path, page: Path) -> 
     html = (site / f"{page.stem}.html").read_text("utf-8")
     assert f'<html lang="{own or "en"}"' in html
     there = {}
-    for language in LANGUAGES:
+    for language in LANGUAGE_NAMES:
         suffix = "" if language == "en" else f".{language}"
         known = (ROOT / "docs" / f"{stem}{suffix}.md").exists()
         there[language] = f"{stem if known else 'index'}{suffix}.html"
-    shown = re.findall(r'<a href="([^"]+)" hreflang="(\w+)" class="md-select__link">', html)
-    assert {language: link for link, language in shown} == there
+    shown = re.findall(
+        r'<a href="([^"]+)" hreflang="(\w+)" class="md-select__link">\s*(\S+)\s*</a>', html
+    )
+    assert {language: link for link, language, _ in shown} == there
+    assert {language: name for _, language, name in shown} == LANGUAGE_NAMES
 
 
 def test_a_file_of_the_project_leads_to_the_start_in_other_languages(site: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.phrases import LANGUAGE_NAMES
 from tests.test_documents import anchors, without_blocks
 
 DOCS = Path(__file__).parents[1] / "docs"
-NAMES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 TRANSLATED = sorted(each for language in ("ru", "uz") for each in DOCS.glob(f"*.{language}.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # What is typed or copied; what is printed may be in the reader's language.
@@ -119,9 +119,9 @@ def test_a_page_names_the_languages_that_it_is_in(page: Path) -> None:
         each: DOCS / f"{stem}.{each}.md" for each in ("ru", "uz")
     }
     shown = [
-        NAMES[each] if each == language else f"[{NAMES[each]}]({other.name})"
-        for each, other in there.items()
-        if other.exists()
+        name if each == language else f"[{name}]({there[each].name})"
+        for each, name in LANGUAGE_NAMES.items()
+        if there[each].exists()
     ]
     lines = page.read_text("utf-8").splitlines()
     assert lines[0].startswith("# ")

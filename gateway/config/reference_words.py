@@ -34,8 +34,6 @@ _EN: Final = Words(
     introduction="""\
 # Settings
 
-English · [Русский](settings.ru.md)
-
 Made from the schema by `make docs`; do not edit.
 
 The gateway reads a YAML file (the one that `--config` names, else the one in the variable
@@ -74,8 +72,6 @@ own: an SSO answers `invalid_client` to those of another environment.
 _RU: Final = Words(
     introduction="""\
 # Настройки
-
-[English](settings.md) · Русский
 
 Создано из схемы командой `make docs`; не правьте.
 

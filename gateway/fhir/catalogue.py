@@ -18,8 +18,8 @@ from gateway.fhir.outcome import render
 from gateway.fhir.texts import guidance_ru, guidance_uz, text
 from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.fhir.texts.page_of_errors import WORDS, Words
+from gateway.phrases import LANGUAGE_NAMES
 
-_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 _EXAMPLE_ID: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
@@ -98,7 +98,7 @@ def _texts(reason: str, language: str) -> list[str]:
     """What a caller gets: in English all three languages, else the page's own."""
     if language != "en":
         return _forms(reason, language, "")
-    return [line for code, name in _NAMES.items() for line in _forms(reason, code, name)]
+    return [line for code, name in LANGUAGE_NAMES.items() for line in _forms(reason, code, name)]
 
 
 def _forms(reason: str, language: str, name: str) -> list[str]:

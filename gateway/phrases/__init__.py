@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, Self
 
-LANGUAGES: Final = ("en", "ru", "uz")
+# Each as its own readers write it.
+LANGUAGE_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
+LANGUAGES: Final = tuple(LANGUAGE_NAMES)
 # As POSIX asks for messages: the first that is set decides.
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Final
 
+from gateway.phrases import LANGUAGE_NAMES
+
 Words = Mapping[str, str]
 
 _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
@@ -13,7 +15,6 @@ _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second",
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 # Numbers of fewer digits are read without a mark between thousands.
 _GROUPED_FROM: Final = 10_000
-_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 # Columns of tables that hold numbers.
 _NUMBERS: Final = frozenset(
     ("requests", "errors", "refusals", "duration", "status", "attempts", "bytes")
@@ -120,7 +121,7 @@ def moment(iso: str, *, short: bool = False) -> str:
 def language_links(language: str, addresses: Mapping[str, str], words: Words) -> str:
     """The same page in each language, by its address."""
     links = " ".join(
-        f'<a href="{escape(address)}" lang="{each}" title="{_NAMES[each]}"'
+        f'<a href="{escape(address)}" lang="{each}" title="{LANGUAGE_NAMES[each]}"'
         f"{' aria-current=page' if each == language else ''}>{each}</a>"
         for each, address in addresses.items()
     )
