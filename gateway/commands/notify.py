@@ -15,7 +15,7 @@ from gateway.admin.alerts.addresses import (
     understand,
 )
 from gateway.admin.alerts.delivery import Post
-from gateway.admin.alerts.messenger import Wording, instance
+from gateway.admin.alerts.wording import Wording
 from gateway.commands.findings import Finding, Side
 from gateway.commands.ways import reach
 from gateway.config import Settings, values
@@ -30,7 +30,7 @@ _CONNECT: Final = 5.0
 
 async def test(settings: Settings, addresses: Sequence[Address]) -> list[Finding]:
     """What became of the test message at each address."""
-    message = Wording(settings.alerts.language, instance(settings)).test()
+    message = Wording.of(settings).test()
     sent = await asyncio.gather(*(Post(address).send(message) for address in addresses))
     return [_taken(*each) for each in zip(addresses, sent, strict=True)]
 

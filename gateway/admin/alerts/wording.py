@@ -1,0 +1,107 @@
+"""The wording of messages: what has begun, what is over, how things stand."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from gateway.admin.alerts.addresses import Message
+from gateway.admin.alerts.rules import Value
+from gateway.admin.alerts.texts import TEXTS
+from gateway.admin.alerts.troubles import Trouble
+from gateway.admin.status.markup import span
+from gateway.admin.status.texts import WORDS
+from gateway.config import Settings
+
+_IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Messages of one gateway, the `instance`, in a language."""
+
+    language: str
+    instance: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """By the settings; the instance is the host that callers know, else this machine's."""
+        url = settings.listen.public_url
+        host = urlsplit(url).hostname if url else None
+        return cls(settings.alerts.language, host or socket.gethostname())
+
+    def of_changes(
+        self,
+        begun: Sequence[Trouble],
+        over: Sequence[Trouble],
+        status: Mapping[str, Any],
+        now: tuple[float, float],
+    ) -> Message:
+        """What has begun and what is over, a line each; `now` by both clocks."""
+        moment, wall = now
+        lines = [
+            self._line(
+                "begun", trouble, at=wall - (moment - trouble.began), care=_care(trouble, status)
+            )
+            for trouble in begun
+        ]
+        lines += [
+            self._line(
+                "over", trouble, at=wall - (moment - trouble.last), lasted=self._span(trouble)
+            )
+            for trouble in over
+        ]
+        return self._message("begun" if begun else "over", "\n".join(lines))
+
+    def daily(self, status: Mapping[str, Any], traffic: tuple[int, int], still: int) -> Message:
+        """How things stand."""
+        words, care = WORDS[self.language], status["care"]
+        body = self._text("daily").format(
+            question=words["question"],
+            answer=words[f"answer:{care['answer']}"],
+            care=care["text"],
+            requests=traffic[0],
+            errors=traffic[1],
+            open=still,
+        )
+        return self._message("daily", body)
+
+    def test(self) -> Message:
+        """A message that shows that messages arrive."""
+        return self._message("test", self._text("test").format(instance=self.instance))
+
+    def _message(self, kind: str, body: str) -> Message:
+        return Message(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
+
+    def _line(self, kind: str, trouble: Trouble, *, at: float, **words: str) -> str:
+        moment = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %z")
+        sentence = self._text(trouble.name).format(
+            instance=self.instance,
+            about=trouble.about,
+            value=self._figure(trouble.name, trouble.value),
+        )
+        line = self._text(kind).format(at=moment, sentence=sentence, **words)
+        # By its name it is found in the runbook.
+        return f"{line.rstrip()} ({trouble.name})"
+
+    def _figure(self, name: str, value: Value) -> str:
+        if value is None:
+            return ""
+        if name in _IN_SECONDS:
+            return span(round(value), WORDS[self.language])
+        return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
+
+    def _span(self, trouble: Trouble) -> str:
+        return span(round(trouble.last - trouble.began), WORDS[self.language])
+
+    def _text(self, key: str) -> str:
+        return TEXTS[self.language][key]
+
+
+def _care(trouble: Trouble, status: Mapping[str, Any]) -> str:
+    """What the status page says on what to do."""
+    return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""
