@@ -2,8 +2,21 @@
 
 from typing import Final
 
-from gateway.phrases import commands, doctor, files, init, rules, shared, start, values, ways
-
-TABLES: Final = tuple(
-    part.TABLE for part in (commands, doctor, ways, values, rules, files, init, start, shared)
+from gateway.phrases import (
+    commands,
+    doctor,
+    doctor_network,
+    files,
+    init,
+    oauth,
+    rules,
+    shared,
+    startup,
+    values,
 )
+
+_PARTS: Final = (
+    *(commands, doctor, doctor_network, init),
+    *(files, values, rules, startup, oauth, shared),
+)
+TABLES: Final = tuple(part.TABLE for part in _PARTS)
