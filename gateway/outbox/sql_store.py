@@ -17,7 +17,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import audit_notes, changes, contents, statements, steps
+from gateway.outbox import audit_notes, changes, contents, sql_attempts, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, State
@@ -172,11 +172,11 @@ class SqlStore(SqlReading):
         told: Sequence[bool] = ()
         claimed: Mapping[Entry, Sequence[bytes]] = {}
         async with self._database.writing() as connection:
-            if any(map(steps.delivered, outcomes)):
+            if any(map(sql_attempts.delivered, outcomes)):
                 await self._database.lock_arrivals(connection)
             now = await self._database.now(connection)
             if outcomes:
-                told = await steps.record(connection, owner, outcomes, sealed, now)
+                told = await sql_attempts.record(connection, owner, outcomes, sealed, now)
             if most:
                 if not any(told):
                     # What is in hand here keeps others from opening it anew.
@@ -184,7 +184,7 @@ class SqlStore(SqlReading):
                 await self._mind_the_clock(connection, now)
                 ready = statements.ready(now, most, cautious=cautious)
                 lent = {"owner": owner, "leased_until": now + lease}
-                claimed = await steps.claim(connection, ready, size, lent)
+                claimed = await sql_attempts.claim(connection, ready, size, lent)
         return Progress(told, [await self._opened(*each) for each in claimed.items()])
 
     async def _mind_the_clock(self, connection: AsyncConnection, now: float) -> None:

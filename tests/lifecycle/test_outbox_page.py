@@ -15,9 +15,9 @@ from gateway.outbox.entry import Response, State
 from tests.admin.outbox.office import Seen, basic
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
+from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import KEY, SqlitePlace, opened
-from tests.outbox.steps import ME, claim, finish
 
 REASON = "entered anew by the ward"
 

@@ -24,8 +24,8 @@ from gateway.outbox.pacing import Pauses
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.timing import TimeSource
 from tests.doubles.forked import FORKS
+from tests.outbox.attempts import claim
 from tests.outbox.drafts import ROOMY, draft
-from tests.outbox.steps import claim
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 # Short, so that a test need not wait long for what a killed process had in hand.

@@ -12,9 +12,9 @@ from gateway.outbox.entry import EVERY_ORDER, State
 from gateway.outbox.schema import BY_BEHIND, BY_CALLER_AND_STATE, alone, entries, meta, orders
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxFull, OutboxLimits
+from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened
-from tests.outbox.steps import ME, claim, finish
 from tests.outbox.test_store import DONE, names
 
 

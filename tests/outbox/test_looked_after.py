@@ -7,9 +7,9 @@ from gateway.outbox.events import By, Note, Step
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import Group
+from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place
-from tests.outbox.steps import claim, finish
 from tests.outbox.test_notes import Records
 
 ME = "me"

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.outbox.entry import Response, State
+from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
-from tests.outbox.steps import claim, finish
 
 NAME = "Карим Абдуллаев"
 LATIN = "Karim Abdullayev"

@@ -24,9 +24,9 @@ from gateway.outbox.store import (
     OutboxUnusable,
     Outcome,
 )
+from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, Place, PostgresPlace, opened
-from tests.outbox.steps import LEASE, ME, claim, doubt, finish, release
 
 DONE = Response(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 

@@ -28,9 +28,9 @@ from gateway.process.sockets import listen
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
+from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, SqlitePlace, Wall
-from tests.outbox.steps import claim, finish
 
 PAGE = 10
 PATIENT = "planted-patient-id"

@@ -26,7 +26,7 @@ from tests.admin.outbox.office import (
     fill,
     office,
 )
-from tests.outbox.steps import claim, finish
+from tests.outbox.attempts import claim, finish
 
 NOBODY = "0" * 32
 LISTED = re.compile(r'href="outbox/([0-9a-f]{32})\?')

@@ -1,4 +1,4 @@
-"""The steps of a delivery, one at a time, as one process takes them."""
+"""Attempts at entries, as one process claims them and tells what they came to, one at a time."""
 
 from __future__ import annotations
 

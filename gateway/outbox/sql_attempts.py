@@ -1,4 +1,4 @@
-"""The two sides of a step: what attempts came to is written down, what may be sent is claimed."""
+"""What attempts do to entries: what they came to is written down, what may be sent is claimed."""
 
 from __future__ import annotations
 
