@@ -28,9 +28,9 @@ def check(
     """Validate the settings and print every problem; opens no connection."""
     settings, found, warnings = _looked_at(settings_source(config))
     if as_json:
-        from gateway.commands import report
+        from gateway.commands import json_report
 
-        typer.echo(report.of_settings(found, warnings))
+        typer.echo(json_report.of_settings(found, warnings))
         raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
     if not _told(settings, found, warnings):
         raise typer.Exit(WRONG_USAGE)
@@ -91,12 +91,12 @@ def doctor(
 def examined(settings: Settings, *, as_json: bool = False) -> bool:
     """Say what the doctor finds; whether all is well."""
     from gateway.commands import doctor as command
-    from gateway.commands import report
+    from gateway.commands import json_report
 
     findings = asyncio.run(command.run(settings, None if as_json else say))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        typer.echo(report.of_findings(findings))
+        typer.echo(json_report.of_findings(findings))
     elif failed:
         count = {"failed": len(failed), "all": len(findings)}
         say(Phrase("{failed} of {all} checks failed.", **count), fg="red")

@@ -24,9 +24,9 @@ import orjson
 
 from gateway import os_support
 from gateway.commands import doctor_files, doctor_login, doctor_sso, notify
+from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import get_readiness
-from gateway.commands.ways import way_to
 from gateway.config import Address, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
+from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side
-from gateway.commands.ways import way_to
 from gateway.config import Settings
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
 from gateway.phrases import Phrase, said

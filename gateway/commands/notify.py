@@ -16,8 +16,8 @@ from gateway.admin.alerts.addresses import (
 )
 from gateway.admin.alerts.delivery import Post
 from gateway.admin.alerts.wording import Wording
+from gateway.commands.doctor_network import reach
 from gateway.commands.findings import Finding, Side
-from gateway.commands.ways import reach
 from gateway.config import Settings, values
 from gateway.phrases import Phrase
 from gateway.process import alerting

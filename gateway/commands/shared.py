@@ -57,9 +57,9 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
 def tell(error: SettingsError, *, as_json: bool = False) -> NoReturn:
     """Print every problem, to stderr unless it is for programs, and end with code 2."""
     if as_json:
-        from gateway.commands import report
+        from gateway.commands import json_report
 
-        typer.echo(report.of_settings(error.problems))
+        typer.echo(json_report.of_settings(error.problems))
         raise typer.Exit(WRONG_USAGE) from None
     for problem in error.problems:
         say(problem.line(), err=True)

@@ -1,4 +1,4 @@
-"""The way to a server, step by step: name, connection, TLS. Each step needs the one before."""
+"""What the doctor finds on the way to a server: name, connection, TLS."""
 
 from __future__ import annotations
 
