@@ -32,15 +32,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
 
 from gateway.config import OutboxSettings
 from gateway.outbox.entry import State
 from gateway.outbox.opening import opened
 from gateway.outbox.sql_store import SqlStore
 from tests.doubles.cut_line import CutLine
-from tests.doubles.processes import Process, free_port, start
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
+from tests.outbox.replica import Replica
 
 CALLERS = ("lis", "his")
 PATIENTS = 3
@@ -160,59 +159,24 @@ class Ward:
             sent.status = answer.status
 
 
-@dataclass
 class Gateway:
-    """A process that is killed and started again, with a clock and a disk of its own."""
+    """A replica with a clock and a disk of its own."""
 
-    directory: Path
-    settings: dict[str, Any]
-    full_disks: bool
-    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
-    process: Process | None = None
-
-    def __post_init__(self) -> None:
-        (self.directory / "volume").mkdir()
-        if self.full_disks:
+    def __init__(self, directory: Path, settings: dict[str, Any], full_disks: bool) -> None:
+        self.outbox_url = f"sqlite:///{directory}/volume/outbox.db"
+        self._volume = directory / "volume"
+        self._volume.mkdir()
+        self._full_disks = full_disks
+        if full_disks:
             options = ["-t", "tmpfs", "-o", f"size={_VOLUME}"]
-            place = str(self.directory / "volume")
-            subprocess.run(["mount", *options, "tmpfs", place], check=True)
-        listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
-        complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
-        complete["outbox"]["url"] = f"sqlite:///{self.directory}/volume/outbox.db"
-        self.config.write_text(yaml.safe_dump(complete))
-        (self.directory / "clock").write_bytes(_OFFSET.pack(0.0))
-        with (self.directory / "clock").open("r+b") as file:
+            subprocess.run(["mount", *options, "tmpfs", str(self._volume)], check=True)
+        clock = directory / "clock"
+        clock.write_bytes(_OFFSET.pack(0.0))
+        with clock.open("r+b") as file:
             self._clock = mmap.mmap(file.fileno(), 0)
-
-    @property
-    def config(self) -> Path:
-        """Its settings file."""
-        return self.directory / "gateway.yaml"
-
-    async def start(self) -> None:
-        """Run it, until it serves."""
-        command = [sys.executable, "-c", "import os\n" + _CLOCKED, self.directory / "clock"]
-        command += ["run", "--config", self.config]
-        for last in (False, False, True):
-            self.process = start(command, self.directory, name="gateway")
-            try:
-                await asyncio.to_thread(self.process.until_listening, self.ports[0], patience=60)
-                return
-            except AssertionError:
-                # While it was away somebody's connection may have come from its port.
-                if last or "already in use" not in self.process.stderr:
-                    raise
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        assert self.process is not None
-        self.process.popen.kill()
-        self.process.popen.wait()
-
-    async def end(self) -> None:
-        """SIGTERM."""
-        assert self.process is not None
-        await asyncio.to_thread(self.process.terminate, patience=60)
+        complete = {**settings, "outbox": {**settings["outbox"], "url": self.outbox_url}}
+        program = [sys.executable, "-c", "import os\n" + _CLOCKED, clock]
+        self.replica = Replica("gateway", directory, complete, program)
 
     def set_clock(self, by: float) -> None:
         """Seconds from the true time."""
@@ -220,7 +184,7 @@ class Gateway:
 
     def fill(self) -> None:
         """Somebody else's file takes all the room that is left."""
-        with (self.directory / "volume/alien").open("ab", buffering=0) as file:
+        with (self._volume / "alien").open("ab", buffering=0) as file:
             for size in (65536, 4096, 512):
                 with contextlib.suppress(OSError):
                     while file.write(b"x" * size) == size:
@@ -228,15 +192,13 @@ class Gateway:
 
     def free(self) -> None:
         """It is gone."""
-        (self.directory / "volume/alien").unlink(missing_ok=True)
+        (self._volume / "alien").unlink(missing_ok=True)
 
     def close(self) -> None:
         """All is over."""
-        if self.process is not None:
-            self.kill()
-        if self.full_disks:
-            place = self.directory / "volume"
-            subprocess.run(["umount", "--lazy", str(place)], check=False)
+        self.replica.kill()
+        if self._full_disks:
+            subprocess.run(["umount", "--lazy", str(self._volume)], check=False)
 
 
 @dataclass
@@ -274,8 +236,8 @@ class History:
         self.platform.weather += self.chance.choices(kinds, k=self.chance.randint(1, 12))
 
     async def _kill(self) -> None:
-        self.gateway.kill()
-        await self.gateway.start()
+        self.gateway.replica.kill()
+        await self.gateway.replica.start()
 
     async def _kill_twice(self) -> None:
         await self._kill()
@@ -283,8 +245,8 @@ class History:
         await self._kill()
 
     async def _restart(self) -> None:
-        await self.gateway.end()
-        await self.gateway.start()
+        await self.gateway.replica.end()
+        await self.gateway.replica.start()
 
     async def _full_disk(self) -> None:
         self.gateway.fill()
@@ -299,8 +261,7 @@ class History:
     async def settle(self) -> dict[str, State]:
         """Wait until nothing waits; what is unclear is dropped by somebody. How all ended."""
         unclear: dict[str, State] = {}
-        url = f"sqlite:///{self.gateway.directory}/volume/outbox.db"
-        place = {"enabled": True, "url": url, "encryption_key": _KEY}
+        place = {"enabled": True, "url": self.gateway.outbox_url, "encryption_key": _KEY}
         async with opened(OutboxSettings.model_validate(place)) as store:
             # What waits for longer is found by the checker.
             with contextlib.suppress(TimeoutError):
@@ -378,13 +339,12 @@ async def staged(
     chance = random.Random(seed)  # noqa: S311 - no secret
     async with RememberingPlatform() as platform, CutLine(platform.port) as line:
         gateway = Gateway(directory, _settings(platform, line), full_disks)
-        url = f"http://127.0.0.1:{gateway.ports[0]}/fhir"
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
-                await gateway.start()
+                await gateway.replica.start()
                 own = random.Random(seed)  # noqa: S311 - no secret
-                ward = Ward(session, url, kinds, own)
+                ward = Ward(session, gateway.replica.url, kinds, own)
                 yield History(gateway, line, platform, ward, chance)
             finally:
                 gateway.close()

@@ -15,7 +15,6 @@ import pytest
 from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles.cut_line import CutLine
 from tests.outbox.kill.ward import (
-    Replica,
     Result,
     Scene,
     Ward,
@@ -23,6 +22,7 @@ from tests.outbox.kill.ward import (
     settings,
 )
 from tests.outbox.postgres_server import PostgresServer, postgres_server
+from tests.outbox.replica import Replica
 
 PATIENTS, EACH = 30, 8
 Opened = Callable[[str, int], AbstractAsyncContextManager[Scene]]
@@ -42,9 +42,7 @@ def opened(tmp_path: Path) -> Opened:
             made = settings(sandbox, line, outbox_url)
             replicas = [Replica(f"gateway{n}", tmp_path, made) for n in range(count)]
             try:
-                for replica in replicas:
-                    replica.start()
-                await asyncio.gather(*(replica.listening() for replica in replicas))
+                await asyncio.gather(*(replica.start() for replica in replicas))
                 line.cut()
                 yield Scene(sandbox, line, replicas, session)
             finally:
@@ -95,8 +93,7 @@ async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_pa
                 await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
                 gateway.kill()
                 tear(tmp_path / "outbox.db-wal")
-                gateway.start()
-                await gateway.listening()
+                await gateway.start()
 
         ward = await send_while(scene, lambda: kill(3))
         await scene.line.mend()
@@ -117,8 +114,7 @@ async def test_a_replica_takes_over_from_a_killed_one(
         async def kill() -> None:
             await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
             victim.kill()
-            victim.start()
-            await victim.listening()
+            await victim.start()
 
         ward = await send_while(scene, kill)
         await scene.line.mend()

@@ -6,62 +6,20 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import yaml
 
 from gateway.sandbox import Sandbox, SandboxOptions
 from tests.doubles.command import dhp
 from tests.doubles.cut_line import CutLine
-from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+from tests.outbox.replica import Replica
 
 SYSTEM = "urn:test:result"
 _PATIENCE = 100
 _POLL = 0.05
-
-
-@dataclass
-class Replica:
-    """A gateway's process that can be killed and started again with the same settings."""
-
-    name: str
-    directory: Path
-    settings: Mapping[str, Any]
-    process: Process | None = None
-    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
-
-    @property
-    def config(self) -> Path:
-        """Its settings file."""
-        return self.directory / f"{self.name}.yaml"
-
-    @property
-    def url(self) -> str:
-        """The callers' FHIR base."""
-        return f"http://127.0.0.1:{self.ports[0]}/fhir"
-
-    def start(self) -> None:
-        """Run it."""
-        listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
-        complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
-        self.config.write_text(yaml.safe_dump(complete))
-        command = [GATEWAY_COMMAND, "run", "--config", self.config]
-        self.process = start(command, self.directory, name=self.name)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        assert self.process is not None
-        self.process.popen.kill()
-        self.process.popen.wait()
-
-    async def listening(self) -> None:
-        """Wait until it serves."""
-        assert self.process is not None
-        await asyncio.to_thread(self.process.until_listening, self.ports[0])
 
 
 @dataclass(frozen=True)

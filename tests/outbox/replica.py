@@ -1,0 +1,65 @@
+"""A gateway's process that a test kills, and starts again with the same settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.doubles.processes import GATEWAY_COMMAND, Process, free_port, start
+
+_PATIENCE = 60
+
+
+@dataclass
+class Replica:
+    """One of the gateways on an outbox; `program` is what runs its command line."""
+
+    name: str
+    directory: Path
+    settings: Mapping[str, Any]
+    program: Sequence[str | Path] = (GATEWAY_COMMAND,)
+    process: Process | None = None
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+
+    @property
+    def config(self) -> Path:
+        """Its settings file."""
+        return self.directory / f"{self.name}.yaml"
+
+    @property
+    def url(self) -> str:
+        """The callers' FHIR base."""
+        return f"http://127.0.0.1:{self.ports[0]}/fhir"
+
+    async def start(self) -> None:
+        """Run it, until it serves."""
+        listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
+        complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
+        self.config.write_text(yaml.safe_dump(complete))
+        command = [*self.program, "run", "--config", self.config]
+        for last in (False, False, True):
+            self.process = start(command, self.directory, name=self.name)
+            listening = self.process.until_listening
+            try:
+                await asyncio.to_thread(listening, self.ports[0], patience=_PATIENCE)
+                return
+            except AssertionError:
+                # While it was away somebody's connection may have come from its port.
+                if last or "already in use" not in self.process.stderr:
+                    raise
+
+    def kill(self) -> None:
+        """SIGKILL, unless it was never started."""
+        if self.process is not None:
+            self.process.popen.kill()
+            self.process.popen.wait()
+
+    async def end(self) -> None:
+        """SIGTERM."""
+        assert self.process is not None
+        await asyncio.to_thread(self.process.terminate, patience=_PATIENCE)
