@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "gateway"
 FLOORS = (
     *("__main__", "cli", "commands", "process", "admin", "login", "outbox", "pipeline"),
     *("oauth", "audit", "http", "fhir", "telemetry", "config", "exchange"),
-    *("errors", "secret", "os_support", "nesting", "duration", "phrases", "timing"),
+    *("errors", "secret", "os_support", "nesting", "duration", "authority", "phrases", "timing"),
 )
 # Beside all floors: uses none of them, and only these use it.
 SANDBOX = "sandbox"

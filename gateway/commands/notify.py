@@ -16,9 +16,10 @@ from gateway.admin.alerts.addresses import (
 )
 from gateway.admin.alerts.delivery import Post
 from gateway.admin.alerts.wording import Wording
+from gateway.authority import authority
 from gateway.commands.doctor_network import reach
 from gateway.commands.findings import Finding, Side
-from gateway.config import Settings, values
+from gateway.config import Settings
 from gateway.phrases import Phrase
 from gateway.process import alerting
 from gateway.process.factories import StartError
@@ -68,7 +69,7 @@ async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[Finding]:
         detail = Phrase("Apprise understands it, and knows its server")
         yield Finding(address.name, "ok", detail, _TRY)
         return
-    place = f"tcp://{values.Address(*server)}"
+    place = f"tcp://{authority(*server)}"
     side = Side(address.name, place, "alerts.notify", lambda: None, _CONNECT)
     async for finding in reach(side):
         yield finding

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from gateway.authority import url_host
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
 from gateway.phrases import Phrase
@@ -57,7 +58,7 @@ class DatabaseLocation:
         if self.password is not None:
             user += f":{MASK}"
         options: dict[str, str] = {}
-        place = f"[{self.host}]" if ":" in self.host else self.host
+        place = url_host(self.host)
         if self.host.startswith("/"):
             place, options["host"] = "", self.host
         if self.port != 5432:

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, quote, unquote
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from gateway.authority import authority
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import Invalid, Unit, is_host
 from gateway.phrases import Phrase
@@ -48,8 +49,7 @@ class StoreLocation:
         at = f"{self.kind}://{user}@" if user else f"{self.kind}://"
         if self.kind == "unix":
             return at + quote(self.path) + (f"?db={self.database}" if self.database else "")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{at}{host}:{self.port}/{self.database}"
+        return f"{at}{authority(self.host, self.port)}/{self.database}"
 
 
 def parse_store_url(value: object) -> StoreLocation:

@@ -22,6 +22,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from gateway.authority import authority
 from gateway.phrases import NOTHING, Phrase
 from gateway.secret import MASK, Secret
 
@@ -109,7 +110,7 @@ class Address:
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 def is_loopback_host(host: str) -> bool:

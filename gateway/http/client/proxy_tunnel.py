@@ -11,6 +11,8 @@ import re
 import socket
 from typing import Final
 
+from gateway.authority import authority
+
 _MAX_HEADER: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
@@ -29,8 +31,8 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     Raises `NoTunnel`, or OSError when the connection breaks.
     """
     loop = asyncio.get_running_loop()
-    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = (f"CONNECT {authority} HTTP/1.1", f"Host: {authority}", "User-Agent: dhp-gateway")
+    target = authority(host, port)
+    lines = (f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: dhp-gateway")
     await loop.sock_sendall(proxy, "\r\n".join((*lines, "", "")).encode("ascii"))
     answer = b""
     while b"\r\n\r\n" not in answer:

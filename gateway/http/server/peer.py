@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.authority import authority
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -38,7 +40,7 @@ def authority_of(transport: asyncio.BaseTransport | None) -> str:
     if not isinstance(name, tuple) or not name:
         return ""
     host = str(name[0]).partition("%")[0]  # a link-local address names an interface of ours
-    return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+    return authority(host, name[1])
 
 
 def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
