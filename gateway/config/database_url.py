@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
-
 from gateway.authority import url_host
 from gateway.config.urls import password_of, split_server, user_of
-from gateway.config.values import Invalid, Unit, is_host
+from gateway.config.values import Invalid, is_host, text_type
 from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
@@ -137,10 +135,4 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     return socket
 
 
-DatabaseUrl = Annotated[
-    DatabaseLocation,
-    PlainValidator(parse_database_url),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 1}),
-    Unit("URL"),
-]
+DatabaseUrl = Annotated[DatabaseLocation, *text_type(parse_database_url, "URL")]

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, quote, unquote
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
-
 from gateway.authority import authority
 from gateway.config.urls import password_of, split_server, user_of
-from gateway.config.values import Invalid, Unit, is_host
+from gateway.config.values import Invalid, is_host, text_type
 from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
@@ -98,10 +96,4 @@ def _database(text: str) -> int:
     return int(text or 0)
 
 
-StoreUrl = Annotated[
-    StoreLocation,
-    PlainValidator(parse_store_url),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 1}),
-    Unit("URL"),
-]
+StoreUrl = Annotated[StoreLocation, *text_type(parse_store_url, "URL")]

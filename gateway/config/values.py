@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -325,31 +326,28 @@ def _size_type(minimum: int) -> Any:
 
 Size = Annotated[int, *_size_type(0)]
 PositiveSize = Annotated[int, *_size_type(1)]
-AddressText = Annotated[
-    Address,
-    PlainValidator(parse_address),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 1}),
-    Unit("address"),
-]
+
+
+def text_type(
+    parse: Callable[[Any], object],
+    unit: str,
+    *,
+    show: Callable[[Any], str] = str,
+    shortest: int = 1,
+    **schema: object,
+) -> Any:
+    """What `Annotated` needs for a value that stands in the settings as text."""
+    return (
+        PlainValidator(parse),
+        PlainSerializer(show, return_type=str),
+        WithJsonSchema({"type": "string", "minLength": shortest, **schema}),
+        Unit(unit),
+    )
+
+
+AddressText = Annotated[Address, *text_type(parse_address, "address")]
 SecretText = Annotated[
-    Secret,
-    PlainValidator(_parse_secret),
-    PlainSerializer(lambda _: MASK, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 1, "writeOnly": True}),
-    Unit("secret"),
+    Secret, *text_type(_parse_secret, "secret", show=lambda _: MASK, writeOnly=True)
 ]
-FilePath = Annotated[
-    Path,
-    PlainValidator(_parse_path),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 1}),
-    Unit("path"),
-]
-NetworkText = Annotated[
-    Network,
-    PlainValidator(parse_network),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "minLength": 2}),
-    Unit("network"),
-]
+FilePath = Annotated[Path, *text_type(_parse_path, "path")]
+NetworkText = Annotated[Network, *text_type(parse_network, "network", shortest=2)]
