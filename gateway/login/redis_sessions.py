@@ -17,14 +17,11 @@ from redis.asyncio import Redis
 
 from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
 from gateway.oauth.encryption import Box
-from gateway.oauth.redis_store import RedisLease
+from gateway.oauth.redis_store import LEASE, RedisLease, evaluate, place_of
 from gateway.oauth.store import StoreKey, TokenLease
 from gateway.oauth.token import Token
 from gateway.secret import Secret
 from gateway.timing import TimeSource
-
-_PREFIX: Final = "dhp-gateway:1"
-_LEASE: Final = 3.0
 
 # Only what is still there is changed: a session that was ended meanwhile must not come back.
 _SAVE: Final = """
@@ -53,7 +50,7 @@ class RedisSessions:
         *,
         encryption_key: Secret | None = None,
         times: TimeSource | None = None,
-        lease: float = _LEASE,
+        lease: float = LEASE,
     ) -> None:
         self._client = client
         self._encryption_key = encryption_key
@@ -62,7 +59,7 @@ class RedisSessions:
 
     async def get(self, key: StoreKey) -> Session | None:
         """The session, unless its time is over."""
-        place = _place(key.name, "session")
+        place = place_of(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
             commands.hmget(place, "sealed", "used")
@@ -75,7 +72,7 @@ class RedisSessions:
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
         """Keep a new session for `lifetime`, and know its marks for `longest`."""
         now = await self._now()
-        place = _place(session.key.name, "session")
+        place = place_of(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
             commands.hset(place, mapping={"sealed": self._sealed(session, now), "used": repr(now)})
             commands.pexpireat(place, _milliseconds(now + lifetime))
@@ -89,19 +86,19 @@ class RedisSessions:
     async def touch(self, session: Session, lifetime: float) -> None:
         """Keep a session for so long from now; one that is gone stays so."""
         now = await self._now()
-        place = _place(session.key.name, "session")
-        await self._evaluate(_TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
+        place = place_of(session.key.name, "session")
+        await evaluate(self._client, _TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
 
     async def save(self, session: Session) -> bool:
         """Keep its new tokens, its time left as it is; False for one that is gone."""
         sealed = self._sealed(session, await self._now())
-        place = _place(session.key.name, "session")
-        return bool(await self._evaluate(_SAVE, place, sealed))
+        place = place_of(session.key.name, "session")
+        return bool(await evaluate(self._client, _SAVE, place, sealed))
 
     async def drop(self, session: Session) -> None:
         """Forget a session."""
         name = session.key.name
-        await self._client.delete(_place(name, "session"))
+        await self._client.delete(place_of(name, "session"))
         for mark in session.person.marks:
             await self._client.srem(self._marked(mark), name)
 
@@ -111,18 +108,18 @@ class RedisSessions:
         found = 0
         for name in await self._client.smembers(place):
             text = name if isinstance(name, str) else name.decode("ascii")
-            found += await self._client.delete(_place(text, "session"))
+            found += await self._client.delete(place_of(text, "session"))
             await self._client.srem(place, name)
         return found
 
     async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, kept until it is released; None: another has it."""
-        lease = RedisLease(self._client, _place(session.key.name, "renewal"), self._lease)
+        lease = RedisLease(self._client, place_of(session.key.name, "renewal"), self._lease)
         return lease if await lease.take() else None
 
     async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
-        place = _place(key.name, "sign-in")
+        place = place_of(key.name, "sign-in")
         plain = {
             "verifier": sign_in.verifier.reveal(),
             "nonce": sign_in.nonce,
@@ -133,7 +130,7 @@ class RedisSessions:
 
     async def take(self, key: StoreKey) -> SignIn | None:
         """The sign-in, which nobody gets a second time."""
-        place = _place(key.name, "sign-in")
+        place = place_of(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(place)
             commands.delete(place)
@@ -145,7 +142,7 @@ class RedisSessions:
 
     async def is_first(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
-        place = _place(mark, "seen")
+        place = place_of(mark, "seen")
         return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
 
     def _box(self, key: StoreKey, place: str) -> Box:
@@ -153,10 +150,10 @@ class RedisSessions:
 
     def _marked(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
-        return _place(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
+        return place_of(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
 
     def _sealed(self, session: Session, now: float) -> bytes:
-        place = _place(session.key.name, "session")
+        place = place_of(session.key.name, "session")
         ahead = now - self._times.clock()
         token, renewal, person = session.token, session.renewal, session.person
         plain = {
@@ -194,19 +191,11 @@ class RedisSessions:
     async def _now(self) -> float:
         return _seconds(await self._client.time())
 
-    async def _evaluate(self, script: str, place: str, *arguments: bytes | str) -> Any:
-        return await self._client.eval(script, 1, place, *arguments)
-
 
 def _renewal(plain: Mapping[str, Any]) -> Renewal:
     given = plain["refresh_token"]
     cookies = {name: Secret(value) for name, value in plain["cookies"].items()}
     return Renewal(None if given is None else Secret(given), cookies)
-
-
-def _place(name: str, what: str) -> str:
-    # The braces keep what belongs to one session on one node of a cluster.
-    return f"{_PREFIX}:{{{name}}}:{what}"
 
 
 def _seconds(told: tuple[int, int]) -> float:

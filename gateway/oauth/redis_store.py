@@ -22,7 +22,7 @@ from gateway.secret import Secret
 from gateway.timing import TimeSource
 
 _PREFIX: Final = "dhp-gateway:1"
-_LEASE: Final = 3.0
+LEASE: Final = 3.0
 _RENEW_EVERY: Final = 1.0
 
 # Compare and act in one step: between two, another replica could have put another token.
@@ -59,7 +59,7 @@ class RedisStore:
         *,
         encryption_key: Secret | None = None,
         times: TimeSource | None = None,
-        lease: float = _LEASE,
+        lease: float = LEASE,
     ) -> None:
         self._client = client
         self._encryption_key = encryption_key
@@ -68,7 +68,7 @@ class RedisStore:
 
     async def get(self, key: StoreKey) -> Token | None:
         """The token kept under `key`, if it has not expired."""
-        place = _place(key, "token")
+        place = place_of(key.name, "token")
         asked = self._times.clock()
         async with self._client.pipeline(transaction=True) as commands:
             commands.hget(place, "sealed")
@@ -92,7 +92,7 @@ class RedisStore:
 
     async def put(self, key: StoreKey, token: Token) -> None:
         """Keep `token` until it expires, in place of any other."""
-        place = _place(key, "token")
+        place = place_of(key.name, "token")
         sealed = self._seal(key).close(SealedToken(token.reveal(), token.lifetime, token.scope))
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
@@ -107,11 +107,11 @@ class RedisStore:
     async def drop(self, key: StoreKey, token: Token) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         mark = self._seal(key).mark(token.reveal())
-        await _evaluate(self._client, _DROP, _place(key, "token"), mark)
+        await evaluate(self._client, _DROP, place_of(key.name, "token"), mark)
 
     async def claim(self, key: StoreKey) -> RedisLease | None:
         """The right to ask for a token, kept until it is released; None: another has it."""
-        lease = RedisLease(self._client, _place(key, "lease"), self._lease)
+        lease = RedisLease(self._client, place_of(key.name, "lease"), self._lease)
         return lease if await lease.take() else None
 
     def _seal(self, key: StoreKey) -> Seal:
@@ -141,21 +141,22 @@ class RedisLease:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        await _evaluate(self._client, _RELEASE, self._place, self._holder)
+        await evaluate(self._client, _RELEASE, self._place, self._holder)
 
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
         while True:
-            await asyncio.sleep(self._seconds * _RENEW_EVERY / _LEASE)
+            await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
             # While the server is away there is nothing to be kept.
             with contextlib.suppress(RedisError, OSError):
-                await _evaluate(self._client, _RENEW, self._place, self._holder, milliseconds)
+                await evaluate(self._client, _RENEW, self._place, self._holder, milliseconds)
 
 
-def _place(key: StoreKey, what: str) -> str:
-    # The braces keep both places of a key on one node of a cluster.
-    return f"{_PREFIX}:{{{key.name}}}:{what}"
+def place_of(name: str, what: str) -> str:
+    """Where something of a name is kept: all of one name on one node of a cluster."""
+    return f"{_PREFIX}:{{{name}}}:{what}"
 
 
-async def _evaluate(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
+async def evaluate(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
+    """What a script says of a place."""
     return await client.eval(script, 1, place, *arguments)
