@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.node import node_with_packages
+
 HERE = Path(__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 # A browser takes its time on a busy machine, and fetching what is missing counts too.
@@ -34,19 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def node() -> str:
     """The node program, with the packages of package-lock.json beside the scripts."""
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None or npm is None:
-        pytest.skip("node and npm are missing: make test-tools")
-    installed = HERE / "node_modules" / ".package-lock.json"
-    if (
-        not installed.exists()
-        or installed.stat().st_mtime < (HERE / "package-lock.json").stat().st_mtime
-    ):
-        done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the packages cannot be installed: make test-tools\n{done.stderr[-500:]}")
-        installed.touch()
-    return program
+    return node_with_packages(HERE)
 
 
 class Person:

@@ -12,6 +12,7 @@ the open `Line`, for faults that bytes alone do not show.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -141,6 +142,17 @@ def once(released: asyncio.Event, data: bytes) -> Answer:
         await read_body(line.reader, line.seen)
         await released.wait()
         line.writer.write(data)
+
+    return answer
+
+
+def reading(ended: asyncio.Event) -> Answer:
+    """Say nothing, and tell when the request was read or has broken off."""
+
+    async def answer(line: Line) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await read_body(line.reader, line.seen)
+        ended.set()
 
     return answer
 

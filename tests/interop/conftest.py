@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -41,6 +40,7 @@ from tests.interop.stages import (
     Stage,
     sandbox_settings,
 )
+from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 # Fetching what is missing counts towards the first test that needs it.
@@ -57,17 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def node() -> str:
     """The node program, with the packages of package-lock.json beside the scripts."""
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None or npm is None:
-        pytest.skip("node and npm are missing: make test-tools")
-    installed = HERE / "node_modules" / ".package-lock.json"
-    lock = HERE / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        done = subprocess.run([npm, "ci"], cwd=HERE, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the packages cannot be installed: make test-tools\n{done.stderr[-500:]}")
-        installed.touch()
-    return program
+    return node_with_packages(HERE)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,12 @@ SECRET = "planted-client-secret"
 PATIENCE = 40.0
 
 
+def secret_in(file: Path) -> dict[str, Any]:
+    """The sections of settings whose client has its secret in this file."""
+    credential = {"client_id": "hospital-17", "client_secret_file": str(file)}
+    return {"credentials": {"default": credential}}
+
+
 @dataclass
 class Service:
     """`dhp-gateway run` with a settings file that a test may change."""

@@ -14,7 +14,7 @@ from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, chunked, fhir
 from tests.doubles.sso import Sso, refusal, token
 from tests.doubles.wire import Wire, ask, get
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import Service, StartService, secret_in
 from tests.lifecycle.test_drain import Gate
 
 RELOADS = "dhp_gateway_config_reload_total"
@@ -185,8 +185,7 @@ async def test_files_that_cannot_be_read_change_nothing(
     service = start_service()
     await service.until_ready()
     late = tmp_path / "late"
-    credential = {"client_id": "hospital-17", "client_secret_file": str(late)}
-    service.change(credentials={"default": credential}, listen={"base_path": "/other"})
+    service.change(**secret_in(late), listen={"base_path": "/other"})
     service.send(signal.SIGHUP)
     assert f"{late}: no such file" in (await refused(service))[0]
     assert (await ask(service.address, get("/fhir/Patient/1"))).status == 200
@@ -212,9 +211,7 @@ async def test_a_swapped_secret_mount_is_noticed(
 ) -> None:
     """A changed secret is tried without a signal, and its token replaces the old one."""
     mount(tmp_path / "mount", 1, "first")
-    credential = {"client_id": "hospital-17",
-                  "client_secret_file": str(tmp_path / "mount" / "secret")}  # fmt: skip
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(tmp_path / "mount" / "secret"))
     await service.until_ready()
     mount(tmp_path / "mount", 2, "second")
     await sso.seen(2)
@@ -232,8 +229,7 @@ async def test_a_wrong_new_secret_costs_nothing(
     """While the SSO refuses the new secret the old token stays in use."""
     secret = tmp_path / "secret"
     secret.write_text("right")
-    credential = {"client_id": "hospital-17", "client_secret_file": str(secret)}
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(secret))
     await service.until_ready()
     sso.answer(refusal("invalid_client", 401))
     secret.write_text("wrong")
@@ -250,10 +246,9 @@ async def test_a_refused_secret_is_read_again_at_once(
     """When the SSO refuses a secret, the file is read again before anybody is told."""
     secret = tmp_path / "secret"
     secret.write_text("old")
-    credential = {"client_id": "hospital-17", "client_secret_file": str(secret)}
     sso.hold()
     sso.script(refusal("invalid_client", 401), token("good"))
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(secret))
     await sso.seen(1)
     secret.write_text("new")
     sso.release()

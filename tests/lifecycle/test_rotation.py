@@ -11,7 +11,7 @@ import pytest
 from tests.doubles.load import Load
 from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, token
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import Service, StartService, secret_in
 from tests.oauth.test_private_key_jwt import Assertion
 from tests.oauth.test_signing_key import EC, RSA, only, pem
 
@@ -107,8 +107,7 @@ async def test_with_an_overlap(
     """Both secrets in the file: the SSO changes over when it likes, and nothing is refused."""
     file = tmp_path / "secret"
     file.write_text("old\n")
-    credential = {"client_id": "hospital-17", "client_secret_file": str(file)}
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(file))
     refused = refuse_tokens_of(platform, "nothing")
     load = await under_load(service)
     file.write_text("new\nold\n")
@@ -130,8 +129,7 @@ async def test_file_first(
     """The old secret stays in use until the SSO takes the new one; revoked tokens cost a retry."""
     file = tmp_path / "secret"
     file.write_text("old\n")
-    credential = {"client_id": "hospital-17", "client_secret_file": str(file)}
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(file))
     load = await under_load(service)
     file.write_text("new\n")
     await service.until(lambda: bool(service.logged("refused the changed secret")), "a refusal")
@@ -153,8 +151,7 @@ async def test_sso_first(
     """Tokens outlive the SSO's change; the file is read again as soon as the old one is refused."""
     file = tmp_path / "secret"
     file.write_text("old\n")
-    credential = {"client_id": "hospital-17", "client_secret_file": str(file)}
-    service = start_service(credentials={"default": credential})
+    service = start_service(**secret_in(file))
     load = await under_load(service)
     sso.takes = {"new"}
     file.write_text("new\n")

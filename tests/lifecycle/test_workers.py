@@ -15,7 +15,7 @@ from tests.doubles.platform import Platform, after, fhir
 from tests.doubles.processes import children
 from tests.doubles.sso import Sso
 from tests.doubles.wire import ask, get
-from tests.lifecycle.conftest import Service, StartService
+from tests.lifecycle.conftest import Service, StartService, secret_in
 from tests.lifecycle.test_reload import until_reloaded
 
 TWO: dict[str, Any] = {"workers": 2}
@@ -205,8 +205,7 @@ async def test_a_start_that_fails_in_the_workers_fails(
     start_service: StartService, tmp_path: Path
 ) -> None:
     """A secret that cannot be read ends the whole with code 3 and the reason."""
-    credential = {"client_id": "a", "client_secret_file": str(tmp_path / "none")}
-    service = start_service(**TWO, credentials={"default": credential})
+    service = start_service(**TWO, **secret_in(tmp_path / "none"))
     assert await service.ended() == 3
     assert "credentials.default.client_secret_file" in service.process.stderr
 

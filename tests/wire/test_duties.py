@@ -8,7 +8,6 @@ has many spellings, `test_strictness.py` and `test_platform_strictness.py` go th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.doubles.platform import (
     http,
     outcome,
     read_body,
+    reading,
     then_close,
     unauthorized,
 )
@@ -293,13 +293,7 @@ async def test_duty_26_incomplete_request(
 ) -> None:
     """A request that breaks off is never complete at the platform."""
     ended = asyncio.Event()
-
-    async def watch(line: Line) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_body(line.reader, line.seen)
-        ended.set()
-
-    platform.answer(watch)
+    platform.answer(reading(ended))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Binary", framing, method="POST") + b"5\r\nhello\r\n")
         await platform.until_seen(1)

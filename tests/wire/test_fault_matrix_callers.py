@@ -9,7 +9,7 @@ import gzip
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import PATIENT, Line, Platform, fhir, read_body, silence
+from tests.doubles.platform import PATIENT, Line, Platform, fhir, read_body, reading, silence
 from tests.doubles.wire import Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.stage import reset
@@ -26,13 +26,7 @@ async def test_leaves_while_sending(
 ) -> None:
     """The platform's request is given up too: never completed, never padded."""
     ended = asyncio.Event()
-
-    async def watch(line: Line) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_body(line.reader, line.seen)
-        ended.set()
-
-    platform.answer(watch)
+    platform.answer(reading(ended))
     async with await Wire.open(gateway.address) as wire:
         await wire.send(get("/fhir/Binary", framing, method="POST") + b"5\r\nhello\r\n")
         await platform.until_seen(1)
@@ -194,12 +188,7 @@ async def test_slow_header(start_gateway: StartGateway, platform: Platform, part
 
 async def test_slow_body(start_gateway: StartGateway, platform: Platform) -> None:
     """A body that stalls is a 408; the platform never sees the request complete."""
-
-    async def watch(line: Line) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_body(line.reader, line.seen)
-
-    platform.answer(watch)
+    platform.answer(reading(asyncio.Event()))
     async with (
         start_gateway(limits={"header_timeout": 0.2}) as gateway,
         await Wire.open(gateway.address) as wire,
@@ -252,12 +241,7 @@ async def test_body_too_large_by_its_length(
 
 async def test_body_too_large_in_chunks(start_gateway: StartGateway, platform: Platform) -> None:
     """Chunks are counted: over the limit they are refused, and never complete at the platform."""
-
-    async def watch(line: Line) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await read_body(line.reader, line.seen)
-
-    platform.answer(watch)
+    platform.answer(reading(asyncio.Event()))
     async with (
         start_gateway(limits={"max_body_bytes": 1000}) as gateway,
         await Wire.open(gateway.address) as wire,
