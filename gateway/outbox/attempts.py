@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -121,8 +121,17 @@ class Attempts:
             room -= _weight(self._outcomes[0])
             if room < 0 and taken:
                 break
-            taken.append(self._outcomes.popleft())
+            taken.append(self._as_of_now(self._outcomes.popleft()))
         return taken
+
+    def _as_of_now(self, outcome: Outcome) -> Outcome:
+        """Whoever was put back by a line that is back since does not wait as long as that asked."""
+        verdict = outcome.verdict
+        if self._means.line.silent or not isinstance(verdict, Postponed) or not verdict.everybody:
+            return outcome
+        return replace(
+            outcome, delay=self._delay(outcome.entry, replace(verdict, retry_after=None))
+        )
 
     def put_again(self, outcomes: Sequence[Outcome]) -> None:
         """They could not be written; others may have more luck first."""

@@ -84,7 +84,6 @@ class Delivery:
         self._over = asyncio.Event()
         self._over.set()
         self._away = False
-        self._hastening = False
         self._hasten_at = self._question_at = 0.0
         self._question: asyncio.Task[None] | None = None
         self._guard: TimerHandle | None = None
@@ -111,7 +110,6 @@ class Delivery:
     def platform_answered(self) -> None:
         """Somebody was answered: what waits for the line goes on at once."""
         if not self._line.up and self._line.heard(len(self._attempts)):
-            self._hastening = True
             self.wake()
 
     async def run(self) -> None:
@@ -236,13 +234,12 @@ class Delivery:
         Not all the time: an entry that alone meets a line that is down would take others' place.
         """
         now = self._timing.clock()
-        if not self._hastening or now < self._hasten_at:
-            return
         waiting = self._attempts.behind_line
+        if not waiting or self._line.silent or now < self._hasten_at:
+            return
         await self._store.hasten(waiting)
         self._attempts.hastened(waiting)
         self.wake()
-        self._hastening = False
         self._hasten_at = now + self._options.pauses.between_questions
 
     def _ask_for_the_line(self) -> None:

@@ -145,6 +145,43 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     await running.until_state(entry, State.DELIVERED)
 
 
+async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
+    running: Running, sender: RecordingSender
+) -> None:
+    """A 503 with Retry-After from before the line was back holds its write for a moment only."""
+    sender.hold("r-late")
+    sender.results["r-late"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    late = await running.put(draft("late"))
+    sender.results["r-a"] = [UNREACHABLE]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.POSTPONED in running.steps(entry))
+    running.delivery.platform_answered()
+    await running.until_state(entry, State.DELIVERED)
+    assert running.delivery.line_is_up
+    sender.held["r-late"].set()
+    await until(lambda: Step.POSTPONED in running.steps(late))
+    await running.pass_time(2)
+    await running.until_state(late, State.DELIVERED)
+
+
+async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
+    running: Running, sender: RecordingSender
+) -> None:
+    """Also if nobody but the delivery itself has an answer."""
+    sender.hold("r-asked")
+    sender.results["r-asked"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    asked = await running.put(draft("asked"))
+    sender.results["r-a"] = [UNREACHABLE]
+    entry = await running.put(draft("a"))
+    await until(lambda: Step.POSTPONED in running.steps(entry))
+    sender.held["r-asked"].set()
+    await until(lambda: Step.POSTPONED in running.steps(asked))
+    await running.pass_time(3)
+    await running.until_state(entry, State.DELIVERED)
+    await running.pass_time(6)
+    await running.until_state(asked, State.DELIVERED)
+
+
 async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
     store: SqlStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
