@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gateway import __version__
-from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving
+from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving, usage
 from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
@@ -32,15 +32,14 @@ from gateway.commands.shared import (
 )
 from gateway.commands.shared import fail as _fail
 from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.commands.usage import Commands
 from gateway.phrases import Phrase, about, joined, said, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
     from gateway.config import Address
 
-_SIDES: Final = "sso|platform"
-
-cli = typer.Typer(
+cli = Commands(
     name="dhp-gateway",
     help="A FHIR gateway for Uzbekistan's Digital Health Platform.",
     add_completion=False,
@@ -53,7 +52,7 @@ cli = typer.Typer(
 
 def main(failure: BaseException | None = None) -> None:
     """What was asked for; `failure` is how `run` or `worker` ended that had begun without typer."""
-    cli(prog_name="dhp-gateway", obj=failure)
+    usage.run(cli, failure)
 
 
 def _print_version(wanted: bool) -> None:
@@ -138,11 +137,11 @@ def sandbox(  # noqa: PLR0913 - one for each option
     fail: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SIDE=HOW", help=f"{_SIDES}=STATUS, html or reset. STATUS: 400 to 599."
+            metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
         ),
     ] = None,
     slow: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE=TIME", help=f"{_SIDES}=2s or 500ms.")
+        list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
     ] = None,
     token_lifetime: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
@@ -243,7 +242,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     _fail(Phrase("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
-audit = typer.Typer(help="Look after audit files.", no_args_is_help=True)
+audit = Commands(help="Look after audit files.", no_args_is_help=True)
 cli.add_typer(audit, name="audit")
 
 

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from gateway.phrases import commands, doctor, files, init, rules, shared, start, values, ways
+from gateway.phrases import commands, doctor, files, init, rules, shared, start, usage, values, ways
 
 TABLES: Final = tuple(
-    part.TABLE for part in (commands, doctor, ways, values, rules, files, init, start, shared)
+    part.TABLE
+    for part in (commands, doctor, ways, values, rules, files, init, start, usage, shared)
 )

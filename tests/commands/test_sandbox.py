@@ -166,7 +166,7 @@ async def test_the_help_names_the_forms(tmp_path: Path) -> None:
     words = " ".join(process.stdout.split())
     assert "--port PORT" in words
     assert "--listen HOST:PORT" in words
-    assert "STATUS: 400 to 599" in words
+    assert "`STATUS`: 400 to 599" in words
 
 
 async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
