@@ -117,6 +117,17 @@ def _place(variable: str, what: str) -> Any:
     return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
 
 
+_Fail = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
+    ),
+]
+_Slow = Annotated[
+    list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
+]
+
+
 @cli.command()
 def sandbox(  # noqa: PLR0913 - one for each option
     platform_only: Annotated[
@@ -134,15 +145,8 @@ def sandbox(  # noqa: PLR0913 - one for each option
     admin: Annotated[
         str, _place("DHP_SANDBOX_ADMIN", "The operators' address.")
     ] = "127.0.0.1:9464",
-    fail: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
-        ),
-    ] = None,
-    slow: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
-    ] = None,
+    fail: _Fail = None,
+    slow: _Slow = None,
     token_lifetime: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
     ] = None,
@@ -155,6 +159,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
     search_lag: Annotated[
         float, typer.Option(metavar="SECONDS", help="How late searches know of a write.")
     ] = 0.0,
+    lang: LanguageOption = None,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox import Faults, SandboxOptions
@@ -163,7 +168,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(said(error), WRONG_USAGE)
+        _fail(usage.known(str(error)) or said(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import Demo
 
@@ -250,6 +255,7 @@ cli.add_typer(audit, name="audit")
 def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
     as_json: AsJson = False,
+    lang: LanguageOption = None,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
@@ -267,7 +273,7 @@ def verify(
         typer.echo(json.dumps(command.as_document(verdict), indent=2, ensure_ascii=False))
     else:
         for line in command.describe(verdict):
-            typer.echo(line)
+            say(line)
     if verdict.bad is not None:
         raise typer.Exit(CHECK_FAILED)
     raise typer.Exit(0 if verdict.end_proven else UNPROVEN)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import pytest
 from typer.main import get_command
 
+from gateway.audit.verify import Fault
 from gateway.cli import cli
 from gateway.commands.findings import State as FindingState
 from gateway.commands.usage import WORDS, paragraphs
@@ -43,7 +44,7 @@ NAMES = frozenset(
         r"\w+",
         """
         aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown
-        Content credentials custom date db dhp DHP DNS doctor EC en Encoding environment ES
+        Content Ctrl credentials custom date db dhp DHP DNS doctor EC en Encoding environment ES
         exp expand false FHIR file FILE gateway GiB host HOST HTTP icacls install JSON
         json JWK Key keygen KiB LANG LoadCredential LogsDirectory ltnp MiB notify null
         OAuth Observation off OpenID OpenSSH openssl otel outbox parameter Patient PEM pip
@@ -86,7 +87,14 @@ def computed() -> set[str]:
     shown = {"request", "answer", "method", "interaction", "resource", "request_id", "credential"}
     shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
     shown |= {*WORDS, *helped(get_command(cli))}
-    return {*get_args(Cause), *State, *get_args(FindingState), *facts(entry), *shown}
+    return {
+        *get_args(Cause),
+        *get_args(Fault),
+        *State,
+        *get_args(FindingState),
+        *facts(entry),
+        *shown,
+    }
 
 
 def helped(command: Any) -> Iterator[str]:

@@ -35,7 +35,7 @@ WORDS: Final = (
 _NOTE: Final = re.compile(r"(?<=[\[ ])(default|env var)(?=: )|(?<=[\[ ])required(?=\])")
 _TYPE: Final = re.compile(r" <.*>$")
 
-# What is told, longer sentences before those that they begin with.
+# What is told of mistakes, longer sentences before those that they begin with.
 _MISTAKES: Final = (
     Phrase("No such command {name}. Did you mean {near}?"),
     Phrase("No such command {name}."),
@@ -52,6 +52,14 @@ _MISTAKES: Final = (
     Phrase("Input should be greater than or equal to {least}"),
     Phrase("Input should be less than or equal to {most}"),
     Phrase("one of {names}"),
+    # Of the sandbox, which uses nothing of the rest.
+    Phrase("{name}: write sso=… or platform=…"),
+    Phrase("{name}: {side} is named twice"),
+    Phrase("{name}: give a status from 400 to 599, html or reset"),
+    Phrase("{name}: give a duration such as 2s or 500ms"),
+    Phrase("{name}: give whole seconds, at least 1"),
+    Phrase("{name}: give a share from 0 to 1, such as 0.1"),
+    Phrase("{name}: give seconds, from 0"),
 )
 _PATTERNS: Final = {
     re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each))): each.sentence
@@ -144,7 +152,7 @@ def run(commands: typer.Typer, failure: BaseException | None) -> None:
 
 
 def _tell(mistake: Any) -> None:
-    told = _in_words_of_ours(mistake.format_message())
+    told = known(mistake.format_message())
     if told is None:
         mistake.show()
         return
@@ -156,12 +164,13 @@ def _tell(mistake: Any) -> None:
     say(Phrase("Error: {why}", why=told), err=True, fg="red")
 
 
-def _in_words_of_ours(text: str) -> Phrase | None:
+def known(text: str) -> Phrase | None:
+    """What others say of a mistake, as a sentence of the catalogues."""
     for pattern, sentence in _PATTERNS.items():
         found = pattern.fullmatch(text)
         if found is not None:
             named: dict[str, str] = found.groupdict()
             if "why" in named:
-                named["why"] = _in_words_of_ours(named["why"]) or named["why"]
+                named["why"] = known(named["why"]) or named["why"]
             return Phrase(sentence, **named)
     return None

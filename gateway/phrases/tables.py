@@ -2,9 +2,35 @@
 
 from typing import Final
 
-from gateway.phrases import commands, doctor, files, init, rules, shared, start, usage, values, ways
+from gateway.phrases import (
+    audit,
+    commands,
+    doctor,
+    files,
+    init,
+    rules,
+    sandbox,
+    shared,
+    start,
+    usage,
+    values,
+    ways,
+)
 
 TABLES: Final = tuple(
     part.TABLE
-    for part in (commands, doctor, ways, values, rules, files, init, start, usage, shared)
+    for part in (
+        audit,
+        commands,
+        doctor,
+        ways,
+        values,
+        rules,
+        files,
+        init,
+        start,
+        usage,
+        sandbox,
+        shared,
+    )
 )

@@ -106,50 +106,6 @@ TABLE: Final = {
             "tarmoq ham, sozlamalar ham kerak emas."
         ),
     ),
-    "Run no gateway in front of the platform.": (
-        "Только платформа, без шлюза.",
-        "Faqat platforma, shlyuzsiz.",
-    ),
-    "People sign in with a browser; there is a page to try.": (
-        "Люди входят через браузер; есть страница для пробы.",
-        "Odamlar brauzer orqali kiradi; sinash uchun sahifa bor.",
-    ),
-    "The platform's port; 0: any.": (
-        "Порт платформы; 0 — любой.",
-        "Platforma porti; 0 — istalgani.",
-    ),
-    "The gateway's address.": ("Адрес шлюза.", "Shlyuz manzili."),
-    "The operators' address.": ("Адрес для администраторов.", "Administratorlar uchun manzil."),
-    "`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599.": (
-        (
-            "Сбой сервиса входа или платформы: `sso|platform=STATUS|html|reset`; `STATUS` — от "
-            "400 до 599."
-        ),
-        (
-            "Kirish xizmati yoki platforma nosozligi: `sso|platform=STATUS|html|reset`; `STATUS` — "
-            "400 dan 599 gacha."
-        ),
-    ),
-    "`sso|platform=2s` or `500ms`.": (
-        "Задержка ответов: `sso|platform=2s` или `500ms`.",
-        "Javoblarni kechiktirish: `sso|platform=2s` yoki `500ms`.",
-    ),
-    "How long the SSO's tokens last.": (
-        "Срок действия токенов.",
-        "Tokenlarning amal qilish muddati.",
-    ),
-    "Share of good tokens refused, 0 to 1.": (
-        "Доля верных токенов, которые платформа отклоняет: от 0 до 1.",
-        "Platforma rad etadigan to‘g‘ri tokenlar ulushi: 0 dan 1 gacha.",
-    ),
-    "Conditions are kept, all filters work.": (
-        "Платформа без недостатков: соблюдает условия и отбирает по всем параметрам.",
-        "Kamchiliksiz platforma: shartlarga amal qiladi, barcha parametrlar bo‘yicha saralaydi.",
-    ),
-    "How late searches know of a write.": (
-        "Через сколько времени поиск видит новую запись.",
-        "Qidiruv yangi yozuvni qancha vaqtdan keyin ko‘radi.",
-    ),
     "Ask a few questions, write settings and secret files, and check them.": (
         "Задать несколько вопросов, записать настройки и файлы с секретами и проверить их.",
         "Bir necha savol berish, sozlamalar va sir fayllarini yozish va tekshirish.",
