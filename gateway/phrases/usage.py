@@ -11,7 +11,7 @@ TABLE: Final = {
     "[OPTIONS]": ("[ПАРАМЕТРЫ]", "[PARAMETRLAR]"),
     "COMMAND [ARGS]...": ("КОМАНДА [АРГУМЕНТЫ]...", "BUYRUQ [ARGUMENTLAR]..."),
     "default": ("по умолчанию", "odatda"),
-    "env var": ("переменная среды", "muhit o‘zgaruvchisi"),
+    "env var": ("переменная окружения", "muhit o‘zgaruvchisi"),
     "required": ("обязательно", "majburiy"),
     # Mistakes.
     "Try '{command} --help' for help.": (
@@ -75,8 +75,9 @@ TABLE: Final = {
         "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml."
     ): (
         (
-            "Файл настроек (YAML); переменные среды важнее него. По умолчанию — тот, что назван в "
-            "DHP_GATEWAY_CONFIG, иначе /etc/dhp-gateway/gateway.yaml, иначе ./gateway.yaml."
+            "Файл настроек (YAML); переменные окружения важнее него. По умолчанию — тот, что "
+            "назван в DHP_GATEWAY_CONFIG, иначе /etc/dhp-gateway/gateway.yaml, иначе "
+            "./gateway.yaml."
         ),
         (
             "Sozlamalar fayli (YAML); muhit o‘zgaruvchilari undan ustun. Odatda "
