@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from gateway import __version__
-from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving
+from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving, usage
 from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
@@ -32,15 +32,14 @@ from gateway.commands.shared import (
 )
 from gateway.commands.shared import fail as _fail
 from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.commands.usage import Commands
 from gateway.phrases import Phrase, about, joined, said, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
     from gateway.config import Address
 
-_SIDES: Final = "sso|platform"
-
-cli = typer.Typer(
+cli = Commands(
     name="dhp-gateway",
     help="A FHIR gateway for Uzbekistan's Digital Health Platform.",
     add_completion=False,
@@ -53,7 +52,7 @@ cli = typer.Typer(
 
 def main(failure: BaseException | None = None) -> None:
     """What was asked for; `failure` is how `run` or `worker` ended that had begun without typer."""
-    cli(prog_name="dhp-gateway", obj=failure)
+    usage.run(cli, failure)
 
 
 def _print_version(wanted: bool) -> None:
@@ -118,6 +117,17 @@ def _place(variable: str, what: str) -> Any:
     return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
 
 
+_Fail = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
+    ),
+]
+_Slow = Annotated[
+    list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
+]
+
+
 @cli.command()
 def sandbox(  # noqa: PLR0913 - one for each option
     platform_only: Annotated[
@@ -135,15 +145,8 @@ def sandbox(  # noqa: PLR0913 - one for each option
     admin: Annotated[
         str, _place("DHP_SANDBOX_ADMIN", "The operators' address.")
     ] = "127.0.0.1:9464",
-    fail: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SIDE=HOW", help=f"{_SIDES}=STATUS, html or reset. STATUS: 400 to 599."
-        ),
-    ] = None,
-    slow: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE=TIME", help=f"{_SIDES}=2s or 500ms.")
-    ] = None,
+    fail: _Fail = None,
+    slow: _Slow = None,
     token_lifetime: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
     ] = None,
@@ -156,6 +159,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
     search_lag: Annotated[
         float, typer.Option(metavar="SECONDS", help="How late searches know of a write.")
     ] = 0.0,
+    lang: LanguageOption = None,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox import Faults, SandboxOptions
@@ -164,7 +168,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(said(error), WRONG_USAGE)
+        _fail(usage.known(str(error)) or said(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import Demo
 
@@ -243,7 +247,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     _fail(Phrase("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
-audit = typer.Typer(help="Look after audit files.", no_args_is_help=True)
+audit = Commands(help="Look after audit files.", no_args_is_help=True)
 cli.add_typer(audit, name="audit")
 
 
@@ -251,6 +255,7 @@ cli.add_typer(audit, name="audit")
 def verify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
     as_json: AsJson = False,
+    lang: LanguageOption = None,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
@@ -268,7 +273,7 @@ def verify(
         typer.echo(json.dumps(command.as_document(verdict), indent=2, ensure_ascii=False))
     else:
         for line in command.describe(verdict):
-            typer.echo(line)
+            say(line)
     if verdict.bad is not None:
         raise typer.Exit(CHECK_FAILED)
     raise typer.Exit(0 if verdict.end_proven else UNPROVEN)

@@ -9,11 +9,15 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from typer.main import get_command
 
+from gateway.audit.verify import Fault
+from gateway.cli import cli
 from gateway.commands.findings import State as FindingState
+from gateway.commands.usage import WORDS, paragraphs
 from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import Entry, Recovery, State
 from gateway.outbox.shown import facts
@@ -39,14 +43,14 @@ NAMES = frozenset(
     re.findall(
         r"\w+",
         """
-        aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown Content
-        credentials custom date db dhp DNS doctor EC Encoding environment ES exp expand false FHIR
-        FILE file gateway GiB HOST host HTTP icacls install JSON json JWK Key keygen KiB
-        LoadCredential LogsDirectory ltnp MiB notify null OAuth Observation off OpenID OpenSSH
-        openssl otel outbox parameter Patient PEM pip PKCE playground PORT port PowerShell printf
-        production rand Redis redis RFC root RSA scope SECRET Set sink ss ssh sslmode sslrootcert
-        stdout syslog systemd TCP TLS tr true TYPE umask Unix unix URL url USER User UTF utf wheel
-        xn YAML
+        aiohttp Api Apprise base Basic Bearer callers CapabilityStatement chmod chown
+        Content Ctrl credentials custom date db dhp DHP DNS doctor EC en Encoding environment ES
+        exp expand false FHIR file FILE gateway GiB host HOST HTTP icacls install JSON
+        json JWK Key keygen KiB LANG LoadCredential LogsDirectory ltnp MiB notify null
+        OAuth Observation off OpenID OpenSSH openssl otel outbox parameter Patient PEM pip
+        PKCE playground PORT port PowerShell printf production rand redis Redis RFC root
+        RSA ru scope SECRET Set sink ss ssh sslmode sslrootcert stdout syslog systemd TCP
+        TLS tr true TYPE umask Unix unix url URL USER User utf UTF uz wheel xn YAML
         """,
     )
 )
@@ -82,7 +86,25 @@ def computed() -> set[str]:
         object.__setattr__(entry, name, value)
     shown = {"request", "answer", "method", "interaction", "resource", "request_id", "credential"}
     shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
-    return {*get_args(Cause), *State, *get_args(FindingState), *facts(entry), *shown}
+    shown |= {*WORDS, *helped(get_command(cli))}
+    return {
+        *get_args(Cause),
+        *get_args(Fault),
+        *State,
+        *get_args(FindingState),
+        *facts(entry),
+        *shown,
+    }
+
+
+def helped(command: Any) -> Iterator[str]:
+    """All that the help of a command says, and of those below it."""
+    if command.hidden:
+        return
+    yield from paragraphs(command.help)
+    yield from (each.help for each in command.params if each.help)
+    for below in getattr(command, "commands", {}).values():
+        yield from helped(below)
 
 
 def words(text: str) -> set[str]:

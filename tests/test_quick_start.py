@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def blocks(path: Path, kind: str) -> list[str]:
 class Terminal:
     """A shell in a folder of its own, and what it shows."""
 
-    def __init__(self, folder: Path, platform_port: int) -> None:
+    def __init__(self, folder: Path, platform_port: int, language: str) -> None:
         (folder / ".venv").symlink_to(sys.prefix)
         self._addresses = {f"127.0.0.1:{port}": f"127.0.0.1:{free_port()}" for port in (8080, 9464)}
         listen, admin = self._addresses.values()
@@ -84,6 +85,7 @@ class Terminal:
                 cwd=folder,
                 env={
                     "PATH": "/usr/local/bin:/usr/bin:/bin",
+                    "LANG": f"{language}_UZ.UTF-8",
                     "DHP_GATEWAY_LISTEN__ADDRESS": listen,
                     "DHP_GATEWAY_ADMIN__ADDRESS": admin,
                     "DHP_GATEWAY_PLATFORM__FHIR_BASE_URL": f"{platform}/fhir",
@@ -129,8 +131,8 @@ class Terminal:
         self._shell.wait(PATIENCE)
 
 
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
+@contextmanager
+def opened(tmp_path: Path, language: str) -> Iterator[Terminal]:
     """A shell in a folder where `make demo` has been run; the playground is a sandbox."""
     if shutil.which("curl") is None:
         pytest.skip("curl is missing: make test-tools")
@@ -139,25 +141,27 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     playground = start(command, tmp_path, name="playground")
     try:
         playground.until_listening(port)
-        opened = Terminal(tmp_path, port)
-        yield opened
-        opened.close()
+        terminal = Terminal(tmp_path, port, language)
+        yield terminal
+        terminal.close()
     finally:
         playground.terminate()
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
-def test_what_is_written_is_what_happens(path: Path, terminal: Terminal) -> None:
-    """Every command of the page works, and shows what the page says that it shows."""
+def test_what_is_written_is_what_happens(path: Path, tmp_path: Path) -> None:
+    """Every command works, and shows what the page says, in a terminal of the page's language."""
     assert len(blocks(path, "sh")) >= 4
-    for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
-        if interrupt:
-            terminal.type("interrupt")
-        elif kind == "sh":
-            terminal.type(text)
-        else:
-            for line in text.splitlines():
-                terminal.until_shown(line)
+    language = path.suffixes[0].strip(".") if len(path.suffixes) > 1 else "en"
+    with opened(tmp_path, language) as terminal:
+        for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
+            if interrupt:
+                terminal.type("interrupt")
+            elif kind == "sh":
+                terminal.type(text)
+            else:
+                for line in text.splitlines():
+                    terminal.until_shown(line)
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)

@@ -25,6 +25,7 @@ import orjson
 from gateway.audit import chain, chain_end
 from gateway.audit.chain import Bound, Link
 from gateway.audit.rotated import is_rotated, rotated_since
+from gateway.phrases import Phrase
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
@@ -58,7 +59,7 @@ class Bad:
     file: Path
     line: int
     fault: Fault
-    detail: str
+    detail: Phrase
 
 
 @dataclass(slots=True)
@@ -160,7 +161,8 @@ def _exchanged(verdict: Verdict, line: RecordLine, noted: Mapping[Path, Link]) -
     last = verdict.last
     if all(link.seq != last.seq or link == last for link in noted.values()):
         return None
-    return _bad(line, "changed", f"record {last.seq} is not the one that the gateway has noted")
+    detail = Phrase("record {seq} is not the one that the gateway has noted", seq=last.seq)
+    return _bad(line, "changed", detail)
 
 
 def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad | None:
@@ -170,8 +172,10 @@ def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad |
         if link.seq > last:
             with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
-            detail = (
-                f"the gateway has written records up to {link.seq}; those after {last} are gone"
+            detail = Phrase(
+                "the gateway has written records up to {seq}; those after {last} are gone",
+                seq=link.seq,
+                last=last,
             )
             return Bad(path, number, "removed", detail)
     return None
@@ -208,7 +212,7 @@ def _judge(verdict: Verdict, line: RecordLine, rest: Iterator[RecordLine]) -> Ba
         verdict.torn.append(line.place)
         line, found = report, chain.read(report.text)
     if found is None or not found.intact:
-        return _bad(line, "changed", "its content does not match its hash")
+        return _bad(line, "changed", Phrase("its content does not match its hash"))
     bad = _first(verdict, line, found) if verdict.first is None else None
     bad = bad or _next(verdict, line, found, rest)
     if bad is None:
@@ -219,9 +223,11 @@ def _judge(verdict: Verdict, line: RecordLine, rest: Iterator[RecordLine]) -> Ba
 
 def _not_a_record(line: RecordLine) -> Bad:
     if not line.ended:
-        detail = "half a line at the end: the gateway was cut off; its next start reports it"
+        detail = Phrase(
+            "half a line at the end: the gateway was cut off; its next start reports it"
+        )
         return _bad(line, "torn", detail)
-    return _bad(line, "changed", "it is no record of a chain")
+    return _bad(line, "changed", Phrase("it is no record of a chain"))
 
 
 def _reports(report: RecordLine, torn: bytes) -> bool:
@@ -237,7 +243,8 @@ def _first(verdict: Verdict, line: RecordLine, found: Bound) -> Bad | None:
     """Where a chain may begin: with record 1, or where a file does."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
-        return _bad(line, "removed", f"it is record {found.seq}; those before it are missing")
+        detail = Phrase("it is record {seq}; those before it are missing", seq=found.seq)
+        return _bad(line, "removed", detail)
     verdict.first = found.seq
     verdict.last = Link(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
     return None
@@ -250,17 +257,26 @@ def _next(
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
             return None
-        detail = f"record {found.seq} does not follow the record before it: one was exchanged"
+        detail = Phrase(
+            "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
+        )
         return _bad(line, "changed", detail)
-    here = f"it is record {found.seq} where record {awaited} belongs"
+    here = Phrase(
+        "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
+    )
     if found.seq < awaited:
-        return _bad(line, "swapped", f"{here}, which has been before")
+        return _bad(line, "swapped", Phrase("{here}, which has been before", here=here))
     where = next((each for each in rest if _is_record(each, awaited)), None)
     if where is not None:
-        return _bad(line, "swapped", f"{here}, which is at {where.place}")
-    missing = f"{awaited} is" if found.seq == awaited + 1 else f"{awaited} to {found.seq - 1} are"
-    fault: Fault = "gap" if line.number == 1 else "removed"
-    return _bad(line, fault, f"record {missing} missing before it")
+        detail = Phrase("{here}, which is at {place}", here=here, place=where.place)
+        return _bad(line, "swapped", detail)
+    return _bad(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
+
+
+def _missing(first: int, last: int) -> Phrase:
+    if first == last:
+        return Phrase("record {seq} is missing before it", seq=first)
+    return Phrase("records {first} to {last} are missing before it", first=first, last=last)
 
 
 def _is_record(line: RecordLine, seq: int) -> bool:
@@ -276,5 +292,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _bad(line: RecordLine, fault: Fault, detail: str) -> Bad:
+def _bad(line: RecordLine, fault: Fault, detail: Phrase) -> Bad:
     return Bad(line.file, line.number, fault, detail)

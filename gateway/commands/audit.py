@@ -6,28 +6,41 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.audit.verify import Verdict
+from gateway.phrases import Phrase
 
 
-def describe(verdict: Verdict) -> Iterator[str]:
+def describe(verdict: Verdict) -> Iterator[Phrase]:
     """What was found, a line each, for people."""
     for place in verdict.torn:
-        yield f"{place}: half a line, reported by the gateway after it was cut off"
+        yield Phrase(
+            "{place}: half a line, reported by the gateway after it was cut off", place=place
+        )
     if verdict.bad is not None:
         bad = verdict.bad
-        yield f"{bad.file}:{bad.line}: {bad.fault}: {bad.detail}"
+        place = f"{bad.file}:{bad.line}"
+        fault = Phrase(bad.fault)
+        yield Phrase("{place}: {fault}: {detail}", place=place, fault=fault, detail=bad.detail)
     elif verdict.first is None:
-        yield "There is no record."
+        yield Phrase("There is no record.")
     else:
         if verdict.first > 1:
-            yield f"The chain begins with record {verdict.first}; older files were not given."
-        seq, digest = verdict.last
-        state = "is whole" if verdict.end_proven else "holds"
-        yield f"The chain of {verdict.records} records {state}; record {seq} has hash {digest}."
+            yield Phrase(
+                "The chain begins with record {seq}; older files were not given.",
+                seq=verdict.first,
+            )
+        state = Phrase("is whole") if verdict.end_proven else Phrase("holds")
+        yield Phrase(
+            "The chain of {count} records {state}; record {seq} has hash {digest}.",
+            count=verdict.records,
+            state=state,
+            seq=verdict.last.seq,
+            digest=verdict.last.hash,
+        )
     if verdict.bad is None and not verdict.end_proven:
-        yield (
+        yield Phrase(
             "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
-            f"records may be missing. Compare {verdict.last.seq} with the last number known "
-            "elsewhere."
+            "records may be missing. Compare {seq} with the last number known elsewhere.",
+            seq=verdict.last.seq,
         )
 
 

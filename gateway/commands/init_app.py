@@ -41,14 +41,16 @@ _KeyFile = Annotated[
 ]
 _Caller = Annotated[
     str | None,
-    typer.Option(metavar="WHERE", help="The old system: machine (default), container or network."),
+    typer.Option(
+        metavar="WHERE", help="The old system: `machine` (default), `container` or `network`."
+    ),
 ]
 _Network = Annotated[
     list[str] | None,
-    typer.Option(metavar="ADDRESS", help="From where it calls, with --caller network."),
+    typer.Option(metavar="ADDRESS", help="From where it calls, with `--caller network`."),
 ]
 _Container = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its container, with --caller container.")
+    str | None, typer.Option(metavar="NAME", help="Its container, with `--caller container`.")
 ]
 _Audit = Annotated[
     str | None, typer.Option(metavar="SINK", help="file, or stdout (default in containers).")

@@ -20,6 +20,7 @@ from gateway.commands.shared import (
     load_settings,
 )
 from gateway.commands.terminal import LanguageOption, say
+from gateway.commands.usage import Commands
 from gateway.phrases import Phrase, said
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Reveal = Annotated[
     bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
 ]
 
-app: Final = typer.Typer(help="Look after queued writes.", no_args_is_help=True)
+app: Final = Commands(help="Look after queued writes.", no_args_is_help=True)
 
 
 def _settings_of(config: Path | None) -> Settings:

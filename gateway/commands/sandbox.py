@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from gateway import os_support
+from gateway.commands.terminal import spoken
 from gateway.config import Address, Settings
 from gateway.config.settings import PRESETS
 from gateway.phrases import Phrase, joined
@@ -22,6 +23,14 @@ from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.telemetry import logs
 
 Say = Callable[[str], None]
+
+_PLATFORM: Final = Phrase("Platform (FHIR R5)")
+_SSO: Final = Phrase("SSO token endpoint")
+_CLIENT: Final = Phrase("Client")
+_GATEWAY: Final = Phrase("Gateway")
+_OPERATORS: Final = Phrase("Operators")
+_ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS)
+_END: Final = Phrase("Ctrl-C ends it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +152,13 @@ def _login(demo: Demo, platform: Sandbox) -> dict[str, Any]:
 
 
 def _announce_platform(demo: Demo, platform: Sandbox, say: Say) -> None:
-    say(f"Platform (FHIR R5)  {platform.fhir_base_url}")
-    say(f"SSO token endpoint  {platform.token_url}")
-    say(f"Client              {demo.platform.client_id} / {demo.platform.client_secret}")
+    _row(say, _PLATFORM, platform.fhir_base_url)
+    _row(say, _SSO, platform.token_url)
+    _row(say, _CLIENT, f"{demo.platform.client_id} / {demo.platform.client_secret}")
     if not demo.gateway:
-        say("")
-        say("A gateway in front of it, from another terminal:")
+        _invite(say, Phrase("A gateway in front of it, from another terminal:"))
         say(f"  {_gateway_command(platform)}")
-        say("Ctrl-C ends it.")
+        say(spoken(_END))
 
 
 def _gateway_command(platform: Sandbox) -> str:
@@ -167,27 +175,38 @@ def _gateway_command(platform: Sandbox) -> str:
 
 def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
     address, path = gateway.address.reachable, f"/fhir/Patient/{platform.patient_id}"
-    say(f"Gateway             {_url(address)}/fhir")
-    say(f"Operators           {_url(gateway.admin_address.reachable)}/status")
-    say("")
-    say("Try it (the gateway adds the token):")
+    _rows_of_gateway(gateway, say)
+    _invite(say, Phrase("Try it (the gateway adds the token):"))
     if address.path is None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
     say("")
-    say("Ctrl-C ends it.")
+    say(spoken(_END))
 
 
 def _announce_login(gateway: Gateway, platform: Sandbox, say: Say) -> None:
-    address = gateway.address.reachable
-    say(f"Gateway             {_url(address)}/fhir")
-    say(f"Operators           {_url(gateway.admin_address.reachable)}/status")
-    say("")
-    say("Open it in a browser and sign in (any name will do):")
+    _rows_of_gateway(gateway, say)
+    _invite(say, Phrase("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
     say("")
-    say("Ctrl-C ends it.")
+    say(spoken(_END))
+
+
+def _rows_of_gateway(gateway: Gateway, say: Say) -> None:
+    _row(say, _GATEWAY, f"{_url(gateway.address.reachable)}/fhir")
+    _row(say, _OPERATORS, f"{_url(gateway.admin_address.reachable)}/status")
+
+
+def _invite(say: Say, invitation: Phrase) -> None:
+    say("")
+    say(spoken(invitation))
+
+
+def _row(say: Say, name: Phrase, value: str) -> None:
+    """One of the table, whose values stand one below the other."""
+    width = max(len(spoken(each)) for each in _ROWS)
+    say(f"{spoken(name):<{width}}  {value}")
 
 
 def _url(address: Address) -> str:

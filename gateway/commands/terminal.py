@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextvars import ContextVar
+from itertools import pairwise
 from typing import Annotated, Final
 
 import typer
@@ -13,10 +15,8 @@ from gateway.phrases import LANGUAGES, of_environment, translated
 _LANGUAGE: Final = ContextVar("language", default="en")
 
 
-def _choose(context: typer.Context, asked: str | None) -> str | None:
+def _choose(asked: str | None) -> str | None:
     """What stands behind a command counts more than what stands in front of it."""
-    if asked is None and context.parent is None:
-        speak(of_environment(os.environ))  # noqa: TID251 - as the terminal's
     if asked is not None and asked not in LANGUAGES:
         raise typer.BadParameter(f"one of {', '.join(LANGUAGES)}")
     if asked is not None:
@@ -34,6 +34,17 @@ LanguageOption = Annotated[
         help="en, ru or uz; default: as LC_ALL, LC_MESSAGES or LANG say, else en.",
     ),
 ]
+
+
+def settle(arguments: Sequence[str]) -> None:
+    """Speak as a line asks for, which may be full of mistakes, else as the environment does."""
+    words = [word for each in arguments for word in _parted(each)]
+    asked = [word for name, word in pairwise(words) if name == "--lang" and word in LANGUAGES]
+    speak(asked[-1] if asked else of_environment(os.environ))  # noqa: TID251 - as the terminal's
+
+
+def _parted(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--lang=") else [argument]
 
 
 def speak(language: str) -> None:

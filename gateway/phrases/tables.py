@@ -1,8 +1,9 @@
-"""All sentences: the English one with the Russian and the Uzbek one."""
+"""All of them."""
 
 from typing import Final
 
 from gateway.phrases import (
+    audit,
     commands,
     doctor,
     doctor_network,
@@ -10,13 +11,15 @@ from gateway.phrases import (
     init,
     oauth,
     rules,
+    sandbox,
     shared,
     startup,
+    usage,
     values,
 )
 
 _PARTS: Final = (
-    *(commands, doctor, doctor_network, init),
+    *(audit, commands, doctor, doctor_network, init, sandbox, usage),
     *(files, values, rules, startup, oauth, shared),
 )
 TABLES: Final = tuple(part.TABLE for part in _PARTS)

@@ -113,3 +113,34 @@ async def test_wrong_usage(tmp_path: Path) -> None:
     result = await dhp("audit", "verify", missing)
     assert result == Result(2, "", f"dhp-gateway: {missing}: no such file or directory\n")
     assert (await dhp("audit", "verify", tmp_path)).code == 2
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (
+            "ru",
+            ["Цепочка из", "цела", "изменено: содержимое не соответствует хешу", "Конец цепочки"],
+        ),
+        ("uz", ["zanjir", "butun", "o‘zgartirilgan: mazmuni xeshiga mos emas", "Zanjir oxiri"]),
+    ],
+)
+async def test_what_was_found_is_told_in_the_language_of_the_terminal(
+    path: Path, language: str, words: list[str]
+) -> None:
+    """A whole chain, an unproven end and a bad line; JSON says the same in every language."""
+    environ = {"LC_ALL": f"{language}_UZ.UTF-8"}
+    whole = await dhp("audit", "verify", *files(path), environ=environ)
+    named = await dhp("audit", "verify", "--lang", language, *files(path))
+    assert whole == named
+    (path.with_name(f".{path.name}.chain")).unlink()
+    unproven = await dhp("audit", "verify", *files(path), environ=environ)
+    spoil(path, 2)
+    bad = await dhp("audit", "verify", path, environ=environ)
+    assert bad.out.startswith(f"{path}:2: {words[2]}")
+    told = whole.out + unproven.out
+    assert [word for word in (words[0], words[1], words[3]) if word not in told] == []
+    programs = [
+        await dhp("audit", "verify", "--json", path, environ=each) for each in ({}, environ)
+    ]
+    assert programs[0] == programs[1]

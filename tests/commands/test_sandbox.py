@@ -15,6 +15,7 @@ import pytest
 
 from gateway.config import load
 from gateway.sandbox import SandboxOptions
+from tests.doubles.command import dhp
 from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, free_port, start
 
 ANY_PORT = ("--port", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
@@ -166,7 +167,7 @@ async def test_the_help_names_the_forms(tmp_path: Path) -> None:
     words = " ".join(process.stdout.split())
     assert "--port PORT" in words
     assert "--listen HOST:PORT" in words
-    assert "STATUS: 400 to 599" in words
+    assert "`STATUS`: 400 to 599" in words
 
 
 async def test_a_fault_reaches_the_caller(tmp_path: Path) -> None:
@@ -265,3 +266,37 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
     assert f'const gateway = "{gateway_url}"' in page
     assert f"connect-src {gateway_url};" in policy
     assert (allowed, refused) == (origin["Origin"], 401)
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("ru", ["Шлюз", "Администраторам", "Попробуйте", "Завершить: Ctrl-C."]),
+        ("uz", ["Shlyuz", "Administratorlar", "Sinab", "To‘xtatish: Ctrl-C."]),
+    ],
+)
+async def test_the_banner_is_in_the_language_of_the_terminal(
+    tmp_path: Path, language: str, words: list[str]
+) -> None:
+    """By --lang or the environment; the values stand one below the other."""
+    async with sandbox(tmp_path, "--lang", language) as process:
+        await get(f"{said(process, words[0])}/metadata")
+    banner = process.stdout.splitlines()
+    assert [word for word in words if word not in process.stdout] == []
+    values = [re.search(r"  +(?=http|hospital-demo)", line) for line in banner[:5]]
+    assert len({found.end() for found in values if found is not None}) == 1
+    assert not re.search("Operators|Gateway|Try|ends", process.stdout)
+
+
+@pytest.mark.parametrize(
+    "options", ["--fail x=1", "--fail sso=x", "--slow sso=x", "--token-lifetime 0"]
+)
+async def test_options_that_cannot_be_used_are_told_in_the_language_of_the_terminal(
+    options: str,
+) -> None:
+    """The option is named as it was typed."""
+    told = [await dhp("sandbox", *options.split(), "--lang", each) for each in ("en", "ru", "uz")]
+    assert {each.code for each in told} == {2}
+    assert len({each.err.partition(": ")[2].partition(": ")[2] for each in told}) == 3
+    for each in told:
+        assert each.err.startswith(f"dhp-gateway: {options}: ")

@@ -9,10 +9,10 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
     "bad-request": (
         (
             "So‘rov buzilgan, ikki ma’noli yoki xavfli: bir vaqtda Content-Length va "
-            "Transfer-Encoding, noto‘g‘ri chunk, sarlavhada yoki URLda taqiqlangan belgi, yo‘lda "
-            "bo‘sh yoki nuqtalardan iborat qism (`listen.base_path`dan keyin darhol turmagan "
-            "`//`, `..`), URLda foizli kodlangan UTF-8 bo‘lmagan harflar, oddiy HTTP portiga "
-            "yuborilgan TLS."
+            "Transfer-Encoding, noto‘g‘ri bo‘lak (chunk), sarlavhada yoki URLda taqiqlangan belgi, "
+            "yo‘lda bo‘sh yoki nuqtalardan iborat qism (`listen.base_path`dan keyin darhol "
+            "turmagan `//`, `..`), URLda foizli kodlangan UTF-8 bo‘lmagan harflar, oddiy HTTP "
+            "portiga yuborilgan TLS."
         ),
         (
             "Shlyuzda hech narsa. Buzilgan qoida diagnostics maydonida aytilgan; uni chaqiruvchi "
@@ -157,8 +157,8 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
             "yetildi, ko‘pincha platforma sekinlashgani uchun."
         ),
         (
-            "`dhp_gateway_upstream_duration_seconds`ga qarang. Platforma tez bo‘lsa, chegarani "
-            "oshiring yoki ishchi jarayon yoxud replika qo‘shing."
+            "Metrikalarda (/metrics) `dhp_gateway_upstream_duration_seconds`ga qarang. Platforma "
+            "tez bo‘lsa, chegarani oshiring yoki ishchi jarayon yoxud replika qo‘shing."
         ),
     ),
     "token-refused": (
@@ -228,8 +228,8 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
             "band bo‘ldi."
         ),
         (
-            "`dhp_gateway_upstream_duration_seconds`ga qarang. Platforma tez bo‘lsa, "
-            "`platform.max_connections`ni oshiring."
+            "Metrikalarda (/metrics) `dhp_gateway_upstream_duration_seconds`ga qarang. Platforma "
+            "tez bo‘lsa, `platform.max_connections`ni oshiring."
         ),
     ),
     "upstream-tls": (
@@ -284,8 +284,8 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
             "ko‘radi."
         ),
         (
-            "Undan oldin kelgan sabablarni `dhp_gateway_requests_total`dan qarang: aybdor "
-            "o‘shalar. Saqlagich o‘zi yopiladi."
+            "Undan oldin kelgan sabablarni metrikalardan (/metrics, `dhp_gateway_requests_total`) "
+            "qarang: aybdor o‘shalar. Tanaffus o‘zi tugaydi."
         ),
     ),
     "audit-unavailable": (
@@ -347,7 +347,7 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
     "internal": (
         "Shlyuz dasturidagi xato.",
         (
-            "Logdan traceback ni so‘rov identifikatori bo‘yicha toping va uni versiya "
+            "Logdan xato izini (traceback) so‘rov identifikatori bo‘yicha toping va uni versiya "
             "(`dhp_gateway_build_info`) bilan birga xabar qiling."
         ),
     ),
