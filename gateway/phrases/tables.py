@@ -1,4 +1,4 @@
-"""All of them."""
+"""All sentences: the English one with the Russian and the Uzbek one."""
 
 from typing import Final
 
