@@ -223,11 +223,12 @@ def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
 
 
 def _render(record: Mapping[str, Any]) -> bytes:
+    # Joined, a line takes the memory of its length; what orjson returns may keep all of its buffer.
     try:
-        return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(record, default=str) + b"\n"
     except TypeError:
         # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
-        return orjson.dumps(_encodable(record), option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(_encodable(record)) + b"\n"
 
 
 def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
