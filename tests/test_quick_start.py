@@ -1,5 +1,6 @@
 """What README and quick start tell a newcomer to type does what they say, in each language.
 
+The languages of a page are typed together: what differs in one of them, as its answers do, in turn.
 Blocks marked `sh` are typed into one shell, from the first to the last; each line of a block marked
 `text` must then stand in what was printed since. Addresses become free ones, the playground is an
 embedded platform, and what runs until Ctrl-C goes to the background until the page says "Ctrl-C".
@@ -66,6 +67,17 @@ trap '[ -z "$running" ] || kill "$running"' EXIT
 def blocks(path: Path, kind: str) -> list[str]:
     """The document's blocks of a kind."""
     return [text for found, text in BLOCK.findall(path.read_text("utf-8")) if found == kind]
+
+
+def staged(path: Path) -> list[tuple[str, ...]]:
+    """What is typed, stage by stage, each with the lines that it shows."""
+    stages: list[tuple[str, ...]] = []
+    for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
+        if kind == "text":
+            stages[-1] += tuple(text.splitlines())
+        else:
+            stages.append(("interrupt" if interrupt else text,))
+    return stages
 
 
 class Terminal:
@@ -146,17 +158,15 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         playground.terminate()
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *QUICK_STARTS], ids=lambda path: path.name)
-def test_what_is_written_is_what_happens(path: Path, terminal: Terminal) -> None:
-    """Every command of the page works, and shows what the page says that it shows."""
-    assert len(blocks(path, "sh")) >= 4
-    for kind, text, interrupt in STEP.findall(path.read_text("utf-8")):
-        if interrupt:
-            terminal.type("interrupt")
-        elif kind == "sh":
-            terminal.type(text)
-        else:
-            for line in text.splitlines():
+@pytest.mark.parametrize("paths", [[ROOT / "README.md"], QUICK_STARTS], ids=["README", "quick-start"])
+def test_what_is_written_is_what_happens(paths: list[Path], terminal: Terminal) -> None:
+    """Every command of the pages works, and shows what they say; what all have is typed once."""
+    for path in paths:
+        assert len(blocks(path, "sh")) >= 4
+    for stages in zip(*map(staged, paths), strict=True):
+        for command, *lines in dict.fromkeys(stages):
+            terminal.type(command)
+            for line in lines:
                 terminal.until_shown(line)
 
 
