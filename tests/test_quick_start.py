@@ -158,7 +158,9 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
         playground.terminate()
 
 
-@pytest.mark.parametrize("paths", [[ROOT / "README.md"], QUICK_STARTS], ids=["README", "quick-start"])
+@pytest.mark.parametrize(
+    "paths", [[ROOT / "README.md"], QUICK_STARTS], ids=["README", "quick-start"]
+)
 def test_what_is_written_is_what_happens(paths: list[Path], terminal: Terminal) -> None:
     """Every command of the pages works, and shows what they say; what all have is typed once."""
     for path in paths:
