@@ -42,17 +42,15 @@ def node() -> str:
 class Person:
     """Somebody at a browser. What it does is one line to `walk.mjs`, and so is what came of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._stdin, self._stdout = process.stdin, process.stdout
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
 
     async def do(self, what: str, **told: Any) -> dict[str, Any]:
         """Do it; an error of the browser is one of the test."""
-        self._stdin.write(json.dumps({"do": what, **told}).encode() + b"\n")
-        await self._stdin.drain()
+        self._writer.write(json.dumps({"do": what, **told}).encode() + b"\n")
+        await self._writer.drain()
         async with asyncio.timeout(_PATIENCE):
-            answer: dict[str, Any] = json.loads(await self._stdout.readline())
+            answer: dict[str, Any] = json.loads(await self._reader.readline())
         assert "error" not in answer, f"{what} {told}: {answer['error']}"
         return answer
 
@@ -62,8 +60,8 @@ class Person:
 
 
 @pytest.fixture(scope="session")
-def browser(node: str) -> Iterator[str]:
-    """Where the browser listens that all tests share."""
+def browser(node: str) -> Iterator[int]:
+    """The port of the browser that all tests share."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip("no Chromium: make test-tools")
@@ -72,16 +70,21 @@ def browser(node: str) -> Iterator[str]:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=HERE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield int(process.stdout.readline())
         # Its end of input is where the browser is closed.
         process.stdin.close()
 
 
 @pytest.fixture
-async def person(node: str, browser: str) -> AsyncIterator[Person]:
+async def person(browser: int) -> AsyncIterator[Person]:
     """A new context of the browser with nothing in it."""
-    async with _process(node, str(HERE / "walk.mjs"), browser) as process:
-        yield Person(process)
+    reader, writer = await asyncio.open_connection("127.0.0.1", browser, limit=_LONGEST_LINE)
+    yield Person(reader, writer)
+    writer.write_eof()
+    # Its end is where the context is closed.
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.fixture

@@ -54,11 +54,10 @@ kill %1
 """
 
 
-def call(line: Sequence[str | Path], **environ: str) -> str:
+def call(line: Sequence[str | Path]) -> str:
     """What a program prints; an AssertionError with its complaint when it fails."""
     done = subprocess.run(
         line,
-        env={**os.environ, **environ},
         cwd=tools.PROJECT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -102,8 +101,7 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
     python = folder / "venv/bin/python"
     call([*uv, "pip", "install", "--quiet", "--python", str(python), "pip", "hatchling"])
-    script = tools.PROJECT / "deploy/offline/make-wheelhouse.sh"
-    call(["sh", script, folder], PYTHON=str(python))
+    tools.make_wheelhouse(folder, PYTHON=str(python))
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")

@@ -12,8 +12,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,39 @@ def kubernetes_validate() -> Path:
 
 
 def make_wheelhouse(folder: Path, **variables: str) -> None:
-    """Packs an installation without a network into a folder; skips where no package can be had."""
-    done = subprocess.run(
+    """Packs an installation without a network into a folder; skips where no package can be had.
+
+    What the lock names is fetched once and then kept outside the project: pip reads the index's
+    long pages for most of the time.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
+    kept = cache / "dhp-gateway" / "wheels" / digest[:16]
+    kept.mkdir(parents=True, exist_ok=True)
+    done = _pack(folder, {**variables, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(kept)})
+    if done.returncode != 0:
+        done = _pack(folder, variables)
+        if "No matching distribution" in done.stderr:
+            pytest.skip(f"no package index can be reached\n{done.stderr[-500:]}")
+        assert done.returncode == 0, done.stderr
+        _keep(folder, kept)
+
+
+def _pack(folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
     )
-    if "No matching distribution" in done.stderr:
-        pytest.skip(f"no package index can be reached\n{done.stderr[-500:]}")
-    assert done.returncode == 0, done.stderr
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    """Put others' wheels of the archive there; several runs may do it at once."""
+    (archive,) = (each for each in folder.iterdir() if each.suffix in (".gz", ".zip"))
+    with tempfile.TemporaryDirectory(dir=kept) as unpacked:
+        shutil.unpack_archive(archive, unpacked)
+        for wheel in Path(unpacked).glob("*/wheels/*.whl"):
+            if not wheel.name.startswith("dhp_gateway-"):
+                wheel.replace(kept / wheel.name)

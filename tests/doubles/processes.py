@@ -178,6 +178,8 @@ def start_gateway(
     base_path = settings.get("listen", {}).get("base_path", "/fhir")
     complete = {
         "environment": "custom",
+        # No balancer has to notice its end first.
+        "shutdown": {"delay": 0},
         **settings,
         "listen": {**settings.get("listen", {}), "address": listen},
         "admin": {**settings.get("admin", {}), "address": admin},

@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz.run import Unavailable, run
 from tests.fuzz.targets import TARGETS
 
-SECONDS = int(os.environ.get("DHP_FUZZ_SECONDS", "10"))
+SECONDS = int(os.environ.get("DHP_FUZZ_SECONDS", "4"))
 # The targets that read whole messages; the others are small enough for their corpus.
 LONG = ["response", "rewriting", "request"]
 

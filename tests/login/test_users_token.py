@@ -224,10 +224,12 @@ async def test_only_invalid_grant_signs_anybody_out(cast: Cast, answer: Answer) 
 
 async def test_a_firewall_leaves_the_token_in_use_while_it_lives(cast: Cast) -> None:
     """Behind a firewall that blocks renewals requests go on to the token's end, and then wait."""
-    cast.sso.user_tokens(token("first", refresh_token="r1", expires_in=3), *[FIREWALL] * 20)
+    # The first renewal leaves it more than a second, which is time enough on a busy machine.
+    cast.sso.user_tokens(token("first", refresh_token="r1", expires_in=10), *[FIREWALL] * 20)
     await signed_in(cast.browser)
 
     async def read() -> int:
+        await asyncio.sleep(0.02)
         return (await cast.browser.get("/fhir/Patient/1")).status
 
     async with asyncio.timeout(30):

@@ -23,6 +23,7 @@ from gateway.secret import Secret
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
+from tests.pipeline.stage import reset
 
 KEY = "key-of-the-laboratory"
 PASSWORD = "pass:wörd"
@@ -470,5 +471,6 @@ async def test_concurrency_of_a_caller_is_limited(start_gateway, platform: Platf
             reply = await ask(gateway.address, request)
             assert (reply.status, reply.reason) == (503, "overloaded")
             assert reply.header("retry-after") == "1"
+            reset(wire)
         await gateway.audit(2)
         assert (await ask(gateway.address, request)).status == 200

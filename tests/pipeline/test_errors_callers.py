@@ -11,7 +11,7 @@ from tests.doubles.platform import fhir, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.wire import get, post
 from tests.pipeline.error_table import ERROR_TABLE, judge, read_json
-from tests.pipeline.stage import Evidence, Provoke, Stage
+from tests.pipeline.stage import Evidence, Provoke, Stage, reset
 
 
 async def sending(stage: Stage, raw: bytes, **sections: Any) -> Evidence:
@@ -297,7 +297,7 @@ async def test_overloaded_ends_with_the_load(stage: Stage) -> None:
     gateway = await stage.start(limits={"max_concurrent_requests": 1})
     busy = await stage.occupy(gateway)
     assert (await stage.evidence(gateway, stage.get())).reply.reason == "overloaded"
-    busy.writer.transport.abort()
+    reset(busy)
     wire = await stage.open(gateway.address)
     while (reply := await wire.ask(get("/fhir/Patient/1"))).reason == "overloaded":
         pass

@@ -20,7 +20,7 @@ from tests.doubles.wire import CutShort, Wire, get, post
 from tests.pipeline.stage import reset
 
 CONNECTIONS = 50
-SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "6"))
+SECONDS = float(os.environ.get("DHP_GATEWAY_MIXING_SECONDS", "3"))
 SEED = int(os.environ.get("DHP_GATEWAY_MIXING_SEED", "0")) or secrets.randbits(32)
 _NONCE = re.compile(rb"n[0-9a-f]{16}")
 # Of a request that waits in a body for a platform which does not read that.

@@ -91,6 +91,7 @@ text-align:left;white-space:nowrap}.slowest tr{display:grid;grid-template-column
 .slowest td:nth-child(odd){justify-content:start;text-align:left;gap:.4rem}
 .slowest td:not(:nth-child(3))::before{content:none}#settings tr{display:block;padding:.3rem 0}
 #settings th,#settings td{display:block;width:auto;border:0;padding:.1rem 0}}
+@media(max-width:22rem){.card{padding:.7rem}th{font-size:.75rem}}
 @media print{body{max-width:none}details{display:none}}
 """
 

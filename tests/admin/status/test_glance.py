@@ -124,7 +124,7 @@ def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected
 
 
 @pytest.mark.parametrize("language", WORDS)
-@pytest.mark.parametrize("reason", {*REASONS} - {"token-awaited", "token-refused"})
+@pytest.mark.parametrize("reason", sorted({*REASONS} - {"token-awaited", "token-refused"}))
 def test_every_reason_has_its_words(language: str, reason: str) -> None:
     """The card has a word for each, the verdict a sentence."""
     if reason not in ("sso-unavailable",):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,28 +21,29 @@ KEY = "A" * 43
 Open = Callable[..., AbstractAsyncContextManager[Hospital]]
 
 
+@contextlib.asynccontextmanager
+async def opening(platform: Platform, folder: Path, /, **sections: Any) -> AsyncIterator[Hospital]:
+    """A gateway with some settings changed; `outbox` adds to those of the outbox."""
+    outbox = {
+        "enabled": True,
+        "url": f"sqlite:///{folder}/outbox.db",
+        "encryption_key": KEY,
+        **sections.pop("outbox", {}),
+    }
+    sections.setdefault("retries", {"max_attempts": 1})
+    async with Sso() as sso, CutLine(platform.port) as line:
+        url = f"http://127.0.0.1:{line.port}{platform.base_path}"
+        async with (
+            running(url, sso.token_url, outbox=outbox, **sections) as gateway,
+            Hospital(gateway, platform, sso, line) as hospital,
+        ):
+            yield hospital
+
+
 @pytest.fixture
 def opened(platform: Platform, tmp_path: Path) -> Open:
-    """Opens a gateway with some settings changed; `outbox` adds to those of the outbox."""
-
-    @contextlib.asynccontextmanager
-    async def opening(**sections: Any) -> AsyncIterator[Hospital]:
-        outbox = {
-            "enabled": True,
-            "url": f"sqlite:///{tmp_path}/outbox.db",
-            "encryption_key": KEY,
-            **sections.pop("outbox", {}),
-        }
-        sections.setdefault("retries", {"max_attempts": 1})
-        async with Sso() as sso, CutLine(platform.port) as line:
-            url = f"http://127.0.0.1:{line.port}{platform.base_path}"
-            async with (
-                running(url, sso.token_url, outbox=outbox, **sections) as gateway,
-                Hospital(gateway, platform, sso, line) as hospital,
-            ):
-                yield hospital
-
-    return opening
+    """Opens a gateway in front of the test's platform."""
+    return functools.partial(opening, platform, tmp_path)
 
 
 @pytest.fixture

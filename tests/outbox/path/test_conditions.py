@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.doubles.platform import Platform
 from tests.doubles.ward_platform import FAULTS, WardPlatform
-from tests.outbox.path.conftest import Open
+from tests.outbox.path.conftest import opening
 from tests.outbox.path.hospital import ASYNC, Hospital, Reply
 
 SYSTEM = "urn:lab"
-PLATFORM = {"response_timeout": 1}
+PLATFORM = {"response_timeout": 2}
 # Every failure counts as one of the line's: it must not be left alone for that.
 BREAKER = {"min_requests": 10_000}
 
@@ -61,69 +64,93 @@ async def told(hospital: Hospital, reply: Reply) -> str:
     return str(response["outcome"]["issue"][0]["details"]["coding"][0]["code"])
 
 
-async def carried_out(
-    opened: Open, ward: WardPlatform, way: str, *, identified: bool = True
-) -> dict[str, str]:
-    """What is told of a create and a Bundle for every fault, sent directly or queued first."""
-    async with opened(platform=PLATFORM, circuit_breaker=BREAKER) as hospital:
-        hospital.platform.answer(ward.answer)
-        if way == "queued":
+@dataclass(frozen=True)
+class Case:
+    """How a platform takes conditions, and whether the writes come to it directly or are queued."""
+
+    way: str
+    platform_is: dict[str, Any] = field(default_factory=dict)
+    identified: bool = True
+
+
+IGNORED = {f"ignores conditions, {way}": Case(way) for way in ("queued", "direct")}
+UNCLEAR = {
+    "no statement": Case("queued", {"statement": False}, identified=False),
+    "it lies": Case("queued", {"parameters": ("note",)}, identified=False),
+    "it lies to who waits for it": Case("direct", {"parameters": ("note",)}, identified=False),
+    "undeclared": Case("queued", {"parameters": ()}, identified=False),
+}
+RELIED_ON = {f"declares them, {way}": Case(way, {"declares": True}) for way in ("queued", "direct")}
+CASES = IGNORED | UNCLEAR | RELIED_ON
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is told of each write in the end, and how often the platform has it."""
+
+    ends: dict[str, str]
+    copies: dict[str, int]
+
+
+async def carried_out(case: Case, folder: Path) -> Course:
+    """A create and a Bundle for every fault, sent directly or queued first."""
+    ward = WardPlatform(**case.platform_is)
+    sections = {"platform": PLATFORM, "circuit_breaker": BREAKER}
+    async with Platform() as platform, opening(platform, folder, **sections) as hospital:
+        platform.answer(ward.answer)
+        if case.way == "queued":
             hospital.line.cut()
         sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
         replies = await asyncio.gather(
-            *(create(hospital, fault, form, identified=identified) for fault, form in sent)
+            *(create(hospital, fault, form, identified=case.identified) for fault, form in sent)
         )
-        if way == "queued":
+        if case.way == "queued":
             assert {each.status for each in replies} == {202}
             await hospital.line.mend()
         ends = await asyncio.gather(*(told(hospital, each) for each in replies))
-        return {f"{form}-{fault}": end for (fault, form), end in zip(sent, ends, strict=True)}
+        names = (f"{form}-{fault}" for fault, form in sent)
+        return Course(dict(zip(names, ends, strict=True)), ward.copies())
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("way", ["queued", "direct"])
-async def test_a_platform_that_ignores_conditions_is_asked_first(opened: Open, way: str) -> None:
-    """What it has already is found by its identifier, and told as delivered; none is doubled."""
-    ward = WardPlatform()
-    ends = await carried_out(opened, ward, way)
-    assert set(ward.copies().values()) == {1}
-    assert set(ward.copies()) == set(ends)
-    if way == "direct":
-        # It said itself that it has failed; so it is with every write.
+@pytest.fixture(scope="module")
+def courses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Course | BaseException]:
+    """All cases at once: each waits ten seconds before it asks what became of a write."""
+
+    async def all_of_them() -> list[Course | BaseException]:
+        folders = [tmp_path_factory.mktemp("conditions") for _ in CASES]
+        courses = map(carried_out, CASES.values(), folders)
+        return await asyncio.gather(*courses, return_exceptions=True)
+
+    return dict(zip(CASES, asyncio.run(all_of_them()), strict=True))
+
+
+def ends_of(course: Course | BaseException, case: Case) -> set[str]:
+    """What is told of all whose end nobody knew; none of any is doubled."""
+    if isinstance(course, BaseException):
+        raise course
+    ends = course.ends.copy()
+    assert set(course.copies.values()) == {1}
+    if case.way == "direct":
+        # The platform said itself that it has failed; so it is with every write.
         assert {ends.pop(f"{form}-500") for form in ("create", "bundle")} == {"answered 500"}
-    assert set(ends.values()) == {"delivered"}
+    return set(ends.values())
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("way", "platform_is"),
-    [
-        ("queued", {"statement": False}),
-        ("queued", {"parameters": ("note",)}),
-        ("direct", {"parameters": ("note",)}),
-        ("queued", {"parameters": ()}),
-    ],
-    ids=["no statement", "it lies", "it lies to who waits for it", "undeclared"],
-)
-async def test_what_cannot_be_looked_for_is_told_as_unclear(
-    opened: Open, way: str, platform_is: dict[str, Any]
-) -> None:
-    """Without identifier, and by a condition that nobody can believe in; none is doubled."""
-    ward = WardPlatform(**platform_is)
-    ends = await carried_out(opened, ward, way, identified=False)
-    assert set(ward.copies().values()) == {1}
-    if way == "direct":
-        assert {ends.pop(f"{form}-500") for form in ("create", "bundle")} == {"answered 500"}
-    assert set(ends.values()) == {"unclear"}
+@pytest.mark.parametrize("name", IGNORED)
+def test_a_platform_that_ignores_conditions_is_asked_first(courses, name: str) -> None:
+    """What it has already is found by its identifier, and told as delivered; it has all."""
+    course = courses[name]
+    assert ends_of(course, CASES[name]) == {"delivered"}
+    assert set(course.copies) == set(course.ends)
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("way", ["queued", "direct"])
-async def test_a_declared_condition_is_relied_on(opened: Open, way: str) -> None:
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_what_cannot_be_looked_for_is_told_as_unclear(courses, name: str) -> None:
+    """Without identifier, and by a condition that nobody can believe in."""
+    assert ends_of(courses[name], CASES[name]) == {"unclear"}
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_a_declared_condition_is_relied_on(courses, name: str) -> None:
     """The write is sent again with it, and the platform keeps it."""
-    ward = WardPlatform(declares=True)
-    ends = await carried_out(opened, ward, way)
-    assert set(ward.copies().values()) == {1}
-    if way == "direct":
-        assert {ends.pop(f"{form}-500") for form in ("create", "bundle")} == {"answered 500"}
-    assert set(ends.values()) == {"delivered"}
+    assert ends_of(courses[name], CASES[name]) == {"delivered"}
