@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -114,13 +115,16 @@ def unacknowledged(connection: Any) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
-def is_readable(fd: int) -> bool:
-    """Whether something has come on a socket, be it its end."""
+def arrival_check(fd: int) -> Callable[[], object]:
+    """What says, as often as it is called, whether something has come on a socket, be it its end.
+
+    Something that is true or false; true also for a socket that is closed.
+    """
     if not hasattr(select, "poll"):
-        return bool(select.select([fd], [], [], 0)[0])
+        return lambda: fd < 0 or select.select([fd], [], [], 0)[0]
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
+    return functools.partial(poll.poll, 0)
 
 
 def wait_writable(fd: int) -> None:

@@ -8,7 +8,7 @@ from gateway.exchange import Exchange
 
 
 class Accounting:
-    """One update of the metrics (`count`) and one audit record; `note` is told last.
+    """One update of the metrics (`count`) and one audit record; `notes` are told last.
 
     Of what strangers ask too often there is no record: they could fill the disk.
     """
@@ -17,15 +17,16 @@ class Accounting:
         self,
         count: Callable[[Exchange], None],
         record: Callable[[Exchange], None],
-        note: Callable[[Exchange], None],
+        notes: tuple[Callable[[Exchange], None], ...],
     ) -> None:
         self._count = count
         self._record = record
-        self._note = note
+        self._notes = notes
 
     def end(self, exchange: Exchange) -> None:
         """Account for a finished exchange, which must not change any more."""
         self._count(exchange)
         if not exchange.unrecorded:
             self._record(exchange)
-        self._note(exchange)
+        for note in self._notes:
+            note(exchange)

@@ -29,7 +29,6 @@ from gateway.admin.status.state import Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
 from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import Settings
-from gateway.exchange import Exchange
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
 from gateway.oauth.tokens import Tokens
@@ -215,7 +214,7 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            self._note,
+            (self.traffic.note, self.watch.note),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
@@ -289,10 +288,6 @@ class Gateway:
         audit = await audit_factory.await_trail(opening)
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
-
-    def _note(self, exchange: Exchange) -> None:
-        self.traffic.note(exchange)
-        self.watch.note(exchange)
 
     def _make_watch(self) -> PlatformWatch:
         # Of several workers the first asks for all.

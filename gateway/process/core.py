@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
-def _unnoted(_: Exchange | str) -> None:
+def _unnoted(_: str) -> None:
     """Nobody wants to know."""
 
 
@@ -71,7 +71,7 @@ class ProcessParts:
     metrics: Metrics
     audit: AuditTrail
     sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
-    note: Callable[[Exchange], None] = _unnoted
+    notes: tuple[Callable[[Exchange], None], ...] = ()
     tracing: Tracing | None = None
     outbox: OutboxService | None = None
 
@@ -128,7 +128,7 @@ class Core:
     def _handler(self, parts: ProcessParts, tokens: TokensInUse) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(parts.metrics.exchange, parts.audit.exchange, parts.note).end
+        account = Accounting(parts.metrics.exchange, parts.audit.exchange, parts.notes).end
         if parts.tracing is not None:
             account = parts.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(parts)

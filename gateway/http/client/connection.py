@@ -7,9 +7,8 @@ follows anything and never guesses (RFC 9112 sections 6 to 9). The pool decides 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import httptools
 
@@ -168,10 +167,6 @@ class UpstreamConnection(RequestSide):
     def expire(self) -> None:
         """The deadline has passed."""
         self.abort("timeout")
-
-    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
-        """Keep the transport (asyncio.Protocol)."""
-        self.transport = cast("asyncio.Transport | TlsTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse; what comes unasked or after an answer is in excess (RFC 9112 section 9.2)."""

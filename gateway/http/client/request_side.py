@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from gateway import os_support
 from gateway.http.client.framing import FailureKind
@@ -26,6 +26,8 @@ class RequestSide(SmallReads):
         self._response_timeout = response_timeout
         self._batching = batching
         self.transport: asyncio.Transport | TlsTransport | None = None
+        # Whether anything waits to be read; none where there is no socket to look at.
+        self._arrived: Callable[[], object] | None = None
         self.deadline = NEVER
         self.failure: FailureKind | None = None
         # Whether nothing of a request has gone out yet behind an earlier exchange.
@@ -34,6 +36,13 @@ class RequestSide(SmallReads):
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
+        """Keep the transport (asyncio.Protocol)."""
+        self.transport = cast("asyncio.Transport | TlsTransport", transport)
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            self._arrived = os_support.arrival_check(raw.fileno())
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport and give the platform `response_timeout` from now."""
@@ -60,8 +69,7 @@ class RequestSide(SmallReads):
             return
         if self._untouched:
             # What has come already cannot answer a request that has not gone out.
-            raw = self.transport.get_extra_info("socket")
-            if raw is not None and os_support.is_readable(raw.fileno()):
+            if self._arrived is not None and self._arrived():
                 self.abort()
                 return
             self._untouched = False

@@ -24,7 +24,7 @@ class SmallReads(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So much has come (asyncio.BufferedProtocol)."""
-        self.data_received(bytes(_VIEW[:nbytes]))
+        self.data_received(_VIEW[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
