@@ -44,7 +44,7 @@ from gateway.pipeline.traced import TracedUpstream
 from gateway.pipeline.upstream import Restraint, Upstream
 from gateway.process import certificates, factories
 from gateway.process import tracing_factory as tracing
-from gateway.process.front_door import FrontDoor
+from gateway.process.front_door import FrontDoor, UnderWay
 from gateway.telemetry.findings import REFUSES
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
@@ -86,9 +86,7 @@ class Core:
 
     def __init__(self, settings: Settings, parts: ProcessParts) -> None:
         self.settings = settings
-        self.exchanges = 0
-        self._over = asyncio.Event()
-        self._retired = False
+        self.under_way = UnderWay()
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
         self.tokens = Tokens(
@@ -240,23 +238,11 @@ class Core:
         """The gateway's base URL as callers know it, where the settings name it."""
         return self.settings.listen.public_url
 
-    def entered(self) -> None:
-        """An exchange begins."""
-        self.exchanges += 1
-
-    def left(self) -> None:
-        """An exchange is over."""
-        self.exchanges -= 1
-        if self._retired and not self.exchanges:
-            self._over.set()
-
     async def retire(self) -> None:
         """Close after the last exchange; nothing new begins here."""
-        self._retired = True
         self.tokens.stop_renewing()
         self._pool.drain()
-        if self.exchanges:
-            await self._over.wait()
+        await self.under_way.emptied()
         if self._user_tokens is not None:
             await self._user_tokens.finish()
         await self.close()
@@ -298,8 +284,8 @@ class Cores:
     def hold(self) -> tuple[Deliverer, Callable[[], None]]:
         """What delivers queued writes now; it is there until the second is called."""
         core = self.current
-        core.entered()
-        return core.deliverer, core.left
+        core.under_way.begin()
+        return core.deliverer, core.under_way.end
 
     async def ask_platform(self, preferred: str) -> tuple[str, str] | None:
         """What the platform's metadata tell, and with which credential; None where nothing could.
@@ -310,7 +296,7 @@ class Cores:
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
         ready.sort(key=lambda name: name != preferred)
         result: tuple[str, str] | None = None
-        core.entered()
+        core.under_way.begin()
         try:
             for credential in ready:
                 found = await core.probe.ask(credential)
@@ -320,7 +306,7 @@ class Cores:
                 if found not in (None, REFUSES):
                     break
         finally:
-            core.left()
+            core.under_way.end()
         return result
 
     def set_phase(self, phase: Phase) -> None:

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.http.server.absolute_form import addressed
 from gateway.http.server.connection import IncomingRequest, RequestSink
 from gateway.http.server.messages import Answered
+
+
+class UnderWay:
+    """What uses one version of the settings: exchanges, deliveries and the gateway's questions."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._empty: asyncio.Event | None = None
+
+    def begin(self) -> None:
+        """One begins."""
+        self._count += 1
+
+    def end(self) -> None:
+        """One is over."""
+        self._count -= 1
+        if not self._count and self._empty is not None:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        """Wait for the end of the last one; called when no new ones begin."""
+        if self._count:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
 
 
 class Current(Protocol):
@@ -23,12 +48,9 @@ class Current(Protocol):
         """The gateway's base URL as callers know it, where the settings name it."""
         ...
 
-    def entered(self) -> None:
-        """An exchange begins."""
-        ...
-
-    def left(self) -> None:
-        """An exchange is over."""
+    @property
+    def under_way(self) -> UnderWay:
+        """What uses it."""
         ...
 
 
@@ -46,11 +68,12 @@ class FrontDoor(Generic[AnyCore]):
         core = self.core
         if not request.message.path.startswith("/"):
             request = addressed(request, core.public_url)
-        core.entered()
+        under_way = core.under_way
+        under_way.begin()
         try:
             return await core.handler.handle(request)
         finally:
-            core.left()
+            under_way.end()
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
         """Answer what could not be parsed."""
