@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 export PYTHON
 # The tests start hundreds of Pythons, which would each compile all that they load.
 unexport PYTHONDONTWRITEBYTECODE
-# Most tests wait for something; two more of them than there are processors keep those busy.
-JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
+# Most tests wait for something; three more of them than there are processors keep those busy.
+JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 3)
 PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
