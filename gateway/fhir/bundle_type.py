@@ -18,7 +18,7 @@ _FHIR: Final = "http://hl7.org/fhir"
 # One media type, in a charset that contains ASCII; a list of two fits neither.
 _CONTENT_TYPE: Final = re.compile(
     r"\s*+([^\s;,]*+)\s*+"
-    r"(?:;\s*+(?:charset\s*+=\s*+\"?(?:utf-?8|us-ascii)\"?\s*+|(?!charset)[^;,]*+))*+",
+    r"(?>(?:;\s*+(?:charset\s*+=\s*+\"?(?:utf-?8|us-ascii)\"?\s*+|(?!charset)[^;,]*+))*)",
     re.IGNORECASE,
 )
 

@@ -21,12 +21,12 @@ Condition = tuple[str, str, tuple[str, ...]]
 
 _CODES: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _BY_QUERY: Final = frozenset(("update", "patch", "delete"))
-_STRING: Final = rb"\"(?:[^\"\\]++|\\.)*+\""
-_FLAT: Final = rb"\{(?:[^{}\"]++|" + _STRING + rb")*+\}"
-_NESTED: Final = rb"\{(?:[^{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*+\}"
+_STRING: Final = rb"\"(?>(?:[^\"\\]++|\\.)*)\""
+_FLAT: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb")*)\}"
+_NESTED: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*)\}"
 # Extensions are all that a request can hold of objects.
 _JSON: Final = re.compile(
-    rb"\"request\"\s*+:\s*+(\{(?:[^{}\"]++|" + _STRING + rb"|" + _NESTED + rb")*+\})", re.DOTALL
+    rb"\"request\"\s*+:\s*+(\{(?>(?:[^{}\"]++|" + _STRING + rb"|" + _NESTED + rb")*)\})", re.DOTALL
 )
 _XML: Final = re.compile(rb"<request>(.*?)</request>", re.DOTALL)
 _XML_MEMBER: Final = re.compile(

@@ -12,7 +12,8 @@ _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 # The beginning of a page whose type was not told or was told wrongly.
 # Possessive: a body of many comments must not make it try them in every combination.
 _LOOKS_LIKE_HTML: Final = re.compile(
-    rb"\s*+(?:<!--(?:[^-]|-(?!->))*+-->\s*+)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE
+    rb"\s*+(?>(?:<!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->\s*+)*)<(?:!doctype\s+html|html)\b",
+    re.IGNORECASE,
 )
 _FHIR_XML: Final = b"http://hl7.org/fhir"
 # How nearly all JSON begins that is FHIR, and what all has.

@@ -55,7 +55,7 @@ class Known:
 # extensions, whose presence only makes us look further.
 _LINK: Final = re.compile(rb"\{[^{}]*?\"relation\"\s*:\s*\"self\"[^{}]*+\}")
 _SELF: Final = b'"self"'
-_URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?:[^\"\\]++|\\.)*+\")")
+_URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?>(?:[^\"\\]++|\\.)*)\")")
 # The same as nearly all write it; nothing in the URL is escaped, or could be taken for another end.
 _USUAL_LINK: Final = re.compile(rb"(?<=\{\"relation\":)\"self\",\"url\":\"([ !#-\[\]-z|~]*+)\"\}")
 # Readers of URLs drop line breaks and tabs (WHATWG URL, section 4.4).

@@ -39,7 +39,7 @@ _OUTCOME: Final = b'OperationOutcome"'
 _DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
 # The rest of a URL and the quote behind it, if nothing in it has to be looked at twice.
 _REST: Final = re.compile(
-    rb"(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*+(?:[?#][^\"\\]*+)?+\""
+    rb"(?>(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
 )
 _SLASHES: Final = (b"/", b"\\/")
 _OBJECT: Final = 0x7B
@@ -272,8 +272,8 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
     return re.compile(
         rb'("(?:fullUrl|reference)"\s*+:\s*+")'
         + re.escape(source)
-        + rb'(?=(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40}+'
-        rb'(?:[?#][^"\\]{0,4000}+)?+")'
+        + rb'(?=(?>(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40})'
+        rb'(?>(?:[?#][^"\\]{0,4000}+)?)")'
     )
 
 

@@ -33,10 +33,18 @@ _FILL: Final = rb'[^"{}\[\]]*+'
 
 def _balanced(depth: int) -> bytes:
     """An object or array with at most `depth` levels, and what separates it from the next."""
-    pattern = rb"[\[{]" + _FILL + rb"(?:" + _STRING + _FILL + rb")*+[\]}]" + _FILL
+    pattern = rb"[\[{]" + _FILL + rb"(?>(?:" + _STRING + _FILL + rb")*)[\]}]" + _FILL
     for _ in range(depth - 1):
         pattern = (
-            rb"[\[{]" + _FILL + rb"(?:" + _STRING + _FILL + rb"|" + pattern + rb")*+[\]}]" + _FILL
+            rb"[\[{]"
+            + _FILL
+            + rb"(?>(?:"
+            + _STRING
+            + _FILL
+            + rb"|"
+            + pattern
+            + rb")*)[\]}]"
+            + _FILL
         )
     return pattern
 
@@ -44,30 +52,30 @@ def _balanced(depth: int) -> bytes:
 CONTAINER: Final = _balanced(12)
 _VALUE: Final = rb"(?:" + _STRING + rb"|" + CONTAINER + rb'|[^"{}\[\]\s:,])'
 GAP: Final = re.compile(_FILL)
-MEMBER: Final = re.compile(_FILL + rb'"([^"\\]*+)"\s*+:\s*+(?:"([^"]*+)"|([{\[]))?+')
+MEMBER: Final = re.compile(_FILL + rb'"([^"\\]*+)"\s*+:\s*+(?>(?:"([^"]*+)"|([{\[]))?)')
 # A whole Reference, whose other members hold no URL.
 REFERENCE: Final = re.compile(
     rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
-    rb'(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*+\s*+\}'
+    rb'(?>(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*)\s*+\}'
 )
 # A whole link of a Bundle.
 LINK: Final = re.compile(
     rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
 )
 BEFORE_VALUE: Final = re.compile(rb"[\s:]*+")
-ELEMENTS: Final = re.compile(rb"(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*+")
-MEMBERS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*+")
-STRINGS: Final = re.compile(rb"(?:" + _FILL + _STRING + rb")*+")
+ELEMENTS: Final = re.compile(rb"(?>(?:" + _FILL + rb"(?:" + _STRING + rb"|" + CONTAINER + rb"))*)")
+MEMBERS: Final = re.compile(rb"(?>(?:" + _FILL + _STRING + rb"\s*+:\s*+" + _VALUE + rb")*)")
+STRINGS: Final = re.compile(rb"(?>(?:" + _FILL + _STRING + rb")*)")
 BLANKS: Final = (b" ", b"\t", b"\r", b"\n")
 ARRAYS: Final = re.compile(rb"[\[ \t\r\n]*+")
 OPENINGS: Final = re.compile(rb"[{\[ \t\r\n]*+")
 # In a resource's own members the watched ones are stopped at; and `entry`, too long to try whole.
 WATCHED: Final = re.compile(
-    rb"(?:"
+    rb"(?>(?:"
     + _FILL
     + rb'"(?!(?:resourceType|type|signature|entry|path)")[^"\\]*+"\s*+:\s*+'
     + _VALUE
-    + rb")*+"
+    + rb")*)"
 )
 
 

@@ -20,7 +20,7 @@ _AUTHORITY: Final = re.compile(
 )
 # Free of what some parsers take for a way out of the base: dot segments, backslashes, blanks.
 _SAFE_PATH: Final = re.compile(
-    r"(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*+(?=[?#]|\Z)", re.IGNORECASE
+    r"(?>(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*)(?=[?#]|\Z)", re.IGNORECASE
 )
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)

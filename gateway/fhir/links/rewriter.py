@@ -52,7 +52,7 @@ _WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECA
 # Possessive, and an open quote reaches to the end: nothing is read twice.
 _LINK_PART: Final = re.compile(
     r'(?P<anchor>;\s*+anchor\s*+=\s*+")(?P<context>[^"\\]*+)"'
-    r'|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|<(?P<target>[^<>]*+)>',
+    r'|"[^"\\]*+(?>(?:\\.[^"\\]*+)*)(?:"|\\?\Z)|<(?P<target>[^<>]*+)>',
     re.IGNORECASE,
 )
 

@@ -51,23 +51,23 @@ _WIDE: Final = re.compile(
     rb"<\?xml[^>]*?encoding\s*=\s*[\"'](?:utf-?(?:16|32|7)|ucs|iso-10646)", re.I
 )
 
-_REST: Final = rb"[^<>\"']*+(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*+"
+_REST: Final = rb"[^<>\"']*+(?>(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*)"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
 # Elements without children, comments and instructions; `type` and `signature` say what a Bundle is.
 _DULL: Final = re.compile(
-    rb"(?:[^<]*+<(?:(?:[^\s<>\"'/:!?]++:)?+(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
+    rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
     + _REST
     + rb"(?:(?<=/)>|>[^<]*+</[^>]*+>)"
-    rb"|!--[^-]*+(?:-(?!->)[^-]*+)*+-->|\?(?!xml)[^?]*+(?:\?(?!>)[^?]*+)*+\?>))*+"
+    rb"|!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->|\?(?!xml)[^?]*+(?>(?:\?(?!>)[^?]*+)*)\?>))*)"
 )
 _VALUE: Final = re.compile(
-    rb"<[^\s<>\"'/]+(?:\s+(?!value[\s=])[^\s<>\"'/=]+\s*=\s*(?:\"[^\"]*+\"|'[^']*+'))*+"
+    rb"<[^\s<>\"'/]+(?>(?:\s+(?!value[\s=])[^\s<>\"'/=]+\s*=\s*(?:\"[^\"]*+\"|'[^']*+'))*)"
     rb"\s+value\s*=\s*(?:\"([^\"]*+)\"|'([^']*+)')"
 )
 # What makes more matter than a name: signatures, documents, narrative, comments, text that is kept.
 _DOUBTFUL: Final = (b"ignature", b"document", b"OperationOutcome", b"<div", b":div", b"<!")
 _BEGINS_RESOURCE: Final = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml(?:(?!encoding)[^<>?])*+(?:encoding\s*=\s*[\"'](?i:utf-8)[\"'][^<>?]*+)?\?>\s*+)?"
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml(?>(?:(?!encoding)[^<>?])*)(?:encoding\s*=\s*[\"'](?i:utf-8)[\"'][^<>?]*+)?\?>\s*+)?"
     rb"<(?:[^\s<>\"'/:!?]+:)?[A-Z]"
 )
 _START_TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)>\s*\Z")
@@ -87,7 +87,7 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
     return re.compile(
         rb"""(<(?:[^\s<>"'/:!?]+:)?(?:fullUrl|reference)\s++value\s*+=\s*+")"""
         + re.escape(source)
-        + rb"""(?=(?:/[^"&%/?#\\\x00-\x20\x7f.][^"&%/?#\\\x00-\x20\x7f]{0,255}+){1,40}+")"""
+        + rb"""(?=(?>(?:/[^"&%/?#\\\x00-\x20\x7f.][^"&%/?#\\\x00-\x20\x7f]{0,255}+){1,40})")"""
     )
 
 
