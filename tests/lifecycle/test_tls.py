@@ -97,7 +97,7 @@ async def test_the_end_follows_the_last_answer(
     start_service: StartService, pki: Pki, request_: bytes
 ) -> None:
     """Who has sent all is not waited for: the end comes sooner than that of a silent newcomer."""
-    service = start_service(listen=pki.settings(), limits={"header_timeout": 0.5})
+    service = start_service(listen=pki.settings(), limits={"header_timeout": 2})
     await service.until_ready()
     assert await status(service, pki.client()) == 200
     async with (
