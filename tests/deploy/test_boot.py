@@ -102,7 +102,7 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call([*uv, "pip", "install", "--quiet", "--python", str(python), "pip", "hatchling"])
     tools.make_wheelhouse(folder, PYTHON=str(python))
     (archive,) = folder.glob("*.tar.gz")
-    subprocess.run(["tar", "--extract", "--file", archive, "--directory", folder], check=True)
+    tools.unpack(archive, folder)
     return folder / archive.name.removesuffix(".tar.gz")
 
 

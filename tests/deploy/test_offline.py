@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tools.make_wheelhouse(folder, PYTHON=sys.executable, WHEELS=str(wheels))
     (archive,) = folder.glob("*.tar.gz")
     assert (folder / f"{archive.name}.sha256").read_text().split()[1] == archive.name
-    subprocess.run(["tar", "--extract", "--file", archive, "--directory", folder], check=True)
+    tools.unpack(archive, folder)
     return folder / archive.name.removesuffix(".tar.gz")
 
 

@@ -114,6 +114,14 @@ def make_wheelhouse(folder: Path, **variables: str) -> None:
         _keep(folder, kept)
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """What is in a packed installation; a folder of its name. Python 3.11.2 has no filters yet."""
+    if archive.suffix == ".zip":
+        shutil.unpack_archive(archive, folder)
+    else:
+        subprocess.run(["tar", "--extract", "--file", archive, "--directory", folder], check=True)
+
+
 def _pack(folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", PROJECT / "deploy/offline/make-wheelhouse.sh", folder],
@@ -128,7 +136,7 @@ def _keep(folder: Path, kept: Path) -> None:
     """Put others' wheels of the archive there; several runs may do it at once."""
     (archive,) = (each for each in folder.iterdir() if each.suffix in (".gz", ".zip"))
     with tempfile.TemporaryDirectory(dir=kept) as unpacked:
-        shutil.unpack_archive(archive, unpacked)
+        unpack(archive, Path(unpacked))
         for wheel in Path(unpacked).glob("*/wheels/*.whl"):
             if not wheel.name.startswith("dhp_gateway-"):
                 wheel.replace(kept / wheel.name)
