@@ -21,7 +21,7 @@ from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 DAY = 86400.0
-WEEKS = 14 * DAY
+WEEKS = 20 * DAY
 LOOK = 30.0
 KINDS = [
     ("read", "Patient"),
