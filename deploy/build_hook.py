@@ -91,6 +91,8 @@ def compile_in(place: Path, project: Path) -> list[Path]:
         for each in extensions:
             # mypyc makes errors of warnings; which there are depends on the compiler's version.
             each.extra_compile_args.append("-Wno-error")
+            # gcc reads the whole file anew for lines whose indentation it judges: minutes for ours.
+            each.extra_compile_args.append("-Wno-misleading-indentation")
             # Nobody but Python looks for names in it: a table of all of them is 0.4 MB of memory.
             each.extra_compile_args.append("-fvisibility=hidden")
         command = build_ext(Distribution({"name": "gateway", "ext_modules": extensions}))

@@ -7,8 +7,10 @@ the two the way an operator would: by URLs and a credential.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from gateway import os_support
@@ -162,15 +164,30 @@ def _announce_platform(demo: Demo, platform: Sandbox, say: Say) -> None:
 
 
 def _gateway_command(platform: Sandbox) -> str:
-    """What starts a gateway in front of this platform; the file leads to the default port."""
-    command = "dhp-gateway run --config config/sandbox.yaml"
+    """What starts a gateway in front of this platform, with the settings file where one is here."""
     ready_made = SandboxOptions()
-    if platform.fhir_base_url == f"{ready_made.origin(ready_made.port)}/fhir":
-        return command
-    return (
-        f"DHP_GATEWAY_PLATFORM__FHIR_BASE_URL={platform.fhir_base_url} "
-        f"DHP_GATEWAY_SSO__TOKEN_URL={platform.token_url} {command}"
-    )
+    settings = _settings_file()
+    variables = {}
+    if settings is None:
+        variables = {
+            "ENVIRONMENT": "custom",
+            "CREDENTIALS__DEFAULT__CLIENT_ID": ready_made.client_id,
+            "CREDENTIALS__DEFAULT__CLIENT_SECRET": ready_made.client_secret,
+        }
+    # The file leads to the default port.
+    if settings is None or platform.fhir_base_url != f"{ready_made.origin(ready_made.port)}/fhir":
+        variables |= {
+            "PLATFORM__FHIR_BASE_URL": platform.fhir_base_url,
+            "SSO__TOKEN_URL": platform.token_url,
+        }
+    words = [f"DHP_GATEWAY_{name}={value}" for name, value in variables.items()]
+    return " ".join([*words, "dhp-gateway run", *([f"--config {settings}"] if settings else [])])
+
+
+def _settings_file() -> Path | None:
+    """A checkout has it, and an installation from the offline archive; a wheel or image has not."""
+    places = (Path("config"), Path(sys.prefix, "share", "config"))
+    return next((file for each in places if (file := each / "sandbox.yaml").is_file()), None)
 
 
 def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:

@@ -150,14 +150,31 @@ async def test_the_platform_can_run_alone(tmp_path: Path) -> None:
     assert "curl" not in process.stdout
 
 
-async def test_the_printed_command_leads_a_gateway_to_the_port(tmp_path: Path) -> None:
-    """With --platform-only on another port, the line for a gateway names that port."""
-    async with sandbox(tmp_path, "--platform-only") as process:
+@pytest.mark.parametrize("checkout", [True, False])
+async def test_the_printed_command_leads_a_gateway_to_the_platform(
+    tmp_path: Path, checkout: bool
+) -> None:
+    """With --platform-only the line for a gateway leads to its port, also where no file is."""
+    folder = REPOSITORY if checkout else tmp_path
+    process = start(
+        ["env", "-C", folder, GATEWAY_COMMAND, "sandbox", "--port", "0", "--platform-only"],
+        tmp_path,
+    )
+    try:
+        while "Ctrl-C" not in process.stdout:
+            assert not process.ended, process.stderr
+            await asyncio.sleep(0.02)
         line = next(line for line in process.stdout.splitlines() if "dhp-gateway run" in line)
-        *variables, _, _, _, file = shlex.split(line)
-        settings = load(REPOSITORY / file, dict(each.split("=", 1) for each in variables))
+        words = shlex.split(line)
+        at = words.index("dhp-gateway")
+        file = folder / words[at + 3] if "--config" in words else None
+        assert (file is not None) == checkout
+        settings = load(file, dict(each.split("=", 1) for each in words[:at]))
         assert settings.platform.fhir_base_url == said(process, "Platform")
         assert settings.sso.token_url == said(process, "SSO token endpoint")
+        assert settings.credentials["default"].client_id == SandboxOptions().client_id
+    finally:
+        await asyncio.to_thread(process.terminate)
 
 
 async def test_the_help_names_the_forms(tmp_path: Path) -> None:

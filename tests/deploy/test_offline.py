@@ -153,6 +153,18 @@ def test_the_command_can_be_typed(installed: Path) -> None:
     assert link.readlink() == Path(PREFIX, "bin", "dhp-gateway")
 
 
+def test_the_sandbox_names_settings_that_are_there(installed: Path) -> None:
+    """Its line for a gateway names a file of this installation, not one of a checkout."""
+    command = [f"{installed}{PREFIX}/bin/dhp-gateway", "sandbox", "--port", "0", "--platform-only"]
+    with subprocess.Popen(command, cwd=installed, env={}, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        line = next(line for line in run.stdout if "dhp-gateway run" in line)
+        run.terminate()
+    file = Path(line.split(" --config ")[1].strip())
+    assert file.is_relative_to(f"{installed}{PREFIX}-{__version__}")
+    assert file.is_file()
+
+
 @pytest.mark.parametrize("page", ["", ".ru", ".uz"])
 def test_the_documentation_names_this_version(page: str) -> None:
     """Commands of the page can be copied: files and images in them are this version's."""
