@@ -58,7 +58,8 @@ async def test_what_is_put_in_is_delivered(running: Running, sender: RecordingSe
     entry = await running.put(draft("a"))
     await running.until_state(entry, State.DELIVERED)
     assert await running.outbox.response(entry.id) == OK
-    assert running.steps(entry) == [Step.QUEUED, Step.SENT, Step.DELIVERED]
+    # What is written is told a moment later.
+    await until(lambda: running.steps(entry) == [Step.QUEUED, Step.SENT, Step.DELIVERED])
     assert running.events[-1].status == 200
     assert sender.seen == ["r-a"]
 

@@ -101,11 +101,18 @@ async def carried_out(case: Case, folder: Path) -> Course:
         if case.way == "queued":
             hospital.line.cut()
         sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
-        replies = await asyncio.gather(
-            *(create(hospital, fault, form, identified=case.identified) for fault, form in sent)
-        )
+        # Those that come to the platform directly wait for it, so they are sent side by side.
+        at_once = asyncio.Semaphore(1 if case.way == "queued" else len(sent))
+
+        async def creation(fault: str, form: str) -> Reply:
+            async with at_once:
+                return await create(hospital, fault, form, identified=case.identified)
+
+        replies = await asyncio.gather(*(creation(fault, form) for fault, form in sent))
         if case.way == "queued":
-            assert {each.status for each in replies} == {202}
+            assert {(each.status, each.headers.get("X-Gateway-Error")) for each in replies} == {
+                (202, None)
+            }
             await hospital.line.mend()
         ends = await asyncio.gather(*(told(hospital, each) for each in replies))
         names = (f"{form}-{fault}" for fault, form in sent)
