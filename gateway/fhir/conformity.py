@@ -10,7 +10,7 @@ from gateway.fhir.negotiation import asks_for
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 # The beginning of a page whose type was not told or was told wrongly.
-# Possessive: a body of many comments must not make it try them in every combination.
+# Atomic: a body of many comments must not make it try them in every combination.
 _LOOKS_LIKE_HTML: Final = re.compile(
     rb"\s*+(?>(?:<!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->\s*+)*)<(?:!doctype\s+html|html)\b",
     re.IGNORECASE,

@@ -1,7 +1,7 @@
 r"""The lexical side of JSON: what can be skipped in one match, and how strings are escaped.
 
 All patterns see text in which `\\` and `\"` are masked, so that every quote starts or ends a
-string. They are possessive: none backtracks, whatever the text.
+string. They are possessive or atomic: none backtracks, whatever the text.
 """
 
 from __future__ import annotations

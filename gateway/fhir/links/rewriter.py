@@ -49,7 +49,7 @@ _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
 _WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECASE)
 
 # A quoted parameter value (of `anchor` it is a URL), or the target of a link-value (RFC 8288).
-# Possessive, and an open quote reaches to the end: nothing is read twice.
+# Atomic, and an open quote reaches to the end: nothing is read twice.
 _LINK_PART: Final = re.compile(
     r'(?P<anchor>;\s*+anchor\s*+=\s*+")(?P<context>[^"\\]*+)"'
     r'|"[^"\\]*+(?>(?:\\.[^"\\]*+)*)(?:"|\\?\Z)|<(?P<target>[^<>]*+)>',
