@@ -146,16 +146,22 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     await running.until_state(entry, State.DELIVERED)
 
 
-async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
-    running: Running, sender: RecordingSender
-) -> None:
-    """A 503 with Retry-After from before the line was back holds its write for a moment only."""
+async def late_and_unreachable(running: Running, sender: RecordingSender) -> tuple[Entry, Entry]:
+    """Two writes: one whose 503 with Retry-After is on its way, and one that met a dead line."""
     sender.hold("r-late")
     sender.results["r-late"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
     late = await running.put(draft("late"))
     sender.results["r-a"] = [UNREACHABLE]
     entry = await running.put(draft("a"))
     await until(lambda: Step.POSTPONED in running.steps(entry))
+    return late, entry
+
+
+async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
+    running: Running, sender: RecordingSender
+) -> None:
+    """A 503 with Retry-After from before the line was back holds its write for a moment only."""
+    late, entry = await late_and_unreachable(running, sender)
     running.delivery.platform_answered()
     await running.until_state(entry, State.DELIVERED)
     assert running.delivery.line_is_up
@@ -169,13 +175,8 @@ async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     running: Running, sender: RecordingSender
 ) -> None:
     """Also if nobody but the delivery itself has an answer."""
-    sender.hold("r-asked")
-    sender.results["r-asked"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
-    asked = await running.put(draft("asked"))
-    sender.results["r-a"] = [UNREACHABLE]
-    entry = await running.put(draft("a"))
-    await until(lambda: Step.POSTPONED in running.steps(entry))
-    sender.held["r-asked"].set()
+    asked, entry = await late_and_unreachable(running, sender)
+    sender.held["r-late"].set()
     await until(lambda: Step.POSTPONED in running.steps(asked))
     await running.pass_time(3)
     await running.until_state(entry, State.DELIVERED)

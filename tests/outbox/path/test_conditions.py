@@ -98,22 +98,18 @@ async def carried_out(case: Case, folder: Path) -> Course:
     sections = {"platform": PLATFORM, "circuit_breaker": BREAKER}
     async with Platform() as platform, opening(platform, folder, **sections) as hospital:
         platform.answer(ward.answer)
+        sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
+        creations = [create(hospital, *each, identified=case.identified) for each in sent]
         if case.way == "queued":
             hospital.line.cut()
-        sent = [(fault, form) for fault in FAULTS for form in ("create", "bundle")]
-        # Those that come to the platform directly wait for it, so they are sent side by side.
-        at_once = asyncio.Semaphore(1 if case.way == "queued" else len(sent))
-
-        async def creation(fault: str, form: str) -> Reply:
-            async with at_once:
-                return await create(hospital, fault, form, identified=case.identified)
-
-        replies = await asyncio.gather(*(creation(fault, form) for fault, form in sent))
-        if case.way == "queued":
+            replies = [await each for each in creations]
             assert {(each.status, each.headers.get("X-Gateway-Error")) for each in replies} == {
                 (202, None)
             }
             await hospital.line.mend()
+        else:
+            # Those that come to the platform directly wait for it.
+            replies = await asyncio.gather(*creations)
         ends = await asyncio.gather(*(told(hospital, each) for each in replies))
         names = (f"{form}-{fault}" for fault, form in sent)
         return Course(dict(zip(names, ends, strict=True)), ward.copies())
