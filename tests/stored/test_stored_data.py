@@ -1,0 +1,201 @@
+"""What an earlier version has stored is opened, verified and used by this one.
+
+The folders beside this module were written by `record.py` in a checkout of the version that they
+are named after.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.login.redis_sessions import RedisSessions
+from gateway.oauth.redis_store import RedisStore
+from gateway.secret import Secret
+from tests.doubles.command import dhp
+from tests.doubles.platform import Platform
+from tests.outbox.path.conftest import KEY, opening
+from tests.outbox.path.hospital import Hospital, observation
+from tests.store.redis_server import RedisServer, redis_server
+from tests.stored.record import ENCRYPTION_KEY, MARK, SESSION_KEY, SIGN_IN_KEY, TOKEN_KEY
+
+FOLDERS = sorted(Path(__file__).parent.glob("v*"))
+# Seconds: the entries were queued in the year in which they were recorded.
+CENTURY = 100 * 365 * 86400.0
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def stored(request: pytest.FixtureRequest) -> Path:
+    """The folder of one version."""
+    return Path(request.param)
+
+
+class TestOutbox:
+    """A database of the outbox."""
+
+    @pytest.fixture
+    async def hospital(
+        self, stored: Path, tmp_path: Path, platform: Platform
+    ) -> AsyncIterator[Hospital]:
+        """A gateway that goes on with a copy of the database."""
+        shutil.copy(stored / "outbox.db", tmp_path)
+        limits = {"max_age": CENTURY, "retention": CENTURY}
+        async with opening(platform, tmp_path, outbox=limits, audit={"sink": "off"}) as made:
+            yield made
+
+    @pytest.fixture
+    def location(self, stored: Path) -> dict[str, str]:
+        """The status paths of the entries by their names."""
+        ids = json.loads((stored / "outbox.json").read_text())
+        return {name: f"/_outbox/{entry_id}" for name, entry_id in ids.items()}
+
+    async def test_waiting_writes_are_delivered_as_they_were_sent(
+        self, hospital: Hospital, location: dict[str, str]
+    ) -> None:
+        """Method, target and body of each, whatever it was."""
+        for name in ("waiting", "long", "deletion"):
+            reply = await hospital.ended(location[name])
+            assert reply.json["type"] == "batch-response"
+        seen = {(each.method, each.target): each for each in hospital.platform.seen}
+        assert {key[0] for key in seen if "Observation/6" in key[1]} == {"DELETE"}
+        sent = next(each for (_, target), each in seen.items() if target.endswith("Observation/4"))
+        assert sent.body == observation(4, 4)
+        basic = next(each for (_, target), each in seen.items() if target.endswith("Basic/5"))
+        assert json.loads(basic.body)["code"]["text"] == "x" * 3000
+
+    async def test_the_outcomes_of_earlier_writes_can_be_asked_for(
+        self, hospital: Hospital, location: dict[str, str]
+    ) -> None:
+        """Delivered, failed, and in doubt."""
+        (delivered,) = (await hospital.ended(location["delivered"])).json["entry"]
+        assert delivered["response"]["status"].startswith("200")
+        (failed,) = (await hospital.ended(location["failed"])).json["entry"]
+        assert failed["response"]["status"].startswith("422")
+        unclear = await hospital.ended(location["unclear"])
+        assert "outcome-unknown" in unclear.body.decode() or "unclear" in unclear.body.decode()
+
+    async def test_an_operator_decides_on_an_unclear_write(
+        self, hospital: Hospital, location: dict[str, str], stored: Path, tmp_path: Path
+    ) -> None:
+        """It is shown in full; when it is dropped, the one behind it is delivered."""
+        settings = {
+            "environment": "custom",
+            "platform": {"fhir_base_url": hospital.platform.url},
+            "sso": {"token_url": hospital.sso.token_url},
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+            "outbox": {
+                "enabled": True,
+                "url": f"sqlite:///{tmp_path}/outbox.db",
+                "encryption_key": KEY,
+                "max_age": CENTURY,
+                "retention": CENTURY,
+            },
+            "audit": {"sink": "off"},
+        }
+        config = tmp_path / "settings.yaml"
+        config.write_text(json.dumps(settings))
+        entry_id = location["unclear"].rpartition("/")[2]
+
+        async def outbox(*arguments: str) -> str:
+            done = await dhp("outbox", *arguments, "--config", config, folder=tmp_path)
+            assert done.code == 0, done.err
+            return done.out
+
+        shown = await outbox("show", entry_id, "--reveal")
+        assert "upstream-failed" in shown
+        assert "Patient/3" in shown
+        await outbox("drop", entry_id)
+        await hospital.ended(location["behind"])
+        assert ("PUT", f"{hospital.platform.base_path}/Observation/3") in hospital.writes()
+
+
+def _copied_audit(stored: Path, folder: Path) -> list[Path]:
+    """The audit files, the oldest first; beside them the file that tells where the chain ends."""
+    for file in stored.glob("*audit.jsonl*"):
+        shutil.copy(file, folder)
+    return [*sorted(folder.glob("audit.jsonl.*")), folder / "audit.jsonl"]
+
+
+async def test_an_audit_chain_is_verified_and_continued(
+    stored: Path, tmp_path: Path, platform: Platform
+) -> None:
+    """`audit verify` accepts both files, also after this version has added its records."""
+    files = _copied_audit(stored, tmp_path)
+    assert len(files) == 2
+    before = await dhp("audit", "verify", *files)
+    assert before.code == 0, before.out + before.err
+    audit = {"sink": "file", "path": str(tmp_path / "audit.jsonl")}
+    recorded = (tmp_path / "audit.jsonl").read_bytes()
+    async with opening(platform, tmp_path, audit=audit) as hospital:
+        assert (await hospital.ask("GET", "/Patient/1")).status == 200
+    after = await dhp("audit", "verify", *files)
+    assert after.code == 0, after.out + after.err
+    continued = (tmp_path / "audit.jsonl").read_bytes()
+    assert continued.startswith(recorded)
+    assert continued != recorded
+
+
+class TestRedis:
+    """Tokens and sessions of replicas."""
+
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[RedisServer]:
+        """A running, empty redis-server."""
+        yield from redis_server(tmp_path)
+
+    @pytest.fixture(params=["plain", "keyed"])
+    async def client(
+        self, request: pytest.FixtureRequest, stored: Path, server: RedisServer
+    ) -> AsyncIterator[tuple[Redis, Secret | None]]:
+        """A client of a server that holds what was stored, and the encryption key."""
+        values = json.loads((stored / "redis.json").read_text())[request.param]
+        async with Redis(host="127.0.0.1", port=server.port, protocol=2) as made:
+            for key, value in values.items():
+                await _restore(made, key, value)
+            yield made, ENCRYPTION_KEY if request.param == "keyed" else None
+
+    async def test_a_token_is_used(self, client: tuple[Redis, Secret | None]) -> None:
+        """Its value, lifetime and scope."""
+        token = await RedisStore(client[0], encryption_key=client[1]).get(TOKEN_KEY)
+        assert token is not None
+        assert (token.reveal(), token.lifetime, token.scope) == ("planted-token", 3600, "a b")
+
+    async def test_a_session_goes_on(self, client: tuple[Redis, Secret | None]) -> None:
+        """With its user, its tokens and what renews them, until it is ended by its mark."""
+        sessions = RedisSessions(client[0], encryption_key=client[1])
+        session = await sessions.get(SESSION_KEY)
+        assert session is not None
+        assert (session.user, session.name) == ("dr.karimova", "Dr. Karimova")
+        assert (session.identity, session.token.reveal()) == (
+            "planted-identity",
+            "planted-user-token",
+        )
+        assert session.renewal.refresh_token is not None
+        assert session.renewal.refresh_token.reveal() == "planted-refresh-token"
+        assert session.renewal.cookies["sid"].reveal() == "planted-cookie"
+        assert await sessions.drop_marked(MARK) == 1
+        assert await sessions.get(SESSION_KEY) is None
+
+    async def test_a_sign_in_is_finished(self, client: tuple[Redis, Secret | None]) -> None:
+        """With its verifier, its nonce and where the browser returns to."""
+        sign_in = await RedisSessions(client[0], encryption_key=client[1]).take(SIGN_IN_KEY)
+        assert sign_in is not None
+        assert (sign_in.verifier.reveal(), sign_in.nonce) == ("planted-verifier", "nonce")
+        assert sign_in.return_to == "/fhir/Patient"
+
+
+async def _restore(client: Redis, key: str, value: Any) -> None:
+    if isinstance(value, dict):
+        fields = {name: bytes.fromhex(digits) for name, digits in value.items()}
+        await client.hset(key, mapping=fields)
+    elif isinstance(value, list):
+        await client.sadd(key, *map(bytes.fromhex, value))
+    else:
+        await client.set(key, bytes.fromhex(value))
+    await client.pexpire(key, 3_000_000)
