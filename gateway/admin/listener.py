@@ -24,6 +24,7 @@ from aiohttp.web_server import Server
 
 from gateway.config import Address
 from gateway.http.server.validation import host_of
+from gateway.http.target import ABSOLUTE
 from gateway.telemetry.logs import get_logger
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
@@ -141,12 +142,25 @@ def _names(address: Address) -> frozenset[str] | None:
     return frozenset({"localhost", address.host.lower()})
 
 
+def authority_of(request: BaseRequest) -> str | None:
+    """Return the authority that a request names, None if it names none.
+
+    It is that of a target in absolute form, and then the Host field is ignored (RFC 9112 section
+    3.2.2), else that of the Host field. It is empty for any other form of the target.
+    """
+    target = request.raw_path
+    if target.startswith("/") or target == "*":
+        return request.headers.get(hdrs.HOST)
+    found = ABSOLUTE.match(target)
+    return "" if found is None else found[2]
+
+
 def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
-    host = request.headers.get(hdrs.HOST)
-    if host is None:
+    authority = authority_of(request)
+    if authority is None:
         # No browser leaves it out.
         return True
-    name = host_of(host)
+    name = host_of(authority)
     if name is None:
         return False
     try:

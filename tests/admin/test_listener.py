@@ -191,11 +191,10 @@ FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 
 
-async def asked(address: Address, *hosts: str) -> Reply:
+async def asked(address: Address, host: str, target: str = "/readyz") -> Reply:
     """The answer to a request that names the listener so."""
-    fields = "".join(f"Host: {host}\r\n" for host in hosts)
     async with await Wire.open(address) as wire:
-        return await wire.ask(f"GET /readyz HTTP/1.1\r\n{fields}\r\n".encode())
+        return await wire.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -215,6 +214,36 @@ async def test_other_names_are_those_of_other_sites(serve: Serve, host: str) -> 
         async with await Wire.open(address) as wire:
             nowhere = f"GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
             assert (await wire.ask(nowhere)).status == 421
+
+
+@pytest.mark.parametrize("host", HOSTS)
+async def test_a_target_in_absolute_form_names_the_listener(serve: Serve, host: str) -> None:
+    """Its host counts and the Host field does not (RFC 9112 section 3.2.2)."""
+    async with serve() as address:
+        for target in (f"http://{host}/readyz", f"HTTP://{host}/readyz?a=http://evil.example/"):
+            assert (await asked(address, "evil.example", target)).status == 200
+
+
+ELSEWHERE = [f"http://{host}/readyz" for host in FOREIGN if host and not {" ", "/"} & set(host)] + [
+    "https://evil.example/readyz", "HTTP://evil.example/readyz", "http://evil.example?/readyz",
+    "http://evil.example", "ftp://localhost/readyz", "http://evil@localhost/readyz",
+    "http:/readyz", "http:///readyz", "http:readyz", "evil.example:80"]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+async def test_a_target_in_absolute_form_of_another_site(serve: Serve, target: str) -> None:
+    """Whatever Host says, which does not count there, nothing is served and nothing is shown."""
+    async with serve() as address:
+        reply = await asked(address, "localhost", target)
+        assert reply.status in (400, 421)
+        check_guarded(reply)
+
+
+async def test_a_target_of_another_site_without_a_host(serve: Serve) -> None:
+    """HTTP/1.0 may leave Host out; the target names the site all the same."""
+    async with serve() as address, await Wire.open(address) as wire:
+        reply = await wire.ask(b"GET http://evil.example/readyz HTTP/1.0\r\n\r\n")
+        assert reply.status == 421
 
 
 async def test_a_request_of_http_1_0_names_nobody(serve: Serve) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import hdrs
 from aiohttp.web_request import Request
 
+from gateway.admin.listener import authority_of
 from gateway.errors import GatewayError
 from gateway.http.headers import read_request
 from gateway.http.server.peer import Peer, address_of
@@ -102,5 +103,5 @@ def is_foreign(request: Request) -> bool:
     """Whether a browser says that the page of another site asks (Fetch standard)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)
-    own = origin is None or is_page_of(origin, request.headers.get(hdrs.HOST, ""))
+    own = origin is None or is_page_of(origin, authority_of(request) or "")
     return site != "same-origin" or not own

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.admin.outbox.causes import remedy, why
@@ -252,6 +253,30 @@ async def test_what_is_no_form_of_the_operators_own_does_nothing(
         assert PATIENT not in refused.text
     assert await revealing.state(entry_id) is State.FAILED
     assert await revealing.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [("http://10.1.2.3/outbox", None, 403), (None, "10.1.2.3", 303)],
+    ids=["of another", "its own"],
+)
+async def test_a_form_comes_from_the_page_that_the_target_names(
+    there: Office, target: str | None, host: str | None, status: int
+) -> None:
+    """In absolute form its host is the page's, whatever Host says (RFC 9112 section 3.2.2)."""
+    entry_id = await there.refused("a")
+    form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["retry"]
+    url = f"{target or there.url + '/outbox'}/retry"
+    own = there.url.removeprefix("http://")
+    headers = {**DILNOZA, "Origin": there.url, "Host": host or own}
+    # A client sends targets in absolute form to its proxy.
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            url, headers=headers, data=form, proxy=there.url, allow_redirects=False
+        ) as answer,
+    ):
+        assert answer.status == status
 
 
 @pytest.mark.parametrize("path", ["/retry", "/drop", "/reveal"])
