@@ -221,16 +221,19 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     Of the settings only admin.address is looked at: one that runs may well be healthy while the
     settings on disk are broken.
     """
-    from gateway.commands.healthcheck import get_readiness
+    from gateway.commands.healthcheck import ask
     from gateway.config import load_admin_address
 
     source = settings_source(config, needed=False)
     address = load_admin_address(source.path, source.environ)
 
     try:
-        status, body = get_readiness(address)
-    except (OSError, ValueError) as error:
-        why = Phrase.foreign((getattr(error, "strerror", None) or "").lower(), Phrase("no answer"))
+        status, body = ask(address, "/readyz")
+    except ValueError:
+        other = Phrase("not ready: what answers on {address} is no gateway", address=address)
+        _fail(other, CHECK_FAILED)
+    except OSError as error:
+        why = Phrase.foreign((error.strerror or "").lower(), Phrase("no answer"))
         _fail(
             Phrase(
                 "not ready: {address} cannot be reached: {why}",
@@ -239,7 +242,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
             ),
             CHECK_FAILED,
         )
-    if status == 200:
+    if body.get("ready") is True:
         say(Phrase("ready"))
         return
     names = ", ".join(body.get("failing", ()))

@@ -511,11 +511,13 @@ async def test_no_token_without_its_secret(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def operators(status: int, body: object, path: Path | None = None) -> AsyncIterator[int]:
+async def operators(
+    status: int, body: object, path: Path | None = None, server: str = "dhp-gateway"
+) -> AsyncIterator[int]:
     """An operators' listener whose /readyz answers so; gives the port."""
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.json_response(body, status=status)
+        return web.json_response(body, status=status, headers={"Server": server})
 
     application = web.Application()
     application.router.add_get("/readyz", readyz)
@@ -565,6 +567,16 @@ async def test_healthcheck_says_what_fails(tmp_path: Path) -> None:
         file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
         result = await dhp("healthcheck", "--config", file)
     assert result == Result(1, "", "dhp-gateway: not ready: token:default, circuit\n")
+
+
+@pytest.mark.parametrize("body", [{"ready": True}, {"status": "UP"}, [], "ok"])
+async def test_healthcheck_of_another_program(tmp_path: Path, body: object) -> None:
+    """A web server that answers 200 on the port is told from a gateway that is ready."""
+    async with operators(200, body, server="nginx") as port:
+        file = write(tmp_path, {"admin": {"address": f"127.0.0.1:{port}"}})
+        result = await dhp("healthcheck", "--config", file)
+    said = f"dhp-gateway: not ready: what answers on 127.0.0.1:{port} is no gateway\n"
+    assert result == Result(1, "", said)
 
 
 async def test_healthcheck_of_something_else(tmp_path: Path) -> None:

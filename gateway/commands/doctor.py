@@ -6,9 +6,6 @@ a failed one is left out and says so. Every failure comes with what to do next.
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,15 +20,14 @@ import aiohttp
 import orjson
 
 from gateway import os_support
-from gateway.commands import doctor_files, doctor_login, doctor_sso, notify
+from gateway.commands import doctor_files, doctor_listeners, doctor_login, doctor_sso, notify
 from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side
-from gateway.commands.healthcheck import get_readiness
-from gateway.config import Address, SecretUnreadable, Settings
+from gateway.config import SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words
 from gateway.oauth.token_response import TokenResponse
-from gateway.phrases import NOTHING, Phrase, said
+from gateway.phrases import NOTHING, Phrase
 from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
@@ -61,7 +57,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         "ok",
         Phrase("environment {environment}", environment=settings.environment),
     )
-    here = (_secret_files, doctor_files.examine, _listeners, _operators)
+    here = (_secret_files, doctor_files.examine, doctor_listeners.examine, _operators)
     for finding in chain.from_iterable(look(settings) for look in here):
         yield finding
     sso, platform = _sides(settings)
@@ -146,38 +142,6 @@ def _permissions(check: Phrase, path: Path) -> Finding:
     )
 
 
-def _listeners(settings: Settings) -> Iterator[Finding]:
-    running = _is_running(settings.admin.address)
-    for key, address in (
-        ("listen.address", settings.listen.address),
-        ("admin.address", settings.admin.address),
-    ):
-        check = Phrase("listener {key}", key=key)
-        try:
-            _try_to_listen(address)
-        except OSError as error:
-            if running and error.errno == errno.EADDRINUSE:
-                yield Finding(
-                    check,
-                    "ok",
-                    Phrase("{address} is in use by the gateway that runs", address=address),
-                )
-                continue
-            told = Phrase(os.strerror(error.errno).lower()) if error.errno else said(error)
-            hint = Phrase(
-                "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
-                key=key,
-            )
-            yield Finding(
-                check,
-                "failed",
-                Phrase("{address} is not free: {reason}", address=address, reason=told),
-                hint,
-            )
-        else:
-            yield Finding(check, "ok", Phrase("{address} is free", address=address))
-
-
 def _operators(settings: Settings) -> Iterator[Finding]:
     """Who may change something at the operators' listener, which has no TLS of its own."""
     admin = settings.admin
@@ -196,28 +160,6 @@ _IN_CLEAR: Final = Phrase(
     "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and reach it by "
     "ssh -L or behind TLS"
 )
-
-
-def _is_running(address: Address) -> bool:
-    """Whether a gateway answers at the operators' address."""
-    try:
-        _, body = get_readiness(address)
-    except (OSError, ValueError):
-        return False
-    return "ready" in body
-
-
-def _try_to_listen(address: Address) -> None:
-    """Raises OSError."""
-    if address.path is not None:
-        if not os.access(Path(address.path).parent, os.W_OK):
-            raise PermissionError(Phrase("the folder cannot be written"))
-        return
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        os_support.claim_address(probe)
-        probe.bind((address.host, address.port))
-        probe.listen(1)
 
 
 async def _conversation(

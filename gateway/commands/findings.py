@@ -11,20 +11,29 @@ from urllib.parse import urlsplit
 from gateway.phrases import NOTHING, Phrase
 
 State = Literal["ok", "failed", "skipped"]
+Level = Literal["ok", "warning", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `hint` says what to do when it failed."""
+    """What one check found.
+
+    `hint` says what to do when it failed, or what would be better: then it is a warning.
+    """
 
     check: Phrase
     state: State
     detail: Phrase
     hint: Phrase = NOTHING
 
+    @property
+    def level(self) -> Level:
+        """The state, or that it is `ok` with a warning."""
+        return "warning" if self.state == "ok" and self.hint else self.state
+
     def line(self) -> Phrase:
         """One line for people."""
-        state = Phrase(self.state)
+        state = Phrase(self.level)
         text = Phrase(
             "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
         )

@@ -10,21 +10,36 @@ from typing import Any, Final
 from gateway.config import Address
 
 _TIMEOUT: Final = 3.0
-_MAX_BODY: Final = 64 * 1024
+_MAX_BODY: Final = 1024 * 1024
+# The Server field of every answer of the operators' listener.
+_SERVER: Final = "dhp-gateway"
 
 
-def get_readiness(address: Address) -> tuple[int, dict[str, Any]]:
-    """Status and JSON body of `/readyz`. Raises OSError, or ValueError for what is no answer."""
+def ask(address: Address, path: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON body of a page of the operators' listener.
+
+    Raises OSError, or ValueError for what is no answer of a gateway.
+    """
     connection = _connect(address)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         response = connection.getresponse()
+        if response.getheader("Server") != _SERVER:
+            raise ValueError("another program")
         body = json.loads(response.read(_MAX_BODY))
     except http.client.HTTPException as error:
         raise ValueError("not HTTP") from error
     finally:
         connection.close()
     return response.status, body if isinstance(body, dict) else {}
+
+
+def is_alive(address: Address) -> bool:
+    """Whether a gateway answers at the operators' address."""
+    try:
+        return ask(address, "/livez")[1].get("alive") is True
+    except (OSError, ValueError):
+        return False
 
 
 def _connect(address: Address) -> http.client.HTTPConnection:

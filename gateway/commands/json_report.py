@@ -49,8 +49,7 @@ def _setting(level: str, problem: Problem) -> Entry:
 
 
 def _finding(finding: Finding) -> Entry:
-    works = "warning" if finding.hint else "ok"
-    level = {"ok": works, "failed": "error", "skipped": "skipped"}[finding.state]
+    level = "error" if finding.level == "failed" else finding.level
     code, key = _code_and_key(finding.check)
     about = {"level": level, "code": code, "key": key}
     return about | {"message": str(finding.detail), "hint": str(finding.hint), "source": ""}

@@ -26,6 +26,10 @@ TABLE: Final = {
         "не готов: {address} недоступен: {why}",
         "tayyor emas: {address} bilan bog‘lanib bo‘lmaydi: {why}",
     ),
+    "not ready: what answers on {address} is no gateway": (
+        "не готов: на {address} отвечает не шлюз",
+        "tayyor emas: {address} da shlyuz emas, boshqa dastur javob beryapti",
+    ),
     "cannot be read": ("не удаётся прочитать", "o‘qib bo‘lmaydi"),
     "check the path and who may read it": (
         "проверьте путь и то, кому разрешено чтение",

@@ -112,6 +112,24 @@ TABLE: Final = {
         "{address} занят работающим шлюзом",
         "{address} ishlab turgan shlyuz tomonidan band",
     ),
+    "{address} is in use by another gateway": (
+        "{address} занят другим шлюзом",
+        "{address} boshqa shlyuz tomonidan band",
+    ),
+    "It does not run with these settings yet: {keys}. Restart it": (
+        "Он пока работает с другими настройками: {keys}. Перезапустите его",
+        "U hozircha boshqa sozlamalar bilan ishlayapti: {keys}. Uni qayta ishga tushiring",
+    ),
+    "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}": (
+        (
+            "У него другие настройки: {keys}. Перезапустите его, если он должен работать с "
+            "этими, иначе измените {key}"
+        ),
+        (
+            "Uning sozlamalari boshqa: {keys}. U shu sozlamalar bilan ishlashi kerak bo‘lsa, "
+            "uni qayta ishga tushiring, aks holda {key} ni o‘zgartiring"
+        ),
+    ),
     "audit audit.path": ("аудит audit.path", "audit audit.path"),
     "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}": (
         "Создайте её для пользователя шлюза: install -d -m 0750 -o USER {folder}",

@@ -7,6 +7,7 @@ TABLE: Final = {
     "{first} and {second}": ("{first} и {second}", "{first} va {second}"),
     # States of the doctor's findings.
     "ok": ("норма", "joyida"),
+    "warning": ("важно", "diqqat"),
     "failed": ("ошибка", "xato"),
     "skipped": ("пропуск", "qoldi"),
     # States of queued writes.

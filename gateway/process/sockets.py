@@ -193,10 +193,19 @@ def _listen_unix(path: Path) -> socket.socket:
 
 def _remove_stale(path: Path) -> None:
     """Remove a socket that no process listens on any more. Raises OSError for anything else."""
+    if is_stale_socket(path):
+        path.unlink(missing_ok=True)
+
+
+def is_stale_socket(path: Path) -> bool:
+    """Return whether a socket is there that no process listens on any more.
+
+    Raises OSError where a process listens, or where what is there is no socket.
+    """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise OSError(Phrase("a file that is no socket is in the way"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -204,10 +213,9 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
+            return True
         except FileNotFoundError:
-            return
+            return False
         except TimeoutError:
             pass
     raise OSError(Phrase("another process listens there"))

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 import yaml
+from aiohttp import web
 
 from tests.doubles.command import dhp
 from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
-from tests.doubles.processes import free_port, start_gateway
+from tests.doubles.processes import GatewayProcess, free_port, start_gateway
 from tests.doubles.sso import Sso, refusal, token
 from tests.doubles.sso import http as sso_http
 from tests.doubles.sso import status as sso_status
@@ -226,17 +228,129 @@ async def test_taken_listener(ward: Ward) -> None:
     assert "in use" in failed["listener listen.address"]
 
 
-async def test_beside_a_running_gateway(ward: Ward, platform: Platform) -> None:
-    """Listeners that the gateway itself holds are no fault: it is examined while it runs."""
+@pytest.fixture
+async def running(ward: Ward) -> AsyncIterator[GatewayProcess]:
+    """A gateway that runs with the settings of the set-up."""
+    ward.settings["shutdown"] = {"delay": 0}
     gateway = start_gateway(ward.settings, ward.folder)
     for key, url in (("listen", gateway.url), ("admin", gateway.admin_url)):
         ward.settings[key]["address"] = urlsplit(url).netloc
     try:
         await gateway.until_status(200)
-        assert await ward.failed() == {}
-        assert "in use by the gateway that runs" in (await ward.examine())[1]
+        yield gateway
     finally:
         await asyncio.to_thread(gateway.process.terminate)
+
+
+@pytest.mark.usefixtures("running")
+async def test_beside_a_running_gateway(ward: Ward) -> None:
+    """Listeners that the gateway itself holds are no fault: it is examined while it runs."""
+    # As of a service, which systemd gives a copy.
+    copy = ward.folder / "copy"
+    copy.write_text(SECRET)
+    copy.chmod(0o600)
+    ward.settings["credentials"]["default"]["client_secret_file"] = str(copy)
+    found = [each for each in await ward.findings() if each["code"] == "listener"]
+    for listener in found:
+        assert "in use by the gateway that runs" in listener["message"]
+        assert (listener["level"], listener["hint"]) == ("ok", "")
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("section", "change", "keys"),
+    [
+        ("platform", {"fhir_base_url": "http://127.0.0.1:1/fhir"}, "platform.fhir_base_url"),
+        ("sso", {"token_url": "http://127.0.0.1:1/token"}, "sso.token_url"),
+        (
+            "credentials",
+            {"default": {"client_id": "hospital-18", "client_secret": "x"}},
+            "credentials.default.client_id",
+        ),
+    ],
+)
+async def test_beside_another_gateway(
+    ward: Ward, section: str, change: dict[str, Any], keys: str
+) -> None:
+    """One that leads elsewhere has both ports: `run` would not start, and the doctor says so."""
+    ward.settings[section] = {**ward.settings[section], **change}
+    failed = await ward.failed()
+    for key in ("listen.address", "admin.address"):
+        told = failed[f"listener {key}"]
+        assert "is in use by another gateway" in told
+        assert f"It runs with other settings: {keys}." in told
+        assert f"else change {key}" in told
+
+
+@pytest.mark.usefixtures("running")
+async def test_beside_a_gateway_that_listens_elsewhere(ward: Ward) -> None:
+    """A port of operators that two gateways would share is a fault of the second."""
+    ward.settings["listen"]["address"] = f"127.0.0.1:{free_port()}"
+    failed = await ward.failed()
+    assert list(failed) == ["listener admin.address"]
+    assert "It runs with other settings: listen.address." in failed["listener admin.address"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ward.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = await ward.failed()
+    assert list(failed) == ["listener listen.address", "listener admin.address"]
+    assert "Another program" in failed["listener listen.address"]
+
+
+@pytest.mark.usefixtures("running")
+async def test_beside_a_gateway_with_settings_of_before(ward: Ward) -> None:
+    """What needs a restart to be in use is a warning, in the text as in JSON."""
+    ward.settings["limits"] = {"max_concurrent_requests": 7}
+    code, text = await ward.examine()
+    assert code == 0
+    said = "It does not run with these settings yet: limits.max_concurrent_requests. Restart it"
+    for key in ("listen.address", "admin.address"):
+        address = ward.settings[key.partition(".")[0]]["address"]
+        assert f"warning listener {key}: {address} is in use by the gateway that runs. {said}" in (
+            text.splitlines()
+        )
+    levels = {each["level"] for each in await ward.findings() if each["code"] == "listener"}
+    assert levels == {"warning"}
+
+
+@pytest.mark.parametrize("body", [{"ready": True}, {"alive": True}, {"status": "UP"}, "ok"])
+async def test_another_program_on_the_ports(ward: Ward, body: object) -> None:
+    """A web server that answers 200 to everything is not taken for the gateway."""
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.json_response(body, headers={"Server": "nginx"})
+
+    async with AsyncExitStack() as stack:
+        for section in ("listen", "admin"):
+            server = await stack.enter_async_context(web_server(answer))
+            ward.settings[section]["address"] = f"127.0.0.1:{server}"
+        failed = await ward.failed()
+    assert set(failed) == {"listener listen.address", "listener admin.address"}
+    assert all("Another program listens there" in told for told in failed.values())
+
+
+@asynccontextmanager
+async def web_server(answer: Any) -> AsyncIterator[int]:
+    """A web server of another kind; gives its port."""
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_unix_socket_of_another_program(ward: Ward) -> None:
+    """One on which a process listens is taken, one that a process has left is not."""
+    path = ward.folder / "gateway.sock"
+    ward.settings["listen"]["address"] = f"unix:{path}"
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        failed = await ward.failed()
+    assert "another process listens there" in failed["listener listen.address"]
+    assert await ward.failed() == {}
+    assert path.exists()
 
 
 async def test_unknown_name(ward: Ward) -> None:

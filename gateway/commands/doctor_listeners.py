@@ -1,0 +1,125 @@
+"""What the doctor finds about the listeners: free, or in use by a gateway of these settings.
+
+A gateway that runs is asked what its settings are; a port that anything else has is none to start
+on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gateway import os_support
+from gateway.admin.status.settings_shown import shown
+from gateway.commands import healthcheck
+from gateway.commands.findings import Finding
+from gateway.config import Address, Settings
+from gateway.phrases import NOTHING, Phrase, said
+from gateway.process.sockets import is_stale_socket
+from gateway.secret import MASK
+
+# What makes a gateway another one: where it listens, where it leads, and as which client.
+_IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url", ".client_id")
+_MAX_KEYS: Final = 5
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Whether each address can be listened on, or is by the gateway of these settings."""
+    running = _running_settings(settings.admin.address)
+    differing = [] if running is None else list(_differing(running, dict(shown(settings))))
+    is_another = any(key.endswith(_IDENTITY) for key in differing)
+    for key, address in (
+        ("listen.address", settings.listen.address),
+        ("admin.address", settings.admin.address),
+    ):
+        check = Phrase("listener {key}", key=key)
+        try:
+            _try_to_listen(address)
+        except OSError as error:
+            if running is None or (key == "listen.address" and key in differing):
+                yield _taken(check, key, address, error)
+            elif is_another:
+                yield _in_use_by_another(check, key, address, differing)
+            else:
+                yield _in_use(check, address, differing)
+        else:
+            yield Finding(check, "ok", Phrase("{address} is free", address=address))
+
+
+def _running_settings(address: Address) -> Mapping[str, Any] | None:
+    """The settings of the gateway that answers at the operators' address, None without one."""
+    if not healthcheck.is_alive(address):
+        return None
+    try:
+        _, facts = healthcheck.ask(address, "/status.json")
+    except (OSError, ValueError):
+        return {}
+    found = facts.get("settings")
+    return found if isinstance(found, dict) else {}
+
+
+def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """The keys with another value, but for secrets: these are not shown, and systemd hands a
+    service copies of their files."""
+    for key in dict.fromkeys((*given, *running)):
+        there, here = running.get(key), given.get(key)
+        is_secret = MASK in (there, here) or key.endswith("_file")
+        if there != here and not is_secret:
+            yield key
+
+
+def _in_use(check: Phrase, address: Address, differing: list[str]) -> Finding:
+    hint = (
+        Phrase(
+            "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
+        )
+        if differing
+        else NOTHING
+    )
+    detail = Phrase("{address} is in use by the gateway that runs", address=address)
+    return Finding(check, "ok", detail, hint)
+
+
+def _in_use_by_another(check: Phrase, key: str, address: Address, differing: list[str]) -> Finding:
+    hint = Phrase(
+        "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
+        keys=_named(differing),
+        key=key,
+    )
+    detail = Phrase("{address} is in use by another gateway", address=address)
+    return Finding(check, "failed", detail, hint)
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
+
+
+def _taken(check: Phrase, key: str, address: Address, error: OSError) -> Finding:
+    told = Phrase(os.strerror(error.errno).lower()) if error.errno else said(error)
+    return Finding(
+        check,
+        "failed",
+        Phrase("{address} is not free: {reason}", address=address, reason=told),
+        Phrase(
+            "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
+            key=key,
+        ),
+    )
+
+
+def _try_to_listen(address: Address) -> None:
+    """Raises OSError."""
+    if address.path is not None:
+        path = Path(address.path)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(Phrase("the folder cannot be written"))
+        is_stale_socket(path)
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        os_support.claim_address(probe)
+        probe.bind((address.host, address.port))
+        probe.listen(1)
