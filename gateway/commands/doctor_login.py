@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 
 from gateway.commands.doctor_network import way_to
+from gateway.commands.doctor_sso import UNKNOWN_CLIENT
 from gateway.commands.findings import Finding, Side
 from gateway.config import Settings
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
@@ -213,22 +215,32 @@ async def _client(
     except StartError as error:
         return Finding(_CLIENT, "failed", said(error), Phrase("Mend the secret or key first"))
     except TokenRequestError as error:
-        if error.oauth_error == "invalid_grant":
-            return Finding(
-                _CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself")
-            )
-        if error.kind == "refused":
-            told = error.oauth_error or Phrase("status {status}", status=error.status)
-            hint = Phrase(
-                "Check login.client_id, its secret or key and auth_method with the SSO's operator"
-            )
-            return Finding(
-                _CLIENT, "failed", Phrase("the SSO refuses the client: {told}", told=told), hint
-            )
-        return Finding(
-            _CLIENT, "skipped", Phrase("the SSO does not say: {cause}", cause=Phrase(error.cause))
-        )
+        return _judged_client(error)
     return Finding(_CLIENT, "skipped", Phrase("the SSO takes any code"))
+
+
+def _judged_client(error: TokenRequestError) -> Finding:
+    if error.oauth_error == "invalid_grant":
+        return Finding(_CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself"))
+    told = _told(error)
+    if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
+        hint = Phrase(
+            "Check login.client_id, its secret or key and auth_method with the SSO's operator"
+        )
+        return Finding(
+            _CLIENT, "failed", Phrase("the SSO refuses the client: {told}", told=told), hint
+        )
+    # Some SSOs judge the code before the client, or name other errors for a wrong code.
+    return Finding(_CLIENT, "skipped", Phrase("the SSO does not say: {cause}", cause=told))
+
+
+def _told(error: TokenRequestError) -> Phrase:
+    """The SSO's code, else the status of an error, else what is wrong with the answer."""
+    if error.oauth_error not in (None, "other"):
+        return Phrase(error.oauth_error)
+    if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
+        return Phrase("status {status}", status=error.status)
+    return Phrase(error.cause)
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -37,7 +37,8 @@ _ELSEWHERE: Final = frozenset(
     }
 )
 _NOT_THERE: Final = frozenset({404, 405, 410})
-_UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
+UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
+"""The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
 async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
@@ -61,7 +62,7 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
         known = Phrase("the SSO's operator can tell what is registered for this client")
         hint = Phrase("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
     hint = Phrase("{hint:capital}", hint=hint)
-    if error.oauth_error in _UNKNOWN_CLIENT:
+    if error.oauth_error in UNKNOWN_CLIENT:
         own = Phrase(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )

@@ -11,7 +11,7 @@ import pytest
 from tests.commands.test_doctor import Ward, platform  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
-from tests.doubles.sso import Answer, refusal, status
+from tests.doubles.sso import Answer, http, refusal, status, token
 from tests.login.provider import Provider
 
 BACK = "https://gateway.clinic.uz/auth/callback"
@@ -102,6 +102,40 @@ async def test_what_keeps_people_from_signing_in(
     failed = await ward.failed()
     assert list(failed) == [check]
     assert words in failed[check]
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "said"),
+    [
+        (refusal("invalid_grant"), "ok", "the SSO knows the client"),
+        (refusal("invalid_grant", 401), "ok", "the SSO knows the client"),
+        (refusal("invalid_client"), "error", "the SSO refuses the client: invalid_client"),
+        (refusal("invalid_client", 401), "error", "the SSO refuses the client: invalid_client"),
+        (refusal("unauthorized_client"), "error", "refuses the client: unauthorized_client"),
+        (refusal("invalid_request", 401), "error", "refuses the client: invalid_request"),
+        (refusal("of_its_own", 401), "error", "the SSO refuses the client: status 401"),
+        (status(401), "error", "the SSO refuses the client: status 401"),
+        (refusal("invalid_request"), "skipped", "the SSO does not say: invalid_request"),
+        (refusal("invalid_scope"), "skipped", "the SSO does not say: invalid_scope"),
+        (refusal("unsupported_grant_type"), "skipped", "not say: unsupported_grant_type"),
+        (refusal("invalid_request", 403), "skipped", "the SSO does not say: invalid_request"),
+        (refusal("of_its_own"), "skipped", "the SSO does not say: status 400"),
+        (status(403), "skipped", "the SSO does not say: status 403"),
+        (status(404), "skipped", "the SSO does not say: status 404"),
+        (status(429), "skipped", "the SSO does not say: status 429"),
+        (refusal("server_error", 500), "skipped", "the SSO does not say: status 500"),
+        (http(200, b"<html>"), "skipped", "the SSO does not say: web page"),
+        (token("for-nobody"), "skipped", "the SSO takes any code"),
+    ],
+)
+async def test_what_the_answer_to_a_wrong_code_tells_of_the_client(
+    ward: Ward, sso: Provider, answer: Answer, level: str, said: str
+) -> None:
+    """Only an answer about the client is one about the client; any other does not tell."""
+    sso.clear_user_tokens()
+    sso.user_tokens(answer)
+    (found,) = [each for each in await ward.findings() if each["code"] == "login-client"]
+    assert (found["level"], said in found["message"]) == (level, True), found["message"]
 
 
 async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
