@@ -15,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 
 from gateway.commands.doctor_network import way_to
-from gateway.commands.doctor_sso import UNKNOWN_CLIENT
+from gateway.commands.doctor_sso import UNKNOWN_CLIENT, start_first
 from gateway.commands.findings import Finding, Side
 from gateway.config import Settings
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, joined, said
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -215,23 +215,23 @@ async def _client(
     except StartError as error:
         return Finding(_CLIENT, "failed", said(error), Phrase("Mend the secret or key first"))
     except TokenRequestError as error:
-        return _judged_client(error)
+        return _judged_client(error, list(start_first(settings, login.auth_method)))
     return Finding(_CLIENT, "skipped", Phrase("the SSO takes any code"))
 
 
-def _judged_client(error: TokenRequestError) -> Finding:
+def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> Finding:
     if error.oauth_error == "invalid_grant":
         return Finding(_CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself"))
     told = _told(error)
     if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
-        hint = Phrase(
+        check = Phrase(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        return Finding(
-            _CLIENT, "failed", Phrase("the SSO refuses the client: {told}", told=told), hint
-        )
+        detail = Phrase("the SSO refuses the client: {told}", told=told)
+        return Finding(_CLIENT, "failed", detail, joined(". ", [*hints, check]))
     # Some SSOs judge the code before the client, or name other errors for a wrong code.
-    return Finding(_CLIENT, "skipped", Phrase("the SSO does not say: {cause}", cause=told))
+    detail = Phrase("the SSO does not say: {cause}", cause=told)
+    return Finding(_CLIENT, "skipped", detail, joined(". ", hints))
 
 
 def _told(error: TokenRequestError) -> Phrase:

@@ -15,6 +15,7 @@ import aiohttp
 
 from gateway.commands import token as token_command
 from gateway.commands.findings import Finding, Side
+from gateway.commands.healthcheck import is_alive
 from gateway.config import Settings
 from gateway.config.settings import PRESETS
 from gateway.duration import in_words
@@ -50,9 +51,21 @@ async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenRe
         return Finding(check, "failed", said(error), Phrase("Mend the secret or key first")), None
     except TokenRequestError as error:
         happened, _ = token_command.reasons(error, settings, name)
-        return Finding(check, "failed", happened, _hint(error, settings, name)), None
+        hints = [_hint(error, settings, name)]
+        if error.status is not None:
+            hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
+        return Finding(check, "failed", happened, joined(". ", hints)), None
     detail = Phrase("the SSO gave a token for {lifetime}", lifetime=in_words(response.lifetime))
     return Finding(check, "ok", detail), response
+
+
+def start_first(settings: Settings, auth_method: str) -> Iterator[Phrase]:
+    """What may be missing where an SSO has refused a client with a key: the published keys."""
+    if auth_method == "private_key_jwt" and not is_alive(settings.admin.address):
+        yield Phrase(
+            "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
+            "start the gateway first"
+        )
 
 
 def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:

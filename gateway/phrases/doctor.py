@@ -337,6 +337,19 @@ TABLE: Final = {
         "что зарегистрировано для этого клиента, скажет администратор сервиса входа",
         "bu mijoz uchun nima ro‘yxatdan o‘tganini kirish xizmati administratori aytadi",
     ),
+    (
+        "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
+        "start the gateway first"
+    ): (
+        (
+            "Если сервис входа берёт открытые ключи у этого шлюза (/.well-known/jwks.json), "
+            "сначала запустите шлюз"
+        ),
+        (
+            "Agar kirish xizmati ochiq kalitlarni shu shlyuzdan (/.well-known/jwks.json) olsa, "
+            "avval shlyuzni ishga tushiring"
+        ),
+    ),
     "Each environment has an SSO of its own, which refuses the clients of the others": (
         "В каждой среде свой сервис входа, и чужих клиентов он не принимает",
         "Har bir muhitning o‘z kirish xizmati bor, u boshqalarning mijozlarini qabul qilmaydi",

@@ -500,11 +500,27 @@ async def test_wrong_base(ward: Ward, platform: Platform) -> None:
     assert "platform.fhir_base_url" in failed["platform metadata"]
 
 
-async def test_other_fhir_version(ward: Ward, platform: Platform) -> None:
-    """A server of another FHIR version is found."""
+@pytest.mark.parametrize("version", ["4.0.1", "4.3.0", "3.0.2", "6.0.0-ballot2"])
+@pytest.mark.parametrize("environment", ["custom", "dhp-playground", "production"])
+async def test_other_fhir_version(
+    ward: Ward, platform: Platform, environment: str, version: str
+) -> None:
+    """A server of another FHIR version is found: DHP's is R5, one of one's own may be any."""
+    statement = {"resourceType": "CapabilityStatement", "fhirVersion": version}
+    platform.answer(fhir(json.dumps(statement).encode()))
+    ward.settings["environment"] = environment
+    (found,) = [each for each in await ward.findings() if each["code"] == "platform-metadata"]
+    assert found["message"] == f"FHIR {version}"
+    assert found["hint"] == "This is not an R5 server"
+    assert found["level"] == ("warning" if environment == "custom" else "error")
+
+
+async def test_an_r4_server_of_ones_own_passes(ward: Ward, platform: Platform) -> None:
+    """The version is a warning, and the doctor ends with 0."""
     platform.answer(fhir(b'{"resourceType":"CapabilityStatement","fhirVersion":"4.0.1"}'))
-    failed = await ward.failed()
-    assert "FHIR 4.0.1" in failed["platform metadata"]
+    code, text = await ward.examine()
+    assert code == 0
+    assert "warning platform metadata: FHIR 4.0.1. This is not an R5 server" in text.splitlines()
 
 
 async def test_token_of_another_environment(ward: Ward, platform: Platform) -> None:

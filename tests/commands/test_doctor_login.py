@@ -13,6 +13,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Answer, http, refusal, status, token
 from tests.login.provider import Provider
+from tests.oauth.test_signing_key import EC, pem
 
 BACK = "https://gateway.clinic.uz/auth/callback"
 
@@ -151,6 +152,18 @@ async def test_a_key_that_cannot_be_used(ward: Ward) -> None:
     code, text = await ward.run("check")
     assert code == 2
     assert "login.private_key_file" in text
+
+
+async def test_a_key_that_the_sso_cannot_fetch_yet(ward: Ward, sso: Provider) -> None:
+    """Where the gateway publishes the key of the sign-in, it has to run before it is tried."""
+    key = ward.folder / "key.pem"
+    key.write_text(pem(EC))
+    key.chmod(0o600)
+    ward.settings["login"] |= {"auth_method": "private_key_jwt", "private_key_file": str(key)}
+    sso.clear_user_tokens()
+    sso.user_tokens(refusal("invalid_client", 401))
+    told = (await ward.failed())["login client"]
+    assert "jwks.json of this gateway, start the gateway first. Check login.client_id" in told
 
 
 async def test_a_page_on_a_host_that_is_not_there(ward: Ward) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -15,8 +17,9 @@ import trustme
 from tests.commands.test_doctor import STATEMENT, Ward
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.platform import Platform, fhir
-from tests.doubles.processes import free_port
+from tests.doubles.processes import free_port, start_gateway
 from tests.doubles.sso import Answer, SeenRequest, Sso, http, json_body, refusal, status
+from tests.oauth.test_signing_key import EC, pem
 
 KNOWN = {
     "https://playground.dhp.uz/sso/oauth/token": "dhp-playground",
@@ -235,3 +238,38 @@ async def test_documents_over_tls(ward: Ward, tmp_path: Path) -> None:
         code, text = await ward.examine()
     assert code == 0
     assert "names the token endpoint of the settings" in text
+
+
+START_FIRST = (
+    "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
+    "start the gateway first"
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [refusal("invalid_client", 401), refusal("invalid_request"), status(500)],
+    ids=["client", "request", "error"],
+)
+async def test_a_key_that_the_sso_cannot_fetch_yet(
+    ward: Ward, sso: Published, answer: Answer
+) -> None:
+    """A gateway that publishes its key has to run before the SSO can take its client."""
+    sso.answer(answer)
+    assert START_FIRST not in (await ward.failed())["token default"]
+    key = ward.folder / "key.pem"
+    key.write_text(pem(EC))
+    key.chmod(0o600)
+    ward.settings["credentials"]["default"] = {
+        "client_id": "hospital-17",
+        "auth_method": "private_key_jwt",
+        "private_key_file": str(key),
+    }
+    assert (await ward.failed())["token default"].count(START_FIRST) == 1
+    gateway = start_gateway(ward.settings, ward.folder)
+    ward.settings["admin"]["address"] = urlsplit(gateway.admin_url).netloc
+    try:
+        await gateway.until_status(200, "/livez")
+        assert START_FIRST not in (await ward.failed())["token default"]
+    finally:
+        await asyncio.to_thread(gateway.process.terminate)
