@@ -62,9 +62,11 @@ def _running_settings(address: Address) -> Mapping[str, Any] | None:
 
 
 def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """The keys with another value, but for secrets: these are not shown, and systemd hands a
-    service copies of their files."""
-    for key in dict.fromkeys((*given, *running)):
+    """The keys with another value, but for secrets.
+
+    These are not shown, and systemd hands a service copies of their files.
+    """
+    for key in dict.fromkeys((*given, *filter(str.isprintable, running))):
         there, here = running.get(key), given.get(key)
         is_secret = MASK in (there, here) or key.endswith("_file")
         if there != here and not is_secret:
