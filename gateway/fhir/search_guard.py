@@ -21,11 +21,18 @@ import orjson
 from gateway.fhir.interaction import LONGEST_NAME, MOST_PARAMETERS
 from gateway.fhir.search_complaints import complaints
 
-# How the answer looks, not what is in it: a server need not repeat these.
-_PRESENTATION: Final = frozenset(
+# Parameters that do not say which resources match. A server need not repeat them in `self`, and no
+# CapabilityStatement has to list them. All others are judged, misspelled ones as well.
+_NOT_SELECTING: Final = frozenset(
     (
-        *("_format", "_pretty", "_count", "_total", "_page", "_offset", "_cursor"),
-        *("_getpages", "_getpagesoffset", "_bundletype", "page", "ct"),
+        # Search result parameters (FHIR R5 search.html, table "Search Result Parameters").
+        *("_contained", "_containedType", "_count", "_elements", "_graph", "_include"),
+        *("_maxresults", "_revinclude", "_score", "_sort", "_summary", "_total"),
+        # Of every interaction (FHIR R5 http.html, "General parameters").
+        *("_format", "_pretty"),
+        # FHIR leaves it to servers how they page: these are the names in use.
+        *("_page", "_offset", "_cursor", "_skip", "_page_token", "_pageId", "page", "ct"),
+        *("_getpages", "_getpagesoffset", "_bundletype"),
     )
 )
 
@@ -73,7 +80,7 @@ def judged(asked: str) -> tuple[str, ...]:
     names = dict.fromkeys(_names(asked))
     if asked.count("&") >= MOST_PARAMETERS:
         names["?"] = None
-    return tuple(name for name in names if name.partition(":")[0] not in _PRESENTATION)
+    return tuple(name for name in names if name.partition(":")[0] not in _NOT_SELECTING)
 
 
 def ignored(

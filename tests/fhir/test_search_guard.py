@@ -55,6 +55,74 @@ def test_parameter_missing_from_self_is_ignored(
     assert unused(asked, searchset(self_query), None) == expected
 
 
+# What FHIR R5 calls search result parameters, and what a server pages by.
+NOT_SELECTING = {
+    "_summary": "count",
+    "_elements": "id,status",
+    "_sort": "-date",
+    "_count": "5",
+    "_total": "accurate",
+    "_maxresults": "10",
+    "_score": "true",
+    "_contained": "both",
+    "_containedType": "container",
+    "_graph": "x",
+    "_include": "Immunization:patient",
+    "_include:iterate": "Patient:link",
+    "_revinclude": "Provenance:target",
+    "_format": "json",
+    "_pretty": "true",
+    "_page": "2",
+    "_offset": "20",
+    "_getpagesoffset": "20",
+    "ct": "x",
+}
+# Parameters of all types, one of the type, and what is misspelled: they say which resources match.
+SELECTING = {
+    "_content": "x",
+    "_filter": "x eq 1",
+    "_has:Provenance:target:agent": "1",
+    "_id": "1",
+    "_in": "Group/1",
+    "_language": "uz",
+    "_lastUpdated": "gt2026",
+    "_list": "1",
+    "_profile": "http://x/y",
+    "_query": "current",
+    "_security": "R",
+    "_source": "x",
+    "_tag": "x",
+    "_text": "x",
+    "_type": "Immunization",
+    "_lastupdatd": "gt2026",
+    "status": "completed",
+    "status:not": "completed",
+    "patient.name": "x",
+}
+
+
+@pytest.mark.parametrize("name", NOT_SELECTING)
+def test_what_does_not_select_is_not_judged(name: str) -> None:
+    """Missing from `self`, there fewer times, not listed, or complained of by the platform."""
+    once = f"{name}={NOT_SELECTING[name]}"
+    issue = {"code": "not-supported", "diagnostics": f"{name} is unknown"}
+    for asked in (once, f"{once}&{once}"):
+        for used in ("", once):
+            assert unused(f"{asked}&status=x", searchset(f"{used}&status=x"), None) == ()
+        assert unused(asked, searchset(asked), frozenset({"status"})) == ()
+        assert unused(f"{asked}&status=x", outcome_entry(issue, "status=x"), None) == ()
+
+
+@pytest.mark.parametrize("name", SELECTING)
+def test_what_selects_is_judged(name: str) -> None:
+    """Also where it is of no one type, and beside a parameter that does not select."""
+    once = f"{name}={SELECTING[name]}"
+    assert unused(f"{once}&_summary=true", searchset(""), None) == (name,)
+    assert unused(f"{once}&{once}", searchset(once), None) == (name,)
+    issue = {"code": "not-supported", "diagnostics": f"{name} is unknown"}
+    assert unused(once, outcome_entry(issue, once), None) == (name,)
+
+
 def test_without_a_self_link_only_the_statement_tells() -> None:
     """No self link and no statement: nothing is known. With a statement unknown names stand out."""
     assert unused("odd=1&status=x", searchset(None), None) == ()

@@ -6,6 +6,8 @@ import gzip
 import json
 from typing import Any
 
+import pytest
+
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.wire import ask, get, post
@@ -87,6 +89,29 @@ async def test_block_hands_no_data_on(start_gateway, platform: Platform) -> None
         assert (reply.status, reply.reason) == (400, "search-parameter-ignored")
         assert "patient.identifier" in reply.json()["issue"][0]["diagnostics"]
         assert b"searchset" not in reply.body
+
+
+SHOWN_OTHERWISE = (
+    "_summary=text&_elements=id&_sort=date&_sort=-status&_include=Immunization:patient"
+    "&_revinclude=Provenance:target&_contained=true&_total=none&_maxresults=9&_count=5&_count=9"
+)
+
+
+@pytest.mark.parametrize("mode", ["warn", "block"])
+@pytest.mark.parametrize("used", ["", "_sort=date,-status&_count=9"])
+async def test_how_an_answer_is_shown_is_not_judged(
+    start_gateway, platform: Platform, used: str, mode: str
+) -> None:
+    """What does not select may be missing from `self`, or stand there once."""
+    async with start_gateway(fhir={"search_guard": mode}) as gateway:
+        answer_searches(platform, f"status=a&{used}")
+        reply = await ask(gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}"))
+        assert (reply.status, reply.header("x-gateway-warning")) == (200, None)
+        answer_searches(platform, used)
+        reply = await ask(gateway.address, get(f"/fhir/Immunization?status=a&{SHOWN_OTHERWISE}"))
+    told = reply.header("x-gateway-warning") or reply.json()["issue"][0]["diagnostics"]
+    assert "status" in told
+    assert "_s" not in told
 
 
 async def test_unlisted_parameter_is_named(gateway: Running, platform: Platform) -> None:

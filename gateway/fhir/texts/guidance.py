@@ -320,9 +320,9 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         "Correct it first",
         (
             "`fhir.search_guard` is `block`, and the `self` link of the platform's answer lacks a "
-            "parameter that was asked for, or has it fewer times, or an `outcome` entry says that "
-            "it was not used, or the CapabilityStatement does not list it, or `fhir.unfiltered` "
-            "does. Without the guard the caller would have taken too many "
+            "parameter that says which resources are wanted, or has it fewer times, or an "
+            "`outcome` entry says that it was not used, or the CapabilityStatement does not list "
+            "it, or `fhir.unfiltered` does. Without the guard the caller would have taken too many "
             "records for its result."
         ),
         (

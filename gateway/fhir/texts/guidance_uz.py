@@ -302,7 +302,7 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
     "search-parameter-ignored": (
         (
             "`fhir.search_guard` qiymati `block`, platforma javobining `self` havolasida "
-            "so‘ralgan parametr yo‘q yoki kamroq marta bor, yoxud `outcome` yozuvi u "
+            "tanlov parametri yo‘q yoki kamroq marta bor, yoxud `outcome` yozuvi u "
             "ishlatilmaganini aytadi, yoxud u CapabilityStatement da yo‘q yoki "
             "`fhir.unfiltered`da bor. Bu himoyasiz tizim ortiqcha yozuvlarni qidiruv natijasi deb "
             "olgan bo‘lardi."
