@@ -288,7 +288,8 @@ class CallerSettings(Section):
     content_type: MediaType | None = Field(
         default=None,
         description="What a body of this caller is, e.g. `application/fhir+json`, that comes "
-        "without `Content-Type` or as `text/plain`, as MSXML sends it. Null: passed on as it came.",
+        "without `Content-Type` or as `text/plain`, as MSXML sends it; the content of a Binary "
+        "stays what it is. Null: passed on as it came.",
     )
     credential: Name = Field(
         default="default",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.fhir.interaction import Interaction
 from gateway.http.headers import SECRET, RawHeaders, RequestHeader, read_request
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
@@ -32,7 +33,7 @@ class CallerMemo:
     """
 
     __slots__ = (
-        *("_is_newest", "_raw", "_rules"),
+        *("_content_type", "_is_newest", "_raw", "_rules"),
         *(
             "accept",
             "asserted",
@@ -63,8 +64,7 @@ class CallerMemo:
         self._is_newest = request.message.version is HttpVersion11
         self.header = header
         self.untyped = _comes_untyped(header)
-        if self.untyped and caller.content_type is not None:
-            self.untyped = not _name_content(header, caller.content_type)
+        self._content_type = caller.content_type if self.untyped else None
         self.caller = caller
         self.remote = remote
         self.scheme = request.scheme
@@ -84,7 +84,27 @@ class CallerMemo:
         Comparing tells by its time how much was alike. A secret must not be compared like that
         with the one before it, which may be another's where a proxy shares its connections.
         """
-        return self._is_newest and not any(name.lower() in SECRET for name, _ in self._raw)
+        # Whether the caller's type stands in depends on the target, too.
+        if not self._is_newest or self._content_type is not None:
+            return False
+        return not any(name.lower() in SECRET for name, _ in self._raw)
+
+    def name_content(self, interaction: Interaction) -> None:
+        """Say what an untyped body is, where the settings of its caller tell.
+
+        Text in another encoding than FHIR's stays what it is, and so does what is stored as a
+        Binary: that may be text indeed.
+        """
+        said = self.header.values.get(b"content-type", b"").lower()
+        if b"charset" in said and not said.strip(b' \t;"').endswith(_CHARSETS):
+            return
+        is_binary = interaction.resource == "Binary" and interaction.code in ("create", "update")
+        if self._content_type is None or is_binary:
+            return
+        self.untyped = False
+        self.header.values[b"content-type"] = self._content_type
+        lines = [line for line in self.lines if not line.lower().startswith(b"content-type:")]
+        self.lines = [*lines, b"Content-Type: %s\r\n" % self._content_type]
 
     def is_repeated_by(self, message: RequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""
@@ -102,17 +122,6 @@ def _comes_untyped(header: RequestHeader) -> bool:
         return False
     kind = values.get(b"content-type", b"").partition(b";")[0]
     return kind.strip().lower() in (b"", b"text/plain")
-
-
-def _name_content(header: RequestHeader, content_type: bytes) -> bool:
-    """Say what the body is, which came untyped; False for text in another encoding than FHIR's."""
-    said = header.values.get(b"content-type", b"").lower()
-    if b"charset" in said and not said.strip(b' \t;"').endswith(_CHARSETS):
-        return False
-    header.values[b"content-type"] = content_type
-    lines = [line for line in header.lines if not line.lower().startswith(b"content-type:")]
-    header.lines = [*lines, b"Content-Type: %s\r\n" % content_type]
-    return True
 
 
 def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo | None:

@@ -241,14 +241,14 @@ class Handler:
 
         Raises `GatewayError` caller-forbidden.
         """
-        header = memo.header
+        header, permissions = memo.header, caller.permissions
         if exchange.method in MEANINGLESS:
             await body.skip()
             return interaction
+        memo.name_content(interaction)
         if self._queueing is not None:
             self._queueing.keep(memo, interaction, body)
         told = await self._composer.read_ahead(header, body, interaction, memo.links)
-        permissions = caller.permissions
         if told.is_search and permissions.limited:
             permissions.require_form(header, body.whole())
         elif interaction.code == "transaction":

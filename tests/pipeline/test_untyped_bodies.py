@@ -6,7 +6,7 @@ import pytest
 
 from gateway.fhir.texts import LANGUAGES, text
 from tests.doubles.platform import Platform, fhir, http, page
-from tests.doubles.wire import ask, get, post
+from tests.doubles.wire import Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.error_table import ERROR_TABLE, judge, read_json
 from tests.pipeline.stage import Stage
@@ -60,6 +60,36 @@ async def test_a_type_that_was_said_stays(
         await ask(gateway.address, create(PATIENT, *SAYS_SOMETHING[said]))
     kinds = [each.partition(": ")[2] for each in SAYS_SOMETHING[said]]
     assert platform.seen[0].all("content-type") == kinds
+
+
+@pytest.mark.parametrize("said", SAYS_NOTHING)
+@pytest.mark.parametrize(("method", "target"), [("POST", "Binary"), ("PUT", "Binar%79/1")])
+async def test_what_is_stored_as_a_binary_stays_what_it_is(
+    start_gateway: StartGateway, platform: Platform, said: str, method: str, target: str
+) -> None:
+    """Its type is the content's own; also between other writes with the same header."""
+    async with start_gateway(callers=[NAMED]) as gateway:
+        fields, body = SAYS_NOTHING[said], b"any text, {} bytes or none of FHIR's types"
+        write = create(body, *fields, method=method)
+        binary = create(body, *fields, method=method, target=f"/fhir/{target}")
+        async with await Wire.open(gateway.address) as wire:
+            for request in (write, binary, write, binary):
+                assert (await wire.ask(request)).status == 200
+    kinds = [each.partition(": ")[2] for each in fields]
+    named = ["application/fhir+json"]
+    seen = platform.seen
+    assert [each.all("content-type") for each in seen] == [named, kinds, named, kinds]
+    assert {each.body for each in seen} == {body}
+
+
+@pytest.mark.parametrize(("method", "target"), [("PATCH", "Binary/1"), ("POST", "Binary/$x")])
+async def test_what_is_only_sent_to_a_binary_is_named(
+    start_gateway: StartGateway, platform: Platform, method: str, target: str
+) -> None:
+    """A patch, and what an operation is given, are no contents of it."""
+    async with start_gateway(callers=[NAMED]) as gateway:
+        await ask(gateway.address, create(b"{}", method=method, target=f"/fhir/{target}"))
+    assert platform.seen[0].all("content-type") == ["application/fhir+json"]
 
 
 @pytest.mark.parametrize("said", SAYS_NOTHING)
