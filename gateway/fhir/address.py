@@ -45,6 +45,17 @@ def address(path: str) -> PathShape:
     return _of_segments(segments[1:])
 
 
+def is_type(name: str) -> bool:
+    """Whether this is written as types are, be it none of R5."""
+    return _TYPE_SHAPE(name) is not None
+
+
+def named_type(path: str) -> str:
+    """The type that the raw path of a write or search names, be it none of R5; "" for none."""
+    named = unquote(path).removesuffix("?").rstrip("/").removesuffix("/_search")
+    return named.rpartition("/")[2]
+
+
 def valid_id(text: str) -> bool:
     """Whether this is a FHIR id (R5 datatypes.html#id); `.` and `..` are not, in a path."""
     return _ID(text) is not None and text not in _DOTS
@@ -89,7 +100,7 @@ def _of_segments(segments: list[str]) -> PathShape:
 def _type_label(segment: str) -> str | None:
     if segment in RESOURCE_TYPES:
         return segment
-    return "other" if _TYPE_SHAPE(segment) else None
+    return "other" if is_type(segment) else None
 
 
 def _without_type(segments: list[str]) -> PathShape:

@@ -14,13 +14,17 @@ _CONDITIONAL: Final = {
     "patch": "conditionalPatch",
     "delete": "conditionalDelete",
 }
+_SINCE_R5: Final = frozenset(("patch",))
 # Of deletes it is said how many resources they may hit (R5, conditional-delete-status).
 _KINDS_OF_DELETE: Final = ("single", "multiple")
 
 
 @dataclass(frozen=True, slots=True)
 class TypeCapability:
-    """Search parameters of one type, each with its kind, and its conditional interactions."""
+    """Search parameters of one type, each with its kind, and its conditional interactions.
+
+    Those that the statement's version of FHIR has no element for count as declared.
+    """
 
     parameters: Mapping[str, str]
     conditional: frozenset[str]
@@ -37,6 +41,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
     parsed = orjson.loads(statement)
     if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
         raise ValueError("no CapabilityStatement")
+    untold = _undeclarable(parsed.get("fhirVersion"))
     by_type: dict[str, TypeCapability] = {}
     for rest in _list(parsed.get("rest")):
         common = dict(_parameters(rest))
@@ -46,7 +51,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
                 known = by_type.get(kind, NOTHING)
                 by_type[kind] = TypeCapability(
                     {**known.parameters, **common, **dict(_parameters(resource))},
-                    known.conditional | _conditional(resource),
+                    known.conditional | _conditional(resource) | untold,
                 )
     return by_type
 
@@ -63,6 +68,12 @@ def _conditional(resource: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         code for code, value in declared.items() if value is True or value in _KINDS_OF_DELETE
     )
+
+
+def _undeclarable(version: object) -> frozenset[str]:
+    """The conditional interactions that no statement of a version can declare."""
+    major = version.partition(".")[0] if isinstance(version, str) else ""
+    return _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
 
 
 def _list(value: Any) -> list[dict[str, Any]]:

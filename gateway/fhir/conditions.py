@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from gateway.fhir.address import is_type
 from gateway.fhir.interaction import query_names
 from gateway.fhir.resource_types import RESOURCE_TYPES
 
@@ -77,10 +78,12 @@ class BundleConditions:
         members = _xml_members(request) if self._xml else _json_members(request)
         code = _CODES.get(members.get("method", ""))
         path, _, query = members.get("url", "").partition("?")
-        before, _, resource = unquote(path).strip("/").rpartition("/")
-        if code is None or len(self._found) >= _MOST or resource not in RESOURCE_TYPES:
+        before, _, resource = unquote(path).rstrip("/").rpartition("/")
+        if code is None or len(self._found) >= _MOST or not is_type(resource):
             return
-        if before.rpartition("/")[2] in RESOURCE_TYPES:  # an id that looks like a type
+        owner = before.rpartition("/")[2]
+        # An id that looks like a type; the end of an absolute base (`/FHIR/`) may do so, too.
+        if owner in RESOURCE_TYPES or (owner == before and is_type(owner)):
             return
         has_criteria = "ifNoneExist" in members
         condition = of_request(code, resource, query, if_none_exist=has_criteria)

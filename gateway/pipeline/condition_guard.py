@@ -35,7 +35,7 @@ class ConditionGuard:
         elif interaction.resource_id is None:
             condition = of_request(
                 interaction.code,
-                interaction.resource,
+                asked.type_name,
                 target.query,
                 if_none_exist=b"if-none-exist" in asked.header.values,
             )

@@ -332,8 +332,8 @@ class Handler:
         """What the guards have to say to the caller: of a search, or of a write's conditions."""
         if self._conditions is not None and asked.conditions is not None:
             return await self._conditions.warning(asked) if answer.status < 300 else None
-        guard, interaction = self._guard, asked.interaction
-        return None if guard is None else await guard.judge(answer, interaction, query)
+        guard = self._guard
+        return None if guard is None else await guard.judge(answer, asked.type_name, query)
 
     async def _conclude(
         self,

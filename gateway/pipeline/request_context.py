@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.exchange import Exchange
+from gateway.fhir.address import named_type
 from gateway.fhir.conditions import Condition
 from gateway.fhir.interaction import Interaction
 from gateway.http.headers import RequestHeader
@@ -36,6 +37,12 @@ class RequestContext:
     def is_watched(self) -> bool:
         """Whether a guard may have something to say to the caller."""
         return self.interaction.is_search or self.conditions is not None
+
+    @property
+    def type_name(self) -> str:
+        """The type that is written or searched, as the platform calls it; "" for none."""
+        label = self.interaction.resource
+        return label if label != "other" else named_type(self.target.path)
 
     @property
     def header(self) -> RequestHeader:

@@ -12,7 +12,7 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
-from gateway.fhir.interaction import Interaction, query_names
+from gateway.fhir.interaction import query_names
 from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
 from gateway.http.client.response import Answer
 from gateway.http.content_coding import beginning
@@ -53,7 +53,7 @@ class SearchGuard:
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
         return [_STRICT] if self._block and not chosen else []
 
-    async def judge(self, answer: Answer, interaction: Interaction, asked: str) -> bytes | None:
+    async def judge(self, answer: Answer, type_name: str, asked: str) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
@@ -66,13 +66,11 @@ class SearchGuard:
         if not xml and not kind.endswith("json"):
             return None
         # The search has its answer by now: the statement never delays the platform's own work.
-        known = Known(None, self._unfiltered.get(interaction.resource, ()))
+        known = Known(None, self._unfiltered.get(type_name, ()))
         if _is_any_of_type(names):
-            declared = self._statement.of(interaction.resource)
+            declared = self._statement.of(type_name)
             if declared is None:
-                declared = await self._statement.known(
-                    interaction.resource, LONGEST_WAIT[self._block]
-                )
+                declared = await self._statement.known(type_name, LONGEST_WAIT[self._block])
             known.capable = None if declared is None else declared.parameters
         if self._block and not answer.complete:
             await self._hold_back(answer, xml=xml)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -17,10 +18,15 @@ CREATE = post("/fhir/Patient", b"{}", CONDITION)
 BODY = b'{"resourceType":"Patient"}'
 
 
-def declare(platform: Platform, *, coded: bool = False, **declared: Any) -> None:
+def declare(
+    platform: Platform, *, coded: bool = False, version: str | None = None, **declared: Any
+) -> None:
     """The platform's statement says so of patients; it takes every write."""
     patient = {"type": "Patient", **declared}
-    statement = {"resourceType": "CapabilityStatement", "rest": [{"resource": [patient]}]}
+    statement: dict[str, Any] = {"resourceType": "CapabilityStatement"}
+    statement["rest"] = [{"resource": [patient]}]
+    if version is not None:
+        statement["fhirVersion"] = version
 
     async def answer(line: Line) -> None:
         await read_body(line.reader, line.seen)
@@ -128,6 +134,62 @@ async def test_a_declared_condition_passes(
     assert (reply.status, reply.header("x-gateway-warning")) == (201, None)
 
 
+def conditional(kind: str, type_: str) -> bytes:
+    """The write of that kind upon a condition, of a type in whatever spelling."""
+    return {
+        "create": post(f"/fhir/{type_}", b"{}", CONDITION),
+        "update": post(f"/fhir/{type_}?identifier=1", BODY, method="PUT"),
+        "patch": post(f"/fhir/{type_}?identifier=1", b"[]", method="PATCH"),
+        "delete": get(f"/fhir/{type_}?identifier=1", method="DELETE"),
+        "bundle": post("/fhir", bundle({**IN_BUNDLE, "url": type_})),
+        "bundle's update": post("/fhir", bundle({"method": "PUT", "url": f"{type_}?identifier=1"})),
+        "bundle's base": post("/fhir", bundle({**IN_BUNDLE, "url": f"http://x/FHIR/r5/{type_}"})),
+    }[kind]
+
+
+# Of R4, of a later version, and of a platform's own.
+OF_OTHERS = ["DeviceUseStatement", "MedicationUsage", "TelemedicineVisit", "Xy"]
+
+
+@pytest.mark.parametrize("type_", [*OF_OTHERS, "Device%55seStatement", "Patient", "Patient/"])
+@pytest.mark.parametrize(
+    "kind",
+    ["create", "update", "patch", "delete", "bundle", "bundle's update", "bundle's base"],
+)
+async def test_the_statement_counts_by_its_own_names(
+    start_gateway, platform: Platform, kind: str, type_: str
+) -> None:
+    """A type that R5 lacks is declared where the statement does so, and else is not."""
+    request, name = conditional(kind, type_), unquote(type_).strip("/")
+    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+        declare(platform, type=name, **DECLARED)
+        assert (await ask(gateway.address, request)).status == 201
+    async with start_gateway(fhir={"condition_guard": "block"}) as gateway:
+        declare(platform, type="Basic", **DECLARED)
+        reply = await ask(gateway.address, request)
+    assert (reply.status, reply.reason) == (400, "condition-unsupported")
+
+
+CANNOT_TELL = ["1.0.2", "3.0.2", "4.0.1", "4.3.0", "4"]
+CAN_TELL = ["5.0.0", "5.0.0-ballot", "6.0.0", "10.0.0", None, "", "R4"]
+
+
+@pytest.mark.parametrize("mode", ["warn", "block"])
+@pytest.mark.parametrize("version", [*CANNOT_TELL, *CAN_TELL])
+@pytest.mark.parametrize("kind", ["create", "update", "patch", "delete", "bundle's patch"])
+async def test_what_a_version_cannot_declare_is_not_told(
+    start_gateway, platform: Platform, version: str | None, kind: str, mode: str
+) -> None:
+    """Before R5 a statement has no element for conditional patches; for the others it has."""
+    in_bundle = post("/fhir", bundle({"method": "PATCH", "url": "Patient?identifier=1"}))
+    request = in_bundle if kind == "bundle's patch" else conditional(kind, "Patient")
+    declare(platform, version=version)
+    async with start_gateway(fhir={"condition_guard": mode}) as gateway:
+        reply = await ask(gateway.address, request)
+    is_told = "condition-unsupported" in (reply.header("x-gateway-warning") or reply.reason or "")
+    assert is_told is not (kind.endswith("patch") and version in CANNOT_TELL)
+
+
 UNCONDITIONAL = {
     "create": post("/fhir/Patient", b"{}"),
     "update": post("/fhir/Patient/1", BODY, method="PUT"),
@@ -135,6 +197,10 @@ UNCONDITIONAL = {
     "delete": get("/fhir/Patient/1", method="DELETE"),
     "bundle": post("/fhir", bundle(NO_CONDITION, {"method": "GET", "url": "Patient?name=a"})),
     "bundle with an id": post("/fhir", bundle({"method": "PUT", "url": "Patient/Patient?a=1"})),
+    "bundle with an id of another's type": post(
+        "/fhir", bundle({"method": "PUT", "url": "TelemedicineVisit/Abc?a=1"})
+    ),
+    "bundle's operation": post("/fhir", bundle({"method": "POST", "url": "$x"})),
     "bundle of a text": post("/fhir", bundle().replace(b"Basic", rb"\"request\":{\"")),
 }
 

@@ -121,6 +121,21 @@ async def test_unlisted_parameter_is_named(gateway: Running, platform: Platform)
     assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="odd"'
 
 
+async def test_the_statement_counts_by_its_own_names(gateway: Running, platform: Platform) -> None:
+    """A parameter of a type that R5 lacks is judged by what the statement lists for it."""
+    statement = STATEMENT.replace(b"Immunization", b"TelemedicineVisit")
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        is_statement = line.seen.target.endswith("/metadata")
+        line.writer.write(fhir(statement if is_statement else searchset(platform, "status=a&b=1")))
+
+    platform.answer(answer)
+    for target in ("TelemedicineVisit", "Telemedicine%56isit/", "Patient/1/TelemedicineVisit"):
+        reply = await ask(gateway.address, get(f"/fhir/{target}?status=a&b=1"))
+        assert reply.header("x-gateway-warning") == 'search-parameter-ignored; names="b"'
+
+
 async def test_block_knows_the_statement(start_gateway, platform: Platform) -> None:
     """With `block` a parameter that the CapabilityStatement does not list is refused at once."""
     async with start_gateway(fhir={"search_guard": "block"}) as gateway:
