@@ -15,6 +15,7 @@ import orjson
 
 from gateway.fhir.address import is_type
 from gateway.fhir.interaction import query_names
+from gateway.fhir.links.json_text import plainly_spelled
 from gateway.fhir.resource_types import RESOURCE_TYPES
 
 # A condition: the interaction, the type, and the names to tell of it.
@@ -36,6 +37,7 @@ _XML_MEMBER: Final = re.compile(
 # A request that is longer is not looked at: its URL would be too long for the platform, too.
 _LONGEST: Final = 64 * 1024
 _MOST: Final = 256
+_HALF_ESCAPE: Final = 5  # bytes of a letter's escape whose last has not come
 
 
 def of_request(code: str, resource: str, query: str, *, if_none_exist: bool) -> Condition | None:
@@ -64,14 +66,16 @@ class BundleConditions:
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
         text = self._rest + data
-        pattern, begin = (_XML, b"<request>") if self._xml else (_JSON, b'"request"')
+        pattern, begin = _XML, b"<request>"
+        if not self._xml:
+            pattern, begin, text = _JSON, b'"request"', plainly_spelled(text)
         done = 0
         for match in pattern.finditer(text):
             self._note(match[1])
             done = match.end()
         # Of a request that is not whole yet, or of the word itself, the beginning is kept.
         open_at = text.find(begin, done)
-        keep_from = max(done, len(text) - len(begin) + 1) if open_at < 0 else open_at
+        keep_from = max(done, len(text) - len(begin) - _HALF_ESCAPE) if open_at < 0 else open_at
         self._rest = text[max(keep_from, len(text) - _LONGEST) :]
 
     def _note(self, request: bytes) -> None:

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from gateway.fhir.links.json_text import plainly_spelled
 from gateway.fhir.negotiation import asks_for
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
@@ -61,7 +62,7 @@ def is_fhir(body: bytes) -> bool | None:
 
 def names_type(part: bytes) -> bool:
     """Whether a part of a JSON body has a member `resourceType`."""
-    return _RESOURCE_TYPE.search(part) is not None
+    return _RESOURCE_TYPE.search(plainly_spelled(part)) is not None
 
 
 def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
@@ -72,7 +73,7 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
     if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
         return not (body and asks_for(kind, query, accept))
     if kind.endswith("json"):
-        return b'"resourceType"' not in body
+        return not names_type(body)
     return _FHIR_XML not in body
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from json import JSONDecoder
 from typing import Any, Final
 
+from gateway.fhir.links.json_text import plainly_spelled
+
 _WORD: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
 # So many objects around the word are tried; `resourceType` is nearly always a first member.
@@ -34,6 +36,8 @@ _OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\b
 
 def complaints(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
     """Those of `names` that `outcome` entries in the beginning of a searchset complain about."""
+    if not xml:
+        body = plainly_spelled(body)
     if _WORD not in body:
         return frozenset()
     found: set[str] = set()

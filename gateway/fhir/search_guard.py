@@ -19,6 +19,7 @@ from urllib.parse import unquote_plus
 import orjson
 
 from gateway.fhir.interaction import LONGEST_NAME, MOST_PARAMETERS
+from gateway.fhir.links.json_text import plainly_spelled
 from gateway.fhir.search_complaints import complaints
 
 # Parameters that do not say which resources match. A server need not repeat them in `self`, and no
@@ -128,7 +129,7 @@ def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
 
 
 def _self_link(body: bytes, *, xml: bool) -> str | None:
-    return _xml_self(body) if xml else _json_self(body)
+    return _xml_self(body) if xml else _json_self(plainly_spelled(body))
 
 
 def _query(url: str) -> str:

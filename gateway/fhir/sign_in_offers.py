@@ -3,7 +3,7 @@
 `rest.security` tells clients where to get a token (`oauth-uris` of SMART on FHIR, `service`, often
 a sentence for people). That is the gateway's business: a caller that followed it would sign in at
 the SSO and send a token that the gateway drops. The element is cut out as it stands; all other
-bytes stay.
+bytes stay, but for escaped letters in JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.links.json_text import CONTAINER, masked
+from gateway.fhir.links.json_text import CONTAINER, masked, plainly_spelled
 from gateway.fhir.links.text import Rewriter
 
 # A longer statement passes as it is.
@@ -28,6 +28,7 @@ def without_sign_in(statement: bytes, *, xml: bool) -> bytes:
     """The CapabilityStatement without `rest.security`."""
     if xml:
         return _ELEMENT.sub(b"", statement)
+    statement = plainly_spelled(statement)
     text, kept, done = masked(statement), [], 0
     for match in _MEMBER.finditer(text):
         before = statement[done : match.start()]

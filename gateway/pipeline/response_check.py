@@ -35,8 +35,8 @@ _READS: Final = frozenset(
 )
 _BODILESS: Final = frozenset((204, 304))
 _NAME_IT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
-# White space may stand between the name and its colon.
-_OVERLAP: Final = 64
+# The longest spelling of the name, and the white space that may stand before its colon.
+_OVERLAP: Final = 128
 
 
 def examine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -19,6 +20,22 @@ _RESOURCES = (
     *("Contract", "CapabilityStatement", "ValueSet", "OperationOutcome", "DocumentReference"),
     *("RiskAssessment", "Basic", "Bundle", "Parameters", "List", None),
 )
+
+
+def spelled_out(body: bytes, *words: str) -> bytes:
+    """JSON in which every letter of these words is an escape, with hexadecimal digits of any case.
+
+    Without words, of every string.
+    """
+
+    def spelled(string: re.Match[str]) -> str:
+        text = string[1]
+        if "\\" in text or (words and text not in words):
+            return string[0]
+        forms = ("\\u%04x", "\\u%04X")
+        return f'"{"".join(forms[at % 2] % ord(each) for at, each in enumerate(text))}"'
+
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', spelled, body.decode()).encode()
 
 
 class Bodies:

@@ -18,6 +18,7 @@ from gateway.fhir.interaction import (
     valid_id,
 )
 from gateway.fhir.resource_types import RESOURCE_TYPES
+from tests.fhir.bodies import spelled_out
 
 TRANSACTION = classify("POST", "", "")
 
@@ -176,6 +177,7 @@ JSON_BUNDLES = [
     (b'{"resourceType":"Bundle","type":"batch"}', "batch"),
     (b'\xef\xbb\xbf{ "type" :\n "batch"', "batch"),
     (b'{"t\\u0079pe":"b\\u0061tch"}', "batch"),
+    (spelled_out(b'{"resourceType":"Bundle","type":"batch"}'), "batch"),
     (b'{"meta":{"type":"batch"},"type":"transaction"}', "transaction"),
     (b'{"entry":[{"resource":{"type":"batch"}}],"type":"transaction"}', "transaction"),
     (b'{"id":"type","x":"\\"type\\":\\"batch\\"","type":"transaction"}', "transaction"),
@@ -240,6 +242,7 @@ READ_IN_TWO_WAYS = [
     (JSON, b'{"type":"batch","x":"\\"{","TYPE":"transaction"}'),
     (JSON, b'{"type":"batch","t\\u0079pe":"transaction"}'),
     (JSON, b'{"type":"batch","t\\ype":"transaction"}'),
+    (JSON, b'{"type":"batch",' + spelled_out(b'"type":"transaction"') + b"}"),
     (JSON, b'{"type":"batch","x":"' + b"a" * 70_000 + b'","type":"transaction"}'),
     (JSON, b'{/*"type":"batch",*/"type":"transaction"}'),
     (JSON, b'{//"type":"batch",\n"type":"transaction"}'),

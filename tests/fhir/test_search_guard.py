@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
+from tests.fhir.bodies import spelled_out
 
 BASE = "https://playground.dhp.uz/fhir/Immunization"
 
@@ -234,6 +235,14 @@ def test_an_outcome_entry_tells_what_was_ignored(
     for behind in (0, 5):
         body = outcome_entry({"severity": "warning", **issue}, asked, behind=behind)
         assert unused(asked, body, None) == expected
+
+
+def test_names_count_in_every_spelling() -> None:
+    """Of the `self` link, and of an outcome entry."""
+    issue = {"code": "not-supported", "diagnostics": "date is unknown"}
+    assert unused("date=1&code=2", spelled_out(searchset("code=2")), None) == ("date",)
+    body = spelled_out(outcome_entry(issue, "date=1&code=2", behind=3))
+    assert unused("date=1&code=2", body, None) == ("date",)
 
 
 def test_an_outcome_entry_of_xml_tells_the_same() -> None:

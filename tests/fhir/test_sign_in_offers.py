@@ -8,6 +8,7 @@ import pytest
 
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.sign_in_offers import StatementRewriter, without_sign_in
+from tests.fhir.bodies import spelled_out
 
 SECURITY = (
     '"security" : {"cors":true,"service":[{"coding":[{"code":"SMART-on-FHIR"}]}],"extension":[{'
@@ -24,12 +25,13 @@ REST = [
 ]
 
 
+@pytest.mark.parametrize("spelled", [False, True])
 @pytest.mark.parametrize(("given", "expected"), REST)
-def test_security_is_cut_out_of_json(given: str, expected: str | None) -> None:
-    """Wherever it stands, what is left is JSON without it, each number as it was."""
+def test_security_is_cut_out_of_json(given: str, expected: str | None, *, spelled: bool) -> None:
+    """Wherever it stands and however it is spelled; what is left is JSON, each number as it was."""
     frame = '{"resourceType":"CapabilityStatement","x":1.10,"rest":[%s,%s]}'
     body = (frame % (given % SECURITY, given % SECURITY)).encode()
-    cut = without_sign_in(body, xml=False)
+    cut = without_sign_in(spelled_out(body, "security") if spelled else body, xml=False)
     rests = json.loads(cut)["rest"]
     assert len(rests) == 2
     assert all("security" not in rest for rest in rests)

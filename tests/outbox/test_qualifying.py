@@ -6,6 +6,7 @@ import pytest
 
 from gateway.outbox.entry import EVERY_ORDER, Recovery
 from gateway.outbox.qualifying import Write, WriteJudgement, asks_async, judge, without_async
+from tests.fhir.bodies import spelled_out
 
 OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
   "subject": {"reference": "Patient/5"}, "encounter": {"reference": "Encounter/e1"}}"""
@@ -201,3 +202,16 @@ def test_prefer_is_read_as_a_list() -> None:
         b"return=minimal, handling=strict"
     )
     assert without_async(b"respond-async") == b""
+
+
+def test_a_spelled_out_body_is_judged_alike() -> None:
+    """Whatever of its names and values is written with escapes."""
+    request = b'{"method": "POST", "url": "Observation", "ifNoneExist": "identifier=a|1"}'
+    entry = b'{"resource": %s, "request": %s}' % (IDENTIFIED, request)
+    bundle = b'{"resourceType": "Bundle", "type": "transaction", "entry": [%s]}' % entry
+    for code, path, body in (
+        ("create", "/Observation", IDENTIFIED),
+        ("update", "/Observation/1", OBSERVATION),
+        ("transaction", "", bundle),
+    ):
+        assert judged(code, path, spelled_out(body)) == judged(code, path, body)

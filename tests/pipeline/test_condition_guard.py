@@ -12,6 +12,7 @@ import pytest
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, Seen, fhir, outcome, read_body
 from tests.doubles.wire import Reply, ask, get, post
+from tests.fhir.bodies import spelled_out
 
 CONDITION = "If-None-Exist: identifier=urn:x%7C1"
 CREATE = post("/fhir/Patient", b"{}", CONDITION)
@@ -78,6 +79,11 @@ UNSUPPORTED = {
         "name,ifNoneExist",
     ),
     "large bundle": (post("/fhir", bundle(IN_BUNDLE, padding=3_000_000)), "ifNoneExist"),
+    "spelled out bundle": (post("/fhir", spelled_out(bundle(IN_BUNDLE))), "ifNoneExist"),
+    "large spelled out bundle": (
+        post("/fhir", spelled_out(bundle(*[NO_CONDITION] * 5_000, IN_BUNDLE), "request")),
+        "ifNoneExist",
+    ),
     "bundle in XML": (get("/fhir", *AS_XML, method="POST") + XML, "ifNoneExist"),
 }
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 
 import pytest
 
 from tests.doubles.gateway import Running
-from tests.doubles.platform import Platform, fhir, http, page
+from tests.doubles.platform import Line, Platform, fhir, http, page, read_body
 from tests.doubles.wire import CutShort, ask, get, post
+from tests.fhir.bodies import spelled_out
 
 READS = ["Patient/1", "Patient/1/_history/2", "Patient/1/_history", "Patient/_history", "_history"]
 SEARCHES = ["Patient?name=x", "?_type=Patient", "Patient/1/Observation?code=x"]
@@ -21,6 +23,7 @@ NOTHING = {
     "an object": b'{"success":true,"resource":"Patient"}',
     "the word as a value": b'{"missing":["resourceType"]}',
     "the word in a text": b'{"error":"no \\"resourceType\\": x"}',
+    "the word in a text, with an escape": rb'{"error":"no \"\\u0072esourceType\": x"}',
     "an array": b'[{"resourceType":"Patient"}]',
     "null": b"null",
     "a number": b"0",
@@ -33,6 +36,14 @@ FHIR = {
     "laid out": (b'\xef\xbb\xbf{\n  "resourceType" :\n "Patient"\n}', "application/fhir+json"),
     "last": (b'{"id":"1","resourceType":"Patient"}', "application/fhir+json"),
     "last of much": (b'{"id":"' + LONG + b'","resourceType":"Patient"}', "application/json"),
+    "an escape in the name": (rb'{"\u0072esourceType":"Basic"}', "application/fhir+json"),
+    "one in upper case": (rb'{"resource\u0054yp\u0065" :"Basic"}', "application/json"),
+    "escapes in the type": (rb'{"id":"1","resourceType":"\u0042asi\u0063"}', "application/json"),
+    "nothing but escapes": (spelled_out(b'{"id":"1","resourceType":"Basic"}'), "application/json"),
+    "escapes, last of much": (
+        b'{"id":"' + LONG + b'",' + spelled_out(b'"resourceType" \n:"Basic"}'),
+        "application/json",
+    ),
     "unnamed": (b'{"resourceType":"Patient"}', ""),
     "as text": (b'{"resourceType":"Patient"}', "text/plain"),
     "XML": (b'<?xml version="1.0"?><Patient xmlns="http://hl7.org/fhir"/>', "text/xml"),
@@ -68,6 +79,42 @@ async def test_every_kind_of_reading_is_judged(
     platform.answer(fhir(b'{"success":true}', code))
     reply = await ask(gateway.address, get(f"/fhir/{target}"))
     assert (reply.status, reply.reason) == (502, "upstream-non-fhir")
+
+
+@pytest.mark.parametrize("target", READS + SEARCHES)
+@pytest.mark.parametrize("code", [200, 201, 404, 500])
+async def test_a_type_counts_in_every_spelling(
+    gateway: Running, platform: Platform, target: str, code: int
+) -> None:
+    """That JSON allows: in answers of every kind, errors too."""
+    body = spelled_out(b'{"id":"1","resourceType":"OperationOutcome"}')
+    platform.answer(fhir(body, code))
+    reply = await ask(gateway.address, get(f"/fhir/{target}"))
+    assert (reply.status, reply.reason, reply.body) == (code, None, body)
+
+
+@pytest.mark.parametrize("step", [1, 7, 64])
+async def test_a_spelled_out_type_may_come_in_pieces(
+    gateway: Running, platform: Platform, step: int
+) -> None:
+    """Behind what has gone on already; wherever it is cut."""
+    end = spelled_out(b'"resourceType" : "Basic"}')
+    begin = b'{"id":"' + LONG + b'",'
+
+    async def answer(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\nContent-Length: %d\r\n\r\n"
+        )
+        line.writer.write(head % len(begin + end) + begin)
+        for at in range(0, len(end), step):
+            await line.writer.drain()
+            await asyncio.sleep(0)
+            line.writer.write(end[at : at + step])
+
+    platform.answer(answer)
+    reply = await ask(gateway.address, get("/fhir/Patient/1"))
+    assert (reply.status, reply.body) == (200, begin + end)
 
 
 async def test_searches_by_post_are_judged(gateway: Running, platform: Platform) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from string import ascii_letters, digits
 from typing import Final
 
 from gateway.fhir.links.map import Swap
@@ -29,6 +30,10 @@ _HIDING: Final = re.compile(rb"\\u00(?:2[dDeE]|3[0-9aA]|[4-7])")
 
 _STRING: Final = rb'"[^"]*+"'
 _FILL: Final = rb'[^"{}\[\]]*+'
+
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[3-7]")
+_ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_LETTERS: Final = {rb"\u%04x" % ord(each): each.encode() for each in digits + ascii_letters}
 
 
 def _balanced(depth: int) -> bytes:
@@ -94,6 +99,16 @@ def masked(text: bytes) -> bytes:
     if b"\\" not in text:
         return text
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
+def plainly_spelled(text: bytes) -> bytes:
+    """The same JSON with the letters and digits of ASCII as themselves, whole or a part of it.
+
+    What is looked for by its name may be written with escapes (RFC 8259 section 7).
+    """
+    if b"\\u00" not in text or _ESCAPED_LETTER.search(text) is None:
+        return text
+    return _ESCAPE.sub(lambda each: _LETTERS.get(each[0].lower(), each[0]), text)
 
 
 def unescape(raw: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.links.json_rewriter import JsonRewriter
+from tests.fhir.bodies import spelled_out
 
 PLATFORM = "https://playground.dhp.uz/fhir"
 GATEWAY = "http://127.0.0.1:8080/fhir"
@@ -237,6 +239,16 @@ def test_what_is_signed_or_no_link_stays(body):
     assert text == json.dumps(body).encode()
     assert rewritten == 0
     assert bool(unrewritten) == (f'{PLATFORM}"' in str(text) or f"{PLATFORM}/" in str(text))
+
+
+@pytest.mark.parametrize("size", [None, 50])
+@pytest.mark.parametrize("name", [*NEVER, *LISTED])
+def test_names_and_types_count_in_every_spelling(name, size):
+    """What may be rewritten, and what not, is told by what they stand for."""
+    body = json.dumps({**NEVER, **LISTED}[name])
+    spelled = spelled_out(body.encode(), *re.findall('"([A-Za-z]+)"', body))
+    assert to_gateway(spelled, size=size) == to_gateway(json.loads(body))
+    assert run(spelled, size=size)[1:] == run(json.loads(body))[1:]
 
 
 @pytest.mark.parametrize("kind", ["collection", "message"])
