@@ -105,9 +105,6 @@ _READ: Final = frozenset(
         b"x-request-id",
     )
 )
-# Read here and passed on as sent: without one, what goes on would be another request than was
-# judged. Naming those that end here, or that the gateway sets itself, changes nothing.
-_JUDGED: Final = (_READ | {b"max-forwards"}) - _NOT_FORWARDED - {b"via"}
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Of field names whose verdicts are kept: their number, and their length in bytes.
 _MOST_VERDICTS: Final = 512
@@ -151,6 +148,11 @@ def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
 
 
 _REQUEST_FIELDS: Final = Verdicts(_judge_request_field)
+# Read here and passed on as sent: without one, what goes on would be another request than was
+# judged. Naming those that end here, or that the gateway sets itself, changes nothing.
+_JUDGED: Final = frozenset(
+    name for name in _READ | {b"max-forwards"} if name != b"via" and _judge_request_field(name)[1]
+)
 
 
 @dataclass(slots=True)

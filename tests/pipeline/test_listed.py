@@ -250,7 +250,13 @@ async def test_a_bundle_may_hold_any_operation(
 
 JUDGED = [
     *("Content-Type", "If-None-Exist", "Accept", "X-Provenance", "If-Match", "Prefer", "Origin"),
-    *("Content-Encoding", "Max-Forwards", "keep-alive, content-type"),
+    *("Content-Encoding", "Max-Forwards", "keep-alive, content-type", "Accept-Language"),
+    *("If-None-Match", "Accept-Encoding", "Sec-Fetch-Site"),
+]
+# They end here, or the gateway writes its own.
+ENDS_HERE = [
+    *("Authorization", "Cookie", "X-Api-Key", "Host", "Via", "X-Request-Id", "Content-Length"),
+    *("Expect", "TE", "Transfer-Encoding", "X-Forwarded-For", "Forwarded", "Upgrade", "close"),
 ]
 
 
@@ -264,13 +270,20 @@ async def test_connection_names_nothing_that_is_judged(
             reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields))
             assert (reply.status, reply.reason) == (400, "bad-request")
         assert platform.seen == []
-        for harmless in (
-            "close",
-            "keep-alive",
-            "TE, close",
-            "X-Own",
-            "Via, Host, Authorization",
-            "",
-        ):
+        for harmless in ("keep-alive", "TE, close", "X-Own", "Via, Host, Authorization", ""):
             read = get("/fhir/Patient/1", f"Connection: {harmless}", "X-Own: 1")
             assert (await ask(gateway.address, read)).status == 200
+
+
+@pytest.mark.parametrize("named", ENDS_HERE)
+async def test_connection_may_name_what_ends_here(
+    start_gateway: StartGateway, platform: Platform, named: str
+) -> None:
+    """The platform gets the same request as without."""
+    fields = ("X-Request-Id: 1", "X-Forwarded-For: 192.0.2.1", "Authorization: Bearer x")
+    async with start_gateway() as gateway:
+        for more in ((), (f"Connection: {named}",)):
+            reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields, *more))
+            assert reply.status == 200
+    plain, listed = platform.seen
+    assert (listed.headers, listed.body) == (plain.headers, plain.body)

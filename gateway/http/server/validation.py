@@ -42,7 +42,7 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
         raise _refused("header: a field that must stand alone is there twice")
     connection = values.get(b"connection")
     if connection is not None and unsays(connection):
-        raise _refused("header: Connection names a field that the gateway reads")
+        raise _refused("header: Connection names a field that the gateway reads and passes on")
     if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
         raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
     if not is_host(values.get(b"host")):
