@@ -69,6 +69,10 @@ class AuditTrail(Protocol):
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         ...
 
+    async def flush(self, timeout: float) -> bool:
+        """Whether all that was accepted is written, within `timeout` seconds."""
+        ...
+
     async def close(self, timeout: float) -> int:
         """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
         ...
@@ -128,6 +132,14 @@ class Audit:
             record[field] = value if field in _WHOLE else mask_field(field, value)
         self._pending.append(record)
 
+    async def flush(self, timeout: float) -> bool:
+        """Whether all that was accepted is written, within `timeout` seconds."""
+        if self._writer.full:
+            return False
+        lost = self._writer.lost
+        self._hand_over()
+        return await self._writer.flush(timeout) and self._writer.lost == lost
+
     async def close(self, timeout: float) -> int:
         """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
         self._hand_over()
@@ -178,6 +190,10 @@ class NullAudit:
 
     def event(self, name: Event, /, **fields: object) -> None:
         """Record nothing."""
+
+    async def flush(self, timeout: float) -> bool:
+        """Nothing is written."""
+        return False
 
     async def close(self, timeout: float) -> int:
         """Nothing to write, nothing lost."""

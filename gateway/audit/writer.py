@@ -74,6 +74,8 @@ class Writer:
         self._queue: list[bytes] = []
         self._backlog = 0  # bytes accepted and not written
         self._unwritten = 0  # the same in records
+        self._accepted = 0  # all records
+        self.lost = 0  # records that were given up
         self._progress = 0.0  # when something was written, or began to wait
         self._hand_off = HandOff(_HANDOFF_AFTER, clock)
         self._full = False
@@ -106,31 +108,42 @@ class Writer:
                 self._progress = self._clock()
             self._queue.extend(lines)
             self._unwritten += len(lines)
+            self._accepted += len(lines)
             self._backlog += sum(map(len, lines))
             self._full = self._full or self._over_limit()
-            self._changed.notify()
+            self._changed.notify_all()
             if self._thread is None:
                 # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
         self._hand_off.offer(self._progress)
 
+    async def flush(self, timeout: float) -> bool:
+        """Whether what was accepted by now is written, or `lost`, within `timeout` seconds."""
+        return await asyncio.to_thread(self._until_settled, self._accepted, timeout)
+
     async def close(self, timeout: float) -> int:
         """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is None:
             self._sink.close()
         else:
             await asyncio.to_thread(self._thread.join, timeout)
         with self._changed:
             self._given_up = True
-            self._changed.notify()
+            self._changed.notify_all()
             lost = self._unwritten
         if lost:
             self.on_records("dropped", lost)
         return lost
+
+    def _until_settled(self, accepted: int, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._accepted - self._unwritten >= accepted, timeout
+            )
 
     def _over_limit(self) -> bool:
         if self._backlog > self._limits.backlog:
@@ -188,8 +201,10 @@ class Writer:
         with self._changed:
             self._backlog -= sum(map(len, lines))
             self._unwritten -= len(lines)
+            self.lost += lost
             self._progress = self._clock()
             self._full = self._full and self._backlog > self._limits.backlog // 2
+            self._changed.notify_all()
         if lost < len(lines):
             self.on_records("written", len(lines) - lost)
         if lost:

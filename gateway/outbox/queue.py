@@ -6,12 +6,21 @@ another process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, By, Event, Observer, RecordNotes, Step
-from gateway.outbox.store import Confirm, Content, Depth, Group, OutboxLimits, certain
+from gateway.outbox.events import MOVED, By, Event, Note, Observer, RecordNotes, Step
+from gateway.outbox.store import (
+    Confirm,
+    Content,
+    Depth,
+    Group,
+    NotRecordedError,
+    OutboxLimits,
+    certain,
+)
 
 if TYPE_CHECKING:
     # Its database's library is an extra.
@@ -112,6 +121,19 @@ class Outbox:
         content = await self._store.content(entry_id, by)
         if content is not None and by is not None:
             self._tell(Step.REVEALED, content.entry, by)
+        return content
+
+    async def revealed(self, entry_id: str, by: By, record: RecordNotes) -> Content | None:
+        """All of an entry, in clear, once `record` has it that `by` sees it.
+
+        None: there is no such entry. Raises `NotRecordedError`.
+        """
+        content = await self._store.content(entry_id)
+        if content is not None:
+            entry = content.entry
+            if not await record([Note(Step.REVEALED, entry.id, entry.caller, by, time.time())]):
+                raise NotRecordedError("the audit cannot be written")
+            self._tell(Step.REVEALED, entry, by)
         return content
 
     async def take_notes(self, record: RecordNotes) -> int:

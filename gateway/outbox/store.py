@@ -21,6 +21,10 @@ class OutboxUnavailable(OutboxError):  # noqa: N818 - a state, not a mistake
     """It cannot be reached now, or its disk is full."""
 
 
+class NotRecordedError(OutboxError):
+    """The audit cannot be written now, so that nobody would know who saw an entry."""
+
+
 class OutboxFull(OutboxError):  # noqa: N818 - a state, not a mistake
     """The entry would exceed a limit, which the text names; nothing was kept."""
 

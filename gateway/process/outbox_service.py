@@ -50,6 +50,8 @@ _LARGE_BODIES: Final = 4
 _SOON: Final = 1.0
 _OFTEN: Final = 5.0
 _SELDOM: Final = 60.0
+# Seconds that a person waits for the audit to have it who sees an entry.
+_AUDIT_FLUSH: Final = 5.0
 # Somebody has to act, or had to already.
 _GRAVE: Final = frozenset({Step.FAILED, Step.UNCLEAR, Step.EXPIRED})
 
@@ -115,8 +117,8 @@ class OutboxService:
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
-        audited = not isinstance(audit, NullAudit)
-        self.desk = Desk(self.outbox, audited=audited)
+        is_audited = not isinstance(audit, NullAudit)
+        self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:
@@ -250,3 +252,7 @@ class OutboxService:
         for note in notes:
             self._audit.event("outbox", **note.facts(self._iso))
         return True
+
+    async def _record_durably(self, notes: Sequence[Note]) -> bool:
+        """The same, and whether they are written."""
+        return await self._record(notes) and await self._audit.flush(_AUDIT_FLUSH)

@@ -335,9 +335,60 @@ async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     assert audit.available
 
 
+async def test_a_flush_tells_when_all_is_written(open_audit, pipe, make_exchange):
+    """At once, with what was gathered, and as often as it is asked."""
+    audit = open_audit()
+    for number in range(3):
+        audit.exchange(make_exchange(request_id=f"r-{number}"))
+        audit.event("outbox", step="revealed")
+        assert await audit.flush(5)
+        assert [json.loads(line)["event"] for line in pipe.read().splitlines()] == [
+            "exchange",
+            "outbox",
+        ]
+    assert await audit.flush(5)
+    await audit.close(5)
+
+
+async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe):
+    """What nobody has read by then is not written; it is later."""
+    audit = open_audit()
+    filler = pipe.fill()
+    audit.event("outbox", step="revealed")
+    assert not await audit.flush(0.05)
+    flushing = asyncio.ensure_future(audit.flush(5))
+    await asyncio.sleep(0)
+    pipe.read(filler)
+    assert await flushing
+    await audit.close(5)
+
+
+@pytest.mark.parametrize("on_failure", ["block", "drop"])
+async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_device):
+    """Neither what a full disk did not take, nor what a full backlog had no room for."""
+    writer = Writer(StdoutSink(full_device), on_failure=on_failure, on_records=lambda *_: None)
+    audit = Audit(writer)
+    audit.event("outbox", step="revealed")
+    assert not await audit.flush(0.1)
+    await audit.close(0)
+
+
+async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
+    """Or takes it later; a flush says that it is not written."""
+    audit = open_audit("drop", WriterLimits(backlog=100))
+    filler = pipe.fill()
+    audit.exchange(make_exchange(request_id="fills"))
+    await asyncio.sleep(2 * GATHER)
+    audit.event("outbox", step="revealed")
+    assert not await audit.flush(5)
+    pipe.read(filler)
+    await audit.close(5)
+
+
 async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
     """`sink: off` has the same methods and never stands in the way."""
     audit = NullAudit()
+    assert not await audit.flush(0)
     audit.exchange(make_exchange())
     audit.event("stop")
     assert audit.available

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,37 @@ async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
         if len(found) >= count:
             return found
         await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sink", ["stdout", "file"])
+async def test_the_audit_has_it_before_a_patient_is_shown(
+    start_service: StartService, tmp_path: Path, workers: int, sink: str
+) -> None:
+    """When the answer comes its record can be read, of each entry."""
+    path = tmp_path / "audit.jsonl"
+    shown = await failed_in(SqlitePlace(tmp_path / "outbox.db"), "a", "b", "c")
+    password = tmp_path / "password"
+    password.write_text("first\n")
+    service = start_service(
+        workers=workers,
+        audit={"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)},
+        outbox={
+            "enabled": True,
+            "url": f"sqlite:///{tmp_path}/outbox.db",
+            "encryption_key": base64.urlsafe_b64encode(KEY).decode(),
+            "reveal": True,
+        },
+        admin={"operators": [{"name": "dilnoza", "password_file": str(password)}]},
+    )
+    await service.until_ready()
+    form = (await ask(service, "GET", f"/{shown[0]}", "first")).forms["drop"]
+    for entry_id in shown:
+        sent = {"token": form["token"], "id": entry_id}
+        assert (await ask(service, "POST", "/reveal", "first", **sent)).status == 200
+        text = path.read_text() if sink == "file" else service.process.stdout
+        steps = [each for each in map(json.loads, text.splitlines()) if "operator" in each]
+        assert (steps[-1]["step"], steps[-1]["entry"]) == ("revealed", entry_id)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,7 +9,7 @@ Questions and answers are plain data, so that they can go to another process:
     retry-failed   cause: how many
 
 All that changes something or shows a patient names the `operator`. `away` says that the outbox
-cannot be reached; a missing entry is None.
+cannot be reached, `unrecorded` that the audit cannot be written; a missing entry is None.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.outbox.entry import BLOCKING, State
-from gateway.outbox.events import By
+from gateway.outbox.events import By, RecordNotes
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import facts, moment, whole
-from gateway.outbox.store import NotPossible, OutboxError
+from gateway.outbox.store import NotPossible, NotRecordedError, OutboxError
 
 Facts = dict[str, Any]
 Ask = Callable[[Facts], Awaitable[Facts | None]]
@@ -35,12 +35,15 @@ _WAY: Final = "page"
 
 
 class Desk:
-    """Asks one outbox, for so many entries a page; `audited`: there is an audit for its steps."""
+    """Asks one outbox, for so many entries a page.
 
-    def __init__(self, outbox: Outbox, *, audited: bool, page: int = _PAGE) -> None:
+    `record` has the audit take what was seen, and says whether it is written; None: there is none.
+    """
+
+    def __init__(self, outbox: Outbox, record: RecordNotes | None, *, page: int = _PAGE) -> None:
         self._most = page
         self._outbox = outbox
-        self._audited = audited
+        self._record = record
         self._answers: dict[str, Ask] = {
             "list": self._list,
             "entry": self._entry,
@@ -80,8 +83,12 @@ class Desk:
 
     async def _reveal(self, question: Facts) -> Facts | None:
         by = self._by(question)
-        # Without an audit nothing is shown.
-        content = None if by is None else await self._outbox.content(question["id"], by)
+        if by is None or self._record is None:
+            return None
+        try:
+            content = await self._outbox.revealed(question["id"], by, self._record)
+        except NotRecordedError:
+            return {"unrecorded": True}
         return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
 
     async def _move(self, question: Facts) -> Facts | None:
@@ -97,7 +104,7 @@ class Desk:
         return {"moved": sum([1 async for _ in moved])}
 
     def _by(self, question: Facts) -> By | None:
-        if not self._audited:
+        if self._record is None:
             return None
         return By(_WAY, question["operator"], question.get("reason", ""))
 

@@ -162,8 +162,9 @@ class OutboxPages:
         facts = await self._ask(question)
         if facts is None:
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-        if facts.get("away"):
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "away")
+        for why in ("away", "unrecorded"):
+            if facts.get(why):
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, why)
         return facts
 
     async def _moved(self, question: Facts) -> None:

@@ -75,6 +75,8 @@ _EN: Final[dict[str, str]] = {
     "refused:no-reason": "A reason is missing, so nothing was done.",
     "refused:read-only": "Nobody may decide here: `admin.operators` is empty.",
     "refused:hidden": "Entries are not shown in full: `outbox.reveal` is not set.",
+    "refused:unrecorded": "Nothing is shown: the audit has to have it first who sees an entry, and "
+    "cannot be written now.",
     "refused:missing": "There is no such entry. It may have been forgotten after its time.",
     "refused:not-possible": "The entry is in another state by now, so nothing was done.",
     "refused:away": "The outbox cannot be reached now, so it is not known what is in it. It is "
@@ -147,6 +149,8 @@ _RU: Final[dict[str, str]] = {
     "refused:no-reason": "Не указано основание, ничего не сделано.",
     "refused:read-only": "Решать здесь некому: `admin.operators` пуст.",
     "refused:hidden": "Записи не показываются полностью: `outbox.reveal` не включён.",
+    "refused:unrecorded": "Ничего не показано: просмотр сначала должен попасть в аудит, а он "
+    "сейчас не записывается.",
     "refused:missing": "Такой записи нет. Возможно, её срок хранения истёк.",
     "refused:not-possible": "Состояние записи уже другое, ничего не сделано.",
     "refused:away": "Очередь отправки сейчас недоступна, и что в ней, неизвестно. Шлюз сам "
@@ -221,6 +225,8 @@ _UZ: Final[dict[str, str]] = {
     "refused:no-reason": "Asos ko‘rsatilmagan, shuning uchun hech narsa qilinmadi.",
     "refused:read-only": "Bu yerda hech kim qaror qila olmaydi: `admin.operators` bo‘sh.",
     "refused:hidden": "Yozuvlar to‘liq ko‘rsatilmaydi: `outbox.reveal` yoqilmagan.",
+    "refused:unrecorded": "Hech narsa ko‘rsatilmadi: ko‘rish avval auditga yozilishi kerak, u esa "
+    "hozir yozilmayapti.",
     "refused:missing": "Bunday yozuv yo‘q. Saqlash muddati tugagan bo‘lishi mumkin.",
     "refused:not-possible": "Yozuv holati o‘zgargan, shuning uchun hech narsa qilinmadi.",
     "refused:away": "Jo‘natish navbati hozir ochilmayapti, unda nima borligi noma’lum. Shlyuz o‘zi "

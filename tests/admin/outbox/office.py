@@ -31,6 +31,7 @@ from tests.doubles.duty import OneState
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, SqlitePlace, Wall
+from tests.outbox.test_notes import Records
 
 PAGE = 10
 PATIENT = "planted-patient-id"
@@ -74,13 +75,14 @@ class Seen:
 
 @dataclass
 class Office:
-    """The page's address, and what is behind it."""
+    """The page's address, and what is behind it; `records` is what the audit has."""
 
     url: str
     store: SqlStore
     operators: Operators
     clock: FakeClock
     events: list[Event] = field(default_factory=list)
+    records: Records = field(default_factory=Records)
 
     async def see(self, path: str = "", **headers: str) -> Seen:
         """A page below `/outbox`."""
@@ -154,7 +156,7 @@ async def office(
     directory: Path, *, operators: bool = True, reveal: bool = False, there: str = "open"
 ) -> AsyncIterator[Office]:
     """A page as a gateway has it. The outbox is `there`: `open`, `away` or `disabled`."""
-    clock, events = FakeClock(1_000_000.0), list[Event]()
+    clock, events, records = FakeClock(1_000_000.0), list[Event](), Records()
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
@@ -162,14 +164,14 @@ async def office(
     if there == "open":
         await store.prepare()
     try:
-        desk = Desk(Outbox(store, ROOMY, events.append, bool), audited=True, page=PAGE)
+        desk = Desk(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
         outbox = OutboxDesk(None if there == "disabled" else desk.answer, people, reveal)
         what = OneState("quiet")
         application = build(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:
             (listening,) = await listen({"admin.address": Address("127.0.0.1", 0)})
             await serve_admin(stack, application, listening)
-            yield Office(f"http://{listening.address}", store, people, clock, events)
+            yield Office(f"http://{listening.address}", store, people, clock, events, records)
     finally:
         await store.close()
 

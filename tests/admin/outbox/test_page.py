@@ -196,18 +196,33 @@ async def test_all_failed_of_a_cause_are_sent_once_more(there: Office) -> None:
 
 
 async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office) -> None:
-    """No GET shows anything in full; the form does, once who asked for it is on the disk."""
+    """No GET shows anything in full; the form does, once the audit has who asked for it."""
     entry_id = (await fill(revealing))["content"]
     page = await revealing.see(f"/{entry_id}", **DILNOZA)
     assert PATIENT not in page.text
-    assert await revealing.notes() == []
+    assert revealing.records == []
     shown = await revealing.send("/reveal", page.forms["reveal"])
     assert shown.status == 200
     assert f"PUT Observation/content?of={PATIENT}" in shown.words
     assert f'{{"diagnostics":"{PATIENT}"}}' in shown.words
-    [note] = await revealing.notes()
+    [note] = revealing.records
     assert (note.step, note.entry, note.by.operator) == (Step.REVEALED, entry_id, "dilnoza")
     assert (await revealing.send("/reveal", {**page.forms["reveal"], "id": NOBODY})).status == 404
+
+
+async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Office) -> None:
+    """Nobody would know who saw it; the page says so in every language."""
+    entry_id = (await fill(revealing))["content"]
+    form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
+    revealing.records.full = True
+    for language in LANGUAGES:
+        refused = await revealing.send(f"/reveal?lang={language}", form)
+        assert (refused.status, PATIENT in refused.text) == (503, False)
+        assert WORDS[language]["refused:unrecorded"] in refused.words
+    assert revealing.events == []
+    revealing.records.full = False
+    assert PATIENT in (await revealing.send("/reveal", form)).text
+    assert [event.step for event in revealing.events] == [Step.REVEALED]
 
 
 async def test_nothing_is_shown_in_full_by_default(there: Office) -> None:
