@@ -14,6 +14,7 @@ from gateway.config.values import (
     Count,
     FilePath,
     Flag,
+    HeaderName,
     Invalid,
     ParameterName,
     PositiveSeconds,
@@ -100,6 +101,12 @@ class PlatformSettings(Section):
         "accepts it. `answers`: it is always asked for gzip. Either way answers are opened for "
         "callers that do not accept their coding. `both`: request bodies from 1 KiB on also go out "
         "in gzip, once the platform has shown that it accepts that.",
+    )
+    pass_headers: tuple[HeaderName, ...] = Field(
+        default=(),
+        description="Headers that go on to the platform although the gateway takes out those that "
+        "say who calls, or for whom a caller acts, e.g. `[X-On-Behalf-Of]`. Only for a platform "
+        "that needs them: it then believes what any caller writes there.",
     )
 
 

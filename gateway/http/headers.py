@@ -68,6 +68,15 @@ _FAMILIES: Final = (
     b"sec-websocket-",  # belong to an Upgrade, which ends here
     *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"tailscale-user-", b"-ws"),
 )
+# Words that tell anywhere in a name, whatever product put its own name before them, that the field
+# says who calls, or for whom a caller acts that calls in its own name. Written together, too.
+_TELLING: Final = re.compile(
+    rb"(?:^|-)(?:jwt|(?:id|access)-?token(?:-|$)|user-?info(?:-|$)|authorization$)"
+    rb"|behalf|impersonat"
+    rb"|(?:^|-)(?:sudo|act-?as|acting-?as|run-?as|do-?as)(?:-?(?:as|user))?(?:-|$)"
+    rb"|(?:^|-)(?:switch|assumed?)-?user(?:-|$)|^(?:x-)?as-?user(?:-|$)"
+    rb"|^dropbox-api-select-|^mscrmcallerid$|^callerobjectid$"
+)
 # Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
 _ALONE: Final = frozenset((b"proxy", b"x-host", b"sm-user", b"iv-user", b"iv-groups", b"iv-creds"))
 # A server may take every other byte of a name for the same one, as CGI does; A-Z for a-z.
@@ -139,19 +148,29 @@ def folded(name: bytes) -> bytes:
     return name.translate(_FOLDED)
 
 
-def _judge_request_field(name: bytes) -> tuple[bytes, bool]:
-    key, seen = name.lower(), folded(name)
-    stays = seen in _NOT_FORWARDED or seen in _ALONE or seen.startswith(_FAMILIES)
-    # Some server would read it as a field that was judged here, and this spelling was not.
-    poses = seen != key and seen in _READ
-    return (key if key in _READ else b""), not (stays or poses)
+def request_fields(passed: frozenset[bytes]) -> Verdicts:
+    """What becomes of a request's fields; those in `passed`, in lower case, go on as spelt there.
+
+    No name there is of a field that is a credential, frames the message or is read here.
+    """
+
+    def judge(name: bytes) -> tuple[bytes, bool]:
+        key, seen = name.lower(), folded(name)
+        if key in passed:
+            return b"", True
+        stays = seen in _NOT_FORWARDED or seen in _ALONE or seen.startswith(_FAMILIES)
+        # Some server would read it as a field that was judged here, and this spelling was not.
+        poses = seen != key and seen in _READ
+        return (key if key in _READ else b""), not (stays or poses or _TELLING.search(seen))
+
+    return Verdicts(judge)
 
 
-_REQUEST_FIELDS: Final = Verdicts(_judge_request_field)
+REQUEST_FIELDS: Final = request_fields(frozenset())
 # Read here and passed on as sent: without one, what goes on would be another request than was
 # judged. Naming those that end here, or that the gateway sets itself, changes nothing.
 _JUDGED: Final = frozenset(
-    name for name in _READ | {b"max-forwards"} if name != b"via" and _judge_request_field(name)[1]
+    name for name in _READ | {b"max-forwards"} if name != b"via" and REQUEST_FIELDS[name][1]
 )
 
 
@@ -175,7 +194,7 @@ class RequestHeader:
         return None if value is None else value.decode("ascii", "replace")
 
 
-def read_request(raw: RawHeaders) -> RequestHeader:
+def read_request(raw: RawHeaders, fields: Verdicts = REQUEST_FIELDS) -> RequestHeader:
     """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
     lines: list[bytes] = []
     values: dict[bytes, bytes] = {}
@@ -183,7 +202,7 @@ def read_request(raw: RawHeaders) -> RequestHeader:
     ambiguous = False
     for name, value in raw:
         total += len(name) + len(value)
-        key, passes, beginning = _REQUEST_FIELDS[name]
+        key, passes, beginning = fields[name]
         if key:
             earlier = values.get(key)
             values[key] = value if earlier is None else earlier + b", " + value

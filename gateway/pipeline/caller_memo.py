@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.interaction import Interaction
-from gateway.http.headers import SECRET, RawHeaders, RequestHeader, read_request
+from gateway.http.headers import SECRET, RawHeaders, RequestHeader, Verdicts, read_request
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
@@ -131,12 +131,12 @@ def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo
     return None
 
 
-def read_header(request: IncomingRequest) -> RequestHeader:
+def read_header(request: IncomingRequest, fields: Verdicts) -> RequestHeader:
     """The header; in HTTP/1.0 without a Host the address stands in that the connection came in at.
 
     Links are made of it.
     """
-    header = read_request(request.message.raw_headers)
+    header = read_request(request.message.raw_headers, fields)
     if b"host" not in header.values and (own := authority_of(request.connection.transport)):
         header.values[b"host"] = own.encode("ascii")
     return header

@@ -16,7 +16,7 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.http.client.response import Answer
-from gateway.http.headers import RequestHeader, read_request, request_id
+from gateway.http.headers import RequestHeader, Verdicts, read_request, request_id
 from gateway.http.server import validation
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import Answered
@@ -50,12 +50,13 @@ _log = get_logger(__name__)
 class Rules:
     """The settings that the request path reads; times are seconds, sizes bytes.
 
-    `base_path` is the callers' prefix, without a final slash.
+    `base_path` is the callers' prefix, without a final slash; `fields` says which fields go on.
     """
 
     base_path: str
     default_language: str
     listen: ListenLimits
+    fields: Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Handler:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
         memo = recall(connection.memory, message, self) if guest is None else None
-        header = read_header(request) if memo is None else memo.header
+        header = read_header(request, self._rules.fields) if memo is None else memo.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
         body: RequestBody | None = None

@@ -21,6 +21,7 @@ from gateway.config import (
     Settings,
 )
 from gateway.http.client.pool import Origin, Proxy, Timeouts
+from gateway.http.headers import request_fields
 from gateway.http.server.acceptor import Capacity
 from gateway.http.server.reader import ListenLimits
 from gateway.oauth.backoff import TokenPolicy
@@ -268,6 +269,9 @@ def rules(settings: Settings) -> Rules:
         base_path=settings.listen.base_path,
         default_language=settings.fhir.default_language,
         listen=listen_limits(settings),
+        fields=request_fields(
+            frozenset(name.lower().encode("ascii") for name in settings.platform.pass_headers)
+        ),
     )
 
 

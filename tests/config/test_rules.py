@@ -261,6 +261,27 @@ def test_headers_that_must_go_on_name_no_user(
     assert fault in str(problem)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Authorization", "Cookie", "X-Api-Key", "Connection", "Host", "Via", "If-None-Exist"),
+        *("X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X_Rewrite_URL"),
+        *("X-Forwarded-Host", "Forwarded", "X-Host", "X On Behalf", "X-On-Behalf-Of:"),
+    ],
+)
+def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> None:
+    """A field that frames, proves or changes a request never goes on, whatever is named."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "environment: playground\ncredentials: {default: {client_id: a, client_secret: b7Gh2k}}\n"
+        f"platform: {{pass_headers: ['{name}']}}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    (problem,) = caught.value.problems
+    assert problem.key == "platform.pass_headers[0]"
+
+
 def test_user_and_purpose_have_a_header_each() -> None:
     """One header cannot say both; names are compared without case."""
     callers = [{**CALLER, "user_header": "X-User", "purpose_header": "x-user"}]

@@ -197,6 +197,21 @@ OF_SERVERS = (
     ),
     *("WL-Proxy-Client-IP", "Proxy-Client-IP", "X-Goog-Authenticated-User-Email", "X-Consumer-ID"),
     *("OIDC-CLAIM-sub", "iv-user", "SM-USER", "$WSRA", "X-Authentik-Username"),
+    *("X-JWT-Assertion", "Teleport-Jwt-Assertion", "X-Goog-IAP-JWT-Assertion", "X-Jwt-Payload"),
+    *("X-Verified-JWT", "JWT", "X-Amzn-Oidc-Identity", "X-Amzn-Oidc-Accesstoken", "X-ID-Token"),
+    *("X-MS-CLIENT-PRINCIPAL", "X-MS-CLIENT-PRINCIPAL-ID", "X-MS-TOKEN-AAD-ID-TOKEN"),
+    *("X-Auth-Request-Email", "X-Auth-Request-Access-Token", "X-Forwarded-Access-Token"),
+    *("X-Access-Token", "X-Access-Token-Payload", "X-Endpoint-API-UserInfo", "X-User-Info"),
+    *("X-Apigateway-Api-Userinfo", "X-Authorization", "X-Amzn-Oidc-Claims-Jwt"),
+)
+FOR_ANOTHER = (
+    *("X-Medplum-On-Behalf-Of", "On-Behalf-Of", "X-MS-OnBehalfOf", "X-On-Behalf-Of-User"),
+    *("X-DocuSign-Act-On-Behalf", "Impersonate-User", "Impersonate-Extra-scopes", "Sudo"),
+    *("X-Impersonated-User", "X-ImpersonateUser", "X-User-Impersonation", "X-Sudo-User", "X-Sudo"),
+    *("Act-As", "X-Act-As", "X-Act-As-User", "X-ActAs", "X-Acting-As", "Run-As", "X-Run-As-User"),
+    *("es-security-runas-user", "X-Gerrit-RunAs", "Do-As", "doAs", "X-DoAs-User", "As-User"),
+    *("X-Switch-User", "X-Redmine-Switch-User", "Assume-User", "X-Assumed-User", "X-Sudo-As"),
+    *("Dropbox-API-Select-User", "Dropbox-API-Select-Admin", "MSCRMCallerID", "CallerObjectId"),
 )
 HARMLESS = (
     *("X-Provenance", "X-Intermediary", "X-Correlation-Id", "X-B3-TraceId", "X-Amzn-Trace-Id"),
@@ -211,6 +226,8 @@ HARMLESS = (
         "SOAPAction",
     ),
     *("User-Agent", "Referer", "X-Under_Score", "X.Dotted", "Cfg", "Sslx", "X-Realm"),
+    *("X-Pseudonym", "X-Sudoku", "X-Fact-As", "X-Run-Assay", "X-Was-User", "X-Information"),
+    *("X-User", "X-Contact-Assigned", "X-Valid-Token", "X-Select-Users-Ward", "X-Caller-Id"),
 )
 
 
@@ -234,6 +251,24 @@ async def test_requests_cannot_disguise_themselves(gateway: Running, platform: P
     """Fields that servers take for method, target, address or person stop, however spelt."""
     fields = [each for name in OF_SERVERS for each in spellings(name)]
     assert await passed_on(gateway, platform, fields) == set()
+
+
+async def test_no_caller_acts_for_another(gateway: Running, platform: Platform) -> None:
+    """Fields by which a request is made for another than the token's owner stop, however spelt."""
+    fields = [each for name in FOR_ANOTHER for each in spellings(name)]
+    assert await passed_on(gateway, platform, fields) == set()
+
+
+async def test_a_field_that_the_settings_name_passes_in_its_own_spelling_only(
+    start_gateway, platform: Platform
+) -> None:
+    """`platform.pass_headers` lets one field on, not its family and not what only resembles it."""
+    named = ("X-On-Behalf-Of", "X-JWT-Assertion")
+    fields = [each for name in (*OF_SERVERS, *FOR_ANOTHER, *named) for each in spellings(name)]
+    own = {name.lower() for name in named}
+    async with start_gateway(platform={"pass_headers": named}) as gateway:
+        passed = await passed_on(gateway, platform, fields)
+    assert passed == {each for each in fields if each.lower() in own}
 
 
 async def test_no_field_poses_as_one_that_was_judged(gateway: Running, platform: Platform) -> None:
