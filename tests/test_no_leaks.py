@@ -145,7 +145,7 @@ FAULTS: dict[str, Answer] = {
 # What an SSO may say instead of giving a token.
 REFUSALS: dict[str, sso_answers.Answer] = {
     "wrong secret": sso_answers.json_body(
-        {"error": "invalid_client", "error_description": f"{CLIENT_SECRET} is {SENTENCE}"}, 401
+        {"error": "invalid_client", "error_description": f"{CLIENT_SECRET} is {PINFL}'s"}, 401
     ),
     "odd error": sso_answers.json_body({"error": f"{SENTENCE} {CLIENT_SECRET}"}, 400),
     "echo": sso_answers.json_body({"form": {"client_secret": CLIENT_SECRET}}, 400),
@@ -285,9 +285,28 @@ async def test_requests_leave_no_trace(tmp_path: Path, auth_method: str) -> None
     assert_silent(listener)
 
 
+async def test_what_the_sso_says_is_for_operators(tmp_path: Path) -> None:
+    """Its description of an error is in the log and on the status page, for nobody else."""
+    words = {"error": "invalid_client", "error_description": f"{SENTENCE}: {CLIENT_SECRET}"}
+    async with Platform() as platform, Sso() as sso:
+        sso.answer(sso_answers.json_body(words, 401))
+        configuration = settings(platform, sso, "client_secret_post")
+        async with listening(configuration, tmp_path) as listener:
+            await listener.ask(READ)
+            await listener.read_pages()
+    assert listener.reasons() == {"token-refused"}
+    metrics, readyz, livez, page, facts = listener.pages
+    shown = f"{SENTENCE}: ***"
+    assert all(shown in text for text in (listener.process.process.stderr, page, facts))
+    told = listener.spoken()
+    for text in (metrics, readyz, livez, told["audit"], told["errors"]):
+        assert SENTENCE not in text
+    assert CLIENT_SECRET not in "".join(told.values())
+
+
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_a_refusing_sso_is_not_quoted(tmp_path: Path, name: str) -> None:
-    """Whatever an SSO says in place of a token, its words and the secret go nowhere."""
+    """Whatever an SSO says in place of a token, nothing of a secret or a person goes anywhere."""
     async with Platform() as platform, Sso() as sso:
         sso.answer(REFUSALS[name])
         configuration = settings(platform, sso, "client_secret_post")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
@@ -18,6 +18,8 @@ from gateway.commands.doctor_network import way_to
 from gateway.commands.doctor_sso import UNKNOWN_CLIENT, start_first
 from gateway.commands.findings import Finding, Side
 from gateway.config import Settings
+from gateway.oauth.error_description import description_of
+from gateway.oauth.error_messages import with_description
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
 from gateway.phrases import Phrase, joined, said
 from gateway.process import certificates
@@ -164,9 +166,8 @@ def _judged_page(client: LoginClient, status: int, location: str) -> Finding:
     refusal = _refusal(location, client.redirect_uri)
     if refusal is not None:
         hint = Phrase("Check login.scope; the SSO's operator can tell what this client may do")
-        return Finding(
-            _PAGE, "failed", Phrase("the SSO refuses the sign-in: {refusal}", refusal=refusal), hint
-        )
+        refused = Phrase("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
+        return Finding(_PAGE, "failed", with_description(refused, refusal[1]), hint)
     if 400 <= status < 500:
         detail = Phrase(
             "the SSO knows no such client or no such redirect_uri (status {status})", status=status
@@ -191,14 +192,15 @@ def _judged_page(client: LoginClient, status: int, location: str) -> Finding:
     )
 
 
-def _refusal(location: str, redirect_uri: str) -> str | None:
-    """The error of an answer that goes back to us at once; a code of RFC 6749, or "other"."""
+def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
+    """The error of an answer that comes back at once: a code of RFC 6749 or "other", and words."""
     if not location.startswith(redirect_uri):
         return None
-    named = parse_qs(urlsplit(location).query).get("error")
-    if named is None or named[0] in ("login_required", "interaction_required"):
+    answer = dict(parse_qsl(urlsplit(location).query))
+    named = answer.get("error")
+    if named is None or named in ("login_required", "interaction_required"):
         return None
-    return oauth_error_of({"error": named[0]}) or "other"
+    return oauth_error_of({"error": named}) or "other", description_of(answer)
 
 
 async def _client(
@@ -227,10 +229,12 @@ def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> Finding:
         check = Phrase(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        detail = Phrase("the SSO refuses the client: {told}", told=told)
+        refused = Phrase("the SSO refuses the client: {told}", told=told)
+        detail = with_description(refused, error.description)
         return Finding(_CLIENT, "failed", detail, joined(". ", [*hints, check]))
     # Some SSOs judge the code before the client, or name other errors for a wrong code.
-    detail = Phrase("the SSO does not say: {cause}", cause=told)
+    silent = Phrase("the SSO does not say: {cause}", cause=told)
+    detail = with_description(silent, error.description)
     return Finding(_CLIENT, "skipped", detail, joined(". ", hints))
 
 

@@ -73,7 +73,7 @@ def _decoded(part: str) -> str:
 
 
 def reason(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
-    """Why there is no token, in plain words; never text of the SSO."""
+    """Why there is no token, in plain words."""
     return joined("", [explain(error, name, _way(settings)), _note(error, settings, name)])
 
 

@@ -7,6 +7,7 @@ verifier ever leaves towards it.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -31,6 +32,9 @@ from gateway.pipeline.limits import TokenBucket
 from gateway.pipeline.own_replies import Reply, json_reply, redirect
 from gateway.pipeline.strangers import home_of
 from gateway.secret import Secret
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 # Requests a second and at once from one address, behind which a whole clinic may be.
 _RATE: Final = 10.0
@@ -43,6 +47,7 @@ _BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
 # So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
 _JUST_NOW: Final = 10.0
+_OF_BROWSERS: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 Respond = Callable[[BrowserRequest, Exchange], Awaitable[Reply]]
@@ -141,6 +146,13 @@ class SignInPages:
             )
         except SignInError as error:
             self._note("login", None, exchange, outcome="failure", reason=error.failure)
+            _log.log(
+                # Where only the browser says so, or its person was slow, no operator has to act.
+                logging.INFO if error.claimed or error.failure in _OF_BROWSERS else logging.WARNING,
+                "a sign-in failed: %s",
+                error.detail,
+                request_id=exchange.request_id,
+            )
             # What a browser alone says is never our fault: anybody could raise the alarm with it.
             status = 403 if error.claimed else None
             return self._failed(error.failure, visit, exchange, error.return_to, status)

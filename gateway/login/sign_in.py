@@ -21,7 +21,8 @@ from gateway.login.session import Person, Session, SignIn, digest, new_secret, s
 from gateway.login.session_store import SessionStore
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint, UserToken
-from gateway.oauth.token_response import TokenRequestError, jwt_claims
+from gateway.oauth.error_description import description_of
+from gateway.oauth.token_response import TokenRequestError, jwt_claims, oauth_error_of
 from gateway.secret import Secret
 
 Failure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
@@ -33,8 +34,10 @@ _UNKNOWN: Final = "unknown"
 
 
 class SignInError(Exception):
-    """Nobody was signed in. `failure` is a fixed word, `detail` too; nothing is text of the SSO.
+    """Nobody was signed in.
 
+    `failure` is a fixed word. `detail` is for the log alone; in quotation marks it holds what the
+    SSO says.
     `claimed`: nobody but the browser says so, which anybody can. `return_to` is where the person
     wanted to go, if that is known.
     """
@@ -152,7 +155,8 @@ class Login:
         _require_issuer(answer.get("iss"), await self._provider.metadata())
         error = answer.get("error")
         if error is not None:
-            raise _refused_by(error)
+            sent = [answer[name] for name in ("state", "code") if answer.get(name)]
+            raise _refused_by(error, description_of(answer, sent))
         code = answer.get("code")
         if not code:
             raise SignInError("foreign", "no code")
@@ -183,12 +187,14 @@ def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
         raise SignInError("foreign", "iss is another issuer's")
 
 
-def _refused_by(error: str) -> SignInError:
+def _refused_by(error: str, description: str) -> SignInError:
     if error in ("access_denied", "interaction_required", "login_required", "consent_required"):
         return SignInError("denied", "the SSO or the person refused", claimed=True)
     if error in ("temporarily_unavailable", "server_error"):
         return SignInError("unavailable", f"the SSO answered {error}", claimed=True)
-    return SignInError("refused", "the SSO refused the request", claimed=True)
+    known = oauth_error_of({"error": error}) or "other"
+    what = f'the SSO refused the request: {known} "{description}"'
+    return SignInError("refused", what, claimed=True)
 
 
 def _failure(error: TokenRequestError) -> Failure:

@@ -1,7 +1,7 @@
 """Why there is no token, in a sentence for the person who runs the gateway.
 
-The same sentence stands in the log and on the terminal of `dhp-gateway token`. It holds fixed words
-and settings only, never text of the SSO.
+The same sentence stands in the log and on the terminal of `dhp-gateway token`. It holds fixed
+words, settings, and in quotation marks what the SSO says of an error.
 """
 
 from __future__ import annotations
@@ -107,6 +107,18 @@ def explain(error: TokenRequestError, credential: str, way: Way) -> Phrase:
 
 def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase, Phrase]:
     """What happened, and what to do; the latter is empty where there is nothing more to say."""
+    happened, remedy = _causes(error, credential, way)
+    return with_description(happened, error.description), remedy
+
+
+def with_description(happened: Phrase, description: str) -> Phrase:
+    """What happened, and what the SSO itself says of it."""
+    if not description:
+        return happened
+    return Phrase("{happened}; it says “{description}”", happened=happened, description=description)
+
+
+def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase, Phrase]:
     if error.kind == "refused":
         hint = _REFUSALS.get(
             error.oauth_error or "", Phrase("check credentials.{name} and sso.token_url")

@@ -18,6 +18,7 @@ from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
+from gateway.oauth.error_description import secrets_of
 from gateway.oauth.token_answer import TokenAnswer, cause, failure, read
 from gateway.oauth.token_response import (
     Moment,
@@ -145,7 +146,9 @@ class TokenEndpoint:
             raise failure(answer, asked.wall)
         if answer.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=answer.status)
-        response = parse_token_response(answer.body, asked, self._settings.default_lifetime)
+        response = parse_token_response(
+            answer.body, asked, self._settings.default_lifetime, answer.secrets
+        )
         return response, answer
 
     async def tell(self, grant: Grant, url: str) -> None:
@@ -178,6 +181,6 @@ class TokenEndpoint:
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):
-                return await read(response)
+                return await read(response, secrets_of(body, headers))
         except Exception as error:
             return TokenRequestError("transient", cause(error))

@@ -12,6 +12,7 @@ import aiohttp
 
 from gateway.http.content_coding import OPENED, coding_named, opened
 from gateway.http.retry_after import parse_retry_after
+from gateway.oauth.error_description import description_of
 from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
@@ -34,15 +35,19 @@ class TokenAnswer:
     """Status, body (None: too long or broken off) and the Retry-After field of an answer.
 
     `cookies` are those it sets, "" for one that it removes; only a user's sign-in looks at them.
+    `secrets` are those of the request, which the body may echo.
     """
 
     status: int
     body: bytes | None = field(repr=False)
     retry_after: str | None
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
-async def read(response: aiohttp.ClientResponse) -> TokenAnswer:
+async def read(
+    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
+) -> TokenAnswer:
     """The answer, whatever it is; a long body is not read to its end."""
     body: bytes | None = b""
     try:
@@ -55,7 +60,8 @@ async def read(response: aiohttp.ClientResponse) -> TokenAnswer:
     else:
         body = _unpacked(body, response.headers.get("Content-Encoding", ""))
     cookies = {name: _value(morsel) for name, morsel in response.cookies.items()}
-    return TokenAnswer(response.status, body, response.headers.get("Retry-After"), cookies)
+    retry_after = response.headers.get("Retry-After")
+    return TokenAnswer(response.status, body, retry_after, cookies, secrets)
 
 
 def _value(cookie: Morsel[str]) -> str:
@@ -73,15 +79,20 @@ def _unpacked(body: bytes, coding: str) -> bytes | None:
 def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:
     """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
     status = answer.status
-    oauth_error = oauth_error_of(parse_object(answer.body)) if answer.body else None
+    members = parse_object(answer.body) if answer.body else None
+    oauth_error = oauth_error_of(members)
+    description = description_of(members, answer.secrets)
     if status in _REFUSED and oauth_error is not None:
-        return TokenRequestError("refused", "refused", oauth_error=oauth_error, status=status)
+        return TokenRequestError(
+            "refused", "refused", oauth_error=oauth_error, status=status, description=description
+        )
     return TokenRequestError(
         "throttled" if status == 429 else "transient",
         _error_status(answer),
         oauth_error=oauth_error,
         status=status,
         retry_after=parse_retry_after(answer.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
+        description=description,
     )
 
 

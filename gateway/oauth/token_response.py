@@ -13,10 +13,12 @@ import base64
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from gateway.nesting import is_deeper
+from gateway.oauth.error_description import description_of
 from gateway.secret import Secret
 
 FailureKind = Literal["refused", "throttled", "transient"]
@@ -77,7 +79,8 @@ class TokenRequestError(Exception):
 
     `kind` says how to go on: `refused` (an OAuth error with 400, 401 or 403: somebody must act),
     `throttled` (429) or `transient`. `cause` is never text of the SSO. `oauth_error` is a code of
-    RFC 6749 section 5.2 or `other`; `retry_after` is in seconds, from the header of that name.
+    RFC 6749 section 5.2 or `other`; `description` what the SSO says of it, for operators only;
+    `retry_after` is in seconds, from the header of that name.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class TokenRequestError(Exception):
         oauth_error: str | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        description: str = "",
     ) -> None:
         super().__init__(kind, cause)
         self.kind = kind
@@ -95,6 +99,7 @@ class TokenRequestError(Exception):
         self.oauth_error = oauth_error
         self.status = status
         self.retry_after = retry_after
+        self.description = description
 
     @property
     def ends_a_grant(self) -> bool:
@@ -107,6 +112,8 @@ class TokenRequestError(Exception):
             parts.append(f"status {self.status}")
         if self.oauth_error not in (None, "other"):
             parts.append(f"error {self.oauth_error}")
+        if self.description:
+            parts.append(f'"{self.description}"')
         return f"token request {self.kind}: {', '.join(parts)}"
 
 
@@ -145,15 +152,23 @@ def parse_object(body: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) and not is_deeper(value, _DEEPEST) else None
 
 
-def parse_token_response(body: bytes, asked: Moment, default_lifetime: float) -> TokenResponse:
-    """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token."""
+def parse_token_response(
+    body: bytes, asked: Moment, default_lifetime: float, secrets: Iterable[str] = ()
+) -> TokenResponse:
+    """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token.
+
+    `secrets` are those of the request, which no description may show.
+    """
     answer = parse_object(body)
     if answer is None:
         raise TokenRequestError("transient", _rubbish(body))
     access_token = answer.get("access_token")
     if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
         raise TokenRequestError(
-            "transient", "no usable access_token", oauth_error=oauth_error_of(answer)
+            "transient",
+            "no usable access_token",
+            oauth_error=oauth_error_of(answer),
+            description=description_of(answer, secrets),
         )
     token_type = answer.get("token_type")
     # REQUIRED by section 5.1, yet left out by some servers: then it can only mean Bearer.

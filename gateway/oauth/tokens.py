@@ -43,9 +43,9 @@ class TokenState:
     """One credential for readiness and the status page; times in seconds from now.
 
     `failure` and `cause` tell of the last attempt if it failed, with what the SSO then reported:
-    `status` and `oauth_error`, as in `TokenRequestError`. `next_attempt_in`: when the SSO will
-    be asked again (None while it is being asked: `fetching`); `rejected` says that the platform
-    refuses fresh tokens; `spare_secret` that the SSO refuses the secret that is offered first.
+    `status`, `oauth_error` and `description`, as in `TokenRequestError`. `next_attempt_in`: when
+    the SSO will be asked again (None while it is being asked: `fetching`); `rejected` says that the
+    platform refuses fresh tokens; `spare_secret` that the SSO refuses the secret offered first.
     """
 
     valid: bool
@@ -58,6 +58,7 @@ class TokenState:
     fetching: bool
     rejected: bool
     spare_secret: bool = False
+    description: str = ""
 
 
 class _Slot:
@@ -241,6 +242,7 @@ class Tokens:
             fetching=slot.flight is not None and slot.next_attempt is None,
             rejected=slot.rejections.paused(now),
             spare_secret=slot.source.has_spare_in_use,
+            description=failure.description if failure is not None else "",
         )
 
     def _give_up(self, slot: _Slot, rejected: Token, *, spare: bool) -> None:

@@ -127,6 +127,10 @@ TABLE: Final = {
         "сервис входа отказал ({told})",
         "kirish xizmati rad etdi ({told})",
     ),
+    "{happened}; it says “{description}”": (
+        "{happened}; он сообщает: «{description}»",
+        "{happened}; u shunday deydi: “{description}”",
+    ),
     "try again in {time}": (
         "попробуйте снова через {time}",
         "{time} dan keyin qayta urinib ko‘ring",

@@ -18,7 +18,7 @@ _SILENCED_TREES: Final = ("opentelemetry.",)
 # limit of open files asyncio logs every failed `accept`, hundreds in a second.
 _LIMITED: Final = (
     *("asyncio", "aiohttp", "gateway.http", "gateway.pipeline"),
-    *("gateway.outbox.intake", "gateway.outbox.sender"),
+    *("gateway.outbox.intake", "gateway.outbox.sender", "gateway.login.endpoints"),
 )
 _MAX_MESSAGES: Final = 256
 

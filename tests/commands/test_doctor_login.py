@@ -52,6 +52,15 @@ async def test_a_healthy_sign_in(ward: Ward, sso: Provider) -> None:
     assert sso.user_requests[0].form["redirect_uri"] == BACK
 
 
+async def test_the_words_of_the_sso_are_shown(ward: Ward, sso: Provider) -> None:
+    """What the SSO says of a refusal of the client or of its page is told as it says it."""
+    sso.clear_user_tokens()
+    sso.user_tokens(refusal("invalid_client", 401))
+    _, text = await ward.examine()
+    assert "login client: the SSO refuses the client: invalid_client" in text
+    assert "it says “as the test wants it”" in text
+
+
 async def test_without_the_sign_in_nothing_is_asked(ward: Ward, sso: Provider) -> None:
     """While the login is not enabled there is nothing to say about it."""
     ward.settings["login"]["enabled"] = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -140,3 +141,24 @@ async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None
         kinds = [seen.form["grant_type"] for seen in sso.user_requests]
         assert kinds == ["authorization_code", "refresh_token"]
         assert not extra.keys() & sso.revocations[0].form.keys()
+
+
+async def test_the_log_says_why_a_sign_in_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """The words of the SSO are in the log, cleaned, with the number that the page shows."""
+    caplog.set_level(logging.INFO)
+    async with ward() as (sso, _, scene):
+        browser = await scene.browser()
+        sso.user_tokens(refusal("invalid_client", 401))
+        by_endpoint = await signed_in(browser)
+        begun = await browser.begin()
+        words = f"No such scope: {begun.query['state']}"
+        by_page = await browser.open(back(begun, error="invalid_scope", error_description=words))
+    assert (by_endpoint.status, by_page.status) == (502, 403)
+    told = {record.levelname: record for record in caplog.records if "sign-in" in str(record.msg)}
+    assert "invalid_client" in str(told["WARNING"].msg)
+    assert '"as the test wants it"' in str(told["WARNING"].msg)
+    assert 'invalid_scope "No such scope: ***"' in str(told["INFO"].msg)
+    for page, record in ((by_endpoint, told["WARNING"]), (by_page, told["INFO"])):
+        assert page.headers["X-Request-Id"] == record.msg["request_id"]  # type: ignore[index]
+        assert "such scope" not in page.text
+        assert "the test wants" not in page.text

@@ -47,6 +47,8 @@ def failure(token: Facts, words: Words) -> str:
         told.append(whole(f"HTTP {token['status']}"))
     if token["oauth_error"] not in (None, "other"):
         told.append(code(token["oauth_error"]))
+    if token["oauth_description"] is not None:
+        told.append(escape(f"“{token['oauth_description']}”"))
     return Html(", ".join(told))
 
 

@@ -12,6 +12,7 @@ from gateway.admin.status.verdict import ANSWERS, verdict
 
 _CIRCUITS: Final = ("closed", "half-open", "open")
 _FAILURES: Final = (None, "transient", "throttled", "refused")
+_OF_A_FAILURE: Final = ("failure", "cause", "status", "oauth_error", "oauth_description")
 
 Facts = dict[str, Any]
 
@@ -92,7 +93,7 @@ def _token(states: Sequence[Facts]) -> Facts:
         "rejected": any(each["rejected"] for each in states),
         "spare_secret": any(each["spare_secret"] for each in states),
         "fetching": any(each["fetching"] for each in states),
-        **{key: worst[key] for key in ("failure", "cause", "status", "oauth_error")},
+        **{key: worst[key] for key in _OF_A_FAILURE},
         "next_attempt_in": _least(each["next_attempt_in"] for each in states),
     }
 

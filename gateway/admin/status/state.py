@@ -260,6 +260,7 @@ def _token(state: TokenState) -> dict[str, Any]:
         "cause": state.cause,
         "status": state.status,
         "oauth_error": state.oauth_error,
+        "oauth_description": state.description or None,
         "next_attempt_in": _rounded(state.next_attempt_in),
     }
 

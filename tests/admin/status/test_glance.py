@@ -21,6 +21,7 @@ TOKEN: dict[str, Any] = {
     "cause": None,
     "status": None,
     "oauth_error": None,
+    "oauth_description": None,
     "next_attempt_in": 100,
 }
 FACTS: dict[str, Any] = {

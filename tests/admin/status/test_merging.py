@@ -21,6 +21,7 @@ TOKEN = {
     "cause": None,
     "status": None,
     "oauth_error": None,
+    "oauth_description": None,
     "next_attempt_in": 100,
 }
 
