@@ -152,7 +152,7 @@ class Handler:
             raise
         except Exception as error:
             told = self._verdict(request, header, exchange, guest, error)
-            return await self._conclude(exchange, side, header, _query(message.path), told)
+            return await self._conclude(exchange, side, header, message.path, told)
         finally:
             self._end(exchange, body, admitted)
 
@@ -341,7 +341,7 @@ class Handler:
         exchange: Exchange,
         side: CallerSide,
         header: RequestHeader,
-        query: str,
+        target: str,
         error: Exception,
     ) -> Answered:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
@@ -357,7 +357,7 @@ class Handler:
             return await give(side, exchange, await side.login_expired.respond(exchange))
         accept_language = header.text(b"accept-language")
         language = choose_language(accept_language, self._rules.default_language)
-        xml = wants_xml(query, header.text(b"accept"))
+        xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
             return await explain(side, exchange, failure, language=language, xml=xml)
         except CallerGone:
@@ -389,10 +389,6 @@ def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
     exchange.resource = interaction.resource
     exchange.resource_id = interaction.resource_id
     return interaction
-
-
-def _query(raw_target: str) -> str:
-    return raw_target.partition("?")[2]
 
 
 def _abort(exchange: Exchange, side: CallerSide) -> Answered:
