@@ -6,7 +6,9 @@ entries are sent again and nothing is there twice.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +27,8 @@ MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
+# A media type, or the type of a resource or Bundle.
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
 # Refusals that an operator can mend at the repository; the AuditEvents are kept until then.
 _CURABLE: Final = frozenset({401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429})
 
@@ -33,11 +37,12 @@ _log = get_logger("gateway.audit")
 
 @dataclass(frozen=True, slots=True)
 class RepositoryReply:
-    """What the repository answered: status, body, and the field Retry-After."""
+    """What the repository answered: status, body, and the fields Retry-After and Content-Type."""
 
     status: int
     body: bytes
     retry_after: str | None = None
+    content_type: str = ""
 
 
 class RepositorySink:
@@ -69,6 +74,7 @@ class RepositorySink:
         self._hurried = False
         self._refused = 0
         self._told = False
+        self._told_of_status = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Send all resources; see `Sink.write`."""
@@ -122,9 +128,25 @@ class RepositorySink:
                 self._waiting.popleft()
                 self._refuse(reply.status)
             return None
-        if reply.status != 200:
+        if not 200 <= reply.status < 300:
             return reply
-        return self._settle(batch, _statuses(reply.body, len(batch)))
+        return self._settle(batch, self._statuses(reply, len(batch)))
+
+    def _statuses(self, reply: RepositoryReply, count: int) -> list[int]:
+        """The status of each entry; the reply's own for all where it has no body to say more.
+
+        That is a right answer to `Prefer: return=minimal`. Raises `SinkError`.
+        """
+        if reply.body.strip():
+            return _statuses(reply, count)
+        if not self._told_of_status:
+            self._told_of_status = True
+            _log.info(
+                "the repository answers without a body: all AuditEvents of a batch count as taken,"
+                " by its status; told once",
+                status=reply.status,
+            )
+        return [reply.status] * count
 
     def _settle(self, batch: list[bytes], statuses: list[int]) -> RepositoryReply | None:
         waits: list[tuple[bytes, int]] = []
@@ -208,15 +230,27 @@ class RepositoryWriter(Writer):
         return await super().close(timeout)
 
 
-def _statuses(body: bytes, count: int) -> list[int]:
+def _statuses(reply: RepositoryReply, count: int) -> list[int]:
     """The status of each entry of a batch's response. Raises `SinkError` when it is none."""
+    bundle: Any = None
+    with contextlib.suppress(ValueError):
+        bundle = orjson.loads(reply.body)
     try:
-        bundle = orjson.loads(body)
-        if bundle["resourceType"] != "Bundle" or bundle["type"] != "batch-response":
-            raise SinkError("no batch-response")
+        if bundle["type"] != "batch-response":
+            raise _unexpected(reply, bundle)
         statuses = [int(entry["response"]["status"][:3]) for entry in bundle["entry"]]
     except (ValueError, TypeError, KeyError):
-        raise SinkError("no batch-response") from None
+        raise _unexpected(reply, bundle) from None
     if len(statuses) != count:
-        raise SinkError("a batch-response to something else")
+        raise SinkError(f"a batch-response with {len(statuses)} entries to {count}")
     return statuses
+
+
+def _unexpected(reply: RepositoryReply, body: object) -> SinkError:
+    """What came in the place of a batch-response, in words that quote nothing but names."""
+    came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
+    members = body if isinstance(body, dict) else {}
+    for name in (reply.content_type, members.get("resourceType"), members.get("type")):
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            came.append(name)
+    return SinkError(f"no batch-response came, but {', '.join(came)}")

@@ -111,5 +111,8 @@ class RepositoryPost:
                 if len(answer) > _MAX_REPLY:
                     raise SinkError("an answer without an end")
             return RepositoryReply(
-                response.status, bytes(answer), response.headers.get("Retry-After")
+                response.status,
+                bytes(answer),
+                response.headers.get("Retry-After"),
+                response.content_type,
             )

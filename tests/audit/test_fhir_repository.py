@@ -162,6 +162,61 @@ async def test_an_idle_connection_that_was_closed_is_no_trouble(
     assert len(repository.batches) == 4
 
 
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+async def test_an_answer_without_a_body_is_judged_by_its_status(
+    *,
+    open_sink,
+    repository: Repository,
+    counted: Counter[str],
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    """Who is asked for `return=minimal` may say nothing but 2xx: all is taken, told once."""
+    repository.minimal = status
+    sink = open_sink()
+    with caplog.at_level(logging.INFO):
+        await asyncio.to_thread(sink.write, lines(MAX_ENTRIES + 1))
+    sink.account("written", MAX_ENTRIES + 1)
+    assert len(repository.batches) == 2
+    assert counted == {"written": MAX_ENTRIES + 1}
+    (told,) = [record for record in caplog.records if "without a body" in str(record.msg)]
+    assert told.msg["status"] == status  # type: ignore[index]
+
+
+@pytest.mark.parametrize("status", [302, 401, 429, 500, 503])
+async def test_a_failure_without_a_body_is_none_that_was_taken(
+    open_sink, repository: Repository, status: int
+) -> None:
+    """Where there is no body either, another status than 2xx is told and waits."""
+    repository.minimal = status
+    with pytest.raises(SinkError, match=f"HTTP {status}"):
+        await asyncio.to_thread(open_sink().write, lines(2))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"resourceType":"OperationOutcome"}', "application/fhir.json, OperationOutcome"),
+        (b'{"resourceType":"Bundle","type":"searchset"}', "fhir.json, Bundle, searchset"),
+        (b"<html>planted</html>", "HTTP 200, 20 bytes, application/fhir.json$"),
+        (b'{"resourceType":"planted one","type":7}', "39 bytes, application/fhir.json$"),
+        (b"[]", "2 bytes, application/fhir.json$"),
+        (
+            b'{"resourceType":"Bundle","type":"batch-response","entry":[{}]}',
+            "fhir.json, Bundle, batch-response$",
+        ),
+    ],
+)
+async def test_what_came_in_the_place_of_an_answer_is_told(
+    open_sink, repository: Repository, body: bytes, words: str
+) -> None:
+    """Status, size and kind of what is no batch-response are in the error, none of its contents."""
+    repository.other = body
+    with pytest.raises(SinkError, match=words) as caught:
+        await asyncio.to_thread(open_sink().write, lines(1))
+    assert "planted" not in str(caught.value)
+
+
 @pytest.mark.parametrize("answer", ["short", "nonsense"])
 async def test_an_answer_to_something_else_is_none(
     open_sink, repository: Repository, now: list[float], answer: Any

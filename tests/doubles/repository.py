@@ -40,6 +40,8 @@ class Repository:
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
         self.retry_after: str | None = None
+        self.minimal: int | None = None  # with which status it says nothing of single entries
+        self.other: bytes | None = None  # what it answers in the place of a batch-response
         self.resets = 0  # how many of the next requests are not answered
         self._behaviour: Behaviour = None
         self._news = threading.Condition()
@@ -111,6 +113,9 @@ class Repository:
                 handler.connection.shutdown(socket.SHUT_RDWR)
             return
         status = behaviour if isinstance(behaviour, int) else 200
+        if behaviour is None and self.minimal is not None:
+            status, answer = self.minimal, b""
+        answer = answer if self.other is None else self.other
         handler.send_response(status)
         handler.send_header("Content-Type", "application/fhir+json")
         handler.send_header("Content-Length", str(len(answer)))
