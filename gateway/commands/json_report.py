@@ -42,7 +42,8 @@ def _document(entries: list[Entry]) -> str:
 
 
 def _setting(level: str, problem: Problem) -> Entry:
-    code = "setting" if level == "error" else "certificate-expired"
+    is_expiry = level == "warning" and problem.key.endswith("_file")
+    code = "certificate-expired" if is_expiry else "setting"
     about = {"level": level, "code": code, "key": problem.key}
     told = {"message": problem.message, "hint": problem.hint, "source": problem.source}
     return about | {name: str(text) for name, text in told.items()}

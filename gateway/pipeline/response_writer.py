@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from itertools import chain
 from typing import Final
@@ -22,6 +23,7 @@ from gateway.http.client.framing import Framing
 from gateway.http.client.response import Answer
 from gateway.http.client.response_header import opened, varying
 from gateway.http.content_coding import STEP, Transform, is_made_of, steps
+from gateway.http.headers import without_named
 from gateway.http.server.messages import Answered
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.own_replies import Reply
@@ -50,6 +52,9 @@ async def pass_on(
     lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
         lines = varying(opened(lines) if plan.opened else lines)
+    if side.lines:
+        # The platform's own would stand beside them, and browsers take one or the other.
+        lines = without_named(lines, _replaced_by(side.lines))
     if plan.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
     transform = plan.transform
@@ -70,6 +75,13 @@ async def pass_on(
     if side.crowded:
         await side.drained()
     return side.done()
+
+
+@lru_cache(maxsize=64)
+def _replaced_by(lines: bytes) -> frozenset[bytes]:
+    """The names of these fields, in lower case, but for one that is a list and may come twice."""
+    names = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
+    return frozenset(names - {b"", b"vary"})
 
 
 def _send_bodiless(

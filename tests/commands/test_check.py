@@ -199,6 +199,39 @@ async def test_rules_are_judged_beside_other_mistakes(tmp_path: Path) -> None:
     ]
 
 
+LOGIN = {
+    "login": {
+        "enabled": True,
+        "client_id": "web",
+        "redirect_uri": "http://localhost:8080/auth/callback",
+    },
+    "sso": {"authorize_url": "https://sso.example/authorize"},
+}
+
+
+@pytest.mark.parametrize(
+    ("login", "caller", "warned"),
+    [
+        (LOGIN, {"networks": ["10.20.0.0/16"]}, True),
+        (LOGIN, {}, True),
+        ({}, {"networks": ["10.20.0.0/16"]}, False),
+        (LOGIN, {"networks": ["10.20.0.0/16"], "api_key": "planted-key-of-the-lab"}, False),
+        (LOGIN, {"basic_auth": {"username": "lab", "password": "planted-pass"}}, False),
+    ],
+)
+async def test_a_network_that_takes_browsers_past_the_sign_in_is_a_warning(
+    tmp_path: Path, login: dict[str, Any], caller: dict[str, Any], warned: bool
+) -> None:
+    """Where people sign in, a caller that shows nothing is every browser of its addresses."""
+    settings = {**login, "callers": [{"name": "lab", **caller}]}
+    result = await check(tmp_path, settings)
+    assert result.code == 0
+    assert ("callers[0].networks: a browser from there is this caller" in result.err) is warned
+    told = await dhp("check", "--json", "--config", write(tmp_path, settings))
+    codes = [(each["level"], each["code"]) for each in json.loads(told.out)["findings"]]
+    assert codes == [("warning", "setting")] * warned
+
+
 async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     """A gateway starts with it, so the code stays 0; which one, and since when, is said."""
     ended = datetime.datetime(2020, 5, 17, 12, tzinfo=datetime.UTC)

@@ -16,7 +16,7 @@ import pytest
 from gateway.login.session import digest, store_key
 from gateway.login.session_store import MemorySessions
 from tests.doubles.clock import FakeClock
-from tests.doubles.platform import Platform
+from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.sso import refusal
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
@@ -405,6 +405,40 @@ async def test_every_answer_of_the_login_is_closed(silent: tuple[Provider, Stage
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
+
+
+SECURITY_FIELDS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'self'; script-src 'unsafe-inline'"),
+    ("Referrer-Policy", "unsafe-url"),
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+    ("cache-control", "no-store"),
+    ("X-Frame-Options", "SAMEORIGIN"),
+)
+
+
+async def test_no_security_field_stands_twice() -> None:
+    """Whatever the platform sends, each such field is on an answer once, and is the gateway's."""
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(platform.url, sso.token_url, sso.issuer) as scene,
+    ):
+        platform.answer(fhir(PATIENT, 200, *SECURITY_FIELDS))
+        browser = await scene.browser()
+        answers = [await browser.get("/fhir/Patient/1"), await browser.open("/fhir/Patient/1")]
+        answers += [await browser.begin(), await signed_in(browser)]
+        read = await browser.get("/fhir/Patient/1")
+        answers += [read, await browser.open("/fhir/Patient/1"), await browser.get("/nowhere")]
+        answers += [await browser.get("/auth/session"), await browser.open("/auth/callback?state=")]
+    assert {answer.status for answer in answers} == {200, 302, 400, 401, 404}
+    for answer in answers:
+        once = {name.lower() for name, _ in SECURITY_FIELDS}
+        found = [name.lower() for name, _ in answer.headers.items() if name.lower() in once]
+        assert len(found) == len(set(found)), (answer.status, found)
+    assert "default-src 'none'" in read.headers["Content-Security-Policy"]
+    assert read.headers["Referrer-Policy"] == "no-referrer"
+    assert read.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
 async def test_the_login_can_only_be_asked_so_often(scene: Stage) -> None:
