@@ -131,7 +131,13 @@ class _Direct(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.addFilter(RateLimit())
+        self._limit = RateLimit()
+        self.addFilter(self._limit)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, and what has become due of others before."""
+        for each in (record, *self._limit.summaries()):
+            super().emit(each)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Nothing: the standard library would print the record, unmasked."""
@@ -231,6 +237,8 @@ def _head(_logger: object, _method: str, event: EventDict) -> EventDict:
     }
     if suppressed := getattr(record, "suppressed", 0):
         head["suppressed"] = suppressed
+    if request_ids := getattr(record, "request_ids", None):
+        head["request_ids"] = request_ids
     head.update(event)
     return head
 

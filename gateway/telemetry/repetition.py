@@ -1,14 +1,18 @@
-"""Keeps those who make the gateway log from filling the log: equal messages are counted."""
+"""Keeps those who make the gateway log from filling the log: equal messages are counted.
+
+A request id that a message names is not lost with it: people are asked to look for it. The ids of
+messages that are left out stand together in lines of their own.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.errors import GatewayError, Reason
+from gateway.errors import RATE_LIMITED, GatewayError, Reason
 
 # The access log prints whole request targets; the audit takes its place.
 _SILENCED: Final = frozenset({"aiohttp.access"})
@@ -21,24 +25,35 @@ _LIMITED: Final = (
     *("gateway.outbox.intake", "gateway.outbox.sender", "gateway.login.endpoints"),
 )
 _MAX_MESSAGES: Final = 256
+# Ids that wait for the log's reader, and their bytes in one line: what is longer than PIPE_BUF can
+# be torn by another process's line.
+_MAX_IDS: Final = 20_000
+_MAX_IDS_BYTES: Final = 3_000
 
 # Logger and text; of errors that the gateway answers the reason instead of the text.
 _Key = tuple[str, str]
 
 
 class _Seen:
-    """How often a message came since `since`, and the level of those that were left out.
+    """How often a message came since `since`, level and request ids of those that were left out.
 
-    The first `burst` of them go out.
+    The first `burst` of them go out. `ids` are only those that no line has told yet.
     """
 
-    __slots__ = ("burst", "count", "level", "since")
+    __slots__ = ("burst", "count", "ids", "ids_bytes", "level", "since")
 
     def __init__(self, since: float, burst: int) -> None:
         self.since = since
         self.burst = burst
         self.count = 0
         self.level: int | None = None
+        self.ids: list[str] = []
+        self.ids_bytes = 0
+
+    @property
+    def suppressed(self) -> int:
+        """How many were left out."""
+        return max(0, self.count - self.burst)
 
 
 class RateLimit(logging.Filter):
@@ -59,6 +74,8 @@ class RateLimit(logging.Filter):
         self._clock = clock
         self._lock = threading.Lock()
         self._seen: dict[_Key, _Seen] = {}
+        self._id_count = 0
+        self._due: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record goes out."""
@@ -71,24 +88,34 @@ class RateLimit(logging.Filter):
 
     @property
     def counting(self) -> bool:
-        """Whether a period is under way."""
-        return bool(self._seen)
+        """Whether a period is under way, or something is to be said of one."""
+        return bool(self._seen or self._due)
 
     def summaries(self, *, at_end: bool = False) -> list[logging.LogRecord]:
-        """What is to be said of periods that are over; `at_end` of all others too."""
+        """What is to be said of periods that are over; `at_end` of all others too.
+
+        Of one under way only ids, once they fill a line.
+        """
         now = self._clock()
         with self._lock:
-            over = [
-                key
-                for key, seen in self._seen.items()
-                if at_end or now - seen.since >= self._period
-            ]
-            ended = [(key, self._seen.pop(key)) for key in over]
-        return [
-            _summary(key, seen.level, seen.count - seen.burst)
-            for key, seen in ended
-            if seen.level is not None
-        ]
+            for key, seen in list(self._seen.items()):
+                if at_end or now - seen.since >= self._period:
+                    del self._seen[key]
+                    self._tell(key, seen, seen.suppressed)
+                elif seen.ids_bytes >= _MAX_IDS_BYTES:
+                    self._tell(key, seen, 0)
+            told, self._due = self._due, []
+            self._id_count = sum(len(seen.ids) for seen in self._seen.values())
+        return told
+
+    def _tell(self, key: _Key, seen: _Seen, suppressed: int) -> None:
+        """Have lines written of what was left out: its number, and the ids as yet untold."""
+        if seen.level is None or not (seen.ids or suppressed):
+            return
+        ids, seen.ids, seen.ids_bytes = seen.ids, [], 0
+        for chunk in _chunks(ids):
+            self._due.append(_summary(key, seen.level, suppressed, chunk))
+            suppressed = 0
 
     def _count(self, record: logging.LogRecord) -> bool:
         now = self._clock()
@@ -100,8 +127,11 @@ class RateLimit(logging.Filter):
         seen = self._seen.get(key)
         if seen is None or now - seen.since >= self._period:
             if seen is not None:
-                record.suppressed = max(0, seen.count - seen.burst)
+                record.suppressed = seen.suppressed
+                self._tell(key, seen, 0)
             elif len(self._seen) >= _MAX_MESSAGES:
+                for each, before in self._seen.items():
+                    self._tell(each, before, before.suppressed)
                 self._seen.clear()
             outage = reason is not None and reason.status >= 500
             seen = self._seen[key] = _Seen(now, 1 if outage else self._burst)
@@ -109,6 +139,11 @@ class RateLimit(logging.Filter):
         if seen.count <= seen.burst:
             return True
         seen.level = record.levelno
+        request_id = _request_id(record, reason)
+        if request_id and self._id_count < _MAX_IDS:
+            seen.ids.append(request_id)
+            seen.ids_bytes += len(request_id) + len('"",')
+            self._id_count += 1
         return False
 
 
@@ -120,8 +155,34 @@ def _reason(record: logging.LogRecord) -> Reason | None:
     return next((each.reason for each in arguments if isinstance(each, GatewayError)), None)
 
 
-def _summary(key: _Key, level: int, count: int) -> logging.LogRecord:
+def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
+    """The id that a record names, "" without one.
+
+    Unidentified callers beyond their limit are counted and no more, as in the audit: they could
+    fill the log with ids.
+    """
+    fields = record.msg if isinstance(record.msg, dict) else {}
+    if reason is RATE_LIMITED and "credential" not in fields:
+        return ""
+    return str(fields.get("request_id", ""))
+
+
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    """The ids in portions for a line each, an empty one where there are none."""
+    chunk: list[str] = []
+    room = _MAX_IDS_BYTES
+    for each in ids:
+        room -= len(each) + len('"",')
+        if chunk and room < 0:
+            yield chunk
+            chunk, room = [], _MAX_IDS_BYTES - len(each) - len('"",')
+        chunk.append(each)
+    yield chunk
+
+
+def _summary(key: _Key, level: int, suppressed: int, ids: list[str]) -> logging.LogRecord:
     name, text = key
     record = logging.LogRecord(name, level, "", 0, "left out: %s", (text,), None)
-    record.suppressed = count
+    record.suppressed = suppressed
+    record.request_ids = ids
     return record

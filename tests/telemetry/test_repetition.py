@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterable
+
+import pytest
 
 from gateway import errors
-from gateway.errors import GatewayError, Reason
+from gateway.errors import REASONS, GatewayError, Reason
+from gateway.telemetry.logs import LogEvent
 from gateway.telemetry.repetition import RateLimit
 
 
@@ -71,6 +76,80 @@ def test_an_outage_is_one_line():
     clock.now += 10
     [summary] = limit.summaries()
     assert summary.suppressed == 299  # type: ignore[attr-defined]
+
+
+def failure(reason: Reason, request_id: str, **fields: str) -> logging.LogRecord:
+    """What the request path logs of a request, as its logger makes it."""
+    event = {"event": "%s", "request_id": request_id, "credential": "default", **fields}
+    logged = record("gateway.pipeline.handler", "")
+    logged.msg = LogEvent(event, (GatewayError(reason, "detail"),))
+    return logged
+
+
+def ids_of(records: Iterable[logging.LogRecord]) -> list[str]:
+    """The ids that these lines tell."""
+    return [each for record in records for each in record.request_ids]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
+def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
+    """Whatever the reason, each failed request's id stands in a line, with none longer than 4 KiB.
+
+    Those of the period before are told though another line takes its place.
+    """
+    clock = Clock()
+    limit = RateLimit(clock=clock)
+    ids = [f"{number:03}-{'x' * (number % 125)}" for number in range(600)]
+    told: list[str] = []
+    lines: list[logging.LogRecord] = []
+    for number, request_id in enumerate(ids):
+        if number == 300:
+            clock.now += 10
+        if number % 50 == 0:
+            lines += limit.summaries()
+        if limit.filter(failure(reason, request_id)):
+            told.append(request_id)
+    clock.now += 10
+    lines += limit.summaries()
+    assert sorted(told + ids_of(lines)) == ids
+    assert all(len(json.dumps(line.request_ids)) < 3500 for line in lines)  # type: ignore[attr-defined]
+    assert len(lines) < 30
+    assert limit.summaries(at_end=True) == []
+    assert not limit.counting
+
+
+def test_ids_outlast_messages_that_push_others_out():
+    """Where too many different messages are counted, nothing of what was left out is forgotten."""
+    limit = RateLimit(burst=1, clock=lambda: 0.0)
+    for number in range(5):
+        limit.filter(failure(errors.BAD_REQUEST, f"id-{number}"))
+    for number in range(300):
+        limit.filter(record("asyncio", str(number)))
+    [summary] = limit.summaries()
+    assert (summary.suppressed, ids_of([summary])) == (4, [f"id-{n}" for n in range(1, 5)])  # type: ignore[attr-defined]
+
+
+def test_ids_that_nobody_reads_take_bounded_memory():
+    """While no line is taken only so many ids are kept."""
+    limit = RateLimit(clock=lambda: 0.0)
+    for number in range(50_000):
+        limit.filter(failure(errors.UPSTREAM_FAILED, f"id-{number}"))
+    lines = limit.summaries(at_end=True)
+    assert len(ids_of(lines)) == 20_000
+    assert sum(line.suppressed for line in lines) == 49_999  # type: ignore[attr-defined]
+
+
+def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
+    """What the audit only counts, the log only counts too; a caller's own 429 are told."""
+    limit = RateLimit(clock=lambda: 0.0)
+    for number in range(20):
+        stranger = failure(errors.RATE_LIMITED, f"stranger-{number}")
+        del stranger.msg["credential"]  # type: ignore[attr-defined]
+        limit.filter(stranger)
+        limit.filter(failure(errors.RATE_LIMITED, f"caller-{number}"))
+    told = ids_of(limit.summaries(at_end=True))
+    assert len(told) == 15
+    assert all(each.startswith("caller-") for each in told)
 
 
 def test_left_out_lines_are_told_though_none_comes_after_them():
