@@ -91,6 +91,7 @@ def computed() -> set[str]:
         *get_args(Cause),
         *get_args(Fault),
         *State,
+        *Recovery,
         *get_args(FindingState),
         *facts(entry),
         *shown,
@@ -215,3 +216,40 @@ def test_an_exception_carries_its_phrase_to_another_process() -> None:
 def test_the_environment_says_the_language(environ: dict[str, str], language: str) -> None:
     """As for every program: LC_ALL, else LC_MESSAGES, else LANG; English for all others."""
     assert of_environment(environ) == language
+
+
+def _name(node: ast.expr) -> str:
+    return getattr(node, "id", getattr(node, "attr", ""))
+
+
+def test_no_error_that_is_shown_carries_a_bare_text() -> None:
+    """What `said` shows of an exception was a phrase when it was raised, or a bug is left English.
+
+    `OSError` and `ValueError` are of other programs.
+    """
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
+    bases = {
+        node.name: [_name(base) for base in node.bases]
+        for _, node in nodes
+        if isinstance(node, ast.ClassDef)
+    }
+    told = set()
+    for _, node in nodes:
+        if isinstance(node, ast.ExceptHandler) and node.name and "said(" in ast.unparse(node):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            told |= {_name(kind) for kind in kinds if kind is not None}
+    assert {"OutboxError", "StartError", "OutboxUnusable"} <= told
+
+    def is_shown(name: str) -> bool:
+        return name in bases and (name in told or any(map(is_shown, bases[name])))
+
+    bare = [
+        f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+        for path, node in nodes
+        if isinstance(node, ast.Call) and is_shown(_name(node.func)) and node.args
+        if isinstance(node.args[0], ast.JoinedStr)
+        or (isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str))
+        or (isinstance(node.args[0], ast.Call) and _name(node.args[0].func) in ("str", "repr"))
+    ]
+    assert bare == []

@@ -35,6 +35,8 @@ _PAGE: Final = 500
 _AUDIT_FLUSH: Final = 2.0
 _NOTED: Final = Phrase("noted for the audit: the gateway records it, running or at its next start")
 _FAILED: Final = Phrase("the audit cannot be written")
+# Of what is shown of an entry; their values are words of closed lists.
+_IN_WORDS: Final = frozenset({"state", "after_doubt"})
 
 
 class Trouble(Exception):  # noqa: N818 - for the operator
@@ -123,12 +125,7 @@ async def moved(
             try:
                 entry = await move(entry_id, by)
             except NotPossible as refusal:
-                state = Phrase(refusal.state.value)
-                say(
-                    Phrase(
-                        "{entry_id}: not possible, it is {state}", entry_id=entry_id, state=state
-                    )
-                )
+                say(about(entry_id, said(refusal)))
                 refused += 1
                 continue
             if entry is None:
@@ -171,13 +168,20 @@ def lines(document: dict[str, Any]) -> Iterator[Phrase]:
         if isinstance(value, dict):
             yield Phrase("{name}:", name=Phrase(name))
             for key, inner in value.items():
-                yield Phrase("  {line}", line=about(Phrase(key), _shown(inner)))
+                yield Phrase("  {line}", line=about(Phrase(key), _shown(key, inner)))
         else:
-            yield about(Phrase(name), _shown(value))
+            yield about(Phrase(name), _shown(name, value))
 
 
-def _shown(value: Any) -> Phrase:
-    return NOTHING if value is None else Phrase(str(value))
+def _shown(name: str, value: Any) -> Phrase:
+    """A value in words where it has some, else as it is: a caller may be called like a state."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, Phrase):
+        return value
+    if isinstance(value, bool):
+        return Phrase("yes") if value else Phrase("no")
+    return Phrase(value) if name in _IN_WORDS else Phrase("{value}", value=value)
 
 
 @contextlib.asynccontextmanager

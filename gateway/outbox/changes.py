@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox import contents, statements
+from gateway.outbox import contents, notes, statements
 from gateway.outbox.contents import Contents
 from gateway.outbox.entry import BLOCKING, Entry, Recovery, Response, State
 from gateway.outbox.pacing import SETTLE
@@ -17,18 +17,12 @@ from gateway.outbox.statements import entry_of
 from gateway.outbox.store import Changed, NotPossible
 
 FREE: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
-INTERRUPTED: Final = Response(
-    502, reason="upstream-failed", note="the gateway ended while it sent this; outcome unknown"
-)
+INTERRUPTED: Final = Response(502, reason="upstream-failed", note=notes.INTERRUPTED)
 EXPIRED: Final = "expired"
 # A clock that is put right by less stands still, as it were, in seconds.
 _UNSTEADY: Final = 1.0
-_UNDELIVERED: Final = Response(
-    503, reason="upstream-unreachable", note="given up after outbox.max_age; never delivered"
-)
-_UNKNOWN: Final = Response(
-    502, reason="upstream-failed", note="given up after outbox.max_age; outcome unknown"
-)
+_UNDELIVERED: Final = Response(503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED)
+_UNKNOWN: Final = Response(502, reason="upstream-failed", note=notes.OUTCOME_UNKNOWN)
 _FROM: Final = {
     State.WAITING: frozenset({State.WAITING, State.FAILED, State.UNCLEAR}),
     State.CANCELLED: frozenset({State.WAITING, State.FAILED}),

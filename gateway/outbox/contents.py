@@ -22,7 +22,9 @@ from gateway.outbox.sealing import (
     pack_response,
 )
 from gateway.outbox.store import OutboxUnusable, Outcome
+from gateway.phrases import Phrase
 
+_CHANGED: Final = Phrase("holds a content that was changed from outside")
 # Up to this size encrypting takes less time than a change of threads.
 _INLINE: Final = 128 * 1024
 
@@ -65,7 +67,7 @@ class Contents:
                 return self._cipher.open(sealed, _place(entry, kind))
             return await asyncio.to_thread(self._cipher.open, sealed, _place(entry, kind))
         except BrokenSeal:
-            raise OutboxUnusable("holds a content that was changed from outside") from None
+            raise OutboxUnusable(_CHANGED) from None
 
     async def _seal(self, plain: bytes, place: Place) -> list[bytes]:
         if len(plain) <= _INLINE:

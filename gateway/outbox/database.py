@@ -26,6 +26,7 @@ _BUSY: Final = 5.0
 _AGAIN: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
+_DISK_FULL: Final = Phrase("the disk is full")
 # The part of an extended result code that says what kind it is.
 _PRIMARY: Final = 0xFF
 # One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
@@ -127,14 +128,14 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def _making_room(self, *, adds: bool = False) -> Iterator[None]:
         if adds and not self._reserve.keep():
-            raise OutboxFull("the disk is full")
+            raise OutboxFull(_DISK_FULL)
         try:
             yield
         except OutboxUnavailable as error:
             if str(error) not in _NO_ROOM:
                 raise
             if adds:
-                raise OutboxFull("the disk is full") from None
+                raise OutboxFull(_DISK_FULL) from None
             # Whoever has failed tries again.
             self._reserve.release()
             raise
@@ -255,11 +256,12 @@ def _translated() -> Iterator[None]:
         raise OutboxUnavailable(_name(error)) from None
 
 
-def _name(error: Exception) -> str:
+def _name(error: Exception) -> Phrase:
     """Without the driver's text, which may quote what it was given."""
     original = getattr(error, "orig", None) or error
     original = original.__cause__ or original
-    return str(getattr(original, "sqlite_errorname", type(original).__name__))
+    name = getattr(original, "sqlite_errorname", type(original).__name__)
+    return Phrase("{name}", name=name)
 
 
 def _make_private(path: Path) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway.phrases import NOTHING, Phrase
+
 # Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
 # came earlier, and all of its caller's that comes later waits for it.
 EVERY_ORDER: Final = frozenset({"*"})
@@ -121,7 +123,7 @@ class Response:
     fields: RawLines = ()
     body: bytes = b""
     reason: str = ""
-    note: str = ""
+    note: Phrase = NOTHING
     found: bool = False
 
     def __repr__(self) -> str:

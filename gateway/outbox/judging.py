@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway import errors
+from gateway.outbox import notes
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.phrases import Phrase
 
 # The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
 _WAITED_OUT: Final = {
@@ -24,8 +26,6 @@ LINE: Final = frozenset({502, 503, 504})
 # These judge the request alone, whatever the platform holds: an earlier attempt met the same.
 _ABOUT_THE_REQUEST: Final = frozenset({400, 413, 414, 415, 422})
 _GONE: Final = frozenset({404, 410})
-
-_UNKNOWN_NOTE: Final = "it was sent; whether the platform has it is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def judge_content(finding: Comparison | Failure, contradicted: Contradicted) -> 
     return Ended(State.UNCLEAR, contradicted.response)
 
 
-def unclear(cause: str, note: str = _UNKNOWN_NOTE) -> Response:
+def unclear(cause: str, note: Phrase = notes.SENT) -> Response:
     """An outcome for what may have been done."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
     return Response(reason.status, reason=reason.code, note=note)
@@ -115,7 +115,7 @@ def unclear(cause: str, note: str = _UNKNOWN_NOTE) -> Response:
 def unreadable(entry: Entry) -> Ended:
     """What was kept of it does not decrypt, or is gone."""
     state = State.UNCLEAR if entry.doubt else State.FAILED
-    return Ended(state, unclear(errors.INTERNAL.code, "what was kept of it cannot be read"))
+    return Ended(state, unclear(errors.INTERNAL.code, notes.UNREADABLE))
 
 
 def after(entry: Entry, verdict: Verdict) -> Entry:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from gateway.outbox.entry import RawLines, Recovery, Request, Response
+from gateway.outbox.notes import note_of
 
 # Of what is sealed, and so of the keys.
 _SCHEMA: Final = 1
@@ -124,7 +125,8 @@ def pack_response(response: Response) -> bytes:
 
 def unpack_response(data: bytes) -> Response:
     """What `pack_response` packed."""
-    return Response(**_unpacked(data))
+    facts = _unpacked(data)
+    return Response(**{**facts, "note": note_of(facts["note"])})
 
 
 def _packed(facts: dict[str, Any], fields: RawLines, body: bytes) -> bytes:

@@ -21,6 +21,7 @@ from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import Token
 from gateway.outbox.comparison import Sought, combined, judged_read, judged_search, sought
 from gateway.outbox.entry import Entry, RawLines, Request, Response
+from gateway.outbox.notes import platform_status
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.status import field_of
@@ -252,7 +253,7 @@ def _foreign(error: GatewayError, status: int) -> Result:
     if 200 <= status < 300:
         # A sign-in page of the network, as a rule.
         return Failure(Effect.UNKNOWN, error.reason.code)
-    return Response(status, reason=error.reason.code, note=f"the platform's status was {status}")
+    return Response(status, reason=error.reason.code, note=platform_status(status))
 
 
 async def _response(answer: Answer) -> Response:

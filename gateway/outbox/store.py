@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from gateway.outbox.entry import Entry, Request, Response, State
 from gateway.outbox.judging import Verdict
+from gateway.phrases import Phrase
 
 
 class OutboxError(Exception):
-    """Base of what the outbox raises; texts hold nothing of a patient."""
+    """Base of what the outbox raises; `why` holds nothing of a patient."""
+
+    def __init__(self, why: Phrase) -> None:
+        super().__init__(why)
 
 
 class OutboxUnusable(OutboxError):  # noqa: N818 - a state, not a mistake
@@ -33,7 +37,7 @@ class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wron
     """The entry is in a state in which this cannot be done; `state` is that state."""
 
     def __init__(self, state: State) -> None:
-        super().__init__(f"not possible while {state}")
+        super().__init__(Phrase("not possible, it is {state}", state=Phrase(state.value)))
         self.state = state
 
 
@@ -51,12 +55,12 @@ class OutboxLimits:
     def check(self, size: int, used: Used) -> None:
         """Whether one more of that size fits. Raises `OutboxFull`."""
         if used.entries >= self.max_entries or used.size + size > self.max_bytes:
-            raise OutboxFull("the outbox is full")
+            raise OutboxFull(Phrase("the outbox is full"))
         most, bytes_most = int(self.max_entries * self.share), self.max_bytes * self.share
         beyond = used.of_caller >= most or used.size_of_caller + size > bytes_most
         # One entry is anybody's share.
         if used.of_caller and beyond:
-            raise OutboxFull("the caller's share of the outbox is full")
+            raise OutboxFull(Phrase("the caller's share of the outbox is full"))
 
 
 @dataclass(frozen=True, slots=True)

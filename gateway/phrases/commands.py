@@ -80,9 +80,9 @@ TABLE: Final = {
     "bytes": ("байт", "bayt"),
     "caller": ("система", "tizim"),
     "cause": ("причина", "sabab"),
-    "{entry_id}: not possible, it is {state}": (
-        "{entry_id}: нельзя, состояние: {state}",
-        "{entry_id}: mumkin emas, holati: {state}",
+    "not possible, it is {state}": (
+        "нельзя, состояние: {state}",
+        "mumkin emas, holati: {state}",
     ),
     "{count} entries exported": (
         "Выгружено записей: {count}",

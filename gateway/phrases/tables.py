@@ -10,6 +10,7 @@ from gateway.phrases import (
     files,
     init,
     oauth,
+    outbox,
     rules,
     sandbox,
     shared,
@@ -20,6 +21,6 @@ from gateway.phrases import (
 
 _PARTS: Final = (
     *(audit, commands, doctor, doctor_network, init, sandbox, usage),
-    *(files, values, rules, startup, oauth, shared),
+    *(files, values, rules, startup, oauth, outbox, shared),
 )
 TABLES: Final = tuple(part.TABLE for part in _PARTS)

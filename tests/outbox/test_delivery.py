@@ -18,6 +18,7 @@ from gateway.outbox.schema import pieces
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailable, Progress
+from gateway.phrases import Phrase
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
@@ -324,7 +325,7 @@ _CASES = {
     "in doubt, not there": ("DELETE", Recovery.REPEAT, True, Response(404), State.DELIVERED),
     "in doubt, somebody else's 404": (
         *("DELETE", Recovery.REPEAT, True),
-        *(Response(404, reason="upstream-non-fhir", note="no FHIR"), State.UNCLEAR),
+        *(Response(404, reason="upstream-non-fhir", note=Phrase("no FHIR")), State.UNCLEAR),
     ),
     "in doubt, several match": ("POST", Recovery.REPEAT, True, Response(412), State.UNCLEAR),
 }
@@ -491,7 +492,7 @@ class Fragile:
         return await self._store.proceed(owner, outcomes, **named)
 
     async def _refuse(self, *_: Any, **__: Any) -> None:
-        raise OutboxUnavailable("SQLITE_FULL")
+        raise OutboxUnavailable(Phrase("SQLITE_FULL"))
 
 
 async def test_a_result_that_cannot_be_kept_now_is_kept_later(

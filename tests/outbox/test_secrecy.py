@@ -109,7 +109,7 @@ async def test_what_is_shown_in_texts_is_of_no_patient(sqlite_place: SqlitePlace
     """`repr` of drafts, requests and answers, as it may end up in a log or a traceback."""
     request = write(PINFL, body=NAME.encode())
     made = replace(draft("a"), request=request, orders=frozenset({PINFL}))
-    answer = Response(422, ((b"location", PINFL.encode()),), NAME.encode(), note="")
+    answer = Response(422, ((b"location", PINFL.encode()),), NAME.encode())
     await asyncio.sleep(0)
     for thing in (made, request, answer):
         assert PINFL not in repr(thing)

@@ -10,6 +10,7 @@ from gateway.admin.outbox.causes import remedy, why
 from gateway.admin.outbox.frame import View, frame
 from gateway.admin.outbox.list_page import Facts, caller
 from gateway.admin.status.markup import Html, code, commands, inside, moment, number
+from gateway.outbox.notes import note_of
 
 _OPEN: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
@@ -52,7 +53,7 @@ def _facts(view: View, entry: Facts) -> Iterator[tuple[str, str]]:
     if answer is not None:
         yield "answer", code(answer["reason"] or f"HTTP {answer['status']}")
         if answer["note"]:
-            yield "note", code(answer["note"])
+            yield "note", note_of(answer["note"]).in_language(view.language)
 
 
 def _contents(view: View, entry: Facts) -> str:

@@ -18,11 +18,13 @@ from gateway.admin.outbox.desk import Desk
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxDesk, build
 from gateway.config import Address
+from gateway.outbox import notes
 from gateway.outbox.entry import Recovery, Response, State
 from gateway.outbox.events import Event, Note
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sql_store import SqlStore
+from gateway.phrases import Phrase
 from gateway.process.app import serve_admin
 from gateway.process.sockets import listen
 from gateway.secret import Secret
@@ -127,9 +129,9 @@ class Office:
         body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
         return await self.ended(name, State.FAILED, Response(status, body=body), caller)
 
-    async def unclear(self, name: str) -> str:
+    async def unclear(self, name: str, note: Phrase = notes.SENT) -> str:
         """One of which nobody knows whether the platform has it; its id."""
-        answer = Response(502, reason="upstream-failed", note="outcome unknown")
+        answer = Response(502, reason="upstream-failed", note=note)
         return await self.ended(name, State.UNCLEAR, answer)
 
     async def state(self, entry_id: str) -> State:

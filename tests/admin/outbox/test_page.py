@@ -13,8 +13,10 @@ import pytest
 from gateway.admin.outbox.causes import remedy, why
 from gateway.admin.outbox.texts import WORDS
 from gateway.fhir.texts import LANGUAGES
+from gateway.outbox import notes
 from gateway.outbox.entry import Response, State
 from gateway.outbox.events import By, Step
+from gateway.phrases import Phrase
 from gateway.secret import Secret
 from tests.admin.outbox.office import (
     AZIZ_PASSWORD,
@@ -79,6 +81,23 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
         assert "laboratory 1 , lis 1" in page.words
         assert f"{words['anonymous']} 1" in page.words
         assert PATIENT not in page.text
+
+
+NOTES = [each for each in vars(notes).values() if isinstance(each, Phrase)]
+
+
+@pytest.mark.parametrize("note", [*NOTES, notes.platform_status(418), Phrase("of an older one")])
+async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Phrase) -> None:
+    """What the outbox has noted of an entry is read as all else of its page, and never in English.
+
+    A text that this version does not know is said to be another's.
+    """
+    entry_id = await there.unclear("a", note)
+    for language in LANGUAGES:
+        page = await there.see(f"/{entry_id}?lang={language}")
+        told = notes.note_of(note).in_language(language)
+        assert f"{WORDS[language]['note']} {told} " in page.words
+        assert (str(note) in page.words) is (language == "en")
 
 
 async def test_a_quiet_outbox_says_so(there: Office) -> None:

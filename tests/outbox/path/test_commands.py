@@ -161,6 +161,40 @@ async def test_a_dropped_entry_lets_others_go_on(opened: Open, operator: Operato
         assert (await hospital.ask("GET", unclear)).status == 410
 
 
+SHOWN = {
+    "en": ("it was sent; whether the platform has it is not known", "in_doubt: no", "unclear"),
+    "ru": (
+        "запись отправлена; неизвестно, есть ли она на платформе",
+        "исход неясен: нет",
+        "неясно",
+    ),
+    "uz": (
+        "yozuv jo‘natilgan; platformada bor-yo‘qligi noma’lum",
+        "natijasi noaniq: yo‘q",
+        "noaniq",
+    ),
+}
+
+
+async def test_an_unclear_entry_is_shown_in_the_operators_language(
+    opened: Open, operator: Operator
+) -> None:
+    """State, note and yes or no are words of the catalogue; a caller's name is never translated."""
+    async with opened(callers=[{"name": "failed", "outbox": "always"}]) as hospital:
+        hospital.line.cut()
+        location = (await hospital.write(method="POST")).location
+        hospital.platform.script(then_close(b""))
+        await hospital.line.mend()
+        await hospital.ended(location)
+        entry_id = location.rsplit("/", 1)[1]
+        for language, words in SHOWN.items():
+            told = await operator.run("show", entry_id, "--lang", language)
+            assert [each for each in words if each not in told.out] == []
+            assert told.out.count(": failed\n") == 1
+            foreign = [each for other in SHOWN if other != language for each in SHOWN[other]]
+            assert [each for each in foreign if each in told.out] == []
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [

@@ -1,0 +1,32 @@
+"""What the outbox notes beside an outcome of its own, in the words of the catalogue.
+
+A note is stored as its English text, which also stands in the outcome for the caller; what is shown
+to operators is in their language.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.phrases import Phrase
+
+SENT: Final = Phrase("it was sent; whether the platform has it is not known")
+UNREADABLE: Final = Phrase("what was kept of it cannot be read")
+INTERRUPTED: Final = Phrase("the gateway ended while it sent this; outcome unknown")
+NEVER_DELIVERED: Final = Phrase("given up after outbox.max_age; never delivered")
+OUTCOME_UNKNOWN: Final = Phrase("given up after outbox.max_age; outcome unknown")
+_UNKNOWN_NOTE: Final = Phrase("a note of another version of the gateway")
+_STATUS: Final = "the platform's status was "
+
+
+def platform_status(status: int) -> Phrase:
+    """The note for an answer of another server than the platform's."""
+    return Phrase("the platform's status was {status}", status=status)
+
+
+def note_of(text: str) -> Phrase:
+    """Return the note that was stored as this text."""
+    status = text.removeprefix(_STATUS)
+    if status != text and status.isdecimal():
+        return platform_status(int(status))
+    return Phrase.foreign(text, _UNKNOWN_NOTE) if text else Phrase("")
