@@ -21,6 +21,7 @@ from gateway.outbox.store import (
     OutboxLimits,
     certain,
 )
+from gateway.phrases import Phrase
 
 if TYPE_CHECKING:
     # Its database's library is an extra.
@@ -132,7 +133,7 @@ class Outbox:
         if content is not None:
             entry = content.entry
             if not await record([Note(Step.REVEALED, entry.id, entry.caller, by, time.time())]):
-                raise NotRecordedError("the audit cannot be written")
+                raise NotRecordedError(Phrase("the audit cannot be written"))
             self._tell(Step.REVEALED, entry, by)
         return content
 
