@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import Field, Strict
 
+from gateway.config.fhir_names import AnyResourceType, Interaction, OperationName
 from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.urls import BasePath, BaseUrl
@@ -19,7 +19,6 @@ from gateway.config.values import (
     FilePath,
     Flag,
     HeaderName,
-    Invalid,
     MediaType,
     Name,
     NetworkText,
@@ -30,80 +29,6 @@ from gateway.config.values import (
     Size,
     Text,
 )
-from gateway.phrases import Phrase
-
-# The interactions of FHIR R5 (restful-interaction) and the gateway's own names for the rest.
-INTERACTIONS: Final = (
-    "read",
-    "vread",
-    "update",
-    "patch",
-    "delete",
-    "history-instance",
-    "history-type",
-    "history-system",
-    "create",
-    "search-type",
-    "search-system",
-    "capabilities",
-    "transaction",
-    "batch",
-    "operation",
-    "async-status",
-    "async-cancel",
-    "smart-configuration",
-    "other",
-)
-
-
-def _interaction(value: str) -> str:
-    if value != "*" and value not in INTERACTIONS:
-        raise Invalid(
-            Phrase("is no FHIR interaction"),
-            Phrase("use * or some of {interactions}", interactions=", ".join(INTERACTIONS)),
-        )
-    return value
-
-
-def _resource(value: str) -> str:
-    if value != "*" and not re.fullmatch(r"[A-Z][A-Za-z]{1,63}", value):
-        raise Invalid(
-            Phrase("is no FHIR resource type"),
-            Phrase("use * or types such as Patient, Observation"),
-        )
-    return value
-
-
-Interaction = Annotated[
-    str,
-    Strict(),
-    AfterValidator(_interaction),
-    Field(json_schema_extra={"enum": ["*", *INTERACTIONS]}),
-]
-ResourceType = Annotated[
-    str,
-    Strict(),
-    AfterValidator(_resource),
-    Field(json_schema_extra={"pattern": r"^(\*|[A-Z][A-Za-z]{1,63})$"}),
-]
-
-_OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
-
-
-def _operation(value: str) -> str:
-    if not re.fullmatch(_OPERATION, value):
-        raise Invalid(
-            Phrase("is no name of a FHIR operation"), Phrase("use * or names such as $expand")
-        )
-    return value
-
-
-OperationName = Annotated[
-    str,
-    Strict(),
-    AfterValidator(_operation),
-    Field(json_schema_extra={"pattern": rf"^({_OPERATION})$"}),
-]
 
 Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 
@@ -221,17 +146,18 @@ class AllowSettings(Section):
         default=("*",),
         description="FHIR interactions the caller may use, e.g. `[read, search-type]`; `*`: all.",
     )
-    resources: tuple[ResourceType, ...] = Field(
+    resources: tuple[AnyResourceType, ...] = Field(
         default=("*",),
-        description="Resource types the caller may touch, e.g. `[Patient, Observation]`; `*`: all. "
-        "Chains, reverse chains and inclusions count for every type they pass through, which has "
-        "to be named (`subject:Patient.name`); Bundles of requests need `*`.",
+        description="Types of R5 that the caller may touch, e.g. `[Patient, Observation]`; `*`: "
+        "all. Chains, reverse chains and inclusions count for every type they pass through, which "
+        "has to be named (`subject:Patient.name`); Bundles of requests need `*`.",
     )
     operations: tuple[OperationName, ...] | None = Field(
         default=None,
         description="Operations the caller may call, e.g. `[$expand]`, with or without `$`; `*`: "
         "all. Null: all where `resources` is `*`, else none. With a list, Bundles of requests are "
-        "refused.",
+        "refused. Operations that the platform defines itself may be named like those of FHIR; a "
+        "misspelled one of FHIR is an error.",
     )
 
 

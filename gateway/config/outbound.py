@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
+from gateway.config.fhir_names import ResourceType
 from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.urls import BaseUrl, EndpointUrl, ProxyUrl
@@ -19,7 +20,6 @@ from gateway.config.values import (
     ParameterName,
     PositiveSeconds,
     Ratio,
-    ResourceType,
     Seconds,
     SecretText,
     Text,

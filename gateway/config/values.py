@@ -294,16 +294,7 @@ HeaderName = Annotated[
     AfterValidator(_header_name),
     Field(json_schema_extra={"pattern": HEADER_PATTERN}),
 ]
-_TYPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}", re.ASCII)
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
-
-
-def _resource_type(value: str) -> str:
-    if not _TYPE.fullmatch(value):
-        raise Invalid(
-            Phrase("is no FHIR resource type"), Phrase("write it as FHIR does, e.g. Observation")
-        )
-    return value
 
 
 def _parameter(value: str) -> str:
@@ -312,7 +303,6 @@ def _parameter(value: str) -> str:
     return value
 
 
-ResourceType = Annotated[str, Strict(), AfterValidator(_resource_type)]
 ParameterName = Annotated[str, Strict(), AfterValidator(_parameter)]
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from gateway.fhir.labels import OPERATIONS
-from gateway.fhir.resource_types import RESOURCE_TYPES
+from gateway.config.fhir_names import OPERATIONS
+from gateway.config.resource_types import RESOURCE_TYPES
 
 
 @dataclass(slots=True)

@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 import orjson
 
+from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir.address import is_type
 from gateway.fhir.interaction import query_names
 from gateway.fhir.links.json_text import plainly_spelled
-from gateway.fhir.resource_types import RESOURCE_TYPES
 
 # A condition: the interaction, the type, and the names to tell of it.
 Condition = tuple[str, str, tuple[str, ...]]

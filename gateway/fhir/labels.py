@@ -8,72 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.config import inbound
-from gateway.fhir.resource_types import RESOURCE_TYPES
+from gateway.config import fhir_names
+from gateway.config.resource_types import RESOURCE_TYPES
 
-INTERACTIONS: Final = frozenset(inbound.INTERACTIONS)
+INTERACTIONS: Final = frozenset(fhir_names.INTERACTIONS)
 RESOURCE_LABELS: Final = RESOURCE_TYPES | {"", "other"}
-# Operations of FHIR R5, of the platform, and those common in other servers; without the `$`.
-OPERATIONS: Final = frozenset(
-    {
-        "add",
-        "apply",
-        "care-gaps",
-        "closure",
-        "collect-data",
-        "conforms",
-        "convert",
-        "current-canonical",
-        "data-requirements",
-        "diff",
-        "document",
-        "evaluate",
-        "evaluate-measure",
-        "events",
-        "everything",
-        "expand",
-        "export",
-        "extract",
-        "filter",
-        "find",
-        "find-matches",
-        "get-ws-binding-token",
-        "graph",
-        "graphql",
-        "implements",
-        "import",
-        "lastn",
-        "lookup",
-        "match",
-        "member-match",
-        "merge",
-        "meta",
-        "meta-add",
-        "meta-delete",
-        "organizations",
-        "package",
-        "populate",
-        "populatehtml",
-        "populatelink",
-        "practitioners",
-        "preferred-id",
-        "process-message",
-        "purge",
-        "questionnaire",
-        "remove",
-        "search-parameters",
-        "snapshot",
-        "specializations",
-        "stats",
-        "status",
-        "submit-data",
-        "subset",
-        "subsumes",
-        "transform",
-        "translate",
-        "validate",
-        "validate-code",
-        "versions",
-    }
-)
-OPERATION_LABELS: Final = OPERATIONS | {"", "other"}
+OPERATION_LABELS: Final = fhir_names.OPERATIONS | {"", "other"}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
-from gateway.fhir.resource_types import RESOURCE_TYPES
+from gateway.config.resource_types import RESOURCE_TYPES
 
 # More are nobody's search, and would take the event loop's time to read.
 _MOST_PAIRS: Final = 1000

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir import tree
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import BUNDLES
-from gateway.fhir.resource_types import RESOURCE_TYPES
 from gateway.fhir.search_guard import Known, ignored, judged
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response

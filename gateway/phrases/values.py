@@ -57,7 +57,10 @@ TABLE: Final = {
         "пишите * или нужное из списка: {interactions}",
         "* yoki ro‘yxatdan keraklisini yozing: {interactions}",
     ),
-    "is no FHIR resource type": ("это не тип ресурса FHIR", "bu FHIR resurs turi emas"),
+    "is no resource type of FHIR R5": (
+        "такого типа ресурса в FHIR R5 нет",
+        "FHIR R5 da bunday resurs turi yo‘q",
+    ),
     "use * or types such as Patient, Observation": (
         "пишите * или типы, например Patient, Observation",
         "* yoki turlarni yozing, masalan Patient, Observation",

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir.bundle_type import UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import (
     INTERACTIONS,
@@ -17,7 +18,6 @@ from gateway.fhir.interaction import (
     refine_bundle,
     valid_id,
 )
-from gateway.fhir.resource_types import RESOURCE_TYPES
 from tests.fhir.bodies import spelled_out
 
 TRANSACTION = classify("POST", "", "")
