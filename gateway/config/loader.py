@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config import shape
+from gateway.config import repair, shape
 from gateway.config.environment import Variables, merge, read_environment
 from gateway.config.problems import Problem, Setting, did_you_mean, dotted, nearest, plain_words
-from gateway.config.repair import without
 from gateway.config.rules import find
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
@@ -39,10 +38,12 @@ class _Check:
         self._problems = [*document.problems, *variables.problems]
         # Keys about which enough is said: no rule complains about them too.
         self._settled: list[Setting] = []
+        # As what a key was written that is judged as the one that was meant.
+        self._misspelled: dict[Setting, Setting] = {}
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
-        settings = self._validated(values)
+        settings = self._validated(repair.copy(values))
         # Of a file that cannot be read nobody knows what else it says.
         if settings is not None and (self._document.values or not self._document.problems):
             self._apply_rules(settings)
@@ -52,17 +53,19 @@ class _Check:
 
     def _validated(self, values: dict[str, Any]) -> Settings | None:
         """The settings; after complaints, those that remain without the wrong values."""
-        try:
-            return Settings.model_validate(values)
-        except ValidationError as error:
-            wrong = error.errors(include_url=False)
+        settings, wrong = _validate(values)
+        while (slip := _first_slip(wrong, values)) is not None:
+            entry, meant = slip
+            self._problems.append(self._problem(entry))
+            self._misspelled[meant] = self._as_written(entry["loc"])
+            repair.rename(values, entry["loc"], meant)
+            settings, wrong = _validate(values)
         unreadable = bool(self._document.problems) and not self._document.values
         self._settled = [self._setting(entry) for entry in wrong]
-        self._settled += [twin for entry in wrong for twin in self._meant(entry)]
         for entry in wrong:
             if not self._is_noise(entry, unreadable=unreadable):
                 self._problems.append(self._problem(entry))
-        return without(values, self._settled)
+        return repair.without(values, self._settled) if settings is None else settings
 
     def _apply_rules(self, settings: Settings) -> None:
         settled = [*self._settled, *self._document.spoiled]
@@ -73,8 +76,7 @@ class _Check:
             if (setting, finding.message) in found or _any_below(looked_at, settled):
                 continue
             found.add((setting, finding.message))
-            source = self._source(setting)
-            self._problems.append(Problem(dotted(setting), finding.message, finding.hint, source))
+            self._problems.append(self._told(setting, finding.message, finding.hint))
 
     @staticmethod
     def _setting(entry: Any) -> Setting:
@@ -82,25 +84,23 @@ class _Check:
         # Pydantic marks a wrong name of a mapping so.
         return location[:-1] if location[-1:] == ("[key]",) else location
 
-    def _meant(self, entry: Any) -> Iterator[Setting]:
-        """The key that an unknown one was probably meant to be."""
-        if entry["type"] == "extra_forbidden":
-            group, name = entry["loc"][:-1], str(entry["loc"][-1])
-            near = nearest(name, shape.fields_of(shape.at(group)))
-            if near is not None:
-                yield (*group, near)
+    def _as_written(self, setting: Setting) -> Setting:
+        for length in range(len(setting), 0, -1):
+            if (written := self._misspelled.get(setting[:length])) is not None:
+                return (*written, *setting[length:])
+        return setting
 
     def _is_noise(self, entry: Any, *, unreadable: bool) -> bool:
         """Whether it only follows from another problem that is reported."""
         setting = self._setting(entry)
-        if entry["type"] != "missing":
-            return setting in self._document.spoiled
-        return unreadable or self._settled.count(setting) > 1
+        if self._as_written(setting) in self._document.spoiled:
+            return True
+        implied = setting[0] in ("platform", "sso") and ("environment",) in self._settled
+        return entry["type"] == "missing" and (unreadable or implied)
 
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
-        source = self._source(setting)
-        by_variable = source.startswith("DHP_")
+        by_variable = self._source(setting).startswith("DHP_")
         message, hint = plain_words(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = shape.fields_of(shape.at(setting[:-1]))
@@ -109,7 +109,10 @@ class _Check:
         elif kind == "missing" and setting[0] in ("platform", "sso"):
             message, hint = (
                 Phrase("is missing"),
-                Phrase("environment: custom fills in no URLs; add it"),
+                Phrase(
+                    "environment: custom, the default, fills in no address: add it, or choose "
+                    "dhp-playground (to try) or dhp-production (for real work)"
+                ),
             )
         elif kind == "literal_error":
             near = nearest(str(entry["input"]), shape.choices(shape.at(setting)))
@@ -120,15 +123,38 @@ class _Check:
             )
         elif by_variable and kind in ("tuple_type", "dict_type", "model_type"):
             hint = Phrase("in an environment variable, write it as JSON")
-        return Problem(dotted(setting), message, hint, source)
+        return self._told(setting, message, hint)
+
+    def _told(self, setting: Setting, message: Phrase, hint: Phrase) -> Problem:
+        return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
 
     def _source(self, setting: Setting) -> str:
+        written = self._as_written(setting)
         for length in range(len(setting), 0, -1):
             if variable := self._variables.names.get(setting[:length]):
                 return variable
-            if line := self._document.lines.get(setting[:length]):
+            if line := self._document.lines.get(written[:length]):
                 return Phrase("line {line}", line=line)
         return ""
+
+
+def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[Any]]:
+    """The settings, or what pydantic says is wrong with the values."""
+    try:
+        return Settings.model_validate(values), []
+    except ValidationError as error:
+        return None, list(error.errors(include_url=False))
+
+
+def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Setting] | None:
+    """The first unknown key that another one was probably meant by, which is not given."""
+    for entry in wrong:
+        if entry["type"] == "extra_forbidden":
+            group, name = entry["loc"][:-1], str(entry["loc"][-1])
+            near = nearest(name, shape.fields_of(shape.at(group)))
+            if near is not None and repair.at(values, (*group, near)) is None:
+                return entry, (*group, near)
+    return None
 
 
 def _homes(name: str) -> list[str]:

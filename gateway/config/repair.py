@@ -1,4 +1,4 @@
-"""Leaves wrong values out, so that the rules between the others can still be checked."""
+"""Takes wrong keys and values out, so that everything else can still be checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def without(values: dict[str, Any], wrong: Sequence[Setting]) -> Settings | None
 
     Required keys that are missing get a stand-in. The result serves for checking only.
     """
-    remaining = _copy(values)
+    remaining = copy(values)
     for _ in range(_ROUNDS):
         for setting in wrong:
             _remove(remaining, setting)
@@ -33,17 +33,24 @@ def without(values: dict[str, Any], wrong: Sequence[Setting]) -> Settings | None
     return None
 
 
-def _copy(value: Any) -> Any:
+def rename(values: dict[str, Any], setting: Setting, meant: Setting) -> None:
+    """Puts what stands under a misspelled key under the one that was meant, beside it."""
+    group = at(values, setting[:-1])
+    group[meant[-1]] = group.pop(setting[-1])
+
+
+def copy(value: Any) -> Any:
+    """Values of their own, to be changed."""
     if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+        return {key: copy(inner) for key, inner in value.items()}
+    return [copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _remove(values: dict[str, Any], setting: Setting) -> None:
     """Takes a key out; for an item of a list the whole list, as the others would move up."""
     while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
         setting = setting[:-1]
-    group = _at(values, setting[:-1])
+    group = at(values, setting[:-1])
     if setting and isinstance(group, dict):
         group.pop(setting[-1], None)
 
@@ -56,7 +63,8 @@ def _put_stand_in(values: dict[str, Any], setting: Setting) -> None:
     here[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
 
 
-def _at(values: Any, setting: Setting) -> Any:
+def at(values: Any, setting: Setting) -> Any:
+    """What stands under a key; None where there is none."""
     for part in setting:
         if isinstance(values, dict):
             values = values.get(part)

@@ -141,6 +141,55 @@ retry: {{}}
     }
 
 
+PLAIN = "environment: dhp-playground\n"
+# What stands in the file, and the keys of all problems with it, in their order.
+BESIDE_A_SLIP = {
+    # The group is there, too.
+    "platfrom: {}\nplatform: {client_cert_file: /x, proxy_url: 5, ca_fil: 1}": (
+        *("platform.ca_fil", "platfrom", "platform.proxy_url", "platform.ca_fil"),
+        "platform.client_key_file",
+    ),
+    "platfrom: {}\nplatform: {fhir_base_url: 'http://10.0.0.1'}": (
+        *("platfrom", "platform.fhir_base_url"),
+    ),
+    # It is meant by the misspelled one, at any depth and more than once.
+    "platfrom: {connect_timeout: -1, client_cert_file: /x}": (
+        *("platfrom", "platfrom.connect_timeout", "platfrom.client_key_file"),
+    ),
+    "platfrom: {conect_timeout: -1, fhir_base_ulr: 'http://10.0.0.1'}": (
+        *("platfrom", "platfrom.conect_timeout", "platfrom.fhir_base_ulr"),
+        *("platfrom.conect_timeout", "platfrom.fhir_base_ulr"),
+    ),
+    "callrs: [{name: session, networks: [10.0.0.1]}, {nam: b, allow: {resources: [Pateint]}}]": (
+        *("callrs", "callrs[1].nam", "callrs[1].allow.resources[0]", "callrs[0].name"),
+    ),
+    "listen: {adress: '0.0.0.0:8080'}": ("listen.adress", "listen.adress"),
+    "listen: {address: '0.0.0.0:8080', allow_anonimous: true}": ("listen.allow_anonimous",),
+    # Two of which one can be meant only, and one that looks like none.
+    "lisen: {base_path: x}\nlistn: {base_path: x}": ("lisen", "listn", "lisen.base_path"),
+    "audit: {sinc: file, sik: off}": ("audit.sinc", "audit.sik", "audit.path"),
+    "nothing_like_it: {connect_timeout: -1}": ("nothing_like_it",),
+}
+
+
+@pytest.mark.parametrize("text", BESIDE_A_SLIP)
+def test_a_misspelled_key_hides_no_other_problem(tmp_path: Path, text: str) -> None:
+    """What stands under it is judged as what was meant, what stands beside it for itself."""
+    for beside in ("", "workers: 0\n"):
+        with pytest.raises(SettingsError) as caught:
+            read(tmp_path, f"{PLAIN}{CREDENTIALS}{beside}{text}\n")
+        keys = sorted(problem.key for problem in caught.value.problems)
+        assert keys == sorted([*BESIDE_A_SLIP[text], *(["workers"] if beside else [])])
+        assert all("line" in problem.source for problem in caught.value.problems)
+
+
+def test_a_misspelled_environment_hides_no_other_problem(tmp_path: Path) -> None:
+    """Its addresses are not missing, be its name or its value misspelled; all else is told."""
+    for text in ("enviroment: dhp-playground\n", "environment: dhp-playgroun\n"):
+        found = problems(tmp_path, f"{text}{CREDENTIALS}platform: {{client_cert_file: /x}}\n")
+        assert set(found) == {text.partition(":")[0], "platform.client_key_file"}
+
+
 def test_a_problem_names_line_and_remedy(tmp_path: Path) -> None:
     """A mistyped key comes with its line and the key that was probably meant."""
     found = problems(tmp_path, f"{CREDENTIALS}listen:\n  adress: 127.0.0.1:1\n")
