@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar, cast
 
@@ -14,13 +15,13 @@ from gateway.commands.init_plan import Kind, Plan, Where
 from gateway.commands.questions import Unsuitable, ask, choose
 from gateway.commands.terminal import speak
 from gateway.config import placeholders
-from gateway.config.settings import PRESETS
+from gateway.config.secret_files import SecretUnreadable, read_secret_file
 from gateway.config.source import places
 from gateway.config.text_file import NotText, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
 from gateway.config.values import Invalid, parse_network
 from gateway.oauth.client_auth import UnusableKey
-from gateway.phrases import LANGUAGES, Phrase, asks_for_a_language, joined, system_error
+from gateway.phrases import LANGUAGES, Phrase, about, asks_for_a_language, joined
 from gateway.secret import Secret
 
 _T = TypeVar("_T")
@@ -77,9 +78,8 @@ class Interview:
     def plan(self) -> Plan:
         """All answers."""
         flags = self._flags
-        environment = self._choice(
-            "--environment", flags.environment, Phrase("Which platform?"), _ENVIRONMENTS
-        )
+        environment = self._environment()
+        self._require_flags(environment)
         urls = self._urls() if environment == "custom" else None
         client_id = self._text("--client-id", flags.client_id, Phrase("client_id"), _own_text)
         by_key, proof = self._proof()
@@ -110,6 +110,32 @@ class Interview:
             outbox_key=self._outbox_key(),
         )
 
+    def _environment(self) -> str:
+        """Addresses are those of `custom` and of none other."""
+        given, urls = self._flags.environment, self._url_flags()
+        flag = next((name for name, url in urls.items() if url is not None), None)
+        question, default = Phrase("Which platform?"), "" if flag is None else "custom"
+        chosen = self._choice("--environment", given, question, _ENVIRONMENTS, default)
+        if flag is not None and chosen != "custom":
+            raise Unsuitable(Phrase("{flag}: is for --environment custom alone", flag=flag))
+        return chosen
+
+    def _url_flags(self) -> dict[str, str | None]:
+        return {
+            "--fhir-base-url": self._flags.fhir_base_url,
+            "--token-url": self._flags.token_url,
+        }
+
+    def _require_flags(self, environment: str) -> None:
+        """Raises `Unsuitable`, with a line for each flag that is missing and has no default."""
+        flags = self._flags
+        needed = self._url_flags() if environment == "custom" else {}
+        needed["--client-id"] = flags.client_id
+        needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
+        missing = [flag for flag, given in needed.items() if given is None]
+        if missing and not self._asks:
+            raise Unsuitable(joined("\n", map(_missing, missing)))
+
     def _kind(self, where: str) -> Kind:
         if where == "container":
             return "container"
@@ -117,15 +143,14 @@ class Interview:
         return "system" if self._flags.directory.absolute() == etc else "folder"
 
     def _urls(self) -> tuple[str, str]:
-        flags, preset = self._flags, PRESETS["dhp-playground"]
-        platform, sso = preset["platform"]["fhir_base_url"], preset["sso"]["token_url"]
+        flags = self._flags
         question = Phrase("The address of the FHIR server")
         fhir_base_url = self._text(
-            "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url), platform
+            "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url)
         )
         question = Phrase("The address that gives tokens")
         token_url = self._text(
-            "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url), sso
+            "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url)
         )
         return fhir_base_url, token_url
 
@@ -133,14 +158,13 @@ class Interview:
         """Whether it is a key, and the key or secret."""
         flags = self._flags
         if flags.key_file is not None:
-            return True, _key(_content(flags.key_file))
+            return True, _from_file("--key-file", flags.key_file, _key)
         if flags.secret_file is not None:
-            return False, _secret(_content(flags.secret_file))
-        if not self._asks:
-            raise Unsuitable(_missing("--secret-file"))
+            return False, _from_file("--secret-file", flags.secret_file, _secret)
         question = Phrase("How does the gateway show who it is?")
         if choose(question, _PROOFS, "secret") == "key":
-            return True, ask(Phrase("The key's file"), lambda text: _key(_content(text)))
+            read = partial(_from_file, "--key-file", read=_key)
+            return True, ask(Phrase("The key's file"), read)
         return False, ask(Phrase("The secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
@@ -182,11 +206,8 @@ class Interview:
     ) -> _T:
         if given is None and self._asks:
             return ask(question, read, default)
-        text = default if given is None else given
-        if text is None:
-            raise Unsuitable(_missing(flag))
         try:
-            return read(text)
+            return read((default or "") if given is None else given)
         except Unsuitable as error:
             raise Unsuitable(Phrase("{flag}: {why}", flag=flag, why=error.why)) from None
 
@@ -202,8 +223,9 @@ def _language(text: str) -> str:
 
 
 def _own_text(text: str) -> str:
-    if not text or not text.isprintable():
-        raise Unsuitable(Phrase("is empty") if not text else Phrase("write it on one line"))
+    if not text.strip() or not text.isprintable():
+        blank = not text.strip()
+        raise Unsuitable(Phrase("is empty") if blank else Phrase("write it on one line"))
     if placeholders.is_placeholder(text):
         raise Unsuitable(placeholders.MESSAGE)
     return text
@@ -226,15 +248,33 @@ def _network_list(text: str) -> tuple[str, ...]:
     return tuple(str(read(each.strip())) for each in text.split(","))
 
 
-def _content(file: str) -> str:
+def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
+    """What `read` makes of a file's secret, or of the one on standard input (`-`)."""
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return decode(content)
-    except OSError as error:
-        why = system_error(error, Phrase("cannot be read"))
+        text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
+        return read(text)
+    except Unsuitable as error:
+        raise Unsuitable(about(flag, error.why)) from None
+
+
+def _secret_of(flag: str, path: Path) -> str:
+    try:
+        return read_secret_file(flag, path).reveal()
+    except SecretUnreadable as error:
+        why = Phrase("{path}: {why}; {hint}", path=path, why=error.why, hint=error.hint)
+        raise Unsuitable(why) from None
+
+
+def _standard_input(flag: str) -> str:
+    try:
+        text = decode(sys.stdin.buffer.read())
     except NotText as error:
-        why = error.why
-    raise Unsuitable(Phrase("{path}: {why}", path=file, why=why))
+        raise Unsuitable(error.why) from None
+    if not text.strip():
+        raise Unsuitable(
+            Phrase("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
+        )
+    return text
 
 
 def _secret(text: str) -> Secret:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config import repair, shape
+from gateway.config.broken_rule import BrokenRule
 from gateway.config.environment import Variables, merge, read_environment
 from gateway.config.problems import Problem, Setting, did_you_mean, dotted, nearest, plain_words
 from gateway.config.rules import find
@@ -76,7 +77,16 @@ class _Check:
             if (setting, finding.message) in found or _any_below(looked_at, settled):
                 continue
             found.add((setting, finding.message))
-            self._problems.append(self._told(setting, finding.message, finding.hint))
+            self._problems.append(self._broken(finding))
+
+    def _broken(self, rule: BrokenRule) -> Problem:
+        """What is missing may have been given by a variable, in which there is nothing."""
+        forms = (rule.setting, (*rule.setting[:-1], f"{rule.setting[-1]}_file"))
+        blank = next((form for form in forms if form in self._variables.names), None)
+        if blank is None or rule.message != "is missing":
+            return self._told(rule.setting, rule.message, rule.hint)
+        hint = Phrase("give the variable a value, or remove it; {hint}", hint=rule.hint)
+        return self._told(blank, Phrase("is empty"), hint)
 
     @staticmethod
     def _setting(entry: Any) -> Setting:

@@ -12,9 +12,18 @@ TABLE: Final = {
     "is not a known key": ("неизвестный ключ", "noma’lum kalit so‘z"),
     "line {line}": ("строка {line}", "{line}-qator"),
     "is missing": ("не задано", "berilmagan"),
-    "environment: custom fills in no URLs; add it": (
-        "environment: custom не подставляет адресов; добавьте",
-        "environment: custom manzillarni to‘ldirmaydi; qo‘shing",
+    (
+        "environment: custom, the default, fills in no address: add it, or choose "
+        "dhp-playground (to try) or dhp-production (for real work)"
+    ): (
+        "environment: custom (так и по умолчанию) не подставляет адресов: добавьте его или "
+        "выберите dhp-playground (для проб) либо dhp-production (для работы)",
+        "environment: custom (odatda ham shu) manzillarni to‘ldirmaydi: uni qo‘shing yoki "
+        "dhp-playground (sinash uchun) yoxud dhp-production (ish uchun) ni tanlang",
+    ),
+    "give the variable a value, or remove it; {hint}": (
+        "задайте переменной значение или уберите её; {hint}",
+        "o‘zgaruvchiga qiymat bering yoki uni olib tashlang; {hint}",
     ),
     "choose one of them": ("выберите одно из них", "ulardan birini tanlang"),
     "in an environment variable, write it as JSON": (

@@ -28,6 +28,14 @@ TABLE: Final = {
         "укажите {flag}: спросить здесь некого",
         "{flag} kerak: bu yerda so‘raydigan odam yo‘q",
     ),
+    "{flag}: is for --environment custom alone": (
+        "{flag}: это только для --environment custom",
+        "{flag}: bu faqat --environment custom uchun",
+    ),
+    "standard input is empty; lead the secret there: {flag} - < FILE": (
+        "на стандартном вводе пусто; подайте туда секрет: {flag} - < FILE",
+        "standart kirish bo‘sh; sirni o‘sha yerga bering: {flag} - < FILE",
+    ),
     "Where does the audit go?": ("Куда писать журнал аудита?", "Audit qayerga yozilsin?"),
     "The address of the FHIR server": ("Адрес сервера FHIR", "FHIR serveri manzili"),
     "The address that gives tokens": ("Адрес выдачи токенов", "Token beriladigan manzil"),

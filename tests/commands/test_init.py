@@ -200,7 +200,14 @@ async def test_half_of_it_is_taken_back(tmp_path: Path) -> None:
     [
         (("--yes",), "--client-id is needed where nobody can be asked"),
         (("--yes", "--client-id", "a"), "--secret-file is needed where nobody can be asked"),
-        (("--yes", "--client-id", "your-client-id"), "--client-id: is still the example's"),
+        (
+            ("--yes", "--client-id", "your-client-id", "--secret-file", "KEY"),
+            "--client-id: is still the example's",
+        ),
+        (
+            ("--yes", "--environment", "dhp-production", "--token-url", "https://sso.clinic.uz"),
+            "--token-url: is for --environment custom alone",
+        ),
         (("--yes", "--environment", "test"), "--environment: one of dhp-playground"),
         (("--yes", "--client-id", "a", "--key-file", "KEY"), "PEM block that is broken"),
         (("--yes", "--client-id", "a", "--secret-file", "no/such"), "no such file or directory"),
@@ -218,6 +225,70 @@ async def test_what_is_missing_or_wrong_is_named(
     assert result.code == 2
     assert told in result.err
     assert not folder.exists()
+
+
+CLIENT = ("--client-id", "a", "--secret-file", "KEY")
+FHIR = ("--fhir-base-url", "https://fhir.clinic.uz")
+SSO = ("--token-url", "https://sso.clinic.uz/token")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (("--yes", "--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
+        # Standard input is no terminal here: nobody can be asked without --yes either.
+        (("--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
+        (("--yes", "--environment", "custom", *SSO, *CLIENT), ["--fhir-base-url"]),
+        (("--yes", "--environment", "custom", *FHIR, *CLIENT), ["--token-url"]),
+        # Addresses are those of a platform of one's own, without a word about the environment.
+        (("--yes", *SSO, *CLIENT), ["--fhir-base-url"]),
+        (("--yes", *FHIR), ["--token-url", "--client-id", "--secret-file"]),
+        (("--yes",), ["--client-id", "--secret-file"]),
+    ],
+)
+async def test_no_address_is_taken_that_was_not_given(
+    arguments: Sequence[str], missing: list[str], tmp_path: Path
+) -> None:
+    """All options that are missing are named; nothing is written, and no secret sent anywhere."""
+    key = tmp_path / "KEY"
+    key.write_text(SECRET)
+    folder = tmp_path / "new"
+    given = [str(key) if each == "KEY" else each for each in arguments]
+    result = await dhp("init", *given, "--directory", str(folder))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines() == [
+        f"dhp-gateway: {flag} is needed where nobody can be asked" for flag in missing
+    ]
+    assert not folder.exists()
+
+
+async def test_addresses_alone_mean_a_platform_of_ones_own(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Both addresses and no environment are `custom`."""
+    folder = tmp_path / "new"
+    result = await init(folder, *leading_to(sandbox)[2:], secret=SandboxOptions().client_secret)
+    settings = load(folder / "gateway.yaml", {})
+    assert (settings.environment, settings.sso.token_url) == ("custom", sandbox.token_url)
+
+
+@pytest.mark.parametrize("option", ["--secret-file", "--key-file"])
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+@pytest.mark.parametrize(("lang", "words"), [("en", "is empty"), ("ru", "пусто"), ("uz", "bo‘sh")])
+async def test_an_empty_secret_is_named_with_the_remedy(
+    tmp_path: Path, option: str, content: str, lang: str, words: str
+) -> None:
+    """Which option, and which file: what to do about it is said."""
+    file = tmp_path / "empty"
+    file.write_text(content)
+    usual = ("--yes", "--client-id", "a", "--directory", str(tmp_path / "new"), "--lang", lang)
+    result = await dhp("init", *usual, option, str(file))
+    assert (result.code, result.out) == (2, "")
+    assert f"dhp-gateway: {option}: {file}: {words}" in result.err
+    assert f"(umask 077; printf %s 'SECRET' > {file})" in result.err
+    result = await dhp("init", *usual, option, "-")
+    assert result.code == 2
+    assert f"{option} - < FILE" in result.err
 
 
 class Terminal:

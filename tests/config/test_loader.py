@@ -211,6 +211,19 @@ def test_an_unknown_key_is_not_also_missing(tmp_path: Path) -> None:
     assert set(problems(tmp_path, text)) == {"credentials.default.client_idd"}
 
 
+@pytest.mark.parametrize("name", ["CLIENT_SECRET", "CLIENT_SECRET_FILE"])
+@pytest.mark.parametrize("value", ["", " ", "null"])
+def test_an_empty_variable_is_named_with_the_remedy(tmp_path: Path, name: str, value: str) -> None:
+    """Also where it hides a secret of the file: which variable, and what to do."""
+    variable = f"DHP_GATEWAY_CREDENTIALS__DEFAULT__{name}"
+    (problem,) = problems(tmp_path, f"{PLAIN}{CREDENTIALS}", {variable: value}).values()
+    assert problem.key == f"credentials.default.{name.lower()}"
+    assert problem.source == variable
+    blank = name == "CLIENT_SECRET_FILE" and value == " "
+    assert problem.message == ("is not a path" if blank else "is empty")
+    assert "give" in problem.hint
+
+
 def test_off_is_a_word_and_not_false(tmp_path: Path) -> None:
     """`off` keeps its meaning as a text, unlike in YAML 1.1."""
     settings = read(tmp_path, f"{CREDENTIALS}audit: {{sink: off}}\nfhir: {{search_guard: off}}\n")
