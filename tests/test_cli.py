@@ -21,13 +21,19 @@ from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start
 from tests.doubles.sso import Sso
 
-PLAIN: dict[str, Any] = {"credentials": {"default": {"client_id": "a", "client_secret": SECRET}}}
+PLAIN: dict[str, Any] = {
+    "environment": "dhp-playground",
+    "credentials": {"default": {"client_id": "a", "client_secret": SECRET}},
+}
 
 
 def write(tmp_path: Path, settings: Mapping[str, Any]) -> Path:
-    """A settings file."""
-    file = tmp_path / "gateway.yaml"
-    file.write_text(yaml.safe_dump({**PLAIN, **settings}))
+    """A settings file, beside it that of the secret."""
+    file, secret = tmp_path / "gateway.yaml", tmp_path / "secret-of-all"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    credentials = {"default": {"client_id": "a", "client_secret_file": str(secret)}}
+    file.write_text(yaml.safe_dump({**PLAIN, "credentials": credentials, **settings}))
     return file
 
 
@@ -83,7 +89,7 @@ async def test_check_accepts_good_settings(tmp_path: Path) -> None:
     """Good settings give one line on stdout and code 0."""
     result = await dhp("check", "--config", write(tmp_path, {}))
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
-    assert "https://playground.medcore.uz/fhir" in result.out
+    assert "https://playground.dhp.uz/fhir" in result.out
 
 
 async def test_check_prints_every_problem_on_a_line_of_its_own(tmp_path: Path) -> None:
@@ -161,7 +167,8 @@ async def test_without_any_settings_a_command_says_where_it_looked(
 
 async def test_the_variables_alone_are_settings(tmp_path: Path) -> None:
     """With variables and no file nothing is missing, and it is said that there is no file."""
-    environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
+    environ = {"DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
+               "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
                "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": SECRET}  # fmt: skip
     result = await dhp("check", places=["gateway.yaml"], folder=tmp_path, environ=environ)
     assert result.code == 0
@@ -200,7 +207,8 @@ async def test_check_tells_what_surrounds_a_secret(
 
 async def test_check_tells_of_quotes_in_a_variable(tmp_path: Path) -> None:
     """`set VARIABLE="secret"` of Windows keeps the quotes."""
-    environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
+    environ = {"DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
+               "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "a",
                "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": f'"{SECRET}"'}  # fmt: skip
     result = await dhp("check", places=[], folder=tmp_path, environ=environ)
     assert result.code == 2

@@ -49,32 +49,15 @@ def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem
 
 
 def warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
-    """What a gateway starts with all the same, and what its operator should know of."""
-    yield from _browsers_that_are_callers(settings)
+    """What is in files that a gateway starts with all the same: certificates that have expired."""
     for key, path, ends in certificates.expired(settings, now()):
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
         yield Problem(
             key,
             _in_file(path, Phrase("the certificate expired on {day}", day=day)),
             Phrase("put a new one there"),
+            code="certificate-expired",
         )
-
-
-def _browsers_that_are_callers(settings: Settings) -> Iterator[Problem]:
-    """Callers that a browser is taken for by its address alone, before its user has to sign in."""
-    if not settings.login.enabled:
-        return
-    for index, caller in enumerate(settings.callers):
-        proofs_given = [source for source in caller.secret_sources(index) if source.is_given]
-        if not proofs_given and not caller.client_cert_names:
-            yield Problem(
-                dotted(("callers", index, "networks")),
-                Phrase(
-                    "a browser from there is this caller: it gets data with the gateway's token, "
-                    "and no sign-in page"
-                ),
-                Phrase("give the caller a key or password, or leave out the browsers' addresses"),
-            )
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:

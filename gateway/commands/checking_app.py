@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +13,7 @@ from gateway.commands.shared import (
     WRONG_USAGE,
     AsJson,
     ConfigOption,
-    load_settings,
+    load,
     settings_source,
 )
 from gateway.commands.terminal import LanguageOption, say
@@ -58,7 +59,7 @@ def _looked_at(source: SettingsSource) -> tuple[Settings | None, list[Problem], 
     from gateway.commands import check as command
 
     found += command.problems(settings, {problem.key for problem in found})
-    return settings, found, list(command.warnings(settings))
+    return settings, found, [*source.warnings(settings), *command.warnings(settings)]
 
 
 def _told(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
@@ -83,17 +84,20 @@ def doctor(
     config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
 ) -> None:
     """Check the whole set-up, step by step, and say what to do about each fault."""
-    settings = load_settings(config, as_json=as_json)
-    if not examined(settings, as_json=as_json):
+    source = settings_source(config)
+    settings = load(source, as_json=as_json)
+    if not examined(settings, source.warnings(settings), as_json=as_json):
         raise typer.Exit(CHECK_FAILED)
 
 
-def examined(settings: Settings, *, as_json: bool = False) -> bool:
-    """Say what the doctor finds; whether all is well."""
+def examined(
+    settings: Settings, warnings: Iterable[Problem] = (), *, as_json: bool = False
+) -> bool:
+    """Say what the doctor finds, the warnings among it; whether all is well."""
     from gateway.commands import doctor as command
     from gateway.commands import json_report
 
-    findings = asyncio.run(command.run(settings, None if as_json else say))
+    findings = asyncio.run(command.run(settings, None if as_json else say, warnings))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
         typer.echo(json_report.of_findings(findings))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -23,7 +23,7 @@ from gateway import os_support
 from gateway.commands import doctor_files, doctor_listeners, doctor_login, doctor_sso, notify
 from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side, State
-from gateway.config import SecretUnreadable, Settings
+from gateway.config import Problem, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import in_words
 from gateway.oauth.token_response import TokenResponse
@@ -40,25 +40,26 @@ _SET_CLOCK: Final = (
 )
 
 
-async def run(settings: Settings, say: Callable[[Phrase], object] | None) -> list[Finding]:
-    """Examine everything; with `say` each finding's line is given to it as soon as it is made."""
+async def run(
+    settings: Settings, say: Callable[[Phrase], object] | None, warnings: Iterable[Problem] = ()
+) -> list[Finding]:
+    """Examine everything; with `say` each finding's line is given to it as soon as it is made.
+
+    `warnings` of the settings are found with what they are about.
+    """
     findings = []
-    async for finding in examine(settings):
+    async for finding in examine(settings, warnings):
         findings.append(finding)
         if say is not None:
             say(finding.line())
     return findings
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
+async def examine(settings: Settings, warnings: Iterable[Problem] = ()) -> AsyncIterator[Finding]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
-    yield Finding(
-        Phrase("settings"),
-        "ok",
-        Phrase("environment {environment}", environment=settings.environment),
-    )
-    here = (_secret_files, doctor_files.examine, doctor_listeners.examine, _operators)
-    for finding in chain.from_iterable(look(settings) for look in here):
+    here = (doctor_files.examine, doctor_listeners.examine, _operators)
+    looks = (_settings(settings, warnings), *(look(settings) for look in here))
+    for finding in chain.from_iterable(looks):
         yield finding
     sso, platform = _sides(settings)
     reached: dict[str, bool] = {}
@@ -101,11 +102,25 @@ def _sides(settings: Settings) -> tuple[Side, Side]:
     )
 
 
-def _secret_files(settings: Settings) -> Iterator[Finding]:
+def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Finding]:
+    environment = Phrase("environment {environment}", environment=settings.environment)
+    yield Finding(Phrase("settings"), "ok", environment)
+    untold = {warning.key: warning for warning in warnings}
+    yield from _secret_files(settings, untold)
+    for key, warning in untold.items():
+        yield Finding(Phrase("setting {key}", key=key), "ok", warning.message, _remedy(warning))
+
+
+def _remedy(warning: Problem | None) -> Phrase:
+    return NOTHING if warning is None else Phrase("{hint:capital}", hint=warning.hint)
+
+
+def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Finding]:
+    """Of each secret; takes the warnings about secrets out of the `untold` ones."""
     for source in settings.secret_sources():
         check = Phrase("secret {key}", key=source.key)
         if source.file is None:
-            hint = Phrase("Better keep it in a file that only the gateway can read")
+            hint = _remedy(untold.pop(source.key, None))
             yield Finding(check, "ok", Phrase("given in the settings themselves"), hint)
             continue
         try:
@@ -143,23 +158,15 @@ def _permissions(check: Phrase, path: Path) -> Finding:
 
 
 def _operators(settings: Settings) -> Iterator[Finding]:
-    """Who may change something at the operators' listener, which has no TLS of its own."""
+    """Who may change something at the operators' listener."""
     admin = settings.admin
     if admin.operators:
         names = ", ".join(each.name for each in admin.operators)
-        hint = NOTHING if admin.address.is_loopback else _IN_CLEAR
         yield Finding(
             Phrase("operators"),
             "ok",
             Phrase("{names} may decide about queued writes", names=names),
-            hint,
         )
-
-
-_IN_CLEAR: Final = Phrase(
-    "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and reach it by "
-    "ssh -L or behind TLS"
-)
 
 
 async def _conversation(

@@ -15,7 +15,7 @@ from gateway.config import Problem
 Entry = dict[str, str]
 
 # Whose name is that of a setting, and how that begins.
-_NAMED: Final = {"secret": "", "listener": "", "audit": "", "token": "credentials."}
+_NAMED: Final = {"setting": "", "secret": "", "listener": "", "audit": "", "token": "credentials."}
 # What the others are about; the first that fits.
 _ABOUT: Final = {
     "SSO page": "sso.authorize_url",
@@ -42,9 +42,7 @@ def _document(entries: list[Entry]) -> str:
 
 
 def _setting(level: str, problem: Problem) -> Entry:
-    is_expiry = level == "warning" and problem.key.endswith("_file")
-    code = "certificate-expired" if is_expiry else "setting"
-    about = {"level": level, "code": code, "key": problem.key}
+    about = {"level": level, "code": problem.code, "key": problem.key}
     told = {"message": problem.message, "hint": problem.hint, "source": problem.source}
     return about | {name: str(text) for name, text in told.items()}
 

@@ -33,10 +33,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 def load_settings(config: Path | None, *, as_json: bool = False) -> Settings:
     """The settings; tells every problem and ends with code 2 when there are any."""
+    return load(settings_source(config), as_json=as_json)
+
+
+def load(source: SettingsSource, *, as_json: bool = False) -> Settings:
+    """The settings of that source; tells every problem and ends with code 2 when there are any."""
     from gateway.config import SettingsError
 
     try:
-        return settings_source(config).load()
+        return source.load()
     except SettingsError as error:
         tell(error, as_json=as_json)
 

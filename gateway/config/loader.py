@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config import repair, shape
+from gateway.config import cautions, repair, shape
 from gateway.config.broken_rule import BrokenRule
 from gateway.config.environment import Variables, merge, read_environment
 from gateway.config.problems import Problem, Setting, did_you_mean, dotted, nearest, plain_words
@@ -25,9 +25,20 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Opens no other file: secrets are read later, by `SecretSource.read`. Raises `SettingsError` with
     every problem.
     """
+    return _check(path, environ).settings()
+
+
+def warnings(path: Path | None, environ: Mapping[str, str], settings: Settings) -> list[Problem]:
+    """What a gateway with these `settings`, of that file and environment, starts with all the same.
+
+    It is unsafe, or hardly meant so.
+    """
+    return _check(path, environ).warnings(settings)
+
+
+def _check(path: Path | None, environ: Mapping[str, str]) -> _Check:
     document = read_yaml(path) if path is not None else Document()
-    variables = read_environment(environ, document.values)
-    return _Check(document, variables).settings()
+    return _Check(document, read_environment(environ, document.values))
 
 
 class _Check:
@@ -51,6 +62,10 @@ class _Check:
         if self._problems or settings is None:
             raise SettingsError(self._problems, settings)
         return settings
+
+    def warnings(self, settings: Settings) -> list[Problem]:
+        found = cautions.find(settings, lambda setting: not self._is_by_variable(setting))
+        return [self._told(each.setting, each.message, each.hint) for each in found]
 
     def _validated(self, values: dict[str, Any]) -> Settings | None:
         """The settings; after complaints, those that remain without the wrong values."""
@@ -110,7 +125,7 @@ class _Check:
 
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
-        by_variable = self._source(setting).startswith("DHP_")
+        by_variable = self._is_by_variable(setting)
         message, hint = plain_words(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = shape.fields_of(shape.at(setting[:-1]))
@@ -137,6 +152,9 @@ class _Check:
 
     def _told(self, setting: Setting, message: Phrase, hint: Phrase) -> Problem:
         return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
+
+    def _is_by_variable(self, setting: Setting) -> bool:
+        return self._source(setting).startswith("DHP_")
 
     def _source(self, setting: Setting) -> str:
         written = self._as_written(setting)

@@ -54,8 +54,8 @@ class PlatformSettings(Section):
     """The FHIR server that requests are forwarded to."""
 
     fhir_base_url: BaseUrl = Field(
-        description="The platform's FHIR base; by default that of `environment`. https, except for "
-        "loopback hosts."
+        description="The platform's FHIR base; by default that of `environment`, required where "
+        "that has none. https, except for loopback hosts."
     )
     ca_file: FilePath | None = Field(
         default=None,
@@ -114,8 +114,8 @@ class SsoSettings(Section):
     """The OAuth 2.0 server that issues the tokens."""
 
     token_url: EndpointUrl = Field(
-        description="The token endpoint; by default that of `environment`. https, except for "
-        "loopback hosts."
+        description="The token endpoint; by default that of `environment`, required where that "
+        "has none. https, except for loopback hosts."
     )
     authorize_url: EndpointUrl | None = Field(
         default=None,

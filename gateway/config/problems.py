@@ -24,13 +24,15 @@ DEEPEST: Final = 16
 class Problem:
     """One mistake: the `key` it is about, what is wrong (`message`), what to do (`hint`).
 
-    `source` says where the value came from, e.g. `line 7` or an environment variable's name.
+    `source` says where the value came from, e.g. `line 7` or an environment variable's name; `code`
+    is what programs know such a problem by.
     """
 
     key: str
     message: Phrase
     hint: Phrase = NOTHING
     source: str = ""
+    code: str = "setting"
 
     def __str__(self) -> str:
         """The line in English."""

@@ -14,7 +14,7 @@ from gateway.config.environment import variable_name
 from gateway.config.problems import Setting
 from gateway.config.reference_words import WORDS, Words
 from gateway.config.section import Section
-from gateway.config.settings import DEFAULT_ENVIRONMENT, PRESETS, Settings
+from gateway.config.settings import PRESETS, Settings
 from gateway.config.values import Unit, format_size
 
 
@@ -94,10 +94,8 @@ def _is_group(row: _Row) -> bool:
 def _rows(section: type[Section], setting: Setting) -> Iterator[_Row]:
     for name, field in section.model_fields.items():
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
-        preset = PRESETS[DEFAULT_ENVIRONMENT].get(str(setting[0]) if setting else "", {})
         annotation = field.rebuild_annotation()
-        here = (*setting, name)
-        yield _Row(here, annotation, preset.get(name, default), field.description or "")
+        yield _Row((*setting, name), annotation, default, field.description or "")
 
 
 def _shown(setting: Setting) -> str:
@@ -111,7 +109,8 @@ def _table_line(row: _Row, words: Words) -> str:
     in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
     variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
     variable = words.within.format(variable) if in_list is not None else variable
-    by_environment = row.name in PRESETS[DEFAULT_ENVIRONMENT].get(str(row.setting[0]), {})
+    group = str(row.setting[0])
+    by_environment = any(row.name in preset.get(group, {}) for preset in PRESETS.values())
     default = words.by_environment if by_environment else _default(row, words)
     meaning = words.keys.get(_shown(row.setting), row.meaning)
     cells = (f"`{row.name}`", variable, _type(row.annotation, words), default, meaning)
@@ -168,6 +167,8 @@ def _scalar(row: _Row) -> str:
 
 # What the reference shows where a key has to be given, or where all keys are optional.
 _EXAMPLES: Final[dict[str, str]] = {
+    "platform.fhir_base_url": "https://playground.dhp.uz/fhir",
+    "sso.token_url": "https://playground.dhp.uz/sso/oauth/token",
     "credentials.*.client_id": "hospital-17",
     "credentials.*.client_secret_file": "/run/secrets/dhp_client_secret",
     "admin.operators.0.name": "dilnoza",

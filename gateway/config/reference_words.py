@@ -41,7 +41,9 @@ The gateway reads a YAML file (the one that `--config` names, else the one in th
 took) and lays environment variables over it, key by key. An unknown key or variable is an error;
 `dhp-gateway check` prints every problem at once, a secret or certificate file that cannot be read,
 quotes or blanks around a secret and words of the examples included, opens no connection, and ends
-with 2 when there is a problem.
+with 2 when there is a problem. Warnings, which change no exit code, say of what works all the same
+that it is unsafe or hardly meant so: former addresses, keys and passwords that travel unencrypted,
+secrets in the settings file itself, operations that look like a misspelled one of FHIR.
 
 * Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
   `MiB` or `GiB`, such as `16MiB`.
@@ -53,8 +55,10 @@ with 2 when there is a problem.
 * Relative paths start where the gateway is started.
 
 What `environment` fills in. `dhp-playground` and `dhp-production` are the platform of today's
-guide, `playground` and `production` the former addresses, of guide 0.1.0. Each has clients of its
-own: an SSO answers `invalid_client` to those of another environment.
+guide, `playground` and `production` the former addresses, of guide 0.1.0, of which `check`,
+`doctor` and the start warn. Each has clients of its own: an SSO answers `invalid_client` to those
+of another environment. `custom`, the default, fills in nothing: no secret goes to an address that
+was not chosen.
 
 | environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
 | --- | --- | --- | --- |
@@ -80,7 +84,9 @@ _RU: Final = Words(
 него, ключ за ключом, применяет переменные окружения. Неизвестный ключ или переменная — ошибка;
 `dhp-gateway check` выводит сразу все ошибки, в том числе нечитаемый файл секрета или сертификата,
 кавычки или пробелы вокруг секрета и слова из примеров, не открывает соединений и при ошибке
-завершается с кодом 2.
+завершается с кодом 2. Предупреждения кода не меняют: они говорят о том, что работает, но
+небезопасно или вряд ли задумано, — прежние адреса, ключи и пароли без шифрования, секреты прямо в
+файле настроек, операции, похожие на опечатку в имени операции FHIR.
 
 * Длительности — в секундах. Размеры — в байтах: целые числа или тексты с `B`, `kB`, `MB`, `GB`,
   `KiB`, `MiB` или `GiB`, например `16MiB`.
@@ -93,8 +99,10 @@ _RU: Final = Words(
 * Относительные пути отсчитываются от папки, в которой запущен шлюз.
 
 Что подставляет `environment`. `dhp-playground` и `dhp-production` — платформа из нынешнего
-руководства, `playground` и `production` — прежние адреса из руководства 0.1.0. У каждой среды свои
-клиенты: клиентам другой среды сервис входа отвечает `invalid_client`.
+руководства, `playground` и `production` — прежние адреса из руководства 0.1.0, о которых
+предупреждают `check`, `doctor` и запуск. У каждой среды свои клиенты: клиентам другой среды сервис
+входа отвечает `invalid_client`. `custom` (так по умолчанию) не подставляет ничего: секрет не уходит
+по адресу, который никто не выбирал.
 
 | среда | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
 | --- | --- | --- | --- |

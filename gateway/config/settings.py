@@ -30,7 +30,7 @@ from gateway.config.secret_files import SecretSource
 from gateway.config.section import Section
 from gateway.config.values import Count, Name
 
-Environment = Literal["playground", "production", "dhp-playground", "dhp-production", "custom"]
+Environment = Literal["dhp-playground", "dhp-production", "custom", "playground", "production"]
 
 _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
@@ -78,7 +78,8 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
     "custom": {"platform": {}, "sso": {}},
 }
-DEFAULT_ENVIRONMENT: Final = "playground"
+# No address by default: a secret goes nowhere that was not chosen.
+DEFAULT_ENVIRONMENT: Final = "custom"
 
 
 class Settings(Section):
@@ -93,7 +94,7 @@ class Settings(Section):
         "`fhir.unfiltered`, where they are not given. `dhp-playground` (to try) and "
         "`dhp-production` (real work) are those of today's guide (dhp.uz); `playground` and "
         "`production` are the former addresses, of guide 0.1.0 (medcore.uz); `custom` fills in "
-        "none.",
+        "none, so that `platform.fhir_base_url` and `sso.token_url` have to be given.",
     )
     listen: ListenSettings = Field(
         default_factory=ListenSettings, description="Where callers reach the gateway."
@@ -178,7 +179,6 @@ class Settings(Section):
 def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of raw settings with what `environment` implies; what is given stays."""
     name = data.get("environment", DEFAULT_ENVIRONMENT)
-    # An unknown environment is one mistake; it must not count as missing URLs too.
     preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
     filled = dict(data)
     for section, implied in preset.items():

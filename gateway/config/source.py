@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import os_support
 from gateway.config.environment import CONFIG_VARIABLE, has_settings
-from gateway.config.loader import load
+from gateway.config.loader import load, warnings
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
@@ -79,6 +79,10 @@ class SettingsSource:
                 [Problem(Phrase("no settings file"), Phrase("use --config FILE"), hint)]
             )
         return load(self.path, self.environ)
+
+    def warnings(self, settings: Settings) -> list[Problem]:
+        """What a gateway with these settings starts with, though it is unsafe or hardly meant."""
+        return warnings(self.path, self.environ, settings)
 
     def __str__(self) -> str:
         return str(self.told())

@@ -35,19 +35,6 @@ TABLE: Final = {
         "проверьте путь и то, кому разрешено чтение",
         "yo‘lni va kimga o‘qish ruxsat etilganini tekshiring",
     ),
-    (
-        "a browser from there is this caller: it gets data with the gateway's token, "
-        "and no sign-in page"
-    ): (
-        "браузер оттуда считается этой системой: он получает данные с токеном шлюза, без страницы "
-        "входа",
-        "u yerdagi brauzer shu tizim hisoblanadi: kirish sahifasisiz, shlyuz tokeni bilan "
-        "ma’lumot oladi",
-    ),
-    "give the caller a key or password, or leave out the browsers' addresses": (
-        "дайте системе ключ или пароль или исключите адреса, где работают браузеры",
-        "tizimga kalit yoki parol bering yoki brauzerlar ishlaydigan manzillarni chiqarib tashlang",
-    ),
     "put a new one there": ("положите туда новый", "o‘rniga yangisini qo‘ying"),
     "remove it; if the secret was issued so, go on: it is used as it stands": (
         "уберите это; если секрет выдан именно таким, ничего не меняйте: он используется как есть",

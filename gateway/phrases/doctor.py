@@ -44,10 +44,6 @@ TABLE: Final = {
     "environment {environment}": ("среда {environment}", "muhit {environment}"),
     "SSO": ("сервис входа", "kirish xizmati"),
     "platform": ("платформа", "platforma"),
-    "Better keep it in a file that only the gateway can read": (
-        "Лучше хранить его в файле, который читает только шлюз",
-        "Uni faqat shlyuz o‘qiy oladigan faylda saqlagan ma’qul",
-    ),
     "{path} can be read": ("{path} читается", "{path} o‘qiladi"),
     "Run: chmod 0600 {path}": ("Выполните: chmod 0600 {path}", "Bajaring: chmod 0600 {path}"),
     "no answer: {name}": ("нет ответа: {name}", "javob yo‘q: {name}"),
@@ -367,19 +363,6 @@ TABLE: Final = {
     "{url} names the token endpoint of the settings": (
         "{url} называет тот же адрес выдачи токенов, что и настройки",
         "{url} sozlamalardagi token manzilini aytadi",
-    ),
-    (
-        "Their passwords travel unencrypted to admin.address: listen on 127.0.0.1, and "
-        "reach it by ssh -L or behind TLS"
-    ): (
-        (
-            "Их пароли идут к admin.address без шифрования: оставьте там адрес 127.0.0.1 и "
-            "подключайтесь через ssh -L или через TLS"
-        ),
-        (
-            "Ularning parollari admin.address ga shifrlanmay boradi: u yerda 127.0.0.1 "
-            "manzilini qoldiring va unga ssh -L yoki TLS orqali ulaning"
-        ),
     ),
     "operators": ("администраторы", "administratorlar"),
     "{names} may decide about queued writes": (

@@ -4,6 +4,7 @@ from typing import Final
 
 from gateway.phrases import (
     audit,
+    cautions,
     commands,
     doctor,
     doctor_network,
@@ -21,6 +22,6 @@ from gateway.phrases import (
 
 _PARTS: Final = (
     *(audit, commands, doctor, doctor_network, init, sandbox, usage),
-    *(files, values, rules, startup, oauth, outbox, shared),
+    *(files, values, rules, cautions, startup, oauth, outbox, shared),
 )
 TABLES: Final = tuple(part.TABLE for part in _PARTS)

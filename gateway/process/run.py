@@ -15,7 +15,7 @@ from gateway.process.setup import (
     guard_standard_files,
     on_signals,
     settle_memory,
-    warn_of_exposed_secrets,
+    warn_of_settings,
 )
 from gateway.process.systemd import Notifier
 from gateway.telemetry.logs import get_logger
@@ -55,7 +55,7 @@ def run(settings: Settings, source: SettingsSource) -> int:
     # Every command says it, whatever the level of the log.
     shown = logging.getLogger().level  # noqa: TID251 - of all
     _log.log(max(logging.INFO, shown), "settings: %s", source)
-    warn_of_exposed_secrets(settings)
+    warn_of_settings(settings)
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         return runner.run(_serve(settings, source))
 
@@ -71,7 +71,7 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
         finally:
             notifier.ready()
         configure_logs(changed)
-        await asyncio.to_thread(warn_of_exposed_secrets, changed)
+        await asyncio.to_thread(warn_of_settings, changed)
 
     def report(result: ReloadResult) -> None:
         service.note_reload(result.outcome, len(result.problems))

@@ -13,7 +13,8 @@ from typing import Any, Final
 from aiohttp import http_parser
 
 from gateway import os_support
-from gateway.config import Settings
+from gateway.config import Settings, cautions
+from gateway.config.problems import dotted
 from gateway.config.secret_files import exposure
 from gateway.phrases import Phrase, about
 from gateway.process.factories import StartError
@@ -99,8 +100,14 @@ def configure_logs(settings: Settings) -> None:
     logs.configure(settings.log.level, settings.log.format)
 
 
-def warn_of_exposed_secrets(settings: Settings) -> None:
-    """Say of which secrets' files others get at; the gateway serves all the same."""
+def warn_of_settings(settings: Settings) -> None:
+    """Say what is hardly meant so, and which secrets' files others get at; it serves all the same.
+
+    What else `check` warns of is no news at each start.
+    """
+    for caution in cautions.former_addresses(settings):
+        key = dotted(caution.setting)
+        _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
     for source in settings.secret_sources():
         with contextlib.suppress(OSError):
             if source.file is not None and (exposed := exposure(source.file)) is not None:

@@ -276,6 +276,7 @@ async def test_the_settings_choose_the_profile(
     """`fhir_profile` decides whether the event of a person's sign-in claims the profile."""
     settings = Settings.model_validate(
         {
+            "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
             "audit": {
                 "fhir_audit_events": True,

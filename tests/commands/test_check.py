@@ -18,6 +18,8 @@ from tests.doubles.command import Result, dhp
 from tests.doubles.processes import free_port
 
 CREDENTIALS = {"default": {"client_id": "a", "client_secret": "planted-s3cret"}}
+# A secret that stands nowhere but in the environment.
+VARIABLE = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-s3cret"}
 NEEDED: dict[Setting, dict[str, Any]] = {
     ("callers", 0): {"name": "lab"},
     ("callers", 0, "basic_auth"): {"username": "lab"},
@@ -55,7 +57,9 @@ def put(settings: dict[str, Any], key: Setting, value: object) -> None:
 def write(tmp_path: Path, settings: dict[str, Any]) -> Path:
     """A settings file."""
     file = tmp_path / "gateway.yaml"
-    file.write_text(yaml.safe_dump({"credentials": CREDENTIALS, **settings}))
+    file.write_text(
+        yaml.safe_dump({"environment": "dhp-playground", "credentials": CREDENTIALS, **settings})
+    )
     return file
 
 
@@ -236,16 +240,222 @@ async def test_an_expired_certificate_is_a_warning(tmp_path: Path) -> None:
     """A gateway starts with it, so the code stays 0; which one, and since when, is said."""
     ended = datetime.datetime(2020, 5, 17, 12, tzinfo=datetime.UTC)
     leaf = trustme.CA().issue_cert("localhost", not_after=ended)
-    file = str(put_file(tmp_path / "own.pem", leaf.private_key_and_cert_chain_pem.bytes()))
-    tls = {"cert_file": file, "key_file": file}
-    result = await check(tmp_path, {"listen": {"tls": tls}})
+    pem = str(put_file(tmp_path / "own.pem", leaf.private_key_and_cert_chain_pem.bytes()))
+    tls = {"cert_file": pem, "key_file": pem}
+    settings = {"listen": {"tls": tls}, "credentials": {"default": {"client_id": "a"}}}
+    file = write(tmp_path, settings)
+    result = await dhp("check", "--config", file, environ=VARIABLE)
     assert result.code == 0
-    assert f"warning: listen.tls.cert_file: {file}: the certificate expired on 2020-05-17" in (
+    assert f"warning: listen.tls.cert_file: {pem}: the certificate expired on 2020-05-17" in (
         result.err
     )
-    told = await dhp("check", "--json", "--config", write(tmp_path, {"listen": {"tls": tls}}))
+    told = await dhp("check", "--json", "--config", file, environ=VARIABLE)
     document = json.loads(told.out)
     assert (told.code, document["ok"]) == (0, True)
     (warning,) = document["findings"]
     assert (warning["level"], warning["code"]) == ("warning", "certificate-expired")
     assert (warning["key"], warning["hint"]) == ("listen.tls.cert_file", "put a new one there")
+
+
+KEY_FILE = {"name": "lab", "api_key_file": "KEY"}
+BASIC = {"name": "his", "basic_auth": {"username": "his", "password_file": "KEY"}}
+OPERATOR = {"name": "dilnoza", "password_file": "KEY"}
+EVERYWHERE = "0.0.0.0:8080"
+TLS = {"cert_file": "PEM", "key_file": "PEM"}
+SEALED = {"client_id": "a", "client_secret_file": "SECRET"}
+# Settings, and what is warned of: each key, with words that stand in its line.
+WARNED: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({}, {}),
+    # Former addresses.
+    ({"environment": "playground"}, {"environment": "dhp-playground"}),
+    ({"environment": "production"}, {"environment": "dhp-production"}),
+    ({"environment": "dhp-production"}, {}),
+    # Keys and passwords that travel unencrypted.
+    (
+        {"listen": {"address": EVERYWHERE}, "callers": [KEY_FILE]},
+        {"listen.tls": "(lab) travel unencrypted to 0.0.0.0:8080"},
+    ),
+    (
+        {"listen": {"address": "[::]:8080"}, "callers": [BASIC, {**KEY_FILE, "name": "b"}]},
+        {"listen.tls": "(his, b) travel unencrypted to [::]:8080"},
+    ),
+    ({"listen": {"address": EVERYWHERE, "tls": TLS}, "callers": [KEY_FILE, BASIC]}, {}),
+    ({"callers": [KEY_FILE, BASIC]}, {}),
+    ({"listen": {"address": "unix:/run/x.sock"}, "callers": [KEY_FILE]}, {}),
+    (
+        {"listen": {"address": EVERYWHERE}, "callers": [{"name": "a", "networks": ["10.0.0.1"]}]},
+        {},
+    ),
+    (
+        {"admin": {"address": "10.0.0.1:9464", "operators": [OPERATOR]}},
+        {"admin.address": "passwords of operators (dilnoza)"},
+    ),
+    ({"admin": {"operators": [OPERATOR]}}, {}),
+    ({"admin": {"address": "10.0.0.1:9464"}}, {}),
+    # Secrets in the settings file itself.
+    (
+        {"credentials": {"default": {"client_id": "a", "client_secret": "planted-s3cret"}}},
+        {"credentials.default.client_secret": "credentials.default.client_secret_file"},
+    ),
+    (
+        {"callers": [{"name": "lab", "api_key": "planted-k3y-of-a-test"}]},
+        {"callers[0].api_key": "name that in callers[0].api_key_file"},
+    ),
+    (
+        {"callers": [{"name": "a", "basic_auth": {"username": "a", "password": "planted-p4ss"}}]},
+        {"callers[0].basic_auth.password": "callers[0].basic_auth.password_file"},
+    ),
+    (
+        {"admin": {"operators": [{"name": "dilnoza", "password": "planted-p4ss"}]}},
+        {"admin.operators[0].password": "admin.operators[0].password_file"},
+    ),
+    (
+        {"outbox": {"encryption_key": "B" * 43}},
+        {"outbox.encryption_key": "outbox.encryption_key_file"},
+    ),
+    (
+        {"tracing": {"authorization": "Bearer planted"}},
+        {"tracing.authorization": "tracing.authorization_file"},
+    ),
+    (
+        {"alerts": {"notify": ["json://127.0.0.1/a", "json://127.0.0.1/b"]}},
+        {f"alerts.notify[{n}]": "name that in alerts.notify_file" for n in range(2)},
+    ),
+    (
+        {"store": {"url": "redis://:planted-p4ss@127.0.0.1", "encryption_key": "B" * 43}},
+        {
+            "store.encryption_key": "store.encryption_key_file",
+            "store.url": "by the variable DHP_GATEWAY_STORE__URL",
+        },
+    ),
+    (
+        {"outbox": {"url": "postgresql://his:planted-p4ss@127.0.0.1/outbox"}},
+        {"outbox.url": "DHP_GATEWAY_OUTBOX__URL"},
+    ),
+    # Operations that look like one of FHIR, and may be the platform's own.
+    (
+        {"callers": [{**KEY_FILE, "allow": {"operations": ["$documents", "$own", "$lookup"]}}]},
+        {"callers[0].allow.operations[0]": "Did you mean $document?"},
+    ),
+]
+
+
+def filled(value: Any, files: dict[str, str]) -> Any:
+    """Settings with the files that their words stand for."""
+    if isinstance(value, dict):
+        return {key: filled(inner, files) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, files) for inner in value]
+    return files.get(value, value) if isinstance(value, str) else value
+
+
+def with_files(tmp_path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose secrets and certificates are there, for their owner alone."""
+    leaf = trustme.CA().issue_cert("localhost")
+    contents = {
+        "KEY": b"planted-k3y-of-a-test",
+        "SECRET": b"planted-s3cret",
+        "PEM": leaf.private_key_and_cert_chain_pem.bytes(),
+    }
+    files = {}
+    for name, content in contents.items():
+        file = put_file(tmp_path / name.lower(), content)
+        file.chmod(0o600)
+        files[name] = str(file)
+    made: dict[str, Any] = filled({"credentials": {"default": SEALED}, **settings}, files)
+    return made
+
+
+@pytest.mark.parametrize(("settings", "warned"), WARNED)
+async def test_what_is_unsafe_is_a_warning(
+    tmp_path: Path, settings: dict[str, Any], warned: dict[str, str]
+) -> None:
+    """Each has its line, key and remedy, for people and for programs; the code stays 0."""
+    file = write(tmp_path, with_files(tmp_path, settings))
+    result = await dhp("check", "--config", file)
+    lines = [line.removeprefix("warning: ") for line in result.err.splitlines()]
+    assert (result.code, [line.partition(": ")[0] for line in lines]) == (0, list(warned))
+    assert all(words in line for words, line in zip(warned.values(), lines, strict=True))
+    assert "planted" not in result.out + result.err
+    told = json.loads((await dhp("check", "--json", "--config", file)).out)
+    assert told["ok"] is True
+    assert [(each["level"], each["code"], each["key"]) for each in told["findings"]] == [
+        ("warning", "setting", key) for key in warned
+    ]
+
+
+@pytest.mark.parametrize("lang", ["ru", "uz"])
+async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) -> None:
+    """No English stands in them."""
+    settings = with_files(
+        tmp_path,
+        {
+            "environment": "playground",
+            "listen": {"address": EVERYWHERE},
+            "admin": {"address": EVERYWHERE.replace("8080", "9464"), "operators": [OPERATOR]},
+            "callers": [{**KEY_FILE, "api_key_file": "SECRET"}],
+            "store": {"url": "redis://:planted-p4ss@127.0.0.1", "encryption_key": "B" * 43},
+        },
+    )
+    result = await dhp("check", "--config", write(tmp_path, settings), "--lang", lang)
+    assert (result.code, len(result.err.splitlines())) == (0, 5)
+    assert not {"unencrypted", "written", "former", "give", "password"} & set(result.err.split())
+
+
+async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -> None:
+    """Also where the variable hides one that the file has; what a list's variable gives, too."""
+    callers = [{"name": "lab", "api_key": "planted-k3y-of-a-test"}]
+    environ = {
+        **VARIABLE,
+        "DHP_GATEWAY_CALLERS": json.dumps(callers),
+        "DHP_GATEWAY_STORE__URL": "redis://:planted-p4ss@127.0.0.1",
+        "DHP_GATEWAY_STORE__ENCRYPTION_KEY": "B" * 43,
+    }
+    result = await dhp("check", "--config", write(tmp_path, {}), environ=environ)
+    assert (result.code, result.err) == (0, "")
+
+
+async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
+    """What is wrong elsewhere hides no warning."""
+    settings = with_files(tmp_path, {"environment": "production", "workers": 0})
+    result = await check(tmp_path, settings)
+    assert (result.code, keys(result)) == (2, ["workers"])
+    assert result.err.startswith("warning: environment: production has the former addresses")
+
+
+@pytest.mark.parametrize("environment", ["playground", "production"])
+async def test_doctor_and_start_tell_former_addresses(tmp_path: Path, environment: str) -> None:
+    """The start in its log, the doctor as a finding of its own that is no failure."""
+    settings = with_files(tmp_path, {"environment": environment})
+    settings["listen"] = {"address": f"127.0.0.1:{free_port()}"}
+    # The start ends here, and no secret is sent anywhere.
+    settings["admin"] = {"address": f"unix:{tmp_path}/none/admin.sock"}
+    settings["sso"] = {"token_url": f"http://127.0.0.1:{free_port()}/token"}
+    settings["platform"] = {"fhir_base_url": f"http://127.0.0.1:{free_port()}/fhir"}
+    file = write(tmp_path, settings)
+    result = await dhp("run", "--config", file)
+    assert result.code == 3
+    assert f"environment: {environment} has the former addresses" in result.err
+    told = json.loads((await dhp("doctor", "--json", "--config", file)).out)
+    (finding,) = [each for each in told["findings"] if each["code"] == "setting"]
+    assert (finding["level"], finding["key"]) == ("warning", "environment")
+    assert f"dhp-{environment}" in finding["hint"]
+
+
+async def test_the_doctor_tells_what_check_warns_of(tmp_path: Path) -> None:
+    """The same keys, each as a finding that works, once."""
+    settings = with_files(
+        tmp_path,
+        {
+            "credentials": {"default": {"client_id": "a", "client_secret": "planted-s3cret"}},
+            "listen": {"address": f"0.0.0.0:{free_port()}"},
+            "callers": [KEY_FILE],
+            "sso": {"token_url": f"http://127.0.0.1:{free_port()}/token"},
+            "platform": {"fhir_base_url": f"http://127.0.0.1:{free_port()}/fhir"},
+        },
+    )
+    told = await dhp("doctor", "--json", "--config", write(tmp_path, settings))
+    found = {each["key"]: each for each in json.loads(told.out)["findings"]}
+    for key, code in (("listen.tls", "setting"), ("credentials.default.client_secret", "secret")):
+        assert (found[key]["level"], found[key]["code"]) == ("warning", code), key
+    assert "client_secret_file" in found["credentials.default.client_secret"]["hint"]

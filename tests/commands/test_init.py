@@ -267,7 +267,7 @@ async def test_addresses_alone_mean_a_platform_of_ones_own(
 ) -> None:
     """Both addresses and no environment are `custom`."""
     folder = tmp_path / "new"
-    result = await init(folder, *leading_to(sandbox)[2:], secret=SandboxOptions().client_secret)
+    await init(folder, *leading_to(sandbox)[2:], secret=SandboxOptions().client_secret)
     settings = load(folder / "gateway.yaml", {})
     assert (settings.environment, settings.sso.token_url) == ("custom", sandbox.token_url)
 

@@ -19,7 +19,11 @@ def settings(folder: Path, **more: object) -> Path:
     """A settings file."""
     client = {"client_id": "hospital-17", "client_secret": SECRET}
     file = folder / "gateway.yaml"
-    file.write_text(yaml.safe_dump({"credentials": {"default": client}, **more}))
+    file.write_text(
+        yaml.safe_dump(
+            {"environment": "dhp-playground", "credentials": {"default": client}, **more}
+        )
+    )
     return file
 
 

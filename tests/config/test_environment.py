@@ -14,10 +14,12 @@ from gateway.config import Settings, SettingsError, load
 from gateway.config.environment import merge, variable_name
 
 FILE = """
+environment: dhp-playground
 credentials: {default: {client_id: file, client_secret_file: /from/file}}
 limits: {max_headers: 100, max_body_bytes: 1MiB}
 """
 BASE = {
+    "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
     "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "017",
     "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "s3cret",
 }
@@ -122,7 +124,8 @@ def test_foreign_variables_and_the_config_path_are_left_alone() -> None:
 def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> None:
     """A variable reaches a credential that the file writes with capitals."""
     file = tmp_path / "gateway.yaml"
-    file.write_text("credentials: {default: {client_id: a, client_secret_file: /x}, "
+    file.write_text("environment: dhp-playground\n"
+                    "credentials: {default: {client_id: a, client_secret_file: /x}, "
                     "LabA: {client_id: b, client_secret_file: /x}}")  # fmt: skip
     settings = load(file, {"DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID": "c"})
     assert set(settings.credentials) == {"default", "LabA"}
@@ -190,6 +193,7 @@ def test_the_environment_says_the_same_as_a_file(
 ) -> None:
     """For any values: file plus variables equals one file with the variables' values on top."""
     required = {
+        ("environment",): "dhp-playground",
         ("credentials", "default", "client_id"): "x",
         ("credentials", "default", "client_secret_file"): "/x",
     }

@@ -10,14 +10,16 @@ import pytest
 from gateway.config import Problem, Settings, SettingsError, load
 
 SECRET = "hunter2-s3cret"
+PLAIN = "environment: dhp-playground\n"
 CREDENTIALS = "credentials: {default: {client_id: a, client_secret_file: /run/s}}\n"
 
 
 def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of a YAML text."""
+    """The settings of a YAML text; one that names no environment means the playground."""
     file = tmp_path / "gateway.yaml"
     file.write_text(text, encoding="utf-8")
-    return load(file, environ or {})
+    usual = {} if "enviro" in text else {"DHP_GATEWAY_ENVIRONMENT": "dhp-playground"}
+    return load(file, {**usual, **(environ or {})})
 
 
 def problems(
@@ -33,21 +35,26 @@ def problems(
     return {problem.key: problem for problem in caught.value.problems}
 
 
-def test_a_credential_is_all_that_must_be_given(tmp_path: Path) -> None:
-    """With one credential and nothing else the gateway listens on loopback for the playground."""
-    settings = read(tmp_path, CREDENTIALS)
-    assert settings.environment == "playground"
+def test_an_environment_and_a_credential_are_all_that_must_be_given(tmp_path: Path) -> None:
+    """With these and nothing else the gateway listens on loopback."""
+    settings = read(tmp_path, f"{PLAIN}{CREDENTIALS}")
+    assert settings.environment == "dhp-playground"
     assert str(settings.listen.address) == "127.0.0.1:8080"
     assert settings.listen.base_path == "/fhir"
-    assert settings.platform.fhir_base_url == "https://playground.medcore.uz/fhir"
-    assert settings.sso.token_url == "https://sso.medcore.uz/oauth/token"
-    assert settings.sso.authorize_url == "https://sso.medcore.uz"
+    assert settings.platform.fhir_base_url == "https://playground.dhp.uz/fhir"
+    assert settings.sso.token_url == "https://playground.dhp.uz/sso/oauth/token"
+    assert settings.sso.authorize_url == "https://playground.dhp.uz/sso"
     assert settings.limits.max_body_bytes == 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
     ("environment", "base", "token_url"),
     [
+        (
+            "playground",
+            "https://playground.medcore.uz/fhir",
+            "https://sso.medcore.uz/oauth/token",
+        ),
         ("production", "https://fhir.medcore.uz", "https://sso.medcore.uz/oauth/token"),
         (
             "dhp-playground",
@@ -71,7 +78,7 @@ def test_given_urls_win_over_the_environment(tmp_path: Path) -> None:
     text = f"{CREDENTIALS}platform: {{fhir_base_url: 'https://fhir.clinic.uz/r5/'}}\n"
     settings = read(tmp_path, text)
     assert settings.platform.fhir_base_url == "https://fhir.clinic.uz/r5"
-    assert settings.sso.token_url == "https://sso.medcore.uz/oauth/token"
+    assert settings.sso.token_url == "https://playground.dhp.uz/sso/oauth/token"
 
 
 def test_a_url_of_null_is_filled_in(tmp_path: Path) -> None:
@@ -91,7 +98,7 @@ def test_the_newer_environments_know_what_filters_nothing(tmp_path: Path, enviro
     assert given.fhir.unfiltered == {"Task": ("status",)}
     variable = {"DHP_GATEWAY_FHIR__UNFILTERED": '{"Task":["code"]}'}
     assert read(tmp_path, text, variable).fhir.unfiltered == {"Task": ("code",)}
-    assert read(tmp_path, CREDENTIALS).fhir.unfiltered == {}
+    assert read(tmp_path, f"{CREDENTIALS}environment: playground\n").fhir.unfiltered == {}
 
 
 def test_what_filters_nothing_is_named_as_in_fhir(tmp_path: Path) -> None:
@@ -101,10 +108,14 @@ def test_what_filters_nothing_is_named_as_in_fhir(tmp_path: Path) -> None:
         assert [key.startswith("fhir.unfiltered") for key in found] == [True]
 
 
-def test_custom_needs_both_urls(tmp_path: Path) -> None:
-    """environment: custom fills in nothing and says which URLs are missing."""
-    found = problems(tmp_path, f"environment: custom\n{CREDENTIALS}")
+@pytest.mark.parametrize("environment", ["environment: custom", "# no environment"])
+def test_no_address_is_taken_that_nobody_chose(tmp_path: Path, environment: str) -> None:
+    """Without an environment, as with `custom`, both URLs are missing; how to choose is said."""
+    found = problems(tmp_path, f"{environment}\n{CREDENTIALS}")
     assert set(found) == {"platform.fhir_base_url", "sso.token_url"}
+    assert all("dhp-playground" in problem.hint for problem in found.values())
+    found = problems(tmp_path, f"{environment}\n{CREDENTIALS}sso: {{token_url: 'https://x'}}\n")
+    assert set(found) == {"platform.fhir_base_url"}
 
 
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
@@ -141,7 +152,6 @@ retry: {{}}
     }
 
 
-PLAIN = "environment: dhp-playground\n"
 # What stands in the file, and the keys of all problems with it, in their order.
 BESIDE_A_SLIP = {
     # The group is there, too.

@@ -68,15 +68,22 @@ def compare(values: Any, section: Section, path: str) -> None:
 
 
 def test_the_reference_has_every_key_with_its_default() -> None:
-    """Read back, the reference is what the gateway does without settings, key by key."""
+    """Read back, it is what the gateway does without settings, but for what has no default."""
     values = parse_yaml(REFERENCE, "reference.yaml").values
     credentials = values["credentials"]["default"]
     plain = {"client_id": "hospital-17", "client_secret_file": "/run/secrets/dhp_client_secret"}
-    expected = Settings.model_validate({"credentials": {"default": plain}})
+    playground = PRESETS["dhp-playground"]
+    expected = Settings.model_validate(
+        {
+            "platform": playground["platform"],
+            "sso": {"token_url": playground["sso"]["token_url"]},
+            "credentials": {"default": plain},
+        }
+    )
     assert Settings.model_validate(values) == expected
     compare(values, expected, "")
     compare(credentials, expected.credentials["default"], "credentials.default")
-    assert values["sso"]["token_url"] == PRESETS["playground"]["sso"]["token_url"]
+    assert values["environment"] == "custom"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +107,10 @@ def test_the_references_commented_entries_have_every_key_with_its_default(
         settings: dict[str, Any] = {last: [given]}
         for group in reversed(above):
             settings = {group: settings}
-        base = {"credentials": {"default": {"client_id": "a", "client_secret": "b"}}}
+        base = {
+            "environment": "dhp-playground",
+            "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
+        }
         found: Any = Settings.model_validate({**base, **settings})
         for part in (*above, last):
             found = getattr(found, part)

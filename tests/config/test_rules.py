@@ -15,7 +15,8 @@ from gateway.login.session_auth import SESSION
 from gateway.pipeline.callers import ANONYMOUS
 
 BASE: dict[str, Any] = {
-    "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}}
+    "environment": "dhp-playground",
+    "credentials": {"default": {"client_id": "a", "client_secret_file": "/run/s"}},
 }
 CALLER = {"name": "lab", "api_key_file": "/run/k"}
 REPOSITORY: dict[str, Any] = {
@@ -225,7 +226,8 @@ def test_a_broken_rule_is_found_at_its_key(settings: dict[str, Any], key: str) -
 def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path) -> None:
     """An unreadable secret key is one problem; that the secret is then missing is not another."""
     file = tmp_path / "gateway.yaml"
-    file.write_text("credentials: {default: {client_id: a, client_secret: ''}}\n"
+    file.write_text("environment: dhp-playground\n"
+                    "credentials: {default: {client_id: a, client_secret: ''}}\n"
                     "listen: {address: '0.0.0.0:8080', allow_anonymous: perhaps}\n")  # fmt: skip
     with pytest.raises(SettingsError) as caught:
         load(file, {})

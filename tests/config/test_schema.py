@@ -69,7 +69,8 @@ def test_sizes_are_numbers_or_texts_with_a_unit() -> None:
 def test_closed_lists_and_defaults_are_given_as_the_file_writes_them() -> None:
     """Enumerations are listed; an address is a text."""
     schema = json_schema()
-    assert schema["properties"]["environment"]["enum"][0] == "playground"
+    assert schema["properties"]["environment"]["enum"][0] == "dhp-playground"
+    assert schema["properties"]["environment"]["default"] == "custom"
     address = schema["$defs"]["ListenSettings"]["properties"]["address"]
     assert (address["type"], address["default"]) == ("string", "127.0.0.1:8080")
 

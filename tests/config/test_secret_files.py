@@ -65,7 +65,10 @@ def test_a_credential_reads_its_secret_anew_each_time(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("one\n")
     settings = Settings.model_validate(
-        {"credentials": {"default": {"client_id": "a", "client_secret_file": str(file)}}}
+        {
+            "environment": "dhp-playground",
+            "credentials": {"default": {"client_id": "a", "client_secret_file": str(file)}},
+        }
     )
     credential = settings.credentials["default"]
     first = credential.secret()
@@ -80,6 +83,7 @@ def test_every_given_secret_is_listed_with_its_key() -> None:
     """The list serves checking and start-up; secrets that are not given are not in it."""
     settings = Settings.model_validate(
         {
+            "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "s"}},
             "login": {"client_secret_file": "/l"},
             "outbox": {"encryption_key_file": "/o"},
@@ -101,6 +105,9 @@ def test_every_given_secret_is_listed_with_its_key() -> None:
 def test_no_text_of_the_settings_shows_a_secret() -> None:
     """repr, str and JSON of the settings mask what is secret."""
     settings = Settings.model_validate(
-        {"credentials": {"default": {"client_id": "a", "client_secret": "hunter2"}}}
+        {
+            "environment": "dhp-playground",
+            "credentials": {"default": {"client_id": "a", "client_secret": "hunter2"}},
+        }
     )
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"

@@ -13,7 +13,7 @@ import pytest
 from gateway.config import SettingsError, SettingsSource
 from gateway.config.source import places
 
-GOOD = "credentials: {default: {client_id: a, client_secret: b}}\n"
+GOOD = "environment: dhp-playground\ncredentials: {default: {client_id: a, client_secret: b}}\n"
 
 
 def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:

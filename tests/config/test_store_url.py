@@ -83,7 +83,9 @@ def test_what_it_may_not_be(text: object) -> None:
 
 def test_no_text_of_the_settings_shows_the_password() -> None:
     """repr, str and JSON of the settings mask it."""
-    settings = Settings.model_validate({"store": {"url": "redis://:hunter2@h"}})
+    settings = Settings.model_validate(
+        {"environment": "dhp-playground", "store": {"url": "redis://:hunter2@h"}}
+    )
     shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
     assert "hunter2" not in shown
     assert f"redis://:{MASK}@h:6379/0" in shown

@@ -171,6 +171,7 @@ async def test_a_start_does_not_wait_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     settings = Settings.model_validate(
         {
+            "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
             "audit": to_file(path),
         }

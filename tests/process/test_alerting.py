@@ -194,6 +194,7 @@ async def test_a_worker_tells_nobody() -> None:
 
 
 ENVIRON = {
+    "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
     "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
     "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted",
 }

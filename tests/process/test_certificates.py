@@ -53,6 +53,7 @@ def settings(tmp_path: Path, text: str = "") -> Settings:
     """Settings of a YAML text."""
     file = tmp_path / "gateway.yaml"
     file.write_text(
+        "environment: dhp-playground\n"
         "credentials: {default: {client_id: hospital-17, client_secret: planted}}\n" + text
     )
     return load(file, {})

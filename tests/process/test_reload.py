@@ -14,7 +14,9 @@ from gateway.process.reload import files, fixed_changes
 def settings(**sections: Any) -> Settings:
     """Settings with some sections given."""
     credentials = {"default": {"client_id": "a", "client_secret_file": "/secrets/default"}}
-    return Settings.model_validate({"credentials": credentials, **sections})
+    return Settings.model_validate(
+        {"environment": "dhp-playground", "credentials": credentials, **sections}
+    )
 
 
 def test_every_file_is_looked_after() -> None:

@@ -33,7 +33,7 @@ async def closing() -> AsyncIterator[contextlib.AsyncExitStack]:
 
 def settings(**store: Any) -> Settings:
     """Settings with this store."""
-    return Settings.model_validate({"store": store})
+    return Settings.model_validate({"environment": "dhp-playground", "store": store})
 
 
 async def works(store: TokenStore) -> bool:

@@ -31,6 +31,7 @@ FAILED = replace(GOOD, valid=False, expires_in=None)
 def settings(*urls: str, **alerts: str) -> Settings:
     """Those of a hospital that has these addresses."""
     environ = {
+        "DHP_GATEWAY_ENVIRONMENT": "dhp-playground",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17",
         "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-client-secret",
         "DHP_GATEWAY_LISTEN__PUBLIC_URL": "http://fhir.clinic.uz:8080/fhir",

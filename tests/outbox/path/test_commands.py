@@ -31,6 +31,7 @@ class Operator:
     def __init__(self, directory: Path) -> None:
         self.config = directory / "settings.yaml"
         self.settings: dict[str, Any] = {
+            "environment": "dhp-playground",
             "credentials": {"default": {"client_id": "a", "client_secret": "b"}},
             "outbox": {
                 "enabled": True,

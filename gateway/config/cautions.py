@@ -1,0 +1,129 @@
+"""What settings may hold and a gateway starts with, though it is unsafe or hardly meant so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from gateway.config.broken_rule import BrokenRule
+from gateway.config.environment import variable_name
+from gateway.config.fhir_names import similar_operation
+from gateway.config.problems import Setting, dotted
+from gateway.config.settings import Settings
+from gateway.phrases import Phrase
+
+# What has the platform's addresses of today in the place of those of guide 0.1.0.
+_SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
+
+
+def find(settings: Settings, is_in_file: Callable[[Setting], bool]) -> Iterator[BrokenRule]:
+    """Everything of that kind; `is_in_file` says of a key whether the settings file gives it."""
+    yield from former_addresses(settings)
+    yield from _callers_in_clear(settings)
+    yield from _browsers_that_are_callers(settings)
+    yield from _operators_in_clear(settings)
+    yield from _written_secrets(settings, is_in_file)
+    yield from _similar_operations(settings)
+
+
+def former_addresses(settings: Settings) -> Iterator[BrokenRule]:
+    """An environment that fills in addresses which the platform has left."""
+    successor = _SUCCESSORS.get(settings.environment)
+    if successor is not None:
+        yield BrokenRule(
+            ("environment",),
+            Phrase("{name} has the former addresses, of guide 0.1.0", name=settings.environment),
+            Phrase(
+                "the platform of today is {successor}, which gives clients of its own",
+                successor=successor,
+            ),
+        )
+
+
+def _callers_in_clear(settings: Settings) -> Iterator[BrokenRule]:
+    listen = settings.listen
+    names = [
+        caller.name
+        for caller in settings.callers
+        if caller.api_key or caller.api_key_file or caller.basic_auth
+    ]
+    if names and listen.tls.cert_file is None and not listen.address.is_loopback:
+        yield BrokenRule(
+            ("listen", "tls"),
+            Phrase(
+                "is off: keys and passwords of callers ({names}) travel unencrypted to {address}",
+                names=", ".join(names),
+                address=listen.address,
+            ),
+            Phrase(
+                "give listen.tls.cert_file and listen.tls.key_file, or listen on 127.0.0.1 behind "
+                "a proxy with TLS on this machine"
+            ),
+        )
+
+
+def _browsers_that_are_callers(settings: Settings) -> Iterator[BrokenRule]:
+    """Callers that a browser is taken for by its address alone, before its user has to sign in."""
+    if not settings.login.enabled:
+        return
+    for index, caller in enumerate(settings.callers):
+        has_proof = any(source.is_given for source in caller.secret_sources(index))
+        if not has_proof and not caller.client_cert_names:
+            yield BrokenRule(
+                ("callers", index, "networks"),
+                Phrase(
+                    "a browser from there is this caller: it gets data with the gateway's token, "
+                    "and no sign-in page"
+                ),
+                Phrase("give the caller a key or password, or leave out the browsers' addresses"),
+            )
+
+
+def _operators_in_clear(settings: Settings) -> Iterator[BrokenRule]:
+    admin = settings.admin
+    if admin.operators and not admin.address.is_loopback:
+        yield BrokenRule(
+            ("admin", "address"),
+            Phrase(
+                "is reachable from other machines, without TLS: passwords of operators ({names}) "
+                "travel unencrypted",
+                names=", ".join(operator.name for operator in admin.operators),
+            ),
+            Phrase("listen on 127.0.0.1, and reach it by ssh -L or behind TLS"),
+        )
+
+
+def _written_secrets(
+    settings: Settings, is_in_file: Callable[[Setting], bool]
+) -> Iterator[BrokenRule]:
+    written = [source.setting for source in settings.secret_sources() if source.value is not None]
+    for setting in filter(is_in_file, written):
+        # One file takes the place of all items of a list.
+        named = setting[:-1] if isinstance(setting[-1], int) else setting
+        yield BrokenRule(
+            setting,
+            Phrase("is written into the settings file"),
+            Phrase(
+                "keep it alone in a file that only the gateway can read, and name that in {key}",
+                key=f"{dotted(named)}_file",
+            ),
+        )
+    for section in ("store", "outbox"):
+        setting = (section, "url")
+        password = getattr(getattr(settings, section).url, "password", None)
+        if password is not None and is_in_file(setting):
+            hint = Phrase("give it by the variable {variable}", variable=variable_name(setting))
+            yield BrokenRule(setting, Phrase("holds a password in the settings file"), hint)
+
+
+def _similar_operations(settings: Settings) -> Iterator[BrokenRule]:
+    for index, caller in enumerate(settings.callers):
+        for place, name in enumerate(caller.allow.operations or ()):
+            if (near := similar_operation(name)) is not None:
+                yield BrokenRule(
+                    ("callers", index, "allow", "operations", place),
+                    Phrase("is no operation of FHIR R5"),
+                    Phrase(
+                        "did you mean {near}? If the platform defines it, all is well", near=near
+                    ),
+                )
