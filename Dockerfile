@@ -2,10 +2,10 @@
 #
 #   make image                                   builds it with docker, podman or buildah
 #   docker run --rm -p 8080:8080 -p 9464:9464 dhp-gateway:VERSION sandbox      to try it: an embedded platform, no network, no settings
-#   docker run --read-only -e DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID=… dhp-gateway:VERSION
+#   docker run --read-only -e DHP_GATEWAY_ENVIRONMENT=… -e DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID=… dhp-gateway:VERSION
 #
 # Every setting is an environment variable: DHP_GATEWAY_ and its path in capitals, levels joined by "__". For a first run:
-#   DHP_GATEWAY_ENVIRONMENT                                  dhp-playground to begin with; playground (default), dhp-production, …
+#   DHP_GATEWAY_ENVIRONMENT                                  dhp-playground to begin with, dhp-production for real work; without it no address is known
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID              as the DHP team gave it
 #   DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE     a mounted file, e.g. /run/secrets/dhp_client_secret; it must be readable for UID 10001
 #   DHP_GATEWAY_LISTEN__ADDRESS                              127.0.0.1:8080 (default), which is right for a sidecar: the pod's containers share loopback
