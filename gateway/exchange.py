@@ -17,7 +17,9 @@ class Exchange:
     `user_asserted`: nobody signed in, the old system named its user; `purpose` is of the national
     list, `token_id` the `jti` of the access token that went out.
     `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`). `unrecorded`:
-    one of so many by strangers that it is counted and has no record of its own.
+    one of so many by strangers that it is counted and has no record of its own. `half_closed`: a
+    read whose caller closed its sending side before it was over, which tells nothing bad of the
+    platform.
     """
 
     request_id: str
@@ -45,6 +47,7 @@ class Exchange:
     duration: float = 0.0
     upstream_duration: float | None = None
     aborted: bool = False
+    half_closed: bool = False
     unrecorded: bool = False
     # When it began and ceased to wait for a token, monotonic; None when one was at hand.
     token_wait: tuple[float, float] | None = None

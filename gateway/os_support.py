@@ -115,6 +115,14 @@ def unacknowledged(connection: Any) -> int:
     return int.from_bytes(answer, sys.byteorder)
 
 
+def has_failed(connection: Any) -> bool:
+    """Whether the other side has reset a socket, of which nothing is read any more."""
+    try:
+        return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    except (OSError, ValueError):
+        return True
+
+
 def arrival_check(fd: int) -> Callable[[], object]:
     """What says, as often as it is called, whether something has come on a socket, be it its end.
 

@@ -271,6 +271,12 @@ class LimitsSettings(Section):
     max_concurrent_requests: Count = Field(
         default=1024, description="Requests of all callers at the same time; above it 503."
     )
+    half_closed: PositiveSeconds = Field(
+        default=10,
+        description="How long a read goes on for a caller that has closed its sending side and may "
+        "have left, until its answer begins; while another request waits for a connection to the "
+        "platform, not at all. A write takes its course.",
+    )
     unidentified_rate: Rate | None = Field(
         default=20,
         description="Requests a second from one address (of IPv6: one /64 network) that no caller "

@@ -1,9 +1,13 @@
-"""Callers that take their answers slowly, while a connection to the platform is held for each.
+"""Callers that make way when others wait for a connection to the platform.
 
-Slow is allowed, on a bad line as well: one is given up only when others wait for a connection. Then
-those go that are below the minimum rate, averaged over the last half minute in which the gateway
-waited for them; else, for each that waits within its caller's share, the slowest of a caller that
-holds more than its share.
+First those that have closed their sending side: they may have left. Even where no request waits,
+they are waited for only so long, until the answer begins, as writing tells whether a caller is
+there.
+
+Then those that take their answers slowly. Slow is allowed, on a bad line as well: one is given up
+only when others wait for a connection. Then those go that are below the minimum rate, averaged over
+the last half minute in which the gateway waited for them; else, for each that waits within its
+caller's share, the slowest of a caller that holds more than its share.
 """
 
 from __future__ import annotations
@@ -29,9 +33,20 @@ class Reading(Protocol):
         """How many bytes wait to be taken."""
         ...
 
+    @property
+    def answering(self) -> bool:
+        """Whether the answer to the request under way has begun."""
+        ...
+
     def abort(self, *, reset: bool = False) -> None:
         """End it so that no answer looks complete."""
         ...
+
+
+class Read(Protocol):
+    """A read under way. `half_closed` says that its caller has closed its sending side."""
+
+    half_closed: bool
 
 
 class SlowReader:
@@ -93,13 +108,23 @@ class SlowReader:
 class SlowReaders:
     """Those that are waited for now; `min_rate` in bytes a second.
 
-    `connections` is how many there are to the platform, of which each caller has a share.
+    `connections` is how many there are to the platform, of which each caller has a share;
+    `half_closed_timeout` how long, in seconds, one that has closed its sending side is waited for.
     """
 
-    def __init__(self, min_rate: int, connections: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        min_rate: int,
+        connections: int,
+        clock: Callable[[], float],
+        half_closed_timeout: float = math.inf,
+    ) -> None:
         self._min_rate = min_rate
         self._connections = connections
         self._clock = clock
+        self._half_closed_timeout = half_closed_timeout
+        # Until when each is waited for, the first to end first.
+        self._half_closed: dict[Reading, float] = {}
         self._readers: dict[SlowReader, None] = {}
         self._noted = clock()
 
@@ -113,13 +138,23 @@ class SlowReaders:
         reader.note(self._clock())
         self._readers.pop(reader, None)
 
+    def add_half_closed(self, connection: Reading, read: Read) -> None:
+        """The caller of this read sends no more on its connection."""
+        read.half_closed = True
+        self._half_closed[connection] = self._clock() + self._half_closed_timeout
+
+    def remove_half_closed(self, connection: Reading) -> None:
+        """No read is under way there any more."""
+        self._half_closed.pop(connection, None)
+
     def make_way(self, waiting: Sequence[str]) -> None:
         """Give up as many as wait for connections, told by their callers.
 
         To be called often, also for none.
         """
-        wanted = len(waiting)
         now = self._clock()
+        waiting = waiting[self._end_half_closed(len(waiting), now) :]
+        wanted = len(waiting)
         if not wanted and now - self._noted < _SAMPLE:
             return
         self._noted = now
@@ -131,6 +166,20 @@ class SlowReaders:
         for reader in below or self._beyond_shares(waiting):
             del self._readers[reader]
             reader.give_up()
+
+    def _end_half_closed(self, wanted: int, now: float) -> int:
+        """End those whose time is over, and at least so many if there are; how many it were."""
+        ended: list[Reading] = []
+        for connection, until in self._half_closed.items():
+            is_wanted = len(ended) < wanted
+            if not is_wanted and until > now:
+                break
+            if is_wanted or not connection.answering:
+                ended.append(connection)
+        for connection in ended:
+            del self._half_closed[connection]
+            connection.abort()
+        return len(ended)
 
     def _beyond_shares(self, waiting: Sequence[str]) -> list[SlowReader]:
         """The slowest of callers that hold more than their share: one for each within its own.

@@ -93,7 +93,7 @@ class CallerSide:
         transport = connection.transport
         if transport is None or transport.is_closing():
             raise CallerGone
-        self.started = True
+        self.started = connection.answering = True
         return connection
 
     @property
@@ -144,6 +144,15 @@ class CallerSide:
             return b"Connection: close\r\n"
         return connection.staying
 
+    async def finish(self) -> Answered:
+        """Everything is written. Raises `CallerGone` where that reached nobody."""
+        if self.crowded:
+            await self.drained()
+        connection = self._request.connection
+        if connection.half_closed and await connection.has_left():
+            raise CallerGone
+        return self.done()
+
     def done(self) -> Answered:
-        """Everything is written."""
+        """How it goes on with the connection."""
         return Answered.STAYS if self._keep_alive else Answered.ENDS

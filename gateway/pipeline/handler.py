@@ -21,6 +21,7 @@ from gateway.http.server import validation
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import Answered
 from gateway.http.server.reader import ListenLimits
+from gateway.http.slow_readers import SlowReaders
 from gateway.http.target import Target, resolve
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
@@ -78,6 +79,7 @@ class Collaborators:
     forwarder: AttemptSender
     rewriting: Rewriting
     composer: Composer
+    readers: SlowReaders
     guard: SearchGuard | None
     conditions: ConditionGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
@@ -99,6 +101,7 @@ class Handler:
         self._account = collaborators.account
         self._rewriting = collaborators.rewriting
         self._composer = collaborators.composer
+        self._readers = collaborators.readers
         self._guard = collaborators.guard
         self._conditions = collaborators.conditions
         self._queueing = collaborators.queueing
@@ -132,7 +135,8 @@ class Handler:
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
-            connection.tie(to_caller=interaction.safe)
+            if interaction.safe:
+                connection.tie(exchange, self._readers)
             sent = None if exchange.method in MEANINGLESS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.safe:
@@ -355,8 +359,7 @@ class Handler:
         if side.login_expired is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
             side.lines = side.login_expired.lines
             return await give(side, exchange, await side.login_expired.respond(exchange))
-        accept_language = header.text(b"accept-language")
-        language = choose_language(accept_language, self._rules.default_language)
+        language = choose_language(header.text(b"accept-language"), self._rules.default_language)
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
             return await explain(side, exchange, failure, language=language, xml=xml)

@@ -72,9 +72,7 @@ async def pass_on(
             _send_made(side, exchange, answer, lines, pieces)
     else:
         await _stream(side, exchange, answer, lines, transform)
-    if side.crowded:
-        await side.drained()
-    return side.done()
+    return await side.finish()
 
 
 @lru_cache(maxsize=64)
@@ -256,8 +254,7 @@ async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
     side.write(_head(side, reply.status, lines, [] if side.head_only else [reply.body]))
     exchange.status = reply.status
     exchange.response_bytes = 0 if side.head_only else len(reply.body)
-    await side.drained()
-    return side.done()
+    return await side.finish()
 
 
 async def explain(
@@ -291,5 +288,4 @@ async def explain(
     exchange.status = error.status
     exchange.response_bytes = 0 if side.head_only else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
-    await side.drained()
-    return side.done()
+    return await side.finish()

@@ -181,12 +181,12 @@ class Upstream:
             body = outgoing.body
             whole = b"" if body is None else body.whole()
             if body is not None and whole is None:
-                connection = await self._stream(
-                    exchange.caller, outgoing, body, authorization, new=new
-                )
+                connection = await self._stream(exchange, outgoing, body, authorization, new=new)
             else:
                 kept = None if new else self._pool.take(exchange.caller)
-                connection = kept or await self._pool.acquire(exchange.caller, new=new)
+                connection = kept or await self._pool.acquire(
+                    exchange.caller, new=new, read=exchange
+                )
                 connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
                 connection.write_whole(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
@@ -200,27 +200,26 @@ class Upstream:
             if connection is not None:
                 connection.abort()
                 self._pool.release(connection)
-            self._note_failure(ticket, error)
+            cause = _cause(error) if _blames_platform(error) else None
+            self._note_failure(exchange, ticket, cause)
             raise
-        self._note_status(ticket, answer.status)
-        return answer
-
-    def _note_failure(self, ticket: Ticket, error: BaseException) -> None:
-        if _blames_platform(error):
-            self._circuit.record(ticket, failed=True, cause=_cause(error))
-        else:
-            self._circuit.skip(ticket)
-
-    def _note_status(self, ticket: Ticket, status: int) -> None:
-        if status in _TROUBLED_STATUSES:
-            cause = f"the platform answered with status {status}"
-            self._circuit.record(ticket, failed=True, cause=cause)
+        if answer.status in _TROUBLED_STATUSES:
+            cause = f"the platform answered with status {answer.status}"
+            self._note_failure(exchange, ticket, cause)
         else:
             self._circuit.record(ticket, failed=False)
+        return answer
+
+    def _note_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
+        """Tell the circuit, unless the caller gave up first or, by `None`, was the cause itself."""
+        if cause is None or exchange.half_closed:
+            self._circuit.skip(ticket)
+        else:
+            self._circuit.record(ticket, failed=True, cause=cause)
 
     async def _stream(
         self,
-        caller: str,
+        exchange: Exchange,
         outgoing: Outgoing,
         body: OutgoingBody,
         authorization: bytes,
@@ -229,7 +228,7 @@ class Upstream:
     ) -> UpstreamConnection:
         """Send a request whose body streams in, for which there must be room."""
         async with self._uploads:
-            connection = await self._pool.acquire(caller, new=new)
+            connection = await self._pool.acquire(exchange.caller, new=new, read=exchange)
             try:
                 expect_body = outgoing.method != "HEAD"
                 connection.begin(expect_body=expect_body, has_body=True, in_pieces=True)

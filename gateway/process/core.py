@@ -102,7 +102,12 @@ class Core:
             max_connections=most,
             clock=time.monotonic,
             shared=factories.has_several_callers(settings),
-            readers=SlowReaders(settings.limits.min_body_rate, most, time.monotonic),
+            readers=SlowReaders(
+                settings.limits.min_body_rate,
+                most,
+                time.monotonic,
+                settings.limits.half_closed,
+            ),
         )
         outbox = parts.outbox
         self.circuit = Circuit(
@@ -161,6 +166,7 @@ class Core:
                     guard=guard,
                     client=client if settings.fhir.auto_if_match else None,
                 ),
+                readers=self._pool.readers,
                 guard=guard,
                 conditions=factories.condition_guard(settings, statement),
                 account=account,

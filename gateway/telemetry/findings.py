@@ -35,7 +35,15 @@ _KNOWING: Final = frozenset((304, 409, 410, 412, 422))
 
 
 def of_exchange(exchange: Exchange) -> str | None:
-    """What a caller's request tells of the platform; None for nothing."""
+    """What a caller's request tells of the platform; None for nothing.
+
+    Nothing bad where the caller may have given up before.
+    """
+    found = _of_answered(exchange)
+    return None if exchange.half_closed and found != ANSWERS else found
+
+
+def _of_answered(exchange: Exchange) -> str | None:
     reason, status = exchange.reason, exchange.upstream_status
     if reason:
         found = of_reason(reason, status)

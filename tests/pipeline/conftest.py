@@ -28,7 +28,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Tests of what lies right on the loop run on both: Windows has asyncio's own."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if "/test_tls_" in item.nodeid or "/test_acceptor" in item.nodeid:
+    if any(name in item.nodeid for name in ("/test_tls_", "/test_acceptor", "/test_half_closed")):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

@@ -21,8 +21,10 @@ READ = get("/fhir/Patient/1")
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is measured of readers a second lasts as long as a minute."""
 
-    def made(rate: int, connections: int, clock: Callable[[], float]) -> SlowReaders:
-        return SlowReaders(rate, connections, lambda: 60 * clock())
+    def made(
+        rate: int, connections: int, clock: Callable[[], float], half_closed_timeout: float
+    ) -> SlowReaders:
+        return SlowReaders(rate, connections, lambda: 60 * clock(), 60 * half_closed_timeout)
 
     monkeypatch.setattr("gateway.process.core.SlowReaders", made)
 

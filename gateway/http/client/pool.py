@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from aiohappyeyeballs import start_connection
@@ -26,7 +27,7 @@ from gateway.http.client.connect_errors import RETRY_AFTER, unreached
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.proxy_tunnel import open_tunnel
 from gateway.http.client.tls import TlsTransport
-from gateway.http.slow_readers import SlowReaders
+from gateway.http.slow_readers import Read, SlowReaders
 from gateway.http.write_batching import WriteBatching
 
 _SWEEP_INTERVAL: Final = 0.2
@@ -77,7 +78,13 @@ class _Waiter:
     caller: str
     number: int
     new: bool
+    read: Read | None
     turn: asyncio.Future[UpstreamConnection | None]
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether its caller may have left: for such a one nothing makes way."""
+        return self.read is not None and self.read.half_closed
 
 
 class UpstreamPool:
@@ -146,15 +153,18 @@ class UpstreamPool:
             "connecting": self._connecting,
         }
 
-    async def acquire(self, caller: str = "", *, new: bool = False) -> UpstreamConnection:
+    async def acquire(
+        self, caller: str = "", *, new: bool = False, read: Read | None = None
+    ) -> UpstreamConnection:
         """A connection that nobody else uses, for `caller`; a kept one unless it shall be `new`.
 
+        `read` is what it is for, where the caller may close its sending side meanwhile.
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
         connection = None if new else self.take(caller)
         if connection is None and not self._take_room(caller, new=new):
-            connection = await self._wait_for_one(caller, new=new)
+            connection = await self._wait_for_one(caller, new=new, read=read)
         if connection is None:
             connection = await self._connect(caller)
         return connection
@@ -208,12 +218,15 @@ class UpstreamPool:
         self._held[caller] += 1
         return True
 
-    async def _wait_for_one(self, caller: str, *, new: bool) -> UpstreamConnection | None:
+    async def _wait_for_one(
+        self, caller: str, *, new: bool, read: Read | None
+    ) -> UpstreamConnection | None:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
-        self.readers.make_way([caller])
         turn = asyncio.get_running_loop().create_future()
         self._waited += 1
-        waiter = _Waiter(caller, self._waited, new, turn)
+        waiter = _Waiter(caller, self._waited, new, read, turn)
+        if not waiter.half_closed:
+            self.readers.make_way([caller])
         self._waiters.setdefault(caller, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._timeouts.connect):
@@ -337,7 +350,8 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
-        self.readers.make_way([each for each, queue in self._waiters.items() for _ in queue])
+        waiting = chain.from_iterable(self._waiters.values())
+        self.readers.make_way([each.caller for each in waiting if not each.half_closed])
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.expire()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol, cast
 
@@ -23,6 +22,7 @@ from gateway.http.server.reader import ListenLimits
 from gateway.http.server.response_side import ResponseSide
 from gateway.http.server.rooted import rooted
 from gateway.http.server.turnstile import Turnstile
+from gateway.http.slow_readers import Read, SlowReaders
 from gateway.http.write_batching import WriteBatching
 from gateway.telemetry.logs import get_logger
 
@@ -108,8 +108,8 @@ class CallerConnection(ResponseSide):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_peer_done", "_server", "_sink", "_task", "_tied", "half_closed", "idle_since"),
-        *("kept", "memory", "opened_at", "peer", "secure", "staying"),
+        *("_peer_done", "_readers", "_server", "_sink", "_task", "_tied", "answering"),
+        *("half_closed", "idle_since", "kept", "memory", "opened_at", "peer", "secure", "staying"),
     )
 
     def __init__(
@@ -133,7 +133,10 @@ class CallerConnection(ResponseSide):
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.memory: object = None
-        self._tied = False  # the request under way, to its caller
+        # Of the request under way: it, if it ends when its caller leaves, and who waits with it.
+        self._tied: Read | None = None
+        self._readers: SlowReaders | None = None
+        self.answering = False
 
     # What asyncio calls.
 
@@ -160,6 +163,7 @@ class CallerConnection(ResponseSide):
             return False
         # The event loop's TLS is closed in both directions at once.
         if transport.can_write_eof() and self._owes_answer():
+            self._note_half_close()
             return True
         # The event loop would do it, and nobody would look after what still waits.
         self._server.close(self, transport)
@@ -170,14 +174,17 @@ class CallerConnection(ResponseSide):
         del exc  # the caller is gone either way
         if self._peer_done is not None:
             self._peer_done.set()
+        # Over TLS what is asked of a lost one fails.
+        self.transport = None
         self.force_close()
         self._server.lost(self)
         self._hear_no_more()
         self._wake_writer()
         # Between two requests the task would go on to take a message that is gone.
         between = self._waiter is not None and not self.busy
-        if self._task is not None and (self._tied or between):
+        if self._task is not None and (self._tied is not None or between):
             self._task.cancel()
+        self._untie()
 
     # What serves.
 
@@ -190,7 +197,7 @@ class CallerConnection(ResponseSide):
                 self.busy = True
                 try:
                     answered = await answer
-                    self._tied = False
+                    self._untie()
                     self.kept = True
                     if answered is Answered.ENDS:
                         # Its caller gets time to read it.
@@ -281,9 +288,20 @@ class CallerConnection(ResponseSide):
         """What serves this connection."""
         return self._task
 
-    def tie(self, *, to_caller: bool) -> None:
-        """Say whether the request under way ends when its caller leaves."""
-        self._tied = to_caller
+    def tie(self, read: Read, readers: SlowReaders) -> None:
+        """Say that the request under way ends when its caller leaves, and may be given up."""
+        self._tied, self._readers, self.answering = read, readers, False
+        if self.half_closed:
+            self._note_half_close()
+
+    def _note_half_close(self) -> None:
+        if self._tied is not None and self._readers is not None:
+            self._readers.add_half_closed(self, self._tied)
+
+    def _untie(self) -> None:
+        self._tied = None
+        if self.half_closed and self._readers is not None:
+            self._readers.remove_half_closed(self)
 
     def remember(self, memory: object) -> None:
         """Keep, as `memory`, whatever the handler wants to know of the requests before."""
@@ -318,23 +336,6 @@ class CallerConnection(ResponseSide):
             return True
         began = self.opened_at if not self.kept else self._header_since
         return began is not None and now - began < _FIRST_REQUEST
-
-    def abort(self, *, reset: bool = False) -> None:
-        """End the connection so that no answer looks complete; `reset` sends RST.
-
-        A caller of HTTP/1.0 cannot tell a cut answer from a complete one by a plain end.
-        """
-        transport = self.transport
-        if transport is None:
-            return
-        raw = transport.get_extra_info("socket")
-        if reset and raw is not None:
-            # The caller may have ended the connection a moment ago.
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
-        self._ended = True
-        self._held = b""
-        transport.abort()
 
     async def linger(self) -> None:
         """Half-close and discard what still comes, for a moment.

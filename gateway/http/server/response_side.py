@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from typing import Final
 
+from gateway import os_support
 from gateway.http.server.closing import unsent
 from gateway.http.server.reader import ListenLimits, MessageQueue
 from gateway.http.write_batching import LARGEST_HELD, WriteBatching
+
+# Seconds. How long a caller that sends no more may take nothing of an answer before no news of it
+# is awaited, and between how many it is looked for.
+_NEWS_TIMEOUT: Final = 1.0
+_MIN_PAUSE: Final = 0.001
+_MAX_PAUSE: Final = 0.05
 
 
 class ResponseSide(MessageQueue):
@@ -68,3 +78,41 @@ class ResponseSide(MessageQueue):
         if transport is None:
             return 0
         return len(self._held) + unsent(transport)
+
+    async def has_left(self) -> bool:
+        """Whether a caller that sends no more turns out to be gone, by what was written to it.
+
+        One that is there acknowledges that; False also where nothing is told in time.
+        """
+        self.flush()
+        pause = silence = waiting = 0.0
+        while silence < _NEWS_TIMEOUT:
+            await asyncio.sleep(pause)
+            transport = self.transport
+            if transport is None or transport.is_closing():
+                return True
+            if os_support.has_failed(transport.get_extra_info("socket")):
+                return True
+            before, waiting = waiting, self.unsent
+            if not waiting:
+                break
+            silence = 0.0 if waiting < before else silence + pause
+            pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
+        return False
+
+    def abort(self, *, reset: bool = False) -> None:
+        """End the connection so that no answer looks complete; `reset` sends RST.
+
+        A caller of HTTP/1.0 cannot tell a cut answer from a complete one by a plain end.
+        """
+        transport = self.transport
+        if transport is None:
+            return
+        raw = transport.get_extra_info("socket")
+        if reset and raw is not None:
+            # The caller may have ended the connection a moment ago.
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
+        self._ended = True
+        self._held = b""
+        transport.abort()

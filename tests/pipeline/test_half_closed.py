@@ -1,0 +1,409 @@
+"""Callers that have closed their sending side: some wait for their answer, some have left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body, silence
+from tests.doubles.rest import come_to_rest
+from tests.doubles.wire import CutShort, Wire, ask, get, post
+from tests.pipeline.conftest import StartGateway
+
+READ = get("/fhir/Patient/1")
+LONG = b'{"resourceType":"Basic","id":"%s"}' % (b"1" * 200_000)
+HANGING = get("/fhir/Patient/hangs")
+ACTIVE = "dhp_gateway_upstream_connections"
+# The first caller's request, and how many it sends ahead.
+READS = {
+    "HTTP/1.1": HANGING,
+    "HTTP/1.0": get("/fhir/Patient/hangs", version="1.0"),
+    "kept alive in HTTP/1.0": get("/fhir/Patient/hangs", "Connection: keep-alive", version="1.0"),
+    "HEAD": get("/fhir/Patient/hangs", method="HEAD"),
+    "search by POST": post("/fhir/Patient/_search", b"name=hangs"),
+    "sent ahead": HANGING + HANGING,
+}
+
+
+async def hanging(line: Line) -> None:
+    """Answer nothing that hangs, and everything else at once."""
+    await read_body(line.reader, line.seen)
+    if "hangs" in line.seen.target or b"hangs" in line.seen.body:
+        await silence(line)
+    line.writer.write(fhir())
+
+
+@pytest.fixture(autouse=True)
+def platform_hangs(platform: Platform) -> None:
+    """The platform has no answer to some reads."""
+    platform.answer(hanging)
+
+
+HalfClose = Callable[..., Awaitable[Wire]]
+
+
+@pytest.fixture
+async def half_close(platform: Platform) -> AsyncIterator[HalfClose]:
+    """Callers whose requests are under way at the platform and that close their sending side."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def behind(gateway: Running, request: bytes = HANGING) -> Wire:
+            wire = await stack.enter_async_context(await Wire.open(gateway.address))
+            seen = len(platform.seen)
+            await wire.send(request)
+            await platform.until_seen(seen + 1)
+            wire.writer.write_eof()
+            # The gateway is to have heard of it.
+            await asyncio.sleep(0.05)
+            return wire
+
+        yield behind
+
+
+async def all_of(wire: Wire) -> bytes:
+    """All that a caller was sent."""
+    with contextlib.suppress(ConnectionError):
+        return await asyncio.wait_for(wire.reader.read(), 5)
+    return b""
+
+
+@pytest.fixture(params=["TCP", "unix"])
+def listen(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Where callers reach the gateway."""
+    return {} if request.param == "TCP" else {"address": f"unix:{tmp_path / 's'}"}
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_its_read_makes_way_at_once(
+    start_gateway: StartGateway,
+    platform: Platform,
+    half_close: HalfClose,
+    listen: dict[str, Any],
+    name: str,
+) -> None:
+    """Another that waits gets its connection; nothing is sent to it, and the audit says so."""
+    settings = {"max_connections": 1, "connect_timeout": 0.3}
+    async with start_gateway(listen=listen, platform=settings) as gateway:
+        left = await half_close(gateway, READS[name])
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert await all_of(left) == b""
+        outcomes = [record["outcome"] for record in await gateway.audit(2)]
+        assert sorted(outcomes) == ["aborted", "success"]
+
+
+async def test_it_makes_way_while_its_answer_goes_out(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """What was begun is cut and does not look complete."""
+
+    async def half(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(fhir(LONG)[:150_000])
+        await silence(line)
+
+    platform.script(half)
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        left = await half_close(gateway)
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        assert 0 < len(await all_of(left)) < 200_000
+
+
+async def test_only_as_many_as_wait_are_given_up(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """The first to close goes first; the others have their answers."""
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    platform.script(later, later, later)
+    async with start_gateway(platform={"max_connections": 3}) as gateway:
+        left = [await half_close(gateway) for _ in range(3)]
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        proceed.set()
+        assert [PATIENT in await all_of(each) for each in left] == [False, True, True]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_a_write_takes_its_course(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose, method: str
+) -> None:
+    """However many wait, and for however long."""
+    settings = {"max_connections": 1, "connect_timeout": 0.3}
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    platform.script(later)
+    limits = {"half_closed": 0.1}
+    async with start_gateway(platform=settings, limits=limits) as gateway:
+        write = post("/fhir/Patient/1", b"{}", method=method)
+        left = await half_close(gateway, write)
+        assert (await ask(gateway.address, READ)).reason == "upstream-busy"
+        proceed.set()
+        assert PATIENT in await all_of(left)
+
+
+async def test_for_one_that_closed_nothing_makes_way(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """It waits until one is free."""
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    platform.script(later)
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        async with (
+            await Wire.open(gateway.address) as first,
+            await Wire.open(gateway.address) as second,
+        ):
+            await first.send(READ)
+            await platform.until_seen(1)
+            await second.send(READ)
+            second.writer.write_eof()
+            await asyncio.sleep(0.05)
+            first.writer.write_eof()
+            await asyncio.sleep(0.5)
+            proceed.set()
+            replies = await asyncio.gather(first.reply(), second.reply())
+        assert [reply.body for reply in replies] == [PATIENT, PATIENT]
+
+
+async def test_one_that_waits_for_a_connection_makes_way(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
+    """A connection that becomes free is for those that are there, whoever came first."""
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    platform.script(later)
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        there = asyncio.ensure_future(ask(gateway.address, READ))
+        await platform.until_seen(1)
+        async with await Wire.open(gateway.address) as gone:
+            await gone.send(HANGING)
+            gone.writer.write_eof()
+            await asyncio.sleep(0.05)
+            next_one = asyncio.ensure_future(ask(gateway.address, READ))
+            assert await asyncio.wait_for(gone.at_end(), 2)
+            proceed.set()
+            assert [each.body for each in (await there, await next_one)] == [PATIENT, PATIENT]
+        assert len(platform.seen) == 2
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_its_read_ends_in_time(
+    start_gateway: StartGateway,
+    platform: Platform,
+    half_close: HalfClose,
+    listen: dict[str, Any],
+    name: str,
+) -> None:
+    """After `limits.half_closed`, also while nobody waits, and the platform's connection too."""
+    async with start_gateway(listen=listen, limits={"half_closed": 0.2}) as gateway:
+        left = await half_close(gateway, READS[name])
+        assert await gateway.metric(ACTIVE, state="active") == 1
+        assert await all_of(left) == b""
+        await come_to_rest(gateway)
+        assert (await gateway.audit())[0]["outcome"] == "aborted"
+
+
+async def test_an_answer_that_has_begun_goes_on(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """It came in time: from then on writing tells whether the caller is there."""
+
+    async def slowly(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        answer = fhir(LONG)
+        line.writer.write(answer[:150_000])
+        await asyncio.sleep(1)
+        line.writer.write(answer[150_000:])
+
+    platform.script(slowly)
+    async with start_gateway(limits={"half_closed": 0.2}) as gateway:
+        left = await half_close(gateway)
+        assert len(await all_of(left)) > 200_000
+        assert (await gateway.audit())[0]["outcome"] == "success"
+
+
+@pytest.mark.parametrize("fault", ["time-out", "503", "broken", "no FHIR", "busy"])
+async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose, fault: str
+) -> None:
+    """Neither the circuit opens nor does readiness end, whatever the platform does."""
+    settings = {"response_timeout": 0.4, "connect_timeout": 0.3}
+
+    async def late(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        if "hangs" not in line.seen.target:
+            line.writer.write(fhir())
+            return
+        await asyncio.sleep(0.2)
+        match fault:
+            case "503":
+                line.writer.write(outcome(503))
+            case "no FHIR":
+                line.writer.write(fhir(b"<html>", 200))
+            case "broken":
+                line.writer.close()
+            case _:
+                await silence(line)
+
+    if fault == "busy":
+        settings["max_connections"] = 1
+    platform.answer(late)
+    async with start_gateway(
+        platform=settings,
+        circuit_breaker={"min_requests": 2},
+        retries={"max_attempts": 1},
+    ) as gateway:
+        count = 6
+        wires = [await half_close(gateway) for _ in range(count)]
+        await asyncio.gather(*(all_of(wire) for wire in wires))
+        await gateway.audit(count)
+        assert await gateway.metric("dhp_gateway_circuit_state") == 0
+        assert (await gateway.ready())[0] == 200
+        assert (await ask(gateway.address, READ)).status == 200
+
+
+@pytest.mark.parametrize("request_", [READ, post("/fhir/Patient", b"{}")], ids=["read", "write"])
+async def test_an_answer_that_reaches_nobody_is_no_success(
+    start_gateway: StartGateway,
+    platform: Platform,
+    half_close: HalfClose,
+    listen: dict[str, Any],
+    request_: bytes,
+) -> None:
+    """The audit calls it aborted, with the platform's status; one that was taken is a success."""
+    proceed = asyncio.Event()
+
+    async def later(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        await proceed.wait()
+        line.writer.write(fhir())
+
+    platform.answer(later)
+    async with start_gateway(listen=listen) as gateway:
+        there = await half_close(gateway, request_)
+        gone = await half_close(gateway, request_)
+        gone.writer.close()
+        await asyncio.sleep(0.05)
+        proceed.set()
+        assert PATIENT in await all_of(there)
+        records = await gateway.audit(2)
+        assert sorted(record["outcome"] for record in records) == ["aborted", "success"]
+        assert [record["upstream_status"] for record in records] == [200, 200]
+
+
+async def test_an_error_that_reaches_nobody_is_aborted(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """The audit keeps the reason."""
+    async with start_gateway(platform={"response_timeout": 0.3}) as gateway:
+        left = await half_close(gateway)
+        left.writer.close()
+        (record,) = await gateway.audit()
+        assert (record["outcome"], record["reason"]) == ("aborted", "upstream-timeout")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
+    """Settings of a listener with TLS, and what trusts it."""
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    identity.cert_chain_pems[0].write_to_path(str(cert))
+    identity.private_key_pem.write_to_path(str(key))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return {"tls": {"cert_file": str(cert), "key_file": str(key)}}, context
+
+
+@pytest.mark.parametrize("how", ["close_notify", "FIN alone"])
+async def test_over_tls_its_read_ends_at_once(
+    start_gateway: StartGateway,
+    platform: Platform,
+    tls: tuple[dict[str, Any], ssl.SSLContext],
+    how: str,
+) -> None:
+    """TLS is closed in both directions; nothing of it counts against the platform either."""
+    listen, context = tls
+    ended = asyncio.Event()
+
+    async def watch(line: Line) -> None:
+        await silence(line)
+        ended.set()
+
+    platform.script(watch)
+    async with start_gateway(listen=listen) as gateway:
+        async with await Wire.open(gateway.address, tls=context) as wire:
+            await wire.send(HANGING)
+            await platform.until_seen(1)
+            if how == "close_notify":
+                wire.writer.close()
+            else:
+                raw = wire.writer.get_extra_info("socket")
+                with socket.socket(fileno=os.dup(raw.fileno())) as same:
+                    same.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(ended.wait(), 2)
+        assert (await gateway.audit())[0]["outcome"] == "aborted"
+
+
+async def impatient(gateway: Running, until: asyncio.Event) -> None:
+    """A caller that waits for a moment, gives up and asks again."""
+    while not until.is_set():
+        async with await Wire.open(gateway.address) as wire:
+            await wire.send(HANGING)
+            with contextlib.suppress(TimeoutError, CutShort):
+                await asyncio.wait_for(wire.reply(), 0.1)
+            wire.writer.close()
+
+
+@contextlib.asynccontextmanager
+async def besieged(gateway: Running, callers: int) -> AsyncIterator[None]:
+    """So many impatient callers, at the same time."""
+    over = asyncio.Event()
+    tasks = [asyncio.ensure_future(impatient(gateway, over)) for _ in range(callers)]
+    try:
+        yield
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_callers_that_give_up_starve_no_other(
+    start_gateway: StartGateway, platform: Platform
+) -> None:
+    """Another is served at once, and goes on to be when what was left would have timed out."""
+    settings = {"max_connections": 20, "connect_timeout": 1, "response_timeout": 1}
+    async with start_gateway(platform=settings) as gateway, besieged(gateway, 10):
+        for _ in range(30):
+            reply = await asyncio.wait_for(ask(gateway.address, READ), 1)
+            assert (reply.status, reply.reason) == (200, None)
+            await asyncio.sleep(0.05)
+        assert await gateway.metric("dhp_gateway_circuit_state") == 0
