@@ -95,10 +95,11 @@ class Forwarder:
         if body is not None:
             if not body.replayable:
                 self._tokens.drop(credential, token)
-                raise _rejected("the platform refused the token, and the body cannot be sent again")
+                detail = "the platform refused the token, and the body cannot be sent again"
+                raise _rejected(detail, advice="body-gone")
             body.rewind()
         return await self._tokens.replace(credential, token)
 
 
-def _rejected(detail: str) -> GatewayError:
-    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401)
+def _rejected(detail: str, advice: str = "") -> GatewayError:
+    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice=advice)

@@ -262,8 +262,10 @@ async def pause(stage: Stage) -> Evidence:
 
 
 async def test_token_rejected_without_the_body(stage: Stage) -> None:
-    """Nothing is repeated when the body is gone."""
-    row = ERROR_TABLE["token-rejected"].but(seen=1, attempts=1, asked=(1, 2), closed=None)
+    """Nothing is repeated when the body is gone; people are told that a new token is there."""
+    row = ERROR_TABLE["token-rejected"].but(
+        seen=1, attempts=1, asked=(1, 2), closed=None, advice="body-gone"
+    )
     await judge(await body_gone(stage), "token-rejected", row)
 
 

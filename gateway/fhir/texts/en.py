@@ -216,6 +216,12 @@ ADVICE: Final[dict[str, str]] = {
         "gateway's operator gives it a key in callers. A page's origin belongs in "
         "login.cors_origins."
     ),
+    "body-gone": (
+        "The platform refused the gateway's access token and did not process this request. A new "
+        "token takes its place, but the gateway had not kept all of the request to send it a "
+        "second time. Send it again; if that fails, too, the gateway's operator must ask the "
+        "platform's support whether this client_id may use the platform."
+    ),
     "media-type": (
         "The platform does not accept the type of data that this request names, and did not "
         "process it. Your system must send Content-Type: application/fhir+json, or the one for "

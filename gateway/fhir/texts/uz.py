@@ -233,6 +233,13 @@ ADVICE: Final[dict[str, str]] = {
         "olib tashlang yoki shlyuz administratoridan unga callers da kalit berishni so‘rang. "
         "Sahifa o‘zingizniki bo‘lsa, u manzilini login.cors_origins da ko‘rsatadi."
     ),
+    "body-gone": (
+        "Platforma shlyuzning kirish tokenini qabul qilmadi va bu so‘rovni bajarmadi. Shlyuz "
+        "tokenni yangisiga almashtiradi, lekin so‘rovni o‘zi ikkinchi marta yubora olmaydi: "
+        "bunday so‘rovni to‘liq saqlab turmaydi. So‘rovni yana yuboring; bu ham yordam bermasa, "
+        "shlyuz administratori platformaning yordam xizmatidan bu client_id uchun ruxsat bor- "
+        "yo‘qligini so‘rashi kerak."
+    ),
     "media-type": (
         "Platforma bu so‘rovda ko‘rsatilgan ma’lumot turini qabul qilmadi va so‘rovni qayta "
         "ishlamadi. Tizimingiz Content-Type: application/fhir+json yoki XML uchun mos turni "

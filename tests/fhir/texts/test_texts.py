@@ -25,6 +25,7 @@ WRITTEN = {
     "raw-bytes": ("UTF-8", "%D0%A8"),
     "not-utf-8": ("UTF-8", "windows-1251", "%D0%A8"),
     "foreign-page": ("Origin", "callers", "login.cors_origins"),
+    "body-gone": ("client_id",),
     "media-type": ("Content-Type", "application/fhir+json", "callers", "content_type"),
 }
 
