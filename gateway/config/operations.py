@@ -224,9 +224,9 @@ class OutboxSettings(Section):
     )
     max_share: Annotated[Ratio, Field(gt=0)] = Field(
         default=0.5,
-        description="The part of `max_entries` and of `max_bytes` that one caller may fill, at "
-        "least one write; above it 503 `outbox-full`. Without `callers` everybody is one caller; "
-        "1 lets one fill it.",
+        description="The part of `max_entries` and of `max_bytes` that one caller may fill where "
+        "more than one may queue (`callers[].outbox`), at least one write; above it 503 "
+        "`outbox-full`. An only caller may fill all; without `callers` everybody is one.",
     )
     max_age: PositiveSeconds = Field(
         default=604800,

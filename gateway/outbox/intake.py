@@ -55,11 +55,15 @@ _RETRY_AFTER: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """`public_url` is the base as callers know it, or None; `language` the default one."""
+    """`public_url` is the base as callers know it, or None; `language` the default one.
+
+    `shared` says that more than one caller may queue.
+    """
 
     base_path: str
     public_url: str | None
     language: str
+    shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ class Intake(WriteQueue):
             self._note(asked)
 
         try:
-            entry = await self._outbox.put(draft, confirm)
+            entry = await self._outbox.put(draft, confirm, shared=self._rules.shared)
         except OutboxFull as full:
             # What may have been delivered must not be told to be untaken.
             raise error if unknown else _not_taken(str(full)) from None

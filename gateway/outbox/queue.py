@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.outbox.entry import Draft, Entry, Request, Response, State
@@ -41,6 +42,7 @@ class Outbox:
         # Whether nothing waits, as far as can be told without waiting. Asked for every write.
         self.surely_empty = store.surely_empty
         self._limits = limits
+        self._limits_alone = replace(limits, share=1.0)
         self._observe = observe
         self._wake = wake
 
@@ -48,9 +50,13 @@ class Outbox:
         """Whether a write of these orders has to queue behind earlier ones."""
         return not self._store.surely_empty() and await self._store.blocked(caller, orders)
 
-    async def put(self, draft: Draft, confirm: Confirm = certain) -> Entry:
-        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`."""
-        entry = await self._store.put(draft, self._limits, confirm)
+    async def put(self, draft: Draft, confirm: Confirm = certain, *, shared: bool = True) -> Entry:
+        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`.
+
+        A caller has no more than its share where the outbox is `shared` with others.
+        """
+        limits = self._limits if shared else self._limits_alone
+        entry = await self._store.put(draft, limits, confirm)
         self._observe(Event(Step.QUEUED, entry, draft.cause))
         self._wake()
         return entry

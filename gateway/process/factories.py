@@ -163,6 +163,11 @@ def has_several_callers(settings: Settings) -> bool:
     return len(settings.callers) + settings.login.enabled > 1
 
 
+def has_several_queueing(settings: Settings) -> bool:
+    """Whether writes of more than one caller may be queued; those who sign in queue none."""
+    return sum(caller.outbox != "off" for caller in settings.callers) > 1
+
+
 def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]

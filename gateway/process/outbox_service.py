@@ -139,6 +139,7 @@ class OutboxService:
                 settings.listen.base_path,
                 settings.listen.public_url,
                 settings.fhir.default_language,
+                factories.has_several_queueing(settings),
             ),
             memory=Memory(
                 Room(_LARGE_BODIES * settings.limits.max_body_bytes),

@@ -8,6 +8,8 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.outbox.path.conftest import Open
 
 CALLERS = [
@@ -31,10 +33,28 @@ async def test_a_caller_that_fills_its_share_leaves_room_for_others(opened: Open
 
 async def test_half_is_the_share_of_each(opened: Open) -> None:
     """Without any setting."""
-    async with opened(outbox={"max_entries": 4}) as hospital:
+    async with opened(callers=CALLERS, outbox={"max_entries": 4}) as hospital:
         hospital.line.cut()
-        kept = [(await hospital.write(number=n)).status for n in range(3)]
+        kept = [(await hospital.write(number=n, **LAB)).status for n in range(3)]
         assert kept == [202, 202, 503]
+
+
+ALONE = {
+    "no callers": [],
+    "one caller": CALLERS[:1],
+    "the others' outbox is off": [CALLERS[0], {**CALLERS[1], "outbox": "off"}],
+}
+
+
+@pytest.mark.parametrize("callers", ALONE.values(), ids=ALONE)
+async def test_who_alone_may_queue_may_fill_it(
+    opened: Open, callers: list[dict[str, object]]
+) -> None:
+    """Nobody else could need the room."""
+    async with opened(callers=callers, outbox={"max_entries": 4}) as hospital:
+        hospital.line.cut()
+        kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]
+        assert kept == [202, 202, 202, 202, 503]
 
 
 async def test_many_references_make_few_rows_and_keep_their_order(
