@@ -234,7 +234,8 @@ class CallerSettings(Section):
     outbox: Literal["off", "on-request", "always"] = Field(
         default="on-request",
         description="Which writes may be queued while the platform cannot be reached: none, those "
-        "with `Prefer: respond-async`, or all. Needs `outbox.enabled`.",
+        "with `Prefer: respond-async`, or all; of these the platform does not see that preference. "
+        "Needs `outbox.enabled`.",
     )
 
     def secret_sources(self, index: int) -> tuple[SecretSource, ...]:

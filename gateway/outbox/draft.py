@@ -13,7 +13,7 @@ from gateway.http.target import Target
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
 from gateway.outbox.pacing import SETTLE
-from gateway.outbox.qualifying import BY_ID, Write, WriteJudgement, judge, without_async
+from gateway.outbox.qualifying import BY_ID, Write, WriteJudgement, judge
 from gateway.pipeline.request_context import RequestContext
 
 
@@ -103,7 +103,7 @@ def _is_searched_for(interaction: Interaction, judgement: WriteJudgement) -> boo
 
 
 def _request(asked: RequestContext, body: bytes, base: str) -> Request:
-    lines = asked.memo.lines
+    lines = asked.lines
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)
     target = Target(asked.target.path, asked.memo.links.query(asked.target.query))
@@ -124,12 +124,5 @@ def _request(asked: RequestContext, body: bytes, base: str) -> Request:
 
 def _fields(lines: list[bytes]) -> RawLines:
     """The lines as fields, but for those of an answer that is waited for."""
-    fields = []
-    for line in lines:
-        name, _, value = line[:-2].partition(b": ")
-        key = name.lower()
-        if key == b"prefer":
-            value = without_async(value)
-        if key != b"accept-encoding" and (value or key != b"prefer"):
-            fields.append((name, value))
-    return tuple(fields)
+    fields = (line[:-2].partition(b": ") for line in lines)
+    return tuple((name, value) for name, _, value in fields if name.lower() != b"accept-encoding")

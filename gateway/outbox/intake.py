@@ -24,7 +24,7 @@ from gateway.outbox.draft import NotJudged, WriteJudging, drafted
 from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
 from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.qualifying import WRITES, WriteJudgement, asks_async
+from gateway.outbox.qualifying import WRITES, WriteJudgement, asks_async, lines_without_async
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
@@ -142,6 +142,9 @@ class Intake(WriteQueue):
         return send(asked)
 
     async def _bring_or_keep(self, send: Send, asked: RequestContext) -> Answer:
+        # Whether the caller waits is settled here: the 202 of a platform that supports the same
+        # preference means something else.
+        asked.lines = lines_without_async(asked.lines)
         judging = WriteJudging(asked, self._one_by_one)
         if not self._outbox.surely_empty():
             kept = await self._behind_earlier(judging)

@@ -179,20 +179,41 @@ def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
                 yield tree.first(request, "ifNoneExist"), resource
 
 
-_ASYNC: Final = re.compile(rb"(?:^|,)\s*+respond-async\s*+(?:[;,]|$)", re.IGNORECASE)
+_QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|,', re.DOTALL)
+_ASYNC: Final = re.compile(
+    rb'\s*+respond-async\s*+(?:=\s*+(?:""\s*+)?)?(?:;.*)?', re.IGNORECASE | re.DOTALL
+)
 
 
 @lru_cache(maxsize=64)
 def asks_async(prefer: bytes) -> bool:
     """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
-    return _ASYNC.search(prefer) is not None
+    return any(map(_ASYNC.fullmatch, _preferences(prefer)))
 
 
+@lru_cache(maxsize=64)
 def without_async(prefer: bytes) -> bytes:
-    """The other preferences, b"" for none."""
-    kept = (each.strip() for each in prefer.split(b",") if not _is_async(each))
-    return b", ".join(each for each in kept if each)
+    """The other preferences, byte for byte; b"" for none."""
+    return b",".join(each for each in _preferences(prefer) if not _ASYNC.fullmatch(each)).strip()
 
 
-def _is_async(preference: bytes) -> bool:
-    return preference.partition(b";")[0].strip().lower() == b"respond-async"
+def lines_without_async(lines: list[bytes]) -> list[bytes]:
+    """The lines of a header, of whose Prefer fields only other preferences stay."""
+    kept = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"prefer" and asks_async(value := value.strip()):
+            others = without_async(value)
+            line = b"%s: %s\r\n" % (name, others) if others else b""
+        kept.append(line)
+    return [line for line in kept if line]
+
+
+def _preferences(prefer: bytes) -> list[bytes]:
+    """The elements of a list in which commas may be quoted."""
+    found, begin = [], 0
+    for match in _QUOTED_OR_COMMA.finditer(prefer):
+        if match.group() == b",":
+            found.append(prefer[begin : match.start()])
+            begin = match.end()
+    return [*found, prefer[begin:]]

@@ -100,7 +100,7 @@ class Composer:
         exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
         if target.query:
             target = Target(target.path, memo.links.query(target.query))
-        lines = memo.lines
+        lines = asked.lines
         if body is not None and body.changed:
             lines = without_digests(lines)
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.exchange import Exchange
 from gateway.fhir.address import named_type
@@ -21,6 +21,7 @@ from gateway.pipeline.request_body import RequestBody
 class RequestContext:
     """A request as it came, and who sent it; `memo` tells how he speaks, `side` if he left.
 
+    `lines` are its fields as the platform gets them, the memo's unless the outbox keeps some.
     `conditions` gives those that it was found to depend on so far: a Bundle streams by.
     """
 
@@ -32,6 +33,10 @@ class RequestContext:
     body: RequestBody | None
     side: CallerSide
     conditions: Callable[[], tuple[Condition, ...]] | None = None
+    lines: list[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lines = self.memo.lines
 
     @property
     def is_watched(self) -> bool:

@@ -194,16 +194,6 @@ def test_what_cannot_be_put_in_order_is_not_queued(
     assert judge(Write(code, path, query, body)) is None
 
 
-def test_prefer_is_read_as_a_list() -> None:
-    """`respond-async` may stand beside others, with parameters, in any case."""
-    assert asks_async(b"return=minimal, Respond-Async; wait=3")
-    assert not asks_async(b"return=minimal")
-    assert without_async(b"return=minimal, respond-async, handling=strict") == (
-        b"return=minimal, handling=strict"
-    )
-    assert without_async(b"respond-async") == b""
-
-
 def test_a_spelled_out_body_is_judged_alike() -> None:
     """Whatever of its names and values is written with escapes."""
     request = b'{"method": "POST", "url": "Observation", "ifNoneExist": "identifier=a|1"}'
@@ -215,3 +205,36 @@ def test_a_spelled_out_body_is_judged_alike() -> None:
         ("transaction", "", bundle),
     ):
         assert judged(code, path, spelled_out(body)) == judged(code, path, body)
+
+
+PREFERENCES = [
+    (b"respond-async", b""),
+    (b"respond-async,respond-async", b""),
+    (b'RESPOND-ASYNC = ""', b""),
+    (b"respond-async=", b""),
+    (b"return=minimal, Respond-Async; wait=3", b"return=minimal"),
+    (b"return=minimal, respond-async, handling=strict", b"return=minimal, handling=strict"),
+    (b"respond-async,return=minimal;x=1 ,  wait=10", b"return=minimal;x=1 ,  wait=10"),
+    (b'note="a, respond-async, b" , respond-async', b'note="a, respond-async, b"'),
+    (b'note="\\", respond-async" , respond-async', b'note="\\", respond-async"'),
+]
+
+
+@pytest.mark.parametrize(("prefer", "others"), PREFERENCES)
+def test_respond_async_is_found_among_others(prefer: bytes, others: bytes) -> None:
+    """With parameters, in any case; the others stay byte for byte."""
+    assert asks_async(prefer)
+    assert without_async(prefer) == others
+
+
+@pytest.mark.parametrize(
+    "prefer",
+    [
+        *(b"return=minimal", b"respond-asynchronous", b"x=respond-async", b"respond-async=no", b""),
+        *(b'note=", respond-async, "', b'note="a, respond-async'),
+    ],
+)
+def test_what_only_looks_like_it_stays(prefer: bytes) -> None:
+    """Another word, a value, a quoted text."""
+    assert not asks_async(prefer)
+    assert without_async(prefer) == prefer

@@ -14,18 +14,87 @@ import pytest
 
 from tests.doubles.platform import fhir, http, once, outcome, page, silence, then_close
 from tests.doubles.sso import Answer
-from tests.doubles.wire import Wire, post
+from tests.doubles.wire import Wire, get, post
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital, observation
 from tests.pipeline.stage import reset
 
 
 async def test_while_the_line_is_up_nothing_is_queued(hospital: Hospital) -> None:
-    """The write goes out as it came, `Prefer` included, and its answer comes back."""
-    reply = await hospital.write(Prefer="respond-async, return=minimal")
+    """The write goes out, and its answer comes back."""
+    reply = await hospital.write()
     assert reply.status == 200
-    assert hospital.platform.seen[0].header("prefer") == "respond-async, return=minimal"
     assert (await hospital.ask("GET", "/_outbox")).json.get("entry") is None
+
+
+ASKING = "return=minimal;x=1 ,  respond-async; y=2,handling=strict"
+OTHERS = "return=minimal;x=1 ,handling=strict"
+WRITES = {
+    "create": ("POST", "/Observation", observation()),
+    "update": ("PUT", "/Observation/1", observation()),
+    "conditional update": ("PUT", "/Observation?subject=Patient/1", observation()),
+    "patch": ("PATCH", "/Observation/1", b"[]"),
+    "delete": ("DELETE", "/Observation/1", None),
+    "transaction": ("POST", "", b'{"resourceType":"Bundle","type":"transaction","entry":[]}'),
+    "batch": ("POST", "", b'{"resourceType":"Bundle","type":"batch","entry":[]}'),
+    "no FHIR": ("PUT", "/Observation/1", b"no FHIR"),
+}
+NO_WRITES = {
+    "read": ("GET", "/Patient/1", None),
+    "search by POST": ("POST", "/Patient/_search", b""),
+    "operation": ("POST", "/Patient/1/$everything", b"{}"),
+    "operation by GET": ("GET", "/$export", None),
+}
+
+
+@pytest.mark.parametrize("mode", ["always", "on-request"])
+@pytest.mark.parametrize("name", WRITES)
+async def test_the_platform_sees_no_respond_async_of_a_write(
+    opened: Open, name: str, mode: str
+) -> None:
+    """The settings of the outbox decide, not a platform that supports it; the others stay."""
+    method, path, body = WRITES[name]
+    callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": mode}]
+    async with opened(callers=callers) as hospital:
+        for prefer in (ASKING, "respond-async"):
+            assert (await hospital.ask(method, path, body, Prefer=prefer)).status == 200
+        writes = [seen for seen in hospital.platform.seen if seen.method == method]
+        assert [seen.all("prefer") for seen in writes] == [[OTHERS], []]
+
+
+@pytest.mark.parametrize("name", NO_WRITES)
+async def test_the_platform_sees_respond_async_of_what_is_no_write(
+    hospital: Hospital, name: str
+) -> None:
+    """Reads and operations are never queued: the preference is the platform's business."""
+    method, path, body = NO_WRITES[name]
+    await hospital.ask(method, path, body, Prefer=ASKING)
+    assert hospital.platform.seen[0].header("prefer") == ASKING
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_the_platform_sees_respond_async_of_who_may_not_queue(
+    opened: Open, name: str
+) -> None:
+    """Where a caller's outbox is off, it goes on, byte for byte."""
+    method, path, body = WRITES[name]
+    callers = [{"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "off"}]
+    async with opened(callers=callers) as hospital:
+        await hospital.ask(method, path, body, Prefer=ASKING)
+        assert hospital.platform.seen[0].header("prefer") == ASKING
+
+
+async def test_a_read_and_a_write_with_one_header_are_told_apart(hospital: Hospital) -> None:
+    """On one connection, whichever comes first."""
+    fields = ("Prefer: respond-async", "Content-Type: application/fhir+json", "Content-Length: 0")
+    async with await Wire.open(hospital.gateway.address) as wire:
+        for method in ("DELETE", "GET", "DELETE"):
+            await wire.ask(get("/fhir/Observation/1", *fields, method=method))
+    assert [seen.header("prefer") for seen in hospital.platform.seen] == [
+        None,
+        "respond-async",
+        None,
+    ]
 
 
 async def test_a_write_is_kept_and_delivered_once(hospital: Hospital) -> None:
@@ -175,14 +244,11 @@ async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -
         assert hanging.result().status == 202
 
 
-# One that closes without a reset may still be there to read.
-LEAVES = [(reset, "aborted"), (lambda wire: wire.writer.close(), "failure")]
+LEAVES = {"reset": reset, "close": lambda wire: wire.writer.close()}
 
 
-@pytest.mark.parametrize(("leave", "outcome"), LEAVES)
-async def test_who_has_left_is_not_queued_for(
-    opened: Open, leave: Callable[[Wire], None], outcome: str
-) -> None:
+@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
+async def test_who_has_left_is_not_queued_for(opened: Open, leave: Callable[[Wire], None]) -> None:
     """Nobody would learn that the write is kept: it would be sent again, and be there twice."""
     async with opened(platform={"response_timeout": 0.5}) as hospital:
         hospital.platform.script(silence)
@@ -193,13 +259,13 @@ async def test_who_has_left_is_not_queued_for(
             await hospital.platform.until_seen(1)
             leave(wire)
         (record,) = await hospital.gateway.audit()
-        assert record["outcome"] == outcome
+        assert record["outcome"] == "aborted"
         assert "entry" not in (await hospital.ask("GET", "/_outbox")).json
 
 
-@pytest.mark.parametrize(("leave", "outcome"), LEAVES)
+@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
 async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
-    hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None], outcome: str
+    hospital: Hospital, tmp_path: Path, leave: Callable[[Wire], None]
 ) -> None:
     """Nor when the write had to wait for another process, and the caller did not."""
     hospital.line.cut()
@@ -214,7 +280,7 @@ async def test_who_leaves_while_the_outbox_is_busy_is_not_queued_for(
         await asyncio.sleep(0.3)
         other.execute("ROLLBACK")
     (record,) = await hospital.gateway.audit()
-    assert record["outcome"] == outcome
+    assert record["outcome"] == "aborted"
     again = await hospital.write(method="POST")
     await hospital.line.mend()
     await hospital.ended(again.location)
