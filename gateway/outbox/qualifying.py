@@ -179,7 +179,7 @@ def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
                 yield tree.first(request, "ifNoneExist"), resource
 
 
-_QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|,', re.DOTALL)
+_QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|,', re.DOTALL)
 _ASYNC: Final = re.compile(
     rb'\s*+respond-async\s*+(?:=\s*+(?:""\s*+)?)?(?:;.*)?', re.IGNORECASE | re.DOTALL
 )

@@ -135,8 +135,7 @@ class Handler:
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
-            if interaction.safe:
-                connection.tie(exchange, self._readers)
+            connection.tie(exchange if interaction.safe else None, self._readers)
             sent = None if exchange.method in MEANINGLESS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.safe:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.doubles.platform import Platform, unauthorized
+from tests.doubles.platform import Platform, silence, unauthorized
 from tests.doubles.sso import Answer, json_body, refusal, status, token
+from tests.doubles.wire import Wire, get
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Stage, stage
 
@@ -57,6 +58,34 @@ async def test_the_persons_token_goes_out_and_no_cookie(cast: Cast) -> None:
     assert (await cast.browser.get("/fhir/Patient/1")).status == 200
     assert sent_tokens(cast.platform) == ["Bearer for-the-doctor"]
     assert cast.platform.seen[0].all("cookie") == []
+
+
+async def test_a_read_of_a_person_who_left_makes_way() -> None:
+    """Also where callers are people with a browser: another that waits gets the connection."""
+    async with (
+        Provider() as sso,
+        Platform() as platform,
+        stage(
+            platform.url,
+            sso.token_url,
+            f"{sso.issuer}/authorize",
+            platform={"max_connections": 1, "connect_timeout": 0.3},
+        ) as scene,
+    ):
+        browser = await scene.browser()
+        await signed_in(browser)
+        cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies().items())
+        platform.script(silence)
+        async with await Wire.open(scene.gateway.address) as wire:
+            await wire.send(get("/fhir/Patient/1", f"Cookie: {cookies}"))
+            await platform.until_seen(1)
+            wire.writer.write_eof()
+            await asyncio.sleep(0.05)
+            assert (await browser.get("/fhir/Patient/1")).status == 200
+            assert await wire.at_end()
+        # The sign-in itself took two.
+        records = (await scene.audit("exchange", 4))[2:]
+        assert sorted(record["outcome"] for record in records) == ["aborted", "success"]
 
 
 async def test_a_public_client_shows_its_verifier_and_no_secret(cast: Cast) -> None:

@@ -288,8 +288,8 @@ class CallerConnection(ResponseSide):
         """What serves this connection."""
         return self._task
 
-    def tie(self, read: Read, readers: SlowReaders) -> None:
-        """Say that the request under way ends when its caller leaves, and may be given up."""
+    def tie(self, read: Read | None, readers: SlowReaders) -> None:
+        """Say that the request under way is a read, which ends when its caller leaves, or none."""
         self._tied, self._readers, self.answering = read, readers, False
         if self.half_closed:
             self._note_half_close()

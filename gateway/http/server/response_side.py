@@ -85,7 +85,8 @@ class ResponseSide(MessageQueue):
         One that is there acknowledges that; False also where nothing is told in time.
         """
         self.flush()
-        pause = silence = waiting = 0.0
+        pause = silence = 0.0
+        waiting = 0
         while silence < _NEWS_TIMEOUT:
             await asyncio.sleep(pause)
             transport = self.transport
