@@ -253,10 +253,10 @@ async def test_an_answer_that_has_begun_goes_on(
 
 @pytest.mark.parametrize("fault", ["time-out", "503", "broken", "no FHIR", "busy"])
 async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
-    start_gateway: StartGateway, platform: Platform, half_close: HalfClose, fault: str
+    start_gateway: StartGateway, platform: Platform, fault: str
 ) -> None:
     """Neither the circuit opens nor does readiness end, whatever the platform does."""
-    settings = {"response_timeout": 0.4, "connect_timeout": 0.3}
+    settings: dict[str, float] = {"response_timeout": 0.4, "connect_timeout": 0.3}
 
     async def late(line: Line) -> None:
         await read_body(line.reader, line.seen)
@@ -282,10 +282,12 @@ async def test_what_it_leaves_behind_is_no_fault_of_the_platform(
         circuit_breaker={"min_requests": 2},
         retries={"max_attempts": 1},
     ) as gateway:
-        count = 6
-        wires = [await half_close(gateway) for _ in range(count)]
-        await asyncio.gather(*(all_of(wire) for wire in wires))
-        await gateway.audit(count)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(6):
+                wire = await stack.enter_async_context(await Wire.open(gateway.address))
+                await wire.send(HANGING)
+                wire.writer.write_eof()
+            await gateway.audit(6)
         assert await gateway.metric("dhp_gateway_circuit_state") == 0
         assert (await gateway.ready())[0] == 200
         assert (await ask(gateway.address, READ)).status == 200
