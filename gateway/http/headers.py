@@ -112,6 +112,7 @@ _READ: Final = frozenset(
         b"x-forwarded-for",
         b"x-provenance",
         b"x-request-id",
+        b"x-security-context",
     )
 )
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))

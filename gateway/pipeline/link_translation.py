@@ -1,8 +1,8 @@
 """Applies `gateway.fhir.links` to the messages that pass: which bodies and fields, in which coding.
 
 Absolute platform URLs in answers become URLs of the gateway as the caller knows it, and the other
-way round in requests. A body that is not FHIR, a Binary, a part (206) or one in an unknown coding
-passes as it is.
+way round in requests. A body that is not FHIR, the content of a Binary, a part (206) or one in an
+unknown coding passes as it is.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ from gateway.http.server import validation
 from gateway.pipeline.response_check import Witness
 from gateway.pipeline.response_plan import ResponsePlan
 
-_QUERY_FIELDS: Final = frozenset((b"if-none-exist", b"x-provenance"))
+_FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
 _PART_ASKED: Final = b"range:"
 _ACCEPTED: Final = b"accept-encoding:"
+# Of a Binary these move its content, unless a media type of FHIR says that it is the resource.
+_ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 
 OnLinks = Callable[[int, int], None]
@@ -116,14 +118,14 @@ class Translation:
     def lines(self, header: RequestHeader) -> list[bytes]:
         """The caller's fields with platform URLs, and codings for the answer that can be opened."""
         lines = header.lines
-        if self.links is not None and header.values.keys() & _QUERY_FIELDS:
+        if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
             links = self.links
             lines = [_line_for_platform(line, links) for line in lines]
         return _accepting(lines, header.values.get(b"accept-encoding"), gzip=self._compressed)
 
     def of_request(self, header: RequestHeader, interaction: Interaction) -> Transform | None:
         """The transform of a request's body, or None."""
-        if interaction.resource == "Binary" or b"content-encoding" in header.values:
+        if b"content-encoding" in header.values:
             return None
         return self._counted(header.text(b"content-type"), "to-platform", interaction)
 
@@ -169,7 +171,7 @@ class Translation:
 
     def _content(self, answer: Answer, interaction: Interaction) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
-        if interaction.resource == "Binary" or answer.status in _WITHOUT_BODY:
+        if answer.status in _WITHOUT_BODY:
             return None
         return self._counted(answer.content_type, "to-gateway", interaction)
 
@@ -178,7 +180,8 @@ class Translation:
     ) -> Transform | None:
         rewriter = None
         if self.links is not None:
-            rewriter = rewriter_for(content_type or "", self.links, direction)
+            of_binary = interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
+            rewriter = rewriter_for(content_type or "", self.links, direction, of_binary=of_binary)
         if rewriter is None:
             return None
         if interaction.code == "capabilities" and direction == "to-gateway":
@@ -213,7 +216,7 @@ class _Counted:
 def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
     name, _, value = line.partition(b": ")
     key = name.lower()
-    if key not in _QUERY_FIELDS:
+    if key not in _FIELDS_WITH_URLS:
         return line
     text = value[:-2].decode("utf-8", "surrogateescape")
     text = rewrite_request_header(key.decode("ascii"), text, links)

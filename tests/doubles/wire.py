@@ -144,10 +144,11 @@ def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -
 
 
 def post(target: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
-    """A request with a body of a known length."""
-    kind = "Content-Type: application/fhir+json"
+    """A request with a body of a known length, FHIR JSON unless a field says what it is."""
+    typed = any(header.lower().startswith("content-type:") for header in headers)
+    kind = () if typed else ("Content-Type: application/fhir+json",)
     length = f"Content-Length: {len(body)}"
-    return get(target, kind, length, *headers, method=method) + body
+    return get(target, *kind, length, *headers, method=method) + body
 
 
 async def ask(address: Any, data: bytes, *, head: bool = False) -> Reply:

@@ -52,8 +52,8 @@ async def test_empty_gzip_answer_of_a_write_is_no_failure(
 
 async def test_slow_reader_is_served(start_gateway, platform: Platform) -> None:
     """A caller on a bad line gets its whole answer, however long that takes it."""
-    body = b'{"resourceType":"Binary","data":"' + b"A" * 6_000_000 + b'"}'
-    platform.answer(fhir(body))
+    body = b"A" * 6_000_000 + b"the end"
+    platform.answer(http(200, body, ("Content-Type", "image/png")))
     async with start_gateway(limits={"header_timeout": 0.3}) as gateway:
         wire = await slow_wire(gateway)
         async with wire:

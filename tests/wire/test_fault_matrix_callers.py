@@ -85,7 +85,7 @@ WHOLE = {
     "read in HTTP/1.0": get("/fhir/Patient/1", version="1.0"),
     "read with Upgrade": get("/fhir/Patient/1", "Connection: Upgrade", "Upgrade: h2c"),
     "write": post("/fhir/Patient", b"{}"),
-    "long write": post("/fhir/Binary", HALF),
+    "long write": post("/fhir/Binary", HALF, "Content-Type: image/png"),
     "chunked write": get("/fhir/Patient", "Transfer-Encoding: chunked", method="POST")
     + b"2\r\n{}\r\n0\r\n\r\n",
 }
@@ -193,7 +193,7 @@ async def test_slow_body(start_gateway: StartGateway, platform: Platform) -> Non
         start_gateway(limits={"header_timeout": 0.2}) as gateway,
         await Wire.open(gateway.address) as wire,
     ):
-        await wire.send(post("/fhir/Binary", b"x" * 100)[:-50])
+        await wire.send(post("/fhir/Binary", b"x" * 100, "Content-Type: image/png")[:-50])
         reply = await wire.reply()
         assert reply.header("connection") == "close"
         assert await wire.at_end()

@@ -39,16 +39,23 @@ _Shared = TypeVar("_Shared", Path, bytes)
 class Scope:
     """One resource: what is known of it so far, and whether its links may be rewritten.
 
-    `verdict` is None until that is decided; `streams`: of some Bundles by their type.
+    `verdict` is None until that is decided; `streams`: of some Bundles by their type. With
+    `required_type` only the links of a resource of that type may be rewritten.
     """
 
-    __slots__ = ("bundle_type", "is_used", "parent", "resource", "signed", "streams", "verdict")
+    __slots__ = (
+        *("bundle_type", "is_used", "parent", "required_type", "resource", "signed", "streams"),
+        "verdict",
+    )
 
     watched = frozenset({"resourceType", "type", "signature"})
 
-    def __init__(self, parent: Scope | None, *, streams: bool) -> None:
+    def __init__(
+        self, parent: Scope | None, *, streams: bool, required_type: str | None = None
+    ) -> None:
         self.parent = parent
         self.streams = streams
+        self.required_type = required_type
         self.is_used = False  # a link in it was rewritten and sent
         self.resource: str | None = None
         self.bundle_type: str | None = None
@@ -69,7 +76,7 @@ class Scope:
     def close(self) -> None:
         """The resource ended: what has not shown itself is not there."""
         if self.verdict is None:
-            self.verdict = not self.signed
+            self.verdict = not self.signed and self.required_type in {None, self.resource}
 
     def settled(self) -> bool | None:
         """The verdict of this resource and all around it; None while one is open."""
@@ -97,6 +104,8 @@ class Scope:
     def _judge(self) -> bool | None:
         if self.resource == "OperationOutcome":
             return False  # nothing but text
+        if self.required_type is not None and self.resource != self.required_type:
+            return None if self.resource is None else False
         if self.resource not in {"Bundle", "Provenance", None}:
             return True
         if self.signed or (self.bundle_type == "document" and self.resource != "Provenance"):

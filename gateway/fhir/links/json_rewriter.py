@@ -74,15 +74,23 @@ class _Frame:
 class JsonRewriter(StreamRewriter):
     """Replaces one base by another in the listed elements of a JSON body, chunk by chunk.
 
-    `patch` says that the body is a JSON Patch (RFC 6902).
+    `patch` says that the body is a JSON Patch (RFC 6902). With `required_type` only a resource of
+    that type changes.
     """
 
     __slots__ = ("_deep", "_frames", "_in_string", "_patch", "_swept")
 
     _boundary = b'"'
 
-    def __init__(self, swap: Swap, *, patch: bool = False, hold_limit: int = HOLD_LIMIT) -> None:
-        super().__init__(swap, needles(swap), hold_limit)
+    def __init__(
+        self,
+        swap: Swap,
+        *,
+        patch: bool = False,
+        hold_limit: int = HOLD_LIMIT,
+        required_type: str | None = None,
+    ) -> None:
+        super().__init__(swap, needles(swap), hold_limit, required_type)
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
@@ -115,7 +123,7 @@ class JsonRewriter(StreamRewriter):
         return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
 
     def _whole(self) -> None:
-        if not self._patch:
+        if not self._patch and self._required_type is None:
             try:
                 swept = Sweep(self._buffer, self._swap)
             except InDoubt:
@@ -231,7 +239,7 @@ class JsonRewriter(StreamRewriter):
         if is_object and opens_resource(path):
             frame.is_resource, frame.path, frame.skip = True, (), WATCHED
             patch = self._patch and parent.scope is None
-            frame.scope = PatchScope(None) if patch else Scope(parent.scope, streams=self._streams)
+            frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
         self._frames.append(frame)
 
     def _close(self, pos: int) -> None:

@@ -31,15 +31,13 @@ __all__ = [
 
 Direction = Literal["to-gateway", "to-platform"]
 
-_JSON: Final = frozenset(
-    {"application/fhir+json", "application/json", "application/json+fhir", "text/json"}
-)
+_FHIR_JSON: Final = frozenset({"application/fhir+json", "application/json+fhir"})
+_FHIR_XML: Final = frozenset({"application/fhir+xml", "application/xml+fhir"})
+_JSON: Final = _FHIR_JSON | {"application/json", "text/json"}
 _NDJSON: Final = frozenset(
     {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
 )
-_XML: Final = frozenset(
-    {"application/fhir+xml", "application/xml", "application/xml+fhir", "text/xml"}
-)
+_XML: Final = _FHIR_XML | {"application/xml", "text/xml"}
 _ESCAPES: Final = dict.fromkeys(_JSON | _NDJSON, b"\\u00") | dict.fromkeys(_XML, b"&#")
 _LONG: Final = 4096  # bytes
 _JSON_PATCH: Final = "application/json-patch+json"
@@ -57,20 +55,24 @@ _LINK_PART: Final = re.compile(
 )
 
 
-def rewriter_for(content_type: str, links: LinkMap, direction: Direction) -> Rewriter | None:
+def rewriter_for(
+    content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool = False
+) -> Rewriter | None:
     """The rewriter for a body of that media type; None where bodies pass unchanged.
 
-    The caller must not ask for the bodies of Binary reads and writes, nor for encoded ones
-    (`Content-Encoding`) or parts (206).
+    `of_binary`: the body is a Binary, as the resource in one of FHIR's own media types, or as its
+    content, which may be a FHIR resource too and passes unchanged. The caller must not ask for
+    encoded bodies (`Content-Encoding`) or parts (206).
     """
     media_type, charset = _media_type(content_type)
-    if _WIDE_CHARSET.match(charset):
+    if _WIDE_CHARSET.match(charset) or (of_binary and media_type not in _FHIR_JSON | _FHIR_XML):
         return None
     swap = links.answers if direction == "to-gateway" else links.requests
+    required_type = "Binary" if of_binary else None
     if media_type in _JSON:
-        return JsonRewriter(swap)
+        return JsonRewriter(swap, required_type=required_type)
     if media_type in _XML:
-        return XmlRewriter(swap)
+        return XmlRewriter(swap, required_type=required_type)
     if media_type in _NDJSON:
         return NdjsonRewriter(swap)
     if direction == "to-platform" and media_type == _JSON_PATCH:
@@ -99,13 +101,13 @@ def surely_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
 
 
 def rewrite_header(name: str, value: str, links: LinkMap) -> str:
-    """The value of an answer's header for the caller: Location, Content-Location and Link change.
+    """The value of an answer's header for the caller: those that are references or hold links.
 
     Root-relative references (`/fhir/Patient/1`) under the platform's base path get the gateway's;
     other relative ones (`Patient/1/_history/1`) stay.
     """
     lower = name.lower()
-    if lower in {"location", "content-location"}:
+    if lower in {"location", "content-location", "x-security-context"}:
         return _reference_to_gateway(value, links)
     if lower == "link":
         return _LINK_PART.sub(lambda part: _link_part(part, links), value)
@@ -113,10 +115,12 @@ def rewrite_header(name: str, value: str, links: LinkMap) -> str:
 
 
 def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
-    """The value of a request's header for the platform: If-None-Exist and X-Provenance change."""
+    """The value of a request's header for the platform: a query, a resource or a reference."""
     lower = name.lower()
     if lower == "if-none-exist":
         return swap_query(value, links.requests)
+    if lower == "x-security-context":
+        return links.to_platform(value) or value
     if lower == "x-provenance":
         rewriter = JsonRewriter(links.requests)
         body = value.encode("utf-8", "surrogateescape")

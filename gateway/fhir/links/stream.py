@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
-from gateway.fhir.links.hold import Edit, HeldOutput
+from gateway.fhir.links.hold import Edit, HeldOutput, Scope
 from gateway.fhir.links.map import Swap
 from gateway.fhir.links.text import END, Needles
 
@@ -49,13 +49,17 @@ class StreamRewriter(ABC):
 
     __slots__ = (
         *("_alert", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
-        *("_needles", "_next", "_offset", "_output", "_places", "_streams", "_swap"),
+        *("_needles", "_next", "_offset", "_output", "_places", "_required_type", "_streams"),
+        "_swap",
     )
 
     _boundary: ClassVar[bytes]  # what begins every token that may be replaced
 
-    def __init__(self, swap: Swap, needles: Needles, hold_limit: int) -> None:
+    def __init__(
+        self, swap: Swap, needles: Needles, hold_limit: int, required_type: str | None
+    ) -> None:
         self._swap = swap
+        self._required_type = required_type  # a body of another resource passes unchanged
         self._needles = needles
         self._output = HeldOutput(hold_limit)
         self._buffer = b""  # not yet scanned; begins at a token
@@ -101,6 +105,11 @@ class StreamRewriter(ABC):
         self._buffer, self._alert = body, True
         self._end()
         return self._output.take()
+
+    def _scope(self, parent: Scope | None) -> Scope:
+        """What is known of a resource that begins."""
+        required_type = self._required_type if parent is None else None
+        return Scope(parent, streams=self._streams, required_type=required_type)
 
     def _end(self) -> None:
         if self._alert and not self._streams:

@@ -115,14 +115,19 @@ class _Element:
 
 
 class XmlRewriter(StreamRewriter):
-    """Replaces one base by another in the listed elements of an XML body, chunk by chunk."""
+    """Replaces one base by another in the listed elements of an XML body, chunk by chunk.
+
+    With `required_type` only a resource of that type changes.
+    """
 
     __slots__ = ("_deep", "_elements", "_given_up", "_long", "_quote", "_slash", "_until")
 
     _boundary = b"<"
 
-    def __init__(self, swap: Swap, *, hold_limit: int = HOLD_LIMIT) -> None:
-        super().__init__(swap, _needles(swap.hosts), hold_limit)
+    def __init__(
+        self, swap: Swap, *, hold_limit: int = HOLD_LIMIT, required_type: str | None = None
+    ) -> None:
+        super().__init__(swap, _needles(swap.hosts), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._given_up = False
@@ -146,7 +151,8 @@ class XmlRewriter(StreamRewriter):
         super()._whole()
 
     def _is_doubtful(self, text: bytes) -> bool:
-        return any_in(text, _DOUBTFUL) or self._needles.hide(text)
+        is_limited = self._required_type is not None
+        return is_limited or any_in(text, _DOUBTFUL) or self._needles.hide(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
         if self._given_up:
@@ -240,7 +246,7 @@ class XmlRewriter(StreamRewriter):
         if name == "signature" and parent.is_resource and parent.scope is not None:
             self._learn(parent.scope, name, "", pos)
         if name[:1].isupper() and not parent.is_resource and opens_resource(parent.path):
-            scope = Scope(parent.scope, streams=self._streams)
+            scope = self._scope(parent.scope)
             scope.learn("resourceType", name)
             self._elements.append(_Element((), scope, is_resource=True))
         else:

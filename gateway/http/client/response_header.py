@@ -32,7 +32,9 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
         b"content-length",
     )
 )
-_WITH_LINKS: Final = frozenset((b"location", b"content-location", b"link"))
+_WITH_LINKS: Final = frozenset(
+    (b"location", b"content-location", b"link", b"x-security-context")  # the last: FHIR's Binary
+)
 # What is judged or changed here must not come by another spelling, too.
 _JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
 # Digests of a body that no longer is what it was (RFC 9530, RFC 1864). `tuple[bytes, ...]`: mypyc

@@ -21,6 +21,7 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 
 KIB: Final = 1024
 BINARY: Final = "/fhir/Binary"
+CONTENT: Final = "Content-Type: image/png"
 READ: Final = get("/fhir/Patient/1")
 
 
@@ -30,7 +31,7 @@ def numbered(size: int) -> bytes:
 
 
 LONG: Final = numbered(700 * KIB + 3)
-REQUEST: Final = post(BINARY, LONG)
+REQUEST: Final = post(BINARY, LONG, CONTENT)
 HEADER: Final = len(REQUEST) - len(LONG)
 
 
@@ -142,7 +143,7 @@ async def test_a_body_that_ends_early(
 
 async def test_a_long_body_is_invited(gateway: Running, platform: Platform) -> None:
     """A caller that waits for it gets 100 (RFC 9110 section 10.1.1), then sends a long body."""
-    head, body = post(BINARY, LONG, "Expect: 100-continue")[: -len(LONG)], LONG
+    head, body = post(BINARY, LONG, CONTENT, "Expect: 100-continue")[: -len(LONG)], LONG
     async with await Wire.open(gateway.address) as wire:
         await wire.send(head)
         assert await wire.interim() == 100
@@ -207,7 +208,7 @@ async def test_a_long_body_waits_behind_others(gateway: Running, platform: Platf
     platform.script(wait, wait)
     ahead = READ + post("/fhir/Basic", b"{}")
     async with await Wire.open(gateway.address) as wire:
-        sending = asyncio.create_task(wire.send(ahead + post(BINARY, bytes(size))))
+        sending = asyncio.create_task(wire.send(ahead + post(BINARY, bytes(size), CONTENT)))
         for count, answer in enumerate(answers, 1):
             await platform.until_seen(count)
             assert await until_it_stops(wire) > size // 4
@@ -233,7 +234,7 @@ async def test_a_slow_platform_holds_back_the_caller(gateway: Running, platform:
     platform.answer(wait)
     body = bytes(size)
     async with await Wire.open(gateway.address) as wire:
-        sending = asyncio.create_task(wire.send(post(BINARY, body)))
+        sending = asyncio.create_task(wire.send(post(BINARY, body, CONTENT)))
         await platform.until_seen(1)
         assert await until_it_stops(wire) > size // 4
         go_on.set()

@@ -1,0 +1,257 @@
+"""A Binary: as a FHIR resource its links are translated like any other's, as content it passes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+
+import pytest
+
+from gateway.fhir.links import LinkMap, rewriter_for
+from tests.doubles.gateway import Running
+from tests.doubles.platform import Platform, http
+from tests.doubles.wire import ask, get, post
+
+HERE = "http://gateway/fhir"
+DATA = "aHR0cDovL3BsYXRmb3Jt" * 4
+JSON, XML = "application/fhir+json", "application/fhir+xml"
+
+
+def as_json(base: str, data: str = DATA) -> bytes:
+    """A Binary whose access follows a patient's."""
+    reference = {"reference": f"{base}/Patient/1", "display": f"see {HERE}"}
+    return json.dumps(
+        {
+            "resourceType": "Binary",
+            "contentType": "text/plain",
+            "securityContext": reference,
+            "data": data,
+        }
+    ).encode()
+
+
+def type_last(base: str) -> bytes:
+    """The same from a server that sorts members."""
+    return json.dumps(json.loads(as_json(base)), sort_keys=True, indent=1).encode()
+
+
+def data_first(base: str) -> bytes:
+    """The same in the order of nobody."""
+    members = json.loads(as_json(base))
+    return json.dumps(dict(reversed(members.items()))).encode()
+
+
+def as_xml(base: str, data: str = DATA) -> bytes:
+    """The same in XML."""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Binary xmlns="http://hl7.org/fhir">'
+        f'<contentType value="text/plain"/><securityContext><reference value="{base}/Patient/1"/>'
+        f'<display value="see {HERE}"/></securityContext><data value="{data}"/></Binary>'
+    ).encode()
+
+
+def long_json(base: str) -> bytes:
+    """Longer than what is judged at once."""
+    return as_json(base, DATA * 8000)
+
+
+def long_xml(base: str) -> bytes:
+    """The same in XML."""
+    return as_xml(base, DATA * 8000)
+
+
+RESOURCES = {
+    "JSON": (JSON, as_json),
+    "JSON, a charset": (f"{JSON}; charset=UTF-8", as_json),
+    "JSON, capitals": ("Application/FHIR+JSON", as_json),
+    "JSON, a version": (f"{JSON}; fhirVersion=5.0", as_json),
+    "JSON, its former name": ("application/json+fhir", as_json),
+    "JSON, sorted": (JSON, type_last),
+    "JSON, data first": (JSON, data_first),
+    "JSON, long": (JSON, long_json),
+    "XML": (XML, as_xml),
+    "XML, its former name": ("application/xml+fhir; charset=utf-8", as_xml),
+    "XML, long": (XML, long_xml),
+}
+
+
+def document(base: str) -> bytes:
+    """FHIR that is the content of a Binary."""
+    return json.dumps({"resourceType": "Patient", "link": [{"other": reference(base)}]}).encode()
+
+
+def reference(base: str) -> dict[str, str]:
+    """A Reference as it stands in a resource."""
+    return {"reference": f"{base}/Patient/1"}
+
+
+def untyped(base: str) -> bytes:
+    """JSON that looks like a Binary, and is none."""
+    return json.dumps({"securityContext": reference(base)}).encode()
+
+
+def around(base: str) -> bytes:
+    """A resource of another type with a Binary in it."""
+    inner = json.loads(as_json(base))
+    return json.dumps({"resourceType": "Basic", "contained": [inner]}).encode()
+
+
+def document_xml(base: str) -> bytes:
+    """FHIR XML that is the content of a Binary."""
+    return (
+        f'<Patient xmlns="http://hl7.org/fhir"><link><other><reference value="{base}/Patient/1"/>'
+        "</other></link></Patient>"
+    ).encode()
+
+
+CONTENTS = {
+    "text": ("text/plain", as_json),
+    "JSON of another kind": ("application/json", as_json),
+    "XML of another kind": ("application/xml", as_xml),
+    "bulk data": ("application/fhir+ndjson", as_json),
+    "no type": ("", as_json),
+    "a resource of FHIR in JSON": (JSON, document),
+    "a resource of FHIR in XML": (XML, document_xml),
+    "a resource with one inside": (JSON, around),
+    "no resource": (JSON, untyped),
+    "no JSON": (JSON, lambda base: f'"{base}/Patient/1'.encode()),
+    "no XML": (XML, lambda base: f"{base}/Patient/1".encode()),
+}
+
+
+def typed(kind: str) -> tuple[tuple[str, str], ...]:
+    """A field for that media type, if there is one."""
+    return (("Content-Type", kind),) if kind else ()
+
+
+@pytest.mark.parametrize("target", ["/fhir/Binary/1", "/fhir/Binary/1/_history/2"])
+@pytest.mark.parametrize(("kind", "body"), RESOURCES.values(), ids=RESOURCES)
+async def test_binary_that_is_read_as_a_resource_leads_to_the_gateway(
+    gateway: Running, platform: Platform, kind: str, body, target: str
+) -> None:
+    """Its securityContext is translated, and no other byte changes."""
+    platform.answer(http(200, body(platform.url), *typed(kind)))
+    assert (await ask(gateway.address, get(target))).body == body(HERE)
+
+
+@pytest.mark.parametrize(("kind", "body"), RESOURCES.values(), ids=RESOURCES)
+async def test_binary_that_is_written_as_a_resource_leads_to_the_platform(
+    gateway: Running, platform: Platform, kind: str, body
+) -> None:
+    """Its securityContext names the platform's patient, and the answer the gateway's again."""
+    platform.answer(http(201, body(platform.url), *typed(kind)))
+    sent = body(HERE)
+    reply = await ask(gateway.address, post("/fhir/Binary", sent, f"Content-Type: {kind}"))
+    # The text beside the reference names the gateway, and is not touched.
+    assert platform.seen[0].body == body(platform.url)
+    assert reply.body == sent
+
+
+@pytest.mark.parametrize(("kind", "body"), CONTENTS.values(), ids=CONTENTS)
+async def test_content_of_a_binary_passes_byte_for_byte(
+    gateway: Running, platform: Platform, kind: str, body
+) -> None:
+    """Whatever a Binary holds is its own business, FHIR too, in both directions."""
+    platform.answer(http(200, body(platform.url), *typed(kind)))
+    reply = await ask(gateway.address, post("/fhir/Binary", body(HERE), f"Content-Type: {kind}"))
+    assert reply.body == body(platform.url)
+    assert platform.seen[0].body == body(HERE)
+    assert (await ask(gateway.address, get("/fhir/Binary/1"))).body == body(platform.url)
+
+
+@pytest.mark.parametrize(
+    "target", ["/fhir/Binary", "/fhir/Binary/_history", "/fhir/Binary/1/_history"]
+)
+async def test_bundles_of_binaries_lead_to_the_gateway(
+    gateway: Running, platform: Platform, target: str
+) -> None:
+    """A search and a history are Bundles like those of other types."""
+
+    def bundle(base: str) -> bytes:
+        entry = {"fullUrl": f"{base}/Binary/1", "resource": json.loads(as_json(base))}
+        link = {"relation": "next", "url": f"{base}/Binary?page=2"}
+        return json.dumps(
+            {"resourceType": "Bundle", "type": "searchset", "link": [link], "entry": [entry]}
+        ).encode()
+
+    platform.answer(http(200, bundle(platform.url), ("Content-Type", JSON)))
+    assert (await ask(gateway.address, get(target))).body == bundle(HERE)
+
+
+async def test_patch_of_a_binary_leads_to_the_platform(
+    gateway: Running, platform: Platform
+) -> None:
+    """A patch is one, whatever it changes."""
+    change = {"op": "replace", "path": "/securityContext/reference", "value": f"{HERE}/Patient/1"}
+    kind = "Content-Type: application/json-patch+json"
+    body = json.dumps([change]).encode()
+    await ask(gateway.address, post("/fhir/Binary/1", body, kind, method="PATCH"))
+    assert json.loads(platform.seen[0].body)[0]["value"] == f"{platform.url}/Patient/1"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("{platform}/Patient/1", f"{HERE}/Patient/1"),
+        ("{path}/Patient/1", "/fhir/Patient/1"),
+        ("Patient/1", "Patient/1"),
+        ("https://elsewhere.uz/Patient/1", "https://elsewhere.uz/Patient/1"),
+    ],
+)
+async def test_security_context_of_an_answer_leads_to_the_gateway(
+    gateway: Running, platform: Platform, theirs: str, ours: str
+) -> None:
+    """The field is a reference like `Location`, whatever the content is."""
+    value = theirs.format(platform=platform.url, path=platform.base_path)
+    fields = (("Content-Type", "application/pdf"), ("X-Security-Context", value))
+    platform.answer(http(200, b"%PDF", *fields))
+    reply = await ask(gateway.address, get("/fhir/Binary/1"))
+    assert (reply.header("x-security-context"), reply.body) == (ours, b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (f"{HERE}/Patient/1", "{platform}/Patient/1"),
+        ("Patient/1", "Patient/1"),
+        ("https://elsewhere.uz/Patient/1", "https://elsewhere.uz/Patient/1"),
+    ],
+)
+async def test_security_context_of_a_request_leads_to_the_platform(
+    gateway: Running, platform: Platform, ours: str, theirs: str
+) -> None:
+    """The platform finds its own patient in the field."""
+    fields = ("Content-Type: application/pdf", f"x-security-context: {ours}")
+    await ask(gateway.address, post("/fhir/Binary", b"%PDF", *fields))
+    seen = platform.seen[0]
+    assert seen.header("x-security-context") == theirs.format(platform=platform.url)
+    assert seen.body == b"%PDF"
+
+
+async def test_compressed_binary_is_translated_inside(gateway: Running, platform: Platform) -> None:
+    """As any resource is."""
+    packed = gzip.compress(as_json(platform.url))
+    platform.answer(http(200, packed, ("Content-Type", JSON), ("Content-Encoding", "gzip")))
+    reply = await ask(gateway.address, get("/fhir/Binary/1", "Accept-Encoding: gzip"))
+    assert gzip.decompress(reply.body) == as_json(HERE)
+
+
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+@pytest.mark.parametrize(("kind", "body"), [(JSON, as_json), (XML, as_xml)], ids=["JSON", "XML"])
+def test_long_data_costs_next_to_nothing(kind: str, body, slash: str) -> None:
+    """Base64 passes at the speed of memory, and nothing of it is kept."""
+    links = LinkMap("https://fhir.example.uz/r5", HERE)
+    rewriter = rewriter_for(kind, links, "to-gateway", of_binary=True)
+    assert rewriter is not None
+    data = body("https://fhir.example.uz/r5", f"QUJ{slash}" * 5_000_000)
+    chunks = [data[at : at + 65536] for at in range(0, len(data), 65536)]
+    kept = longest = 0
+    began = time.process_time()
+    for chunk in chunks:
+        kept += len(chunk) - len(rewriter.feed(chunk))
+        longest = max(longest, kept)
+    rewriter.finish()
+    assert rewriter.rewritten == 1
+    assert longest < 300_000
+    assert time.process_time() - began < 1.0
