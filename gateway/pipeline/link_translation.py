@@ -16,6 +16,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.missing_alias import AliasWatch
 from gateway.fhir.links.rewriter import (
     Direction,
     Rewriter,
@@ -47,8 +48,17 @@ _ACCEPTED: Final = b"accept-encoding:"
 # Of a Binary these move its content, unless a media type of FHIR says that it is the resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
+# Fields in which a server names itself, and interactions that are answered by a Bundle.
+_ADDRESSES: Final = (b"location", b"content-location")
+_BUNDLES: Final = frozenset(
+    (
+        *("search-type", "search-system", "history-instance", "history-type", "history-system"),
+        *("batch", "transaction", "operation"),
+    )
+)
 
 OnLinks = Callable[[int, int], None]
+OnMissingAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +78,24 @@ class Rewriting:
     """Knows the bases, and makes of them what translates for one caller.
 
     `enabled` False: URLs pass unchanged. `compressed`: answers are asked for in gzip, whatever the
-    caller accepts. `on_links` is told of each body how many URLs were replaced and how many left.
+    caller accepts. `on_links` is told of each body how many URLs were replaced and how many left,
+    `on_missing_alias` of each answer with links of the platform whose base is not known.
     """
 
-    def __init__(self, bases: Bases, *, enabled: bool, compressed: bool, on_links: OnLinks) -> None:
+    def __init__(
+        self,
+        bases: Bases,
+        *,
+        enabled: bool,
+        compressed: bool,
+        on_links: OnLinks,
+        on_missing_alias: OnMissingAlias,
+    ) -> None:
         self._bases = bases
         self._enabled = enabled
         self._compressed = compressed
         self._on_links = on_links
+        self._on_missing_alias = on_missing_alias
         self._fixed = self._translation(bases.public_url)
         # Callers send few different hosts; one that sends many only makes us compute.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
@@ -95,18 +115,31 @@ class Rewriting:
         links = None
         if self._enabled and gateway is not None:
             links = LinkMap(self._bases.platform, gateway, self._bases.aliases)
-        return Translation(links, compressed=self._compressed, on_links=self._on_links)
+        return Translation(
+            links,
+            compressed=self._compressed,
+            on_links=self._on_links,
+            on_missing_alias=self._on_missing_alias,
+        )
 
 
 class Translation:
     """Changes messages between a caller and the platform; without `links` no URL changes."""
 
-    __slots__ = ("_compressed", "_on_links", "_unchanged", "links")
+    __slots__ = ("_compressed", "_on_links", "_on_missing_alias", "_unchanged", "links")
 
-    def __init__(self, links: LinkMap | None, *, compressed: bool, on_links: OnLinks) -> None:
+    def __init__(
+        self,
+        links: LinkMap | None,
+        *,
+        compressed: bool,
+        on_links: OnLinks,
+        on_missing_alias: OnMissingAlias,
+    ) -> None:
         self.links = links
         self._compressed = compressed
         self._on_links = on_links
+        self._on_missing_alias = on_missing_alias
         self._unchanged = ResponsePlan(None if links is None else _translator(links))
 
     def query(self, query: str) -> str:
@@ -144,9 +177,12 @@ class Translation:
         """
         coding = answer.content_coding
         plain = coding is None and warning is None and not unclear
+        watch = self._watch(answer, interaction)
         if plain and self._surely_unchanged(answer, interaction):
+            if watch is not None:
+                watch.feed(answer.prefetched)
             return self._unchanged
-        transform = self._content(answer, interaction)
+        transform = self._content(answer, interaction, watch)
         if unclear:
             transform = Witness(answer, transform)
         opened = False
@@ -169,14 +205,32 @@ class Translation:
         kind = answer.content_type or ""
         return surely_unchanged(answer.prefetched, kind, self.links)
 
-    def _content(self, answer: Answer, interaction: Interaction) -> Transform | None:
+    def _watch(self, answer: Answer, interaction: Interaction) -> AliasWatch | None:
+        """What looks whether links of the body lead past the gateway, unless a field shows it."""
+        links = self.links
+        if links is None:
+            return None
+        values = answer.fields.values
+        for name in _ADDRESSES:
+            if name in values and (alias := links.missing_alias(values[name].decode("latin-1"))):
+                self._on_missing_alias(alias)
+                return None
+        return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
+
+    def _content(
+        self, answer: Answer, interaction: Interaction, watch: AliasWatch | None
+    ) -> Transform | None:
         """The transform of the answer's content, whatever its coding."""
         if answer.status in _WITHOUT_BODY:
             return None
-        return self._counted(answer.content_type, "to-gateway", interaction)
+        return self._counted(answer.content_type, "to-gateway", interaction, watch)
 
     def _counted(
-        self, content_type: str | None, direction: Direction, interaction: Interaction
+        self,
+        content_type: str | None,
+        direction: Direction,
+        interaction: Interaction,
+        watch: AliasWatch | None = None,
     ) -> Transform | None:
         rewriter = None
         if self.links is not None:
@@ -186,20 +240,28 @@ class Translation:
             return None
         if interaction.code == "capabilities" and direction == "to-gateway":
             rewriter = StatementRewriter(rewriter, xml="xml" in (content_type or "").lower())
-        return _Counted(rewriter, self._on_links)
+        return _Counted(rewriter, self._on_links, watch)
 
 
 class _Counted:
     """A rewriter that tells at the end of its body what it did."""
 
-    __slots__ = ("_on_links", "_rewriter", "feed")
+    __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
 
-    def __init__(self, rewriter: Rewriter, on_links: OnLinks) -> None:
+    def __init__(self, rewriter: Rewriter, on_links: OnLinks, watch: AliasWatch | None) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
-        self.feed = rewriter.feed
+        self._watch = watch
+        self.feed = rewriter.feed if watch is None else self._feed_watched
+
+    def _feed_watched(self, chunk: bytes) -> bytes:
+        if self._watch is not None:
+            self._watch.feed(chunk)
+        return self._rewriter.feed(chunk)
 
     def finish(self) -> bytes:
+        if self._watch is not None:
+            self._watch.finish()
         rest = self._rewriter.finish()
         self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
         return rest
@@ -208,6 +270,8 @@ class _Counted:
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None
+        if self._watch is not None:
+            self._watch.feed(body)
         pieces = rewriter.whole(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces

@@ -348,6 +348,7 @@ class Gateway:
                 audit_dropped=self.metrics.audit_dropped,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
+                missing_alias=lambda: self._cores.current.missing_aliases.latest,
                 outbox=lambda: None if self.outbox is None else self.outbox.report(),
             ),
             self.traffic,

@@ -34,6 +34,7 @@ from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.circuit import Circuit, CircuitState
 from gateway.pipeline.handler import Clocks, Collaborators, Handler
 from gateway.pipeline.limits import UploadRoom
+from gateway.pipeline.missing_aliases import MissingAliases
 from gateway.pipeline.outgoing import Composer
 from gateway.pipeline.packing import Packing
 from gateway.pipeline.platform_client import PlatformClient
@@ -87,6 +88,7 @@ class Core:
     def __init__(self, settings: Settings, parts: ProcessParts) -> None:
         self.settings = settings
         self.under_way = UnderWay()
+        self.missing_aliases = MissingAliases(parts.metrics.missing_alias)
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
         self.tokens = Tokens(
@@ -158,7 +160,9 @@ class Core:
                 strangers=self._strangers,
                 tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,
-                rewriting=factories.rewriting(settings, parts.metrics.links),
+                rewriting=factories.rewriting(
+                    settings, parts.metrics.links, self.missing_aliases.note
+                ),
                 composer=Composer(
                     client.platform_path,
                     limits=factories.body_limits(settings),

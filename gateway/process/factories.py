@@ -342,7 +342,11 @@ def circuit_policy(settings: Settings) -> CircuitPolicy:
     )
 
 
-def rewriting(settings: Settings, on_links: Callable[[int, int], None]) -> Rewriting:
+def rewriting(
+    settings: Settings,
+    on_links: Callable[[int, int], None],
+    on_missing_alias: Callable[[str], None],
+) -> Rewriting:
     """Which URLs change on their way, and in which coding answers come."""
     return Rewriting(
         Bases(
@@ -354,6 +358,7 @@ def rewriting(settings: Settings, on_links: Callable[[int, int], None]) -> Rewri
         enabled=settings.rewrite.enabled,
         compressed=settings.platform.compression != "off",
         on_links=on_links,
+        on_missing_alias=on_missing_alias,
     )
 
 

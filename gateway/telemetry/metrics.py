@@ -128,6 +128,10 @@ class Metrics:
         """Count search parameters that the platform ignored, as the search guard saw."""
         self._ignored_parameters.inc(n)
 
+    def missing_alias(self) -> None:
+        """Count an answer whose links name the platform by a base that the settings lack."""
+        self._missing_aliases.inc()
+
     def config_reload(self, outcome: str) -> None:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
@@ -229,6 +233,10 @@ class Metrics:
         self._ignored_parameters = self._counter(
             "dhp_gateway_search_parameters_ignored",
             "Search parameters that the platform did not use.",
+        )
+        self._missing_aliases = self._counter(
+            "dhp_gateway_missing_alias_answers",
+            "Answers whose links name the platform by a base that rewrite.aliases lacks.",
         )
         self._config_reloads = self._counter(
             "dhp_gateway_config_reload", "Reloads of the settings.", ("outcome",)

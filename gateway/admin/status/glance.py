@@ -129,7 +129,7 @@ def _sso(facts: Facts, words: Words) -> str:
 
 def _platform(facts: Facts, words: Words) -> str:
     platform = facts["platform"]
-    probe = platform["probe"]
+    probe, alias = platform["probe"], platform["missing_alias"]
     counts = [
         f"{words[f'connections:{state}']} {count}"
         for state, count in platform["connections"].items()
@@ -139,6 +139,7 @@ def _platform(facts: Facts, words: Words) -> str:
         words["platform"],
         _signed(_PLATFORM[platform["state"]], words[platform["reason"]]),
         _host(platform["url"]),
+        commands(words["missing_alias"].format(alias=alias)) if alias else "",
         Html(escape(words["since"]).format(at=moment(platform["since"]))),
         Html(f"{escape(words['asked_itself'])} {moment(probe['at'])}: {words[probe['found']]}")
         if probe

@@ -115,6 +115,9 @@ def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
         "url": sources[0]["url"],
         "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
         "connections": connections,
+        "missing_alias": next(
+            (each["missing_alias"] for each in sources if each["missing_alias"]), None
+        ),
         "state": judgement.state,
         "reason": judgement.platform,
         "since": _since(sources, judgement),

@@ -42,6 +42,8 @@ _EN: Final = {
     "since": "Since {at}",
     "asked_itself": "The gateway itself asked",
     "refusals": "Refused",
+    "missing_alias": "Its links lead to `{alias}`, past the gateway, where callers are refused: "
+    "add that to `rewrite.aliases`.",
 }
 _RU: Final = {
     "care:untried": "Шлюз готов, но к платформе ещё никто не обращался: отвечает ли она, покажет "
@@ -77,6 +79,8 @@ _RU: Final = {
     "since": "С {at}",
     "asked_itself": "Шлюз проверил сам",
     "refusals": "Отклонено",
+    "missing_alias": "Её ссылки ведут на `{alias}`, мимо шлюза, где системам отказывают: добавьте "
+    "этот адрес в `rewrite.aliases`.",
 }
 _UZ: Final = {
     "care:untried": "Shlyuz tayyor, lekin platformaga hali hech kim murojaat qilmadi: uning javob "
@@ -114,6 +118,8 @@ _UZ: Final = {
     "since": "{at} dan beri",
     "asked_itself": "Shlyuzning o‘zi tekshirdi",
     "refusals": "Rad etilgan",
+    "missing_alias": "Uning havolalari shlyuzni chetlab `{alias}` ga olib boradi, u yerda tizimlar "
+    "rad etiladi: shu manzilni `rewrite.aliases` ga qo‘shing.",
 }
 
 PLATFORM_WORDS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}

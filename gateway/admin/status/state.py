@@ -61,6 +61,11 @@ def _no_outbox() -> Outbox | None:
     return None
 
 
+def _no_alias() -> str | None:
+    """The platform's links are all known."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """Whom the facts are asked of, each time anew."""
@@ -75,6 +80,7 @@ class Sources:
     judging: PlatformJudge
     audit_dropped: Callable[[], int] = int
     outbox: Callable[[], Outbox | None] = _no_outbox
+    missing_alias: Callable[[], str | None] = _no_alias
 
 
 class Status:
@@ -121,6 +127,7 @@ class Status:
                 "url": bare_url(settings.platform.fhir_base_url),
                 "circuit": _CIRCUIT[sources.circuit()],
                 "connections": dict(sources.connections()),
+                "missing_alias": sources.missing_alias(),
                 **self._judged(),
             },
             "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},

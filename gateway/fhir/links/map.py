@@ -22,6 +22,8 @@ _AUTHORITY: Final = re.compile(
 _SAFE_PATH: Final = re.compile(
     r"(?>(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*)(?=[?#]|\Z)", re.IGNORECASE
 )
+# Under a base without a path this tells a FHIR URL from any other.
+_FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
@@ -152,6 +154,21 @@ class LinkMap:
     def to_platform(self, url: str) -> str | None:
         """The platform URL for an absolute gateway URL; None: leave it as it is."""
         return self.requests.translate(url)
+
+    def missing_alias(self, url: str) -> str | None:
+        """The base of a FHIR URL that has the platform's path and another origin than all bases.
+
+        None for other URLs.
+        """
+        if self.answers.prefix_length(url) is not None:
+            return None
+        origin, path = _AUTHORITY.match(url), self.platform.path
+        if origin is None or not _covers(path, url, origin.end()):
+            return None
+        if not path and _FHIR_PATH.match(url, origin.end()) is None:
+            return None
+        is_gateway = self.requests.prefix_length(url) is not None
+        return None if is_gateway else origin[0].lower() + path
 
     def path_to_gateway(self, path: str) -> str | None:
         """The same for a root-relative reference such as `/fhir/Patient/1`."""

@@ -1,0 +1,36 @@
+"""Names by which the platform calls itself in its answers, and which the settings lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+# So many are told of: a platform could make up any number.
+_MAX_LOGGED: Final = 16
+
+
+class MissingAliases:
+    """Takes note of answers whose links callers cannot follow. `on_answer` counts them.
+
+    `latest` is the base of the last one, as `rewrite.aliases` needs it.
+    """
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+        self._logged: set[str] = set()
+        self.latest: str | None = None
+
+    def note(self, alias: str) -> None:
+        """Count an answer, and log its alias when it is a new one."""
+        self._on_answer()
+        self.latest = alias
+        if alias not in self._logged and len(self._logged) < _MAX_LOGGED:
+            self._logged.add(alias)
+            _log.warning(
+                "the platform's links lead to %s, past the gateway: add it to rewrite.aliases",
+                alias,
+            )

@@ -1,0 +1,333 @@
+"""A platform that names itself otherwise than the settings do is noticed by what it answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.doubles.gateway import Running
+from tests.doubles.platform import PATIENT, Answer, Platform, chunked, fhir, http
+from tests.doubles.wire import Reply, ask, get, post
+
+METRIC = "dhp_gateway_missing_alias_answers_total"
+
+# By what a platform calls itself, and what of it is to be named; `{port}` is its own.
+NAMES = {
+    "another host": ("http://fhir.internal:{port}/r5", "http://fhir.internal:{port}/r5"),
+    "localhost": ("http://localhost:{port}/r5", "http://localhost:{port}/r5"),
+    "another port": ("http://127.0.0.1:1/r5", "http://127.0.0.1:1/r5"),
+    "another scheme and its port": ("https://127.0.0.1/r5", "https://127.0.0.1/r5"),
+    "a balancer": ("https://fhir.clinic.uz/r5", "https://fhir.clinic.uz/r5"),
+    "IPv6": ("http://[::1]:{port}/r5", "http://[::1]:{port}/r5"),
+    "capitals": ("HTTP://FHIR.Internal:{port}/r5", "http://fhir.internal:{port}/r5"),
+}
+
+
+def page(base: str, *, links: str, full: str, **more: Any) -> dict[str, Any]:
+    """A page of a search whose links and entries have bases of their own."""
+    return {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "link": [
+            {"relation": "self", "url": f"{base}/Patient?name=a"},
+            {"relation": "next", "url": f"{links}/Patient?_page=2"},
+        ],
+        "entry": [{"fullUrl": f"{full}/Patient/1", "resource": json.loads(PATIENT)}],
+        **more,
+    }
+
+
+def text(body: Any, **how: Any) -> bytes:
+    """JSON as bytes."""
+    return json.dumps(body, **how).encode()
+
+
+def xml(base: str) -> bytes:
+    """The same page in XML."""
+    return (
+        '<?xml version="1.0"?><Bundle xmlns="http://hl7.org/fhir"><type value="searchset"/>'
+        f'<link><relation value="next"/><url value="{base}/Patient?_page=2&amp;x=1"/></link>'
+        f'<entry><fullUrl value="{base}/Patient/1"/></entry></Bundle>'
+    ).encode()
+
+
+def links_last(base: str, here: str, pad: int = 0) -> bytes:
+    """A page from a server that writes its links behind the entries, which have no base."""
+    body = page(here, links=base, full="urn:x", note="x" * pad)
+    del body["entry"]
+    body["entry"] = [{"resource": {"resourceType": "Patient", "link": [{"type": "seealso"}]}}]
+    body["link"] = body.pop("link")
+    return text(body)
+
+
+def created(name: str, value: str) -> bytes:
+    """An answer to a write, with a field that says where what was written is."""
+    return fhir(PATIENT, 201, (name, value))
+
+
+def xml_answer(body: bytes) -> bytes:
+    """An answer in XML."""
+    return http(200, body, ("Content-Type", "application/fhir+xml"))
+
+
+# What shows that it does, given the unknown base and the known one.
+PLACES: dict[str, Callable[[str, str], Answer]] = {
+    "Location": lambda base, _: created("Location", f"{base}/Patient/1/_history/1"),
+    "Content-Location": lambda base, _: created("Content-Location", f"{base}/Patient/1"),
+    "next": lambda base, here: fhir(text(page(here, links=base, full=here))),
+    "next, and no entry with a base": lambda base, here: fhir(
+        text(page(here, links=base, full="urn:x"))
+    ),
+    "self": lambda base, here: fhir(text(page(base, links=here, full=here))),
+    "fullUrl": lambda base, here: fhir(text(page(here, links=here, full=base))),
+    "all": lambda base, _: fhir(text(page(base, links=base, full=base))),
+    "indented": lambda base, _: fhir(text(page(base, links=base, full=base), indent=2)),
+    "sorted": lambda base, here: fhir(text(page(here, links=here, full=base), sort_keys=True)),
+    "links behind entries": lambda base, here: fhir(links_last(base, here)),
+    "links at the end of a long one": lambda base, here: fhir(links_last(base, here, 300_000)),
+    "escaped slashes": lambda base, here: fhir(
+        text(page(base, links=here, full=here)).replace(b"/", b"\\/")
+    ),
+    "XML": lambda base, _: xml_answer(xml(base)),
+    "compressed": lambda base, here: fhir(
+        gzip.compress(text(page(here, links=base, full=here))), 200, ("Content-Encoding", "gzip")
+    ),
+    "in chunks": lambda base, here: chunked(
+        text(page(here, links=base, full=here)), b" " * 200_000
+    ),
+    "an answer to a batch": lambda base, _: fhir(
+        text(
+            {
+                "resourceType": "Bundle",
+                "type": "batch-response",
+                "entry": [{"response": {"status": "201", "location": f"{base}/Patient/1"}}],
+            }
+        )
+    ),
+}
+
+
+async def look(gateway: Running, platform: Platform, answer: Answer, request: bytes) -> Reply:
+    """What a caller gets for it."""
+    platform.answer(answer)
+    return await ask(gateway.address, request)
+
+
+def asked_for(place: str) -> bytes:
+    """A request to which such an answer comes."""
+    if "ocation" in place:
+        return post("/fhir/Patient", PATIENT)
+    if "batch" in place:
+        return post("/fhir", text({"resourceType": "Bundle", "type": "batch", "entry": []}))
+    return get("/fhir/Patient?name=a")
+
+
+async def told(gateway: Running) -> str | None:
+    """The base that the status page names."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.admin_url}/status.json") as answer,
+    ):
+        facts = await answer.json()
+    base: str | None = facts["platform"]["missing_alias"]
+    return base
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", ["localhost", "a balancer"])
+async def test_links_under_another_name_count(
+    gateway: Running, platform: Platform, place: str, name: str
+) -> None:
+    """Wherever the platform writes them, and once for an answer."""
+    port = platform.url.rpartition(":")[2].partition("/")[0]
+    base, alias = (each.format(port=port) for each in NAMES[name])
+    reply = await look(gateway, platform, PLACES[place](base, platform.url), asked_for(place))
+    assert reply.status in (200, 201)
+    assert await gateway.metric(METRIC) == 1
+    assert await told(gateway) == alias
+
+
+@pytest.mark.parametrize(("base", "alias"), NAMES.values(), ids=NAMES)
+async def test_alias_that_is_named_is_the_right_one(
+    start_gateway, platform: Platform, caplog: pytest.LogCaptureFixture, base: str, alias: str
+) -> None:
+    """Log and status page name what has to be set; with it, all links lead to the gateway."""
+    port = platform.url.rpartition(":")[2].partition("/")[0]
+    base, alias = base.format(port=port), alias.format(port=port)
+    body = text(page(base, links=base, full=base))
+    async with start_gateway() as gateway:
+        for _ in range(3):
+            await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        assert await gateway.metric(METRIC) == 3
+        assert await told(gateway) == alias
+    logged = [each for each in caplog.records if "rewrite.aliases" in each.getMessage()]
+    assert [alias in each.getMessage() for each in logged] == [True]
+    assert logged[0].levelno == logging.WARNING
+    async with start_gateway(rewrite={"aliases": [alias]}) as gateway:
+        reply = await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        assert reply.body == body.replace(base.encode(), b"http://gateway/fhir")
+        assert await gateway.metric(METRIC) == 0
+        assert await told(gateway) is None
+
+
+HL7 = "http://hl7.org/r5"
+GATEWAY = "http://gateway/fhir"
+
+
+def canonical(body: dict[str, Any]) -> dict[str, Any]:
+    """The page with a resource that is called by its canonical URL."""
+    value_set = {"resourceType": "ValueSet", "url": f"{HL7}/ValueSet/a"}
+    return {**body, "entry": [{"fullUrl": f"{HL7}/ValueSet/a", "resource": value_set}]}
+
+
+def related(body: dict[str, Any], relation: str, url: str) -> dict[str, Any]:
+    """The page with one more link."""
+    return {**body, "link": [{"relation": relation, "url": url}, *body["link"]]}
+
+
+def holding(body: dict[str, Any], **members: Any) -> dict[str, Any]:
+    """The page with a resource that holds more."""
+    return {**body, "entry": [{"resource": {"resourceType": "Patient", **members}}]}
+
+
+# What says nothing of the platform's name, given its base.
+HARMLESS: dict[str, Callable[[str], Answer]] = {
+    "its own base": lambda here: fhir(text(page(here, links=here, full=here))),
+    "its own base, in capitals": lambda here: fhir(
+        text(page(here.upper().replace("/R5", "/r5"), links=here, full=here))
+    ),
+    "the gateway's": lambda _: fhir(text(page(GATEWAY, links=GATEWAY, full=GATEWAY))),
+    "no links": lambda _: fhir(text({"resourceType": "Bundle", "type": "searchset"})),
+    "relative links": lambda _: fhir(text(page("", links=".", full="urn:x"))),
+    "another path": lambda here: fhir(
+        text(page(here, links="https://elsewhere.uz/fhir", full="https://elsewhere.uz/fhir"))
+    ),
+    "a path that begins alike": lambda here: fhir(
+        text(page(here, links="https://elsewhere.uz/r5x", full="https://elsewhere.uz/r5x"))
+    ),
+    "another server's patient": lambda here: fhir(
+        text(
+            holding(
+                page(here, links=here, full=here),
+                link=[{"other": {"reference": "https://elsewhere.uz/r5/Patient/1"}}],
+                photo=[{"url": "https://elsewhere.uz/r5/Binary/1"}],
+            )
+        )
+    ),
+    "code systems and profiles": lambda here: fhir(
+        text(
+            holding(
+                page(here, links=here, full=here),
+                meta={"profile": [f"{HL7}/StructureDefinition/a"]},
+                extension=[{"url": f"{HL7}/StructureDefinition/a", "valueUri": f"{HL7}/a"}],
+                identifier=[{"system": f"{HL7}/sid/a", "value": "1"}],
+            )
+        )
+    ),
+    "a resource called by its canonical URL": lambda here: fhir(
+        text(canonical(page(here, links=here, full=here)))
+    ),
+    "the same without blanks": lambda here: fhir(
+        text(canonical(page(here, links=here, full=here)), separators=(",", ":"))
+    ),
+    "a link to a licence": lambda here: fhir(
+        text(related(page(here, links=here, full=here), "license", f"{HL7}/License"))
+    ),
+    "an error's text": lambda _: fhir(
+        text({"resourceType": "OperationOutcome", "issue": [{"diagnostics": f"{HL7}/Patient"}]})
+    ),
+    "no FHIR": lambda _: http(200, text({"link": f"{HL7}/Patient"}), ("Content-Type", "a/b")),
+}
+
+
+@pytest.mark.parametrize("answer", HARMLESS.values(), ids=HARMLESS)
+async def test_what_is_no_link_of_the_platform_does_not_count(
+    gateway: Running, platform: Platform, answer: Callable[[str], Answer]
+) -> None:
+    """Identities, other servers and other paths are no names of the platform."""
+    request = get("/fhir/Patient?name=a", "Accept: a/b, */*")
+    await look(gateway, platform, answer(platform.url), request)
+    assert await gateway.metric(METRIC) == 0
+    assert await told(gateway) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Patient/1/_history/1",
+        "/r5/Patient/1/_history/1",
+        "{here}/Patient/1/_history/1",
+        "https://elsewhere.uz/upload/1",
+        "urn:uuid:1",
+        "https:/r5",
+        "",
+    ],
+)
+async def test_other_locations_do_not_count(
+    gateway: Running, platform: Platform, value: str
+) -> None:
+    """What is relative, the platform's or no FHIR URL of its path."""
+    answer = created("Location", value.format(here=platform.url))
+    await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+    assert await gateway.metric(METRIC) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "is_counted"),
+    [("/Patient?_page=2", True), ("?_getpages=2", True), ("", False), ("/about/us", False)],
+)
+async def test_a_base_without_a_path_has_only_fhir_urls(
+    start_gateway, platform: Platform, path: str, is_counted: bool
+) -> None:
+    """Where any URL is under the path, what stands behind it decides."""
+    here = platform.url.removesuffix("/r5")
+    body = text(page(here, links=f"https://fhir.clinic.uz{path}#", full="urn:x"))
+    body = body.replace(b"#/Patient?_page=2", b"")
+    async with start_gateway(platform={"fhir_base_url": here}) as gateway:
+        await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        assert await gateway.metric(METRIC) == is_counted
+        assert await told(gateway) == ("https://fhir.clinic.uz" if is_counted else None)
+
+
+async def test_nothing_counts_while_links_are_left_alone(start_gateway, platform: Platform) -> None:
+    """With `rewrite.enabled: false` callers know that they get the platform's."""
+    base = "https://fhir.clinic.uz/r5"
+    async with start_gateway(rewrite={"enabled": False}) as gateway:
+        body = text(page(base, links=base, full=base))
+        await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
+        assert await gateway.metric(METRIC) == 0
+
+
+async def test_made_up_names_fill_neither_log_nor_memory(
+    gateway: Running, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each name is told once, and of a great many only the first; all are counted."""
+    for number in range(40):
+        base = f"https://host{number % 20}.uz/r5"
+        answer = created("Location", f"{base}/Patient/1")
+        await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+    assert await gateway.metric(METRIC) == 40
+    told_of = [each for each in caplog.records if "rewrite.aliases" in each.getMessage()]
+    assert 1 <= len(told_of) <= 16
+
+
+@pytest.mark.parametrize("language", ["en", "ru", "uz"])
+async def test_status_page_says_what_to_set(
+    gateway: Running, platform: Platform, language: str
+) -> None:
+    """A line among what is said of the platform, with the value and the setting."""
+    answer = created("Location", "https://fhir.clinic.uz/r5/Patient/1")
+    await look(gateway, platform, answer, post("/fhir/Patient", PATIENT))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{gateway.admin_url}/status?lang={language}") as page_,
+    ):
+        shown = await page_.text()
+    assert "https://fhir.clinic.uz/r5" in shown
+    assert "rewrite.aliases" in shown
