@@ -180,7 +180,7 @@ class Translation:
         watch = self._watch(answer, interaction)
         if plain and self._surely_unchanged(answer, interaction):
             if watch is not None:
-                watch.feed(answer.prefetched)
+                watch.whole(answer.prefetched)
             return self._unchanged
         transform = self._content(answer, interaction, watch)
         if unclear:
@@ -271,7 +271,7 @@ class _Counted:
         if not isinstance(rewriter, StreamRewriter):
             return None
         if self._watch is not None:
-            self._watch.feed(body)
+            self._watch.whole(body)
         pieces = rewriter.whole(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces

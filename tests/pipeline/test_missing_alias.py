@@ -71,6 +71,11 @@ def created(name: str, value: str) -> bytes:
     return fhir(PATIENT, 201, (name, value))
 
 
+def in_pieces(body: bytes, size: int) -> bytes:
+    """An answer in so small chunks."""
+    return chunked(*(body[at : at + size] for at in range(0, len(body), size)))
+
+
 def xml_answer(body: bytes) -> bytes:
     """An answer in XML."""
     return http(200, body, ("Content-Type", "application/fhir+xml"))
@@ -100,6 +105,10 @@ PLACES: dict[str, Callable[[str, str], Answer]] = {
     ),
     "in chunks": lambda base, here: chunked(
         text(page(here, links=base, full=here)), b" " * 200_000
+    ),
+    "in small chunks": lambda base, here: in_pieces(text(page(here, links=base, full=here)), 30),
+    "at the end, in small chunks": lambda base, here: in_pieces(
+        links_last(base, here, 20_000), 100
     ),
     "an answer to a batch": lambda base, _: fhir(
         text(
