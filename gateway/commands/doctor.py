@@ -20,7 +20,14 @@ import aiohttp
 import orjson
 
 from gateway import os_support
-from gateway.commands import doctor_files, doctor_listeners, doctor_login, doctor_sso, notify
+from gateway.commands import (
+    doctor_files,
+    doctor_links,
+    doctor_listeners,
+    doctor_login,
+    doctor_sso,
+    notify,
+)
 from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side, State
 from gateway.config import Problem, SecretUnreadable, Settings
@@ -207,15 +214,16 @@ async def _ask_for_metadata(
     if response is not None:
         headers["Authorization"] = f"Bearer {response.access_token.reveal()}"
     tls = platform.trust()
+    get = partial(
+        session.get,
+        headers=headers,
+        ssl=True if tls is None else tls,
+        proxy=settings.platform.proxy_url,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=settings.platform.response_timeout),
+    )
     try:
-        async with session.get(
-            f"{platform.url}/metadata",
-            headers=headers,
-            ssl=True if tls is None else tls,
-            proxy=settings.platform.proxy_url,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=settings.platform.response_timeout),
-        ) as answer:
+        async with get(f"{platform.url}/metadata") as answer:
             body = await answer.read()
             status, date = answer.status, answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -227,6 +235,9 @@ async def _ask_for_metadata(
         return
     yield _clock(date)
     yield _metadata(settings, status, body, has_token=response is not None)
+    if status == 200:
+        async for finding in doctor_links.examine(settings, body, get):
+            yield finding
 
 
 def _clock(date: str | None) -> Finding:

@@ -20,6 +20,7 @@ _NAMED: Final = {"setting": "", "secret": "", "listener": "", "audit": "", "toke
 _ABOUT: Final = {
     "SSO page": "sso.authorize_url",
     "SSO": "sso.token_url",
+    "platform links": "rewrite.aliases",
     "platform": "platform.fhir_base_url",
     "login": "login",
 }

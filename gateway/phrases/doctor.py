@@ -369,4 +369,25 @@ TABLE: Final = {
         "решения о записях в очереди принимают: {names}",
         "navbatdagi yozuvlar haqida qaror qabul qiladi: {names}",
     ),
+    "platform links": ("ссылки платформы", "platforma havolalari"),
+    "they begin as the settings say": (
+        "начинаются так, как указано в настройках",
+        "sozlamalarda aytilganidek boshlanadi",
+    ),
+    "they begin with {aliases}, and lead past the gateway": (
+        "начинаются с {aliases} и ведут мимо шлюза",
+        "{aliases} bilan boshlanadi va shlyuzni chetlab o‘tadi",
+    ),
+    "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name": (
+        "Задайте rewrite.aliases: [{aliases}] или впишите это имя в platform.fhir_base_url",
+        "rewrite.aliases: [{aliases}] ni belgilang yoki shu nomni platform.fhir_base_url ga yozing",
+    ),
+    "implementation.url of the platform is {alias}": (
+        "implementation.url платформы: {alias}",
+        "platformaning implementation.url qiymati: {alias}",
+    ),
+    "If links begin so, too, set rewrite.aliases: [{alias}]": (
+        "Если так начинаются и ссылки, задайте rewrite.aliases: [{alias}]",
+        "Havolalar ham shunday boshlansa, rewrite.aliases: [{alias}] ni belgilang",
+    ),
 }

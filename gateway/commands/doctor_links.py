@@ -1,0 +1,129 @@
+"""What the doctor finds about the platform's name: whether its links begin as the settings say.
+
+Compared are `implementation.url` of the CapabilityStatement and the links of one search, for a type
+that holds no patients where the platform declares one. Nothing of what is found is shown but names
+of the platform; where it tells none, there is no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from gateway.commands.findings import Finding
+from gateway.config import Settings
+from gateway.fhir.links import LinkMap
+from gateway.fhir.links.map import parse_base
+from gateway.phrases import Phrase
+
+Get = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+
+_CHECK: Final = Phrase("platform links")
+# Types without patients, which most platforms let every client search.
+_PREFERRED: Final = ("Organization", "Location", "HealthcareService", "ValueSet")
+_PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
+# For the rewriter's rules the gateway needs an address, too: one that no link can have.
+_GATEWAY: Final = "http://gateway.invalid"
+
+
+async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterator[Finding]:
+    """What is found; `get` asks the platform, with a token where there is one."""
+    if not settings.rewrite.enabled:
+        return
+    declared = _object(statement)
+    base = settings.platform.fhir_base_url
+    names = _Names(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
+    if kind := _searched_type(declared):
+        names.see_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
+    aliases = ", ".join(dict.fromkeys(names.missing))
+    if aliases:
+        detail = Phrase("they begin with {aliases}, and lead past the gateway", aliases=aliases)
+        hint = Phrase(
+            "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
+            aliases=aliases,
+        )
+        yield Finding(_CHECK, "failed", detail, hint)
+        return
+    names.see(_object(declared.get("implementation")).get("url"))
+    if names.missing:
+        alias = names.missing[0]
+        detail = Phrase("implementation.url of the platform is {alias}", alias=alias)
+        hint = Phrase("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
+        yield Finding(_CHECK, "ok", detail, hint)
+    elif names.has_known:
+        yield Finding(_CHECK, "ok", Phrase("they begin as the settings say"))
+
+
+class _Names:
+    """The bases of URLs by which the platform names itself: `missing` are those not known."""
+
+    def __init__(self, links: LinkMap) -> None:
+        self._links = links
+        self.missing: list[str] = []
+        self.has_known = False
+
+    def see_links(self, page: dict[str, Any], kind: str) -> None:
+        """Take note of the links of a searchset for a type."""
+        for link in _objects(page.get("link")):
+            if link.get("relation") in _PAGING:
+                self.see(link.get("url"), kind)
+        for entry in _objects(page.get("entry")):
+            url = entry.get("fullUrl")
+            # One that is the canonical URL of its resource is an identity.
+            if url != _object(entry.get("resource")).get("url"):
+                self.see(url, kind)
+
+    def see(self, url: object, kind: str = "") -> None:
+        """Take note of a URL, which is a base itself or one for a type."""
+        if not isinstance(url, str):
+            return
+        if self._links.to_gateway(url) is not None:
+            self.has_known = True
+            return
+        base = url.partition("?")[0]
+        if kind:
+            base = base.rpartition(f"/{kind}")[0] or base
+        try:
+            self.missing.append(parse_base(base).text)
+        except ValueError:
+            return
+
+
+def _searched_type(statement: dict[str, Any]) -> str | None:
+    types = [
+        resource.get("type")
+        for rest in _objects(statement.get("rest"))
+        for resource in _objects(rest.get("resource"))
+        if any(each.get("code") == "search-type" for each in _objects(resource.get("interaction")))
+    ]
+    searchable = [kind for kind in types if isinstance(kind, str) and kind.isalpha()]
+    return next((kind for kind in (*_PREFERRED, *searchable) if kind in searchable), None)
+
+
+async def _search(get: Get, url: str) -> dict[str, Any]:
+    """The answer's resource; empty where there is none."""
+    try:
+        async with get(url) as answer:
+            return _object(await answer.read()) if answer.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return {}
+
+
+def _object(value: object) -> dict[str, Any]:
+    """A JSON object, parsed or as bytes; an empty one for all else."""
+    if isinstance(value, bytes):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> Iterator[dict[str, Any]]:
+    return (
+        (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())
+    )
