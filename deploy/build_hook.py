@@ -30,8 +30,8 @@ COMPILED = {
     "admin/status": "recent_requests",
     "audit": "trail",
     "fhir": "address conditions conformity interaction reach search_complaints search_guard",
-    "fhir/links": "hold json_rewriter json_sweep json_text map ndjson_rewriter query rewriter "
-    "rules stream text xml_rewriter",
+    "fhir/links": "hold json_rewriter json_sweep json_text map missing_alias ndjson_rewriter query "
+    "rewriter rules stream text xml_rewriter",
     "http": "content_coding headers slow_readers target write_batching",
     "http/client": "completeness connection framing pool request_side response response_header "
     "small_reads tls",

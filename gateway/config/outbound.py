@@ -243,7 +243,8 @@ class RewriteSettings(Section):
     )
     aliases: tuple[BaseUrl, ...] = Field(
         default=(),
-        description="Further FHIR bases under which the platform names itself in its answers.",
+        description="Further FHIR bases under which the platform names itself in its answers; "
+        "`doctor` names those that are missing.",
     )
 
 

@@ -77,6 +77,7 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
         ("dhp_gateway_platform_probes", "counter", frozenset({"found"})),
         ("dhp_gateway_links", "counter", frozenset({"outcome"})),
         ("dhp_gateway_search_parameters_ignored", "counter", frozenset()),
+        ("dhp_gateway_missing_alias_answers", "counter", frozenset()),
         ("dhp_gateway_audit_records", "counter", frozenset({"outcome"})),
         ("dhp_gateway_config_reload", "counter", frozenset({"outcome"})),
         ("dhp_gateway_alert_messages", "counter", frozenset({"outcome"})),

@@ -129,7 +129,7 @@ def _sso(facts: Facts, words: Words) -> str:
 
 def _platform(facts: Facts, words: Words) -> str:
     platform = facts["platform"]
-    probe, alias = platform["probe"], platform["missing_alias"]
+    probe, alias = platform["probe"], platform.get("missing_alias")
     counts = [
         f"{words[f'connections:{state}']} {count}"
         for state, count in platform["connections"].items()

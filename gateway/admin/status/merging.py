@@ -115,9 +115,7 @@ def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
         "url": sources[0]["url"],
         "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
         "connections": connections,
-        "missing_alias": next(
-            (each["missing_alias"] for each in sources if each["missing_alias"]), None
-        ),
+        "missing_alias": next(filter(None, (each.get("missing_alias") for each in sources)), None),
         "state": judgement.state,
         "reason": judgement.platform,
         "since": _since(sources, judgement),

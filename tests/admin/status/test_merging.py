@@ -36,6 +36,7 @@ def report(**members: Any) -> dict[str, Any]:
             "url": "http://p",
             "circuit": "closed",
             "connections": {"idle": 1},
+            "missing_alias": None,
             "state": "answers",
             "reason": "answers",
             "since": "b",
@@ -179,6 +180,13 @@ def test_what_each_worker_knows_of_the_platform_is_judged_together() -> None:
     platform = merged["platform"]
     assert (platform["state"], platform["reason"]) == ("fails", "platform-fails")
     assert (platform["since"], platform["probe"]) == ("c", {"found": "answers", "at": "a"})
+
+
+def test_an_alias_that_one_worker_misses_is_missing() -> None:
+    """Links go through any of them."""
+    platform = {**report()["platform"], "missing_alias": "https://a.uz/r5"}
+    merged = merge_status([report(), report(platform=platform)], draining=False)
+    assert merged["platform"]["missing_alias"] == "https://a.uz/r5"
 
 
 def test_what_one_worker_met_before_another_got_an_answer_is_over() -> None:
