@@ -48,12 +48,12 @@ _ACCEPTED: Final = b"accept-encoding:"
 # Of a Binary these move its content, unless a media type of FHIR says that it is the resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
-# Fields in which a server names itself, and interactions that are answered by a Bundle.
+# Fields in which a server names itself, and interactions whose answer is a Bundle that it makes.
 _ADDRESSES: Final = (b"location", b"content-location")
 _BUNDLES: Final = frozenset(
     (
         *("search-type", "search-system", "history-instance", "history-type", "history-system"),
-        *("batch", "transaction", "operation"),
+        *("batch", "transaction"),
     )
 )
 

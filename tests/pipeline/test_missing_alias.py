@@ -274,6 +274,7 @@ async def test_what_is_no_link_of_the_platform_does_not_count(
         "{here}/Patient/1/_history/1",
         "https://elsewhere.uz/upload/1",
         "urn:uuid:1",
+        f"https://{'a' * 400}.uz/r5/Patient/1",
         "https:/r5",
         "",
     ],
@@ -302,6 +303,17 @@ async def test_a_base_without_a_path_has_only_fhir_urls(
         await look(gateway, platform, fhir(body), get("/fhir/Patient?name=a"))
         assert await gateway.metric(METRIC) == is_counted
         assert await told(gateway) == ("https://fhir.clinic.uz" if is_counted else None)
+
+
+@pytest.mark.parametrize("target", ["/fhir/Composition/1/$document", "/fhir/Bundle/1"])
+async def test_a_bundle_of_others_does_not_count(
+    gateway: Running, platform: Platform, target: str
+) -> None:
+    """A document keeps the addresses of the server that it was made by."""
+    base = "https://fhir.clinic.uz/r5"
+    document = {**page(base, links=base, full=base), "type": "document"}
+    await look(gateway, platform, fhir(text(document)), get(target))
+    assert await gateway.metric(METRIC) == 0
 
 
 async def test_nothing_counts_while_links_are_left_alone(start_gateway, platform: Platform) -> None:

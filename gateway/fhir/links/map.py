@@ -24,6 +24,7 @@ _SAFE_PATH: Final = re.compile(
 )
 # Under a base without a path this tells a FHIR URL from any other.
 _FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
+_LONGEST_ORIGIN: Final = 300  # characters; a name in DNS has at most 253
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
@@ -163,7 +164,7 @@ class LinkMap:
         if self.answers.prefix_length(url) is not None:
             return None
         origin, path = _AUTHORITY.match(url), self.platform.path
-        if origin is None or not _covers(path, url, origin.end()):
+        if origin is None or not _covers(path, url, origin.end()) or origin.end() > _LONGEST_ORIGIN:
             return None
         if not path and _FHIR_PATH.match(url, origin.end()) is None:
             return None
