@@ -39,7 +39,8 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
     names = _Names(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
     if kind := _searched_type(declared):
         names.see_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
-    aliases = ", ".join(dict.fromkeys(names.missing))
+    # As YAML has them: the address in brackets of IPv6 needs the quotation marks.
+    aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in names.missing))
     if aliases:
         detail = Phrase("they begin with {aliases}, and lead past the gateway", aliases=aliases)
         hint = Phrase(
@@ -50,7 +51,7 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
         return
     names.see(_object(declared.get("implementation")).get("url"))
     if names.missing:
-        alias = names.missing[0]
+        alias = f'"{names.missing[0]}"'
         detail = Phrase("implementation.url of the platform is {alias}", alias=alias)
         hint = Phrase("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
         yield Finding(_CHECK, "ok", detail, hint)

@@ -99,7 +99,7 @@ async def test_links_under_another_name_fail_with_the_alias(
     found = await finding(ward)
     assert found is not None
     assert (found["level"], found["key"]) == ("error", "rewrite.aliases")
-    assert f"rewrite.aliases: [{alias}]" in found["hint"]
+    assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
     ward.settings["rewrite"] = {"aliases": [alias]}
     found = await finding(ward)
     assert found is not None
@@ -116,7 +116,7 @@ async def test_a_page_by_a_query_of_the_base_tells_it_too(
     )
     found = await finding(ward)
     assert found is not None
-    assert f"[{alias}]" in found["hint"]
+    assert f'["{alias}"]' in found["hint"]
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
@@ -132,7 +132,7 @@ async def test_a_statement_with_another_name_is_a_warning(
         found = await finding(ward)
         assert found is not None
         assert found["level"] == "warning"
-        assert f"rewrite.aliases: [{alias}]" in found["hint"]
+        assert f'rewrite.aliases: ["{alias}"]' in found["hint"]
 
 
 async def test_a_platform_that_is_named_rightly_is_well(
@@ -223,4 +223,4 @@ async def test_people_read_what_to_set(
     platform_server.page = page("Organization", link="https://a.uz/r5", full="urn:x")
     code, text = await ward.examine()
     assert code == 1
-    assert "rewrite.aliases: [https://a.uz/r5]" in text
+    assert 'rewrite.aliases: ["https://a.uz/r5"]' in text
