@@ -49,7 +49,7 @@ _ACCEPTED: Final = b"accept-encoding:"
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 # Fields in which a server names itself, and interactions whose answer is a Bundle that it makes.
-_ADDRESSES: Final = (b"location", b"content-location")
+_ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
 _BUNDLES: Final = frozenset(
     (
         *("search-type", "search-system", "history-instance", "history-type", "history-system"),

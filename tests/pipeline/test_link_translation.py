@@ -140,7 +140,7 @@ async def test_digest_of_a_changed_body_is_dropped(gateway: Running, platform: P
 
 
 async def test_binary_and_parts_are_not_touched(gateway: Running, platform: Platform) -> None:
-    """A Binary and a part of a body pass byte for byte."""
+    """The content of a Binary, be it FHIR, and a part of a body pass byte for byte."""
     body = searchset(platform)
     platform.script(fhir(body), fhir(body, 206, ("Content-Range", "bytes 0-9/20")))
     assert (await ask(gateway.address, get("/fhir/Binary/1"))).body == body
