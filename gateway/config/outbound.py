@@ -109,6 +109,11 @@ class PlatformSettings(Section):
         "that needs them: it then believes what any caller writes there.",
     )
 
+    @property
+    def passed_names(self) -> frozenset[bytes]:
+        """Return `pass_headers` in lower case, as octets."""
+        return frozenset(name.lower().encode("ascii") for name in self.pass_headers)
+
 
 class SsoSettings(Section):
     """The OAuth 2.0 server that issues the tokens."""

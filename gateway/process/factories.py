@@ -274,9 +274,7 @@ def rules(settings: Settings) -> Rules:
         base_path=settings.listen.base_path,
         default_language=settings.fhir.default_language,
         listen=listen_limits(settings),
-        fields=request_fields(
-            frozenset(name.lower().encode("ascii") for name in settings.platform.pass_headers)
-        ),
+        fields=request_fields(settings.platform.passed_names),
     )
 
 
