@@ -157,7 +157,9 @@ class AllowSettings(Section):
         description="Operations the caller may call, e.g. `[$expand]`, with or without `$`; `*`: "
         "all. Null: all where `resources` is `*`, else none. With a list, Bundles of requests are "
         "refused. Operations that the platform defines itself may be named like those of FHIR; a "
-        "misspelled one of FHIR is an error.",
+        "misspelled one of FHIR is an error. A status URL that the platform hands out (202 with "
+        "`Content-Location`) needs no entry here: the caller that was given it may poll and cancel "
+        "there.",
     )
 
 

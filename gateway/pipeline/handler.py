@@ -34,6 +34,7 @@ from gateway.pipeline.failures import as_gateway_error, level
 from gateway.pipeline.link_translation import Rewriting
 from gateway.pipeline.outgoing import Composer, parameters, watch_bundle
 from gateway.pipeline.own_replies import Own
+from gateway.pipeline.permission_check import PermissionCheck
 from gateway.pipeline.request_body import CallerGone, RequestBody
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.response_check import examine
@@ -74,6 +75,7 @@ class Collaborators:
 
     admission: Admission
     callers: Callers
+    permissions: PermissionCheck
     strangers: Strangers
     tokens: TokensInUse
     forwarder: AttemptSender
@@ -95,6 +97,7 @@ class Handler:
         self._listen = rules.listen
         self._admission = collaborators.admission
         self._callers = collaborators.callers
+        self._permissions = collaborators.permissions
         self._strangers = collaborators.strangers
         self._tokens = collaborators.tokens
         self._forwarder = collaborators.forwarder
@@ -125,7 +128,7 @@ class Handler:
             memo = memo or self._meet(exchange, request, header, guest)
             caller = self._introduced(exchange, memo, target)
             interaction = _classify(exchange, target)
-            _permit(caller, interaction, target, header)
+            self._permissions.require(caller, exchange.method, interaction, target, header)
             if not self._admission.admit_at_once(caller, fresh=not connection.kept):
                 await self._admission.queue(caller)
             admitted = caller
@@ -275,10 +278,12 @@ class Handler:
         outgoing = self._composer.compose(asked, version)
         began = self._monotonic()
         try:
-            return await self._forwarder.send(exchange, outgoing, credential, token)
+            answer = await self._forwarder.send(exchange, outgoing, credential, token)
         finally:
             if exchange.attempts:
                 exchange.upstream_duration = self._monotonic() - began
+        self._permissions.note(asked, answer)
+        return answer
 
     async def _obtain(self, exchange: Exchange, credential: str) -> Token:
         began = self._monotonic()
@@ -375,15 +380,6 @@ def _classify(exchange: Exchange, target: Target) -> Interaction:
         # The platform's document would send callers of plain HTTP to the SSO.
         raise GatewayError(errors.UNKNOWN_PATH)
     return interaction
-
-
-def _permit(
-    caller: Caller, interaction: Interaction, target: Target, header: RequestHeader
-) -> None:
-    """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
-    if interaction.code != "transaction":
-        caller.permissions.require(interaction, target.path.rstrip("?"))
-    caller.permissions.require_fields(interaction, target.query, header)
 
 
 def _note(exchange: Exchange, interaction: Interaction) -> Interaction:

@@ -37,6 +37,7 @@ from gateway.pipeline.limits import UploadRoom
 from gateway.pipeline.missing_aliases import MissingAliases
 from gateway.pipeline.outgoing import Composer
 from gateway.pipeline.packing import Packing
+from gateway.pipeline.permission_check import PermissionCheck
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.probe import Probe, Unproven
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
@@ -75,6 +76,7 @@ class ProcessParts:
     notes: tuple[Callable[[Exchange], None], ...] = ()
     tracing: Tracing | None = None
     outbox: OutboxService | None = None
+    permissions: PermissionCheck = field(default_factory=PermissionCheck)
 
 
 class Core:
@@ -157,6 +159,7 @@ class Core:
             Collaborators(
                 admission=self.admission,
                 callers=self._callers,
+                permissions=parts.permissions,
                 strangers=self._strangers,
                 tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,

@@ -152,6 +152,13 @@ class LinkMap:
         """The gateway URL for an absolute platform URL; None: leave it as it is."""
         return self.answers.translate(url)
 
+    def suffix(self, url: str) -> str | None:
+        """What follows the platform's base, in an absolute URL or a root-relative reference."""
+        length = self.answers.prefix_length(url)
+        if length is None and url.startswith("/") and _covers(self.platform.path, url, 0):
+            length = len(self.platform.path)
+        return None if length is None else url[length:]
+
     def to_platform(self, url: str) -> str | None:
         """The platform URL for an absolute gateway URL; None: leave it as it is."""
         return self.requests.translate(url)
