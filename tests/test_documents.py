@@ -204,3 +204,14 @@ def test_every_field_of_the_audit_is_explained() -> None:
     section = page.partition("\n## Audit\n")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
     assert re.findall(r"`(\w+)`", "".join(rows)) == list(record)
+
+
+BALANCERS = "load balancer", "балансировщик", "taqsimlagich"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS[2:], ids=lambda path: path.name)
+def test_a_load_balancer_is_told_one_address_to_ask(path: Path) -> None:
+    """A sentence about load balancers that names an address of the operators names `/livez`."""
+    sentences = re.split(r"(?<=[.;:])\s|\n", path.read_text(encoding="utf-8"))
+    about = [each for each in sentences if any(word in each.lower() for word in BALANCERS)]
+    assert [each for each in about if "/readyz" in each and "/livez" not in each] == []

@@ -175,7 +175,7 @@ def _add_outbox(application: Application, status: StatusReport, outbox: OutboxDe
 
 _LINKS: Final = {
     "/livez": "whether the process answers at all",
-    "/readyz": "whether it should get requests, and if not, why",
+    "/readyz": "whether requests can succeed, and if not, why",
     "/metrics": "for Prometheus",
     "/.well-known/jwks.json": "the public keys by which the SSO is to know the gateway",
 }

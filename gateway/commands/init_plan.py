@@ -155,7 +155,7 @@ def _listener_lines(plan: Plan) -> Iterator[Line]:
 
 
 def _audit_lines(plan: Plan) -> Iterator[Line]:
-    yield 0, "audit:", Phrase("a record of each request, without patient data")
+    yield 0, "audit:", Phrase("a record of each request; ids of patients in it are patient data")
     if plan.audit == "stdout":
         yield 1, "sink: stdout", Phrase("to standard output; collect and keep it")
         return

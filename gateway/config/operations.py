@@ -327,8 +327,8 @@ class ShutdownSettings(Section):
 
     delay: Seconds = Field(
         default=1,
-        description="Time in which `/readyz` says 503 but new requests are still served, so that "
-        "load balancers notice.",
+        description="Time in which `/readyz` says 503 but new requests are still served, each "
+        "answer with `Connection: close`, so that callers go elsewhere.",
     )
     drain_timeout: Seconds = Field(
         default=25,

@@ -118,9 +118,9 @@ TABLE: Final = {
         "состояние, метрики и страница /status",
         "holat, metrikalar va /status sahifasi",
     ),
-    "a record of each request, without patient data": (
-        "запись о каждом запросе, без данных пациентов",
-        "har bir so‘rov qaydi, bemor ma’lumotlarisiz",
+    "a record of each request; ids of patients in it are patient data": (
+        "запись о каждом запросе; идентификаторы пациентов в ней — данные пациентов",
+        "har bir so‘rov qaydi; undagi bemor identifikatorlari bemor ma’lumotidir",
     ),
     "into a file, where changed lines can be found out": (
         "в файл, где видно изменённые строки",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import select
 import stat
 import subprocess
@@ -111,6 +112,16 @@ async def test_everything_is_for_its_owner_and_explained(tmp_path: Path) -> None
     assert [str(each) for each in settings.callers[0].networks] == ["10.20.0.0/16"]
     assert settings.listen.address.host == "0.0.0.0"
     assert (settings.environment, settings.audit.sink) == ("dhp-playground", "stdout")
+
+
+@pytest.mark.parametrize("lang", ["en", "ru", "uz"])
+async def test_the_audit_is_not_said_to_be_without_patient_data(tmp_path: Path, lang: str) -> None:
+    """Ids of patients stand in it, which are patient data: the file says so beside `audit`."""
+    settings = tmp_path / lang
+    await init(settings, "--environment", "dhp-playground", lang=lang)
+    (line,) = re.findall("^audit:.*$", (settings / "gateway.yaml").read_text("utf-8"), re.MULTILINE)
+    assert re.search("ids of|идентификатор|identifikator", line), line
+    assert not re.search("without|без|siz\\b", line), line
 
 
 async def test_beside_a_container(tmp_path: Path) -> None:

@@ -358,10 +358,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
     "shutting-down": Guidance(
         "Right away",
         "The gateway is being stopped or restarted.",
-        (
-            "Nothing. With several replicas take this one out of the load balancer before it "
-            "stops; `/readyz` says so in time."
-        ),
+        "Nothing. With several replicas take this one out of the load balancer before it stops.",
     ),
     "internal": Guidance(
         "Reads right away; writes after reading",

@@ -341,7 +341,7 @@ GUIDANCE: Final[dict[str, tuple[str, str]]] = {
         "Shlyuz to‘xtatilmoqda yoki qayta ishga tushirilmoqda.",
         (
             "Hech narsa. Replikalar bir nechta bo‘lsa, bunisini to‘xtatishdan oldin yuk "
-            "taqsimlagichdan chiqaring; `/readyz` buni o‘z vaqtida aytadi."
+            "taqsimlagichdan chiqaring."
         ),
     ),
     "internal": (
