@@ -7,10 +7,12 @@ the two the way an operator would: by URLs and a credential.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from gateway import os_support
@@ -31,19 +33,24 @@ _SSO: Final = Phrase("SSO token endpoint")
 _CLIENT: Final = Phrase("Client")
 _GATEWAY: Final = Phrase("Gateway")
 _OPERATORS: Final = Phrase("Operators")
-_ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS)
+_AUDIT: Final = Phrase("Audit")
+_ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS, _AUDIT)
 _END: Final = Phrase("Ctrl-C ends it.")
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What is run and where. Without `gateway`, the platform alone; `login`: people sign in."""
+    """What is run and where. Without `gateway`, the platform alone; `login`: people sign in.
+
+    `audit` is the gateway's file of records, where this system lets it write one.
+    """
 
     platform: SandboxOptions
     listen: Address
     admin: Address
     gateway: bool = True
     login: bool = False
+    audit: Path | None = None
 
     @property
     def gateway_url(self) -> str:
@@ -62,12 +69,20 @@ async def _serve(demo: Demo, say: Say) -> None:
     stop = asyncio.Event()
     os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     demo = await _with_free_addresses(demo)
-    platform = Sandbox(demo.platform, log=say)
-    await platform.start()
-    try:
-        await _serve_gateway(demo, platform, say, stop)
-    finally:
-        await platform.stop()
+    with contextlib.ExitStack() as stack:
+        if demo.gateway and os_support.SHARES_FILES:
+            demo = _with_audit(demo, stack.enter_context(TemporaryDirectory(prefix="dhp-gateway-")))
+        platform = Sandbox(demo.platform, log=say)
+        await platform.start()
+        try:
+            await _serve_gateway(demo, platform, say, stop)
+        finally:
+            await platform.stop()
+
+
+def _with_audit(demo: Demo, folder: str) -> Demo:
+    file = Path(folder, "audit.jsonl")
+    return replace(demo, audit=file, platform=replace(demo.platform, gateway_audit=str(file)))
 
 
 async def _with_free_addresses(demo: Demo) -> Demo:
@@ -112,7 +127,7 @@ async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.
     await gateway.start()
     try:
         _announce_platform(demo, platform, say)
-        (_announce_login if demo.login else _announce_gateway)(gateway, platform, say)
+        (_announce_login if demo.login else _announce_gateway)(demo, gateway, platform, say)
         await stop.wait()
     finally:
         await gateway.stop()
@@ -133,7 +148,7 @@ def settings(demo: Demo, platform: Sandbox) -> Settings:
             "sso": {"token_url": platform.token_url, "authorize_url": platform.authorize_url},
             "credentials": {"default": credential},
             # Its standard output is for the person who tries it.
-            "audit": {"sink": "off"},
+            "audit": {"sink": "file", "path": demo.audit} if demo.audit else {"sink": "off"},
             "log": {"level": "warning", "format": "console"},
             "shutdown": {"delay": 0, "drain_timeout": 5},
             "login": _login(demo, platform) if demo.login else {},
@@ -190,29 +205,34 @@ def _settings_file() -> Path | None:
     return next((file for each in places if (file := each / "sandbox.yaml").is_file()), None)
 
 
-def _announce_gateway(gateway: Gateway, platform: Sandbox, say: Say) -> None:
+def _announce_gateway(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -> None:
     address, path = gateway.address.reachable, f"/fhir/Patient/{platform.patient_id}"
-    _rows_of_gateway(gateway, say)
+    _rows_of_gateway(demo, gateway, say)
     _invite(say, Phrase("Try it (the gateway adds the token):"))
     if address.path is None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
+    if demo.audit is not None:
+        say(spoken(Phrase("What the audit has of it:")))
+        say(f"  tail -n 1 {demo.audit}")
     say("")
     say(spoken(_END))
 
 
-def _announce_login(gateway: Gateway, platform: Sandbox, say: Say) -> None:
-    _rows_of_gateway(gateway, say)
+def _announce_login(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -> None:
+    _rows_of_gateway(demo, gateway, say)
     _invite(say, Phrase("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
     say("")
     say(spoken(_END))
 
 
-def _rows_of_gateway(gateway: Gateway, say: Say) -> None:
+def _rows_of_gateway(demo: Demo, gateway: Gateway, say: Say) -> None:
     _row(say, _GATEWAY, f"{_url(gateway.address.reachable)}/fhir")
     _row(say, _OPERATORS, f"{_url(gateway.admin_address.reachable)}/status")
+    if demo.audit is not None:
+        _row(say, _AUDIT, str(demo.audit))
 
 
 def _invite(say: Say, invitation: Phrase) -> None:

@@ -82,6 +82,8 @@ TABLE: Final = {
     "Client": ("Клиент / секрет", "Mijoz / sir"),
     "Gateway": ("Шлюз", "Shlyuz"),
     "Operators": ("Администраторам", "Administratorlar uchun"),
+    "Audit": ("Аудит", "Audit"),
+    "What the audit has of it:": ("Что об этом есть в аудите:", "Auditda bu haqda:"),
     "A gateway in front of it, from another terminal:": (
         "Шлюз перед ней — из другого терминала:",
         "Uning oldida shlyuz — boshqa terminaldan:",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 from string import Template
 from typing import Final
 
@@ -55,6 +56,9 @@ document.getElementById("sign-out").onclick = async () => {
 };
 start().catch(() => show("who", "The gateway does not answer."));
 """)  # noqa: E501 - lines of another language
+_AUDIT: Final = Template("""\
+<p>The gateway's audit says who asked for what: <code>tail $file</code></p>
+""")
 _DOCUMENT: Final = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -68,7 +72,7 @@ _DOCUMENT: Final = Template("""<!doctype html>
 <p id="who"></p>
 <p><button id="sign-in" hidden>Sign in</button><button id="sign-out" hidden>Sign out</button></p>
 <ul id="patients"></ul>
-</main>
+$audit</main>
 <script>$script</script>
 </body>
 </html>
@@ -76,11 +80,15 @@ _DOCUMENT: Final = Template("""<!doctype html>
 
 
 class ExamplePage:
-    """The page for one gateway; `gateway_url` is its origin, without a path."""
+    """The page for one gateway; `gateway_url` is its origin, without a path.
 
-    def __init__(self, gateway_url: str) -> None:
+    `audit` is the file that has a record of each request, if there is one.
+    """
+
+    def __init__(self, gateway_url: str, audit: str | None = None) -> None:
         script = _SCRIPT.substitute(gateway=gateway_url)
-        self._page = _DOCUMENT.substitute(style=_STYLE, script=script)
+        told = "" if audit is None else _AUDIT.substitute(file=html.escape(audit))
+        self._page = _DOCUMENT.substitute(style=_STYLE, script=script, audit=told)
         self._headers = {
             "Cache-Control": "no-store",
             "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "

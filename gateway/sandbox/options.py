@@ -21,7 +21,8 @@ class SandboxOptions:
     an empty tuple registers every http URL of a loopback host. The public client has no secret
     and may only use the authorization code grant, with PKCE. The refresh token of that grant comes
     as a cookie; `refresh_token_in_body` adds it to the JSON, as RFC 6749 has it. `gateway_url` is
-    the origin of a gateway with a sign-in, for which there is then an example page.
+    the origin of a gateway with a sign-in, for which there is then an example page; that names
+    `gateway_audit`, the file of its audit.
 
     The platform is the national playground in small, traps included; `lenient` makes it keep
     If-None-Exist and `ifNoneExist`, filter by every parameter, declare what it does, and compress
@@ -42,6 +43,7 @@ class SandboxOptions:
     refresh_lifetime: int = 8 * 3600
     refresh_token_in_body: bool = False
     gateway_url: str | None = None
+    gateway_audit: str | None = None
     lenient: bool = False
     search_lag: float = 0.0
 

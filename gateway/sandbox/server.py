@@ -146,7 +146,7 @@ class Sandbox:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
         app.add_routes(self._sso(tokens).routes())
         if self._options.gateway_url is not None:
-            page = example_page.ExamplePage(self._options.gateway_url)
+            page = example_page.ExamplePage(self._options.gateway_url, self._options.gateway_audit)
             app.router.add_get(example_page.PATH, page.show)
         app.router.add_route(
             "*", fhir_server.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle

@@ -43,6 +43,16 @@ def said(process: Process, what: str) -> str:
     return found[1]
 
 
+async def recorded(file: str) -> dict[str, object]:
+    """The newest record of an audit file, once that is one of a request."""
+    record: dict[str, object] = {}
+    while record.get("event") != "exchange":
+        command = ("tail", "-n", "1", file)
+        shown = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        record = json.loads((await shown.communicate())[0])
+    return record
+
+
 async def get(url: str, **headers: str) -> tuple[int, dict[str, object]]:
     """Status and JSON body."""
     async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
@@ -59,6 +69,33 @@ async def test_the_printed_curl_line_reads_a_patient(tmp_path: Path) -> None:
     assert command == "curl"
     assert (status, patient["resourceType"]) == (200, "Patient")
     assert refused == 401
+
+
+async def test_the_audit_is_named_and_shows_the_request(tmp_path: Path) -> None:
+    """Where it is, and a line that prints the record of what was tried; nothing stays behind."""
+    async with sandbox(tmp_path) as process:
+        file = Path(said(process, "Audit"))
+        assert f"  tail -n 1 {file}\n" in process.stdout
+        line = next(line for line in process.stdout.splitlines() if "curl" in line)
+        await get(shlex.split(line)[-1])
+        record = await recorded(str(file))
+        verified = await dhp("audit", "verify", str(file))
+    assert (record["interaction"], record["resource"]) == ("read", "Patient")
+    assert (record["status"], record["outcome"]) == (200, "success")
+    assert verified.code == 0
+    assert not file.parent.exists()
+
+
+@pytest.mark.parametrize("page", ["sandbox", "quick-start", "quick-start.ru", "quick-start.uz"])
+async def test_the_record_that_is_shown_is_as_they_are(tmp_path: Path, page: str) -> None:
+    """The documents' example has the fields of a real one."""
+    text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
+    (example,) = re.findall(r"^```json\n(\{\"event\":\"exchange\".*)\n```$", text, re.MULTILINE)
+    async with sandbox(tmp_path) as process:
+        await get(f"{said(process, 'Gateway')}/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011")
+        record = await recorded(said(process, "Audit"))
+    assert json.loads(example).keys() == record.keys()
+    assert json.loads(example)["resource_id"] == record["resource_id"]
 
 
 async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
@@ -281,6 +318,7 @@ async def test_the_example_page_reaches_the_gateway(tmp_path: Path) -> None:
             allowed = answer.headers["Access-Control-Allow-Origin"]
         refused, _ = await get(f"{gateway_url}/fhir/Patient")
     assert f'const gateway = "{gateway_url}"' in page
+    assert f"tail {said(process, 'Audit')}" in page
     assert f"connect-src {gateway_url};" in policy
     assert (allowed, refused) == (origin["Origin"], 401)
 
