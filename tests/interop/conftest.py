@@ -27,6 +27,7 @@ from tests.doubles.processes import (
 )
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
+from tests.interop.servers import Sekmet
 from tests.interop.stages import (
     AUDIENCE,
     METHODS,
@@ -64,6 +65,12 @@ def node() -> str:
 def fhirstarter_python() -> Path:
     """The interpreter of fhirstarter's own environment, made from its lock and then kept."""
     return _environment("fhirstarter")
+
+
+@pytest.fixture(scope="session")
+def sekmet_python() -> Path:
+    """The interpreter of sekmet-fhir's own environment, made from its lock and then kept."""
+    return _environment("sekmet")
 
 
 @pytest.fixture(scope="session")
@@ -110,33 +117,50 @@ def fhirstarter(
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.fixture
+def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
+    """sekmet-fhir with nothing in it."""
+    server = Sekmet(sekmet_python, tmp_path, KeyFiles(tmp_path))
+    server.start()
+    yield server
+    server.end()
+
+
 @pytest.fixture(scope="session")
-def start_sso(
-    node: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[int], Sso]]:
-    """Starts oidc-provider with the given token lifetime in seconds."""
+def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sso]]:
+    """Starts oidc-provider with the given token lifetime in seconds.
+
+    `secret` is that of lab-post, `people` are clients that let people sign in, `port` and `key`
+    those of a provider that ran before.
+    """
     keys = KeyFiles(tmp_path_factory.mktemp("client-keys"))
-    clients = [
-        {"id": name, "authMethod": METHODS[name]}
-        | ({"secret": SECRETS[name]} if name in SECRETS else {"jwks": keys.registered(name)})
-        for name in METHODS
-    ]
     with contextlib.ExitStack() as running:
 
-        def begin(lifetime: int) -> Sso:
-            settings = {"clients": clients, "audience": AUDIENCE, "lifetime": lifetime}
+        def begin(lifetime: int, secret: str = SECRETS["lab-post"], **more: Any) -> Sso:
+            clients = [
+                {"id": name, "authMethod": METHODS[name]}
+                | (
+                    {"secret": SECRETS[name]}
+                    if name in SECRETS
+                    else {"jwks": keys.registered(name)}
+                )
+                for name in METHODS
+            ]
+            clients[0]["secret"] = secret
+            clients += more.pop("people", [])
+            settings = {"clients": clients, "audience": AUDIENCE, "lifetime": lifetime, **more}
             script = HERE / "oidc_provider.mjs"
             directory = tmp_path_factory.mktemp("oidc-provider")
             process = start([node, script, json.dumps(settings)], directory)
             running.enter_context(_ended(process))
             told = json.loads(process.first_line())
-            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"], keys)
+            return Sso(told["issuer"], told["tokenUrl"], told["jwksUrl"], keys, process)
 
         yield begin
 
 
 @pytest.fixture(scope="session")
-def sso(start_sso: Callable[[int], Sso]) -> Sso:
+def sso(start_sso: Callable[..., Sso]) -> Sso:
     """The oidc-provider that most tests share; its tokens live five minutes."""
     return start_sso(300)
 

@@ -1,7 +1,8 @@
 // Runs oidc-provider (OpenID-certified) as the platform's SSO on a free loopback port.
 //
-// Argument: JSON {clients: [{id, authMethod, secret or jwks}], audience, lifetime}, the lifetime in
-// seconds.
+// Argument: JSON {clients: [{id, authMethod, secret or jwks, redirectUri}], audience, lifetime, key,
+// port}, the lifetime in seconds. A client with `redirectUri` lets people sign in, on pages of the
+// provider's own, by any name. `key` (a private JWK) and `port` are those of one that ran before.
 // Prints one line of JSON, {issuer, tokenUrl, jwksUrl}, as soon as it answers. Ends with SIGTERM.
 //
 // Like the national SSO it takes no `scope` and no `resource`: every client gets a JWT for the one
@@ -13,33 +14,33 @@ import Provider from 'oidc-provider';
 const settings = JSON.parse(process.argv[2]);
 const TOKEN_PATH = '/oauth/token';
 
-const signingKey = () => ({
+const signingKey = () => settings.key ?? ({
   ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),
   kid: 'interop',
   alg: 'RS256',
   use: 'sig',
 });
 
-const client = ({ id, secret, jwks, authMethod }) => ({
+const client = ({ id, secret, jwks, authMethod, redirectUri }) => ({
   client_id: id,
   ...(jwks ? { jwks } : { client_secret: secret }),
   token_endpoint_auth_method: authMethod,
-  scope: 'openid',
-  grant_types: ['client_credentials'],
-  redirect_uris: [],
-  response_types: [],
+  scope: redirectUri ? 'openid offline_access' : 'openid',
+  grant_types: redirectUri ? ['authorization_code', 'refresh_token'] : ['client_credentials'],
+  redirect_uris: redirectUri ? [redirectUri] : [],
+  response_types: redirectUri ? ['code'] : [],
 });
 
 const configuration = {
   clients: settings.clients.map(client),
   // What there is but a client may not have is `invalid_scope`.
-  scopes: ['openid', 'system/*.rs'],
+  scopes: ['openid', 'offline_access', 'system/*.rs'],
   jwks: { keys: [signingKey()] },
   routes: { token: TOKEN_PATH },
   clientAuthMethods: ['client_secret_post', 'client_secret_basic', 'private_key_jwt'],
   enabledJWA: { clientAuthSigningAlgValues: ['RS384', 'ES384'] },
   features: {
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: settings.clients.some((each) => each.redirectUri) },
     clientCredentials: { enabled: true },
     resourceIndicators: {
       enabled: true,
@@ -57,7 +58,7 @@ const configuration = {
 };
 
 const server = createServer();
-server.listen(0, '127.0.0.1', () => {
+server.listen(settings.port ?? 0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   server.on('request', new Provider(issuer, configuration).callback());
   console.log(

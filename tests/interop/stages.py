@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, RSAKey, import_key
 
-from tests.doubles.processes import GatewayProcess
+from tests.doubles.processes import GatewayProcess, Process
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
 
@@ -78,6 +78,7 @@ class Sso:
     token_url: str
     jwks_url: str
     keys: KeyFiles
+    process: Process
 
     def credential(self, client_id: str) -> dict[str, str]:
         """The gateway's settings for a client."""

@@ -20,7 +20,7 @@ def test_npm_lock_pins_every_package_without_an_address() -> None:
     assert not [package for package in fetched if "resolved" in package]
 
 
-@pytest.mark.parametrize("name", ["clients", "fhirstarter"])
+@pytest.mark.parametrize("name", ["clients", "fhirstarter", "sekmet"])
 def test_python_lock_has_a_hash_for_every_package_and_no_address(name: str) -> None:
     """Each requirement of a lock carries hashes, and there is no index in it."""
     lock = (HERE / f"{name}.lock").read_text()

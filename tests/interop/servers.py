@@ -1,0 +1,108 @@
+"""FHIR servers of others as a drive needs them, each with the SSO whose tokens it takes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from tests.doubles.processes import Process, free_port, start
+from tests.interop.stages import SECRETS, KeyFiles
+
+
+@dataclass(slots=True)
+class Sekmet:
+    """sekmet-fhir: R4 with exports, its own SSO for SMART's backend services, and a file of data.
+
+    Its references are absolute, as Firely's are. What it was told stays when it is killed.
+    """
+
+    python: Path
+    directory: Path
+    keys: KeyFiles
+    secret: str = SECRETS["lab-post"]
+    token_lifetime: int = 300
+    port: int = 0
+    process: Process | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base(self) -> str:
+        """Its FHIR base."""
+        return f"{self.origin}/fhir"
+
+    @property
+    def token_url(self) -> str:
+        """Its SSO's token endpoint."""
+        return f"{self.origin}/auth/token"
+
+    def start(self) -> None:
+        """Run it, at the port that it had before."""
+        self.port = self.port or free_port()
+        clients = [
+            {"client_id": "lab-post", "client_secret": self.secret},
+            {"client_id": "lab-ec", "jwks": self.keys.registered("lab-ec")},
+        ]
+        settings = {
+            "base_url": self.base,
+            "host": "127.0.0.1",
+            "port": self.port,
+            "data_dir": str(self.directory / "data"),
+            "simulator": {"enabled": False},
+            "log_inbound": False,
+            "server_behaviour": {"absolute_references": True},
+            "server_auth": {
+                "types": ["smart"],
+                "smart_clients": clients,
+                "token_lifetime": self.token_lifetime,
+            },
+        }
+        (self.directory / "data").mkdir(exist_ok=True)
+        file = self.directory / "sekmet.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        command = [self.python.with_name("sekmet"), "serve", "--config", file]
+        self.process = start(command, self.directory, name="sekmet")
+        self.process.until_listening(self.port, patience=60)
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it, unprepared unless told otherwise."""
+        if self.process is not None and not self.process.ended:
+            self.process.popen.send_signal(how)
+            self.process.popen.wait(20)
+
+
+def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:
+    """Settings of a gateway that signs for its tokens at the server's SSO."""
+    credential = {
+        "client_id": "lab-ec",
+        "auth_method": "private_key_jwt",
+        "private_key_file": str(server.keys.path("lab-ec")),
+    }
+    return {
+        "platform": {"fhir_base_url": server.base},
+        "sso": {"token_url": server.token_url},
+        "credentials": {"default": credential},
+        **changes,
+    }
+
+
+async def token_of(token_url: str, client_id: str, secret: str) -> str:
+    """What a program asks the SSO for that goes without a gateway."""
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": client_id,
+        "client_secret": secret,
+    }
+    async with aiohttp.request("POST", token_url, data=form) as answer:
+        told: Mapping[str, Any] = json.loads(await answer.text())
+    return str(told["access_token"])
