@@ -121,9 +121,11 @@ def fhirstarter(
 def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
     """sekmet-fhir with nothing in it."""
     server = Sekmet(sekmet_python, tmp_path, KeyFiles(tmp_path))
-    server.start()
-    yield server
-    server.end()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
 
 
 @pytest.fixture(scope="session")
