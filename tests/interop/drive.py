@@ -270,6 +270,29 @@ async def export(world: World, patient: str) -> None:
     await world.ask("GET", place)
 
 
+async def in_xml(world: World, patient: str) -> None:
+    """The same in FHIR's other format, with absolute references in both directions."""
+    xml = "application/fhir+xml"
+    subject = f'<subject><reference value="{world.base}{patient}"/></subject>'
+    head, _ = await world.ask(
+        "POST",
+        "/Observation",
+        '<Observation xmlns="http://hl7.org/fhir"><status value="final"/>'
+        f'<code><text value="x"/></code>{subject}</Observation>',
+        kind=xml,
+        Accept=xml,
+    )
+    for path in (
+        head["Location"],
+        f"/Observation?subject={patient.removeprefix('/')}&_count=2&_sort=_lastUpdated",
+        f"{patient}/_history?_format=xml",
+        "/Patient/none-such",
+    ):
+        head, text = await world.ask("GET", path, Accept=xml)
+        assert head["Content-Type"].startswith(xml)
+        assert text.startswith("<")
+
+
 async def mistakes(world: World, patient: str) -> None:
     """Errors of the server's own arrive as it made them."""
     await world.ask("GET", "/Patient/none-such")

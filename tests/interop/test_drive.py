@@ -19,7 +19,7 @@ from tests.doubles.processes import GATEWAY_COMMAND, GatewayProcess, free_port, 
 from tests.doubles.recording_proxy import RecordingProxy
 from tests.interop.bearer_guard import BearerGuard
 from tests.interop.conftest import HERE
-from tests.interop.drive import Leg, World, binary_as_it_is, drive, export
+from tests.interop.drive import Leg, World, binary_as_it_is, drive, export, in_xml
 from tests.interop.servers import Sekmet, in_front_of, token_of
 from tests.interop.stages import AUDIENCE, SECRETS, Begin, Sso
 
@@ -63,7 +63,7 @@ async def test_a_drive_at_sekmet(sekmet: Sekmet, begin_gateway: Begin) -> None:
     await gateway.until_status(200)
     token = await token_of(sekmet.token_url, "lab-post", SECRETS["lab-post"])
     async with worlds(sekmet.base, token, gateway) as both:
-        await driven_both_ways(*both, export)
+        await driven_both_ways(*both, export, in_xml)
 
 
 async def test_a_drive_at_medplums_router(
