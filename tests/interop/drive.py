@@ -218,10 +218,14 @@ async def bundles(world: World, patient: str) -> None:
     await world.ask("POST", "", whole | {"entry": [*entries, broken]})
 
 
-async def binary_in_fhir(world: World) -> None:
-    """A Binary as a resource."""
-    content = base64.b64encode(bytes(range(256)) * 40).decode()
-    binary = {"resourceType": "Binary", "contentType": "application/pdf", "data": content}
+async def binary_in_fhir(world: World, patient: str) -> None:
+    """A Binary as a resource, which says whose compartment it belongs to."""
+    binary = {
+        "resourceType": "Binary",
+        "contentType": "application/pdf",
+        "securityContext": {"reference": patient.removeprefix("/")},
+        "data": base64.b64encode(bytes(range(256)) * 40).decode(),
+    }
     head, _ = await world.ask("POST", "/Binary", binary)
     await world.ask("GET", head["Location"].partition("/_history")[0])
 
@@ -312,7 +316,7 @@ async def drive(world: World, *more: Leg) -> None:
     await observations(world, patient)
     await conditions(world)
     await bundles(world, patient)
-    await binary_in_fhir(world)
+    await binary_in_fhir(world, patient)
     for each in more:
         await each(world, patient)
     await mistakes(world, patient)
