@@ -71,7 +71,7 @@ async def _serve(demo: Demo, say: Say) -> None:
     demo = await _with_free_addresses(demo)
     with contextlib.ExitStack() as stack:
         if demo.gateway and os_support.SHARES_FILES:
-            demo = _with_audit(demo, stack.enter_context(TemporaryDirectory(prefix="dhp-gateway-")))
+            demo = _with_audit(demo, stack)
         platform = Sandbox(demo.platform, log=say)
         await platform.start()
         try:
@@ -80,7 +80,12 @@ async def _serve(demo: Demo, say: Say) -> None:
             await platform.stop()
 
 
-def _with_audit(demo: Demo, folder: str) -> Demo:
+def _with_audit(demo: Demo, stack: contextlib.ExitStack) -> Demo:
+    try:
+        folder = stack.enter_context(TemporaryDirectory(prefix="dhp-gateway-"))
+    except OSError:
+        # A container with a read-only file system.
+        return demo
     file = Path(folder, "audit.jsonl")
     return replace(demo, audit=file, platform=replace(demo.platform, gateway_audit=str(file)))
 

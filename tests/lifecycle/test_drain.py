@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.doubles.load import Load
-from tests.doubles.platform import PATIENT, Line, Platform, after, fhir
+from tests.doubles.platform import PATIENT, Line, Platform, after, fhir, http
 from tests.doubles.wire import CutShort, Wire, get, post
 from tests.lifecycle.conftest import Service, StartService
 
@@ -155,8 +155,8 @@ async def test_a_slow_reader_gets_all_of_its_answer(
     start_service: StartService, platform: Platform
 ) -> None:
     """An answer that the caller has not taken yet is not cut by the end of the process."""
-    body = b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 8_000_000)
-    platform.answer(fhir(body))
+    body = b"\x89PNG" + b"A" * 8_000_000
+    platform.answer(http(200, body, ("Content-Type", "image/png")))
     service = start_service(**BRISK)
     await service.until_ready()
     async with await Wire.open(service.address) as wire:
@@ -246,7 +246,7 @@ async def test_a_long_body_may_still_come(start_service: StartService, platform:
     """A caller that is sending at the end may send the rest, and is answered."""
     service = start_service(**BRISK)
     await service.until_ready()
-    request = post("/fhir/Binary", bytes(2**20))
+    request = post("/fhir/Binary", bytes(2**20), "Content-Type: image/png")
     async with await Wire.open(service.address) as wire:
         await wire.send(request[: 2**19])
         await platform.until_seen(1)

@@ -10,7 +10,6 @@ from gateway.admin.outbox.causes import remedy, why
 from gateway.admin.outbox.frame import View, frame
 from gateway.admin.outbox.list_page import Facts, caller
 from gateway.admin.status.markup import Html, code, commands, inside, moment, number
-from gateway.outbox.notes import note_of
 
 _OPEN: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
@@ -53,6 +52,9 @@ def _facts(view: View, entry: Facts) -> Iterator[tuple[str, str]]:
     if answer is not None:
         yield "answer", code(answer["reason"] or f"HTTP {answer['status']}")
         if answer["note"]:
+            # A gateway without an outbox loads nothing of it.
+            from gateway.outbox.notes import note_of
+
             yield "note", note_of(answer["note"]).in_language(view.language)
 
 
