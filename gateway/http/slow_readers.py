@@ -38,7 +38,7 @@ class Reading(Protocol):
         """Whether the answer to the request under way has begun."""
         ...
 
-    def abort(self, *, reset: bool = False) -> None:
+    def abort(self) -> None:
         """End it so that no answer looks complete."""
         ...
 
@@ -50,17 +50,16 @@ class Read(Protocol):
 
 
 class SlowReader:
-    """The reader of one answer for `caller`; `reset` is how its connection is to be aborted."""
+    """The reader of one answer for `caller`."""
 
     __slots__ = (
-        *("_connection", "_reset", "_samples", "_since", "_taken", "_unsent", "_waited"),
+        *("_connection", "_samples", "_since", "_taken", "_unsent", "_waited"),
         "caller",
     )
 
-    def __init__(self, connection: Reading, caller: str, *, reset: bool) -> None:
+    def __init__(self, connection: Reading, caller: str) -> None:
         self.caller = caller
         self._connection = connection
-        self._reset = reset
         # Only the time in which it is waited for counts, and what it takes in that.
         self._waited = 0.0
         self._taken = 0
@@ -70,7 +69,7 @@ class SlowReader:
 
     def give_up(self) -> None:
         """End its connection."""
-        self._connection.abort(reset=self._reset)
+        self._connection.abort()
 
     def begin(self, now: float) -> None:
         """From here on it is waited for."""

@@ -43,6 +43,7 @@ class CallerSide:
         self._keep_alive = not message.should_close
         version = message.version
         self.http10 = version is not HttpVersion11 and version < HttpVersion11
+        request.connection.aborts_by_reset = self.http10
         self.head_only = message.method == "HEAD"
         self.lines = lines
         self.login_expired = login_expired
@@ -73,7 +74,7 @@ class CallerSide:
     def abort(self) -> None:
         """End the connection so that nothing sent looks complete."""
         self._keep_alive = False
-        self._request.connection.abort(reset=self.http10)
+        self._request.connection.abort()
 
     def invite_body(self) -> None:
         """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
@@ -110,7 +111,7 @@ class CallerSide:
         reader = self._reader
         if reader is None:
             connection = self._request.connection
-            reader = self._reader = SlowReader(connection, self.caller, reset=self.http10)
+            reader = self._reader = SlowReader(connection, self.caller)
         readers.begin(reader)
         try:
             await self._drained()

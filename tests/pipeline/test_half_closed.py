@@ -118,6 +118,24 @@ async def test_it_makes_way_while_its_answer_goes_out(
         assert 0 < len(await all_of(left)) < 200_000
 
 
+async def test_in_http10_what_was_begun_ends_with_a_reset(
+    start_gateway: StartGateway, platform: Platform, half_close: HalfClose
+) -> None:
+    """By a plain end its caller could take the beginning for all."""
+
+    async def half(line: Line) -> None:
+        await read_body(line.reader, line.seen)
+        line.writer.write(fhir(LONG)[:150_000])
+        await silence(line)
+
+    platform.script(half)
+    async with start_gateway(platform={"max_connections": 1}) as gateway:
+        left = await half_close(gateway, READS["HTTP/1.0"])
+        assert (await ask(gateway.address, READ)).body == PATIENT
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(left.reader.read(), 5)
+
+
 async def test_only_as_many_as_wait_are_given_up(
     start_gateway: StartGateway, platform: Platform, half_close: HalfClose
 ) -> None:

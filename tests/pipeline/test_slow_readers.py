@@ -96,7 +96,7 @@ class Taking:
         self.unsent = 10_000_000
         self.cut = False
 
-    def abort(self, *, reset: bool = False) -> None:
+    def abort(self) -> None:
         """End it."""
         self.cut = True
 
@@ -132,7 +132,7 @@ def test_a_caller_keeps_its_share_while_another_waits(
     readers = SlowReaders(1024, connections, lambda: now)
     taking = [Taking(rate) for rate in rates]
     for each in taking:
-        readers.begin(SlowReader(each, "many", reset=False))
+        readers.begin(SlowReader(each, "many"))
     for _ in range(40):
         now += 1.0
         for each in taking:
@@ -148,7 +148,7 @@ def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
     readers = SlowReaders(1024, 4, lambda: now)
     taking = [Taking(3500) for _ in range(4)]
     for each in taking:
-        readers.begin(SlowReader(each, "many", reset=False))
+        readers.begin(SlowReader(each, "many"))
     for second in range(3):
         now += 1.0
         for each in taking:

@@ -20,9 +20,13 @@ _MAX_PAUSE: Final = 0.05
 
 
 class ResponseSide(MessageQueue):
-    """Writes small answers together with those of other connections, and knows back-pressure."""
+    """Writes small answers together with those of other connections, and knows back-pressure.
 
-    __slots__ = ("_batching", "_held", "_writable", "writing_paused")
+    `aborts_by_reset`: the request under way is of HTTP/1.0, whose callers cannot tell a cut answer
+    from a complete one by a plain end.
+    """
+
+    __slots__ = ("_batching", "_held", "_writable", "aborts_by_reset", "writing_paused")
 
     def __init__(self, limits: ListenLimits, batching: WriteBatching) -> None:
         super().__init__(limits)
@@ -30,6 +34,7 @@ class ResponseSide(MessageQueue):
         self._held = b""
         self._writable: asyncio.Future[None] | None = None
         self.writing_paused = False
+        self.aborts_by_reset = False
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
@@ -101,16 +106,13 @@ class ResponseSide(MessageQueue):
             pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
         return False
 
-    def abort(self, *, reset: bool = False) -> None:
-        """End the connection so that no answer looks complete; `reset` sends RST.
-
-        A caller of HTTP/1.0 cannot tell a cut answer from a complete one by a plain end.
-        """
+    def abort(self) -> None:
+        """End the connection so that no answer looks complete."""
         transport = self.transport
         if transport is None:
             return
         raw = transport.get_extra_info("socket")
-        if reset and raw is not None:
+        if self.aborts_by_reset and raw is not None:
             # The caller may have ended the connection a moment ago.
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
