@@ -42,11 +42,7 @@ def former_addresses(settings: Settings) -> Iterator[BrokenRule]:
 
 def _callers_in_clear(settings: Settings) -> Iterator[BrokenRule]:
     listen = settings.listen
-    names = [
-        caller.name
-        for caller in settings.callers
-        if caller.api_key or caller.api_key_file or caller.basic_auth
-    ]
+    names = [caller.name for caller in settings.callers if caller.has_secret]
     if names and listen.tls.cert_file is None and not listen.address.is_loopback:
         yield BrokenRule(
             ("listen", "tls"),
@@ -67,8 +63,7 @@ def _browsers_that_are_callers(settings: Settings) -> Iterator[BrokenRule]:
     if not settings.login.enabled:
         return
     for index, caller in enumerate(settings.callers):
-        has_proof = any(source.is_given for source in caller.secret_sources(index))
-        if not has_proof and not caller.client_cert_names:
+        if not caller.has_secret and not caller.client_cert_names:
             yield BrokenRule(
                 ("callers", index, "networks"),
                 Phrase(

@@ -240,6 +240,11 @@ class CallerSettings(Section):
         "Needs `outbox.enabled`.",
     )
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether the caller shows a key or password."""
+        return any(source.is_given for source in self.secret_sources(0))
+
     def secret_sources(self, index: int) -> tuple[SecretSource, ...]:
         """Where key and password come from; `index` is the caller's place in `callers`."""
         caller = ("callers", index)
