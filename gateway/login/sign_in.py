@@ -31,6 +31,16 @@ Failure = Literal["expired", "foreign", "denied", "refused", "unavailable", "inv
 _VERIFIER_BYTES: Final = 48
 _LONGEST_NAME: Final = 256
 _UNKNOWN: Final = "unknown"
+# Errors by which not the request as such is refused (RFC 6749 section 4.1.2.1, OpenID Connect Core
+# section 3.1.2.6).
+_ANSWERS: Final[dict[str, Failure]] = {
+    "access_denied": "denied",
+    "interaction_required": "denied",
+    "login_required": "denied",
+    "consent_required": "denied",
+    "temporarily_unavailable": "unavailable",
+    "server_error": "unavailable",
+}
 
 
 class SignInError(Exception):
@@ -188,13 +198,10 @@ def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
 
 
 def _refused_by(error: str, description: str) -> SignInError:
-    if error in ("access_denied", "interaction_required", "login_required", "consent_required"):
-        return SignInError("denied", "the SSO or the person refused", claimed=True)
-    if error in ("temporarily_unavailable", "server_error"):
-        return SignInError("unavailable", f"the SSO answered {error}", claimed=True)
-    known = oauth_error_of({"error": error}) or "other"
-    what = f'the SSO refused the request: {known} "{description}"'
-    return SignInError("refused", what, claimed=True)
+    code = error if error in _ANSWERS else oauth_error_of({"error": error}) or "other"
+    said = f' "{description}"' if description else ""
+    failure = _ANSWERS.get(error, "refused")
+    return SignInError(failure, f"the SSO answered {code}{said}", claimed=True)
 
 
 def _failure(error: TokenRequestError) -> Failure:

@@ -143,7 +143,16 @@ async def test_extra_params_go_with_every_request_that_asks_for_tokens() -> None
         assert not extra.keys() & sso.revocations[0].form.keys()
 
 
-async def test_the_log_says_why_a_sign_in_failed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "told_code"),
+    [
+        *((each, each) for each in ("invalid_scope", "access_denied", "server_error")),
+        ("made_up_by_a_browser", "other"),
+    ],
+)
+async def test_the_log_says_why_a_sign_in_failed(
+    caplog: pytest.LogCaptureFixture, error: str, told_code: str
+) -> None:
     """The words of the SSO are in the log, cleaned, with the number that the page shows."""
     caplog.set_level(logging.INFO)
     async with ward() as (sso, _, scene):
@@ -152,12 +161,12 @@ async def test_the_log_says_why_a_sign_in_failed(caplog: pytest.LogCaptureFixtur
         by_endpoint = await signed_in(browser)
         begun = await browser.begin()
         words = f"No such scope: {begun.query['state']}"
-        by_page = await browser.open(back(begun, error="invalid_scope", error_description=words))
+        by_page = await browser.open(back(begun, error=error, error_description=words))
     assert (by_endpoint.status, by_page.status) == (502, 403)
     told = {record.levelname: record for record in caplog.records if "sign-in" in str(record.msg)}
     assert "invalid_client" in str(told["WARNING"].msg)
     assert '"as the test wants it"' in str(told["WARNING"].msg)
-    assert 'invalid_scope "No such scope: ***"' in str(told["INFO"].msg)
+    assert f'{told_code} "No such scope: ***"' in str(told["INFO"].msg)
     for page, record in ((by_endpoint, told["WARNING"]), (by_page, told["INFO"])):
         assert page.headers["X-Request-Id"] == record.msg["request_id"]  # type: ignore[index]
         assert "such scope" not in page.text
