@@ -239,7 +239,7 @@ _HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
 _TAKEN: Final = re.compile(
     r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
     r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
-    r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-forwarded-.*|forwarded"
+    r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-security-context|x-forwarded-.*|forwarded"
     # What some servers take for the method or the target, which were judged.
     r"|x-(?:http-)?method.*|x-rewrite-.*|x-original-(?:url|uri|path|host|method)|x-(?:http-)?host",
     re.IGNORECASE,

@@ -269,6 +269,7 @@ def test_headers_that_must_go_on_name_no_user(
         *("Authorization", "Cookie", "X-Api-Key", "Connection", "Host", "Via", "If-None-Exist"),
         *("X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X_Rewrite_URL"),
         *("X-Forwarded-Host", "Forwarded", "X-Host", "X On Behalf", "X-On-Behalf-Of:"),
+        *("X-Provenance", "X-Security-Context", "X-Request-Id", "Max-Forwards"),
     ],
 )
 def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> None:
