@@ -85,9 +85,12 @@ class _Names:
         if self._links.to_gateway(url) is not None:
             self.has_known = True
             return
-        base = url.partition("?")[0]
+        base, has_query, _ = url.partition("?")
         if kind:
-            base = base.rpartition(f"/{kind}")[0] or base
+            before, is_of_kind, _ = base.rpartition(f"/{kind}")
+            if not is_of_kind and not has_query:
+                return  # What is the base, and what an id, cannot be told.
+            base = before or base
         try:
             self.missing.append(parse_base(base).text)
         except ValueError:

@@ -158,12 +158,17 @@ async def test_a_platform_that_is_named_rightly_is_well(
             "link": 1,
             "entry": [1, {"fullUrl": 2}, {"fullUrl": "https://"}],
         },
+        {
+            "resourceType": "Bundle",
+            "link": [{"relation": "next", "url": "https://fhir.clinic.uz/pages/8Jk2"}],
+            "entry": [{"fullUrl": "https://fhir.clinic.uz/things/8Jk2"}],
+        },
     ],
 )
 async def test_nothing_is_said_where_nothing_is_told(
     ward: Ward, platform_server: Server, answer: dict[str, Any] | None
 ) -> None:
-    """A platform that names itself nowhere, or refuses to be searched."""
+    """A platform that names itself nowhere, by ids alone, or refuses to be searched."""
     platform_server.statement = statement(None, "Organization")
     platform_server.page = answer
     assert await finding(ward) is None
