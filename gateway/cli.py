@@ -117,13 +117,13 @@ def _place(variable: str, what: str) -> Any:
     return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
 
 
-_Fail = Annotated[
+_FailOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
     ),
 ]
-_Slow = Annotated[
+_SlowOption = Annotated[
     list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
 ]
 
@@ -145,8 +145,8 @@ def sandbox(  # noqa: PLR0913 - one for each option
     admin: Annotated[
         str, _place("DHP_SANDBOX_ADMIN", "The operators' address.")
     ] = "127.0.0.1:9464",
-    fail: _Fail = None,
-    slow: _Slow = None,
+    fail: _FailOption = None,
+    slow: _SlowOption = None,
     token_lifetime: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
     ] = None,

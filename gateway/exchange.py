@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["success", "client-error", "failure", "aborted"]
+ExchangeOutcome = Literal["success", "client-error", "failure", "aborted"]
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Exchange:
         return {name: value for name, value in named.items() if value}
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ExchangeOutcome:
         """How it ended: an abort outranks the status, which by then was already sent."""
         if self.aborted:
             return "aborted"
