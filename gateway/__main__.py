@@ -23,7 +23,7 @@ _EXPANDED: Final = frozenset("~$%*?[")
 def main() -> None:
     """The console script."""
     _forbid_core_dumps()
-    begin = _plain(sys.argv[1:])
+    begin = _run_without_typer(sys.argv[1:])
     failure: BaseException | None = None
     if begin is not None:
         try:
@@ -46,7 +46,7 @@ def _forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _plain(arguments: Sequence[str]) -> Callable[[], int] | None:
+def _run_without_typer(arguments: Sequence[str]) -> Callable[[], int] | None:
     """What to do when that is plain to see; what could be meant otherwise is not."""
     match arguments:
         case ["run"]:

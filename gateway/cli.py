@@ -80,7 +80,7 @@ def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOptio
     from gateway.config import SettingsError
 
     try:
-        code = _outcome(context, partial(serving.run, config))
+        code = _exit_code(context, partial(serving.run, config))
     except SettingsError as error:
         settings_source(config)
         tell(error)
@@ -89,7 +89,7 @@ def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOptio
 
         if not isinstance(error, StartError):
             raise
-        _fail_to_start(error)
+        _exit_start_failed(error)
     raise typer.Exit(code)
 
 
@@ -102,17 +102,17 @@ def worker(context: typer.Context, inheritance: str) -> None:
         Inheritance.from_text(inheritance)
     except ValueError:
         _fail(Phrase("workers are started by `dhp-gateway run`"), WRONG_USAGE)
-    raise typer.Exit(_outcome(context, partial(serving.worker, inheritance)))
+    raise typer.Exit(_exit_code(context, partial(serving.worker, inheritance)))
 
 
-def _outcome(context: typer.Context, serve: Callable[[], int]) -> int:
+def _exit_code(context: typer.Context, serve: Callable[[], int]) -> int:
     """The exit code; raises how it failed, also where that was without typer."""
     if context.obj is not None:
         raise context.obj
     return serve()
 
 
-def _place(variable: str, what: str) -> Any:
+def _address_option(variable: str, what: str) -> Any:
     """An option for an address of the sandbox, which the image gives as a variable."""
     return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
 
@@ -140,10 +140,10 @@ def sandbox(  # noqa: PLR0913 - one for each option
         int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
     ] = 8090,
     listen: Annotated[
-        str, _place("DHP_SANDBOX_LISTEN", "The gateway's address.")
+        str, _address_option("DHP_SANDBOX_LISTEN", "The gateway's address.")
     ] = "127.0.0.1:8080",
     admin: Annotated[
-        str, _place("DHP_SANDBOX_ADMIN", "The operators' address.")
+        str, _address_option("DHP_SANDBOX_ADMIN", "The operators' address.")
     ] = "127.0.0.1:9464",
     fail: _FailOption = None,
     slow: _SlowOption = None,
@@ -182,7 +182,7 @@ def _run_sandbox(demo: Demo) -> None:
     try:
         command.run(demo, typer.echo)
     except StartError as error:
-        _fail_to_start(error)
+        _exit_start_failed(error)
 
 
 def _address(option: str, text: str) -> Address:
@@ -208,7 +208,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-def _fail_to_start(error: Exception) -> NoReturn:
+def _exit_start_failed(error: Exception) -> NoReturn:
     """A line for each reason."""
     reasons = (Phrase(line) for line in spoken(said(error)).splitlines())
     _fail(joined("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START)

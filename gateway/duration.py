@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.phrases import Phrase
 
 
-def in_words(seconds: float) -> Phrase:
+def format_duration(seconds: float) -> Phrase:
     """`45 s`, `5 min`, `3 h`, `3 h 20 min` or `2 days`; 10799 seconds are 3 hours."""
     if seconds < 90:
         text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def is_deeper(value: object, most: int) -> bool:
+def exceeds_depth(value: object, most: int) -> bool:
     """Whether lists and dicts stand within each other on more than that many levels."""
     level = [value]
     for _ in range(most + 1):
-        level = [inner for each in level for inner in _within(each)]
+        level = [inner for each in level for inner in _children(each)]
     return bool(level)
 
 
-def _within(value: object) -> Iterator[object]:
+def _children(value: object) -> Iterator[object]:
     if isinstance(value, dict):
         yield from value.values()
     elif isinstance(value, list):

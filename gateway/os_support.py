@@ -29,7 +29,7 @@ else:
     _IS_POSIX = True
 
 # Files that several processes of one gateway write in turns, and that a second gateway finds taken.
-SHARES_FILES: Final = _IS_POSIX and hasattr(os, "memfd_create")
+HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "memfd_create")
 HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 # Whether a file's mode says who may read it; elsewhere access lists do.
 HAS_FILE_MODES: Final = _IS_POSIX
@@ -70,7 +70,7 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def keep_freed_memory(most: int) -> None:
+def set_heap_trim_threshold(most: int) -> None:
     """Have the C library keep up to `most` free bytes at the heap's end for what comes next.
 
     glibc by itself gives back all beyond 128 KiB; the system clears each page of it anew when it is
@@ -87,7 +87,7 @@ def keep_freed_memory(most: int) -> None:
         mallopt(_M_TRIM_THRESHOLD, most)
 
 
-def raise_file_limit() -> None:
+def raise_open_file_limit() -> None:
     """Allow as many open files as the system lets us: each exchange takes two."""
     if not _IS_POSIX:
         return
@@ -96,7 +96,7 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def open_files_allowed() -> int:
+def open_file_limit() -> int:
     """How many files and sockets this process may have open."""
     if not _IS_POSIX:
         return _SELECTABLE
@@ -104,7 +104,7 @@ def open_files_allowed() -> int:
     return allowed
 
 
-def unacknowledged(connection: Any) -> int:
+def unacknowledged_bytes(connection: Any) -> int:
     """Bytes sent and not acknowledged by the other system (SIOCOUTQ of tcp(7)).
 
     0 where the system does not tell. Raises OSError, and ValueError for a closed socket.
@@ -123,7 +123,7 @@ def has_failed(connection: Any) -> bool:
         return True
 
 
-def arrival_check(fd: int) -> Callable[[], object]:
+def readability_check(fd: int) -> Callable[[], object]:
     """What says, as often as it is called, whether something has come on a socket, be it its end.
 
     Something that is true or false; true also for a socket that is closed.
@@ -145,7 +145,7 @@ def wait_writable(fd: int) -> None:
     poll.poll(1000)
 
 
-def claim_address(listening: socket.socket) -> None:
+def set_address_reuse(listening: socket.socket) -> None:
     """Let an address be bound again soon after its last owner, and by nobody while it is ours."""
     if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
         # Windows lets any program share an address that was bound with SO_REUSEADDR.
@@ -154,7 +154,7 @@ def claim_address(listening: socket.socket) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
-def turn_away(listening: socket.socket) -> None:
+def drop_new_connections(listening: socket.socket) -> None:
     """Let nobody connect any more; who has, still waits in the queue of the listening TCP socket.
 
     Who comes now tries again after a second and is refused, as the socket is closed by then. Where
@@ -183,19 +183,21 @@ def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
         for number, handler in known.items():
             loop.add_signal_handler(number, handler)
     except NotImplementedError:
-        _wake_by_signals(loop)
+        _install_wakeup_fd(loop)
         for number, handler in known.items():
-            signal.signal(number, _soon(loop, handler))
+            signal.signal(number, _callback_soon(loop, handler))
 
 
-def _soon(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Callable[..., None]:
+def _callback_soon(
+    loop: asyncio.AbstractEventLoop, handler: Callable[[], None]
+) -> Callable[..., None]:
     def signalled(*_: object) -> None:
         loop.call_soon_threadsafe(handler)
 
     return signalled
 
 
-def _wake_by_signals(loop: asyncio.AbstractEventLoop) -> None:
+def _install_wakeup_fd(loop: asyncio.AbstractEventLoop) -> None:
     """Python sees a signal between two steps of the program only; a loop that waits takes none."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):

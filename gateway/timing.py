@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Final, Protocol
 
-_MOST_DOUBLINGS: Final = 16
+_MAX_DOUBLINGS: Final = 16
 
 
 class TimerHandle(Protocol):
@@ -56,5 +56,5 @@ def backoff(
 
     With `random`, numbers from 0 to 1, it is up to a half shorter, so that many do not act as one.
     """
-    pause = min(first * 2.0 ** min(max(failures - 1, 0), _MOST_DOUBLINGS), longest)
+    pause = min(first * 2.0 ** min(max(failures - 1, 0), _MAX_DOUBLINGS), longest)
     return pause if random is None else pause * (0.5 + random() / 2)

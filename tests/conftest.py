@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from gateway.os_support import raise_file_limit
+from gateway.os_support import raise_open_file_limit
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
@@ -195,6 +195,6 @@ class _DeathOfATest:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hold as many connections as gateways do; the process that watches the others watches."""
-    raise_file_limit()
+    raise_open_file_limit()
     if not os.environ.get("PYTEST_XDIST_WORKER"):
         config.pluginmanager.register(_DeathOfATest(config))

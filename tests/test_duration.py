@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.duration import in_words
+from gateway.duration import format_duration
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ from gateway.duration import in_words
 )
 def test_a_span_is_told_in_its_greatest_units(seconds: float, words: str) -> None:
     """Hours are hours, and a second less makes no difference to anybody."""
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words

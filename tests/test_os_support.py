@@ -32,9 +32,9 @@ def test_the_limit_of_files_is_the_process_own() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-        assert os_support.open_files_allowed() == min(soft, 512)
-        os_support.raise_file_limit()
-        assert os_support.open_files_allowed() == hard
+        assert os_support.open_file_limit() == min(soft, 512)
+        os_support.raise_open_file_limit()
+        assert os_support.open_file_limit() == hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -68,7 +68,7 @@ def test_an_address_has_one_owner() -> None:
     """While one socket listens at a claimed address no other one can."""
     with socket.socket() as ours, socket.socket() as theirs:
         for each in (ours, theirs):
-            os_support.claim_address(each)
+            os_support.set_address_reuse(each)
         ours.bind(("127.0.0.1", 0))
         ours.listen()
         with pytest.raises(OSError, match="in use"):
@@ -81,14 +81,14 @@ def test_what_nobody_has_taken_is_unacknowledged() -> None:
         with socket.create_connection(listener.getsockname()) as ours:
             theirs, _ = listener.accept()
             with theirs:
-                assert os_support.unacknowledged(ours) == 0
+                assert os_support.unacknowledged_bytes(ours) == 0
                 ours.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     while ours.send(bytes(65536)):
                         pass
-                assert os_support.unacknowledged(ours) > 0
+                assert os_support.unacknowledged_bytes(ours) > 0
         with pytest.raises((OSError, ValueError)):
-            os_support.unacknowledged(ours)
+            os_support.unacknowledged_bytes(ours)
 
 
 async def test_a_signal_calls_back_in_the_loop() -> None:
@@ -106,13 +106,15 @@ async def test_a_signal_calls_back_in_the_loop() -> None:
 def test_memory_that_was_freed_is_used_again() -> None:
     """What is freed at the heap's end need not be cleared by the system before its next use."""
     assert _faults_of_second_use("") > _PAGES / 2
-    assert _faults_of_second_use("os_support.keep_freed_memory(8 * 1024 * 1024)") < _PAGES / 10
+    assert (
+        _faults_of_second_use("os_support.set_heap_trim_threshold(8 * 1024 * 1024)") < _PAGES / 10
+    )
 
 
 def test_python_without_ctypes_will_do() -> None:
     """Where Python was built without libffi nothing else is missing."""
     program = "import sys; sys.modules['_ctypes'] = None; "
-    program += "from gateway import os_support; os_support.keep_freed_memory(8 * 1024 * 1024)"
+    program += "from gateway import os_support; os_support.set_heap_trim_threshold(8 * 1024 * 1024)"
     subprocess.run((sys.executable, "-c", program), check=True)
 
 

@@ -198,7 +198,7 @@ def _await_acknowledgement(connection: socket.socket) -> None:
     """Wait until the other system has acknowledged all bytes. Raises OSError when it does not."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT
     pause = 0.0002
-    while os_support.unacknowledged(connection):
+    while os_support.unacknowledged_bytes(connection):
         if time.monotonic() > deadline:
             raise TimeoutError("the syslog server does not acknowledge")
         errors = select.poll()

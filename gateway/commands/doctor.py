@@ -32,7 +32,7 @@ from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side, State
 from gateway.config import Problem, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenResponse
 from gateway.phrases import NOTHING, Phrase
 from gateway.process.certificates import platform_tls, sso_tls
@@ -246,7 +246,7 @@ def _clock(date: str | None) -> Finding:
     except ValueError:
         return Finding(Phrase("clock"), "skipped", Phrase("the platform does not tell its time"))
     if abs(skew) > _MOST_SKEW:
-        span = in_words(abs(skew))
+        span = format_duration(abs(skew))
         ahead = Phrase("this machine's clock is {time} ahead of the platform's", time=span)
         behind = Phrase("this machine's clock is {time} behind the platform's", time=span)
         return Finding(

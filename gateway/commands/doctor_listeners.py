@@ -122,6 +122,6 @@ def _try_to_listen(address: Address) -> None:
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
-        os_support.claim_address(probe)
+        os_support.set_address_reuse(probe)
         probe.bind((address.host, address.port))
         probe.listen(1)

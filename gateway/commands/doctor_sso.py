@@ -18,7 +18,7 @@ from gateway.commands.findings import Finding, Side
 from gateway.commands.healthcheck import is_alive
 from gateway.config import Settings
 from gateway.config.settings import PRESETS
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.oauth.token_answer import read
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
 from gateway.phrases import Phrase, both, joined, said
@@ -55,7 +55,9 @@ async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenRe
         if error.status is not None:
             hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
         return Finding(check, "failed", happened, joined(". ", hints)), None
-    detail = Phrase("the SSO gave a token for {lifetime}", lifetime=in_words(response.lifetime))
+    detail = Phrase(
+        "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
+    )
     return Finding(check, "ok", detail), response
 
 

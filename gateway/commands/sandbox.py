@@ -70,7 +70,7 @@ async def _serve(demo: Demo, say: Say) -> None:
     os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     demo = await _with_free_addresses(demo)
     with contextlib.ExitStack() as stack:
-        if demo.gateway and os_support.SHARES_FILES:
+        if demo.gateway and os_support.HAS_FILE_LOCKS:
             demo = _with_audit(demo, stack)
         platform = Sandbox(demo.platform, log=say)
         await platform.start()

@@ -13,7 +13,7 @@ import orjson
 
 from gateway.config import SecretUnreadable, Settings
 from gateway.config.secret_files import oddity
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.oauth.error_messages import Way, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
@@ -44,7 +44,7 @@ def describe(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
     yield Phrase("type: Bearer")
     yield Phrase(
         "lifetime: {time} ({source})",
-        time=in_words(response.lifetime),
+        time=format_duration(response.lifetime),
         source=sources[response.lifetime_source],
     )
     yield Phrase("expiry: {time}", time=f"{expiry:%Y-%m-%dT%H:%M:%SZ}")

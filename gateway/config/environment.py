@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway.config import shape
 from gateway.config.problems import DEEPEST, Problem, Setting, most_similar
 from gateway.config.settings import Settings
-from gateway.nesting import is_deeper
+from gateway.nesting import exceeds_depth
 from gateway.phrases import Phrase
 
 PREFIX: Final = "DHP_GATEWAY_"
@@ -101,7 +101,7 @@ def parse(text: str, annotation: Any) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return text if is_deeper(value, DEEPEST) else value
+    return text if exceeds_depth(value, DEEPEST) else value
 
 
 def _number(text: str, *, whole: bool) -> Any:

@@ -35,7 +35,7 @@ def _system(settings: Settings) -> Iterator[BrokenRule]:
                 Phrase("is a unix socket"),
                 Phrase("{not_here}: use host:port", not_here=_NOT_HERE),
             )
-    if os_support.SHARES_FILES:
+    if os_support.HAS_FILE_LOCKS:
         return
     if settings.audit.sink == "file":
         yield BrokenRule(

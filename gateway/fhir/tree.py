@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from gateway.fhir import weight
 from gateway.fhir.conformity import media_type
-from gateway.nesting import is_deeper
+from gateway.nesting import exceeds_depth
 
 # A text, or an element: what stands under each of its names. A resource's type is under
 # `resourceType`, in XML as well. None is so deep that a walk by recursion could fail.
@@ -109,7 +109,7 @@ def _read_json(body: bytes) -> Element:
     except (ValueError, RecursionError):
         raise Unreadable("not JSON that could be read in one way only") from None
     # Around each element may stand an array.
-    if is_deeper(document, 2 * _DEEPEST):
+    if exceeds_depth(document, 2 * _DEEPEST):
         raise Unreadable("nested too deeply")
     return _element(document) if isinstance(document, dict) else {"": _flat(document)}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenRequestError
 from gateway.phrases import NOTHING, Phrase, joined
 
@@ -127,7 +127,7 @@ def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase
         return Phrase("the SSO refused ({told})", told=_told(error)), hint
     if error.kind == "throttled":
         wait = (
-            Phrase("try again in {time}", time=in_words(error.retry_after))
+            Phrase("try again in {time}", time=format_duration(error.retry_after))
             if error.retry_after
             else NOTHING
         )

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.nesting import is_deeper
+from gateway.nesting import exceeds_depth
 from gateway.oauth.error_description import description_of
 from gateway.secret import Secret
 
@@ -149,7 +149,7 @@ def parse_object(body: bytes) -> dict[str, object] | None:
         value = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not is_deeper(value, _DEEPEST) else None
+    return value if isinstance(value, dict) and not exceeds_depth(value, _DEEPEST) else None
 
 
 def parse_token_response(

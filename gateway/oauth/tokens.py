@@ -1,9 +1,9 @@
 """The life of the tokens: fetched at start, renewed ahead of expiry, dropped when rejected.
 
 The request path calls `current`, which nearly always has the token, and `obtain` where it has not.
-Each credential has at most one fetch under way, its flight, which belongs to the `Tokens` object:
-requests wait for it, but leaving does not end it. When a flight ends, its outcome is installed and
-a timer is set for the next one, after success and failure alike; there is no loop that could die.
+Each credential has at most one fetch under way, which belongs to the `Tokens` object:
+requests wait for it, but leaving does not end it. When it ends, its outcome is installed and
+a timer is set for the next one, after success and failure alike; no loop can die.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.oauth.backoff import FailedAttempts, Pacing, Rejections, TokenPolicy
 from gateway.oauth.error_messages import Way, explain
@@ -45,7 +45,7 @@ class TokenState:
     `failure` and `cause` tell of the last attempt if it failed, with what the SSO then reported:
     `status`, `oauth_error` and `description`, as in `TokenRequestError`. `next_attempt_in`: when
     the SSO will be asked again (None while it is being asked: `fetching`); `rejected` says that the
-    platform refuses fresh tokens; `spare_secret` that the SSO refuses the secret offered first.
+    platform refuses fresh tokens; `spare_secret` that the SSO refuses the first secret.
     """
 
     valid: bool
@@ -363,7 +363,7 @@ class Tokens:
             "credential %s: %s; asking again in %s",
             slot.credential,
             self._explain(slot, outcome),
-            in_words(pause),
+            format_duration(pause),
             credential=slot.credential,
             reason=slot.failure.reason.code,
         )

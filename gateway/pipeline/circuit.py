@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, NewType
 
 from gateway import errors
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.errors import GatewayError
 from gateway.telemetry.logs import get_logger
 
@@ -88,7 +88,7 @@ class Circuit:
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probing:
             wait = max(remaining, _PROBE_RETRY_AFTER)
-            detail = f"the platform failed too often; it is tried again in {in_words(wait)}"
+            detail = f"the platform failed too often; it is tried again in {format_duration(wait)}"
             raise GatewayError(errors.CIRCUIT_OPEN, detail, retry_after=wait)
         self._probing = True
         return self._ticket
@@ -139,7 +139,7 @@ class Circuit:
         if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
             _log.warning(
                 "circuit opened for %s: %d of %d requests failed, last cause: %s",
-                *(in_words(policy.open_for), failures, requests, cause),
+                *(format_duration(policy.open_for), failures, requests, cause),
                 reason=errors.CIRCUIT_OPEN.code,
             )
             self._turn(self._clock())

@@ -367,7 +367,7 @@ def authority(base_url: str) -> bytes:
 
 def capacity(settings: Settings) -> Capacity:
     """How many callers may be connected: what open files allow, less what the rest needs."""
-    room = os_support.open_files_allowed() - _OWN_FILES
+    room = os_support.open_file_limit() - _OWN_FILES
     # Connections beyond a multiple of what is served at once only hold memory.
     most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
     return Capacity(

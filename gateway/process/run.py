@@ -50,7 +50,7 @@ class Service(Protocol):
 def run(settings: Settings, source: SettingsSource) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit code. Raises `StartError`."""
     guard_standard_files(settings)
-    os_support.raise_file_limit()
+    os_support.raise_open_file_limit()
     configure_logs(settings)
     # Every command says it, whatever the level of the log.
     shown = logging.getLogger().level  # noqa: TID251 - of all

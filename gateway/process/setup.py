@@ -92,7 +92,7 @@ def settle_memory() -> None:
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
     gc.enable()
-    os_support.keep_freed_memory(_KEPT)
+    os_support.set_heap_trim_threshold(_KEPT)
 
 
 def configure_logs(settings: Settings) -> None:

@@ -63,7 +63,7 @@ class Listening:
             return
         try:
             for each in self.sockets:
-                os_support.turn_away(each)
+                os_support.drop_new_connections(each)
         except OSError as error:
             _log.warning(
                 "a caller that connects to %s in the moment in which it closes is reset instead of"
@@ -162,7 +162,7 @@ def _is_absent(error: OSError) -> bool:
 def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
-        os_support.claim_address(listening)
+        os_support.set_address_reuse(listening)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Callers' connections inherit it.

@@ -71,7 +71,7 @@ def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
 
 def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:
     """Serve until the supervisor, or SIGTERM, ends it; gives the exit code."""
-    os_support.raise_file_limit()
+    os_support.raise_open_file_limit()
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         return runner.run(_Worker(inheritance, environ).serve())
 
@@ -151,7 +151,7 @@ class _Worker:
         return None if self._gateway is None else self._gateway.status.report()
 
     async def _outbox(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The `answer` of a `Desk`; nothing where there is none."""
+        """The `answer` of an `OutboxAdminApi`; nothing where there is none."""
         outbox = None if self._gateway is None else self._gateway.outbox
         return {} if outbox is None else {"answer": await outbox.desk.answer(question)}
 

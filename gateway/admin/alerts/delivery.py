@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.admin.alerts.addresses import Address, Message
-from gateway.duration import in_words
+from gateway.duration import format_duration
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimeSource, backoff
 
@@ -100,7 +100,7 @@ class Mailbox:
             if failures == 1:
                 _log.warning(
                     "%s takes no message; it is tried again in %s, then less often",
-                    *(self._post.address.name, in_words(pause)),
+                    *(self._post.address.name, format_duration(pause)),
                     key="alerts.notify",
                 )
             await self._time.sleep(pause)

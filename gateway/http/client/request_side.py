@@ -42,7 +42,7 @@ class RequestSide(SmallReads):
         self.transport = cast("asyncio.Transport | TlsTransport", transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
-            self._arrived = os_support.arrival_check(raw.fileno())
+            self._arrived = os_support.readability_check(raw.fileno())
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport and give the platform `response_timeout` from now."""

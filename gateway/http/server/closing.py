@@ -39,6 +39,6 @@ def unsent(transport: asyncio.Transport) -> int:
 def _queued(raw: Any) -> int:
     """Bytes that the kernel has not delivered yet, where it tells."""
     try:
-        return 0 if raw is None else os_support.unacknowledged(raw)
+        return 0 if raw is None else os_support.unacknowledged_bytes(raw)
     except (OSError, ValueError):
         return 0

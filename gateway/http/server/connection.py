@@ -264,7 +264,7 @@ class CallerConnection(ResponseSide):
         raw = None if self.transport is None else self.transport.get_extra_info("socket")
         # The caller may have ended the connection a moment ago.
         with contextlib.suppress(OSError, ValueError):
-            if raw is not None and os_support.arrival_check(raw.fileno())():
+            if raw is not None and os_support.readability_check(raw.fileno())():
                 return False
         self.force_close()
         return True
