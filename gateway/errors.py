@@ -125,9 +125,10 @@ class GatewayError(Exception):
 
     `detail` goes to the log only and must be free of secrets, tokens, query values and bodies.
     `hint` is shown to the caller in the outcome's diagnostics and must be free of them too.
-    `retry_after` is in seconds. `close` says that the caller's connection cannot be used again,
-    `repeatable` that the platform cannot have acted and another attempt may help at once. `advice`
-    names words for people that say more than the reason's own (`gateway.fhir.texts.ADVICE`).
+    `retry_after` is in seconds. `close_connection` says that the caller's connection cannot be used
+    again, `is_retryable` that the platform cannot have acted and another attempt may help at once.
+    `advice_key` names words for people that say more than the reason's own
+    (`gateway.fhir.texts.ADVICE`).
     """
 
     reason: Reason
@@ -136,9 +137,9 @@ class GatewayError(Exception):
     retry_after: float | None = None
     upstream_status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    close: bool = False
-    repeatable: bool = False
-    advice: str = ""
+    close_connection: bool = False
+    is_retryable: bool = False
+    advice_key: str = ""
     status: int = field(init=False)
     issue_code: str = field(init=False)
 

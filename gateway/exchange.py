@@ -12,24 +12,23 @@ ExchangeOutcome = Literal["success", "client-error", "failure", "aborted"]
 class Exchange:
     """What happened to one request, filled in step by step by the handler.
 
-    Times are seconds: `started_at` of the wall clock, `started` of the monotonic clock. Byte counts
-    are those of the bodies. `query_params` holds names only; values never reach this record.
-    `user_asserted`: nobody signed in, the old system named its user; `purpose` is of the national
-    list, `token_id` the `jti` of the access token that went out.
-    `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`). `unrecorded`:
-    one of so many by strangers that it is counted and has no record of its own. `half_closed`: a
-    read whose caller closed its sending side before it was over, which tells nothing bad of the
-    platform.
+    Times are seconds: `started_at` of the wall clock, `started_monotonic` of the monotonic clock.
+    Byte counts are those of the bodies. `query_params` holds names only; values never reach this
+    record. `is_user_asserted`: nobody signed in, the old system named its user; `purpose` is of the
+    national list, `token_id` the `jti` of the access token that went out. `interaction` and
+    `resource` come from closed sets (`gateway.fhir.interaction`). `is_audit_skipped`: one of so
+    many by strangers that it is counted and has no record of its own. `half_closed`: a read whose
+    caller closed its sending side before it was over, which tells nothing bad of the platform.
     """
 
     request_id: str
     started_at: float
-    started: float
+    started_monotonic: float
     method: str = ""
     remote: str = ""
     caller: str = "anonymous"
     user: str | None = None
-    user_asserted: bool = False
+    is_user_asserted: bool = False
     purpose: str | None = None
     token_id: str | None = None
     credential: str | None = None
@@ -46,14 +45,14 @@ class Exchange:
     response_bytes: int = 0
     duration: float = 0.0
     upstream_duration: float | None = None
-    aborted: bool = False
+    is_aborted: bool = False
     half_closed: bool = False
-    unrecorded: bool = False
+    is_audit_skipped: bool = False
     # When it began and ceased to wait for a token, monotonic; None when one was at hand.
     token_wait: tuple[float, float] | None = None
     trace: object | None = None  # `gateway.telemetry.tracing`'s own, while tracing is on
 
-    def facts(self) -> dict[str, str]:
+    def log_fields(self) -> dict[str, str]:
         """What a line of the log has as fields, of what is known."""
         named = {
             "reason": self.reason,
@@ -66,7 +65,7 @@ class Exchange:
     @property
     def outcome(self) -> ExchangeOutcome:
         """How it ended: an abort outranks the status, which by then was already sent."""
-        if self.aborted:
+        if self.is_aborted:
             return "aborted"
         if self.status >= 500 or self.status == 0:
             return "failure"

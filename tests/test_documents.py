@@ -198,7 +198,7 @@ def test_every_metric_is_explained() -> None:
 def test_every_field_of_the_audit_is_explained() -> None:
     """The table of operations.md has exactly the fields of a record, in their order."""
     exchange = Exchange("id", 0.0, 0.0)
-    exchange.user_asserted, exchange.purpose, exchange.token_id = True, "TREAT", "a jti"
+    exchange.is_user_asserted, exchange.purpose, exchange.token_id = True, "TREAT", "a jti"
     record = exchange_record(exchange, "")
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     section = page.partition("\n## Audit\n")[2].partition("\n## ")[0]

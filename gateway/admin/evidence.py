@@ -49,7 +49,7 @@ class Outcomes:
         found = of_exchange(exchange)
         if found is None:
             return
-        now = exchange.started + exchange.duration
+        now = exchange.started_monotonic + exchange.duration
         self.asked_at = now
         number = int(now) // _SLICE
         part = self._slices[number % _KEPT]

@@ -281,7 +281,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
         "upstream_ms": None if upstream is None else _milliseconds(upstream),
         "outcome": exchange.outcome,
     }
-    if exchange.user_asserted:
+    if exchange.is_user_asserted:
         record["user_asserted"] = True
     if exchange.purpose is not None:
         record["purpose"] = exchange.purpose

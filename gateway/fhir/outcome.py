@@ -46,7 +46,7 @@ def render(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": text(reason.code, language, write=write, advice=error.advice),
+            "text": text(reason.code, language, write=write, advice=error.advice_key),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

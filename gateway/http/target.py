@@ -120,8 +120,12 @@ def _refused_form(raw: str) -> GatewayError:
     if ABSOLUTE.match(raw) is None:
         return _refused("target: not in origin form")
     hint = "the URL names another host: is listen.public_url missing?"
-    return GatewayError(errors.MISDIRECTED, "target of another host", hint=hint, close=True)
+    return GatewayError(
+        errors.MISDIRECTED, "target of another host", hint=hint, close_connection=True
+    )
 
 
 def _refused(rule: str, advice: str = "") -> GatewayError:
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True, advice=advice)
+    return GatewayError(
+        errors.BAD_REQUEST, rule, hint=rule, close_connection=True, advice_key=advice
+    )

@@ -67,7 +67,7 @@ class LoginFront:
 
             async def preflight(exchange: Exchange) -> Reply:
                 # Browsers ask without a cookie, for each address anew: all of them are answered.
-                exchange.unrecorded = self._strangers.are_too_many(visit.peer.address)
+                exchange.is_audit_skipped = self._strangers.are_too_many(visit.peer.address)
                 return self._guests.preflight(visit)
 
             return Own(preflight, lines)

@@ -230,4 +230,4 @@ def _is_below(visit: BrowserRequest, base_path: str) -> bool:
 
 def _forbidden(field: str, hint: str) -> GatewayError:
     detail = f"{field} is missing or another"
-    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, advice="page")
+    return GatewayError(errors.CALLER_FORBIDDEN, detail, hint=hint, advice_key="page")

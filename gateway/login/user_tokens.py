@@ -167,7 +167,7 @@ class UserTokens:
         if not flight.done():
             raise _unavailable(f"no new token within {self._wait_timeout:g} s", 1.0)
         if flight.cancelled():
-            raise GatewayError(SHUTTING_DOWN, close=True)
+            raise GatewayError(SHUTTING_DOWN, close_connection=True)
         session.adopt(flight.result())
         if session.ended:
             raise self._sign_in_again()

@@ -282,7 +282,7 @@ class Tokens:
             waited = f"no token within {self._policy.wait_timeout:g} s"
             raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
         if flight.cancelled():
-            raise GatewayError(SHUTTING_DOWN, close=True)
+            raise GatewayError(SHUTTING_DOWN, close_connection=True)
         outcome = flight.result()
         now = self._clock()
         if isinstance(outcome, FailedAttempts):
@@ -308,7 +308,7 @@ class Tokens:
     def _launch(self, slot: _Slot) -> asyncio.Task[Token | FailedAttempts]:
         """The flight under way, or a new one."""
         if self._closed:
-            raise GatewayError(SHUTTING_DOWN, close=True)
+            raise GatewayError(SHUTTING_DOWN, close_connection=True)
         if slot.flight is None:
             if slot.timer is not None:
                 slot.timer.cancel()

@@ -257,17 +257,19 @@ class Intake(WriteQueue):
             raise error if unknown else _not_taken(str(full)) from None
         except OutboxUnavailable:
             raise error from None
-        _log.info("kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.facts())
+        _log.info(
+            "kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.log_fields()
+        )
         return _accepted(entry, base, self._reader(asked))
 
     def _note(self, asked: RequestContext) -> None:
         resource = _resource(asked.interaction)
         if resource is not None:
-            self._last_writes.note(asked.caller.name, resource, asked.exchange.started)
+            self._last_writes.note(asked.caller.name, resource, asked.exchange.started_monotonic)
 
     def _is_overtaken(self, asked: RequestContext) -> bool:
         resource = _resource(asked.interaction)
-        started = asked.exchange.started
+        started = asked.exchange.started_monotonic
         return resource is not None and self._last_writes.after(
             asked.caller.name, resource, started
         )

@@ -135,7 +135,7 @@ class Deliverer:
         token: Token | None = route.tokens.current(credential)
         token = token or await route.tokens.obtain(credential)
         # No exchange of a caller: what is noted here is read by nobody.
-        note = Exchange(request_id=request.request_id, started_at=0.0, started=0.0)
+        note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
         return await route.forwarder.send(note, outgoing, credential, token)
 
     async def _version(self, request: Request) -> bytes | None:

@@ -26,7 +26,7 @@ class Accounting:
     def end(self, exchange: Exchange) -> None:
         """Account for a finished exchange, which must not change any more."""
         self._count(exchange)
-        if not exchange.unrecorded:
+        if not exchange.is_audit_skipped:
             self._record(exchange)
         for note in self._notes:
             note(exchange)

@@ -57,7 +57,9 @@ class Admission:
         `GatewayError`: shutting-down, audit-unavailable or rate-limited.
         """
         if self.phase is Phase.STOPPED and not fresh:
-            raise GatewayError(errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close=True)
+            raise GatewayError(
+                errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close_connection=True
+            )
         if not self._audit.available:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
         if caller.rate is not None:

@@ -102,4 +102,4 @@ class Forwarder:
 
 
 def _rejected(detail: str, advice: str = "") -> GatewayError:
-    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice=advice)
+    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice_key=advice)

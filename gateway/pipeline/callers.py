@@ -208,7 +208,9 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
         foreign = True
     if foreign:
         what = "web page of another origin"
-        raise GatewayError(errors.CALLER_FORBIDDEN, what, hint=_FOREIGN_PAGE, advice="foreign-page")
+        raise GatewayError(
+            errors.CALLER_FORBIDDEN, what, hint=_FOREIGN_PAGE, advice_key="foreign-page"
+        )
 
 
 def _origin_fits(known: Identification, peer: Peer) -> bool:

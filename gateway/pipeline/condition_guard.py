@@ -79,7 +79,7 @@ class ConditionGuard:
         shown = self._unsupported(conditions)
         if shown:
             raise GatewayError(
-                errors.CONDITION_UNSUPPORTED, hint=f"conditions={shown}", close=close
+                errors.CONDITION_UNSUPPORTED, hint=f"conditions={shown}", close_connection=close
             )
 
     def _unsupported(self, conditions: Iterable[Condition]) -> str:

@@ -39,5 +39,5 @@ def as_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
         return GatewayError(errors.UPSTREAM_FAILED, what)
     # The one place that turns a bug into an answer. The message stays out: it could quote data.
     exchange.reason = errors.INTERNAL.code
-    _log.error("internal error", exc_info=error, **exchange.facts())
-    return GatewayError(errors.INTERNAL, type(error).__name__, close=True)
+    _log.error("internal error", exc_info=error, **exchange.log_fields())
+    return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)

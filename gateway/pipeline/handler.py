@@ -153,7 +153,7 @@ class Handler:
             finally:
                 answer.close()
         except asyncio.CancelledError:
-            exchange.aborted = True
+            exchange.is_aborted = True
             side.abort()
             raise
         except Exception as error:
@@ -171,24 +171,24 @@ class Handler:
         admitted = False
         try:
             exchange.remote = self._callers.origin(request.connection.peer, header).address
-            validation.check(message, header, max_header_bytes=self._rules.listen.all_header_bytes)
+            validation.check(message, header, max_header_bytes=self._listen.all_header_bytes)
             if not self._admission.admit_at_once(ANONYMOUS, fresh=request.fresh):
                 await self._admission.queue(ANONYMOUS)
             admitted = True
             return await give(side, exchange, await own.respond(exchange))
         except asyncio.CancelledError:
-            exchange.aborted = True
+            exchange.is_aborted = True
             side.abort()
             raise
         except Exception as error:
             if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
-                exchange.unrecorded = self._strangers.are_too_many(exchange.remote)
+                exchange.is_audit_skipped = self._strangers.are_too_many(exchange.remote)
             return await self._conclude(exchange, side, header, "", error)
         finally:
             if admitted:
                 self._admission.leave(ANONYMOUS)
             # The pages have their own limit: nobody needs to stand behind what is beyond it.
-            exchange.unrecorded |= exchange.reason == errors.RATE_LIMITED.code
+            exchange.is_audit_skipped |= exchange.reason == errors.RATE_LIMITED.code
             self._end(exchange, None)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
@@ -232,7 +232,7 @@ class Handler:
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
         if (said := memo.asserted) is not None:
-            exchange.user, exchange.user_asserted = said.user, said.user is not None
+            exchange.user, exchange.is_user_asserted = said.user, said.user is not None
             exchange.purpose = said.purpose
         return caller if self._queueing is None else self._queueing.unbound(caller, target)
 
@@ -310,7 +310,7 @@ class Handler:
         return Exchange(
             request_id=request_id(header),
             started_at=self._wall(),
-            started=self._monotonic(),
+            started_monotonic=self._monotonic(),
             method=request.message.method,
             remote=request.remote,
             traceparent=header.text(b"traceparent"),
@@ -322,7 +322,7 @@ class Handler:
         if admitted is not None:
             self._admission.leave(admitted)
         self._admission.end()
-        exchange.duration = self._monotonic() - exchange.started
+        exchange.duration = self._monotonic() - exchange.started_monotonic
         if body is not None:
             exchange.request_bytes = body.received
             body.let_go()
@@ -357,7 +357,7 @@ class Handler:
             return _abort(exchange, side)
         failure = as_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
-        _log.log(level(failure.reason), "%s", failure, **exchange.facts())
+        _log.log(level(failure.reason), "%s", failure, **exchange.log_fields())
         if side.started:
             return _abort(exchange, side)
         if side.login_expired is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
@@ -390,6 +390,6 @@ def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
 
 
 def _abort(exchange: Exchange, side: CallerSide) -> Answered:
-    exchange.aborted = True
+    exchange.is_aborted = True
     side.abort()
     return side.done()

@@ -156,7 +156,7 @@ def watch_bundle(
             watch.feed(data)
         except UnclearBundleError:
             raise GatewayError(
-                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close=True
+                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
             ) from None
 
     body.show(look)

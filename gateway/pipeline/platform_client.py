@@ -46,7 +46,7 @@ class PlatformClient:
             asks_only=once,
         )
         # No exchange of a caller: what is noted here is read by nobody.
-        note = Exchange(request_id=request_id, started_at=0.0, started=0.0)
+        note = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
         return await self._forwarder.send(note, outgoing, credential, token)
 
 

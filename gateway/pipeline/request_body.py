@@ -275,16 +275,20 @@ class RequestBody:
         if self._waited < _RATE_WINDOW:
             return
         if self._in_window < self._limits.min_rate * self._waited:
-            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close=True)
+            raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close_connection=True)
         self._waited, self._in_window = 0.0, 0
 
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
         except _Stalled:
-            raise GatewayError(errors.BODY_TIMEOUT, "no byte in time", close=True) from None
+            raise GatewayError(
+                errors.BODY_TIMEOUT, "no byte in time", close_connection=True
+            ) from None
         except (BodyBroken, HttpProcessingError):
-            raise GatewayError(errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close=True) from None
+            raise GatewayError(
+                errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close_connection=True
+            ) from None
         except (ConnectionError, EOFError):
             raise CallerGone from None
 
@@ -328,4 +332,4 @@ class RequestBody:
 
 
 def _too_large() -> GatewayError:
-    return GatewayError(errors.PAYLOAD_TOO_LARGE, "body over the limit", close=True)
+    return GatewayError(errors.PAYLOAD_TOO_LARGE, "body over the limit", close_connection=True)

@@ -138,7 +138,7 @@ def _non_fhir(answer: Answer, *, untyped: bool = False) -> GatewayError:
         errors.UPSTREAM_NON_FHIR,
         f"the platform's answer is not FHIR (status {answer.status})",
         hint=_NAME_IT if untyped else "",
-        advice="media-type" if untyped else "",
+        advice_key="media-type" if untyped else "",
         upstream_status=answer.status,
         retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
     )

@@ -233,7 +233,7 @@ def _too_many() -> GatewayError:
 
 def _too_long() -> GatewayError:
     return GatewayError(
-        errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close=True
+        errors.UPSTREAM_FAILED, "too long for HTTP/1.0", hint="use HTTP/1.1", close_connection=True
     )
 
 
@@ -262,7 +262,7 @@ async def explain(
 ) -> Answered:
     """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
     exchange.reason = error.reason.code
-    if error.close:
+    if error.close_connection:
         side.close_after()
     body, content_type = render(
         error,

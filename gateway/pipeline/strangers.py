@@ -85,9 +85,9 @@ class Strangers:
         try:
             self.take(peer.address)
         except GatewayError as too_many:
-            exchange.unrecorded = True
+            exchange.is_audit_skipped = True
             # What was sent ahead would only be more of the same; the rest may be unreadable.
-            too_many.close = error.close or request.connection.queued
+            too_many.close_connection = error.close_connection or request.connection.queued
             return too_many
         return error
 

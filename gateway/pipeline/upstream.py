@@ -130,7 +130,7 @@ class Upstream:
                 error, cause = _understand(failure, safe=outgoing.safe)
                 # A kept connection that broke is rarely alone; a fresh one tells more.
                 new = isinstance(failure, Broken)
-                if not error.repeatable or not self._may_repeat(exchange, outgoing):
+                if not error.is_retryable or not self._may_repeat(exchange, outgoing):
                     try:
                         raise error from None
                     finally:
@@ -358,9 +358,11 @@ def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
         return GatewayError(errors.UPSTREAM_TLS, _SENTENCES[failure.kind])
     if failure.kind == "unsent":
         # As if it could not have been made.
-        return GatewayError(errors.UPSTREAM_UNREACHABLE, _SENTENCES[failure.kind], repeatable=True)
+        return GatewayError(
+            errors.UPSTREAM_UNREACHABLE, _SENTENCES[failure.kind], is_retryable=True
+        )
     return GatewayError(
-        errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, repeatable=bool(safe)
+        errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, is_retryable=bool(safe)
     )
 
 

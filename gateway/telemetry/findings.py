@@ -88,5 +88,5 @@ def _is_empty(exchange: Exchange) -> bool:
         exchange.method == "GET"
         and exchange.resource != "Binary"
         and not exchange.response_bytes
-        and not exchange.aborted
+        and not exchange.is_aborted
     )

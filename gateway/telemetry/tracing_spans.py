@@ -134,7 +134,7 @@ class _Story:
         known = exchange.method in _METHODS
         self._method = exchange.method if known else "_OTHER"
         self._verb = exchange.method if known else "HTTP"
-        self._end = exchange.started + exchange.duration
+        self._end = exchange.started_monotonic + exchange.duration
 
     def server(self) -> _Telling:
         """The caller's request."""
@@ -155,12 +155,16 @@ class _Story:
         if exchange.reason:
             attributes["dhp_gateway.reason"] = exchange.reason
         # By the conventions a 4xx is no error of the server that answers it.
-        failed = exchange.status >= 500 or (exchange.aborted and bool(exchange.reason))
+        failed = exchange.status >= 500 or (exchange.is_aborted and bool(exchange.reason))
         if failed:
             attributes["error.type"] = exchange.reason or str(exchange.status)
         name = " ".join(filter(None, (self._verb, exchange.interaction, exchange.resource)))
         return _Telling(
-            name, SpanKind.SERVER, attributes, *self._times(exchange.started, self._end), failed
+            name,
+            SpanKind.SERVER,
+            attributes,
+            *self._times(exchange.started_monotonic, self._end),
+            failed,
         )
 
     def token_waits(self) -> Iterator[_Telling]:
@@ -204,7 +208,7 @@ class _Story:
 
     def _times(self, began: float, ended: float) -> tuple[int, int]:
         """Monotonic seconds as nanoseconds since 1970."""
-        zero = self._exchange.started_at - self._exchange.started
+        zero = self._exchange.started_at - self._exchange.started_monotonic
         return round((zero + began) * 1e9), round((zero + ended) * 1e9)
 
 

@@ -75,7 +75,7 @@ class RecentRequests:
     def note(self, exchange: Exchange) -> None:
         """Count an exchange that has ended."""
         duration = exchange.duration
-        number = int((exchange.started + duration) // 60)
+        number = int((exchange.started_monotonic + duration) // 60)
         minute = self._minutes[number % MINUTES]
         if minute.number != number:
             minute = self._minutes[number % MINUTES] = _Minute(number)
@@ -99,9 +99,9 @@ class RecentRequests:
 
     def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:
         reason = exchange.reason
-        if exchange.aborted and not reason:
+        if exchange.is_aborted and not reason:
             return
-        if exchange.status >= 500 or exchange.status == 0 or exchange.aborted:
+        if exchange.status >= 500 or exchange.status == 0 or exchange.is_aborted:
             minute.errors += 1
             tally.errors += 1
             reason = reason or PLATFORM_ERROR

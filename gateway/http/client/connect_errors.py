@@ -55,7 +55,7 @@ def unreached(
         errors.UPSTREAM_UNREACHABLE,
         _no_way(error, place, timeout, proxy),
         retry_after=RETRY_AFTER,
-        repeatable=repeatable,
+        is_retryable=repeatable,
     )
 
 

@@ -389,7 +389,7 @@ class CallerConnection(ResponseSide):
         """Answer a header that did not come in time, and close."""
         self._discarding = self.busy = True
         self.payload = EMPTY_PAYLOAD
-        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close=True)
+        error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close_connection=True)
         request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
         await self._sink.refuse(request, error)
         await self.linger()

@@ -46,17 +46,19 @@ def translate(exc: BaseException, head: bytes) -> GatewayError:
     text = str(exc)
     if isinstance(exc, LineTooLong):
         reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
-        return GatewayError(reason, "line over the limit", close=True)
+        return GatewayError(reason, "line over the limit", close_connection=True)
     if "Too many headers" in text:
-        return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close=True)
+        return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close_connection=True)
     if "Invalid method" in text and _begins_with_unknown_method(head):
         return validation.unknown_method()
     rule = _rule(exc)
     raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
     if raw is None:
-        return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+        return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
     rule = f"{raw[1]}: bytes above 0x7F as they are: write them as percent-encoded UTF-8"
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True, advice="raw-bytes")
+    return GatewayError(
+        errors.BAD_REQUEST, rule, hint=rule, close_connection=True, advice_key="raw-bytes"
+    )
 
 
 def _rule(exc: BaseException) -> str:

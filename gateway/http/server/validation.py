@@ -35,7 +35,7 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
     if message.version is not HttpVersion11 and message.version != HttpVersion11:
         _check_version_10(message, header)
     if header.total_bytes > max_header_bytes:
-        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close=True)
+        raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close_connection=True)
     check_method(message.method)
     values = header.values
     if header.ambiguous:
@@ -44,7 +44,9 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
     if connection is not None and unsays(connection):
         raise _refused("header: Connection names a field that the gateway reads and passes on")
     if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
-        raise GatewayError(errors.BAD_REQUEST, "length", hint="Content-Length", close=True)
+        raise GatewayError(
+            errors.BAD_REQUEST, "length", hint="Content-Length", close_connection=True
+        )
     if not is_host(values.get(b"host")):
         raise _refused("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
@@ -100,12 +102,14 @@ def is_page_of(origin: str, host: str) -> bool:
 
 
 def _refused(rule: str) -> GatewayError:
-    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close=True)
+    return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
 
 
 def unknown_method() -> GatewayError:
     """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
-    return GatewayError(errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close=True)
+    return GatewayError(
+        errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close_connection=True
+    )
 
 
 def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:

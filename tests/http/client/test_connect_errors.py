@@ -60,5 +60,5 @@ def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> 
 
 def test_a_time_out_is_not_tried_again() -> None:
     """Nothing else that failed before anything was sent forbids another attempt."""
-    assert not unreached(TimeoutError(), PLACE, 5.0).repeatable
-    assert unreached(ConnectionRefusedError(), PLACE, 5.0).repeatable
+    assert not unreached(TimeoutError(), PLACE, 5.0).is_retryable
+    assert unreached(ConnectionRefusedError(), PLACE, 5.0).is_retryable

@@ -143,7 +143,7 @@ async def test_platform_refuses_our_certificate(
                 await read(connection)
             outcome = broken(caught.value, safe=False)
             assert not outcome.hint
-            refused = outcome.reason.code, outcome.detail, outcome.repeatable
+            refused = outcome.reason.code, outcome.detail, outcome.is_retryable
         else:
             refused = await ours.refused()
         assert await line.closed()

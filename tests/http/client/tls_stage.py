@@ -67,7 +67,7 @@ class Ours:
         try:
             return await self.pool.acquire(new=True)
         except GatewayError as error:
-            return error.reason.code, error.detail, error.repeatable
+            return error.reason.code, error.detail, error.is_retryable
 
     async def opened(self) -> UpstreamConnection:
         """The connection."""
