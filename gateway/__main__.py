@@ -46,9 +46,9 @@ def _forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _run_without_typer(arguments: Sequence[str]) -> Callable[[], int] | None:
+def _run_without_typer(argv: Sequence[str]) -> Callable[[], int] | None:
     """What to do when that is plain to see; what could be meant otherwise is not."""
-    match arguments:
+    match argv:
         case ["run"]:
             return partial(serving.run, None)
         case ["run", "--config", file] if file[:1] not in ("", "-") and _EXPANDED.isdisjoint(file):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def exceeds_depth(value: object, most: int) -> bool:
+def exceeds_depth(value: object, max_depth: int) -> bool:
     """Whether lists and dicts stand within each other on more than that many levels."""
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(max_depth + 1):
         level = [inner for each in level for inner in _children(each)]
     return bool(level)
 
