@@ -33,7 +33,7 @@ from gateway.commands.shared import (
 from gateway.commands.shared import fail as _fail
 from gateway.commands.terminal import LanguageOption, say, spoken
 from gateway.commands.usage import Commands
-from gateway.phrases import Phrase, about, joined, said, system_error
+from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
@@ -168,7 +168,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(usage.known(str(error)) or said(error), WRONG_USAGE)
+        _fail(usage.known(str(error)) or exception_phrase(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import Demo
 
@@ -210,8 +210,10 @@ def schema() -> None:
 
 def _exit_start_failed(error: Exception) -> NoReturn:
     """A line for each reason."""
-    reasons = (Phrase(line) for line in spoken(said(error)).splitlines())
-    _fail(joined("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START)
+    reasons = (Phrase(line) for line in spoken(exception_phrase(error)).splitlines())
+    _fail(
+        join_phrases("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START
+    )
 
 
 @cli.command()
@@ -310,11 +312,13 @@ def notify(
     try:
         addresses = addresses_of(settings)
     except NotUnderstood as error:
-        _fail(said(error), WRONG_USAGE)
+        _fail(exception_phrase(error), WRONG_USAGE)
     except StartError as error:
-        _fail(said(error), NO_START)
+        _fail(exception_phrase(error), NO_START)
     if not addresses:
-        _fail(about("alerts.notify", Phrase("is empty; nobody is to be told")), WRONG_USAGE)
+        _fail(
+            setting_problem("alerts.notify", Phrase("is empty; nobody is to be told")), WRONG_USAGE
+        )
     findings = asyncio.run(command.test(settings, addresses))
     for finding in findings:
         say(finding.line())

@@ -22,14 +22,14 @@ from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import Entry, Recovery, State
 from gateway.outbox.shown import facts
 from gateway.phrases import (
+    EMPTY_PHRASE,
     LANGUAGES,
-    NOTHING,
     Phrase,
-    both,
+    all_of,
     catalogue,
-    joined,
-    of_environment,
-    said,
+    environment_language,
+    exception_phrase,
+    join_phrases,
 )
 from gateway.phrases.tables import TABLES
 from gateway.process.factories import StartError
@@ -168,7 +168,7 @@ def test_common_words_of_the_system_are_known() -> None:
 
 def test_phrases_in_phrases_are_translated_too() -> None:
     """A hint in a line, a name in a hint: all of it is of one language."""
-    inner = Phrase("did you mean {near}?", near=both(["a", "b"]))
+    inner = Phrase("did you mean {near}?", near=all_of(["a", "b"]))
     line = Phrase("{told}. {hint:sentence}", told=Phrase("is missing"), hint=inner)
     assert line == "is missing. Did you mean a and b?"
     assert line.in_language("ru") == "не задано. Имелось в виду a и b?"
@@ -191,8 +191,10 @@ def test_values_are_never_taken_for_sentences() -> None:
 
 def test_an_exception_carries_its_phrase_to_another_process() -> None:
     """A worker's reason is told by the command in the language of the terminal."""
-    failure = StartError(joined("\n", [Phrase("did you mean {near}?", near="x"), NOTHING]))
-    data = json.loads(json.dumps(said(failure).as_data()))
+    failure = StartError(
+        join_phrases("\n", [Phrase("did you mean {near}?", near="x"), EMPTY_PHRASE])
+    )
+    data = json.loads(json.dumps(exception_phrase(failure).as_data()))
     assert Phrase.from_data(data) == str(failure)
     assert Phrase.from_data(data).in_language("ru") == "имелось в виду x?\n"
 
@@ -215,7 +217,7 @@ def test_an_exception_carries_its_phrase_to_another_process() -> None:
 )
 def test_the_environment_says_the_language(environ: dict[str, str], language: str) -> None:
     """As for every program: LC_ALL, else LC_MESSAGES, else LANG; English for all others."""
-    assert of_environment(environ) == language
+    assert environment_language(environ) == language
 
 
 def _name(node: ast.expr) -> str:
@@ -223,7 +225,8 @@ def _name(node: ast.expr) -> str:
 
 
 def test_no_error_that_is_shown_carries_a_bare_text() -> None:
-    """What `said` shows of an exception was a phrase when it was raised, or a bug is left English.
+    """What `exception_phrase` shows of an exception was a phrase when it was raised, or a bug is
+    left English.
 
     `OSError` and `ValueError` are of other programs.
     """

@@ -24,7 +24,7 @@ from gateway.config import Problem, SecretSource, SecretUnreadable, Settings, na
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import UnusableKey
-from gateway.phrases import NOTHING, Phrase, said, system_error
+from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
 from gateway.process.factories import StartError, proofs
 
@@ -135,7 +135,7 @@ def _unusable_parts(settings: Settings) -> Iterator[Problem]:
         try:
             look(settings)
         except StartError as error:
-            yield _as_problem(said(error))
+            yield _as_problem(exception_phrase(error))
 
 
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
@@ -153,7 +153,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         except SecretUnreadable:
             continue  # told already
         except OutboxUnusable as error:
-            yield _as_problem(said(error))
+            yield _as_problem(exception_phrase(error))
 
 
 def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
@@ -182,7 +182,7 @@ def _as_problem(told: Phrase) -> Problem:
     return Problem(told.values["key"], told.values["why"])
 
 
-def _of_secret(source: SecretSource, why: Phrase, hint: Phrase = NOTHING) -> Problem:
+def _of_secret(source: SecretSource, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> Problem:
     """About a secret that is given in one of two forms."""
     if source.file is None:
         return Problem(source.key, why, hint)

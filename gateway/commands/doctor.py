@@ -34,7 +34,7 @@ from gateway.config import Problem, SecretUnreadable, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenResponse
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
@@ -119,7 +119,7 @@ def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Findi
 
 
 def _remedy(warning: Problem | None) -> Phrase:
-    return NOTHING if warning is None else Phrase("{hint:capital}", hint=warning.hint)
+    return EMPTY_PHRASE if warning is None else Phrase("{hint:capital}", hint=warning.hint)
 
 
 def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from gateway.admin.status.settings_shown import shown
 from gateway.commands import healthcheck
 from gateway.commands.findings import Finding
 from gateway.config import Address, Settings
-from gateway.phrases import NOTHING, Phrase, said
+from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase
 from gateway.process.sockets import is_stale_socket
 from gateway.secret import MASK
 
@@ -79,7 +79,7 @@ def _in_use(check: Phrase, address: Address, differing: list[str]) -> Finding:
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
         )
         if differing
-        else NOTHING
+        else EMPTY_PHRASE
     )
     detail = Phrase("{address} is in use by the gateway that runs", address=address)
     return Finding(check, "ok", detail, hint)
@@ -100,7 +100,7 @@ def _named(keys: list[str]) -> str:
 
 
 def _taken(check: Phrase, key: str, address: Address, error: OSError) -> Finding:
-    told = Phrase(os.strerror(error.errno).lower()) if error.errno else said(error)
+    told = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
     return Finding(
         check,
         "failed",

@@ -21,7 +21,7 @@ from gateway.config import Settings
 from gateway.oauth.error_description import description_of
 from gateway.oauth.error_messages import with_description
 from gateway.oauth.token_response import TokenRequestError, oauth_error_of
-from gateway.phrases import Phrase, joined, said
+from gateway.phrases import Phrase, exception_phrase, join_phrases
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -81,7 +81,10 @@ async def _conversation(
         provider = openid_provider(settings, session)
     except StartError as error:
         yield Finding(
-            _DISCOVERY, "failed", said(error), Phrase("Give a PEM file with CA certificates")
+            _DISCOVERY,
+            "failed",
+            exception_phrase(error),
+            Phrase("Give a PEM file with CA certificates"),
         )
         return
     yield await _discovery(settings, provider)
@@ -215,7 +218,9 @@ async def _client(
         endpoint = user_endpoint(settings, session)
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
     except StartError as error:
-        return Finding(_CLIENT, "failed", said(error), Phrase("Mend the secret or key first"))
+        return Finding(
+            _CLIENT, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
+        )
     except TokenRequestError as error:
         return _judged_client(error, list(start_first(settings, login.auth_method)))
     return Finding(_CLIENT, "skipped", Phrase("the SSO takes any code"))
@@ -231,11 +236,11 @@ def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> Finding:
         )
         refused = Phrase("the SSO refuses the client: {told}", told=told)
         detail = with_description(refused, error.description)
-        return Finding(_CLIENT, "failed", detail, joined(". ", [*hints, check]))
+        return Finding(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
     # Some SSOs judge the code before the client, or name other errors for a wrong code.
     silent = Phrase("the SSO does not say: {cause}", cause=told)
     detail = with_description(silent, error.description)
-    return Finding(_CLIENT, "skipped", detail, joined(". ", hints))
+    return Finding(_CLIENT, "skipped", detail, join_phrases(". ", hints))
 
 
 def _told(error: TokenRequestError) -> Phrase:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.commands.findings import Finding, Side
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, exception_phrase
 from gateway.process.factories import StartError
 
 _FEW_DAYS: Final = 14
@@ -115,7 +115,9 @@ async def _shake_hands(side: Side) -> Finding:
                 side.host, side.port, ssl=context, server_hostname=side.host
             )
     except StartError as error:
-        return Finding(check, "failed", said(error), Phrase("Give a PEM file with CA certificates"))
+        return Finding(
+            check, "failed", exception_phrase(error), Phrase("Give a PEM file with CA certificates")
+        )
     except ssl.SSLCertVerificationError as error:
         return Finding(check, "failed", *_distrust(side, error))
     except (OSError, TimeoutError):

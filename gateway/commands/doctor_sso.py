@@ -21,7 +21,7 @@ from gateway.config.settings import PRESETS
 from gateway.duration import format_duration
 from gateway.oauth.token_answer import read
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
-from gateway.phrases import Phrase, both, joined, said
+from gateway.phrases import Phrase, all_of, exception_phrase, join_phrases
 from gateway.process.factories import StartError
 
 # Seconds: nobody waits longer for what may not exist.
@@ -48,13 +48,15 @@ async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenRe
     try:
         response = await token_command.request(settings, name)
     except StartError as error:
-        return Finding(check, "failed", said(error), Phrase("Mend the secret or key first")), None
+        return Finding(
+            check, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
+        ), None
     except TokenRequestError as error:
         happened, _ = token_command.reasons(error, settings, name)
         hints = [_hint(error, settings, name)]
         if error.status is not None:
             hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
-        return Finding(check, "failed", happened, joined(". ", hints)), None
+        return Finding(check, "failed", happened, join_phrases(". ", hints)), None
     detail = Phrase(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
     )
@@ -81,9 +83,9 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
         own = Phrase(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )
-        return joined(". ", [hint, own, *_mixture(settings), _known()])
+        return join_phrases(". ", [hint, own, *_mixture(settings), _known()])
     if error.cause in _ELSEWHERE or error.status in _NOT_THERE:
-        return joined(". ", [hint, _known()])
+        return join_phrases(". ", [hint, _known()])
     return hint
 
 
@@ -91,7 +93,7 @@ def with_addresses(settings: Settings, finding: Finding) -> Finding:
     """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
-    return replace(finding, hint=joined(". ", [finding.hint, _known()]))
+    return replace(finding, hint=join_phrases(". ", [finding.hint, _known()]))
 
 
 def _known() -> Phrase:
@@ -100,8 +102,10 @@ def _known() -> Phrase:
     for name, preset in PRESETS.items():
         if url := preset["sso"].get("token_url"):
             by_url.setdefault(url, []).append(name)
-    told = (Phrase("{url} ({names})", url=url, names=both(names)) for url, names in by_url.items())
-    return Phrase("Known token endpoints: {told}", told=joined(", ", told))
+    told = (
+        Phrase("{url} ({names})", url=url, names=all_of(names)) for url, names in by_url.items()
+    )
+    return Phrase("Known token endpoints: {told}", told=join_phrases(", ", told))
 
 
 def _mixture(settings: Settings) -> Iterator[Phrase]:
@@ -112,8 +116,8 @@ def _mixture(settings: Settings) -> Iterator[Phrase]:
             Phrase(
                 "Here sso.token_url is that of {sso}, but platform.fhir_base_url that "
                 "of {platform}",
-                sso=both(sso),
-                platform=both(platform),
+                sso=all_of(sso),
+                platform=all_of(platform),
             )
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 
 State = Literal["ok", "failed", "skipped"]
 Level = Literal["ok", "warning", "failed", "skipped"]
@@ -24,7 +24,7 @@ class Finding:
     check: Phrase
     state: State
     detail: Phrase
-    hint: Phrase = NOTHING
+    hint: Phrase = EMPTY_PHRASE
 
     @property
     def level(self) -> Level:

@@ -21,7 +21,13 @@ from gateway.config.text_file import NotText, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
 from gateway.config.values import Invalid, parse_network
 from gateway.oauth.client_auth import UnusableKey
-from gateway.phrases import LANGUAGES, Phrase, about, asks_for_a_language, joined
+from gateway.phrases import (
+    LANGUAGES,
+    Phrase,
+    has_language_preference,
+    join_phrases,
+    setting_problem,
+)
 from gateway.secret import Secret
 
 _T = TypeVar("_T")
@@ -72,7 +78,7 @@ class Interview:
 
     def settle_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
         """Ask for the language where neither flag nor environment tells it."""
-        if self._asks and chosen is None and not asks_for_a_language(environ):
+        if self._asks and chosen is None and not has_language_preference(environ):
             speak(ask("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
     def plan(self) -> Plan:
@@ -134,7 +140,7 @@ class Interview:
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
         missing = [flag for flag, given in needed.items() if given is None]
         if missing and not self._asks:
-            raise Unsuitable(joined("\n", map(_missing, missing)))
+            raise Unsuitable(join_phrases("\n", map(_missing, missing)))
 
     def _kind(self, where: str) -> Kind:
         if where == "container":
@@ -238,7 +244,7 @@ def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         try:
             return parse(text)
         except Invalid as error:
-            raise Unsuitable(joined("; ", [error.message, error.hint])) from None
+            raise Unsuitable(join_phrases("; ", [error.message, error.hint])) from None
 
     return read
 
@@ -254,7 +260,7 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)
     except Unsuitable as error:
-        raise Unsuitable(about(flag, error.why)) from None
+        raise Unsuitable(setting_problem(flag, error.why)) from None
 
 
 def _secret_of(flag: str, path: Path) -> str:

@@ -12,7 +12,7 @@ import typer
 from gateway.commands import checking_app
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, fail
 from gateway.commands.terminal import LanguageOption, say, spoken
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
     from gateway.commands.init_answers import Flags
@@ -115,7 +115,7 @@ def _written(flags: Flags, lang: str | None, *, asks: bool) -> Plan:
         plan = interview.plan()
         written = write(plan, spoken)
     except (Unsuitable, NotWritten) as error:
-        fail(said(error), WRONG_USAGE)
+        fail(exception_phrase(error), WRONG_USAGE)
     except typer.Abort:
         fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
     for path in written:

@@ -14,7 +14,7 @@ from gateway.commands.init_plan import Kind, Line, Plan, compose_lines, settings
 from gateway.config import placeholders
 from gateway.config.text_file import NotText, read_text
 from gateway.config.yaml_file import parse_yaml
-from gateway.phrases import Phrase, joined, system_error
+from gateway.phrases import Phrase, join_phrases, system_error
 
 # The user of the image.
 _IMAGE_USER: Final = 10001
@@ -77,7 +77,7 @@ def _refuse(paths: Iterable[Path]) -> None:
     if taken:
         there = Phrase("is there already, and nothing was changed; move it away first")
         lines = (Phrase("{path}: {why}", path=path, why=there) for path in taken)
-        raise NotWritten(joined("\n", lines))
+        raise NotWritten(join_phrases("\n", lines))
 
 
 def _wanted(plan: Plan, spell: Callable[[Phrase], str]) -> Iterator[_Wanted]:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from gateway import __version__
 from gateway.config.environment import variable_name
 from gateway.config.problems import Setting
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import Secret
 
 Where = Literal["machine", "container", "network"]
@@ -169,14 +169,14 @@ def _audit_lines(plan: Plan) -> Iterator[Line]:
 
 def compose_lines(plan: Plan, user: str) -> Iterator[Line]:
     """A file for Compose: the gateway in the network of the container that calls it."""
-    yield 0, "services:", NOTHING
+    yield 0, "services:", EMPTY_PHRASE
     yield 1, "gateway:", Phrase("reaches and is reached by that container alone")
     yield 2, f"image: dhp-gateway:{__version__}", Phrase("built by `make image`, or loaded")
     yield 2, f"network_mode: {_quoted(f'container:{plan.container}')}", Phrase("your system's")
     yield 2, f"user: {_quoted(user)}", Phrase("owns the files in this folder")
     yield 2, "read_only: true", Phrase("it writes nowhere else")
     yield 2, "restart: unless-stopped", Phrase("also after a reboot")
-    yield 2, "volumes:", NOTHING
+    yield 2, "volumes:", EMPTY_PHRASE
     yield 3, "- .:/etc/dhp-gateway:ro", Phrase("settings and secrets")
     if plan.audit == "file":
         yield 3, f"- ./audit:{_LOGS}", Phrase("the audit")

@@ -21,7 +21,14 @@ from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import moment, whole
 from gateway.outbox.store import Content, NotPossible, OutboxError, OutboxUnusable
-from gateway.phrases import NOTHING, Phrase, about, joined, said, system_error
+from gateway.phrases import (
+    EMPTY_PHRASE,
+    Phrase,
+    exception_phrase,
+    join_phrases,
+    setting_problem,
+    system_error,
+)
 from gateway.process import audit_factory
 from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import Timestamp
@@ -89,7 +96,7 @@ def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[Phrase
         for state in State
         if counts.get(state)
     ]
-    yield joined(", ", found) if found else Phrase("empty")
+    yield join_phrases(", ", found) if found else Phrase("empty")
 
 
 def _row(**cells: object) -> Phrase:
@@ -125,7 +132,7 @@ async def moved(
             try:
                 entry = await move(entry_id, by)
             except NotPossible as refusal:
-                say(about(entry_id, said(refusal)))
+                say(setting_problem(entry_id, exception_phrase(refusal)))
                 refused += 1
                 continue
             if entry is None:
@@ -133,7 +140,7 @@ async def moved(
             else:
                 noted.add(entry_id)
             told = "there is no such entry" if entry is None else entry.state.value
-            say(about(entry_id, Phrase(told)))
+            say(setting_problem(entry_id, Phrase(told)))
     return refused
 
 
@@ -142,7 +149,7 @@ async def retried(settings: Settings, cause: str | None, say: Say) -> None:
     async with _deciding(settings, say) as (outbox, by, noted):
         async for entry in outbox.retry_failed(cause, by):
             noted.add(entry.id)
-            say(about(entry.id, Phrase(entry.state.value)))
+            say(setting_problem(entry.id, Phrase(entry.state.value)))
 
 
 async def exported(
@@ -168,15 +175,15 @@ def lines(document: dict[str, Any]) -> Iterator[Phrase]:
         if isinstance(value, dict):
             yield Phrase("{name}:", name=Phrase(name))
             for key, inner in value.items():
-                yield Phrase("  {line}", line=about(Phrase(key), _shown(key, inner)))
+                yield Phrase("  {line}", line=setting_problem(Phrase(key), _shown(key, inner)))
         else:
-            yield about(Phrase(name), _shown(name, value))
+            yield setting_problem(Phrase(name), _shown(name, value))
 
 
 def _shown(name: str, value: Any) -> Phrase:
     """A value in words where it has some, else as it is: a caller may be called like a state."""
     if value is None:
-        return NOTHING
+        return EMPTY_PHRASE
     if isinstance(value, Phrase):
         return value
     if isinstance(value, bool):
@@ -190,15 +197,15 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
     if location.kind == "sqlite" and not location.path.exists():
         # Made here it would belong to whoever runs the command.
         why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
-        raise Trouble(about("outbox.url", why))
+        raise Trouble(setting_problem("outbox.url", why))
     try:
         async with opened(settings.outbox) as store:
             yield outbox_of(store, settings.outbox, lambda _: None)
     except OutboxUnusable as error:
-        raise Trouble(said(error)) from None
+        raise Trouble(exception_phrase(error)) from None
     except OutboxError as error:
-        why = Phrase("{path}: {why}", path=settings.outbox.url, why=said(error))
-        raise Trouble(about("outbox.url", why)) from None
+        why = Phrase("{path}: {why}", path=settings.outbox.url, why=exception_phrase(error))
+        raise Trouble(setting_problem("outbox.url", why)) from None
 
 
 @contextlib.asynccontextmanager
@@ -229,7 +236,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase |
         if written:
             noted.difference_update(note.entry for note in notes)
         elif written is not None:
-            why = joined("; ", [_FAILED, _NOTED])
+            why = join_phrases("; ", [_FAILED, _NOTED])
         return bool(written)
 
     with contextlib.suppress(OutboxError):

@@ -21,7 +21,7 @@ from gateway.commands.shared import (
 )
 from gateway.commands.terminal import LanguageOption, say
 from gateway.commands.usage import Commands
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -54,7 +54,7 @@ def _run(work: Any) -> Any:
     try:
         return asyncio.run(work)
     except Trouble as error:
-        fail(said(error), NO_START)
+        fail(exception_phrase(error), NO_START)
 
 
 def _states(names: list[str] | None, *, all_of_them: bool) -> Any:

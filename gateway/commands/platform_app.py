@@ -16,7 +16,7 @@ from gateway.commands.shared import (
     load_settings,
 )
 from gateway.commands.terminal import LanguageOption, say
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -42,7 +42,7 @@ def token(
             say(line)
         response = asyncio.run(command.request(settings, credential))
     except StartError as error:
-        fail(said(error), NO_START)
+        fail(exception_phrase(error), NO_START)
     except TokenRequestError as error:
         why = command.reason(error, settings, credential)
         fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
@@ -80,16 +80,16 @@ def probe_search(
     try:
         targets = command.targets(wanted or ())
     except ValueError as error:
-        fail(said(error), WRONG_USAGE)
+        fail(exception_phrase(error), WRONG_USAGE)
     try:
         report = command.run(settings, targets, credential=credential, rate=rate)
     except StartError as error:
-        fail(said(error), NO_START)
+        fail(exception_phrase(error), NO_START)
     except TokenRequestError as error:
         why = token_command.reason(error, settings, command.chosen(settings, credential))
         fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
     except command.NotAskedError as error:
-        fail(said(error), CHECK_FAILED)
+        fail(exception_phrase(error), CHECK_FAILED)
     except KeyboardInterrupt:
         fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():

@@ -19,7 +19,7 @@ from gateway import os_support
 from gateway.commands.terminal import spoken
 from gateway.config import Address, Settings
 from gateway.config.settings import PRESETS
-from gateway.phrases import Phrase, joined
+from gateway.phrases import Phrase, join_phrases
 from gateway.process import sockets
 from gateway.process.app import Gateway
 from gateway.process.factories import StartError
@@ -111,7 +111,7 @@ async def _with_free_addresses(demo: Demo) -> Demo:
             )
             for each in error.refused
         )
-        raise StartError(joined("\n", lines)) from None
+        raise StartError(join_phrases("\n", lines)) from None
     for each in listening:
         each.close()
         each.remove_path()

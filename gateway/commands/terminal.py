@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.phrases import LANGUAGES, of_environment, translated
+from gateway.phrases import LANGUAGES, environment_language, translate_value
 
 _LANGUAGE: Final = ContextVar("language", default="en")
 
@@ -40,7 +40,7 @@ def settle(arguments: Sequence[str]) -> None:
     """Speak as a line asks for, which may be full of mistakes, else as the environment does."""
     words = [word for each in arguments for word in _parted(each)]
     asked = [word for name, word in pairwise(words) if name == "--lang" and word in LANGUAGES]
-    speak(asked[-1] if asked else of_environment(os.environ))  # noqa: TID251 - as the terminal's
+    speak(asked[-1] if asked else environment_language(os.environ))  # noqa: TID251 - as the terminal's
 
 
 def _parted(argument: str) -> list[str]:
@@ -59,7 +59,7 @@ def language() -> str:
 
 def spoken(text: str) -> str:
     """A phrase in the language that is spoken; any other text as it is."""
-    return str(translated(text, language()))
+    return str(translate_value(text, language()))
 
 
 def say(text: str, *, err: bool = False, fg: str | None = None) -> None:

@@ -17,7 +17,7 @@ from gateway.duration import format_duration
 from gateway.oauth.error_messages import Way, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.phrases import NOTHING, Phrase, joined
+from gateway.phrases import EMPTY_PHRASE, Phrase, join_phrases
 from gateway.process.certificates import sso_tls
 from gateway.process.factories import client_credentials, token_endpoint
 
@@ -74,13 +74,13 @@ def _decoded(part: str) -> str:
 
 def reason(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Why there is no token, in plain words."""
-    return joined("", [explain(error, name, _way(settings)), _note(error, settings, name)])
+    return join_phrases("", [explain(error, name, _way(settings)), _note(error, settings, name)])
 
 
 def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[Phrase, Phrase]:
     """The same in two: what happened, and what to do if that can be told."""
     happened, remedy = causes(error, name, _way(settings))
-    return happened, joined("", [remedy, _note(error, settings, name)])
+    return happened, join_phrases("", [remedy, _note(error, settings, name)])
 
 
 def _way(settings: Settings) -> Way:
@@ -92,7 +92,7 @@ def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Tells of what nobody sees: blanks around the secret, and which of several it was."""
     credential = settings.credentials[name]
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
-        return NOTHING
+        return EMPTY_PHRASE
     source = credential.secret_source(name)
     with contextlib.suppress(SecretUnreadable):
         secret = source.read()
@@ -100,4 +100,4 @@ def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
             return Phrase(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)
         if secret is not None and len(secret.reveal().splitlines()) > 1:
             return Phrase(" ({key} has several: the first was tried)", key=source.key)
-    return NOTHING
+    return EMPTY_PHRASE

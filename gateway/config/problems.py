@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.phrases import NOTHING, Phrase, either, phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase, any_of, to_phrase
 
 # How much alike two words must be, from 0 to 1, for one to be a slip of the other.
 _SIMILAR: Final = 0.7
@@ -30,7 +30,7 @@ class Problem:
 
     key: str
     message: Phrase
-    hint: Phrase = NOTHING
+    hint: Phrase = EMPTY_PHRASE
     source: str = ""
     code: str = "setting"
 
@@ -45,7 +45,7 @@ class Problem:
             told = Phrase("{told} ({source})", told=told, source=self.source)
         if not self.hint:
             return Phrase("{told}.", told=told)
-        return Phrase("{told}. {hint:sentence}", told=told, hint=phrase(self.hint))
+        return Phrase("{told}. {hint:sentence}", told=told, hint=to_phrase(self.hint))
 
 
 def dotted(setting: Setting) -> str:
@@ -81,33 +81,33 @@ def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] =
     choices, homes = list(known), list(elsewhere)
     near = nearest(wrong, choices)
     if homes and near is None:
-        return Phrase("did you mean {homes}?", homes=either(homes))
+        return Phrase("did you mean {homes}?", homes=any_of(homes))
     if near is not None:
         return Phrase("did you mean {near}?", near=near)
-    return Phrase("known here: {choices}", choices=", ".join(choices)) if choices else NOTHING
+    return Phrase("known here: {choices}", choices=", ".join(choices)) if choices else EMPTY_PHRASE
 
 
 _IN_YAML: Final = frozenset({"int_type", "float_type", "string_type"})
 _PLAIN_WORDS: Final[dict[str, tuple[Phrase, Phrase]]] = {
     "missing": (Phrase("is missing"), Phrase("add it")),
-    "bool_type": (Phrase("must be true or false"), NOTHING),
+    "bool_type": (Phrase("must be true or false"), EMPTY_PHRASE),
     "int_type": (Phrase("must be a whole number"), Phrase("write it without quotes and fraction")),
     "float_type": (Phrase("must be a number"), Phrase("write it without quotes and unit")),
-    "finite_number": (Phrase("must be a finite number"), NOTHING),
+    "finite_number": (Phrase("must be a finite number"), EMPTY_PHRASE),
     "string_type": (Phrase("must be text"), Phrase("put it in quotes")),
     "string_too_short": (Phrase("is empty"), Phrase("give a text, or leave the key out")),
-    "dict_type": (Phrase("must be a group of `name: value` lines"), NOTHING),
-    "model_type": (Phrase("must be a group of keys"), NOTHING),
+    "dict_type": (Phrase("must be a group of `name: value` lines"), EMPTY_PHRASE),
+    "model_type": (Phrase("must be a group of keys"), EMPTY_PHRASE),
     "tuple_type": (
         Phrase("must be a list"),
         Phrase("write [first, second], or a line with a hyphen for each"),
     ),
-    "greater_than": (Phrase("must be more than {limit}"), NOTHING),
-    "greater_than_equal": (Phrase("must be at least {limit}"), NOTHING),
-    "less_than_equal": (Phrase("must be at most {limit}"), NOTHING),
-    "less_than": (Phrase("must be less than {limit}"), NOTHING),
-    "literal_error": (Phrase("must be one of {limit}"), NOTHING),
-    "int_parsing_size": (Phrase("is too large"), NOTHING),
+    "greater_than": (Phrase("must be more than {limit}"), EMPTY_PHRASE),
+    "greater_than_equal": (Phrase("must be at least {limit}"), EMPTY_PHRASE),
+    "less_than_equal": (Phrase("must be at most {limit}"), EMPTY_PHRASE),
+    "less_than": (Phrase("must be less than {limit}"), EMPTY_PHRASE),
+    "literal_error": (Phrase("must be one of {limit}"), EMPTY_PHRASE),
+    "int_parsing_size": (Phrase("is too large"), EMPTY_PHRASE),
 }
 _UNUSABLE: Final = (Phrase("cannot be used"), Phrase("see docs/settings.md"))
 # Where pydantic says what a value has to keep to.
@@ -126,7 +126,7 @@ def plain_words(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
     message, hint = _PLAIN_WORDS.get(error["type"], _UNUSABLE)
     if "{limit}" in message:
         message = Phrase(message.sentence, limit=_limit(context))
-    return message, hint if in_yaml or error["type"] not in _IN_YAML else NOTHING
+    return message, hint if in_yaml or error["type"] not in _IN_YAML else EMPTY_PHRASE
 
 
 def _limit(context: Mapping[str, Any]) -> Any:

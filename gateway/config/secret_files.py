@@ -15,7 +15,7 @@ from gateway import os_support
 from gateway.config import placeholders
 from gateway.config.problems import Setting, dotted
 from gateway.config.text_file import NotText, decode, read_bytes
-from gateway.phrases import NOTHING, Phrase, about, system_error
+from gateway.phrases import EMPTY_PHRASE, Phrase, setting_problem, system_error
 from gateway.secret import Secret
 
 # The longest secret we know of is an RSA key of 8192 bits, about 6 kB.
@@ -43,13 +43,13 @@ class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like I
     `key` names the setting, `why` the reason in plain words, `hint` what to do.
     """
 
-    def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = NOTHING) -> None:
+    def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
         self.key = key
         self.path = path
         self.why = why
         self.hint = hint or Phrase(_HINTS.get(why, _HINT).sentence, path=path)
         told = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
-        super().__init__(about(key, told))
+        super().__init__(setting_problem(key, told))
 
 
 @dataclass(frozen=True, slots=True)

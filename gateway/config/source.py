@@ -17,7 +17,7 @@ from gateway.config.loader import load, warnings
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
-from gateway.phrases import Phrase, either
+from gateway.phrases import Phrase, any_of
 
 # In the folder of whoever types the command.
 _HERE: Final = Path("gateway.yaml")
@@ -59,7 +59,7 @@ class SettingsSource:
         return cls(
             None,
             environ,
-            Phrase("no file at {places}", places=either(map(_spelled, candidates))),
+            Phrase("no file at {places}", places=any_of(map(_spelled, candidates))),
         )
 
     @property

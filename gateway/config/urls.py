@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.values import Invalid, Unit, is_host, is_loopback_host
-from gateway.phrases import Phrase, either
+from gateway.phrases import Phrase, any_of
 from gateway.secret import Secret
 
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
@@ -36,7 +36,7 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     except ValueError:
         raise Invalid(Phrase("is not a URL: host or port cannot be read"), example) from None
     if parts.scheme not in schemes:
-        begins = either(f"{each}://" for each in sorted(proposed))
+        begins = any_of(f"{each}://" for each in sorted(proposed))
         raise Invalid(Phrase("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
         raise Invalid(

@@ -24,14 +24,14 @@ from pydantic import (
 )
 
 from gateway.authority import authority
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import MASK, Secret
 
 
 class Invalid(ValueError):  # noqa: N818 - read as a sentence: raise Invalid(…)
     """A value that cannot be used: `message` says what is wrong, `hint` what to do."""
 
-    def __init__(self, message: Phrase, hint: Phrase = NOTHING) -> None:
+    def __init__(self, message: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

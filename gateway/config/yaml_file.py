@@ -15,7 +15,7 @@ import yaml
 from gateway.config.problems import DEEPEST, Problem, Setting, dotted
 from gateway.config.syntax import syntax_problem
 from gateway.config.text_file import NotText, decode, read_bytes
-from gateway.phrases import NOTHING, Phrase, system_error
+from gateway.phrases import EMPTY_PHRASE, Phrase, system_error
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
@@ -56,7 +56,9 @@ def read_yaml(path: Path) -> Document:
     except OSError as error:
         why = system_error(error, Phrase("unknown"))
         return _unusable(
-            path, Phrase("cannot be read: {why}", why=why), _UNREADABLE.get(type(error), NOTHING)
+            path,
+            Phrase("cannot be read: {why}", why=why),
+            _UNREADABLE.get(type(error), EMPTY_PHRASE),
         )
     if len(content) > MAX_FILE_BYTES:
         return _unusable(path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?"))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenRequestError
-from gateway.phrases import NOTHING, Phrase, joined
+from gateway.phrases import EMPTY_PHRASE, Phrase, join_phrases
 
 UNKNOWN_CODE: Final = Phrase("with an error code that is not OAuth's")
 # Who answers 400, 401 or 403 without an OAuth error.
@@ -36,14 +36,14 @@ _REFUSALS: Final[dict[str, Phrase]] = {
 _ADDRESS: Final = Phrase("check sso.token_url")
 # What happened, and what to do about it.
 _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
-    "time-out": (Phrase("{url} did not answer within {timeout:g} s"), NOTHING),
+    "time-out": (Phrase("{url} did not answer within {timeout:g} s"), EMPTY_PHRASE),
     "name not found": (
         Phrase("the host name {host} of {key} cannot be resolved"),
         Phrase("check its spelling"),
     ),
     "no connection": (
         Phrase("no connection to {url}: nothing listens there, or a firewall is between"),
-        NOTHING,
+        EMPTY_PHRASE,
     ),
     "certificate": (
         Phrase("the certificate of {url} is not trusted"),
@@ -61,11 +61,11 @@ _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
         Phrase("{url} does not speak TLS"),
         Phrase("check port and https:// in sso.token_url"),
     ),
-    "TLS": (Phrase("no secure connection to {url}: TLS failed"), NOTHING),
-    "proxy": (Phrase("the proxy in sso.proxy_url gave no connection to {url}"), NOTHING),
+    "TLS": (Phrase("no secure connection to {url}: TLS failed"), EMPTY_PHRASE),
+    "proxy": (Phrase("the proxy in sso.proxy_url gave no connection to {url}"), EMPTY_PHRASE),
     "connection broken": (
         Phrase("the connection to {url} broke before the answer was complete"),
-        NOTHING,
+        EMPTY_PHRASE,
     ),
     "not HTTP": (Phrase("{url} answered something that is not HTTP"), _ADDRESS),
     "redirect": (
@@ -129,10 +129,10 @@ def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase
         wait = (
             Phrase("try again in {time}", time=format_duration(error.retry_after))
             if error.retry_after
-            else NOTHING
+            else EMPTY_PHRASE
         )
         return Phrase("the SSO has had too many requests"), wait
-    known, remedy = _CAUSES.get(error.cause, (NOTHING, NOTHING))
+    known, remedy = _CAUSES.get(error.cause, (EMPTY_PHRASE, EMPTY_PHRASE))
     if known:
         # Behind a proxy ours is the only name that is looked up here.
         key, named = (
@@ -150,7 +150,7 @@ def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase
             else Phrase("an answer that is not OAuth's")
         )
         status = (
-            NOTHING
+            EMPTY_PHRASE
             if error.status is None
             else Phrase("{space}(status {status})", space=" ", status=error.status)
         )
@@ -158,13 +158,13 @@ def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase
             "{way} gave no token but {what}{status}", way=way.end, what=what, status=status
         ), _PASSES
     if error.cause != "error status":
-        remedy = _ADDRESS if error.cause in _NOT_OURS else NOTHING
+        remedy = _ADDRESS if error.cause in _NOT_OURS else EMPTY_PHRASE
         return Phrase(
             "{way} gave no token: {cause}", way=way.end, cause=Phrase(error.cause)
         ), remedy
     return Phrase(
         "{way} gave no token ({told})", way=way.end, told=_told(error)
-    ), _ADDRESS if error.status in _ELSEWHERE else NOTHING
+    ), _ADDRESS if error.status in _ELSEWHERE else EMPTY_PHRASE
 
 
 def _told(error: TokenRequestError) -> Phrase:
@@ -174,4 +174,4 @@ def _told(error: TokenRequestError) -> Phrase:
     )
     if error.oauth_error is not None:
         told.append(UNKNOWN_CODE if error.oauth_error == "other" else Phrase(error.oauth_error))
-    return joined(", ", told) if told else Phrase(error.cause)
+    return join_phrases(", ", told) if told else Phrase(error.cause)

@@ -25,7 +25,7 @@ from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
 from gateway.oauth.client_auth import UnusableKey
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import Secret
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
@@ -177,7 +177,9 @@ def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
     if not is_p384:
         # A curve's name out of a file could be any text.
         known = re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) is not None
-        named = Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else NOTHING
+        named = (
+            Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else EMPTY_PHRASE
+        )
         raise UnusableKey(
             Phrase(
                 "is an EC key{named}, which ES384 cannot use; {kinds}", named=named, kinds=_KINDS

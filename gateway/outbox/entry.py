@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway.phrases import NOTHING, Phrase
+from gateway.phrases import EMPTY_PHRASE, Phrase
 
 # Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
 # came earlier, and all of its caller's that comes later waits for it.
@@ -106,7 +106,8 @@ class Request:
 
     def __repr__(self) -> str:
         """Leaves out what may be about a patient."""
-        return f"Request({self.method} {self.interaction} {self.resource}, {len(self.body)} bytes)"
+        size = f"{len(self.body)} bytes"
+        return f"QueuedRequest({self.method} {self.interaction} {self.resource}, {size})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +124,12 @@ class Response:
     fields: RawLines = ()
     body: bytes = b""
     reason: str = ""
-    note: Phrase = NOTHING
+    note: Phrase = EMPTY_PHRASE
     found: bool = False
 
     def __repr__(self) -> str:
         """Leaves out what may be about a patient."""
-        return f"Response({self.status}, {self.reason!r}, {len(self.body)} bytes)"
+        return f"StoredResponse({self.status}, {self.reason!r}, {len(self.body)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +150,4 @@ class Draft:
 
     def __repr__(self) -> str:
         """Leaves out what may be about a patient."""
-        return f"Draft({self.caller!r}, {self.request!r}, {self.recovery})"
+        return f"NewEntry({self.caller!r}, {self.request!r}, {self.recovery})"

@@ -28,7 +28,7 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import Cipher
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable
-from gateway.phrases import Phrase, about, said
+from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def require_extra(settings: OutboxSettings) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise OutboxUnusable(about("outbox.enabled", _MISSING)) from None
+            raise OutboxUnusable(setting_problem("outbox.enabled", _MISSING)) from None
 
 
 def outbox_of(
@@ -94,13 +94,13 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     try:
         text = source.read()
     except SecretUnreadable as error:
-        raise OutboxUnusable(said(error)) from None
+        raise OutboxUnusable(exception_phrase(error)) from None
     if text is None:
         why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)
-        raise OutboxUnusable(about(source.key, why))
+        raise OutboxUnusable(setting_problem(source.key, why))
     key = key_of(text)
     if key is None:
-        raise OutboxUnusable(about(source.key, NO_KEY))
+        raise OutboxUnusable(setting_problem(source.key, NO_KEY))
     return key
 
 
@@ -108,15 +108,17 @@ async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) 
     try:
         await store.prepare()
     except OutboxUnusable as error:
-        why = Phrase("{location} {trouble}", location=location, trouble=said(error))
-        raise OutboxUnusable(about("outbox.url", why)) from None
+        why = Phrase("{location} {trouble}", location=location, trouble=exception_phrase(error))
+        raise OutboxUnusable(setting_problem("outbox.url", why)) from None
     except OutboxUnavailable as error:
         if later:
             return
         why = Phrase(
-            "{location} cannot be opened: {trouble}", location=location, trouble=said(error)
+            "{location} cannot be opened: {trouble}",
+            location=location,
+            trouble=exception_phrase(error),
         )
-        raise OutboxUnusable(about("outbox.url", why)) from None
+        raise OutboxUnusable(setting_problem("outbox.url", why)) from None
 
 
 def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Database:
@@ -151,6 +153,6 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     except (OSError, ssl.SSLError) as error:
         why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
         told = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
-        raise OutboxUnusable(about("outbox.url", told)) from None
+        raise OutboxUnusable(setting_problem("outbox.url", told)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

@@ -75,7 +75,7 @@ class Phrase(str):
         sentence = catalogue(language).get(self.sentence)
         if sentence is None and self.otherwise is not None:
             return self.otherwise.in_language(language)
-        spoken = {name: translated(value, language) for name, value in self.values.items()}
+        spoken = {name: translate_value(value, language) for name, value in self.values.items()}
         sentence = self.sentence if sentence is None else sentence
         return sentence.format(**spoken) if spoken else sentence
 
@@ -90,21 +90,21 @@ def _from_data(value: Any) -> Any:
     return Phrase.from_data(value) if isinstance(value, list) else value
 
 
-NOTHING: Final = Phrase("")
+EMPTY_PHRASE: Final = Phrase("")
 
 
-def phrase(text: str) -> Phrase:
+def to_phrase(text: str) -> Phrase:
     """A text as a phrase, which it may be already."""
     return text if isinstance(text, Phrase) else Phrase(text)
 
 
-def said(error: BaseException) -> Phrase:
+def exception_phrase(error: BaseException) -> Phrase:
     """What an exception says, which carries a phrase."""
     text = error.args[0] if error.args else ""
-    return phrase(text if isinstance(text, str) else str(error))
+    return to_phrase(text if isinstance(text, str) else str(error))
 
 
-def about(key: str, why: Phrase) -> Phrase:
+def setting_problem(key: str, why: Phrase) -> Phrase:
     """What is wrong with a setting; `values` hold `key` and `why`."""
     return Phrase("{key}: {why}", key=key, why=why)
 
@@ -114,7 +114,7 @@ def system_error(error: OSError, otherwise: Phrase) -> Phrase:
     return Phrase.foreign((error.strerror or "").lower(), otherwise)
 
 
-def joined(separator: str, parts: Iterable[Phrase]) -> Phrase:
+def join_phrases(separator: str, parts: Iterable[Phrase]) -> Phrase:
     """The phrases one behind the other; a phrase again."""
     parts = list(parts)
     names = [f"part{number}" for number in range(len(parts))]
@@ -122,34 +122,34 @@ def joined(separator: str, parts: Iterable[Phrase]) -> Phrase:
     return Phrase(pattern, **dict(zip(names, parts, strict=True)))
 
 
-def either(names: Iterable[str]) -> Phrase:
+def any_of(names: Iterable[str]) -> Phrase:
     """Names of which one is meant."""
-    some, last = _apart(names)
-    return Phrase("{first} or {second}", first=either(some), second=last) if some else last
+    some, last = _split_last(names)
+    return Phrase("{first} or {second}", first=any_of(some), second=last) if some else last
 
 
-def both(names: Iterable[str]) -> Phrase:
+def all_of(names: Iterable[str]) -> Phrase:
     """Names of which all are meant."""
-    some, last = _apart(names)
-    return Phrase("{first} and {second}", first=both(some), second=last) if some else last
+    some, last = _split_last(names)
+    return Phrase("{first} and {second}", first=all_of(some), second=last) if some else last
 
 
-def _apart(names: Iterable[str]) -> tuple[list[str], Phrase]:
+def _split_last(names: Iterable[str]) -> tuple[list[str], Phrase]:
     *some, last = [*names] or [""]
     return some, Phrase(last)
 
 
-def translated(value: Any, language: str) -> Any:
+def translate_value(value: Any, language: str) -> Any:
     """A value of a phrase in a language: phrases are translated, all else stays."""
     return Phrase(value.in_language(language)) if isinstance(value, Phrase) else value
 
 
-def of_environment(environ: Mapping[str, str]) -> str:
+def environment_language(environ: Mapping[str, str]) -> str:
     """The language that a terminal's or service's environment asks for; English if none of ours."""
-    return _asked(environ)[:2] if asks_for_a_language(environ) else "en"
+    return _asked(environ)[:2] if has_language_preference(environ) else "en"
 
 
-def asks_for_a_language(environ: Mapping[str, str]) -> bool:
+def has_language_preference(environ: Mapping[str, str]) -> bool:
     """Whether the environment asks for one of ours, be it English."""
     asked = _asked(environ)
     return asked[:2] in LANGUAGES and not asked[2:3].isalpha()

@@ -10,7 +10,7 @@ from gateway.admin.alerts import addresses
 from gateway.admin.alerts.addresses import Address, ExtraMissing
 from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.config import SecretUnreadable, Settings
-from gateway.phrases import Phrase, about, joined, said
+from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem
 from gateway.process.factories import StartError
 from gateway.process.setup import background
 from gateway.secret import Secret
@@ -69,7 +69,7 @@ def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
         try:
             text = source.read()
         except SecretUnreadable as error:
-            raise StartError(said(error)) from None
+            raise StartError(exception_phrase(error)) from None
         if text is None:
             continue
         if source.file is None:
@@ -85,8 +85,8 @@ def _understood(name: Phrase, url: Secret) -> Address:
     try:
         address = addresses.understand(name, url)
     except ExtraMissing:
-        raise StartError(about("alerts.notify", addresses.MISSING)) from None
+        raise StartError(setting_problem("alerts.notify", addresses.MISSING)) from None
     if address is None:
-        why = joined("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
-        raise NotUnderstood(about(name, why))
+        why = join_phrases("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
+        raise NotUnderstood(setting_problem(name, why))
     return address

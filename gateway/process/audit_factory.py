@@ -28,7 +28,7 @@ from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
 from gateway.audit.writer import Writer
 from gateway.config import Settings
 from gateway.oauth.tokens import Tokens
-from gateway.phrases import Phrase, about, system_error
+from gateway.phrases import Phrase, setting_problem, system_error
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -172,7 +172,7 @@ def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
 def _file(settings: Settings, company: Company | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
-        raise StartError(about("audit.path", Phrase("is missing")))
+        raise StartError(setting_problem("audit.path", Phrase("is missing")))
     turn = Turn.alone() if company is None else Turn(company.turn)
     sink = FileSink(audit.path, FileRules(audit.rotate_bytes, audit.fsync), turn)
     try:
@@ -182,7 +182,7 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     except BlockingIOError:
         sink.close()
         why = Phrase("{path}: another gateway writes there", path=audit.path)
-        raise AuditInUse(about("audit.path", why)) from None
+        raise AuditInUse(setting_problem("audit.path", why)) from None
     except OSError as error:
         why = system_error(error, Phrase(type(error).__name__.lower()))
         trouble = Phrase("cannot be written: {why}", why=why)
@@ -190,7 +190,7 @@ def _file(settings: Settings, company: Company | None) -> Sink:
         return sink
     sink.close()
     why = Phrase("{path}: {why}", path=audit.path, why=trouble)
-    raise StartError(about("audit.path", why))
+    raise StartError(setting_problem("audit.path", why))
 
 
 def _server(settings: Settings) -> SyslogServer:

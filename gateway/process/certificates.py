@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import Settings
-from gateway.phrases import Phrase, about, said, system_error
+from gateway.phrases import Phrase, exception_phrase, setting_problem, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
@@ -143,7 +143,7 @@ def mistakes(settings: Settings) -> Iterator[Phrase]:
         try:
             look()
         except StartError as error:
-            yield said(error)
+            yield exception_phrase(error)
 
 
 def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
@@ -172,7 +172,9 @@ def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
-        raise StartError(about(key, Phrase("{path}: {why}", path=ca_file, why=why))) from None
+        raise StartError(
+            setting_problem(key, Phrase("{path}: {why}", path=ca_file, why=why))
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -201,7 +203,7 @@ def _load_identity(
             key_file=key_file,
             trouble=trouble,
         )
-        raise StartError(about(key, why)) from None
+        raise StartError(setting_problem(key, why)) from None
 
 
 def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
@@ -210,7 +212,7 @@ def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError):
         why = Phrase("{path}: holds no certificates (PEM)", path=path)
-        raise StartError(about("listen.tls.client_ca_file", why)) from None
+        raise StartError(setting_problem("listen.tls.client_ca_file", why)) from None
 
 
 def _require_readable(key: str, path: Path | None) -> None:
@@ -221,7 +223,9 @@ def _require_readable(key: str, path: Path | None) -> None:
             pass
     except OSError as error:
         why = system_error(error, Phrase("cannot be read"))
-        raise StartError(about(key, Phrase("{path}: {why}", path=path, why=why))) from None
+        raise StartError(
+            setting_problem(key, Phrase("{path}: {why}", path=path, why=why))
+        ) from None
 
 
 def _pem_trouble(error: OSError) -> Phrase:

@@ -32,7 +32,7 @@ from gateway.oauth.client_auth import (
 )
 from gateway.oauth.client_secrets import Proof, key_proofs, secret_proofs
 from gateway.oauth.grants import ClientCredentials, EndpointSettings
-from gateway.phrases import Phrase, about, said
+from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.circuit import CircuitPolicy
 from gateway.pipeline.condition_guard import ConditionGuard
@@ -103,12 +103,12 @@ def _telling(source: SecretSource) -> Iterator[None]:
     try:
         yield
     except SecretUnreadable as error:
-        raise StartError(said(error)) from None
+        raise StartError(exception_phrase(error)) from None
     except UnusableKey as error:
         if source.file is None:
-            raise StartError(about(source.key, error.why)) from None
+            raise StartError(setting_problem(source.key, error.why)) from None
         why = Phrase("{path}: {why}", path=source.file, why=error.why)
-        raise StartError(about(f"{source.key}_file", why)) from None
+        raise StartError(setting_problem(f"{source.key}_file", why)) from None
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
@@ -173,7 +173,7 @@ def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
     for key, other in doubled_secrets(settings):
         why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
-        raise StartError(about(key, why))
+        raise StartError(setting_problem(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return Callers(known, tuple(trusted))
 
@@ -191,7 +191,7 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
         try:
             password = operator.secret_source(index).read()
         except SecretUnreadable as error:
-            raise StartError(said(error)) from None
+            raise StartError(exception_phrase(error)) from None
         if password is not None:
             found.append((operator.name, password))
     return found
@@ -229,7 +229,7 @@ def _identification(
     try:
         api_key, *password = [source.read() for source in caller.secret_sources(index)]
     except SecretUnreadable as error:
-        raise StartError(said(error)) from None
+        raise StartError(exception_phrase(error)) from None
     rate = caller.rate_limit
     return Identification(
         Caller(

@@ -25,7 +25,7 @@ from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
 from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable
-from gateway.phrases import said
+from gateway.phrases import exception_phrase
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import Room
@@ -79,7 +79,7 @@ async def open_outbox(
     try:
         store = await stack.enter_async_context(opened(settings, later=True))
     except OutboxUnusable as error:
-        raise StartError(said(error)) from None
+        raise StartError(exception_phrase(error)) from None
     return OutboxService(
         store,
         settings,

@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.config import Settings, SettingsError, SettingsSource, named_files
-from gateway.phrases import Phrase, about, joined
+from gateway.phrases import Phrase, join_phrases, setting_problem
 from gateway.process import certificates, factories
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -45,7 +45,7 @@ def refuse_fixed_changes(old: Settings, new: Settings) -> None:
     changed = list(fixed_changes(old, new))
     if changed:
         why = Phrase("cannot change while the gateway runs; restart it")
-        raise StartError(joined("\n", (about(key, why) for key in changed)))
+        raise StartError(join_phrases("\n", (setting_problem(key, why) for key in changed)))
 
 
 def leads_elsewhere(old: Settings, new: Settings) -> bool:

@@ -16,7 +16,7 @@ from gateway import os_support
 from gateway.config import Settings, cautions
 from gateway.config.problems import dotted
 from gateway.config.secret_files import exposure
-from gateway.phrases import Phrase, about
+from gateway.phrases import Phrase, setting_problem
 from gateway.process.factories import StartError
 from gateway.telemetry import logs
 
@@ -67,7 +67,7 @@ def guard_standard_files(settings: Settings) -> None:
         except OSError:
             if descriptor == 1 and settings.audit.sink == "stdout":
                 why = Phrase("stdout is closed; give it a destination, or choose another sink")
-                raise StartError(about("audit.sink", why)) from None
+                raise StartError(setting_problem("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
 
 

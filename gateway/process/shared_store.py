@@ -11,7 +11,7 @@ from gateway.config import SecretUnreadable, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, key_of
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryStore, TokenStore
-from gateway.phrases import Phrase, about, said
+from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
@@ -34,7 +34,7 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
         from gateway.oauth.redis_store import RedisStore
     except ImportError:
         why = Phrase("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
-        raise StartError(about("store.url", why)) from None
+        raise StartError(setting_problem("store.url", why)) from None
     client = _client(store, _TIMEOUT)
     closing.push_async_callback(client.aclose)
     return RedisStore(client, encryption_key=encryption_key)
@@ -94,7 +94,7 @@ def _where(store: StoreSettings) -> dict[str, Any]:
         except (OSError, ssl.SSLError) as error:
             why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
             told = Phrase("{path}: {why}", path=store.ca_file, why=why)
-            raise StartError(about("store.ca_file", told)) from None
+            raise StartError(setting_problem("store.ca_file", told)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 
@@ -104,10 +104,10 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
     try:
         text = source.read()
     except SecretUnreadable as error:
-        raise StartError(said(error)) from None
+        raise StartError(exception_phrase(error)) from None
     if text is None:
         return None
     if key_of(text) is None:
-        raise StartError(about(source.key, NO_KEY))
+        raise StartError(setting_problem(source.key, NO_KEY))
     # The text, not the bytes: what stores hold is sealed with keys that were derived from it.
     return Secret(text.reveal().strip().rstrip("="))

@@ -14,7 +14,7 @@ from typing import Final
 from gateway import os_support
 from gateway.config import Address
 from gateway.config.environment import variable_name
-from gateway.phrases import Phrase, joined, said, system_error
+from gateway.phrases import Phrase, exception_phrase, join_phrases, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
@@ -97,7 +97,7 @@ class CannotListen(StartError):  # noqa: N818 - a state, like Broken
 
     def __init__(self, refused: Iterable[Refused]) -> None:
         self.refused = tuple(refused)
-        super().__init__(joined("\n", (each.told() for each in self.refused)))
+        super().__init__(join_phrases("\n", (each.told() for each in self.refused)))
 
 
 async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
@@ -111,7 +111,7 @@ async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
         try:
             found.append(await _listen(address))
         except OSError as error:
-            why = system_error(error, said(error))
+            why = system_error(error, exception_phrase(error))
             refused.append(Refused(key, address, why))
     if refused:
         for listening in found:

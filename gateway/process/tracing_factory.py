@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import SecretUnreadable, Settings
-from gateway.phrases import Phrase, about, said
+from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -50,7 +50,7 @@ def require(settings: Settings) -> None:
         importlib.import_module("gateway.telemetry.tracing_export")
     except ImportError:
         why = Phrase("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
-        raise StartError(about("tracing.otlp_endpoint", why)) from None
+        raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
 
 
 def peers(settings: Settings) -> Peers:
@@ -70,7 +70,7 @@ def _authorization(settings: Settings) -> Secret | None:
     try:
         return settings.tracing.secret_source().read()
     except SecretUnreadable as error:
-        raise StartError(said(error)) from None
+        raise StartError(exception_phrase(error)) from None
 
 
 def _server(url: str) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from typing import Any
 from gateway import os_support
 from gateway.admin.metrics_merge import snapshot
 from gateway.config import Settings, SettingsError, load
-from gateway.phrases import Phrase, said
+from gateway.phrases import Phrase, exception_phrase
 from gateway.process.app import Gateway, Shared
 from gateway.process.audit_factory import Company
 from gateway.process.factories import StartError
@@ -122,7 +122,7 @@ class _Worker:
         try:
             await gateway.start()
         except StartError as error:
-            return {"problem": said(error).as_data()}
+            return {"problem": exception_phrase(error).as_data()}
         self._gateway, self._listening = gateway, listening
         settle_memory()
         return {}
@@ -134,7 +134,7 @@ class _Worker:
             settings = load_text(text, self._environ)
             await self._gateway.reload(settings)
         except (SettingsError, StartError) as error:
-            return {"problem": said(error).as_data()}
+            return {"problem": exception_phrase(error).as_data()}
         configure_logs(settings)
         return {}
 
