@@ -235,7 +235,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
         other = Phrase("not ready: what answers on {address} is no gateway", address=address)
         _fail(other, CHECK_FAILED)
     except OSError as error:
-        why = Phrase.foreign((error.strerror or "").lower(), Phrase("no answer"))
+        why = Phrase.external((error.strerror or "").lower(), Phrase("no answer"))
         _fail(
             Phrase(
                 "not ready: {address} cannot be reached: {why}",

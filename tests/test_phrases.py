@@ -176,10 +176,10 @@ def test_phrases_in_phrases_are_translated_too() -> None:
 
 def test_what_another_program_says_is_not_left_in_english() -> None:
     """A text that nobody has translated reads as the general one."""
-    unknown = Phrase.foreign("Strange things happened", Phrase("cannot be read"))
+    unknown = Phrase.external("Strange things happened", Phrase("cannot be read"))
     assert unknown == "Strange things happened"
     assert unknown.in_language("ru") == "не удаётся прочитать"
-    assert Phrase.foreign(None, Phrase("cannot be read")) == "cannot be read"
+    assert Phrase.external(None, Phrase("cannot be read")) == "cannot be read"
 
 
 def test_values_are_never_taken_for_sentences() -> None:

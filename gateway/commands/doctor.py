@@ -138,7 +138,7 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
             hint = Phrase("{hint:capital}", hint=error.hint)
             yield Finding(check, "failed", detail, hint)
         except OSError as error:
-            why = Phrase.foreign(error.strerror, Phrase("cannot be read"))
+            why = Phrase.external(error.strerror, Phrase("cannot be read"))
             detail = Phrase("{path} {why}", path=source.file, why=why)
             yield Finding(check, "failed", detail, Phrase("Check the path"))
         else:

@@ -41,7 +41,7 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
             Phrase("line {line}", line=mark.line + 1),
         )
     told = _QUOTED.sub(_hide, getattr(error, "problem", None) or "")
-    what = Phrase.foreign(told, Phrase("not readable"))
+    what = Phrase.external(told, Phrase("not readable"))
     mark = _origin(text, lines, error, mark, loader)
     hint = Phrase("{look}, and whether a bracket was left open above", look=_LOOK)
     where = Phrase("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)

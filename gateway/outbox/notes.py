@@ -29,4 +29,4 @@ def note_of(text: str) -> Phrase:
     status = text.removeprefix(_STATUS)
     if status != text and status.isdecimal():
         return platform_status(int(status))
-    return Phrase.foreign(text, _UNKNOWN_NOTE) if text else Phrase("")
+    return Phrase.external(text, _UNKNOWN_NOTE) if text else Phrase("")

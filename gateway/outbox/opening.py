@@ -151,7 +151,7 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     try:
         context = ssl.create_default_context(cafile=location.ssl_root_cert)
     except (OSError, ssl.SSLError) as error:
-        why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+        why = Phrase.external(error.strerror, Phrase("holds no certificates"))
         told = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
         raise OutboxUnusable(setting_problem("outbox.url", told)) from None
     context.check_hostname = location.ssl_mode == "verify-full"

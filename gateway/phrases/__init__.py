@@ -25,31 +25,31 @@ class Phrase(str):
 
     `sentence` is a key of the catalogue with `{names}` of the `values`; phrases among these are
     translated too. A text of another program that the catalogue lacks reads in other languages as
-    `otherwise`.
+    `fallback`.
     """
 
-    __slots__ = ("otherwise", "sentence", "values")
+    __slots__ = ("fallback", "sentence", "values")
 
     sentence: str
     values: Mapping[str, Any]
-    otherwise: Phrase | None
+    fallback: Phrase | None
 
     def __new__(cls, sentence: str, /, **values: Any) -> Self:
         """Without values the sentence stands for itself, braces and all."""
         made = super().__new__(cls, sentence.format(**values) if values else sentence)
         made.sentence = sentence
         made.values = values
-        made.otherwise = None
+        made.fallback = None
         return made
 
     @classmethod
-    def foreign(cls, text: str | None, otherwise: Phrase) -> Phrase:
+    def external(cls, text: str | None, otherwise: Phrase) -> Phrase:
         """What another program says; `otherwise` where it says nothing."""
         if not text:
             return otherwise
         made = cls(text)
         made.sentence = text.lower()
-        made.otherwise = otherwise
+        made.fallback = otherwise
         return made
 
     def __format__(self, spec: str) -> str:
@@ -73,8 +73,8 @@ class Phrase(str):
         if language == "en":
             return self
         sentence = catalogue(language).get(self.sentence)
-        if sentence is None and self.otherwise is not None:
-            return self.otherwise.in_language(language)
+        if sentence is None and self.fallback is not None:
+            return self.fallback.in_language(language)
         spoken = {name: translate_value(value, language) for name, value in self.values.items()}
         sentence = self.sentence if sentence is None else sentence
         return sentence.format(**spoken) if spoken else sentence
@@ -111,7 +111,7 @@ def setting_problem(key: str, why: Phrase) -> Phrase:
 
 def system_error(error: OSError, otherwise: Phrase) -> Phrase:
     """What the operating system says, in lower case."""
-    return Phrase.foreign((error.strerror or "").lower(), otherwise)
+    return Phrase.external((error.strerror or "").lower(), otherwise)
 
 
 def join_phrases(separator: str, parts: Iterable[Phrase]) -> Phrase:

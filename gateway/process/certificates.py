@@ -171,7 +171,7 @@ def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+        why = Phrase.external(error.strerror, Phrase("holds no certificates"))
         raise StartError(
             setting_problem(key, Phrase("{path}: {why}", path=ca_file, why=why))
         ) from None

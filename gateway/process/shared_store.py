@@ -92,7 +92,7 @@ def _where(store: StoreSettings) -> dict[str, Any]:
         try:
             ssl.create_default_context(cafile=store.ca_file)
         except (OSError, ssl.SSLError) as error:
-            why = Phrase.foreign(error.strerror, Phrase("holds no certificates"))
+            why = Phrase.external(error.strerror, Phrase("holds no certificates"))
             told = Phrase("{path}: {why}", path=store.ca_file, why=why)
             raise StartError(setting_problem("store.ca_file", told)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
