@@ -25,11 +25,11 @@ _CM: Final = 0x0F
 _GZIP_NAMES: Final = frozenset((b"gzip", b"x-gzip"))
 
 
-class BrokenCoding(Exception):  # noqa: N818 - a state, not a mistake
+class ContentCodingError(Exception):
     """The body is not what its Content-Encoding says."""
 
 
-class Transform(Protocol):
+class BodyTransform(Protocol):
     """Changes a body on its way, piece by piece."""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -48,13 +48,13 @@ class Transform(Protocol):
         ...
 
 
-def steps(transform: Transform, chunk: bytes) -> Iterator[bytes]:
+def steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
     """Feed a chunk to a transform, in steps of bounded work between which others may have a turn.
 
     However much a small chunk unpacks to: never more than a step of it is in memory. Raises
-    `BrokenCoding`.
+    `ContentCodingError`.
     """
-    if isinstance(transform, Opening):
+    if isinstance(transform, DecodingTransform):
         yield from transform.steps(chunk)
     else:
         for at in range(0, len(chunk), STEP):
@@ -71,13 +71,13 @@ def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
     return at == len(whole)
 
 
-class Opening:
+class DecodingTransform:
     """Undoes a coding of `OPENED`; the content passes through a transform.
 
     Of gzip (RFC 1952) one member may follow another.
     """
 
-    def __init__(self, coding: str, inner: Transform | None = None) -> None:
+    def __init__(self, coding: str, inner: BodyTransform | None = None) -> None:
         self._inner = inner
         self._coding = coding
         self._unpack = zlib.decompressobj(_GZIP)
@@ -85,11 +85,11 @@ class Opening:
         self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can go on. Raises `BrokenCoding`."""
+        """What can go on. Raises `ContentCodingError`."""
         return b"".join(self.steps(chunk))
 
     def steps(self, chunk: bytes) -> Iterator[bytes]:
-        """The same, a bounded piece of the content at a time. Raises `BrokenCoding`."""
+        """The same, a bounded piece of the content at a time. Raises `ContentCodingError`."""
         for at in range(0, len(chunk), STEP):
             part = chunk[at : at + STEP]
             while part:
@@ -103,7 +103,7 @@ class Opening:
         try:
             plain = self._unpack.decompress(part, STEP)
         except zlib.error:
-            raise BrokenCoding from None
+            raise ContentCodingError from None
         if not self._unpack.eof:
             return plain, self._unpack.unconsumed_tail
         self._inside = False
@@ -114,7 +114,7 @@ class Opening:
             self._unpack = zlib.decompressobj(_GZIP)
         elif self._begun:
             # Deflate has no second member.
-            raise BrokenCoding
+            raise ContentCodingError
         else:
             # RFC 9110 section 8.4.1.2 wants zlib's format (RFC 1950); some send bare deflate, whose
             # first byte never looks like that.
@@ -125,14 +125,14 @@ class Opening:
     def finish(self) -> bytes:
         """The rest; an empty body has none, whatever its coding.
 
-        Raises `BrokenCoding` when it is not complete.
+        Raises `ContentCodingError` when it is not complete.
         """
         last = b""
         if self._inside:
             # Bare deflate can have ended with content that was not asked for yet.
             last = self._changed(self._unpack.flush())
             if not self._unpack.eof:
-                raise BrokenCoding
+                raise ContentCodingError
         return last + self._rest() if self._begun else b""
 
     def whole(self, body: bytes) -> None:
@@ -145,10 +145,10 @@ class Opening:
         return plain if self._inner is None else self._inner.feed(plain)
 
 
-class Inside(Opening):
+class RecodingTransform(DecodingTransform):
     """Applies a transform to the content of a compressed body and compresses the result again."""
 
-    def __init__(self, coding: str, inner: Transform) -> None:
+    def __init__(self, coding: str, inner: BodyTransform) -> None:
         super().__init__(coding, inner)
         bits = _GZIP if coding == "gzip" else zlib.MAX_WBITS
         self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
@@ -222,7 +222,7 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
 
 def opened(data: bytes, coding: str, largest: int) -> bytes:
     """The content of a whole body; b"" when it is not whole or longer than `largest`."""
-    opening = Opening(coding)
+    opening = DecodingTransform(coding)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -232,7 +232,7 @@ def opened(data: bytes, coding: str, largest: int) -> bytes:
             if size > largest:
                 return b""
         pieces.append(opening.finish())
-    except BrokenCoding:
+    except ContentCodingError:
         return b""
     return b"".join(pieces)
 
@@ -246,11 +246,11 @@ def beginning(data: bytes, coding: str | None, size: int) -> bytes:
         return data
     pieces: list[bytes] = []
     try:
-        for piece in Opening(coding).steps(data) if coding in OPENED else ():
+        for piece in DecodingTransform(coding).steps(data) if coding in OPENED else ():
             pieces.append(piece)
             size -= len(piece)
             if size <= 0:
                 break
-    except BrokenCoding:
+    except ContentCodingError:
         return b""
     return b"".join(pieces)

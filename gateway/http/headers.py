@@ -126,7 +126,7 @@ _OUR_VIA = re.compile(
 _MOST_ITEMS: Final = 64
 
 
-class Verdicts(dict[bytes, tuple[bytes, int, bytes]]):
+class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
     """What was decided about field names, by their spelling: few are ever sent.
 
     A verdict is the name in lower case, b"" where nobody reads the field here, whether or how the
@@ -149,7 +149,7 @@ def folded(name: bytes) -> bytes:
     return name.translate(_FOLDED)
 
 
-def request_fields(passed: frozenset[bytes]) -> Verdicts:
+def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
     """What becomes of a request's fields; those in `passed`, in lower case, go on as spelt there.
 
     No name there is of a field that is a credential, frames the message or is read here.
@@ -164,7 +164,7 @@ def request_fields(passed: frozenset[bytes]) -> Verdicts:
         poses = seen != key and seen in _READ
         return (key if key in _READ else b""), not (stays or poses or _TELLING.search(seen))
 
-    return Verdicts(judge)
+    return FieldRuleCache(judge)
 
 
 REQUEST_FIELDS: Final = request_fields(frozenset())
@@ -195,7 +195,7 @@ class RequestHeader:
         return None if value is None else value.decode("ascii", "replace")
 
 
-def read_request(raw: RawHeaders, fields: Verdicts = REQUEST_FIELDS) -> RequestHeader:
+def read_request(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
     """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
     lines: list[bytes] = []
     values: dict[bytes, bytes] = {}

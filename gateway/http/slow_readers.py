@@ -25,7 +25,7 @@ _SETTLED: Final = 1.0
 _BRISK: Final = 64
 
 
-class Reading(Protocol):
+class DownstreamConnection(Protocol):
     """A caller's connection, of which the platform's side, which uses this, knows nothing else."""
 
     @property
@@ -49,7 +49,7 @@ class Read(Protocol):
     half_closed: bool
 
 
-class SlowReader:
+class ResponseReader:
     """The reader of one answer for `caller`."""
 
     __slots__ = (
@@ -57,7 +57,7 @@ class SlowReader:
         "caller",
     )
 
-    def __init__(self, connection: Reading, caller: str) -> None:
+    def __init__(self, connection: DownstreamConnection, caller: str) -> None:
         self.caller = caller
         self._connection = connection
         # Only the time in which it is waited for counts, and what it takes in that.
@@ -123,26 +123,26 @@ class SlowReaders:
         self._clock = clock
         self._half_closed_timeout = half_closed_timeout
         # Until when each is waited for, the first to end first.
-        self._half_closed: dict[Reading, float] = {}
-        self._readers: dict[SlowReader, None] = {}
+        self._half_closed: dict[DownstreamConnection, float] = {}
+        self._readers: dict[ResponseReader, None] = {}
         self._noted = clock()
 
-    def begin(self, reader: SlowReader) -> None:
+    def begin(self, reader: ResponseReader) -> None:
         """It is waited for."""
         reader.begin(self._clock())
         self._readers[reader] = None
 
-    def end(self, reader: SlowReader) -> None:
+    def end(self, reader: ResponseReader) -> None:
         """It took enough, or left."""
         reader.note(self._clock())
         self._readers.pop(reader, None)
 
-    def add_half_closed(self, connection: Reading, read: Read) -> None:
+    def add_half_closed(self, connection: DownstreamConnection, read: Read) -> None:
         """The caller of this read sends no more on its connection."""
         read.half_closed = True
         self._half_closed[connection] = self._clock() + self._half_closed_timeout
 
-    def remove_half_closed(self, connection: Reading) -> None:
+    def remove_half_closed(self, connection: DownstreamConnection) -> None:
         """No read is under way there any more."""
         self._half_closed.pop(connection, None)
 
@@ -168,7 +168,7 @@ class SlowReaders:
 
     def _end_half_closed(self, wanted: int, now: float) -> int:
         """End those whose time is over, and at least so many if there are; how many it were."""
-        ended: list[Reading] = []
+        ended: list[DownstreamConnection] = []
         for connection, until in self._half_closed.items():
             is_wanted = len(ended) < wanted
             if not is_wanted and until > now:
@@ -180,12 +180,12 @@ class SlowReaders:
             connection.abort()
         return len(ended)
 
-    def _beyond_shares(self, waiting: Sequence[str]) -> list[SlowReader]:
+    def _beyond_shares(self, waiting: Sequence[str]) -> list[ResponseReader]:
         """The slowest of callers that hold more than their share: one for each within its own.
 
         All get the same share of the connections, and one is left for who waits.
         """
-        by_caller: dict[str, list[SlowReader]] = {}
+        by_caller: dict[str, list[ResponseReader]] = {}
         for reader in self._readers:
             by_caller.setdefault(reader.caller, []).append(reader)
         share = max(1, self._connections // (len(by_caller) + 1))
@@ -200,5 +200,5 @@ class SlowReaders:
         return sorted(beyond, key=_rate)[:wanted]
 
 
-def _rate(reader: SlowReader) -> float:
+def _rate(reader: ResponseReader) -> float:
     return reader.rate

@@ -25,7 +25,7 @@ _DECODINGS = 3
 
 
 @dataclass(slots=True)
-class Target:
+class RequestTarget:
     """A request target below `base_path`: the path relative to it and the query, both raw."""
 
     path: str
@@ -37,7 +37,7 @@ class Target:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
-def resolve(raw: str, base_path: str) -> Target:
+def resolve(raw: str, base_path: str) -> RequestTarget:
     """Split a raw origin-form target (RFC 9112 section 3.2.1) at `base_path` ("" for the root).
 
     Raises `GatewayError`: misdirected for absolute form; bad-request for any other, a path that
@@ -59,7 +59,7 @@ def resolve(raw: str, base_path: str) -> Target:
         rule = f"base-path={base_path or '/'}"
         raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
     # An empty query ("/Patient?") is kept by carrying its question mark in the path.
-    return Target(path[len(base_path) :] + (mark if mark and not query else ""), query)
+    return RequestTarget(path[len(base_path) :] + (mark if mark and not query else ""), query)
 
 
 def _is_suspect(path: str) -> bool:

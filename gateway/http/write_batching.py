@@ -17,7 +17,7 @@ LARGEST_HELD: Final = 64 * 1024
 """Longer messages than this, in bytes, are not worth holding back."""
 
 
-class Holding(Protocol):
+class BatchedConnection(Protocol):
     """A connection that holds a message back."""
 
     def flush(self) -> None:
@@ -25,15 +25,15 @@ class Holding(Protocol):
         ...
 
 
-class WriteBatching:
+class WriteBatcher:
     """Flushes each connection once, before the loop looks for news twice; needs a running loop."""
 
     __slots__ = ("_holding",)
 
     def __init__(self) -> None:
-        self._holding: list[Holding] = []
+        self._holding: list[BatchedConnection] = []
 
-    def flush_later(self, connection: Holding) -> None:
+    def flush_later(self, connection: BatchedConnection) -> None:
         """Flush this connection at the end of the turn."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)

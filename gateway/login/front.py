@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.headers import read_request
 from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import Answered
+from gateway.http.server.messages import ConnectionDisposition
 from gateway.login.browser_request import BrowserRequest, read_visit
 from gateway.login.endpoints import SignInPages
 from gateway.login.forms import read_form
@@ -35,7 +35,7 @@ class LoginFront:
         self._guests = guests
         self._strangers = strangers
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request, and account for it."""
         header = read_request(request.message.raw_headers)
         visit = read_visit(
@@ -55,7 +55,7 @@ class LoginFront:
                 guest = replace(guest, login_expired=self._login_expired(visit, credential.session))
         return await self._handler.handle(request, guest)
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         return await self._handler.refuse(request, error)
 

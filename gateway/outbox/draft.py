@@ -9,7 +9,7 @@ from gateway.fhir.interaction import Interaction
 from gateway.fhir.tree import TooHeavy
 from gateway.http.client.response_header import without_digests
 from gateway.http.content_coding import OPENED, coding_named, opened
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
 from gateway.outbox.pacing import SETTLE
@@ -106,7 +106,7 @@ def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     lines = asked.lines
     if asked.body is not None and asked.body.changed:
         lines = without_digests(lines)
-    target = Target(asked.target.path, asked.memo.links.query(asked.target.query))
+    target = RequestTarget(asked.target.path, asked.memo.links.query(asked.target.query))
     interaction = asked.interaction
     return Request(
         method=asked.exchange.method,

@@ -16,10 +16,10 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.writing import write
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.outbox.draft import NotJudged, WriteJudging, drafted
 from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
 from gateway.outbox.last_writes import LastWrites
@@ -82,7 +82,7 @@ class Memory:
 class Pages(Protocol):
     """What is needed of `gateway.outbox.status_api.QueuePages`."""
 
-    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
+    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
         """Answer a request for one of the outbox's own addresses."""
         ...
 
@@ -112,7 +112,7 @@ class Intake(WriteQueue):
         self._last_writes = memory.last_writes
         self._one_by_one = memory.one_by_one
 
-    def unbound(self, caller: Caller, target: Target) -> Caller:
+    def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
         return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
 
@@ -130,7 +130,7 @@ class Intake(WriteQueue):
         if memo.queues and interaction.code in WRITES:
             body.keep_in(self._room)
 
-    def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
+    def bring(self, send: Send, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
 
         What cannot be queued has no more of the outbox in its way than this look.
@@ -141,7 +141,7 @@ class Intake(WriteQueue):
             return self._bring_or_keep(send, asked)
         return send(asked)
 
-    async def _bring_or_keep(self, send: Send, asked: RequestContext) -> Answer:
+    async def _bring_or_keep(self, send: Send, asked: RequestContext) -> UpstreamResponse:
         # Whether the caller waits is settled here: the 202 of a platform that supports the same
         # preference means something else.
         asked.lines = lines_without_async(asked.lines)
@@ -170,7 +170,7 @@ class Intake(WriteQueue):
         self._line_trouble = error.reason
         self._not_before = now + (now - began)
 
-    async def _behind_earlier(self, judging: WriteJudging) -> Answer | None:
+    async def _behind_earlier(self, judging: WriteJudging) -> UpstreamResponse | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
         asked = judging.asked
         try:
@@ -195,7 +195,7 @@ class Intake(WriteQueue):
             # Nobody knows what it would overtake.
             raise _not_taken("the outbox cannot be reached") from None
 
-    async def _instead_of(self, judging: WriteJudging, error: GatewayError) -> Answer:
+    async def _instead_of(self, judging: WriteJudging, error: GatewayError) -> UpstreamResponse:
         """What a write that failed comes to: kept, or the failure."""
         asked = judging.asked
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
@@ -209,7 +209,9 @@ class Intake(WriteQueue):
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
 
-    async def _instead_of_answer(self, judging: WriteJudging, answer: Answer) -> Answer:
+    async def _instead_of_answer(
+        self, judging: WriteJudging, answer: UpstreamResponse
+    ) -> UpstreamResponse:
         """What a write comes to whose answer is that of a platform in trouble."""
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
@@ -233,7 +235,7 @@ class Intake(WriteQueue):
         error: GatewayError,
         *,
         unknown: bool = False,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
         base = self._base(asked)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
@@ -289,7 +291,7 @@ class Intake(WriteQueue):
 
 def made(
     status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
-) -> Answer:
+) -> UpstreamResponse:
     """An answer of the outbox's."""
     body, content_type = write(resource, xml=xml)
     lines = [
@@ -297,10 +299,10 @@ def made(
         (b"Content-Type", content_type),
         *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
     ]
-    return Answer.made(status, lines, body)
+    return UpstreamResponse.made(status, lines, body)
 
 
-def _accepted(entry: Entry, base: str, reader: Reader) -> Answer:
+def _accepted(entry: Entry, base: str, reader: Reader) -> UpstreamResponse:
     location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
     return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
 
@@ -313,7 +315,7 @@ def _resource(interaction: Interaction) -> str | None:
     )
 
 
-def _is_own(target: Target) -> bool:
+def _is_own(target: RequestTarget) -> bool:
     path = target.path
     return path.startswith(OWN_PATH) and path[len(OWN_PATH) : len(OWN_PATH) + 1] in ("", "/", "?")
 

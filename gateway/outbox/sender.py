@@ -13,8 +13,8 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_guard import Known
-from gateway.http.client.framing import Broken
-from gateway.http.client.response import Answer
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import without_content
 from gateway.http.content_coding import OPENED, opened
 from gateway.http.retry_after import parse_retry_after
@@ -128,7 +128,7 @@ class Deliverer:
         finally:
             answer.close()
 
-    async def _forward(self, outgoing: Outgoing, request: Request) -> Answer:
+    async def _forward(self, outgoing: Outgoing, request: Request) -> UpstreamResponse:
         route, credential = self._route, request.credential
         if credential not in route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
@@ -200,7 +200,7 @@ class Deliverer:
             size, "", lambda: judged_search(result, request, wanted, known)
         )
 
-    async def _get(self, request: Request, suffix: str) -> Answer:
+    async def _get(self, request: Request, suffix: str) -> UpstreamResponse:
         if request.credential not in self._route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         return await self._route.client.get(suffix, request.credential, request.request_id)
@@ -218,7 +218,7 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
 
 
 async def _result(
-    answer: Answer, request: Request, *, adds_version: bool = False, question: str = ""
+    answer: UpstreamResponse, request: Request, *, adds_version: bool = False, question: str = ""
 ) -> Result:
     """What an answer means for the write it answers, or for a `question` about it.
 
@@ -256,19 +256,22 @@ def _foreign(error: GatewayError, status: int) -> Result:
     return Response(status, reason=error.reason.code, note=platform_status(status))
 
 
-async def _response(answer: Answer) -> Response:
+async def _response(answer: UpstreamResponse) -> Response:
     fields: RawLines = answer.fields.passing(_KEPT_FIELDS)
     try:
         body = await _body(answer)
-    except Broken:
+    except UpstreamConnectionError:
         if not 200 <= answer.status < 300:
             raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
         body = None
     return Response(answer.status, fields, body or b"")
 
 
-async def _body(answer: Answer) -> bytes | None:
-    """The content; None where it is too long or cannot be opened. Raises `Broken`."""
+async def _body(answer: UpstreamResponse) -> bytes | None:
+    """The content; None where it is too long or cannot be opened.
+
+    Raises `UpstreamConnectionError`.
+    """
     pieces, size = [], 0
     while data := await answer.read():
         size += len(data)

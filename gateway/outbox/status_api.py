@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.outbox.entry import Entry, Response, State
 from gateway.outbox.intake import OWN_PATH, made
 from gateway.outbox.one_by_one import OneByOne
@@ -41,7 +41,7 @@ class QueuePages:
         self._one_by_one = one_by_one
         self._clock = clock
 
-    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
+    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
         """Answer a request. Raises `GatewayError`."""
         # A person who is signed in has no entries: nothing is queued for people.
         if asked.caller.user is not None:
@@ -65,7 +65,7 @@ class QueuePages:
                 errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
             ) from None
 
-    async def _list(self, asked: RequestContext, base: str, reader: Reader) -> Answer:
+    async def _list(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
         after = parse_qs(asked.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
         entries = await self._outbox.entries(
@@ -75,7 +75,7 @@ class QueuePages:
         following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None
         return made(200, listing(shown, base, following=following), xml=reader.xml)
 
-    async def _show(self, entry_id: str, caller: str, reader: Reader) -> Answer:
+    async def _show(self, entry_id: str, caller: str, reader: Reader) -> UpstreamResponse:
         entry = await self._outbox.entry(entry_id, caller)
         if entry is None:
             raise _not_there()
@@ -88,7 +88,7 @@ class QueuePages:
             len(response.body), caller, lambda: _ended(entry, response, reader)
         )
 
-    def _in_progress(self, entry: Entry, reader: Reader) -> Answer:
+    def _in_progress(self, entry: Entry, reader: Reader) -> UpstreamResponse:
         wait = max(_SOON, min(_LATEST, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is State.SENDING else "waiting"
         fields = (
@@ -97,7 +97,7 @@ class QueuePages:
         )
         return made(202, outcome(word, reader), xml=reader.xml, fields=fields)
 
-    async def _cancel(self, entry_id: str, caller: str, reader: Reader) -> Answer:
+    async def _cancel(self, entry_id: str, caller: str, reader: Reader) -> UpstreamResponse:
         try:
             entry = await self._outbox.cancel(entry_id, caller)
         except NotPossible as refusal:
@@ -107,12 +107,12 @@ class QueuePages:
         return made(202, outcome("cancelling", reader), xml=reader.xml)
 
 
-def _ended(entry: Entry, response: Response, reader: Reader) -> Answer:
+def _ended(entry: Entry, response: Response, reader: Reader) -> UpstreamResponse:
     bundle, xml = batch_response(entry, response, reader)
     return made(200, bundle, xml=xml)
 
 
-def _not_cancelled(state: State, reader: Reader) -> Answer:
+def _not_cancelled(state: State, reader: Reader) -> UpstreamResponse:
     if state in (State.CANCELLED, State.DROPPED):
         word, status, code = state.value, 410, "deleted"
     else:
@@ -121,7 +121,7 @@ def _not_cancelled(state: State, reader: Reader) -> Answer:
     return made(status, outcome(word, reader, severity="error", code=code), xml=reader.xml)
 
 
-def _gone(entry: Entry, reader: Reader) -> Answer:
+def _gone(entry: Entry, reader: Reader) -> UpstreamResponse:
     resource = outcome(entry.state.value, reader, severity="error", code="deleted")
     return made(410, resource, xml=reader.xml)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.oauth.tokens import Token
 from gateway.pipeline.max_forwards import final_answer
 from gateway.pipeline.upstream import Outgoing, Upstream
@@ -51,7 +51,7 @@ class AttemptSender(Protocol):
 
     async def send(
         self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         ...
 
@@ -68,7 +68,7 @@ class Forwarder:
 
     async def send(
         self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         if outgoing.ends_here:
             return final_answer()
@@ -88,7 +88,7 @@ class Forwarder:
         return answer
 
     async def _renew(
-        self, answer: Answer, outgoing: Outgoing, credential: str, token: Token
+        self, answer: UpstreamResponse, outgoing: Outgoing, credential: str, token: Token
     ) -> Token:
         answer.close()
         body = outgoing.body

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.interaction import Interaction
-from gateway.http.headers import SECRET, RawHeaders, RequestHeader, Verdicts, read_request
+from gateway.http.headers import SECRET, FieldRuleCache, RawHeaders, RequestHeader, read_request
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
@@ -131,7 +131,7 @@ def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo
     return None
 
 
-def read_header(request: IncomingRequest, fields: Verdicts) -> RequestHeader:
+def read_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
     """The header; in HTTP/1.0 without a Host the address stands in that the connection came in at.
 
     Links are made of it.

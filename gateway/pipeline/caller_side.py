@@ -6,8 +6,8 @@ import asyncio
 
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import CallerConnection, IncomingRequest
-from gateway.http.server.messages import Answered
-from gateway.http.slow_readers import SlowReader, SlowReaders
+from gateway.http.server.messages import ConnectionDisposition
+from gateway.http.slow_readers import ResponseReader, SlowReaders
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.request_body import CallerGone, Room
@@ -51,7 +51,7 @@ class CallerSide:
         # Set while a connection to the platform is held for this caller.
         self.readers: SlowReaders | None = None
         self.caller = ""
-        self._reader: SlowReader | None = None
+        self._reader: ResponseReader | None = None
 
     @property
     def room(self) -> Room:
@@ -111,7 +111,7 @@ class CallerSide:
         reader = self._reader
         if reader is None:
             connection = self._request.connection
-            reader = self._reader = SlowReader(connection, self.caller)
+            reader = self._reader = ResponseReader(connection, self.caller)
         readers.begin(reader)
         try:
             await self._drained()
@@ -145,7 +145,7 @@ class CallerSide:
             return b"Connection: close\r\n"
         return connection.staying
 
-    async def finish(self) -> Answered:
+    async def finish(self) -> ConnectionDisposition:
         """Everything is written. Raises `CallerGone` where that reached nobody."""
         if self.crowded:
             await self.drained()
@@ -154,6 +154,6 @@ class CallerSide:
             raise CallerGone
         return self.done()
 
-    def done(self) -> Answered:
+    def done(self) -> ConnectionDisposition:
         """How it goes on with the connection."""
-        return Answered.STAYS if self._keep_alive else Answered.ENDS
+        return ConnectionDisposition.STAYS if self._keep_alive else ConnectionDisposition.ENDS

@@ -8,8 +8,8 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError, Reason
 from gateway.exchange import Exchange
-from gateway.http.client.framing import Broken
-from gateway.http.content_coding import BrokenCoding
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.content_coding import ContentCodingError
 from gateway.pipeline.upstream import broken
 from gateway.telemetry.logs import get_logger
 
@@ -32,9 +32,9 @@ def as_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     """The error to answer with; a bug becomes `internal`, and its traceback goes to the log."""
     if isinstance(error, GatewayError):
         return error
-    if isinstance(error, Broken):
+    if isinstance(error, UpstreamConnectionError):
         return broken(error)
-    if isinstance(error, BrokenCoding):
+    if isinstance(error, ContentCodingError):
         what = "the platform's answer is not in the Content-Encoding that it names"
         return GatewayError(errors.UPSTREAM_FAILED, what)
     # The one place that turns a bug into an answer. The message stays out: it could quote data.

@@ -15,14 +15,14 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
-from gateway.http.client.response import Answer
-from gateway.http.headers import RequestHeader, Verdicts, read_request, request_id
+from gateway.http.client.response import UpstreamResponse
+from gateway.http.headers import FieldRuleCache, RequestHeader, read_request, request_id
 from gateway.http.server import validation
 from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import Answered
+from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.server.reader import ListenLimits
 from gateway.http.slow_readers import SlowReaders
-from gateway.http.target import Target, resolve
+from gateway.http.target import RequestTarget, resolve
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import AttemptSender, TokensInUse
@@ -58,7 +58,7 @@ class Rules:
     base_path: str
     default_language: str
     listen: ListenLimits
-    fields: Verdicts
+    fields: FieldRuleCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,9 @@ class Handler:
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
-    async def handle(self, request: IncomingRequest, guest: Guest | None = None) -> Answered:
+    async def handle(
+        self, request: IncomingRequest, guest: Guest | None = None
+    ) -> ConnectionDisposition:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
         memo = recall(connection.memory, message, self) if guest is None else None
@@ -162,7 +164,7 @@ class Handler:
         finally:
             self._end(exchange, body, admitted)
 
-    async def answer(self, request: IncomingRequest, own: Own) -> Answered:
+    async def answer(self, request: IncomingRequest, own: Own) -> ConnectionDisposition:
         """Answer a request that is none for the platform, and account for it."""
         message = request.message
         header = read_request(message.raw_headers)
@@ -191,7 +193,7 @@ class Handler:
             exchange.is_audit_skipped |= exchange.reason == errors.RATE_LIMITED.code
             self._end(exchange, None)
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         header = read_request(())
         exchange = self._begin(request, header)
@@ -225,7 +227,7 @@ class Handler:
         connection.remember(memo if guest is None and memo.may_be_remembered else None)
         return memo
 
-    def _introduced(self, exchange: Exchange, memo: CallerMemo, target: Target) -> Caller:
+    def _introduced(self, exchange: Exchange, memo: CallerMemo, target: RequestTarget) -> Caller:
         """The caller, noted."""
         caller = memo.caller
         exchange.remote = memo.remote
@@ -263,13 +265,13 @@ class Handler:
         watch_bundle(body, header, told, permissions)
         return told
 
-    def _bring(self, asked: RequestContext) -> Awaitable[Answer]:
+    def _bring(self, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer, or the outbox's where there is one."""
         if self._queueing is None:
             return self._send(asked)
         return self._queueing.bring(self._send, asked)
 
-    async def _send(self, asked: RequestContext) -> Answer:
+    async def _send(self, asked: RequestContext) -> UpstreamResponse:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
         token = self._tokens.current(credential) or await self._obtain(exchange, credential)
@@ -337,7 +339,9 @@ class Handler:
             request, self._admission, stall=stall, lines=lines, login_expired=login_expired
         )
 
-    async def _warning(self, answer: Answer, asked: RequestContext, query: str) -> bytes | None:
+    async def _warning(
+        self, answer: UpstreamResponse, asked: RequestContext, query: str
+    ) -> bytes | None:
         """What the guards have to say to the caller: of a search, or of a write's conditions."""
         if self._conditions is not None and asked.conditions is not None:
             return await self._conditions.warning(asked) if answer.status < 300 else None
@@ -351,7 +355,7 @@ class Handler:
         header: RequestHeader,
         target: str,
         error: Exception,
-    ) -> Answered:
+    ) -> ConnectionDisposition:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
         if isinstance(error, CallerGone):
             return _abort(exchange, side)
@@ -371,7 +375,7 @@ class Handler:
             return _abort(exchange, side)
 
 
-def _classify(exchange: Exchange, target: Target) -> Interaction:
+def _classify(exchange: Exchange, target: RequestTarget) -> Interaction:
     interaction = classify(exchange.method, target.path.rstrip("?"), target.query)
     if target.query:
         exchange.query_params = query_names(target.query)
@@ -389,7 +393,7 @@ def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
     return interaction
 
 
-def _abort(exchange: Exchange, side: CallerSide) -> Answered:
+def _abort(exchange: Exchange, side: CallerSide) -> ConnectionDisposition:
     exchange.is_aborted = True
     side.abort()
     return side.done()

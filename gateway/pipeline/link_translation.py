@@ -28,12 +28,12 @@ from gateway.fhir.links.rewriter import (
 from gateway.fhir.links.stream import StreamRewriter
 from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.http.client.framing import Framing
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import (
     OPENED,
-    Inside,
-    Opening,
-    Transform,
+    BodyTransform,
+    DecodingTransform,
+    RecodingTransform,
     accepts,
     asked_of_platform,
 )
@@ -156,7 +156,7 @@ class Translation:
             lines = [_line_for_platform(line, links) for line in lines]
         return _accepting(lines, header.values.get(b"accept-encoding"), gzip=self._compressed)
 
-    def of_request(self, header: RequestHeader, interaction: Interaction) -> Transform | None:
+    def of_request(self, header: RequestHeader, interaction: Interaction) -> BodyTransform | None:
         """The transform of a request's body, or None."""
         if b"content-encoding" in header.values:
             return None
@@ -164,7 +164,7 @@ class Translation:
 
     def of_answer(
         self,
-        answer: Answer,
+        answer: UpstreamResponse,
         interaction: Interaction,
         header: RequestHeader,
         warning: bytes | None,
@@ -193,7 +193,7 @@ class Translation:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
-    def _surely_unchanged(self, answer: Answer, interaction: Interaction) -> bool:
+    def _surely_unchanged(self, answer: UpstreamResponse, interaction: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
         if self.links is None:
             return True
@@ -205,7 +205,7 @@ class Translation:
         kind = answer.content_type or ""
         return surely_unchanged(answer.prefetched, kind, self.links)
 
-    def _watch(self, answer: Answer, interaction: Interaction) -> AliasWatch | None:
+    def _watch(self, answer: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
         """What looks whether links of the body lead past the gateway, unless a field shows it."""
         links = self.links
         if links is None:
@@ -218,8 +218,8 @@ class Translation:
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
     def _content(
-        self, answer: Answer, interaction: Interaction, watch: AliasWatch | None
-    ) -> Transform | None:
+        self, answer: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
+    ) -> BodyTransform | None:
         """The transform of the answer's content, whatever its coding."""
         if answer.status in _WITHOUT_BODY:
             return None
@@ -231,7 +231,7 @@ class Translation:
         direction: Direction,
         interaction: Interaction,
         watch: AliasWatch | None = None,
-    ) -> Transform | None:
+    ) -> BodyTransform | None:
         rewriter = None
         if self.links is not None:
             of_binary = interaction.resource == "Binary" and interaction.code in _ONE_RESOURCE
@@ -311,15 +311,15 @@ def _names(lines: list[bytes], beginning: bytes) -> bool:
 
 
 def _coded(
-    answer: Answer, coding: str, content: Transform | None, *, opened: bool
-) -> Transform | None:
+    answer: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
+) -> BodyTransform | None:
     """What changes the content of a compressed body, which comes out `opened` or as it was."""
     if not opened:
-        return None if content is None else Inside(coding, content)
+        return None if content is None else RecodingTransform(coding, content)
     if answer.status == 206 and answer.framing is not Framing.NONE:
         what = "the platform sent a part of a compressed body, which cannot be opened"
         raise GatewayError(errors.UPSTREAM_FAILED, what, hint="ask without Range")
-    return Opening(coding, content)
+    return DecodingTransform(coding, content)
 
 
 def _translator(links: LinkMap) -> Callable[[bytes, bytes], bytes]:

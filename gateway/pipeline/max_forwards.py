@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.http.client.framing import AnswerHead, Framing
-from gateway.http.client.response import Answer
-from gateway.http.client.response_header import AnswerFields
+from gateway.http.client.framing import Framing, ResponseHead
+from gateway.http.client.response import UpstreamResponse
+from gateway.http.client.response_header import ResponseFields
 from gateway.http.server.validation import METHODS
 
 # More hops than this are as good as no limit; a longer number is left as it is.
@@ -33,7 +33,9 @@ def count_down(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
     return counted, goes_on
 
 
-def final_answer() -> Answer:
+def final_answer() -> UpstreamResponse:
     """What the gateway says as the last recipient of an OPTIONS."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
-    return Answer(AnswerHead(204, AnswerFields.of([(b"Allow", allow)]), Framing.NONE, None))
+    return UpstreamResponse(
+        ResponseHead(204, ResponseFields.of([(b"Allow", allow)]), Framing.NONE, None)
+    )

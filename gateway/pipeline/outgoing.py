@@ -16,7 +16,7 @@ from gateway.fhir.interaction import BUNDLES, Interaction, refine_bundle
 from gateway.http.client.response_header import without_content, without_digests
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.link_translation import Translation
 from gateway.pipeline.max_forwards import count_down
@@ -99,7 +99,7 @@ class Composer:
         """The request as the platform gets it; an update that names no version names this one."""
         exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
         if target.query:
-            target = Target(target.path, memo.links.query(target.query))
+            target = RequestTarget(target.path, memo.links.query(target.query))
         lines = asked.lines
         if body is not None and body.changed:
             lines = without_digests(lines)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.exchange import Exchange
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import accepts, pack
 from gateway.oauth.token import Token
 from gateway.pipeline.attempts import AttemptSender
@@ -63,7 +63,7 @@ class Packing:
 
     async def send(
         self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The platform's answer, as the other sender gives it. Raises what that raises."""
         packed = await self._packed(outgoing)
         answer = await self._sender.send(exchange, packed or outgoing, credential, token)
@@ -75,7 +75,7 @@ class Packing:
         self._learn(answer)
         return answer
 
-    def _learn(self, answer: Answer) -> None:
+    def _learn(self, answer: UpstreamResponse) -> None:
         field = answer.fields.values.get(b"accept-encoding")
         if field is not None:
             self._accepted = accepts(field, "gzip")

@@ -13,9 +13,9 @@ from typing import Final
 from cachetools import LRUCache
 
 from gateway.fhir.interaction import Interaction
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_context import RequestContext
 
@@ -37,7 +37,7 @@ class PermissionCheck:
         caller: Caller,
         method: str,
         interaction: Interaction,
-        target: Target,
+        target: RequestTarget,
         header: RequestHeader,
     ) -> None:
         """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
@@ -51,7 +51,7 @@ class PermissionCheck:
             permissions.require(interaction, target.path.rstrip("?"))
         permissions.require_fields(interaction, query, header)
 
-    def note(self, asked: RequestContext, answer: Answer) -> None:
+    def note(self, asked: RequestContext, answer: UpstreamResponse) -> None:
         """Remember the status URL that the platform gives to a caller with limits."""
         caller, links = asked.caller, asked.memo.links.links
         if answer.status != 202 or links is None or not caller.permissions.limited:
@@ -62,7 +62,7 @@ class PermissionCheck:
             self._given[caller.name][suffix] = True
 
     def _follows(
-        self, caller: Caller, method: str, interaction: Interaction, target: Target
+        self, caller: Caller, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
         """Whether this is a status URL that the caller was given."""
         if interaction.code not in _STATUS or method not in _FOLLOWING:

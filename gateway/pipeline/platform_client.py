@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gateway.exchange import Exchange
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.pipeline.attempts import Forwarder, TokensInUse
 from gateway.pipeline.upstream import Outgoing
 
@@ -29,7 +29,7 @@ class PlatformClient:
         *,
         lines: Sequence[bytes] = (),
         once: bool = False,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
 
         `lines` are further fields; with `once` a platform that answers is asked no second time, and

@@ -13,8 +13,8 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import is_error_page, media_type
-from gateway.http.client.framing import Broken
-from gateway.http.client.response import Answer
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import beginning
 from gateway.oauth.token import Token
 from gateway.pipeline.attempts import TokensInUse
@@ -75,13 +75,13 @@ class Probe:
     async def _ask(self, credential: str) -> str | None:
         try:
             return await self._found(credential)
-        except (Broken, GatewayError) as failure:
+        except (UpstreamConnectionError, GatewayError) as failure:
             error = _understood(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # A kept connection may just have ended: that tells nothing.
             try:
                 return await self._found(credential)
-            except (Broken, GatewayError) as failure:
+            except (UpstreamConnectionError, GatewayError) as failure:
                 error = _understood(failure)
         if error.reason is errors.UPSTREAM_BUSY:
             # Callers hold all connections: the platform is being used.
@@ -103,11 +103,11 @@ class Probe:
         return found
 
 
-def _understood(failure: Broken | GatewayError) -> GatewayError:
-    return broken(failure) if isinstance(failure, Broken) else failure
+def _understood(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
+    return broken(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
-def _judged(answer: Answer) -> str:
+def _judged(answer: UpstreamResponse) -> str:
     status = answer.status
     if status == 304:
         return ANSWERS
@@ -121,7 +121,7 @@ def _judged(answer: Answer) -> str:
     return found
 
 
-def _conditions(answer: Answer) -> list[bytes]:
+def _conditions(answer: UpstreamResponse) -> list[bytes]:
     """The fields by which the platform need not send again what it has just sent."""
     given = ((field, answer.fields.values.get(name)) for name, field in _VALIDATORS)
     return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]

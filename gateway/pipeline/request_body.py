@@ -13,9 +13,9 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.content_coding import STEP, Transform
+from gateway.http.content_coding import STEP, BodyTransform
 from gateway.http.server.aiohttp_parser import HttpProcessingError
-from gateway.http.server.counted_body import BodyBroken, Payload
+from gateway.http.server.counted_body import Payload, RequestFramingError
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
@@ -120,7 +120,7 @@ class RequestBody:
         self._limits = limits
         self._clock = clock
         self._before_wait = before_wait
-        self._transform: Transform | None = None
+        self._transform: BodyTransform | None = None
         self._looks: list[Callable[[bytes], None]] = []
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -138,7 +138,7 @@ class RequestBody:
         if length is not None and length > limits.max_bytes:
             raise _too_large()
 
-    def change_by(self, transform: Transform) -> None:
+    def change_by(self, transform: BodyTransform) -> None:
         """Let what is read pass through a transform; its length is not known beforehand then."""
         self._transform = transform
         self.length = None
@@ -285,7 +285,7 @@ class RequestBody:
             raise GatewayError(
                 errors.BODY_TIMEOUT, "no byte in time", close_connection=True
             ) from None
-        except (BodyBroken, HttpProcessingError):
+        except (RequestFramingError, HttpProcessingError):
             raise GatewayError(
                 errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close_connection=True
             ) from None

@@ -10,7 +10,7 @@ from gateway.fhir.address import named_type
 from gateway.fhir.conditions import Condition
 from gateway.fhir.interaction import Interaction
 from gateway.http.headers import RequestHeader
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.pipeline.caller_memo import CallerMemo
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.callers import Caller
@@ -28,7 +28,7 @@ class RequestContext:
     exchange: Exchange
     caller: Caller
     interaction: Interaction
-    target: Target
+    target: RequestTarget
     memo: CallerMemo
     body: RequestBody | None
     side: CallerSide

@@ -19,8 +19,8 @@ from gateway.fhir.conformity import (
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import asks_for
 from gateway.http.client.framing import Framing
-from gateway.http.client.response import Answer
-from gateway.http.content_coding import OPENED, Transform, beginning
+from gateway.http.client.response import UpstreamResponse
+from gateway.http.content_coding import OPENED, BodyTransform, beginning
 from gateway.http.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
@@ -40,7 +40,7 @@ _OVERLAP: Final = 128
 
 
 def examine(
-    answer: Answer,
+    answer: UpstreamResponse,
     interaction: Interaction,
     accept: str | None,
     query: str = "",
@@ -85,7 +85,7 @@ class Witness:
     upstream-non-fhir.
     """
 
-    def __init__(self, answer: Answer, inner: Transform | None) -> None:
+    def __init__(self, answer: UpstreamResponse, inner: BodyTransform | None) -> None:
         self._answer = answer
         self._inner = inner
         self._known: bool | None = None
@@ -118,7 +118,7 @@ class Witness:
         self._last = (self._last + chunk)[-_OVERLAP:]
 
 
-def _content(answer: Answer) -> tuple[bytes, bool]:
+def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
     """What is at hand of the body, opened; and whether it can be looked at."""
     coding = answer.content_coding
     if answer.framing is Framing.NONE or (coding is not None and coding not in OPENED):
@@ -126,14 +126,14 @@ def _content(answer: Answer) -> tuple[bytes, bool]:
     return beginning(answer.prefetched, coding, LOOKED_AT), True
 
 
-def _is_no_resource(answer: Answer) -> bool:
+def _is_no_resource(answer: UpstreamResponse) -> bool:
     """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
     return answer.status == 206 or (
         answer.status == 202 and answer.header(b"content-location") is not None
     )
 
 
-def _non_fhir(answer: Answer, *, untyped: bool = False) -> GatewayError:
+def _non_fhir(answer: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
         f"the platform's answer is not FHIR (status {answer.status})",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import without_digests
-from gateway.http.content_coding import Transform
+from gateway.http.content_coding import BodyTransform
 
 
 # Not frozen: the constructor of one that is cannot be compiled.
@@ -21,7 +21,7 @@ class ResponsePlan:
     """
 
     translate: Callable[[bytes, bytes], bytes] | None = None
-    transform: Transform | None = None
+    transform: BodyTransform | None = None
     warning: bytes | None = None
     opened: bool = False
 
@@ -29,6 +29,6 @@ class ResponsePlan:
 UNCHANGED: Final = ResponsePlan()
 
 
-def without_wrong_digests(answer: Answer, lines: list[bytes]) -> list[bytes]:
+def without_wrong_digests(answer: UpstreamResponse, lines: list[bytes]) -> list[bytes]:
     """The lines for a body that was changed, whose digests are wrong."""
     return without_digests(lines) if answer.fields.has_digest else lines

@@ -20,11 +20,11 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.http.client.framing import Framing
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import opened, varying
-from gateway.http.content_coding import STEP, Transform, is_made_of, steps
+from gateway.http.content_coding import STEP, BodyTransform, is_made_of, steps
 from gateway.http.headers import without_named
-from gateway.http.server.messages import Answered
+from gateway.http.server.messages import ConnectionDisposition
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.own_replies import Reply
 from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, without_wrong_digests
@@ -43,11 +43,12 @@ _STATUS_LINES: Final = {
 
 
 async def pass_on(
-    side: CallerSide, exchange: Exchange, answer: Answer, plan: ResponsePlan = UNCHANGED
-) -> Answered:
+    side: CallerSide, exchange: Exchange, answer: UpstreamResponse, plan: ResponsePlan = UNCHANGED
+) -> ConnectionDisposition:
     """Send a platform's answer on to its caller.
 
-    Raises `GatewayError` while nothing was sent, `Broken` and `CallerGone` at any time.
+    Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and `CallerGone` at any
+    time.
     """
     lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
@@ -83,7 +84,7 @@ def _replaced_by(lines: bytes) -> frozenset[bytes]:
 
 
 def _send_bodiless(
-    side: CallerSide, answer: Answer, lines: list[bytes], transform: Transform | None
+    side: CallerSide, answer: UpstreamResponse, lines: list[bytes], transform: BodyTransform | None
 ) -> None:
     length = answer.content_length
     # A rewritten body would have another length than the one announced for HEAD.
@@ -106,7 +107,11 @@ def _send_whole(
 
 
 def _send_made(
-    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], pieces: list[bytes]
+    side: CallerSide,
+    exchange: Exchange,
+    answer: UpstreamResponse,
+    lines: list[bytes],
+    pieces: list[bytes],
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
     if not is_made_of(answer.prefetched, pieces):
@@ -115,7 +120,11 @@ def _send_made(
 
 
 async def _send_changed(
-    side: CallerSide, exchange: Exchange, answer: Answer, lines: list[bytes], transform: Transform
+    side: CallerSide,
+    exchange: Exchange,
+    answer: UpstreamResponse,
+    lines: list[bytes],
+    transform: BodyTransform,
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
     rest = steps(transform, answer.prefetched)
@@ -145,9 +154,9 @@ async def _send_changed(
 async def _stream(
     side: CallerSide,
     exchange: Exchange,
-    answer: Answer,
+    answer: UpstreamResponse,
     lines: list[bytes],
-    transform: Transform | None,
+    transform: BodyTransform | None,
 ) -> None:
     length = answer.content_length
     if transform is not None:
@@ -201,9 +210,9 @@ async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chun
 async def _send_collected(
     side: CallerSide,
     exchange: Exchange,
-    answer: Answer,
+    answer: UpstreamResponse,
     lines: list[bytes],
-    transform: Transform | None,
+    transform: BodyTransform | None,
 ) -> None:
     """Send an answer once it is whole; all that are collected share one room."""
     pieces: list[bytes] = []
@@ -243,7 +252,7 @@ def _head(side: CallerSide, status: int, lines: list[bytes], body: Sequence[byte
     return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
 
 
-async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
+async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> ConnectionDisposition:
     """Answer with something of the gateway's own that is no outcome. Raises `CallerGone`."""
     lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
@@ -259,7 +268,7 @@ async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Answered:
 
 async def explain(
     side: CallerSide, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
-) -> Answered:
+) -> ConnectionDisposition:
     """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
     exchange.reason = error.reason.code
     if error.close_connection:

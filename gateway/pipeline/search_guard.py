@@ -14,7 +14,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import query_names
 from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import beginning
 from gateway.http.headers import RequestHeader
 from gateway.pipeline.statement import LONGEST_WAIT, Statement
@@ -53,7 +53,7 @@ class SearchGuard:
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
         return [_STRICT] if self._block and not chosen else []
 
-    async def judge(self, answer: Answer, type_name: str, asked: str) -> bytes | None:
+    async def judge(self, answer: UpstreamResponse, type_name: str, asked: str) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
@@ -87,13 +87,13 @@ class SearchGuard:
             )
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
-    async def _hold_back(self, answer: Answer, *, xml: bool) -> None:
+    async def _hold_back(self, answer: UpstreamResponse, *, xml: bool) -> None:
         """Have so much of the body here as is needed: what warns may stand behind the matches."""
         await answer.prefetch(_PREFIX[True])
         if self_parameters(self._plain(answer), xml=xml) is None:
             await answer.prefetch(_HELD_BACK)
 
-    def _plain(self, answer: Answer) -> bytes:
+    def _plain(self, answer: UpstreamResponse) -> bytes:
         return beginning(answer.prefetched, answer.content_coding, _PREFIX[self._block])
 
 

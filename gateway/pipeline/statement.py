@@ -10,8 +10,8 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
-from gateway.http.client.framing import Broken
-from gateway.http.client.response import Answer
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import OPENED, opened
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.telemetry.logs import get_logger
@@ -77,7 +77,7 @@ class Statement:
             self._by_type = capabilities(await self._fetch())
             self.missing = None
             self._due = self._clock() + _LIFETIME
-        except (GatewayError, Broken, ValueError) as error:
+        except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
             reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
             _log.warning(
@@ -102,7 +102,7 @@ class Statement:
             answer.close()
 
 
-async def _content(answer: Answer) -> bytes:
+async def _content(answer: UpstreamResponse) -> bytes:
     """The national platform compresses it, whatever it was asked for."""
     body, coding = answer.prefetched, answer.content_coding
     if coding not in OPENED:

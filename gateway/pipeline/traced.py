@@ -10,9 +10,9 @@ from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.http.client.framing import Broken
+from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.pool import UpstreamPool
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.pipeline.upstream import Outgoing, Restraint, Upstream
 from gateway.telemetry.tracing import Tracing
 
@@ -43,7 +43,7 @@ class TracedUpstream(Upstream):
 
     async def _guarded(
         self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
-    ) -> Answer:
+    ) -> UpstreamResponse:
         if not exchange.method:
             # A question of the gateway's own, which nobody accounts for.
             return await super()._guarded(exchange, outgoing, authorization, new=new)
@@ -80,4 +80,4 @@ def _word(error: BaseException) -> str:
     """What went wrong, in a word of a closed set."""
     if isinstance(error, GatewayError):
         return error.reason.code
-    return error.kind if isinstance(error, Broken) else type(error).__name__
+    return error.kind if isinstance(error, UpstreamConnectionError) else type(error).__name__

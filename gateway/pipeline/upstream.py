@@ -21,9 +21,9 @@ from gateway.exchange import Exchange
 from gateway.http.client.completeness import is_complete
 from gateway.http.client.connect_errors import NOT_ACCEPTED
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import Broken, Framing
+from gateway.http.client.framing import Framing, UpstreamConnectionError
 from gateway.http.client.pool import UpstreamPool
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import PSEUDONYM
 from gateway.http.retry_after import parse_retry_after
 from gateway.pipeline.circuit import Circuit, Ticket
@@ -115,7 +115,9 @@ class Upstream:
         self._uploads = uploads
         self._on_retry = on_retry
 
-    async def send(self, exchange: Exchange, outgoing: Outgoing, authorization: bytes) -> Answer:
+    async def send(
+        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes
+    ) -> UpstreamResponse:
         """Deliver the request; the answer's first bytes have arrived when this returns.
 
         Counts attempts on `exchange`, those before a new token included. Raises `GatewayError`
@@ -126,10 +128,10 @@ class Upstream:
         while True:
             try:
                 answer = await self._guarded(exchange, outgoing, authorization, new=new)
-            except (Broken, GatewayError) as failure:
+            except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _understand(failure, safe=outgoing.safe)
                 # A kept connection that broke is rarely alone; a fresh one tells more.
-                new = isinstance(failure, Broken)
+                new = isinstance(failure, UpstreamConnectionError)
                 if not error.is_retryable or not self._may_repeat(exchange, outgoing):
                     try:
                         raise error from None
@@ -159,7 +161,7 @@ class Upstream:
         return self._budget.withdraw()
 
     def _pause_before_repeat(
-        self, answer: Answer, outgoing: Outgoing, attempt: int
+        self, answer: UpstreamResponse, outgoing: Outgoing, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
         if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
@@ -171,7 +173,7 @@ class Upstream:
 
     async def _guarded(
         self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """One attempt, with the circuit before and its outcome after it."""
         ticket = self._circuit.admit(asks_only=outgoing.asks_only)
         exchange.attempts += 1
@@ -191,7 +193,7 @@ class Upstream:
                 connection.write_whole(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
                 await connection.news()
-            answer = Answer(head, connection, self._pool)
+            answer = UpstreamResponse(head, connection, self._pool)
             if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
             elif not answer.take_whole():
@@ -304,13 +306,13 @@ class Upstream:
             # Break the cycle of error, traceback and frame.
             del failure, pump
 
-    async def _hold_back(self, answer: Answer) -> None:
+    async def _hold_back(self, answer: UpstreamResponse) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
         await answer.prefetch(_HELD_BACK)
         if not answer.complete or not await is_complete(
             answer.content_type, answer.content_coding, answer.prefetched
         ):
-            raise Broken("truncated", reused=False)
+            raise UpstreamConnectionError("truncated", reused=False)
 
 
 async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool) -> None:
@@ -328,15 +330,17 @@ async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: 
 def _blames_platform(failure: BaseException) -> bool:
     if isinstance(failure, GatewayError):
         return failure.reason in (errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_TLS)
-    return isinstance(failure, Broken)
+    return isinstance(failure, UpstreamConnectionError)
 
 
 def _cause(failure: BaseException) -> str:
-    error = broken(failure) if isinstance(failure, Broken) else failure
+    error = broken(failure) if isinstance(failure, UpstreamConnectionError) else failure
     return error.detail if isinstance(error, GatewayError) else ""
 
 
-def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayError, str]:
+def _understand(
+    failure: UpstreamConnectionError | GatewayError, *, safe: bool
+) -> tuple[GatewayError, str]:
     """The outcome of a failed attempt, and the cause under which a repetition is counted."""
     if isinstance(failure, GatewayError):
         return failure, "connect"
@@ -346,7 +350,7 @@ def _understand(failure: Broken | GatewayError, *, safe: bool) -> tuple[GatewayE
     return broken(failure, safe=safe), cause
 
 
-def broken(failure: Broken, *, safe: bool | None = None) -> GatewayError:
+def broken(failure: UpstreamConnectionError, *, safe: bool | None = None) -> GatewayError:
     """The outcome of a connection that gave no complete, valid answer.
 
     `safe` is None where that is not known; a request that is not safe may have had its effect.

@@ -6,22 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 from gateway.fhir.interaction import Interaction
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.pipeline.caller_memo import CallerMemo
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_body import RequestBody
 from gateway.pipeline.request_context import RequestContext
 
-Send = Callable[[RequestContext], Awaitable[Answer]]
+Send = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
 
 class WriteQueue(ABC):
     """The outbox, for whoever has one; a class of its own so that others need not load that."""
 
     @abstractmethod
-    def unbound(self, caller: Caller, target: Target) -> Caller:
+    def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
 
     @abstractmethod
@@ -33,5 +33,5 @@ class WriteQueue(ABC):
         """See to it that the body of a write which may be queued can be read again."""
 
     @abstractmethod
-    def bring(self, send: Send, asked: RequestContext) -> Awaitable[Answer]:
+    def bring(self, send: Send, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""

@@ -20,9 +20,9 @@ from gateway.config import (
     SecretUnreadable,
     Settings,
 )
-from gateway.http.client.pool import Origin, Proxy, Timeouts
+from gateway.http.client.pool import ForwardProxy, UpstreamOrigin, UpstreamTimeouts
 from gateway.http.headers import request_fields
-from gateway.http.server.acceptor import Capacity
+from gateway.http.server.acceptor import AcceptLimits
 from gateway.http.server.reader import ListenLimits
 from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.client_auth import (
@@ -145,17 +145,17 @@ def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
     )
 
 
-def origin(settings: Settings, tls: ssl.SSLContext | None) -> Origin:
+def origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:
     """Where the platform's connections lead."""
     url = urlsplit(settings.platform.fhir_base_url)
     port = url.port or (80 if tls is None else 443)
-    return Origin(url.hostname or "", port, tls, platform_proxy(settings))
+    return UpstreamOrigin(url.hostname or "", port, tls, platform_proxy(settings))
 
 
-def timeouts(settings: Settings) -> Timeouts:
+def timeouts(settings: Settings) -> UpstreamTimeouts:
     """How long the platform is waited for."""
-    platform = settings.platform
-    return Timeouts(platform.connect_timeout, platform.response_timeout, platform.idle_timeout)
+    target = settings.platform
+    return UpstreamTimeouts(target.connect_timeout, target.response_timeout, target.idle_timeout)
 
 
 def has_several_callers(settings: Settings) -> bool:
@@ -365,12 +365,12 @@ def authority(base_url: str) -> bytes:
     return urlsplit(base_url).netloc.encode("ascii")
 
 
-def capacity(settings: Settings) -> Capacity:
+def capacity(settings: Settings) -> AcceptLimits:
     """How many callers may be connected: what open files allow, less what the rest needs."""
     room = os_support.open_file_limit() - _OWN_FILES
     # Connections beyond a multiple of what is served at once only hold memory.
     most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
-    return Capacity(
+    return AcceptLimits(
         # No caller needs more than one connection to the platform at a time.
         connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
         # Other processes that wait at the same socket get their share.
@@ -391,9 +391,9 @@ def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> EndpointSe
     )
 
 
-def platform_proxy(settings: Settings) -> Proxy | None:
+def platform_proxy(settings: Settings) -> ForwardProxy | None:
     """The outgoing proxy that leads to the platform, if there is one."""
     if settings.platform.proxy_url is None:
         return None
     url = urlsplit(settings.platform.proxy_url)
-    return Proxy(url.hostname or "", url.port or 80)
+    return ForwardProxy(url.hostname or "", url.port or 80)

@@ -7,8 +7,8 @@ from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
 from gateway.http.server.absolute_form import addressed
-from gateway.http.server.connection import IncomingRequest, RequestSink
-from gateway.http.server.messages import Answered
+from gateway.http.server.connection import IncomingRequest, RequestHandler
+from gateway.http.server.messages import ConnectionDisposition
 
 
 class UnderWay:
@@ -39,7 +39,7 @@ class Current(Protocol):
     """What is needed of `gateway.process.core.Core`."""
 
     @property
-    def handler(self) -> RequestSink:
+    def handler(self) -> RequestHandler:
         """What answers its requests."""
         ...
 
@@ -63,7 +63,7 @@ class FrontDoor(Generic[AnyCore]):
     def __init__(self, core: AnyCore) -> None:
         self.core = core
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request."""
         core = self.core
         if not request.message.path.startswith("/"):
@@ -75,6 +75,6 @@ class FrontDoor(Generic[AnyCore]):
         finally:
             under_way.end()
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer what could not be parsed."""
         return await self.core.handler.refuse(request, error)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import Broken
-from gateway.http.write_batching import WriteBatching
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.write_batching import WriteBatcher
 from tests.doubles.reference import Bad, read_answer
 
 End = Literal["eof", "reset", "open"]
@@ -75,7 +75,7 @@ async def exchange(
         lost.append,
         response_timeout=1.0,
         idle_timeout=1.0,
-        batching=WriteBatching(),
+        batching=WriteBatcher(),
     )
     transport = FakeTransport()
     connection.connection_made(transport)
@@ -118,7 +118,7 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
             await connection.news()
         while pieces := await connection.read():
             body += b"".join(pieces)
-    except Broken as broken:
+    except UpstreamConnectionError as broken:
         return broken.kind
     return answer.status, body
 

@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.links.rewriter import rewrite_header, rewrite_query, rewrite_request_header
-from gateway.http.client.response_header import AnswerFields
+from gateway.http.client.response_header import ResponseFields
 from gateway.http.headers import passed_through_us, read_request, request_id
 from gateway.http.server import validation
 from gateway.http.target import resolve
@@ -106,7 +106,7 @@ def request(data: bytes) -> None:
     for number, (message, payload) in enumerate(messages):
         header = read_request(message.raw_headers)
         _check_lines(header.lines)
-        assert AnswerFields.of(message.raw_headers).to_caller(request_id(header).encode("ascii"))
+        assert ResponseFields.of(message.raw_headers).to_caller(request_id(header).encode("ascii"))
         try:
             validation.check(message, header, max_header_bytes=65536)
             target = resolve(message.path, "/fhir")

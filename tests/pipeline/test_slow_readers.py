@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from gateway.http.slow_readers import SlowReader, SlowReaders
+from gateway.http.slow_readers import ResponseReader, SlowReaders
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.wire import CutShort, Wire, ask, get
@@ -74,7 +74,11 @@ async def test_only_as_many_as_are_wanted_make_way(
         for wire in readers:
             wire.writer.transport.resume_reading()
         replies = await asyncio.gather(*(wire.reply() for wire in readers), return_exceptions=True)
-        assert sorted(type(each).__name__ for each in replies) == ["CutShort", "Reply", "Reply"]
+        assert sorted(type(each).__name__ for each in replies) == [
+            "Reply",
+            "Reply",
+            "TruncatedResponseError",
+        ]
         assert {each.body == LONG for each in replies if not isinstance(each, Exception)} == {True}
 
 
@@ -132,7 +136,7 @@ def test_a_caller_keeps_its_share_while_another_waits(
     readers = SlowReaders(1024, connections, lambda: now)
     taking = [Taking(rate) for rate in rates]
     for each in taking:
-        readers.begin(SlowReader(each, "many"))
+        readers.begin(ResponseReader(each, "many"))
     for _ in range(40):
         now += 1.0
         for each in taking:
@@ -148,7 +152,7 @@ def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
     readers = SlowReaders(1024, 4, lambda: now)
     taking = [Taking(3500) for _ in range(4)]
     for each in taking:
-        readers.begin(SlowReader(each, "many"))
+        readers.begin(ResponseReader(each, "many"))
     for second in range(3):
         now += 1.0
         for each in taking:

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.http.client.framing import Broken
-from gateway.http.client.pool import Origin, Timeouts, UpstreamPool
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.client.pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body
 from tests.doubles.sso import Sso
@@ -217,8 +217,8 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
     """What has come when the next request is about to go out ends the connection, unseen so far."""
     with raw_platform() as listening:
         pool = UpstreamPool(
-            Origin("127.0.0.1", listening.getsockname()[1], None),
-            timeouts=Timeouts(5, 5, 5),
+            UpstreamOrigin("127.0.0.1", listening.getsockname()[1], None),
+            timeouts=UpstreamTimeouts(5, 5, 5),
             max_connections=1,
             clock=asyncio.get_running_loop().time,
         )
@@ -239,7 +239,7 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
                 peer.send(fhir(OTHERS))
             again.begin(expect_body=True)
             (again.write_whole if whole else again.write)(READ)
-            with pytest.raises(Broken) as caught:
+            with pytest.raises(UpstreamConnectionError) as caught:
                 await read(again)
             assert caught.value.kind == "unsent"
             pool.release(again)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.client.proxy_tunnel import NoTunnel
+from gateway.http.client.proxy_tunnel import ProxyTunnelError
 from gateway.http.client.tls import refuses_certificate
 
 RETRY_AFTER: Final = 5.0
@@ -64,7 +64,7 @@ def _no_way(error: OSError, place: Destination, timeout: float, proxy: Destinati
     if proxy is None:
         return _connection(error, place.host, where, timeout, "platform.fhir_base_url")
     by = f"the proxy {proxy.host} port {proxy.port}"
-    if isinstance(error, NoTunnel):
+    if isinstance(error, ProxyTunnelError):
         return f"{by} gave no tunnel to {where}: {error.why}"
     told = _connection(error, proxy.host, by, timeout, "platform.proxy_url")
     return f"{told}; {where} is behind it"

@@ -14,17 +14,17 @@ import httptools
 
 from gateway.http.client.framing import (
     MAX_OVERHEAD,
-    Ambiguous,
-    AnswerHead,
-    Broken,
+    AmbiguousFramingError,
     Framing,
+    ResponseHead,
+    UpstreamConnectionError,
     frame,
     is_excessive,
 )
-from gateway.http.client.request_side import NEVER, RequestSide
-from gateway.http.client.response_header import AnswerFields
-from gateway.http.client.tls import CertificateRefused, TlsTransport
-from gateway.http.write_batching import WriteBatching
+from gateway.http.client.request_side import NEVER, UpstreamWriter
+from gateway.http.client.response_header import ResponseFields
+from gateway.http.client.tls import ClientCertificateRejectedError, TlsTransport
+from gateway.http.write_batching import WriteBatcher
 
 _MAX_INTERIM_ANSWERS: Final = 20
 # Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
@@ -32,13 +32,13 @@ _MAX_INTERIM_ANSWERS: Final = 20
 _HIGH_WATER: Final = 64 * 1024
 
 
-class UpstreamConnection(RequestSide):
+class UpstreamConnection(UpstreamWriter):
     """A connection that carries one exchange after the other.
 
     `begin`, `write`, `head` after each `news`, then `read` until nothing comes. All of it ends with
-    `Broken` when the connection fails or `deadline` passes, which the pool's sweep looks after.
-    Who writes a request in pieces begins it so and says `sent` at its end: an answer that comes
-    meanwhile is the connection's last one.
+    `UpstreamConnectionError` when the connection fails or `deadline` passes, which the pool's sweep
+    looks after. Who writes a request in pieces begins it so and says `sent` at its end: an answer
+    that comes meanwhile is the connection's last one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class UpstreamConnection(RequestSide):
         *,
         response_timeout: float,
         idle_timeout: float,
-        batching: WriteBatching,
+        batching: WriteBatcher,
     ) -> None:
         super().__init__(clock, response_timeout, batching)
         self._on_lost = on_lost
@@ -67,12 +67,12 @@ class UpstreamConnection(RequestSide):
         self._reset(expect_body=True, has_body=False)
 
     def _reset(self, *, expect_body: bool, has_body: bool) -> None:
-        self.answer: AnswerHead | None = None
+        self.answer: ResponseHead | None = None
         self.complete = False
         self.started = self._usual = self._sending = False
         self._expect_body = expect_body
         self._has_body = has_body
-        self._fields = AnswerFields()
+        self._fields = ResponseFields()
         self._overhead = self._interim = self._body_size = 0
         self._in_interim = False
         self._surplus = False
@@ -94,8 +94,8 @@ class UpstreamConnection(RequestSide):
         """All but the end of a request in pieces is written."""
         self._sending = False
 
-    def head(self) -> AnswerHead | None:
-        """The final answer's head, None until it has come. Raises `Broken`."""
+    def head(self) -> ResponseHead | None:
+        """The final answer's head, None until it has come. Raises `UpstreamConnectionError`."""
         if self.answer is None:
             self._raise_failure()
         else:
@@ -108,7 +108,10 @@ class UpstreamConnection(RequestSide):
             await self.news()
 
     async def read(self) -> list[bytes]:
-        """The pieces of the body that arrived, at the end none. Raises `Broken`."""
+        """The pieces of the body that arrived, at the end none.
+
+        Raises `UpstreamConnectionError`.
+        """
         while not self._chunks:
             if self.complete:
                 return []
@@ -237,7 +240,7 @@ class UpstreamConnection(RequestSide):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what waits; a reset never completes an answer."""
-        if isinstance(exc, CertificateRefused):
+        if isinstance(exc, ClientCertificateRejectedError):
             self._fail("certificate")
         elif self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
@@ -276,14 +279,14 @@ class UpstreamConnection(RequestSide):
             return
         try:
             framing, length = frame(status, version, fields, expect_body=self._expect_body)
-        except Ambiguous:
+        except AmbiguousFramingError:
             self._fail("protocol")
             return
         self._keep_alive = self._parser.should_keep_alive() and not (
             # A body that comes all the same, however late, would be the next answer's beginning.
             framing is Framing.NONE or self._may_be_unread(status)
         )
-        self.answer = AnswerHead(status, fields, framing, length)
+        self.answer = ResponseHead(status, fields, framing, length)
         if framing is Framing.NONE:
             # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
             self.complete = True
@@ -331,7 +334,7 @@ class UpstreamConnection(RequestSide):
         """The message ended as its framing announced."""
         if self._in_interim:
             self._in_interim = False
-            self._fields = AnswerFields()
+            self._fields = ResponseFields()
         elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
             self.complete = self._parsed = True
 
@@ -349,4 +352,4 @@ class UpstreamConnection(RequestSide):
     def _raise_failure(self) -> None:
         kind = self.failure or ("closed" if self.transport is None else None)
         if kind is not None:
-            raise Broken(kind, reused=self.used > 1)
+            raise UpstreamConnectionError(kind, reused=self.used > 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal
 
-from gateway.http.client.response_header import AnswerFields
+from gateway.http.client.response_header import ResponseFields
 
 MAX_OVERHEAD: Final = 256 * 1024
 """Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
@@ -22,13 +22,13 @@ class Framing(Enum):
     CLOSE = "close"
 
 
-class AnswerHead:
+class ResponseHead:
     """Status line and header of an answer; `content_length` as announced, also for HEAD."""
 
     __slots__ = ("content_length", "fields", "framing", "status")
 
     def __init__(
-        self, status: int, fields: AnswerFields, framing: Framing, content_length: int | None
+        self, status: int, fields: ResponseFields, framing: Framing, content_length: int | None
     ) -> None:
         self.status = status
         self.fields = fields
@@ -39,7 +39,7 @@ class AnswerHead:
 FailureKind = Literal["unsent", "closed", "truncated", "protocol", "timeout", "certificate"]
 
 
-class Broken(Exception):  # noqa: N818 - a state, not a mistake
+class UpstreamConnectionError(Exception):
     """The connection gave no complete, valid answer.
 
     `kind`: `unsent` before any byte of the request, `closed` before any byte of an answer,
@@ -54,14 +54,14 @@ class Broken(Exception):  # noqa: N818 - a state, not a mistake
         self.reused = reused
 
 
-class Ambiguous(Exception):  # noqa: N818 - a state, not a mistake
+class AmbiguousFramingError(Exception):
     """The fields can be understood in two ways."""
 
 
 def frame(
-    status: int, version: str, fields: AnswerFields, *, expect_body: bool
+    status: int, version: str, fields: ResponseFields, *, expect_body: bool
 ) -> tuple[Framing, int | None]:
-    """The framing and the announced length. Raises `Ambiguous`.
+    """The framing and the announced length. Raises `AmbiguousFramingError`.
 
     llhttp let only one Content-Length pass, and only digits in it.
     """
@@ -75,10 +75,10 @@ def frame(
             b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
         )
         if not single or version == "1.0" or length is not None:
-            raise Ambiguous
+            raise AmbiguousFramingError
     # Of two types the caller might believe the one that was not judged.
     if b"content-type" in fields.differing:
-        raise Ambiguous
+        raise AmbiguousFramingError
     if not expect_body or status in (204, 304):
         return Framing.NONE, length
     if coding is not None:
@@ -88,6 +88,6 @@ def frame(
     return Framing.CLOSE, None
 
 
-def is_excessive(fields: AnswerFields) -> bool:
+def is_excessive(fields: ResponseFields) -> bool:
     """Whether a header has too many fields, or too many bytes."""
     return fields.count > _MAX_FIELDS or fields.size > MAX_OVERHEAD

@@ -28,7 +28,7 @@ from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.proxy_tunnel import open_tunnel
 from gateway.http.client.tls import TlsTransport
 from gateway.http.slow_readers import Read, SlowReaders
-from gateway.http.write_batching import WriteBatching
+from gateway.http.write_batching import WriteBatcher
 
 _SWEEP_INTERVAL: Final = 0.2
 # Below what load balancers grant, so that a request seldom meets a connection being closed.
@@ -45,7 +45,7 @@ _TIMES_LEFT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class ForwardProxy:
     """Where an outgoing HTTP proxy listens."""
 
     host: str
@@ -53,17 +53,17 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class UpstreamOrigin:
     """Where the platform listens. `tls` is None for plain HTTP, `proxy` None for the direct way."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
-    proxy: Proxy | None = None
+    proxy: ForwardProxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
+class UpstreamTimeouts:
     """The platform's time-outs, in seconds, by the names of the settings."""
 
     connect: float
@@ -96,9 +96,9 @@ class UpstreamPool:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: UpstreamOrigin,
         *,
-        timeouts: Timeouts,
+        timeouts: UpstreamTimeouts,
         max_connections: int,
         clock: Callable[[], float],
         shared: bool = False,
@@ -110,7 +110,7 @@ class UpstreamPool:
         self._max_connections = max_connections
         self._shared = shared
         self._clock = clock
-        self._batching = WriteBatching()
+        self._batching = WriteBatcher()
         # The one that was used last at the end.
         self._idle: list[UpstreamConnection] = []
         # Those in use, and by whom.

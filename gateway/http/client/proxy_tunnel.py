@@ -17,7 +17,7 @@ _MAX_HEADER: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
-class NoTunnel(ConnectionError):  # noqa: N818 - named after what happened
+class ProxyTunnelError(ConnectionError):
     """The proxy was reached but gave no tunnel; `why` is free of what it said."""
 
     def __init__(self, why: str) -> None:
@@ -28,7 +28,7 @@ class NoTunnel(ConnectionError):  # noqa: N818 - named after what happened
 async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     """Turn a connection to a proxy into one to `host`; bounded by its caller.
 
-    Raises `NoTunnel`, or OSError when the connection breaks.
+    Raises `ProxyTunnelError`, or OSError when the connection breaks.
     """
     loop = asyncio.get_running_loop()
     target = authority(host, port)
@@ -39,17 +39,17 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
         data = await loop.sock_recv(proxy, _MAX_HEADER)
         answer += data
         if not data:
-            raise NoTunnel("it closed the connection")
+            raise ProxyTunnelError("it closed the connection")
         if len(answer) > _MAX_HEADER:
-            raise NoTunnel("its answer has no end")
+            raise ProxyTunnelError("its answer has no end")
     found = _STATUS.match(answer)
     if found is None:
-        raise NoTunnel("its answer is no HTTP")
+        raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):
-        raise NoTunnel(_refusal(int(found[1])))
+        raise ProxyTunnelError(_refusal(int(found[1])))
     # Behind a tunnel we speak first; whoever spoke before us is not who we asked for.
     if not answer.endswith(b"\r\n\r\n"):
-        raise NoTunnel("it sent more than an answer")
+        raise ProxyTunnelError("it sent more than an answer")
 
 
 def _refusal(status: int) -> str:

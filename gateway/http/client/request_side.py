@@ -8,18 +8,18 @@ from typing import Final, cast
 
 from gateway import os_support
 from gateway.http.client.framing import FailureKind
-from gateway.http.client.small_reads import SmallReads
+from gateway.http.client.small_reads import BoundedReadProtocol
 from gateway.http.client.tls import TlsTransport
-from gateway.http.write_batching import LARGEST_HELD, WriteBatching
+from gateway.http.write_batching import LARGEST_HELD, WriteBatcher
 
 NEVER: Final = float("inf")
 
 
-class RequestSide(SmallReads):
+class UpstreamWriter(BoundedReadProtocol):
     """Nothing is sent behind an earlier exchange where anything has come since that ended."""
 
     def __init__(
-        self, clock: Callable[[], float], response_timeout: float, batching: WriteBatching
+        self, clock: Callable[[], float], response_timeout: float, batching: WriteBatcher
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock

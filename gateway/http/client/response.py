@@ -7,9 +7,9 @@ import time
 from typing import Final
 
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import AnswerHead, Framing
+from gateway.http.client.framing import Framing, ResponseHead
 from gateway.http.client.pool import UpstreamPool
-from gateway.http.client.response_header import AnswerFields
+from gateway.http.client.response_header import ResponseFields
 from gateway.http.content_coding import coding_named
 from gateway.http.slow_readers import SlowReaders
 
@@ -20,7 +20,7 @@ PREFETCH: Final = 64 * 1024
 _TRICKLE: Final = 2.0
 
 
-class Answer:
+class UpstreamResponse:
     """Owns its connection, if it has one, until it was read to the end or closed; then `pool` does.
 
     `content_coding` as `coding_named` calls it, `content_length` as announced, also for HEAD.
@@ -33,7 +33,7 @@ class Answer:
 
     def __init__(
         self,
-        head: AnswerHead,
+        head: ResponseHead,
         connection: UpstreamConnection | None = None,
         pool: UpstreamPool | None = None,
     ) -> None:
@@ -48,9 +48,11 @@ class Answer:
         self._pieces: list[bytes] = []
 
     @classmethod
-    def made(cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> Answer:
+    def made(
+        cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b""
+    ) -> UpstreamResponse:
         """An answer of the gateway's own, in the platform's place."""
-        head = AnswerHead(status, AnswerFields.of(headers), Framing.LENGTH, len(body))
+        head = ResponseHead(status, ResponseFields.of(headers), Framing.LENGTH, len(body))
         answer = cls(head)
         answer._pieces.append(body)
         return answer
@@ -89,7 +91,7 @@ class Answer:
         return True
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
-        """Wait for the whole body or its first `limit` bytes. Raises `Broken`.
+        """Wait for the whole body or its first `limit` bytes. Raises `UpstreamConnectionError`.
 
         Up to `PREFETCH` bytes a body that trickles is not waited for longer than a moment.
         """
@@ -105,11 +107,14 @@ class Answer:
                     return
 
     async def read(self) -> bytes:
-        """What arrived of the body, b"" at the end. Raises `Broken`."""
+        """What arrived of the body, b"" at the end. Raises `UpstreamConnectionError`."""
         return b"".join(await self.read_pieces())
 
     async def read_pieces(self) -> list[bytes]:
-        """The same without putting the pieces together; none at the end. Raises `Broken`."""
+        """The same without putting the pieces together; none at the end.
+
+        Raises `UpstreamConnectionError`.
+        """
         pieces, self._pieces = self._pieces, []
         if any(pieces):
             return pieces

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.http.headers import HOP_BY_HOP, Verdicts, named_fields, without_named
+from gateway.http.headers import HOP_BY_HOP, FieldRuleCache, named_fields, without_named
 
-Translate = Callable[[bytes, bytes], bytes]
+TranslateField = Callable[[bytes, bytes], bytes]
 
 _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
     (
@@ -65,11 +65,11 @@ def _judge(name: bytes) -> tuple[bytes, int]:
     return key, _HAS_LINKS if key in _WITH_LINKS else _GOES_ON
 
 
-_VERDICTS: Final = Verdicts(_judge)
+_VERDICTS: Final = FieldRuleCache(_judge)
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
-class AnswerFields:
+class ResponseFields:
     """Takes one field after the other, as bytes of the wire.
 
     `values` are the first ones by their names in lower case, but for two lists, which are joined.
@@ -90,9 +90,9 @@ class AnswerFields:
         self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
 
     @classmethod
-    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> AnswerFields:
+    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
         """Those of an answer that did not come over a wire."""
-        made = AnswerFields()
+        made = ResponseFields()
         for name, value in fields:
             made.add(name, value)
         return made
@@ -131,7 +131,7 @@ class AnswerFields:
         if key in _JOINED:
             self.values[key] += b"," + value
 
-    def to_caller(self, request_id: bytes, translate: Translate | None = None) -> list[bytes]:
+    def to_caller(self, request_id: bytes, translate: TranslateField | None = None) -> list[bytes]:
         """The lines that the caller may see, and the two that we add; a list of the caller's own.
 
         `translate` gives the value for a lower-case name and a value. Content-Length and

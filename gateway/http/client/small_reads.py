@@ -14,7 +14,7 @@ _ARRIVED: Final = bytearray(64 * 1024)
 _VIEW: Final = memoryview(_ARRIVED)
 
 
-class SmallReads(asyncio.BufferedProtocol):
+class BoundedReadProtocol(asyncio.BufferedProtocol):
     """A protocol whose `data_received` gets at most 64 KiB."""
 
     def get_buffer(self, sizehint: int) -> bytearray:

@@ -12,7 +12,7 @@ import contextlib
 import ssl
 from typing import Any, Final, Protocol, cast
 
-from gateway.http.client.small_reads import SmallReads
+from gateway.http.client.small_reads import BoundedReadProtocol
 
 # Bytes: the most that one record holds (RFC 8446 section 5.1).
 _RECORD: Final = 16 * 1024
@@ -37,7 +37,7 @@ _REFUSALS: Final = frozenset(
 )
 
 
-class CertificateRefused(Exception):  # noqa: N818 - what happened, not a mistake
+class ClientCertificateRejectedError(Exception):
     """The platform ended the handshake, of which our side was done, for our certificate."""
 
 
@@ -49,7 +49,7 @@ def refuses_certificate(error: ssl.SSLError) -> bool:
     return reason in _REFUSALS
 
 
-class PlainSide(Protocol):
+class PlaintextProtocol(Protocol):
     """A connection: one of asyncio's protocols, which get asyncio's transports only, and `stir`."""
 
     def connection_made(self, transport: TlsTransport) -> None:
@@ -81,7 +81,7 @@ class PlainSide(Protocol):
         ...
 
 
-class TlsTransport(SmallReads):
+class TlsTransport(BoundedReadProtocol):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
     The connection is told of `connection_made` once the platform has shown who it is. `close` takes
@@ -90,7 +90,7 @@ class TlsTransport(SmallReads):
 
     def __init__(
         self,
-        connection: PlainSide,
+        connection: PlaintextProtocol,
         context: ssl.SSLContext,
         server_hostname: str,
         *,
@@ -285,7 +285,7 @@ class TlsTransport(SmallReads):
         except ssl.SSLError as error:
             broken = True
             if self._judging and not pieces and refuses_certificate(error):
-                self._error = CertificateRefused()
+                self._error = ClientCertificateRejectedError()
         if self._backlog and not broken:
             self._write_backlog()
         self._send()

@@ -45,7 +45,7 @@ _NOTHING_THERE: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class AcceptLimits:
     """`connections` may be open at once; `at_a_time` are taken before others get their turn.
 
     `handshake` is how long TLS may take, in seconds.
@@ -66,7 +66,7 @@ class Acceptor:
         self,
         sockets: Sequence[socket.socket],
         server: CallerServer,
-        capacity: Capacity,
+        capacity: AcceptLimits,
         *,
         tls: ssl.SSLContext | None,
         clock: Callable[[], float],

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTo
 from aiohttp.http_writer import HttpVersion, HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD
 
-from gateway.http.server.counted_body import BodyBroken, Payload
+from gateway.http.server.counted_body import Payload, RequestFramingError
 
 __all__ = [
     "EMPTY_PAYLOAD",
@@ -112,7 +112,7 @@ def request_parser(
         max_line_size=url_bytes,
         max_field_size=header_bytes,
         max_headers=headers,
-        payload_exception=BodyBroken,
+        payload_exception=RequestFramingError,
         auto_decompress=False,
         max_msg_queue_size=most_ahead + 1,
     )

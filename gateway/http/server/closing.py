@@ -11,7 +11,7 @@ from typing import Any
 from gateway import os_support
 
 
-class Closing:
+class ClosingConnection:
     """A connection's transport that was closed, and what its caller has yet to take."""
 
     __slots__ = ("_since", "_transport", "_waiting")

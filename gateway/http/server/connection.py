@@ -16,14 +16,14 @@ from gateway.errors import GatewayError
 from gateway.http.server import parse_errors
 from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD
 from gateway.http.server.counted_body import Payload
-from gateway.http.server.messages import Answered, RequestMessage, Unparsed
+from gateway.http.server.messages import ConnectionDisposition, MalformedMessage, RequestMessage
 from gateway.http.server.peer import Peer, peer_of
 from gateway.http.server.reader import ListenLimits
-from gateway.http.server.response_side import ResponseSide
+from gateway.http.server.response_side import ConnectionWriter
 from gateway.http.server.rooted import rooted
-from gateway.http.server.turnstile import Turnstile
+from gateway.http.server.turnstile import FairScheduler
 from gateway.http.slow_readers import Read, SlowReaders
-from gateway.http.write_batching import WriteBatching
+from gateway.http.write_batching import WriteBatcher
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -74,22 +74,22 @@ class IncomingRequest:
         return "https" if self.connection.secure else "http"
 
 
-class RequestSink(Protocol):
+class RequestHandler(Protocol):
     """The handler, as the listener sees it."""
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request."""
         ...
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer what could not be parsed."""
         ...
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """The server, as its connections see it; its own class stands above this one."""
 
-    turnstile: Turnstile
+    turnstile: FairScheduler
 
     def opened(self, connection: CallerConnection) -> None:
         """It was made."""
@@ -104,7 +104,7 @@ class Owner(Protocol):
         ...
 
 
-class CallerConnection(ResponseSide):
+class CallerConnection(ConnectionWriter):
     """One connection of a caller."""
 
     __slots__ = (
@@ -114,9 +114,9 @@ class CallerConnection(ResponseSide):
 
     def __init__(
         self,
-        server: Owner,
-        sink: RequestSink,
-        batching: WriteBatching,
+        server: ConnectionOwner,
+        sink: RequestHandler,
+        batching: WriteBatcher,
         address: str,
         limits: ListenLimits,
     ) -> None:
@@ -199,14 +199,14 @@ class CallerConnection(ResponseSide):
                     answered = await answer
                     self._untie()
                     self.kept = True
-                    if answered is Answered.ENDS:
+                    if answered is ConnectionDisposition.ENDS:
                         # Its caller gets time to read it.
                         await self.linger()
                 finally:
                     self.busy = False
                     if self._ended:
                         self._forget_body()
-                if self.sends_no_more or answered is Answered.ENDS or self._ended:
+                if self.sends_no_more or answered is ConnectionDisposition.ENDS or self._ended:
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -238,10 +238,10 @@ class CallerConnection(ResponseSide):
 
     def _answer_to(
         self, message: RequestMessage, payload: Payload
-    ) -> Coroutine[Any, Any, Answered]:
+    ) -> Coroutine[Any, Any, ConnectionDisposition]:
         self.payload = payload
         request = IncomingRequest(message, payload, self)
-        if isinstance(message, Unparsed):
+        if isinstance(message, MalformedMessage):
             return self._sink.refuse(
                 request, parse_errors.translate(message.error, self._head_bytes)
             )
@@ -390,7 +390,7 @@ class CallerConnection(ResponseSide):
         self._discarding = self.busy = True
         self.payload = EMPTY_PAYLOAD
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close_connection=True)
-        request = IncomingRequest(Unparsed(error), EMPTY_PAYLOAD, self)
+        request = IncomingRequest(MalformedMessage(error), EMPTY_PAYLOAD, self)
         await self._sink.refuse(request, error)
         await self.linger()
         self.busy = False

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 _HIGH_WATER: Final = 256 * 1024
 
 
-class BodyBroken(Exception):  # noqa: N818 - a state, not a mistake
+class RequestFramingError(Exception):
     """The framing of a request's body is broken."""
 
 
@@ -44,7 +44,7 @@ class Payload(Protocol):
         ...
 
 
-class ReadingSide(Protocol):
+class BodyFlowControl(Protocol):
     """The connection on which a body comes; its own class stands above this one."""
 
     def hold_back(self) -> None:
@@ -56,7 +56,7 @@ class ReadingSide(Protocol):
         ...
 
 
-class CountedBody:
+class FixedLengthBody:
     """A body of `length` bytes, fed by its connection and read by one task."""
 
     __slots__ = (
@@ -64,7 +64,7 @@ class CountedBody:
         "total_bytes",
     )
 
-    def __init__(self, length: int, connection: ReadingSide) -> None:
+    def __init__(self, length: int, connection: BodyFlowControl) -> None:
         self._connection = connection
         self._exception: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None

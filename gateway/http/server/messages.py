@@ -53,7 +53,7 @@ class RepeatedMessage(RequestMessage):
         )
 
 
-class Unparsed(RequestMessage):
+class MalformedMessage(RequestMessage):
     """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
 
     __slots__ = ("error",)
@@ -63,7 +63,7 @@ class Unparsed(RequestMessage):
         self.error = error
 
 
-class Answered(Enum):
+class ConnectionDisposition(Enum):
     """What becomes of a connection whose request was answered, as the answer itself says."""
 
     STAYS = "stays"

@@ -17,9 +17,9 @@ from gateway.http.server.aiohttp_parser import (
     RequestParser,
     request_parser,
 )
-from gateway.http.server.counted_body import BodyBroken, CountedBody, Payload
-from gateway.http.server.messages import RepeatedMessage, RequestMessage, Unparsed
-from gateway.http.server.repeated_header import RepeatedHeader, ends_with_header
+from gateway.http.server.counted_body import FixedLengthBody, Payload, RequestFramingError
+from gateway.http.server.messages import MalformedMessage, RepeatedMessage, RequestMessage
+from gateway.http.server.repeated_header import RepeatedHeaderCache, ends_with_header
 
 # Requests that were sent ahead: more are not read before these have been answered. Their headers
 # alone could fill the memory.
@@ -61,7 +61,7 @@ class ListenLimits:
         return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
 
 
-class MessageQueue:
+class MessageReader:
     """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
 
     __slots__ = (
@@ -78,10 +78,10 @@ class MessageQueue:
         self._at_start = True  # the parser, of a message, for sure
         self._edge = b""  # the last bytes that it was given
         self._behind = b""  # what it will be given when there is room
-        self._repeated = RepeatedHeader(limits.url_bytes)
+        self._repeated = RepeatedHeaderCache(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._counted: CountedBody | None = None
+        self._counted: FixedLengthBody | None = None
         self._header_since: float | None = None
         self._head_bytes = b""
         self._is_full = False  # the queue, so that reading pauses
@@ -132,7 +132,7 @@ class MessageQueue:
             self._read_piece(piece)
             at = end
 
-    def _count_on(self, body: CountedBody, data: bytes, at: int) -> int:
+    def _count_on(self, body: FixedLengthBody, data: bytes, at: int) -> int:
         """Give a counted body what is its own; where that ends."""
         rest = body.feed(data[at:])
         if body.is_eof():
@@ -183,7 +183,7 @@ class MessageQueue:
         except HttpProcessingError as error:
             # Break the cycle of error, traceback and frame.
             self._is_deaf = True
-            self._receive(Unparsed(error.with_traceback(None)), EMPTY_PAYLOAD)
+            self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
         if switched:
             # An Upgrade is ignored (RFC 9110 section 7.8); nobody knows what follows a CONNECT.
@@ -228,7 +228,7 @@ class MessageQueue:
 
     def _look_at_last_message(self, data: bytes) -> None:
         message, payload = self._messages[-1]
-        if isinstance(message, Unparsed):
+        if isinstance(message, MalformedMessage):
             if self._header_since is None:
                 self._head_bytes = data[:_LOOKED_AT]
             self._header_since = None
@@ -241,7 +241,7 @@ class MessageQueue:
     def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
         """From here on the message's body, of which some came with the header, is counted."""
         # Set before `read_nowait`, which has what the parser holds fed again.
-        self._counted = CountedBody(length, self)
+        self._counted = FixedLengthBody(length, self)
         # Nobody has taken the message yet: its body can be replaced.
         self._messages[-1] = (message, self._counted)
         self._counted.feed(begun.read_nowait(-1))
@@ -293,7 +293,7 @@ class MessageQueue:
         """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
         for payload in (self.payload, *(payload for _, payload in self._messages)):
             if not payload.is_eof():
-                payload.set_exception(BodyBroken("broken"))
+                payload.set_exception(RequestFramingError("broken"))
 
     def _lose_body(self, error: BaseException) -> None:
         """Tell who reads the body of the request under way that no more will come."""

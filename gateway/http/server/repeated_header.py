@@ -30,7 +30,7 @@ _CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"ex
 _NEVER_KEPT: Final = _CONSEQUENTIAL | SECRET
 
 
-class RepeatedHeader:
+class RepeatedHeaderCache:
     """Knows the fields of the last read that came alone on a connection.
 
     `longest` bounds a request line, in bytes. The parser must stand at the beginning of a message

@@ -9,8 +9,8 @@ from typing import Final
 
 from gateway import os_support
 from gateway.http.server.closing import unsent
-from gateway.http.server.reader import ListenLimits, MessageQueue
-from gateway.http.write_batching import LARGEST_HELD, WriteBatching
+from gateway.http.server.reader import ListenLimits, MessageReader
+from gateway.http.write_batching import LARGEST_HELD, WriteBatcher
 
 # Seconds. How long a caller that sends no more may take nothing of an answer before no news of it
 # is awaited, and between how many it is looked for.
@@ -19,7 +19,7 @@ _MIN_PAUSE: Final = 0.001
 _MAX_PAUSE: Final = 0.05
 
 
-class ResponseSide(MessageQueue):
+class ConnectionWriter(MessageReader):
     """Writes small answers together with those of other connections, and knows back-pressure.
 
     `aborts_by_reset`: the request under way is of HTTP/1.0, whose callers cannot tell a cut answer
@@ -28,7 +28,7 @@ class ResponseSide(MessageQueue):
 
     __slots__ = ("_batching", "_held", "_writable", "aborts_by_reset", "writing_paused")
 
-    def __init__(self, limits: ListenLimits, batching: WriteBatching) -> None:
+    def __init__(self, limits: ListenLimits, batching: WriteBatcher) -> None:
         super().__init__(limits)
         self._batching = batching
         self._held = b""

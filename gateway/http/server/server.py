@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from gateway.http.server.closing import Closing
-from gateway.http.server.connection import CallerConnection, RequestSink
+from gateway.http.server.closing import ClosingConnection
+from gateway.http.server.connection import CallerConnection, RequestHandler
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.rooted import rooted
-from gateway.http.server.turnstile import Turnstile
-from gateway.http.write_batching import WriteBatching
+from gateway.http.server.turnstile import FairScheduler
+from gateway.http.write_batching import WriteBatcher
 
 _SWEEP_INTERVAL: Final = 0.25
 
@@ -22,16 +22,16 @@ _SWEEP_INTERVAL: Final = 0.25
 class CallerServer:
     """Makes connections and looks after those that keep their header to themselves."""
 
-    def __init__(self, sink: RequestSink, limits: ListenLimits) -> None:
+    def __init__(self, sink: RequestHandler, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
-        self._batching = WriteBatching()
-        self.turnstile = Turnstile()
+        self._batching = WriteBatcher()
+        self.turnstile = FairScheduler()
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.
         self._connections: dict[CallerConnection, None] = {}
         # Those that closed and still have something to send.
-        self._closing: dict[CallerConnection, Closing] = {}
+        self._closing: dict[CallerConnection, ClosingConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
@@ -57,7 +57,7 @@ class CallerServer:
         """Close a connection's transport; what it holds is sent while the caller takes it."""
         transport.close()
         if connection not in self._closing and transport.get_write_buffer_size():
-            self._closing[connection] = Closing(transport, self._loop.time())
+            self._closing[connection] = ClosingConnection(transport, self._loop.time())
 
     @property
     def open_connections(self) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 _AT_A_TIME: Final = 4
 
 
-class Turnstile:
+class FairScheduler:
     """A few pass in each turn of the event loop, however many wait; needs a running loop.
 
     Who sends many requests ahead, on many connections, would else take all of the loop's time.

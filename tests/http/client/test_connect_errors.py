@@ -9,9 +9,9 @@ import ssl
 import pytest
 
 from gateway.http.client.connect_errors import unreached
-from gateway.http.client.pool import Origin
+from gateway.http.client.pool import UpstreamOrigin
 
-PLACE = Origin("fhir.example", 443, None)
+PLACE = UpstreamOrigin("fhir.example", 443, None)
 
 
 def verification(code: int) -> ssl.SSLCertVerificationError:

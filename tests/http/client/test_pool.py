@@ -11,7 +11,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.pool import Origin, Proxy, Timeouts, UpstreamPool
+from gateway.http.client.pool import ForwardProxy, UpstreamOrigin, UpstreamPool, UpstreamTimeouts
 from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, ask, get
@@ -30,8 +30,8 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
 
     def make(size: int = 1, port: int | None = None, *, shared: bool = False) -> UpstreamPool:
         pool = UpstreamPool(
-            Origin("127.0.0.1", port or platform.port, None),
-            timeouts=Timeouts(5, 5, 5),
+            UpstreamOrigin("127.0.0.1", port or platform.port, None),
+            timeouts=UpstreamTimeouts(5, 5, 5),
             max_connections=size,
             clock=asyncio.get_running_loop().time,
             shared=shared,
@@ -235,8 +235,8 @@ async def test_few_connections_are_made_at_the_same_time(platform: Platform) -> 
     """Of 40 a proxy that does not answer sees the caller's first and 32 more; all are told so."""
     platform.answer(silence)
     pool = UpstreamPool(
-        Origin("platform.test", 80, None, Proxy("127.0.0.1", platform.port)),
-        timeouts=Timeouts(1, 5, 5),
+        UpstreamOrigin("platform.test", 80, None, ForwardProxy("127.0.0.1", platform.port)),
+        timeouts=UpstreamTimeouts(1, 5, 5),
         max_connections=40,
         clock=asyncio.get_running_loop().time,
     )

@@ -11,8 +11,8 @@ import ssl
 import pytest
 import trustme
 
-from gateway.http.client.framing import Broken
-from gateway.http.client.pool import Timeouts
+from gateway.http.client.framing import UpstreamConnectionError
+from gateway.http.client.pool import UpstreamTimeouts
 from gateway.pipeline.upstream import broken
 from tests.doubles.tls_peer import TlsPeer
 from tests.http.client.tls_stage import (
@@ -88,7 +88,7 @@ async def test_handshake_that_ends(ca: trustme.CA, case: str) -> None:
 async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
     """A platform that says nothing is given up, and so is one that nobody waits for any more."""
     async with TlsPeer(server_side(ca)) as peer:
-        timeouts = Timeouts(0.2 if by == "time-out" else 5.0, 5.0, 5.0)
+        timeouts = UpstreamTimeouts(0.2 if by == "time-out" else 5.0, 5.0, 5.0)
         ours = Ours(client_side(ca), peer.port, timeouts)
         line = await peer.accept()
         assert await line.receive()
@@ -116,7 +116,7 @@ async def test_answer_with_the_end_of_the_handshake(
         assert not connection.reusable
         connection.begin(expect_body=True)
         connection.write_whole(REQUEST)
-        with pytest.raises(Broken):
+        with pytest.raises(UpstreamConnectionError):
             await read(connection)
         assert await line.at_end() == "close_notify"
 
@@ -139,7 +139,7 @@ async def test_platform_refuses_our_certificate(
             connection = await ours.opened()
             connection.begin(expect_body=True)
             connection.write_whole(REQUEST)
-            with pytest.raises(Broken, match="certificate") as caught:
+            with pytest.raises(UpstreamConnectionError, match="certificate") as caught:
                 await read(connection)
             outcome = broken(caught.value, safe=False)
             assert not outcome.hint
@@ -181,7 +181,7 @@ async def test_failed_handshakes_are_free(ca: trustme.CA, uncollected: None, how
 
 async def fail(how: str, ca: trustme.CA, peer: TlsPeer) -> None:
     """Let a handshake fail so."""
-    timeouts = Timeouts(0.1 if how == "time-out" else 5.0, 5.0, 5.0)
+    timeouts = UpstreamTimeouts(0.1 if how == "time-out" else 5.0, 5.0, 5.0)
     ours = Ours(client_side(None if how == "certificate" else ca), peer.port, timeouts)
     line = await peer.accept()
     if how == "certificate":

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import Broken
+from gateway.http.client.framing import UpstreamConnectionError
 from tests.doubles.held_line import HeldLine
 from tests.doubles.s_server import ASK_FOR_CERTIFICATE, NEW_KEY, NEW_KEYS, RENEGOTIATE, SServer
 from tests.http.client.tls_stage import Ours, client_side
@@ -97,7 +97,7 @@ async def test_certificate_refused_later(ca: trustme.CA) -> None:
         await ask(connection, server, 1)
         await server.type(ASK_FOR_CERTIFICATE)
         await connection.answered()
-        with pytest.raises(Broken, match="closed"):
+        with pytest.raises(UpstreamConnectionError, match="closed"):
             connection.head()
 
 
@@ -150,6 +150,6 @@ async def test_platform_that_does_not_go_on(ca: trustme.CA) -> None:
         line.end()
         await waiting
         await connection.answered()
-        with pytest.raises(Broken, match="closed"):
+        with pytest.raises(UpstreamConnectionError, match="closed"):
             connection.head()
         assert b"POST" not in server.said

@@ -14,9 +14,9 @@ import pytest
 import trustme
 
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import Broken
+from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.tls import TlsTransport
-from gateway.http.write_batching import WriteBatching
+from gateway.http.write_batching import WriteBatcher
 from tests.doubles.tls_peer import TlsInMemory, TlsLine, TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
@@ -86,7 +86,7 @@ async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
         both.line.raw.shutdown(socket.SHUT_WR)
     else:
         both.line.reset()
-    with pytest.raises(Broken, match="truncated"):
+    with pytest.raises(UpstreamConnectionError, match="truncated"):
         await both.answered()
 
 
@@ -100,7 +100,7 @@ async def test_end_before_the_answer(both: Both, how: str) -> None:
         both.line.raw.shutdown(socket.SHUT_WR)
     if how == "reset":
         both.line.reset()
-    with pytest.raises(Broken, match="closed"):
+    with pytest.raises(UpstreamConnectionError, match="closed"):
         await both.answered()
     await both.lost()
 
@@ -136,7 +136,7 @@ async def test_changed_record(both: Both, before: bytes) -> None:
     if before == ANSWER:
         assert await both.answered() == BODY
     else:
-        with pytest.raises(Broken, match="truncated" if before else "closed"):
+        with pytest.raises(UpstreamConnectionError, match="truncated" if before else "closed"):
             await both.answered()
     assert not both.connection.reusable
     assert await both.line.at_end() == "SSLV3_ALERT_BAD_RECORD_MAC"
@@ -243,7 +243,7 @@ def one_connection(on_lost: Callable[[], object] = lambda: None) -> UpstreamConn
         lambda _: on_lost(),
         response_timeout=9.0,
         idle_timeout=9.0,
-        batching=WriteBatching(),
+        batching=WriteBatcher(),
     )
 
 
@@ -330,7 +330,7 @@ async def end(how: str, both: Both) -> None:
         await line.send(line.record(ANSWER))
         await both.answered()
         connection.close()
-    with contextlib.suppress(Broken):
+    with contextlib.suppress(UpstreamConnectionError):
         await both.answered()
     both.pool.release(connection)
     await both.lost()

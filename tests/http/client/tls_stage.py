@@ -13,7 +13,7 @@ import trustme
 
 from gateway.errors import GatewayError
 from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.pool import Origin, Timeouts, UpstreamPool
+from gateway.http.client.pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
 from gateway.http.client.tls import TlsTransport
 from tests.doubles.tls_peer import TlsLine, TlsPeer
 from tests.pipeline.stage import until
@@ -54,11 +54,11 @@ class Ours:
 
     context: ssl.SSLContext
     port: int
-    timeouts: Timeouts = field(default_factory=lambda: Timeouts(5.0, 5.0, 5.0))
+    timeouts: UpstreamTimeouts = field(default_factory=lambda: UpstreamTimeouts(5.0, 5.0, 5.0))
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
-        origin = Origin("localhost", self.port, self.context)
+        origin = UpstreamOrigin("localhost", self.port, self.context)
         self.pool = UpstreamPool(origin, timeouts=self.timeouts, max_connections=4, clock=loop.time)
         self.opening = loop.create_task(self.open())
 

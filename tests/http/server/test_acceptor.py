@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.http.server.acceptor import Acceptor, Capacity
+from gateway.http.server.acceptor import AcceptLimits, Acceptor
 from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import Answered
+from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.wire import get
@@ -33,16 +33,20 @@ class Sink:
         self.remotes: list[str] = []
         self.asked = asyncio.Event()
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """200."""
         self.remotes.append(request.remote)
         self.asked.set()
         transport = request.connection.transport
         assert transport is not None
         transport.write(self._answer)
-        return Answered.ENDS if request.message.should_close else Answered.STAYS
+        return (
+            ConnectionDisposition.ENDS
+            if request.message.should_close
+            else ConnectionDisposition.STAYS
+        )
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """As if it were right."""
         return await self.handle(request)
 
@@ -59,7 +63,7 @@ async def accepting(
     limits = ListenLimits(8192, 8192, 100, 10.0, reader_stall=STALL)
     server = CallerServer(sink or Sink(), limits)
     acceptor = Acceptor(
-        [listening], server, Capacity(connections, 64, 10.0), tls=None, clock=time.monotonic
+        [listening], server, AcceptLimits(connections, 64, 10.0), tls=None, clock=time.monotonic
     )
     acceptor.open()
     yield acceptor, listening

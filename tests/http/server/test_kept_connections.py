@@ -13,7 +13,7 @@ import pytest
 from gateway.config import Address
 from gateway.errors import GatewayError
 from gateway.http.server.connection import CallerConnection, IncomingRequest
-from gateway.http.server.messages import Answered
+from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.wire import Wire, get, post
@@ -25,20 +25,20 @@ LONG = b"x" * 300_000
 class Sink:
     """Answers 204 when it has read the request's body."""
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """204, or nothing when the body is cut."""
         try:
             while await request.payload.readany():
                 pass
         except ConnectionError:
-            return Answered.ENDS
+            return ConnectionDisposition.ENDS
         request.connection.write(ANSWER)
-        return Answered.STAYS
+        return ConnectionDisposition.STAYS
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """204, and the end."""
         request.connection.write(ANSWER)
-        return Answered.ENDS
+        return ConnectionDisposition.ENDS
 
 
 @pytest.fixture

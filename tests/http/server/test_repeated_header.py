@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
 from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import Answered, RepeatedMessage
+from gateway.http.server.messages import ConnectionDisposition, RepeatedMessage
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.server import CallerServer
 from tests.doubles.fed_connection import FakeTransport
@@ -74,7 +74,7 @@ class Sink:
         self.repeated: list[bool] = []
         self._slow = slow
 
-    async def handle(self, request: IncomingRequest) -> Answered:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer nothing."""
         message, body = request.message, b""
         self.repeated.append(isinstance(message, RepeatedMessage))
@@ -85,16 +85,16 @@ class Sink:
                 body += data
         except Exception:
             self.seen.append((message.method, message.path, message.raw_headers, "broken"))
-            return Answered.ENDS
+            return ConnectionDisposition.ENDS
         facts = message.version, message.should_close
         self.seen.append((message.method, message.path, message.raw_headers, *facts, body))
-        return Answered.ENDS if message.should_close else Answered.STAYS
+        return ConnectionDisposition.ENDS if message.should_close else ConnectionDisposition.STAYS
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> Answered:
+    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Note that; the reason depends on how much of the message is there."""
         del request, error
         self.seen.append(("refused",))
-        return Answered.ENDS
+        return ConnectionDisposition.ENDS
 
 
 async def _turns() -> None:

@@ -15,7 +15,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.capability import TypeCapability
-from gateway.http.client.response import Answer
+from gateway.http.client.response import UpstreamResponse
 from gateway.oauth.token import Token
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.one_by_one import OneByOne
@@ -37,13 +37,13 @@ SENT: dict[str, Any] = {
 class Platform:
     """Gives out the next answer, and keeps what it was asked."""
 
-    def __init__(self, *answers: Answer | Exception) -> None:
+    def __init__(self, *answers: UpstreamResponse | Exception) -> None:
         self._answers = list(answers)
         self.seen: list[Outgoing] = []
 
     async def send(
         self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """As the forwarder."""
         self.seen.append(outgoing)
         answer = self._answers.pop(0)
@@ -60,15 +60,15 @@ class Tokens:
         return credential
 
 
-def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> Answer:
+def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> UpstreamResponse:
     """A FHIR answer."""
     content = b"" if body is None else json.dumps(body).encode()
-    return Answer.made(status, [JSON, *fields], content)
+    return UpstreamResponse.made(status, [JSON, *fields], content)
 
 
-def page(status: int) -> Answer:
+def page(status: int) -> UpstreamResponse:
     """An HTML page."""
-    return Answer.made(status, [(b"Content-Type", b"text/html")], b"<html></html>")
+    return UpstreamResponse.made(status, [(b"Content-Type", b"text/html")], b"<html></html>")
 
 
 class Statement:
@@ -121,7 +121,9 @@ def request(
     )
 
 
-def searchset(*resources: Any, total: int | None = None, url: str = "?identifier=x") -> Answer:
+def searchset(
+    *resources: Any, total: int | None = None, url: str = "?identifier=x"
+) -> UpstreamResponse:
     """What a search finds."""
     entries = [{"resource": each} for each in resources]
     bundle: dict[str, Any] = {
@@ -174,7 +176,9 @@ PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "i
 CODE = b"code=a|1"
 
 
-async def asked(condition: bytes, body: Any, *answers: Answer, **more: Any) -> tuple[Found, int]:
+async def asked(
+    condition: bytes, body: Any, *answers: UpstreamResponse, **more: Any
+) -> tuple[Found, int]:
     """What is found out of a conditional create, and by how many questions."""
     platform = Platform(*answers)
     finding = await deliverer(platform, **more).ask(ENTRY, request(body=body, condition=condition))
@@ -200,7 +204,7 @@ async def test_a_declared_condition_needs_no_question() -> None:
     ],
 )
 async def test_other_conditions_are_asked_as_a_search(
-    answers: tuple[Answer, ...], expected: Found
+    answers: tuple[UpstreamResponse, ...], expected: Found
 ) -> None:
     """By all parameters of the condition, where the platform declares them."""
     found = await asked(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
@@ -260,7 +264,7 @@ def fetching(platform: Platform) -> Deliverer:
     ],
 )
 async def test_what_the_statement_may_still_tell_waits_for_it(
-    statement: Answer | Exception, cause: str
+    statement: UpstreamResponse | Exception, cause: str
 ) -> None:
     """Where it could not be had it is asked for with each attempt, and no person before that."""
     platform = Platform(statement, searchset(), answer(200, DECLARING))
@@ -278,7 +282,7 @@ async def test_what_is_found_needs_no_statement() -> None:
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
-async def test_a_platform_without_statement_leaves_it_unclear(none: Answer) -> None:
+async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
     """Nothing is to be waited for."""
     made = fetching(Platform(none, searchset()))
     assert await made.ask(ENTRY, request(condition=CODE)) == Comparison(Found.UNCLEAR)
@@ -310,7 +314,7 @@ def bundle(kind: str, *resources: Any) -> Request:
     ],
 )
 async def test_a_bundle_is_looked_for_by_all_that_it_creates(
-    kind: str, answers: tuple[Answer, ...], expected: Found
+    kind: str, answers: tuple[UpstreamResponse, ...], expected: Found
 ) -> None:
     """And only what they agree on counts."""
     finding = await deliverer(Platform(*answers)).ask(ENTRY, bundle(kind, SENT, SENT))
@@ -333,7 +337,9 @@ async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> Non
         (answer(403), Found.UNCLEAR),
     ],
 )
-async def test_an_update_is_compared_with_what_is_there(there: Answer, verdict: Found) -> None:
+async def test_an_update_is_compared_with_what_is_there(
+    there: UpstreamResponse, verdict: Found
+) -> None:
     """The same content means that the first attempt had its effect."""
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
     assert isinstance(finding, Comparison)
@@ -362,7 +368,7 @@ async def test_an_update_is_compared_with_what_is_there(there: Answer, verdict: 
     ],
 )
 async def test_what_is_no_answer_of_the_platform_is_a_failure(
-    given: Answer | Exception, effect: str, cause: str, everybody: bool
+    given: UpstreamResponse | Exception, effect: str, cause: str, everybody: bool
 ) -> None:
     """With what it may have done, and whether all others would fare the same."""
     result = await deliverer(Platform(given)).send(ENTRY, request())
@@ -424,7 +430,9 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
     """A success of somebody in between says nothing of what the platform has: it is asked again."""
-    finding = await deliverer(Platform(Answer.made(200, [JSON], body))).ask(ENTRY, request(method))
+    finding = await deliverer(Platform(UpstreamResponse.made(200, [JSON], body))).ask(
+        ENTRY, request(method)
+    )
     assert isinstance(finding, Failure)
     assert finding.cause == "upstream-non-fhir"
 
@@ -436,7 +444,7 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
 async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
     """What nobody asked for compressed tells as much."""
     found = pack(json.dumps(KEPT).encode())
-    there = Answer.made(200, [JSON, (b"Content-Encoding", coding)], found)
+    there = UpstreamResponse.made(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
     assert isinstance(finding, Comparison)
     assert finding.found is Found.YES
