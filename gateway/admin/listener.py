@@ -23,7 +23,7 @@ from aiohttp.web_runner import AppRunner
 from aiohttp.web_server import Server
 
 from gateway.config import Address
-from gateway.http.server.validation import host_of
+from gateway.http.server.validation import host_name
 from gateway.http.target import ABSOLUTE
 from gateway.telemetry.logs import get_logger
 
@@ -160,7 +160,7 @@ def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
     if authority is None:
         # No browser leaves it out.
         return True
-    name = host_of(authority)
+    name = host_name(authority)
     if name is None:
         return False
     try:

@@ -121,7 +121,7 @@ def build(
         content_type, body = metrics.render(accept or None)
         accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
-        if len(body) >= _GZIP_FROM and content_coding.accepts(accepted.encode(), "gzip"):
+        if len(body) >= _GZIP_FROM and content_coding.accepts_coding(accepted.encode(), "gzip"):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             body = gzip.compress(body, compresslevel=1)
         return Response(body=body, headers=headers)

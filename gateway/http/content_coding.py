@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, Protocol
 
-from gateway.http.headers import items
+from gateway.http.headers import list_elements
 
-STEP: Final = 64 * 1024
+STEP_BYTES: Final = 64 * 1024
 """Bytes of content that are changed at once: what takes longer would hold up the event loop."""
 
-OPENED: Final = frozenset(("gzip", "deflate"))
-"""The codings that can be undone here, as `coding_named` calls them."""
+DECODABLE: Final = frozenset(("gzip", "deflate"))
+"""The codings that can be undone here, as `parse_content_encoding` calls them."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _LEVEL: Final = 4
@@ -48,7 +48,7 @@ class BodyTransform(Protocol):
         ...
 
 
-def steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
+def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
     """Feed a chunk to a transform, in steps of bounded work between which others may have a turn.
 
     However much a small chunk unpacks to: never more than a step of it is in memory. Raises
@@ -57,11 +57,11 @@ def steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
     if isinstance(transform, DecodingTransform):
         yield from transform.steps(chunk)
     else:
-        for at in range(0, len(chunk), STEP):
-            yield transform.feed(chunk[at : at + STEP])
+        for at in range(0, len(chunk), STEP_BYTES):
+            yield transform.feed(chunk[at : at + STEP_BYTES])
 
 
-def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
+def equals_joined(whole: bytes, pieces: list[bytes]) -> bool:
     """Whether the pieces, one after the other, are the whole."""
     at = 0
     for piece in pieces:
@@ -72,7 +72,7 @@ def is_made_of(whole: bytes, pieces: list[bytes]) -> bool:
 
 
 class DecodingTransform:
-    """Undoes a coding of `OPENED`; the content passes through a transform.
+    """Undoes a coding of `DECODABLE`; the content passes through a transform.
 
     Of gzip (RFC 1952) one member may follow another.
     """
@@ -90,8 +90,8 @@ class DecodingTransform:
 
     def steps(self, chunk: bytes) -> Iterator[bytes]:
         """The same, a bounded piece of the content at a time. Raises `ContentCodingError`."""
-        for at in range(0, len(chunk), STEP):
-            part = chunk[at : at + STEP]
+        for at in range(0, len(chunk), STEP_BYTES):
+            part = chunk[at : at + STEP_BYTES]
             while part:
                 plain, part = self._opened(part)
                 yield self._changed(plain)
@@ -101,7 +101,7 @@ class DecodingTransform:
         if not self._inside:
             self._begin(part)
         try:
-            plain = self._unpack.decompress(part, STEP)
+            plain = self._unpack.decompress(part, STEP_BYTES)
         except zlib.error:
             raise ContentCodingError from None
         if not self._unpack.eof:
@@ -160,13 +160,13 @@ class RecodingTransform(DecodingTransform):
         return self._pack.compress(super()._changed(plain))
 
 
-def pack(body: bytes) -> bytes:
+def gzip_compress(body: bytes) -> bytes:
     """The body in gzip, without a timestamp: the same bytes each time."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     return packer.compress(body) + packer.flush()
 
 
-def coding_named(field: str | None) -> str | None:
+def parse_content_encoding(field: str | None) -> str | None:
     """The coding that a Content-Encoding names, None where the body is as it is.
 
     One that cannot be undone here, and several, are what the field says.
@@ -175,7 +175,7 @@ def coding_named(field: str | None) -> str | None:
     return "gzip" if coding == "x-gzip" else None if coding == "identity" else coding or None
 
 
-def accepts(field: bytes | None, coding: str) -> bool:
+def accepts_coding(field: bytes | None, coding: str) -> bool:
     """Whether an Accept-Encoding asks for a coding (RFC 9110 section 12.5.3).
 
     Not by its absence: any coding would then do, but who says nothing rarely can open one.
@@ -191,27 +191,27 @@ def accepts(field: bytes | None, coding: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def asked_of_platform(field: bytes | None) -> bytes:
+def upstream_accept_encoding(field: bytes | None) -> bytes:
     """The Accept-Encoding for the platform: what the caller accepts of gzip and identity.
 
     In the caller's own words as far as they are about these.
     """
-    if not accepts(field, "gzip"):
+    if not accepts_coding(field, "gzip"):
         return b"identity"
-    said = [each.strip() for each in items(field or b"") if _is_spoken(each)]
+    said = [each.strip() for each in list_elements(field or b"") if _is_supported(each)]
     if _GZIP_NAMES.isdisjoint(_weights(field or b"")):
         said.insert(0, b"gzip")  # by a "*", which would let the platform choose others
     return b", ".join(said)
 
 
-def _is_spoken(element: bytes) -> bool:
+def _is_supported(element: bytes) -> bool:
     name, wanted = _weighted(element.lower())
     return name in _GZIP_NAMES or name == b"identity" or (name == b"*" and not wanted)
 
 
 def _weights(field: bytes) -> dict[bytes, bool]:
     """Which codings an Accept-Encoding names, and whether it wants them."""
-    return dict(_weighted(each) for each in items(field.lower()))
+    return dict(_weighted(each) for each in list_elements(field.lower()))
 
 
 def _weighted(element: bytes) -> tuple[bytes, bool]:
@@ -220,7 +220,7 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
     return name.strip(), weight.strip(b"0.") != b"" or not weight
 
 
-def opened(data: bytes, coding: str, largest: int) -> bytes:
+def decode_body(data: bytes, coding: str, largest: int) -> bytes:
     """The content of a whole body; b"" when it is not whole or longer than `largest`."""
     opening = DecodingTransform(coding)
     pieces: list[bytes] = []
@@ -237,7 +237,7 @@ def opened(data: bytes, coding: str, largest: int) -> bytes:
     return b"".join(pieces)
 
 
-def beginning(data: bytes, coding: str | None, size: int) -> bytes:
+def decode_prefix(data: bytes, coding: str | None, size: int) -> bytes:
     """What has arrived of a body, opened up to about `size` bytes where it is compressed.
 
     Nothing where it cannot be opened.
@@ -246,7 +246,7 @@ def beginning(data: bytes, coding: str | None, size: int) -> bytes:
         return data
     pieces: list[bytes] = []
     try:
-        for piece in DecodingTransform(coding).steps(data) if coding in OPENED else ():
+        for piece in DecodingTransform(coding).steps(data) if coding in DECODABLE else ():
             pieces.append(piece)
             size -= len(piece)
             if size <= 0:

@@ -78,7 +78,9 @@ _TELLING: Final = re.compile(
     rb"|^dropbox-api-select-|^mscrmcallerid$|^callerobjectid$"
 )
 # Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
-_ALONE: Final = frozenset((b"proxy", b"x-host", b"sm-user", b"iv-user", b"iv-groups", b"iv-creds"))
+_EXACT_NAME_FIELDS: Final = frozenset(
+    (b"proxy", b"x-host", b"sm-user", b"iv-user", b"iv-groups", b"iv-creds")
+)
 # A server may take every other byte of a name for the same one, as CGI does; A-Z for a-z.
 _FOLDED: Final = bytes(
     each if chr(each).isalnum() and each < 128 else ord("-") for each in bytes(range(256)).lower()
@@ -117,13 +119,13 @@ _READ: Final = frozenset(
 )
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Of field names whose verdicts are kept: their number, and their length in bytes.
-_MOST_VERDICTS: Final = 512
+_MAX_CACHED_NAMES: Final = 512
 _LONGEST_KEPT: Final = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
-_OUR_VIA = re.compile(
+_OWN_VIA = re.compile(
     rb"(?:^|,)\s*+[!-+\--~]++\s++" + PSEUDONYM + rb"\s*+(?:\(|,|$)", re.IGNORECASE
 )
-_MOST_ITEMS: Final = 64
+_MAX_LIST_ELEMENTS: Final = 64
 
 
 class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
@@ -139,12 +141,12 @@ class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
 
     def __missing__(self, name: bytes) -> tuple[bytes, int, bytes]:
         verdict = (*self._judge(name), name + b": ")
-        if len(self) < _MOST_VERDICTS and len(name) <= _LONGEST_KEPT:
+        if len(self) < _MAX_CACHED_NAMES and len(name) <= _LONGEST_KEPT:
             self[name] = verdict
         return verdict
 
 
-def folded(name: bytes) -> bytes:
+def normalized_field_name(name: bytes) -> bytes:
     """A field's name as servers may see it that take one spelling for another."""
     return name.translate(_FOLDED)
 
@@ -156,10 +158,10 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
     """
 
     def judge(name: bytes) -> tuple[bytes, bool]:
-        key, seen = name.lower(), folded(name)
+        key, seen = name.lower(), normalized_field_name(name)
         if key in passed:
             return b"", True
-        stays = seen in _NOT_FORWARDED or seen in _ALONE or seen.startswith(_FAMILIES)
+        stays = seen in _NOT_FORWARDED or seen in _EXACT_NAME_FIELDS or seen.startswith(_FAMILIES)
         # Some server would read it as a field that was judged here, and this spelling was not.
         poses = seen != key and seen in _READ
         return (key if key in _READ else b""), not (stays or poses or _TELLING.search(seen))
@@ -170,7 +172,7 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
 REQUEST_FIELDS: Final = request_fields(frozenset())
 # Read here and passed on as sent: without one, what goes on would be another request than was
 # judged. Naming those that end here, or that the gateway sets itself, changes nothing.
-_JUDGED: Final = frozenset(
+_INSPECTED_FIELDS: Final = frozenset(
     name for name in _READ | {b"max-forwards"} if name != b"via" and REQUEST_FIELDS[name][1]
 )
 
@@ -195,7 +197,7 @@ class RequestHeader:
         return None if value is None else value.decode("ascii", "replace")
 
 
-def read_request(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
+def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
     """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
     lines: list[bytes] = []
     values: dict[bytes, bytes] = {}
@@ -211,34 +213,34 @@ def read_request(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> Re
         if passes:
             lines.append(beginning + value + b"\r\n")
     connection = values.get(b"connection")
-    if connection is not None and (named := named_fields(connection)):
-        lines = without_named(lines, named)
+    if connection is not None and (named := connection_options(connection)):
+        lines = remove_fields(lines, named)
     return RequestHeader(lines, values, total, ambiguous)
 
 
-def items(value: bytes) -> list[bytes]:
+def list_elements(value: bytes) -> list[bytes]:
     """The first 64 elements of a list (RFC 9110 section 5.6.1): a field has room for 8,000."""
-    return value.split(b",", _MOST_ITEMS)[:_MOST_ITEMS]
+    return value.split(b",", _MAX_LIST_ELEMENTS)[:_MAX_LIST_ELEMENTS]
 
 
 @lru_cache(maxsize=64)
-def named_fields(connection: bytes) -> frozenset[bytes]:
+def connection_options(connection: bytes) -> frozenset[bytes]:
     """The fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
     named = {token.strip().lower() for token in connection.split(b",")}
     return frozenset(named - {b"close", b"keep-alive", b""})
 
 
-def unsays(connection: bytes) -> bool:
+def removes_gateway_fields(connection: bytes) -> bool:
     """Whether a Connection value names fields that the gateway reads and passes on as sent."""
-    return not named_fields(connection).isdisjoint(_JUDGED)
+    return not connection_options(connection).isdisjoint(_INSPECTED_FIELDS)
 
 
-def without_named(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+def remove_fields(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
     """The lines but for those of these fields."""
     return [line for line in lines if line.partition(b":")[0].lower() not in named]
 
 
-def request_id(header: RequestHeader) -> str:
+def request_id_of(header: RequestHeader) -> str:
     """The caller's X-Request-Id where it is a decent one, else a new one."""
     value = header.values.get(b"x-request-id")
     if value is not None and _REQUEST_ID.fullmatch(value):
@@ -248,6 +250,6 @@ def request_id(header: RequestHeader) -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
-def passed_through_us(via: bytes | None) -> bool:
+def has_own_via(via: bytes | None) -> bool:
     """Whether a Via value names this gateway's pseudonym (RFC 9110 section 7.6.3)."""
-    return via is not None and _OUR_VIA.search(via) is not None
+    return via is not None and _OWN_VIA.search(via) is not None

@@ -7,12 +7,12 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 # Nobody means more; a longer number is a mistake or an attack on our arithmetic.
-_LONGEST: Final = 7 * 86400.0
-_DIGITS: Final = 9
+_MAX_DELAY: Final = 7 * 86400.0
+_MAX_DIGITS: Final = 9
 
 
 def parse_retry_after(
-    value: str | None, wall_now: float, *, longest: float = _LONGEST
+    value: str | None, wall_now: float, *, longest: float = _MAX_DELAY
 ) -> float | None:
     """Seconds to wait, 0 to `longest`, from a number or an HTTP date; None for anything else.
 
@@ -20,7 +20,7 @@ def parse_retry_after(
     """
     text = (value or "").strip()
     if text.isascii() and text.isdecimal():
-        return min(float(text), longest) if len(text) <= _DIGITS else longest
+        return min(float(text), longest) if len(text) <= _MAX_DIGITS else longest
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:

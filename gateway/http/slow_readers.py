@@ -22,7 +22,7 @@ _SAMPLE: Final = 1.0
 # Who is waited for that long is no longer just taking breath.
 _SETTLED: Final = 1.0
 # Who takes so many times the minimum rate is no slow reader.
-_BRISK: Final = 64
+_FAST_FACTOR: Final = 64
 
 
 class DownstreamConnection(Protocol):
@@ -190,7 +190,7 @@ class SlowReaders:
             by_caller.setdefault(reader.caller, []).append(reader)
         share = max(1, self._connections // (len(by_caller) + 1))
         wanted = sum(len(by_caller.get(caller, ())) < share for caller in waiting)
-        brisk = _BRISK * self._min_rate
+        brisk = _FAST_FACTOR * self._min_rate
         beyond = [
             reader
             for readers in by_caller.values()

@@ -37,24 +37,24 @@ class RequestTarget:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
-def resolve(raw: str, base_path: str) -> RequestTarget:
+def resolve_target(raw: str, base_path: str) -> RequestTarget:
     """Split a raw origin-form target (RFC 9112 section 3.2.1) at `base_path` ("" for the root).
 
     Raises `GatewayError`: misdirected for absolute form; bad-request for any other, a path that
     could leave `base_path` once decoded, and what is no UTF-8 then; unknown-path for one outside.
     """
     if not raw.startswith("/"):
-        raise _refused_form(raw)
+        raise _target_form_error(raw)
     if "#" in raw:
-        raise _refused("target: fragment")
+        raise _target_error("target: fragment")
     path, mark, query = raw.partition("?")
     if "%" in query and not _is_utf_8(query):
-        raise _refused("query: not UTF-8", advice="not-utf-8")
+        raise _target_error("query: not UTF-8", advice="not-utf-8")
     if path.startswith(f"{base_path}//"):
         # The caller's base URL ends in a slash, and so begins what is put behind it.
         path = f"{base_path}/{path[len(base_path) :].lstrip('/')}"
-    if _is_suspect(path):
-        _refuse_escape(path)
+    if _needs_path_check(path):
+        _reject_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
         rule = f"base-path={base_path or '/'}"
         raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
@@ -62,7 +62,7 @@ def resolve(raw: str, base_path: str) -> RequestTarget:
     return RequestTarget(path[len(base_path) :] + (mark if mark and not query else ""), query)
 
 
-def _is_suspect(path: str) -> bool:
+def _needs_path_check(path: str) -> bool:
     """Whether there are escapes, backslashes, parameters, empty or dot segments to look at.
 
     A pattern takes three times as long to tell.
@@ -71,16 +71,16 @@ def _is_suspect(path: str) -> bool:
     return special or "//" in path or "/." in path
 
 
-def _refuse_escape(path: str) -> None:
+def _reject_escape(path: str) -> None:
     if _BAD_ESCAPE.search(path):
-        raise _refused("path: broken percent escape")
+        raise _target_error("path: broken percent escape")
     decoded = path
     for _ in range(_DECODINGS):
-        _refuse_fault(decoded)
+        _reject_unsafe_path(decoded)
         decoded = _decode(decoded)
-    _refuse_fault(decoded)
+    _reject_unsafe_path(decoded)
     if decoded.count("/") != path.count("/"):
-        raise _refused("path: encoded slash")
+        raise _target_error("path: encoded slash")
 
 
 def _decode(path: str) -> str:
@@ -88,7 +88,7 @@ def _decode(path: str) -> str:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
         # Lenient readers take an overlong form such as %c0%ae for a dot (RFC 3629 section 10).
-        raise _refused("path: not UTF-8", advice="not-utf-8") from None
+        raise _target_error("path: not UTF-8", advice="not-utf-8") from None
 
 
 def _is_utf_8(query: str) -> bool:
@@ -100,32 +100,32 @@ def _is_utf_8(query: str) -> bool:
     return True
 
 
-def _refuse_fault(path: str) -> None:
+def _reject_unsafe_path(path: str) -> None:
     """Raises for what a reader could take for another path."""
     if "\\" in path:
-        raise _refused("path: backslash")
+        raise _target_error("path: backslash")
     if "//" in path:
-        raise _refused(
+        raise _target_error(
             "path: empty segment: does the base URL end in a slash?", advice="surplus-slash"
         )
     if _CONTROL.search(path):
-        raise _refused("path: control character")
+        raise _target_error("path: control character")
     segments = (segment.partition(";")[0] for segment in path.split("/"))
     if any(segment in (".", "..") for segment in segments):
-        raise _refused("path: dot segment")
+        raise _target_error("path: dot segment")
 
 
-def _refused_form(raw: str) -> GatewayError:
+def _target_form_error(raw: str) -> GatewayError:
     """What comes in absolute form here is meant for somebody else."""
     if ABSOLUTE.match(raw) is None:
-        return _refused("target: not in origin form")
+        return _target_error("target: not in origin form")
     hint = "the URL names another host: is listen.public_url missing?"
     return GatewayError(
         errors.MISDIRECTED, "target of another host", hint=hint, close_connection=True
     )
 
 
-def _refused(rule: str, advice: str = "") -> GatewayError:
+def _target_error(rule: str, advice: str = "") -> GatewayError:
     return GatewayError(
         errors.BAD_REQUEST, rule, hint=rule, close_connection=True, advice_key=advice
     )

@@ -13,7 +13,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-LARGEST_HELD: Final = 64 * 1024
+MAX_BATCHED_BYTES: Final = 64 * 1024
 """Longer messages than this, in bytes, are not worth holding back."""
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.http.headers import read_request
+from gateway.http.headers import parse_request_fields
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.login.browser_request import BrowserRequest, read_visit
@@ -37,7 +37,7 @@ class LoginFront:
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request, and account for it."""
-        header = read_request(request.message.raw_headers)
+        header = parse_request_fields(request.message.raw_headers)
         visit = read_visit(
             request,
             self._guests.origin(request.connection.peer, header),

@@ -15,8 +15,8 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
 from gateway.http.server.peer import Peer
-from gateway.http.server.validation import is_page_of
-from gateway.http.target import resolve
+from gateway.http.server.validation import is_same_origin
+from gateway.http.target import resolve_target
 from gateway.login.browser_request import BrowserRequest
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
@@ -190,7 +190,7 @@ class SessionAuth:
         if origin == self._own_origin or origin in self._rules.cors_origins:
             return True
         is_secure = origin.startswith("https://")
-        return is_page_of(origin, host) and (is_secure or not self._rules.secure)
+        return is_same_origin(origin, host) and (is_secure or not self._rules.secure)
 
     def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> Guest:
         try:
@@ -222,7 +222,7 @@ class SessionAuth:
 
 def _is_below(visit: BrowserRequest, base_path: str) -> bool:
     try:
-        resolve(visit.path, base_path)
+        resolve_target(visit.path, base_path)
     except GatewayError:
         return False
     return True

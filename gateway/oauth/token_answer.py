@@ -10,7 +10,7 @@ from typing import Final
 
 import aiohttp
 
-from gateway.http.content_coding import OPENED, coding_named, opened
+from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.error_description import description_of
 from gateway.oauth.token_response import (
@@ -70,10 +70,10 @@ def _value(cookie: Morsel[str]) -> str:
 
 def _unpacked(body: bytes, coding: str) -> bytes | None:
     """The body without the coding that we did not ask for; None if it is none of the usual."""
-    named = coding_named(coding)
+    named = parse_content_encoding(coding)
     if named is None or not body:
         return body
-    return opened(body, named, _MAX_BODY) or None if named in OPENED else None
+    return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
 
 
 def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from gateway.fhir import weight
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.tree import TooHeavy
-from gateway.http.client.response_header import without_digests
-from gateway.http.content_coding import OPENED, coding_named, opened
+from gateway.http.client.response_header import remove_digest_fields
+from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.target import RequestTarget
 from gateway.outbox.entry import Draft, RawLines, Recovery, Request
 from gateway.outbox.one_by_one import INLINE, OneByOne
@@ -49,14 +49,14 @@ async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement
         if_none_exist=header.text(b"if-none-exist"),
         sent=len(body),
     )
-    coding = coding_named(header.text(b"content-encoding"))
+    coding = parse_content_encoding(header.text(b"content-encoding"))
     plain = _at_once(body, coding)
     try:
         if plain is not None:
             return await one_by_one.do(
                 len(plain), asked.caller.name, lambda: judge(replace(write, body=plain))
             )
-        if coding not in OPENED:
+        if coding not in DECODABLE:
             return None
         # How large it is shows only there.
         return await one_by_one.do(
@@ -70,12 +70,12 @@ def _at_once(body: bytes, coding: str | None) -> bytes | None:
     """The content where no coding is to be undone, or little comes of that."""
     if not body or coding is None:
         return body
-    return (opened(body, coding, INLINE) or None) if coding in OPENED else None
+    return (decode_body(body, coding, INLINE) or None) if coding in DECODABLE else None
 
 
 def _opened(write: Write, body: bytes, coding: str) -> Write:
     """With its content. Raises `TooHeavy`, also where it is not whole."""
-    plain = opened(body, coding, weight.longest(len(body)))
+    plain = decode_body(body, coding, weight.longest(len(body)))
     if not plain:
         raise TooHeavy("it cannot be opened, or becomes too much")
     return replace(write, body=plain)
@@ -105,7 +105,7 @@ def _is_searched_for(interaction: Interaction, judgement: WriteJudgement) -> boo
 def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     lines = asked.lines
     if asked.body is not None and asked.body.changed:
-        lines = without_digests(lines)
+        lines = remove_digest_fields(lines)
     target = RequestTarget(asked.target.path, asked.memo.links.query(asked.target.query))
     interaction = asked.interaction
     return Request(

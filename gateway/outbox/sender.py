@@ -15,8 +15,8 @@ from gateway.fhir.interaction import Interaction
 from gateway.fhir.search_guard import Known
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.client.response_header import without_content
-from gateway.http.content_coding import OPENED, opened
+from gateway.http.client.response_header import remove_content_fields
+from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import Token
 from gateway.outbox.comparison import Sought, combined, judged_read, judged_search, sought
@@ -110,7 +110,7 @@ class Deliverer:
         lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
         if not has_body:
-            lines = without_content(lines)
+            lines = remove_content_fields(lines)
         match = await self._version(request)
         if match is not None:
             lines.append(b"If-Match: %s\r\n" % match)
@@ -281,9 +281,9 @@ async def _body(answer: UpstreamResponse) -> bytes | None:
     body, coding = b"".join(pieces), answer.content_coding
     if coding is None:
         return body
-    if coding not in OPENED:
+    if coding not in DECODABLE:
         return None
-    return await asyncio.to_thread(opened, body, coding, _LONGEST) or None
+    return await asyncio.to_thread(decode_body, body, coding, _LONGEST) or None
 
 
 def _failure(error: GatewayError) -> Failure:

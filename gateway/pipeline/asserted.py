@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.purpose_of_use import PURPOSES
-from gateway.http.headers import RawHeaders, folded
+from gateway.http.headers import RawHeaders, normalized_field_name
 from gateway.pipeline.callers import Caller
 
 # Of a name; longer ones are cut.
@@ -22,11 +22,15 @@ class Asserted:
         purpose = (_text(raw, caller.purpose_header) or "").upper()
         self.purpose = purpose if purpose in PURPOSES else None
         names = (caller.user_header, caller.purpose_header)
-        self._names = frozenset(folded(name) for name in names if name is not None)
+        self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
 
     def without(self, lines: list[bytes]) -> list[bytes]:
         """The lines but for these fields, in every spelling that a server may take for theirs."""
-        return [line for line in lines if folded(line.partition(b":")[0]) not in self._names]
+        return [
+            line
+            for line in lines
+            if normalized_field_name(line.partition(b":")[0]) not in self._names
+        ]
 
 
 def _text(raw: RawHeaders, name: bytes | None) -> str | None:

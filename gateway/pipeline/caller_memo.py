@@ -9,11 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.interaction import Interaction
-from gateway.http.headers import SECRET, FieldRuleCache, RawHeaders, RequestHeader, read_request
+from gateway.http.headers import (
+    SECRET,
+    FieldRuleCache,
+    RawHeaders,
+    RequestHeader,
+    parse_request_fields,
+)
 from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
-from gateway.http.server.peer import authority_of
+from gateway.http.server.peer import local_authority
 from gateway.pipeline.asserted import Asserted
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import Translation
@@ -136,7 +142,7 @@ def read_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHead
 
     Links are made of it.
     """
-    header = read_request(request.message.raw_headers, fields)
-    if b"host" not in header.values and (own := authority_of(request.connection.transport)):
+    header = parse_request_fields(request.message.raw_headers, fields)
+    if b"host" not in header.values and (own := local_authority(request.connection.transport)):
         header.values[b"host"] = own.encode("ascii")
     return header

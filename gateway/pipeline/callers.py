@@ -20,7 +20,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
 from gateway.http.server.peer import Peer
-from gateway.http.server.validation import is_page_of
+from gateway.http.server.validation import is_same_origin
 from gateway.pipeline.limits import Slots, TokenBucket
 from gateway.pipeline.own_replies import Own
 from gateway.pipeline.permissions import EVERYTHING, Permissions
@@ -204,7 +204,7 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
     foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
     # Some programs send an empty one.
     origin = (header.text(b"origin") or "").strip()
-    if origin and not is_page_of(origin, header.text(b"host") or ""):
+    if origin and not is_same_origin(origin, header.text(b"host") or ""):
         foreign = True
     if foreign:
         what = "web page of another origin"

@@ -16,13 +16,13 @@ from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction, classify, query_names
 from gateway.fhir.outcome import choose_language, wants_xml
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.headers import FieldRuleCache, RequestHeader, read_request, request_id
+from gateway.http.headers import FieldRuleCache, RequestHeader, parse_request_fields, request_id_of
 from gateway.http.server import validation
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.server.reader import ListenLimits
 from gateway.http.slow_readers import SlowReaders
-from gateway.http.target import RequestTarget, resolve
+from gateway.http.target import RequestTarget, resolve_target
 from gateway.oauth.token import Token
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import AttemptSender, TokensInUse
@@ -124,9 +124,11 @@ class Handler:
         admitted: Caller | None = None
         try:
             if memo is None:
-                validation.check(message, header, max_header_bytes=self._listen.all_header_bytes)
+                validation.check_message(
+                    message, header, max_header_bytes=self._listen.all_header_bytes
+                )
             validation.check_method(exchange.method)
-            target = resolve(message.path, self._rules.base_path)
+            target = resolve_target(message.path, self._rules.base_path)
             memo = memo or self._meet(exchange, request, header, guest)
             caller = self._introduced(exchange, memo, target)
             interaction = _classify(exchange, target)
@@ -167,13 +169,15 @@ class Handler:
     async def answer(self, request: IncomingRequest, own: Own) -> ConnectionDisposition:
         """Answer a request that is none for the platform, and account for it."""
         message = request.message
-        header = read_request(message.raw_headers)
+        header = parse_request_fields(message.raw_headers)
         exchange = self._begin(request, header)
         side = self._side(request, own)
         admitted = False
         try:
             exchange.remote = self._callers.origin(request.connection.peer, header).address
-            validation.check(message, header, max_header_bytes=self._listen.all_header_bytes)
+            validation.check_message(
+                message, header, max_header_bytes=self._listen.all_header_bytes
+            )
             if not self._admission.admit_at_once(ANONYMOUS, fresh=request.fresh):
                 await self._admission.queue(ANONYMOUS)
             admitted = True
@@ -195,7 +199,7 @@ class Handler:
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
-        header = read_request(())
+        header = parse_request_fields(())
         exchange = self._begin(request, header)
         side = self._side(request)
         try:
@@ -310,7 +314,7 @@ class Handler:
     def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
         self._admission.begin()
         return Exchange(
-            request_id=request_id(header),
+            request_id=request_id_of(header),
             started_at=self._wall(),
             started_monotonic=self._monotonic(),
             method=request.message.method,

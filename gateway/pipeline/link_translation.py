@@ -30,12 +30,12 @@ from gateway.fhir.sign_in_offers import StatementRewriter
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import (
-    OPENED,
+    DECODABLE,
     BodyTransform,
     DecodingTransform,
     RecodingTransform,
-    accepts,
-    asked_of_platform,
+    accepts_coding,
+    upstream_accept_encoding,
 )
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
@@ -186,8 +186,8 @@ class Translation:
         if unclear:
             transform = Witness(answer, transform)
         opened = False
-        if coding in OPENED:
-            opened = not accepts(header.values.get(b"accept-encoding"), coding)
+        if coding in DECODABLE:
+            opened = not accepts_coding(header.values.get(b"accept-encoding"), coding)
             transform = _coded(answer, coding, transform, opened=opened)
         elif coding is not None:
             transform = None
@@ -293,8 +293,8 @@ def _accepting(lines: list[bytes], accepted: bytes | None, *, gzip: bool) -> lis
     `gzip`: that one, whatever the caller accepts, but for a part: it is one of the body in its
     coding, and could not be opened.
     """
-    asked = asked_of_platform(accepted)
-    if gzip and not accepts(accepted, "gzip") and not _names(lines, _PART_ASKED):
+    asked = upstream_accept_encoding(accepted)
+    if gzip and not accepts_coding(accepted, "gzip") and not _names(lines, _PART_ASKED):
         asked = b"gzip"
     if accepted == asked:
         return lines

@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
 from gateway.fhir.interaction import BUNDLES, Interaction, refine_bundle
-from gateway.http.client.response_header import without_content, without_digests
+from gateway.http.client.response_header import remove_content_fields, remove_digest_fields
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.target import RequestTarget
@@ -102,9 +102,9 @@ class Composer:
             target = RequestTarget(target.path, memo.links.query(target.query))
         lines = asked.lines
         if body is not None and body.changed:
-            lines = without_digests(lines)
+            lines = remove_digest_fields(lines)
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):
-            lines = without_content(lines)
+            lines = remove_content_fields(lines)
         lines, goes_on = count_down(exchange.method, lines)
         if asked.interaction.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(memo.header)]

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.content_coding import accepts, pack
+from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.oauth.token import Token
 from gateway.pipeline.attempts import AttemptSender
 from gateway.pipeline.upstream import Outgoing
@@ -78,7 +78,7 @@ class Packing:
     def _learn(self, answer: UpstreamResponse) -> None:
         field = answer.fields.values.get(b"accept-encoding")
         if field is not None:
-            self._accepted = accepts(field, "gzip")
+            self._accepted = accepts_coding(field, "gzip")
 
     async def _packed(self, outgoing: Outgoing) -> Outgoing | None:
         if not self._accepted or self._refused or outgoing.body is None:
@@ -89,7 +89,7 @@ class Packing:
         if any(line.lower().startswith(_TIED_TO_BYTES) for line in outgoing.lines):
             return None
         large = len(body) > _INLINE
-        packed = await asyncio.to_thread(pack, body) if large else pack(body)
+        packed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
         if len(packed) >= len(body):
             return None
         lines = [*outgoing.lines, b"Content-Encoding: gzip\r\n"]

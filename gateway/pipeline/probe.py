@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.conformity import is_error_page, media_type
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.content_coding import beginning
+from gateway.http.content_coding import decode_prefix
 from gateway.oauth.token import Token
 from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
@@ -111,7 +111,7 @@ def _judged(answer: UpstreamResponse) -> str:
     status = answer.status
     if status == 304:
         return ANSWERS
-    body = beginning(answer.prefetched, answer.content_coding, _LOOKED_AT)
+    body = decode_prefix(answer.prefetched, answer.content_coding, _LOOKED_AT)
     if is_error_page(media_type(answer.content_type), body, None):
         return NOT_FHIR if status < 300 else of_foreign(status)
     found = of_status(status)

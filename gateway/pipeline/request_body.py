@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.content_coding import STEP, BodyTransform
+from gateway.http.content_coding import STEP_BYTES, BodyTransform
 from gateway.http.server.aiohttp_parser import HttpProcessingError
 from gateway.http.server.counted_body import Payload, RequestFramingError
 
@@ -294,12 +294,12 @@ class RequestBody:
 
     async def _take_in_turns(self, data: bytes) -> bytes:
         """The same as `_take`; while much is changed others have their turn."""
-        if self._transform is None or len(data) <= STEP:
+        if self._transform is None or len(data) <= STEP_BYTES:
             return self._take(data)
-        changed = [self._take(data[:STEP])]
-        for at in range(STEP, len(data), STEP):
+        changed = [self._take(data[:STEP_BYTES])]
+        for at in range(STEP_BYTES, len(data), STEP_BYTES):
             await asyncio.sleep(0)
-            changed.append(self._take(data[at : at + STEP]))
+            changed.append(self._take(data[at : at + STEP_BYTES]))
         return b"".join(changed)
 
     def _take(self, data: bytes) -> bytes:

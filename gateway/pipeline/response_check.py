@@ -20,7 +20,7 @@ from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import asks_for
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.content_coding import OPENED, BodyTransform, beginning
+from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 from gateway.http.retry_after import parse_retry_after
 
 # All but 304, which answers a conditional read; following one would take the token along.
@@ -121,9 +121,9 @@ class Witness:
 def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
     """What is at hand of the body, opened; and whether it can be looked at."""
     coding = answer.content_coding
-    if answer.framing is Framing.NONE or (coding is not None and coding not in OPENED):
+    if answer.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
-    return beginning(answer.prefetched, coding, LOOKED_AT), True
+    return decode_prefix(answer.prefetched, coding, LOOKED_AT), True
 
 
 def _is_no_resource(answer: UpstreamResponse) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.client.response_header import without_digests
+from gateway.http.client.response_header import remove_digest_fields
 from gateway.http.content_coding import BodyTransform
 
 
@@ -31,4 +31,4 @@ UNCHANGED: Final = ResponsePlan()
 
 def without_wrong_digests(answer: UpstreamResponse, lines: list[bytes]) -> list[bytes]:
     """The lines for a body that was changed, whose digests are wrong."""
-    return without_digests(lines) if answer.fields.has_digest else lines
+    return remove_digest_fields(lines) if answer.fields.has_digest else lines

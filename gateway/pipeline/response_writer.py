@@ -21,9 +21,9 @@ from gateway.fhir.interaction import is_safe
 from gateway.fhir.outcome import render
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.client.response_header import opened, varying
-from gateway.http.content_coding import STEP, BodyTransform, is_made_of, steps
-from gateway.http.headers import without_named
+from gateway.http.client.response_header import add_vary_accept_encoding, decoded_field_lines
+from gateway.http.content_coding import STEP_BYTES, BodyTransform, equals_joined, feed_in_steps
+from gateway.http.headers import remove_fields
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.pipeline.caller_side import CallerSide
 from gateway.pipeline.own_replies import Reply
@@ -52,10 +52,10 @@ async def pass_on(
     """
     lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
-        lines = varying(opened(lines) if plan.opened else lines)
+        lines = add_vary_accept_encoding(decoded_field_lines(lines) if plan.opened else lines)
     if side.lines:
         # The platform's own would stand beside them, and browsers take one or the other.
-        lines = without_named(lines, _replaced_by(side.lines))
+        lines = remove_fields(lines, _replaced_by(side.lines))
     if plan.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
     transform = plan.transform
@@ -66,7 +66,7 @@ async def pass_on(
         _send_whole(side, exchange, answer.status, lines, [answer.prefetched])
     elif answer.complete and transform is not None:
         body = answer.prefetched
-        pieces = transform.whole(body) if len(body) <= 2 * STEP else None
+        pieces = transform.whole(body) if len(body) <= 2 * STEP_BYTES else None
         if pieces is None:
             await _send_changed(side, exchange, answer, lines, transform)
         else:
@@ -114,7 +114,7 @@ def _send_made(
     pieces: list[bytes],
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
-    if not is_made_of(answer.prefetched, pieces):
+    if not equals_joined(answer.prefetched, pieces):
         lines = without_wrong_digests(answer, lines)
     _send_whole(side, exchange, answer.status, lines, pieces)
 
@@ -127,7 +127,7 @@ async def _send_changed(
     transform: BodyTransform,
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
-    rest = steps(transform, answer.prefetched)
+    rest = feed_in_steps(transform, answer.prefetched)
     limit = _COLLECTED if side.http10 else _WHOLE
     pieces: list[bytes] = []
     size = 0
@@ -180,7 +180,7 @@ async def _stream(
             if transform is None:
                 await _send_piece(side, exchange, piece, chunked=chunked)
             else:
-                await _send_pieces(side, exchange, steps(transform, piece), chunked=chunked)
+                await _send_pieces(side, exchange, feed_in_steps(transform, piece), chunked=chunked)
     side.readers = None
     if transform is not None:
         await _send_piece(side, exchange, transform.finish(), chunked=chunked)
@@ -219,7 +219,7 @@ async def _send_collected(
     size = 0
     try:
         while data := await answer.read():
-            for piece in iter((data,)) if transform is None else steps(transform, data):
+            for piece in iter((data,)) if transform is None else feed_in_steps(transform, data):
                 if not side.room.take(len(piece)):
                     raise _too_many()
                 pieces.append(piece)

@@ -15,7 +15,7 @@ from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import query_names
 from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.content_coding import beginning
+from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
 from gateway.pipeline.statement import LONGEST_WAIT, Statement
 
@@ -94,7 +94,7 @@ class SearchGuard:
             await answer.prefetch(_HELD_BACK)
 
     def _plain(self, answer: UpstreamResponse) -> bytes:
-        return beginning(answer.prefetched, answer.content_coding, _PREFIX[self._block])
+        return decode_prefix(answer.prefetched, answer.content_coding, _PREFIX[self._block])
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:

@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
-from gateway.http.content_coding import OPENED, opened
+from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.telemetry.logs import get_logger
 
@@ -105,6 +105,6 @@ class Statement:
 async def _content(answer: UpstreamResponse) -> bytes:
     """The national platform compresses it, whatever it was asked for."""
     body, coding = answer.prefetched, answer.content_coding
-    if coding not in OPENED:
+    if coding not in DECODABLE:
         return body
-    return await asyncio.to_thread(opened, body, coding, _LARGEST)
+    return await asyncio.to_thread(decode_body, body, coding, _LARGEST)

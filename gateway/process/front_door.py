@@ -6,7 +6,7 @@ import asyncio
 from typing import Generic, Protocol, TypeVar
 
 from gateway.errors import GatewayError
-from gateway.http.server.absolute_form import addressed
+from gateway.http.server.absolute_form import to_origin_form
 from gateway.http.server.connection import IncomingRequest, RequestHandler
 from gateway.http.server.messages import ConnectionDisposition
 
@@ -67,7 +67,7 @@ class FrontDoor(Generic[AnyCore]):
         """Answer one request."""
         core = self.core
         if not request.message.path.startswith("/"):
-            request = addressed(request, core.public_url)
+            request = to_origin_form(request, core.public_url)
         under_way = core.under_way
         under_way.begin()
         try:

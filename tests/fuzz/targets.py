@@ -25,9 +25,9 @@ from gateway.fhir.interaction import classify, query_names
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.links.rewriter import rewrite_header, rewrite_query, rewrite_request_header
 from gateway.http.client.response_header import ResponseFields
-from gateway.http.headers import passed_through_us, read_request, request_id
+from gateway.http.headers import has_own_via, parse_request_fields, request_id_of
 from gateway.http.server import validation
-from gateway.http.target import resolve
+from gateway.http.target import resolve_target
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
 
@@ -104,12 +104,14 @@ def request(data: bytes) -> None:
     except HttpProcessingError:
         return
     for number, (message, payload) in enumerate(messages):
-        header = read_request(message.raw_headers)
+        header = parse_request_fields(message.raw_headers)
         _check_lines(header.lines)
-        assert ResponseFields.of(message.raw_headers).to_caller(request_id(header).encode("ascii"))
+        assert ResponseFields.of(message.raw_headers).to_caller(
+            request_id_of(header).encode("ascii")
+        )
         try:
-            validation.check(message, header, max_header_bytes=65536)
-            target = resolve(message.path, "/fhir")
+            validation.check_message(message, header, max_header_bytes=65536)
+            target = resolve_target(message.path, "/fhir")
         except GatewayError:
             return
         _check_target(message.path, "/fhir" + target.suffix)
@@ -160,7 +162,7 @@ def _check_target(raw: str, forwarded: str) -> None:
 
 def via(data: bytes) -> None:
     """Reading Via neither fails nor takes long, whatever it holds."""
-    passed_through_us(data)
+    has_own_via(data)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

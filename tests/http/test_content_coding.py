@@ -8,12 +8,12 @@ import zlib
 import pytest
 
 from gateway.http.content_coding import (
-    STEP,
+    STEP_BYTES,
     ContentCodingError,
     DecodingTransform,
     RecodingTransform,
-    opened,
-    steps,
+    decode_body,
+    feed_in_steps,
 )
 
 PLAIN = b'{"resourceType":"Patient"}' * 3
@@ -83,16 +83,18 @@ def test_no_step_is_longer_than_allowed(kind: type[DecodingTransform] | None) ->
     plain = b"".join(b"%d," % number for number in range(500_000))
     inner = Noting()
     transform = inner if kind is None else kind("gzip", inner)
-    passing = steps(transform, plain if kind is None else gzip.compress(plain))
+    passing = feed_in_steps(transform, plain if kind is None else gzip.compress(plain))
     taken = [next(passing) for _ in range(3)]
     assert len(inner.sizes) <= 3
     out = b"".join((*taken, *passing)) + transform.finish()
     assert (gzip.decompress(out) if kind is RecodingTransform else out) == plain
-    assert max(inner.sizes) <= STEP
+    assert max(inner.sizes) <= STEP_BYTES
     assert sum(inner.sizes) == len(plain)
 
 
-@pytest.mark.parametrize("size", [0, 1, 258, STEP - 1, STEP, STEP + 1, 5 * STEP + 258])
+@pytest.mark.parametrize(
+    "size", [0, 1, 258, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 5 * STEP_BYTES + 258]
+)
 @pytest.mark.parametrize("bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS])
 def test_deflate_is_opened_in_both_its_forms(bits: int, size: int) -> None:
     """With zlib's header as RFC 9110 wants it, and bare, in any pieces; a cut one is not whole."""
@@ -103,5 +105,5 @@ def test_deflate_is_opened_in_both_its_forms(bits: int, size: int) -> None:
         opening = DecodingTransform("deflate")
         pieces = [opening.feed(coded[at : at + step]) for at in range(0, len(coded), step)]
         assert b"".join(pieces) + opening.finish() == plain
-    assert opened(coded[:-1], "deflate", size) == b""
-    assert opened(coded + b"x", "deflate", size) == b""
+    assert decode_body(coded[:-1], "deflate", size) == b""
+    assert decode_body(coded + b"x", "deflate", size) == b""

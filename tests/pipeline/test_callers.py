@@ -14,7 +14,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify
-from gateway.http.headers import read_request
+from gateway.http.headers import parse_request_fields
 from gateway.http.server.peer import Peer
 from gateway.pipeline import callers as callers_module
 from gateway.pipeline.callers import Caller, Callers, Identification
@@ -51,7 +51,7 @@ def basic(user: str, password: str) -> bytes:
 def identify(known: tuple[Identification, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
     """The caller's name, or the reason why there is none."""
     try:
-        return Callers(known).identify(peer, read_request(fields)).name
+        return Callers(known).identify(peer, parse_request_fields(fields)).name
     except GatewayError as error:
         return error.reason.code
 
@@ -177,7 +177,7 @@ def test_forwarded_addresses_are_read_from_the_right(
 ) -> None:
     """Only trusted proxies tell who is behind them, each about the one before it."""
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
-    found = Callers((), PROXIES).origin(Peer(peer), read_request(fields))
+    found = Callers((), PROXIES).origin(Peer(peer), parse_request_fields(fields))
     assert found.address == expected
 
 
@@ -202,7 +202,7 @@ def test_forwarded_addresses_are_read_from_the_right(
 def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) -> None:
     """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
     for before in (b"", b"10.9.9.9, "):
-        header = read_request([(b"X-Forwarded-For", before + written)])
+        header = parse_request_fields([(b"X-Forwarded-For", before + written)])
         assert Callers((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
 
 
@@ -221,7 +221,7 @@ def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
     """Not the proxy, nor who stands further left, takes the place of the one it could not name."""
     everywhere = (*network("0.0.0.0/0"), *network("::/0"))
     known = (Identification(Caller("inside"), networks=everywhere),)
-    header = read_request(
+    header = parse_request_fields(
         [(b"X-Forwarded-For", b"10.20.0.6"), (b"X-Forwarded-For", written.encode("latin-1"))]
     )
     found = Callers(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)

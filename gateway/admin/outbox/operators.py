@@ -19,9 +19,9 @@ from aiohttp.web_request import Request
 
 from gateway.admin.listener import authority_of
 from gateway.errors import GatewayError
-from gateway.http.headers import read_request
-from gateway.http.server.peer import Peer, address_of
-from gateway.http.server.validation import is_page_of
+from gateway.http.headers import parse_request_fields
+from gateway.http.server.peer import Peer, socket_address
+from gateway.http.server.validation import is_same_origin
 from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.strangers import Strangers
 from gateway.secret import Secret
@@ -74,12 +74,12 @@ class Operators:
 
         Raises `WrongPassword` and `TooManyWrong`.
         """
-        header = read_request(request.raw_headers)
+        header = parse_request_fields(request.raw_headers)
         if not self._callers.shows_secret(header):
             return None
         transport = request.transport
         name = None if transport is None else transport.get_extra_info("peername")
-        peer = Peer(address_of(name))
+        peer = Peer(socket_address(name))
         wait = self._strangers.wait(peer.address)
         if wait:
             raise TooManyWrong(wait)
@@ -103,5 +103,5 @@ def is_foreign(request: Request) -> bool:
     """Whether a browser says that the page of another site asks (Fetch standard)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)
-    own = origin is None or is_page_of(origin, authority_of(request) or "")
+    own = origin is None or is_same_origin(origin, authority_of(request) or "")
     return site != "same-origin" or not own

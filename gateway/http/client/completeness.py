@@ -13,18 +13,18 @@ from typing import Final
 import orjson
 
 from gateway.fhir import weight
-from gateway.http.content_coding import OPENED, opened
+from gateway.http.content_coding import DECODABLE, decode_body
 
 # Checking more than this at once would hold up the event loop.
 _INLINE: Final = 256 * 1024
 # What a compressed body may become.
-_LARGEST: Final = 64 * 1024 * 1024
+_MAX_CHECKED_BYTES: Final = 64 * 1024 * 1024
 
 
 async def is_complete(content_type: str | None, coding: str | None, body: bytes) -> bool:
     """Whether `body` is one complete document of its type; False where that cannot be told."""
-    if coding in OPENED:
-        body = await asyncio.to_thread(opened, body, coding, _LARGEST)
+    if coding in DECODABLE:
+        body = await asyncio.to_thread(decode_body, body, coding, _MAX_CHECKED_BYTES)
         if not body:
             # It was cut or is too long, if it is not just empty.
             return False

@@ -18,15 +18,15 @@ from gateway.http.client.framing import (
     Framing,
     ResponseHead,
     UpstreamConnectionError,
-    frame,
-    is_excessive,
+    determine_framing,
+    exceeds_header_limits,
 )
-from gateway.http.client.request_side import NEVER, UpstreamWriter
+from gateway.http.client.request_side import NO_DEADLINE, UpstreamWriter
 from gateway.http.client.response_header import ResponseFields
 from gateway.http.client.tls import ClientCertificateRejectedError, TlsTransport
 from gateway.http.write_batching import WriteBatcher
 
-_MAX_INTERIM_ANSWERS: Final = 20
+_MAX_INTERIM_RESPONSES: Final = 20
 # Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
 # that takes nothing holds no more than two reads.
 _HIGH_WATER: Final = 64 * 1024
@@ -99,7 +99,7 @@ class UpstreamConnection(UpstreamWriter):
         if self.answer is None:
             self._raise_failure()
         else:
-            self.deadline = NEVER
+            self.deadline = NO_DEADLINE
         return self.answer
 
     async def answered(self) -> None:
@@ -119,7 +119,7 @@ class UpstreamConnection(UpstreamWriter):
             self._resume_reading()
             self.deadline = self._clock() + self._idle_timeout
             await self.news()
-        self.deadline = NEVER
+        self.deadline = NO_DEADLINE
         return self.take()
 
     def take(self) -> list[bytes]:
@@ -156,7 +156,7 @@ class UpstreamConnection(UpstreamWriter):
         self._spare = self._parser if self._parsed else None
         self._parser = None
         self._resume_reading()
-        self.deadline = NEVER
+        self.deadline = NO_DEADLINE
         self.idle_since = now
 
     def close(self) -> None:
@@ -259,7 +259,7 @@ class UpstreamConnection(UpstreamWriter):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; those of trailers and of surplus messages are dropped."""
         # Too many are refused anyway, and adding one takes as long as there are others.
-        if self.answer is None and not self.complete and not is_excessive(self._fields):
+        if self.answer is None and not self.complete and not exceeds_header_limits(self._fields):
             self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
@@ -274,11 +274,13 @@ class UpstreamConnection(UpstreamWriter):
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
         fields = self._fields
-        if not valid or is_excessive(fields):
+        if not valid or exceeds_header_limits(fields):
             self._fail("protocol")
             return
         try:
-            framing, length = frame(status, version, fields, expect_body=self._expect_body)
+            framing, length = determine_framing(
+                status, version, fields, expect_body=self._expect_body
+            )
         except AmbiguousFramingError:
             self._fail("protocol")
             return
@@ -341,7 +343,7 @@ class UpstreamConnection(UpstreamWriter):
     def _begin_interim(self, status: int) -> None:
         self._interim += 1
         self._in_interim = True
-        if status == 101 or self._interim > _MAX_INTERIM_ANSWERS:
+        if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
             self._fail("protocol")
 
     def _ended_cleanly(self) -> bool:

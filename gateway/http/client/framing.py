@@ -58,7 +58,7 @@ class AmbiguousFramingError(Exception):
     """The fields can be understood in two ways."""
 
 
-def frame(
+def determine_framing(
     status: int, version: str, fields: ResponseFields, *, expect_body: bool
 ) -> tuple[Framing, int | None]:
     """The framing and the announced length. Raises `AmbiguousFramingError`.
@@ -88,6 +88,6 @@ def frame(
     return Framing.CLOSE, None
 
 
-def is_excessive(fields: ResponseFields) -> bool:
+def exceeds_header_limits(fields: ResponseFields) -> bool:
     """Whether a header has too many fields, or too many bytes."""
     return fields.count > _MAX_FIELDS or fields.size > MAX_OVERHEAD

@@ -23,7 +23,7 @@ from aiohappyeyeballs import start_connection
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.client.connect_errors import RETRY_AFTER, unreached
+from gateway.http.client.connect_errors import RETRY_AFTER, connect_error
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.proxy_tunnel import open_tunnel
 from gateway.http.client.tls import TlsTransport
@@ -38,7 +38,7 @@ _MAX_AGE: Final = 120.0
 # After so many seconds without a connection the next address of the platform is tried beside.
 _NEXT_ADDRESS: Final = 0.25
 # Connections that are made at the same time: hundreds at once would keep all others waiting.
-_MOST_OPENING: Final = 32
+_MAX_CONNECTING: Final = 32
 # A caller holds no more than so many times what is left: of 256 connections 249 by itself, of up to
 # 32 all. The more of them hold many the less is left, but there is always something.
 _TIMES_LEFT: Final = 32
@@ -123,7 +123,7 @@ class UpstreamPool:
         # holds fewer jumps the queue.
         self._waiters: dict[str, deque[_Waiter]] = {}
         self._waited = 0
-        self._opening = asyncio.Semaphore(_MOST_OPENING)
+        self._opening = asyncio.Semaphore(_MAX_CONNECTING)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._draining = False
 
@@ -311,7 +311,7 @@ class UpstreamPool:
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
-            raise unreached(error, origin, self._timeouts.connect, origin.proxy) from None
+            raise connect_error(error, origin, self._timeouts.connect, origin.proxy) from None
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin

@@ -46,13 +46,13 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     if found is None:
         raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):
-        raise ProxyTunnelError(_refusal(int(found[1])))
+        raise ProxyTunnelError(_refusal_reason(int(found[1])))
     # Behind a tunnel we speak first; whoever spoke before us is not who we asked for.
     if not answer.endswith(b"\r\n\r\n"):
         raise ProxyTunnelError("it sent more than an answer")
 
 
-def _refusal(status: int) -> str:
+def _refusal_reason(status: int) -> str:
     if status == 407:
         return "it wants a user and password (status 407), which are not supported"
     return f"it refused (status {status}); is the platform's host allowed there?"

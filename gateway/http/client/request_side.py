@@ -10,9 +10,9 @@ from gateway import os_support
 from gateway.http.client.framing import FailureKind
 from gateway.http.client.small_reads import BoundedReadProtocol
 from gateway.http.client.tls import TlsTransport
-from gateway.http.write_batching import LARGEST_HELD, WriteBatcher
+from gateway.http.write_batching import MAX_BATCHED_BYTES, WriteBatcher
 
-NEVER: Final = float("inf")
+NO_DEADLINE: Final = float("inf")
 
 
 class UpstreamWriter(BoundedReadProtocol):
@@ -28,7 +28,7 @@ class UpstreamWriter(BoundedReadProtocol):
         self.transport: asyncio.Transport | TlsTransport | None = None
         # Whether anything waits to be read; none where there is no socket to look at.
         self._arrived: Callable[[], object] | None = None
-        self.deadline = NEVER
+        self.deadline = NO_DEADLINE
         self.failure: FailureKind | None = None
         # Whether nothing of a request has gone out yet behind an earlier exchange.
         self._untouched = False
@@ -51,7 +51,7 @@ class UpstreamWriter(BoundedReadProtocol):
 
     def write_whole(self, request: bytes) -> None:
         """The same for a whole request, which is sent when the loop's turn is over."""
-        if len(request) > LARGEST_HELD:
+        if len(request) > MAX_BATCHED_BYTES:
             self.write(request)
             return
         self._held = request
@@ -77,7 +77,7 @@ class UpstreamWriter(BoundedReadProtocol):
 
     def hold_deadline(self) -> None:
         """Stop the clock: the caller, not the platform, is what the exchange waits for."""
-        self.deadline = NEVER
+        self.deadline = NO_DEADLINE
 
     async def drained(self) -> None:
         """Wait until the transport takes more; returns at once on a lost connection."""

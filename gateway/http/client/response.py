@@ -10,7 +10,7 @@ from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.framing import Framing, ResponseHead
 from gateway.http.client.pool import UpstreamPool
 from gateway.http.client.response_header import ResponseFields
-from gateway.http.content_coding import coding_named
+from gateway.http.content_coding import parse_content_encoding
 from gateway.http.slow_readers import SlowReaders
 
 # So much of a body is awaited before its first byte goes on: up to here a broken answer still
@@ -23,7 +23,8 @@ _TRICKLE: Final = 2.0
 class UpstreamResponse:
     """Owns its connection, if it has one, until it was read to the end or closed; then `pool` does.
 
-    `content_coding` as `coding_named` calls it, `content_length` as announced, also for HEAD.
+    `content_coding` as `parse_content_encoding` calls it, `content_length` as announced, also for
+    HEAD.
     """
 
     __slots__ = (
@@ -42,7 +43,7 @@ class UpstreamResponse:
         self.content_length = head.content_length
         self.fields = head.fields
         self.content_type = self.header(b"content-type")
-        self.content_coding = coding_named(self.header(b"content-encoding"))
+        self.content_coding = parse_content_encoding(self.header(b"content-encoding"))
         self._connection = connection
         self._pool = pool
         self._pieces: list[bytes] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.http.headers import HOP_BY_HOP, FieldRuleCache, named_fields, without_named
+from gateway.http.headers import HOP_BY_HOP, FieldRuleCache, connection_options, remove_fields
 
 TranslateField = Callable[[bytes, bytes], bytes]
 
@@ -36,7 +36,7 @@ _WITH_LINKS: Final = frozenset(
     (b"location", b"content-location", b"link", b"x-security-context")  # the last: FHIR's Binary
 )
 # What is judged or changed here must not come by another spelling, too.
-_JUDGED: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
+_INSPECTED_FIELDS: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
 # Digests of a body that no longer is what it was (RFC 9530, RFC 1864). `tuple[bytes, ...]`: mypyc
 # rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
@@ -54,18 +54,18 @@ _GOES_ON: Final = 1
 _HAS_LINKS: Final = 2
 
 
-def _judge(name: bytes) -> tuple[bytes, int]:
+def _classify_field(name: bytes) -> tuple[bytes, int]:
     key = name.lower()
     # Some readers take an underscore for a dash. What a field means is said by its own name alone.
     dashed = key.replace(b"_", b"-")
     if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
         return key, _STAYS
-    if key != dashed and dashed in _JUDGED:
+    if key != dashed and dashed in _INSPECTED_FIELDS:
         return key, _STAYS
     return key, _HAS_LINKS if key in _WITH_LINKS else _GOES_ON
 
 
-_VERDICTS: Final = FieldRuleCache(_judge)
+_FIELD_RULES: Final = FieldRuleCache(_classify_field)
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
@@ -101,7 +101,7 @@ class ResponseFields:
         """Take the next field."""
         self.count += 1
         self.size += len(name) + len(value)
-        key, passage, beginning = _VERDICTS[name]
+        key, passage, beginning = _FIELD_RULES[name]
         if key in self.values:
             self._repeat(key, value)
         else:
@@ -143,8 +143,8 @@ class ResponseFields:
                 lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
         cached = b"cache-control" in self.values
         connection = self.values.get(b"connection")
-        if connection is not None and (named := named_fields(connection)):
-            lines = without_named(lines, named)
+        if connection is not None and (named := connection_options(connection)):
+            lines = remove_fields(lines, named)
             cached = cached and b"cache-control" not in named
         if not cached:
             lines.append(_NOT_STORED)
@@ -152,12 +152,12 @@ class ResponseFields:
         return lines
 
 
-def without_digests(lines: list[bytes]) -> list[bytes]:
+def remove_digest_fields(lines: list[bytes]) -> list[bytes]:
     """The lines but for digests of a body that was changed."""
     return [line for line in lines if not line.lower().startswith(_DIGEST_LINES)]
 
 
-def without_content(lines: list[bytes]) -> list[bytes]:
+def remove_content_fields(lines: list[bytes]) -> list[bytes]:
     """The lines but for those about a body that does not go on, however they are spelled."""
     return [line for line in lines if not _is_about_content(line)]
 
@@ -167,7 +167,7 @@ def _is_about_content(line: bytes) -> bool:
     return name.startswith(b"content-") or name in _DIGESTS
 
 
-def opened(lines: list[bytes]) -> list[bytes]:
+def decoded_field_lines(lines: list[bytes]) -> list[bytes]:
     """The lines of an answer whose content coding was undone.
 
     Other bytes need another validator than a strong one (RFC 9110 section 8.8.1): with it, parts of
@@ -175,15 +175,15 @@ def opened(lines: list[bytes]) -> list[bytes]:
     """
     tied = (b"content-encoding:", b"accept-ranges:", *_DIGEST_LINES)
     lines = [line for line in lines if not line.lower().startswith(tied)]
-    return [_weakened(line) if line.lower().startswith(b"etag:") else line for line in lines]
+    return [_weaken_etag(line) if line.lower().startswith(b"etag:") else line for line in lines]
 
 
-def _weakened(line: bytes) -> bytes:
+def _weaken_etag(line: bytes) -> bytes:
     name, _, tag = line.partition(b": ")
     return name + b": W/" + tag if tag.startswith(b'"') else line
 
 
-def varying(lines: list[bytes]) -> list[bytes]:
+def add_vary_accept_encoding(lines: list[bytes]) -> list[bytes]:
     """The lines of an answer in one of several codings, for caches (RFC 9110 section 12.5.5)."""
     for line in lines:
         name, _, value = line.lower().partition(b":")

@@ -41,7 +41,7 @@ class ClientCertificateRejectedError(Exception):
     """The platform ended the handshake, of which our side was done, for our certificate."""
 
 
-def refuses_certificate(error: ssl.SSLError) -> bool:
+def is_certificate_alert(error: ssl.SSLError) -> bool:
     """Whether the other side sent an alert about our certificate."""
     # None where Python does not know OpenSSL's reason; its type says otherwise, and counts when
     # this is compiled.
@@ -284,7 +284,7 @@ class TlsTransport(BoundedReadProtocol):
             pass
         except ssl.SSLError as error:
             broken = True
-            if self._judging and not pieces and refuses_certificate(error):
+            if self._judging and not pieces and is_certificate_alert(error):
                 self._error = ClientCertificateRejectedError()
         if self._backlog and not broken:
             self._write_backlog()

@@ -20,7 +20,7 @@ from gateway.http.target import ABSOLUTE
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def addressed(request: IncomingRequest, public_url: str | None) -> IncomingRequest:
+def to_origin_form(request: IncomingRequest, public_url: str | None) -> IncomingRequest:
     """The request in origin form if it names this gateway, as it is if not: nobody serves that.
 
     This gateway is the address and port that the connection came in at, a loopback name for it, and
@@ -28,9 +28,11 @@ def addressed(request: IncomingRequest, public_url: str | None) -> IncomingReque
     """
     message, transport = request.message, request.connection.transport
     found = ABSOLUTE.match(message.path)
-    if found is None or not (_is_public(found, public_url) or _came_in_at(found, transport)):
+    if found is None or not (
+        _is_public_host(found, public_url) or _is_local_address(found, transport)
+    ):
         return request
-    fields = _with_host(message.raw_headers, found[2].encode("ascii"))
+    fields = _replace_host(message.raw_headers, found[2].encode("ascii"))
     if fields is None:
         return request
     rest = message.path[found.end() :]
@@ -45,7 +47,7 @@ def addressed(request: IncomingRequest, public_url: str | None) -> IncomingReque
     return IncomingRequest(origin_form, request.payload, request.connection)
 
 
-def _named(url: re.Match[str]) -> tuple[str, int] | None:
+def _authority_of_url(url: re.Match[str]) -> tuple[str, int] | None:
     """Host and port of a URL."""
     named = host_and_port(url[2])
     if named is None:
@@ -54,22 +56,22 @@ def _named(url: re.Match[str]) -> tuple[str, int] | None:
     return host, _DEFAULT_PORTS[url[1].lower()] if port is None else port
 
 
-def _is_public(asked: re.Match[str], public_url: str | None) -> bool:
+def _is_public_host(asked: re.Match[str], public_url: str | None) -> bool:
     """Whether it is the host of the gateway's own URL; http and https are one there."""
     own = None if public_url is None else ABSOLUTE.match(public_url)
     if own is None:
         return False
-    one, other = _named(asked), _named(own)
+    one, other = _authority_of_url(asked), _authority_of_url(own)
     if one is None or other is None or one[0] != other[0]:
         return False
     defaults = _DEFAULT_PORTS[asked[1].lower()], _DEFAULT_PORTS[own[1].lower()]
     return one[1] == other[1] or (one[1], other[1]) == defaults
 
 
-def _came_in_at(asked: re.Match[str], transport: asyncio.Transport | None) -> bool:
+def _is_local_address(asked: re.Match[str], transport: asyncio.Transport | None) -> bool:
     """Whether it is the address and port of this end of the connection, by whatever name."""
     own = None if transport is None else transport.get_extra_info("sockname")
-    named = _named(asked)
+    named = _authority_of_url(asked)
     if named is None or not isinstance(own, tuple) or named[1] != own[1]:
         return False
     here, there = _address(own[0]), _address(named[0])
@@ -88,7 +90,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return address if mapped is None else mapped
 
 
-def _with_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
+def _replace_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
     """The fields with this Host; None where that which is there would be refused."""
     sent = [value for name, value in fields if name.lower() == b"host"]
     if len(sent) > 1 or not all(map(is_host, sent)):

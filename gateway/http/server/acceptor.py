@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
-from gateway.http.server.peer import address_of
+from gateway.http.server.peer import socket_address
 from gateway.http.server.server import CallerServer
 from gateway.telemetry.logs import get_logger
 
@@ -25,13 +25,13 @@ _log = get_logger(__name__)
 _PAUSE: Final = 0.05
 # A descriptor is free only some turns of the loop after its connection was closed.
 _CLOSING: Final = 0.001
-_COMPLAINT_INTERVAL: Final = 10.0
+_WARNING_INTERVAL: Final = 10.0
 # How long a closing TLS connection waits for the other side's close_notify.
 _TLS_SHUTDOWN: Final = 2.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # The other side gave up before its turn, or another process was faster. (Only on Windows are
 # EWOULDBLOCK and EAGAIN two.)
-_NOTHING_THERE: Final = frozenset(
+_NO_CONNECTION_ERRNOS: Final = frozenset(
     (
         errno.EAGAIN,
         errno.EWOULDBLOCK,
@@ -79,7 +79,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        self._complained = -_COMPLAINT_INTERVAL
+        self._complained = -_WARNING_INTERVAL
         self._refusals = 0
         self._closed = False
 
@@ -129,7 +129,7 @@ class Acceptor:
         try:
             connection, name = listening.accept()
         except OSError as error:
-            if error.errno not in _NOTHING_THERE:
+            if error.errno not in _NO_CONNECTION_ERRNOS:
                 self._refused(error)
             return False
         connection.setblocking(False)
@@ -137,7 +137,7 @@ class Acceptor:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Or a caller that vanished without a word in the middle of a request is never missed.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        task = self._loop.create_task(self._set_up(connection, address_of(name)))
+        task = self._loop.create_task(self._set_up(connection, socket_address(name)))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
         return True
@@ -165,7 +165,7 @@ class Acceptor:
         """The system gives no descriptor: who comes waits in its queue."""
         self._refusals += 1
         now = self._clock()
-        if now - self._complained >= _COMPLAINT_INTERVAL:
+        if now - self._complained >= _WARNING_INTERVAL:
             name = errno.errorcode.get(error.errno or 0, "error")
             what = "out of file descriptors" if error.errno in _EXHAUSTED else "accept failed"
             _log.error("%s (%s): callers wait, %d refusals", what, name, self._refusals)

@@ -30,7 +30,7 @@ __all__ = [
     "LineTooLong",
     "ParsedMessage",
     "RequestParser",
-    "request_parser",
+    "new_request_parser",
 ]
 
 # Bytes. Reading pauses when twice as much of a body waits to be taken.
@@ -91,7 +91,7 @@ class RequestParser(Protocol):
         ...
 
 
-def request_parser(
+def new_request_parser(
     reader: object,
     loop: asyncio.AbstractEventLoop,
     *,

@@ -19,24 +19,26 @@ class ClosingConnection:
     def __init__(self, transport: asyncio.Transport, now: float) -> None:
         self._transport = transport
         self._since = now
-        self._waiting = unsent(transport)
+        self._waiting = unsent_transport_bytes(transport)
 
     def look(self, now: float, stall: float) -> None:
         """Abort when nothing at all was taken in `stall` seconds; slow is allowed."""
         if now - self._since < stall:
             return
-        waiting = unsent(self._transport)
+        waiting = unsent_transport_bytes(self._transport)
         if waiting >= self._waiting:
             self._transport.abort()
         self._since, self._waiting = now, waiting
 
 
-def unsent(transport: asyncio.Transport) -> int:
+def unsent_transport_bytes(transport: asyncio.Transport) -> int:
     """How many bytes wait to be taken by the other side, those in the kernel included."""
-    return transport.get_write_buffer_size() + _queued(transport.get_extra_info("socket"))
+    return transport.get_write_buffer_size() + _unsent_kernel_bytes(
+        transport.get_extra_info("socket")
+    )
 
 
-def _queued(raw: Any) -> int:
+def _unsent_kernel_bytes(raw: Any) -> int:
     """Bytes that the kernel has not delivered yet, where it tells."""
     try:
         return 0 if raw is None else os_support.unacknowledged_bytes(raw)

@@ -17,10 +17,10 @@ from gateway.http.server import parse_errors
 from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD
 from gateway.http.server.counted_body import Payload
 from gateway.http.server.messages import ConnectionDisposition, MalformedMessage, RequestMessage
-from gateway.http.server.peer import Peer, peer_of
+from gateway.http.server.peer import Peer, transport_peer
 from gateway.http.server.reader import ListenLimits
 from gateway.http.server.response_side import ConnectionWriter
-from gateway.http.server.rooted import rooted
+from gateway.http.server.rooted import run_task_root
 from gateway.http.server.turnstile import FairScheduler
 from gateway.http.slow_readers import Read, SlowReaders
 from gateway.http.write_batching import WriteBatcher
@@ -38,7 +38,7 @@ _FIRST_REQUEST: Final = 1.0
 
 # Bytes that wait for a caller before nothing more is read for it. The event loop's own limit over
 # TLS is half a megabyte, which hundreds of callers would take from the memory.
-_MOST_WAITING: Final = 32 * 1024
+_MAX_WRITE_BUFFER: Final = 32 * 1024
 
 
 class IncomingRequest:
@@ -143,12 +143,12 @@ class CallerConnection(ConnectionWriter):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; the time for the first header runs from here."""
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(_MOST_WAITING)
-        self.peer = peer_of(transport, self.peer.address)
+        self.transport.set_write_buffer_limits(_MAX_WRITE_BUFFER)
+        self.peer = transport_peer(transport, self.peer.address)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self.idle_since = self._loop.time()
         self._server.opened(self)
-        self._task = self._loop.create_task(rooted(self._serve()))
+        self._task = self._loop.create_task(run_task_root(self._serve()))
 
     def eof_received(self) -> bool:
         """The caller sends no more; whether it stays open for answers.
@@ -243,7 +243,7 @@ class CallerConnection(ConnectionWriter):
         request = IncomingRequest(message, payload, self)
         if isinstance(message, MalformedMessage):
             return self._sink.refuse(
-                request, parse_errors.translate(message.error, self._head_bytes)
+                request, parse_errors.parse_error_outcome(message.error, self._head_bytes)
             )
         return self._sink.handle(request)
 

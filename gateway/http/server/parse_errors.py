@@ -41,7 +41,7 @@ _RULES: Final = (
 )
 
 
-def translate(exc: BaseException, head: bytes) -> GatewayError:
+def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
     """The outcome for a parser's exception; `head` are the first bytes of the message."""
     text = str(exc)
     if isinstance(exc, LineTooLong):
@@ -50,8 +50,8 @@ def translate(exc: BaseException, head: bytes) -> GatewayError:
     if "Too many headers" in text:
         return GatewayError(errors.HEADER_TOO_LARGE, "too many fields", close_connection=True)
     if "Invalid method" in text and _begins_with_unknown_method(head):
-        return validation.unknown_method()
-    rule = _rule(exc)
+        return validation.method_not_allowed()
+    rule = _violated_rule(exc)
     raw = _RAW_BYTES.search(text) if isinstance(exc, InvalidURLError) else None
     if raw is None:
         return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
@@ -61,7 +61,7 @@ def translate(exc: BaseException, head: bytes) -> GatewayError:
     )
 
 
-def _rule(exc: BaseException) -> str:
+def _violated_rule(exc: BaseException) -> str:
     """What was broken, in words of ours; the parser's own text shows what was sent."""
     if isinstance(exc, InvalidURLError):
         return "target: not in origin form"

@@ -29,12 +29,12 @@ def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(common | {value for _, value in certificate.get("subjectAltName", ())})
 
 
-def address_of(name: object) -> str:
+def socket_address(name: object) -> str:
     """The address in a socket's name; "unix" for that of a unix socket."""
     return str(name[0]) if isinstance(name, tuple) and name else "unix"
 
 
-def authority_of(transport: asyncio.BaseTransport | None) -> str:
+def local_authority(transport: asyncio.BaseTransport | None) -> str:
     """The address and port that a caller's connection came in at; "" for a unix socket."""
     name = None if transport is None else transport.get_extra_info("sockname")
     if not isinstance(name, tuple) or not name:
@@ -43,13 +43,13 @@ def authority_of(transport: asyncio.BaseTransport | None) -> str:
     return authority(host, name[1])
 
 
-def peer_of(transport: asyncio.BaseTransport, address: str = "") -> Peer:
+def transport_peer(transport: asyncio.BaseTransport, address: str = "") -> Peer:
     """Who is at the other end of a caller's connection.
 
     `address` is known when it was accepted; the transport no longer knows that of one who has
     reset the connection since.
     """
-    address = address or address_of(transport.get_extra_info("peername"))
+    address = address or socket_address(transport.get_extra_info("peername"))
     tls = transport.get_extra_info("ssl_object")
     certificate = tls.getpeercert() if tls is not None else None
     return Peer(address, certificate_names(certificate) if certificate else frozenset())

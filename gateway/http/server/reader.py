@@ -15,7 +15,7 @@ from gateway.http.server.aiohttp_parser import (
     EMPTY_PAYLOAD,
     HttpProcessingError,
     RequestParser,
-    request_parser,
+    new_request_parser,
 )
 from gateway.http.server.counted_body import FixedLengthBody, Payload, RequestFramingError
 from gateway.http.server.messages import MalformedMessage, RepeatedMessage, RequestMessage
@@ -23,15 +23,15 @@ from gateway.http.server.repeated_header import RepeatedHeaderCache, ends_with_h
 
 # Requests that were sent ahead: more are not read before these have been answered. Their headers
 # alone could fill the memory.
-_MOST_QUEUED: Final = 4
-_FEW_QUEUED: Final = 2
+_MAX_QUEUED_MESSAGES: Final = 4
+_LOW_QUEUED_MESSAGES: Final = 2
 # Bytes. So much of a header tells why it was refused.
-_LOOKED_AT: Final = 64
+_ERROR_PREFIX_BYTES: Final = 64
 # By how many seconds less answers say that a connection may rest: what a caller sends at the last
 # moment is still on its way.
-_ON_ITS_WAY: Final = 5.0
+_KEEP_ALIVE_MARGIN: Final = 5.0
 # Bytes. A body of which less is still to come is not worth another parser.
-_WORTH_COUNTING: Final = 64 * 1024
+_MIN_FIXED_LENGTH_BYTES: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
 
 
@@ -57,7 +57,7 @@ class ListenLimits:
 
     def staying(self) -> bytes:
         """Fields that tell how long a connection may rest; Java heeds the second for the first."""
-        told = max(1, int(self.keep_alive - min(_ON_ITS_WAY, self.keep_alive / 2)))
+        told = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
         return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
 
 
@@ -173,7 +173,7 @@ class MessageReader:
         # Some callers send an empty line behind a request (RFC 9112 section 2.2).
         if not (self.busy or self._messages) or data.strip(b"\r\n"):
             self._header_since = self._loop.time()
-            self._head_bytes = data[:_LOOKED_AT]
+            self._head_bytes = data[:_ERROR_PREFIX_BYTES]
 
     def _parse(self, parser: RequestParser, data: bytes) -> bool:
         """Whether a header ended, or was refused."""
@@ -215,14 +215,14 @@ class MessageReader:
         # CRLFCRLF may be split over two reads.
         begun = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
         self._header_since = self._loop.time() if begun else None
-        self._head_bytes = begun[:_LOOKED_AT]
+        self._head_bytes = begun[:_ERROR_PREFIX_BYTES]
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
         # Behind other messages the task waits for its turn, not for news.
         if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
             self._waiter.set_result(None)
-        if len(self._messages) >= _MOST_QUEUED and not self._is_full:
+        if len(self._messages) >= _MAX_QUEUED_MESSAGES and not self._is_full:
             self._is_full = True
             self._pause_transport()
 
@@ -230,12 +230,14 @@ class MessageReader:
         message, payload = self._messages[-1]
         if isinstance(message, MalformedMessage):
             if self._header_since is None:
-                self._head_bytes = data[:_LOOKED_AT]
+                self._head_bytes = data[:_ERROR_PREFIX_BYTES]
             self._header_since = None
             self._break_body()
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = _announced_length(message)
-            if length and (message.upgrade or length - payload.total_bytes > _WORTH_COUNTING):
+            if length and (
+                message.upgrade or length - payload.total_bytes > _MIN_FIXED_LENGTH_BYTES
+            ):
                 self._count(length, message, payload)
 
     def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
@@ -248,13 +250,13 @@ class MessageReader:
 
     def _new_parser(self) -> RequestParser:
         limits = self._limits
-        return request_parser(
+        return new_request_parser(
             self,
             self._loop,
             url_bytes=limits.url_bytes,
             header_bytes=limits.header_bytes,
             headers=limits.headers,
-            most_ahead=_MOST_QUEUED,
+            most_ahead=_MAX_QUEUED_MESSAGES,
         )
 
     def pause_reading(self) -> None:
@@ -338,7 +340,7 @@ class MessageReader:
         taken = self._messages.popleft()
         if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
             self._parser.message_consumed()
-        if self._is_full and len(self._messages) <= _FEW_QUEUED:
+        if self._is_full and len(self._messages) <= _LOW_QUEUED_MESSAGES:
             self._is_full = False
             self.data_received(b"")
             if not (self._is_full or self._reading_paused):

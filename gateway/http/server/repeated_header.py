@@ -27,7 +27,7 @@ _READ: Final = re.compile(
 # They say that something follows the header.
 _CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
 # Comparing would tell by its time how much of a secret was alike.
-_NEVER_KEPT: Final = _CONSEQUENTIAL | SECRET
+_UNCACHED_FIELDS: Final = _CONSEQUENTIAL | SECRET
 
 
 class RepeatedHeaderCache:
@@ -48,7 +48,7 @@ class RepeatedHeaderCache:
         """The parser made of all of `data` this message, which ends as `ends_with_header` says."""
         line = _READ.match(data)
         fields = bytes(data[line.end() :]) if line is not None else b""
-        if _are_of(fields, message) and message.path == _target(data, len(fields)):
+        if _is_field_block_of(fields, message) and message.path == _target(data, len(fields)):
             self._fields, self._first = fields, message
         else:
             self._fields, self._first = b"", None
@@ -73,12 +73,12 @@ def ends_with_header(message: RequestMessage) -> bool:
     if message.method != "GET" or message.version is not HttpVersion11:
         return False
     for name, _ in message.raw_headers:  # noqa: SIM110 - a generator costs more than all the rest
-        if name.lower() in _NEVER_KEPT:
+        if name.lower() in _UNCACHED_FIELDS:
             return False
     return True
 
 
-def _are_of(fields: bytes, message: RequestMessage) -> bool:
+def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
     """Whether the bytes can be the message's fields, all of them and nothing else."""
     return (
         len(fields) <= _LONGEST

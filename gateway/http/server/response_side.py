@@ -8,9 +8,9 @@ import socket
 from typing import Final
 
 from gateway import os_support
-from gateway.http.server.closing import unsent
+from gateway.http.server.closing import unsent_transport_bytes
 from gateway.http.server.reader import ListenLimits, MessageReader
-from gateway.http.write_batching import LARGEST_HELD, WriteBatcher
+from gateway.http.write_batching import MAX_BATCHED_BYTES, WriteBatcher
 
 # Seconds. How long a caller that sends no more may take nothing of an answer before no news of it
 # is awaited, and between how many it is looked for.
@@ -45,7 +45,7 @@ class ConnectionWriter(MessageReader):
 
     def write_later(self, data: bytes) -> None:
         """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or len(data) > LARGEST_HELD:
+        if self._held or len(data) > MAX_BATCHED_BYTES:
             self.write(data)
         else:
             self._held = data
@@ -82,7 +82,7 @@ class ConnectionWriter(MessageReader):
         transport = self.transport
         if transport is None:
             return 0
-        return len(self._held) + unsent(transport)
+        return len(self._held) + unsent_transport_bytes(transport)
 
     async def has_left(self) -> bool:
         """Whether a caller that sends no more turns out to be gone, by what was written to it.

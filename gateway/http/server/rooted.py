@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-async def rooted(work: Coroutine[Any, Any, Result]) -> Result:
+async def run_task_root(work: Coroutine[Any, Any, Result]) -> Result:
     """Do the work of a task.
 
     A coroutine of Python's own keeps the exception that is handled while it waits, in all that it

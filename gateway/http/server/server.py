@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.http.server.closing import ClosingConnection
 from gateway.http.server.connection import CallerConnection, RequestHandler
 from gateway.http.server.reader import ListenLimits
-from gateway.http.server.rooted import rooted
+from gateway.http.server.rooted import run_task_root
 from gateway.http.server.turnstile import FairScheduler
 from gateway.http.write_batching import WriteBatcher
 
@@ -85,7 +85,7 @@ class CallerServer:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that the server owns."""
-        task = self._loop.create_task(rooted(work))
+        task = self._loop.create_task(run_task_root(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

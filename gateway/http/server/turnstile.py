@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 # In each of the loop's turns: a fraction of a millisecond for each.
-_AT_A_TIME: Final = 4
+_BATCH: Final = 4
 
 
 class FairScheduler:
@@ -29,7 +29,7 @@ class FairScheduler:
         self._waiting.append(turn)
 
     def _let_pass(self) -> None:
-        for _ in range(min(_AT_A_TIME, len(self._waiting))):
+        for _ in range(min(_BATCH, len(self._waiting))):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.headers import RequestHeader, passed_through_us, unsays
+from gateway.http.headers import RequestHeader, has_own_via, removes_gateway_fields
 from gateway.http.server.aiohttp_parser import HttpVersion10, HttpVersion11
 from gateway.http.server.messages import RequestMessage
 
@@ -22,12 +22,12 @@ _LAST_PORT: Final = 65535
 # Digits of the largest number that every recipient can hold.
 _LONGEST_LENGTH: Final = 19
 # The longest name that DNS knows, and a port.
-_LONGEST_HOST: Final = 253 + 6
+_MAX_HOST_LENGTH: Final = 253 + 6
 _ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
-def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
+def check_message(message: RequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
     """Judge a parsed request message.
 
     Raises `GatewayError`: bad-request, header-too-large, method-not-allowed or loop.
@@ -39,20 +39,20 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
     check_method(message.method)
     values = header.values
     if header.ambiguous:
-        raise _refused("header: a field that must stand alone is there twice")
+        raise _bad_request("header: a field that must stand alone is there twice")
     connection = values.get(b"connection")
-    if connection is not None and unsays(connection):
-        raise _refused("header: Connection names a field that the gateway reads and passes on")
+    if connection is not None and removes_gateway_fields(connection):
+        raise _bad_request("header: Connection names a field that the gateway reads and passes on")
     if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
         raise GatewayError(
             errors.BAD_REQUEST, "length", hint="Content-Length", close_connection=True
         )
     if not is_host(values.get(b"host")):
-        raise _refused("header: Host is not valid")
+        raise _bad_request("header: Host is not valid")
     coding = values.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":
-        raise _refused("header: Transfer-Encoding is other than chunked")
-    if passed_through_us(values.get(b"via")):
+        raise _bad_request("header: Transfer-Encoding is other than chunked")
+    if has_own_via(values.get(b"via")):
         detail = "the request has passed this gateway before: platform.fhir_base_url leads back?"
         raise GatewayError(errors.LOOP, detail)
 
@@ -60,7 +60,7 @@ def check(message: RequestMessage, header: RequestHeader, *, max_header_bytes: i
 def check_method(method: str) -> None:
     """Raises `GatewayError` method-not-allowed for what FHIR does not use."""
     if method not in METHODS:
-        raise unknown_method()
+        raise method_not_allowed()
 
 
 def is_host(value: bytes | None) -> bool:
@@ -68,10 +68,10 @@ def is_host(value: bytes | None) -> bool:
 
     Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
     """
-    return value is None or host_of(value.decode("ascii", "replace")) is not None
+    return value is None or host_name(value.decode("ascii", "replace")) is not None
 
 
-def host_of(value: str) -> str | None:
+def host_name(value: str) -> str | None:
     """The host that a Host field names, in lower case and without brackets; None for none."""
     found = host_and_port(value)
     return None if found is None else found[0]
@@ -82,7 +82,7 @@ def host_and_port(value: str) -> tuple[str, int | None] | None:
 
     Nothing else that a URL's authority may hold is let pass: a user, before an @, least of all.
     """
-    found = _HOST.fullmatch(value) if len(value) <= _LONGEST_HOST else None
+    found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_LENGTH else None
     if found is None or int(found[3] or 0) > _LAST_PORT:
         return None
     port = int(found[3]) if found[3] else None
@@ -95,17 +95,17 @@ def host_and_port(value: str) -> tuple[str, int | None] | None:
         return None
 
 
-def is_page_of(origin: str, host: str) -> bool:
+def is_same_origin(origin: str, host: str) -> bool:
     """Whether an Origin field is that of a page which a Host field's server has sent."""
     scheme, _, authority = origin.lower().partition("://")
-    return scheme in ("http", "https") and host_of(host) is not None and authority == host.lower()
+    return scheme in ("http", "https") and host_name(host) is not None and authority == host.lower()
 
 
-def _refused(rule: str) -> GatewayError:
+def _bad_request(rule: str) -> GatewayError:
     return GatewayError(errors.BAD_REQUEST, rule, hint=rule, close_connection=True)
 
 
-def unknown_method() -> GatewayError:
+def method_not_allowed() -> GatewayError:
     """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
     return GatewayError(
         errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close_connection=True
@@ -114,7 +114,7 @@ def unknown_method() -> GatewayError:
 
 def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
-        raise _refused("request line: the HTTP version is neither 1.0 nor 1.1")
+        raise _bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
         # RFC 9112 section 6.1: its framing is faulty, whatever it says.
-        raise _refused("header: Transfer-Encoding in HTTP/1.0")
+        raise _bad_request("header: Transfer-Encoding in HTTP/1.0")

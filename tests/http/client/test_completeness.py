@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.http.client.completeness import is_complete
-from gateway.http.content_coding import pack
+from gateway.http.content_coding import gzip_compress
 
 JSON = b'{"resourceType":"Bundle","entry":[{"a":1.10},{"b":"\\u00e9\xd0\xb9"}],"c":null}'
 XML = b'<?xml version="1.0"?><Patient xmlns="http://hl7.org/fhir"><id value="1"/></Patient>'
@@ -42,7 +42,7 @@ async def test_ndjson_is_whole_after_a_line_only() -> None:
 @pytest.mark.parametrize(("kind", "body"), [("a/json", JSON), ("a/ndjson", NDJSON)])
 async def test_cut_gzip(kind: str, body: bytes) -> None:
     """What is compressed is whole when it can be opened to its end."""
-    packed = pack(body)
+    packed = gzip_compress(body)
     for length in range(len(packed)):
         assert not await is_complete(kind, "gzip", packed[:length]), length
     assert await is_complete(kind, "gzip", packed)

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from gateway.http.client.connect_errors import unreached
+from gateway.http.client.connect_errors import connect_error
 from gateway.http.client.pool import UpstreamOrigin
 
 PLACE = UpstreamOrigin("fhir.example", 443, None)
@@ -50,7 +50,7 @@ def tls(reason: str) -> ssl.SSLError:
 )
 def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> None:
     """The platform is named, no class of Python's is, nor any text that the other side sent."""
-    outcome = unreached(error, PLACE, 5.0)
+    outcome = connect_error(error, PLACE, 5.0)
     assert outcome.reason.code == reason
     assert words in outcome.detail
     assert "fhir.example" in outcome.detail
@@ -60,5 +60,5 @@ def test_each_failure_is_a_sentence(error: OSError, reason: str, words: str) -> 
 
 def test_a_time_out_is_not_tried_again() -> None:
     """Nothing else that failed before anything was sent forbids another attempt."""
-    assert not unreached(TimeoutError(), PLACE, 5.0).is_retryable
-    assert unreached(ConnectionRefusedError(), PLACE, 5.0).is_retryable
+    assert not connect_error(TimeoutError(), PLACE, 5.0).is_retryable
+    assert connect_error(ConnectionRefusedError(), PLACE, 5.0).is_retryable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import http_parser
 
-from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD, RequestParser, request_parser
+from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD, RequestParser, new_request_parser
 
 PACKAGE = Path(__file__).parents[3] / "gateway"
 READ = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -30,7 +30,7 @@ class Connection:
 
 def parser(most_ahead: int = 2) -> RequestParser:
     """One with limits of its own."""
-    return request_parser(
+    return new_request_parser(
         Connection(),
         asyncio.get_running_loop(),
         url_bytes=1000,
