@@ -40,7 +40,7 @@ class BodyTransform(Protocol):
         """The rest."""
         ...
 
-    def whole(self, body: bytes) -> list[bytes] | None:
+    def transform_complete(self, body: bytes) -> list[bytes] | None:
         """What both would give for a whole body of at most two steps, copied once less.
 
         In pieces, which are not much longer; None: only they tell.
@@ -55,7 +55,7 @@ def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
     `ContentCodingError`.
     """
     if isinstance(transform, DecodingTransform):
-        yield from transform.steps(chunk)
+        yield from transform.feed_in_steps(chunk)
     else:
         for at in range(0, len(chunk), STEP_BYTES):
             yield transform.feed(chunk[at : at + STEP_BYTES])
@@ -86,17 +86,17 @@ class DecodingTransform:
 
     def feed(self, chunk: bytes) -> bytes:
         """What can go on. Raises `ContentCodingError`."""
-        return b"".join(self.steps(chunk))
+        return b"".join(self.feed_in_steps(chunk))
 
-    def steps(self, chunk: bytes) -> Iterator[bytes]:
+    def feed_in_steps(self, chunk: bytes) -> Iterator[bytes]:
         """The same, a bounded piece of the content at a time. Raises `ContentCodingError`."""
         for at in range(0, len(chunk), STEP_BYTES):
             part = chunk[at : at + STEP_BYTES]
             while part:
-                plain, part = self._opened(part)
+                plain, part = self._decode(part)
                 yield self._changed(plain)
 
-    def _opened(self, part: bytes) -> tuple[bytes, bytes]:
+    def _decode(self, part: bytes) -> tuple[bytes, bytes]:
         """A piece of content, and what is left of the part."""
         if not self._inside:
             self._begin(part)
@@ -135,7 +135,7 @@ class DecodingTransform:
                 raise ContentCodingError
         return last + self._rest() if self._begun else b""
 
-    def whole(self, body: bytes) -> None:
+    def transform_complete(self, body: bytes) -> None:
         """None: it may become far more."""
 
     def _rest(self) -> bytes:
@@ -226,7 +226,7 @@ def decode_body(data: bytes, coding: str, largest: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
-        for piece in opening.steps(data):
+        for piece in opening.feed_in_steps(data):
             pieces.append(piece)
             size += len(piece)
             if size > largest:
@@ -246,7 +246,7 @@ def decode_prefix(data: bytes, coding: str | None, size: int) -> bytes:
         return data
     pieces: list[bytes] = []
     try:
-        for piece in DecodingTransform(coding).steps(data) if coding in DECODABLE else ():
+        for piece in DecodingTransform(coding).feed_in_steps(data) if coding in DECODABLE else ():
             pieces.append(piece)
             size -= len(piece)
             if size <= 0:

@@ -137,10 +137,10 @@ class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
     """
 
     def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
-        self._judge = judge
+        self._classify = judge
 
     def __missing__(self, name: bytes) -> tuple[bytes, int, bytes]:
-        verdict = (*self._judge(name), name + b": ")
+        verdict = (*self._classify(name), name + b": ")
         if len(self) < _MAX_CACHED_NAMES and len(name) <= _LONGEST_KEPT:
             self[name] = verdict
         return verdict
@@ -181,15 +181,16 @@ _INSPECTED_FIELDS: Final = frozenset(
 class RequestHeader:
     """The header section of a request, read once.
 
-    `lines` are the fields to forward, as bytes of the wire; `values` the fields that the gateway
-    itself reads, by their lower-case name (repeated ones joined by a comma). `total_bytes` counts
-    all names and values; `ambiguous` says that a field which frames the message was repeated.
+    `field_lines` are the fields to forward, as bytes of the wire; `values` the fields that the
+    gateway itself reads, by their lower-case name (repeated ones joined by a comma). `total_bytes`
+    counts all names and values; `is_ambiguous` says that a field which frames the message was
+    repeated.
     """
 
-    lines: list[bytes]
+    field_lines: list[bytes]
     values: dict[bytes, bytes]
     total_bytes: int
-    ambiguous: bool
+    is_ambiguous: bool
 
     def text(self, name: bytes) -> str | None:
         """A field's value as text, or None; bytes outside ASCII become replacement characters."""

@@ -29,7 +29,7 @@ class DownstreamConnection(Protocol):
     """A caller's connection, of which the platform's side, which uses this, knows nothing else."""
 
     @property
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """How many bytes wait to be taken."""
         ...
 
@@ -67,17 +67,17 @@ class ResponseReader:
         self._since = 0.0
         self._unsent = 0
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End its connection."""
         self._connection.abort()
 
-    def begin(self, now: float) -> None:
+    def start_sampling(self, now: float) -> None:
         """From here on it is waited for."""
-        self._since, self._unsent = now, self._connection.unsent
+        self._since, self._unsent = now, self._connection.unsent_bytes
 
-    def note(self, now: float) -> None:
+    def sample(self, now: float) -> None:
         """Count what it took until now."""
-        unsent = self._connection.unsent
+        unsent = self._connection.unsent_bytes
         self._waited += now - self._since
         self._taken += max(0, self._unsent - unsent)
         self._since, self._unsent = now, unsent
@@ -127,14 +127,14 @@ class SlowReaders:
         self._readers: dict[ResponseReader, None] = {}
         self._noted = clock()
 
-    def begin(self, reader: ResponseReader) -> None:
+    def add(self, reader: ResponseReader) -> None:
         """It is waited for."""
-        reader.begin(self._clock())
+        reader.start_sampling(self._clock())
         self._readers[reader] = None
 
-    def end(self, reader: ResponseReader) -> None:
+    def remove(self, reader: ResponseReader) -> None:
         """It took enough, or left."""
-        reader.note(self._clock())
+        reader.sample(self._clock())
         self._readers.pop(reader, None)
 
     def add_half_closed(self, connection: DownstreamConnection, read: Read) -> None:
@@ -146,7 +146,7 @@ class SlowReaders:
         """No read is under way there any more."""
         self._half_closed.pop(connection, None)
 
-    def make_way(self, waiting: Sequence[str]) -> None:
+    def abort_slowest(self, waiting: Sequence[str]) -> None:
         """Give up as many as wait for connections, told by their callers.
 
         To be called often, also for none.
@@ -158,13 +158,13 @@ class SlowReaders:
             return
         self._noted = now
         for reader in self._readers:
-            reader.note(now)
+            reader.sample(now)
         if not wanted:
             return
         below = [reader for reader in self._readers if reader.is_below(self._min_rate)][:wanted]
-        for reader in below or self._beyond_shares(waiting):
+        for reader in below or self._over_fair_share(waiting):
             del self._readers[reader]
-            reader.give_up()
+            reader.abort()
 
     def _end_half_closed(self, wanted: int, now: float) -> int:
         """End those whose time is over, and at least so many if there are; how many it were."""
@@ -180,7 +180,7 @@ class SlowReaders:
             connection.abort()
         return len(ended)
 
-    def _beyond_shares(self, waiting: Sequence[str]) -> list[ResponseReader]:
+    def _over_fair_share(self, waiting: Sequence[str]) -> list[ResponseReader]:
         """The slowest of callers that hold more than their share: one for each within its own.
 
         All get the same share of the connections, and one is left for who waits.

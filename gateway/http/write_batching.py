@@ -33,7 +33,7 @@ class WriteBatcher:
     def __init__(self) -> None:
         self._holding: list[BatchedConnection] = []
 
-    def flush_later(self, connection: BatchedConnection) -> None:
+    def schedule_flush(self, connection: BatchedConnection) -> None:
         """Flush this connection at the end of the turn."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)

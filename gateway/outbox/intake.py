@@ -299,7 +299,7 @@ def made(
         (b"Content-Type", content_type),
         *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
     ]
-    return UpstreamResponse.made(status, lines, body)
+    return UpstreamResponse.synthetic(status, lines, body)
 
 
 def _accepted(entry: Entry, base: str, reader: Reader) -> UpstreamResponse:

@@ -226,7 +226,7 @@ async def _result(
     """
     status = answer.status
     if status in _WAITED_OUT:
-        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+        asked = parse_retry_after(answer.field(b"retry-after"), time.time())
         return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
     if status == 412 and adds_version:
         # Somebody was faster than the version we had just read: the next attempt reads anew.
@@ -257,7 +257,7 @@ def _foreign(error: GatewayError, status: int) -> Result:
 
 
 async def _response(answer: UpstreamResponse) -> Response:
-    fields: RawLines = answer.fields.passing(_KEPT_FIELDS)
+    fields: RawLines = answer.fields.forwarded_lines(_KEPT_FIELDS)
     try:
         body = await _body(answer)
     except UpstreamConnectionError:

@@ -65,7 +65,7 @@ class CallerSide:
 
     def may_be_gone(self) -> bool:
         """Whether that cannot be told without writing: it sends no more."""
-        return self._request.connection.half_closed
+        return self._request.connection.is_half_closed
 
     def close_after(self) -> None:
         """Let this answer be the connection's last one."""
@@ -87,7 +87,7 @@ class CallerSide:
 
     def write_whole(self, message: bytes) -> None:
         """Hand an answer that is whole to the transport. Raises `CallerGone`."""
-        self._begin().write_later(message)
+        self._begin().write_batched(message)
 
     def _begin(self) -> CallerConnection:
         connection = self._request.connection
@@ -100,7 +100,7 @@ class CallerSide:
     @property
     def crowded(self) -> bool:
         """Whether the caller has yet to take what was written."""
-        return self._request.connection.writing_paused
+        return self._request.connection.is_write_paused
 
     async def drained(self) -> None:
         """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
@@ -112,24 +112,24 @@ class CallerSide:
         if reader is None:
             connection = self._request.connection
             reader = self._reader = ResponseReader(connection, self.caller)
-        readers.begin(reader)
+        readers.add(reader)
         try:
             await self._drained()
         finally:
-            readers.end(reader)
+            readers.remove(reader)
 
     async def _drained(self) -> None:
         connection = self._request.connection
-        while connection.writing_paused:
+        while connection.is_write_paused:
             if connection.transport is None:
                 raise CallerGone
-            waiting = connection.unsent
+            waiting = connection.unsent_bytes
             try:
                 async with asyncio.timeout(self._stall):
-                    await connection.drained()
+                    await connection.drain()
             except TimeoutError:
                 # Slow is allowed, on a bad line as well; only who takes nothing is given up.
-                if connection.unsent >= waiting:
+                if connection.unsent_bytes >= waiting:
                     self.abort()
                     raise CallerGone from None
 
@@ -138,22 +138,22 @@ class CallerSide:
         # A body that was not read would be taken for the next request. At the end of the gateway
         # requests that were sent ahead are still answered.
         connection = self._request.connection
-        closing = self._admission.is_draining() and not connection.queued
-        if closing or connection.sends_no_more or not self._request.payload.is_eof():
+        closing = self._admission.is_draining() and not connection.has_pipelined_requests
+        if closing or connection.is_last_request or not self._request.payload.is_eof():
             self._keep_alive = False
         if not self._keep_alive:
             return b"Connection: close\r\n"
-        return connection.staying
+        return connection.keep_alive_lines
 
     async def finish(self) -> ConnectionDisposition:
         """Everything is written. Raises `CallerGone` where that reached nobody."""
         if self.crowded:
             await self.drained()
         connection = self._request.connection
-        if connection.half_closed and await connection.has_left():
+        if connection.is_half_closed and await connection.has_left():
             raise CallerGone
         return self.done()
 
     def done(self) -> ConnectionDisposition:
         """How it goes on with the connection."""
-        return ConnectionDisposition.STAYS if self._keep_alive else ConnectionDisposition.ENDS
+        return ConnectionDisposition.KEEP_ALIVE if self._keep_alive else ConnectionDisposition.CLOSE

@@ -116,7 +116,7 @@ class Handler:
     ) -> ConnectionDisposition:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
-        memo = recall(connection.memory, message, self) if guest is None else None
+        memo = recall(connection.cached_context, message, self) if guest is None else None
         header = read_header(request, self._rules.fields) if memo is None else memo.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
@@ -133,7 +133,7 @@ class Handler:
             caller = self._introduced(exchange, memo, target)
             interaction = _classify(exchange, target)
             self._permissions.require(caller, exchange.method, interaction, target, header)
-            if not self._admission.admit_at_once(caller, fresh=not connection.kept):
+            if not self._admission.admit_at_once(caller, fresh=not connection.is_reused):
                 await self._admission.queue(caller)
             admitted = caller
             body = self._composer.body(request, header, side)
@@ -142,7 +142,9 @@ class Handler:
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
-            connection.tie(exchange if interaction.safe else None, self._readers)
+            connection.set_cancel_on_disconnect(
+                exchange if interaction.safe else None, self._readers
+            )
             sent = None if exchange.method in MEANINGLESS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.safe:
@@ -178,7 +180,7 @@ class Handler:
             validation.check_message(
                 message, header, max_header_bytes=self._listen.all_header_bytes
             )
-            if not self._admission.admit_at_once(ANONYMOUS, fresh=request.fresh):
+            if not self._admission.admit_at_once(ANONYMOUS, fresh=request.is_first_request):
                 await self._admission.queue(ANONYMOUS)
             admitted = True
             return await give(side, exchange, await own.respond(exchange))
@@ -228,7 +230,7 @@ class Handler:
             links=self._rewriting.translation(header, request.scheme),
         )
         memo.queues = self._queueing is not None and self._queueing.concerns(memo.caller, header)
-        connection.remember(memo if guest is None and memo.may_be_remembered else None)
+        connection.cache_context(memo if guest is None and memo.may_be_remembered else None)
         return memo
 
     def _introduced(self, exchange: Exchange, memo: CallerMemo, target: RequestTarget) -> Caller:
@@ -335,7 +337,7 @@ class Handler:
         self._account(exchange)
 
     def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
-        stall = self._listen.reader_stall
+        stall = self._listen.write_stall_timeout
         if given is None:
             return CallerSide(request, self._admission, stall=stall)
         lines, login_expired = given.lines, given.login_expired

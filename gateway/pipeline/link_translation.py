@@ -150,7 +150,7 @@ class Translation:
 
     def lines(self, header: RequestHeader) -> list[bytes]:
         """The caller's fields with platform URLs, and codings for the answer that can be opened."""
-        lines = header.lines
+        lines = header.field_lines
         if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
             links = self.links
             lines = [_line_for_platform(line, links) for line in lines]
@@ -180,7 +180,7 @@ class Translation:
         watch = self._watch(answer, interaction)
         if plain and self._surely_unchanged(answer, interaction):
             if watch is not None:
-                watch.whole(answer.prefetched)
+                watch.transform_complete(answer.buffered_body)
             return self._unchanged
         transform = self._content(answer, interaction, watch)
         if unclear:
@@ -197,13 +197,13 @@ class Translation:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
         if self.links is None:
             return True
-        if not answer.complete or interaction.code == "capabilities":
+        if not answer.is_complete or interaction.code == "capabilities":
             return False
         if answer.framing is Framing.NONE:
             # What HEAD announces is the length of a body that is not there to be looked at.
             return False
         kind = answer.content_type or ""
-        return surely_unchanged(answer.prefetched, kind, self.links)
+        return surely_unchanged(answer.buffered_body, kind, self.links)
 
     def _watch(self, answer: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
         """What looks whether links of the body lead past the gateway, unless a field shows it."""
@@ -271,7 +271,7 @@ class _Counted:
         if not isinstance(rewriter, StreamRewriter):
             return None
         if self._watch is not None:
-            self._watch.whole(body)
+            self._watch.transform_complete(body)
         pieces = rewriter.whole(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces

@@ -37,5 +37,5 @@ def final_answer() -> UpstreamResponse:
     """What the gateway says as the last recipient of an OPTIONS."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
     return UpstreamResponse(
-        ResponseHead(204, ResponseFields.of([(b"Allow", allow)]), Framing.NONE, None)
+        ResponseHead(204, ResponseFields.from_pairs([(b"Allow", allow)]), Framing.NONE, None)
     )

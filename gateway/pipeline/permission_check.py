@@ -56,7 +56,7 @@ class PermissionCheck:
         caller, links = asked.caller, asked.memo.links.links
         if answer.status != 202 or links is None or not caller.permissions.limited:
             return
-        location = answer.header(b"content-location")
+        location = answer.field(b"content-location")
         suffix = None if location is None else links.suffix(location)
         if suffix is not None:
             self._given[caller.name][suffix] = True

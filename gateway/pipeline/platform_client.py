@@ -56,7 +56,7 @@ async def current_version(
     """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
     answer = await client.get(suffix, credential, request_id)
     try:
-        etag = answer.header(b"etag") if answer.status == 200 else None
+        etag = answer.field(b"etag") if answer.status == 200 else None
         return None if etag is None else etag.encode("latin-1")
     finally:
         answer.close()

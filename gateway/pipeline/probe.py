@@ -111,7 +111,7 @@ def _judged(answer: UpstreamResponse) -> str:
     status = answer.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(answer.prefetched, answer.content_coding, _LOOKED_AT)
+    body = decode_prefix(answer.buffered_body, answer.content_coding, _LOOKED_AT)
     if is_error_page(media_type(answer.content_type), body, None):
         return NOT_FHIR if status < 300 else of_foreign(status)
     found = of_status(status)

@@ -53,7 +53,7 @@ def examine(
     request, with what a search has in its form; `untyped` says that its body came without a type.
     """
     status = answer.status
-    if status == 200 and is_plain_json(answer.content_type, answer.prefetched):
+    if status == 200 and is_plain_json(answer.content_type, answer.buffered_body):
         return False
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
@@ -73,7 +73,7 @@ def examine(
     known = is_fhir(body)
     if known or asks_for(kind, query, accept):
         return False
-    if known is None and not (answer.complete and answer.content_coding is None):
+    if known is None and not (answer.is_complete and answer.content_coding is None):
         return True
     raise _non_fhir(answer)
 
@@ -123,13 +123,13 @@ def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
     coding = answer.content_coding
     if answer.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
-    return decode_prefix(answer.prefetched, coding, LOOKED_AT), True
+    return decode_prefix(answer.buffered_body, coding, LOOKED_AT), True
 
 
 def _is_no_resource(answer: UpstreamResponse) -> bool:
     """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
     return answer.status == 206 or (
-        answer.status == 202 and answer.header(b"content-location") is not None
+        answer.status == 202 and answer.field(b"content-location") is not None
     )
 
 
@@ -140,5 +140,5 @@ def _non_fhir(answer: UpstreamResponse, *, untyped: bool = False) -> GatewayErro
         hint=_NAME_IT if untyped else "",
         advice_key="media-type" if untyped else "",
         upstream_status=answer.status,
-        retry_after=parse_retry_after(answer.header(b"retry-after"), time.time()),
+        retry_after=parse_retry_after(answer.field(b"retry-after"), time.time()),
     )

@@ -50,7 +50,7 @@ async def pass_on(
     Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and `CallerGone` at any
     time.
     """
-    lines = answer.fields.to_caller(exchange.request_id.encode("ascii"), plan.translate)
+    lines = answer.fields.downstream_lines(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
         lines = add_vary_accept_encoding(decoded_field_lines(lines) if plan.opened else lines)
     if side.lines:
@@ -62,11 +62,11 @@ async def pass_on(
     if side.head_only or answer.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
-    elif answer.complete and transform is None:
-        _send_whole(side, exchange, answer.status, lines, [answer.prefetched])
-    elif answer.complete and transform is not None:
-        body = answer.prefetched
-        pieces = transform.whole(body) if len(body) <= 2 * STEP_BYTES else None
+    elif answer.is_complete and transform is None:
+        _send_whole(side, exchange, answer.status, lines, [answer.buffered_body])
+    elif answer.is_complete and transform is not None:
+        body = answer.buffered_body
+        pieces = transform.transform_complete(body) if len(body) <= 2 * STEP_BYTES else None
         if pieces is None:
             await _send_changed(side, exchange, answer, lines, transform)
         else:
@@ -114,7 +114,7 @@ def _send_made(
     pieces: list[bytes],
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
-    if not equals_joined(answer.prefetched, pieces):
+    if not equals_joined(answer.buffered_body, pieces):
         lines = without_wrong_digests(answer, lines)
     _send_whole(side, exchange, answer.status, lines, pieces)
 
@@ -127,7 +127,7 @@ async def _send_changed(
     transform: BodyTransform,
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
-    rest = feed_in_steps(transform, answer.prefetched)
+    rest = feed_in_steps(transform, answer.buffered_body)
     limit = _COLLECTED if side.http10 else _WHOLE
     pieces: list[bytes] = []
     size = 0
@@ -171,8 +171,8 @@ async def _stream(
         lines.append(b"Content-Length: %d\r\n" % length)
     side.write(_head(side, answer.status, lines))
     exchange.status = answer.status
-    while pieces := await answer.read_pieces():
-        side.readers, side.caller = answer.readers, exchange.caller
+    while pieces := await answer.read_chunks():
+        side.readers, side.caller = answer.slow_readers, exchange.caller
         if transform is not None or chunked or len(pieces) > 2:
             # Two large ones stay apart: another write costs less. Others are not kept twice.
             pieces = [b"".join(pieces)]

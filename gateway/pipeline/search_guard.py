@@ -72,7 +72,7 @@ class SearchGuard:
             if declared is None:
                 declared = await self._statement.known(type_name, LONGEST_WAIT[self._block])
             known.capable = None if declared is None else declared.parameters
-        if self._block and not answer.complete:
+        if self._block and not answer.is_complete:
             await self._hold_back(answer, xml=xml)
         body = self._plain(answer)
         unused = ignored(asked, names, body, known, xml=xml)
@@ -94,7 +94,7 @@ class SearchGuard:
             await answer.prefetch(_HELD_BACK)
 
     def _plain(self, answer: UpstreamResponse) -> bytes:
-        return decode_prefix(answer.prefetched, answer.content_coding, _PREFIX[self._block])
+        return decode_prefix(answer.buffered_body, answer.content_coding, _PREFIX[self._block])
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:

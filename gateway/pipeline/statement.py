@@ -97,14 +97,14 @@ class Statement:
             if answer.status != 200:
                 raise ValueError("status")
             await answer.prefetch(_LARGEST)
-            return await _content(answer) if answer.complete else b""
+            return await _content(answer) if answer.is_complete else b""
         finally:
             answer.close()
 
 
 async def _content(answer: UpstreamResponse) -> bytes:
     """The national platform compresses it, whatever it was asked for."""
-    body, coding = answer.prefetched, answer.content_coding
+    body, coding = answer.buffered_body, answer.content_coding
     if coding not in DECODABLE:
         return body
     return await asyncio.to_thread(decode_body, body, coding, _LARGEST)

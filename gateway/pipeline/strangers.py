@@ -87,7 +87,9 @@ class Strangers:
         except GatewayError as too_many:
             exchange.is_audit_skipped = True
             # What was sent ahead would only be more of the same; the rest may be unreadable.
-            too_many.close_connection = error.close_connection or request.connection.queued
+            too_many.close_connection = (
+                error.close_connection or request.connection.has_pipelined_requests
+            )
             return too_many
         return error
 

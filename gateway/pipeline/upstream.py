@@ -166,7 +166,7 @@ class Upstream:
         """How long to wait before asking again, None where the answer stands."""
         if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
             return None
-        asked = parse_retry_after(answer.header(b"retry-after"), time.time())
+        asked = parse_retry_after(answer.field(b"retry-after"), time.time())
         if asked is None:
             return self._policy.pause(attempt)
         return asked if asked <= self._policy.longest_pause else None
@@ -185,18 +185,20 @@ class Upstream:
             if body is not None and whole is None:
                 connection = await self._stream(exchange, outgoing, body, authorization, new=new)
             else:
-                kept = None if new else self._pool.take(exchange.caller)
+                kept = None if new else self._pool.try_acquire_idle(exchange.caller)
                 connection = kept or await self._pool.acquire(
                     exchange.caller, new=new, read=exchange
                 )
-                connection.begin(expect_body=outgoing.method != "HEAD", has_body=bool(whole))
-                connection.write_whole(self._message(outgoing, authorization, whole or b""))
+                connection.start_exchange(
+                    expect_body=outgoing.method != "HEAD", has_body=bool(whole)
+                )
+                connection.write_request(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
-                await connection.news()
+                await connection.next_event()
             answer = UpstreamResponse(head, connection, self._pool)
             if answer.framing is Framing.CLOSE:
                 await self._hold_back(answer)
-            elif not answer.take_whole():
+            elif not answer.take_complete_body():
                 await answer.prefetch()
         except BaseException as error:
             if connection is not None:
@@ -233,7 +235,7 @@ class Upstream:
             connection = await self._pool.acquire(exchange.caller, new=new, read=exchange)
             try:
                 expect_body = outgoing.method != "HEAD"
-                connection.begin(expect_body=expect_body, has_body=True, in_pieces=True)
+                connection.start_exchange(expect_body=expect_body, has_body=True, in_pieces=True)
                 await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
@@ -286,7 +288,7 @@ class Upstream:
     ) -> None:
         """Stream the body until it ends or the platform answers before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
-        answered = asyncio.get_running_loop().create_task(connection.answered())
+        answered = asyncio.get_running_loop().create_task(connection.wait_for_head())
         failure: BaseException | None = None
         try:
             await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
@@ -309,21 +311,21 @@ class Upstream:
     async def _hold_back(self, answer: UpstreamResponse) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
         await answer.prefetch(_HELD_BACK)
-        if not answer.complete or not await is_complete(
-            answer.content_type, answer.content_coding, answer.prefetched
+        if not answer.is_complete or not await is_complete(
+            answer.content_type, answer.content_coding, answer.buffered_body
         ):
             raise UpstreamConnectionError("truncated", reused=False)
 
 
 async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool) -> None:
     while True:
-        connection.hold_deadline()
+        connection.suspend_deadline()
         data = await body.next()
         if not data:
             break
         connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
-        await connection.drained()
-    connection.sent()
+        await connection.drain()
+    connection.mark_body_sent()
     connection.write(b"0\r\n\r\n" if chunked else b"")
 
 
@@ -346,7 +348,7 @@ def _understand(
         return failure, "connect"
     if failure.kind == "unsent":
         return broken(failure), "reused"
-    cause = "reused" if failure.reused and failure.kind == "closed" else "broken"
+    cause = "reused" if failure.is_reused_connection and failure.kind == "closed" else "broken"
     return broken(failure, safe=safe), cause
 
 

@@ -170,7 +170,11 @@ class Gateway:
         """Wait until nothing is owed to any caller any more."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not self._hurry.is_set():
-            if not (self._acceptor.arriving or self._cores.inflight or self._server.unfinished):
+            if not (
+                self._acceptor.pending_handshakes
+                or self._cores.inflight
+                or self._server.unfinished_count
+            ):
                 return
             await self._pause(_DRAIN_POLL)
 

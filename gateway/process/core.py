@@ -173,7 +173,7 @@ class Core:
                     guard=guard,
                     client=client if settings.fhir.auto_if_match else None,
                 ),
-                readers=self._pool.readers,
+                readers=self._pool.slow_readers,
                 guard=guard,
                 conditions=factories.condition_guard(settings, statement),
                 account=account,
@@ -244,7 +244,7 @@ class Core:
 
     def connections(self) -> Mapping[str, int]:
         """The connections to the platform by state."""
-        return self._pool.counts()
+        return self._pool.connection_counts()
 
     @property
     def public_url(self) -> str | None:

@@ -319,7 +319,7 @@ def listen_limits(settings: Settings) -> ListenLimits:
         headers=limits.max_headers,
         header_timeout=limits.header_timeout,
         keep_alive=limits.keep_alive,
-        reader_stall=_STALL_FACTOR * limits.header_timeout,
+        write_stall_timeout=_STALL_FACTOR * limits.header_timeout,
     )
 
 
@@ -372,10 +372,10 @@ def capacity(settings: Settings) -> AcceptLimits:
     most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
     return AcceptLimits(
         # No caller needs more than one connection to the platform at a time.
-        connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
+        max_connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
         # Other processes that wait at the same socket get their share.
-        at_a_time=64 if settings.workers == 1 else 1,
-        handshake=settings.limits.header_timeout,
+        accept_batch=64 if settings.workers == 1 else 1,
+        handshake_timeout=settings.limits.header_timeout,
     )
 
 

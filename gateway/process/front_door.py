@@ -77,4 +77,4 @@ class FrontDoor(Generic[AnyCore]):
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer what could not be parsed."""
-        return await self.core.handler.refuse(request, error)
+        return await self.core.handler.reject_malformed(request, error)

@@ -79,7 +79,7 @@ async def exchange(
     )
     transport = FakeTransport()
     connection.connection_made(transport)
-    connection.begin(expect_body=not head)
+    connection.start_exchange(expect_body=not head)
     connection.write(b"GET / HTTP/1.1\r\n\r\n")
     reader = asyncio.get_running_loop().create_task(consume(connection)) if prompt else None
     for piece in pieces:
@@ -89,24 +89,24 @@ async def exchange(
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
     if reader is None and end == "open" and not connection.complete:
-        connection.expire()
+        connection.on_deadline()
     elif reader is not None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     finished = await consume(connection) if reader is None and connection.complete else None
-    reusable = connection.reusable
+    reusable = connection.is_reusable
     if end == "eof":
         connection.eof_received()
     if end == "open":
         if not connection.complete:
-            connection.expire()
+            connection.on_deadline()
     else:
         connection.connection_lost(None if end == "eof" else ConnectionResetError())
         assert lost == [connection]
-        assert not connection.reusable
+        assert not connection.is_reusable
     async with asyncio.timeout(5):
         result = finished or await (reader or consume(connection))
-    assert not (transport.paused and connection.complete and not connection.pending)
+    assert not (transport.paused and connection.complete and not connection.has_pending_body)
     return Seen(result, reusable)
 
 
@@ -115,7 +115,7 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
     body = b""
     try:
         while (answer := connection.head()) is None:
-            await connection.news()
+            await connection.next_event()
         while pieces := await connection.read():
             body += b"".join(pieces)
     except UpstreamConnectionError as broken:

@@ -105,8 +105,8 @@ def request(data: bytes) -> None:
         return
     for number, (message, payload) in enumerate(messages):
         header = parse_request_fields(message.raw_headers)
-        _check_lines(header.lines)
-        assert ResponseFields.of(message.raw_headers).to_caller(
+        _check_lines(header.field_lines)
+        assert ResponseFields.from_pairs(message.raw_headers).downstream_lines(
             request_id_of(header).encode("ascii")
         )
         try:

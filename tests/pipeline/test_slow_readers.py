@@ -136,13 +136,13 @@ def test_a_caller_keeps_its_share_while_another_waits(
     readers = SlowReaders(1024, connections, lambda: now)
     taking = [Taking(rate) for rate in rates]
     for each in taking:
-        readers.begin(ResponseReader(each, "many"))
+        readers.add(ResponseReader(each, "many"))
     for _ in range(40):
         now += 1.0
         for each in taking:
             each.unsent -= int(each.rate)
-        readers.make_way([])
-    readers.make_way(waiting)
+        readers.abort_slowest([])
+    readers.abort_slowest(waiting)
     assert [index for index, each in enumerate(taking) if each.cut] == cut
 
 
@@ -152,13 +152,13 @@ def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
     readers = SlowReaders(1024, 4, lambda: now)
     taking = [Taking(3500) for _ in range(4)]
     for each in taking:
-        readers.begin(ResponseReader(each, "many"))
+        readers.add(ResponseReader(each, "many"))
     for second in range(3):
         now += 1.0
         for each in taking:
             each.unsent -= 3500 if second else 2_000_000
-        readers.make_way([])
-    readers.make_way(["other"])
+        readers.abort_slowest([])
+    readers.abort_slowest(["other"])
     assert sum(each.cut for each in taking) == 1
 
 

@@ -225,7 +225,7 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
         connection = await pool.acquire()
         peer, _ = listening.accept()
         with peer:
-            connection.begin(expect_body=True)
+            connection.start_exchange(expect_body=True)
             connection.write(READ)
             peer.recv(1000)
             peer.send(fhir())
@@ -233,12 +233,12 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
             pool.release(connection)
             if moment == "before-it-is-taken":
                 peer.send(fhir(OTHERS))
-            again = pool.take()
+            again = pool.try_acquire_idle()
             assert again is connection
             if moment == "before-it-goes-out":
                 peer.send(fhir(OTHERS))
-            again.begin(expect_body=True)
-            (again.write_whole if whole else again.write)(READ)
+            again.start_exchange(expect_body=True)
+            (again.write_request if whole else again.write)(READ)
             with pytest.raises(UpstreamConnectionError) as caught:
                 await read(again)
             assert caught.value.kind == "unsent"

@@ -41,17 +41,17 @@ class AliasWatch:
         if len(self._begin) < _LINKS:
             self._begin += piece
             if len(self._begin) >= _LINKS:
-                self.whole(self._begin)
+                self.transform_complete(self._begin)
         self._end = piece if len(piece) >= _LINKS else self._end[-_LINKS:] + piece
 
     def finish(self) -> None:
         """The body ended."""
         if len(self._begin) < _LINKS:
-            self.whole(self._begin)
+            self.transform_complete(self._begin)
         elif not self._is_over and self._end is not self._begin:
-            self.whole(self._end[-_LINKS:])
+            self.transform_complete(self._end[-_LINKS:])
 
-    def whole(self, body: bytes) -> None:
+    def transform_complete(self, body: bytes) -> None:
         """Look at all of a body."""
         alias = missing_alias(body, self._links)
         if alias is not None:

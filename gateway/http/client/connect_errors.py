@@ -67,7 +67,7 @@ def _connect_error_detail(
         return _tcp_error_detail(error, place.host, where, timeout, "platform.fhir_base_url")
     by = f"the proxy {proxy.host} port {proxy.port}"
     if isinstance(error, ProxyTunnelError):
-        return f"{by} gave no tunnel to {where}: {error.why}"
+        return f"{by} gave no tunnel to {where}: {error.reason}"
     told = _tcp_error_detail(error, proxy.host, by, timeout, "platform.proxy_url")
     return f"{told}; {where} is behind it"
 

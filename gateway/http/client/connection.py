@@ -35,10 +35,10 @@ _HIGH_WATER: Final = 64 * 1024
 class UpstreamConnection(UpstreamWriter):
     """A connection that carries one exchange after the other.
 
-    `begin`, `write`, `head` after each `news`, then `read` until nothing comes. All of it ends with
-    `UpstreamConnectionError` when the connection fails or `deadline` passes, which the pool's sweep
-    looks after. Who writes a request in pieces begins it so and says `sent` at its end: an answer
-    that comes meanwhile is the connection's last one.
+    `start_exchange`, `write`, `head` after each `next_event`, then `read` until nothing comes. All
+    of it ends with `UpstreamConnectionError` when the connection fails or `deadline` passes, which
+    the pool's sweep looks after. Who writes a request in pieces begins it so and says
+    `mark_body_sent` at its end: an answer that comes meanwhile is the connection's last one.
     """
 
     def __init__(
@@ -55,19 +55,19 @@ class UpstreamConnection(UpstreamWriter):
         self._idle_timeout = idle_timeout
         # Of the connection's whole life.
         self.opened_at = clock()
-        self.used = 0
+        self.exchange_count = 0
         self.idle_since = self.opened_at
         # Of a body. Between exchanges there are none, or the connection is not used again.
         self._chunks: list[bytes] = []
         self._buffered = 0
         # One that has seen its message end, for the next exchange.
-        self._spare: httptools.HttpResponseParser | None = None
+        self._spare_parser: httptools.HttpResponseParser | None = None
         # Of one exchange.
         self._parser: httptools.HttpResponseParser | None = None
         self._reset(expect_body=True, has_body=False)
 
     def _reset(self, *, expect_body: bool, has_body: bool) -> None:
-        self.answer: ResponseHead | None = None
+        self.response_head: ResponseHead | None = None
         self.complete = False
         self.started = self._usual = self._sending = False
         self._expect_body = expect_body
@@ -76,36 +76,41 @@ class UpstreamConnection(UpstreamWriter):
         self._overhead = self._interim = self._body_size = 0
         self._in_interim = False
         self._surplus = False
-        self._left: int | None = None
+        self._body_bytes_left: int | None = None
         self._keep_alive, self._parsed, self._reading_paused = False, False, False
         self._waiter = None
 
     # What the exchange calls.
 
-    def begin(self, *, expect_body: bool, has_body: bool = False, in_pieces: bool = False) -> None:
+    def start_exchange(
+        self, *, expect_body: bool, has_body: bool = False, in_pieces: bool = False
+    ) -> None:
         """Start an exchange; `expect_body` is False for HEAD, the others are about the request."""
         self._reset(expect_body=expect_body, has_body=has_body)
         self._sending = in_pieces
-        self._parser, self._spare = self._spare or httptools.HttpResponseParser(self), None
-        self._untouched = self.used > 0
-        self.used += 1
+        self._parser, self._spare_parser = (
+            self._spare_parser or httptools.HttpResponseParser(self),
+            None,
+        )
+        self._is_unsent = self.exchange_count > 0
+        self.exchange_count += 1
 
-    def sent(self) -> None:
+    def mark_body_sent(self) -> None:
         """All but the end of a request in pieces is written."""
         self._sending = False
 
     def head(self) -> ResponseHead | None:
         """The final answer's head, None until it has come. Raises `UpstreamConnectionError`."""
-        if self.answer is None:
+        if self.response_head is None:
             self._raise_failure()
         else:
             self.deadline = NO_DEADLINE
-        return self.answer
+        return self.response_head
 
-    async def answered(self) -> None:
+    async def wait_for_head(self) -> None:
         """Wait until there is an answer or there will be none; never raises."""
-        while self.answer is None and self.failure is None and self.transport is not None:
-            await self.news()
+        while self.response_head is None and self.failure is None and self.transport is not None:
+            await self.next_event()
 
     async def read(self) -> list[bytes]:
         """The pieces of the body that arrived, at the end none.
@@ -118,11 +123,11 @@ class UpstreamConnection(UpstreamWriter):
             self._raise_failure()
             self._resume_reading()
             self.deadline = self._clock() + self._idle_timeout
-            await self.news()
+            await self.next_event()
         self.deadline = NO_DEADLINE
-        return self.take()
+        return self.take_chunks()
 
-    def take(self) -> list[bytes]:
+    def take_chunks(self) -> list[bytes]:
         """The pieces of the body that arrived and were not read yet."""
         pieces, self._chunks = self._chunks, []
         self._buffered = 0
@@ -134,12 +139,12 @@ class UpstreamConnection(UpstreamWriter):
             self.transport.resume_reading()
 
     @property
-    def pending(self) -> bool:
+    def has_pending_body(self) -> bool:
         """Whether body bytes wait to be read."""
         return bool(self._chunks)
 
     @property
-    def reusable(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether the connection is beyond doubt: answered in full, nothing more, kept alive."""
         return (
             self.complete
@@ -151,9 +156,9 @@ class UpstreamConnection(UpstreamWriter):
             and not self.transport.is_closing()
         )
 
-    def rest(self, now: float) -> None:
+    def mark_idle(self, now: float) -> None:
         """Become idle: from now on any byte is one too many."""
-        self._spare = self._parser if self._parsed else None
+        self._spare_parser = self._parser if self._parsed else None
         self._parser = None
         self._resume_reading()
         self.deadline = NO_DEADLINE
@@ -167,7 +172,7 @@ class UpstreamConnection(UpstreamWriter):
             # Its `close` would wait without end for a platform that reads no more of the request.
             self.transport.abort()
 
-    def expire(self) -> None:
+    def on_deadline(self) -> None:
         """The deadline has passed."""
         self.abort("timeout")
 
@@ -178,14 +183,14 @@ class UpstreamConnection(UpstreamWriter):
             if self._parser is None:
                 self.close()
             return
-        if self._held:
+        if self._held_request:
             # It cannot be the answer to a request that was not sent yet.
             self.abort()
             return
         if not self.started:
             self.started, self._usual = True, data.startswith(b"HTTP/1.1 ")
-        if self._left is not None:
-            self._take_body(data, self._left)
+        if self._body_bytes_left is not None:
+            self._take_body(data, self._body_bytes_left)
             return
         self._overhead += len(data)
         self._parse(self._parser, data)
@@ -193,19 +198,19 @@ class UpstreamConnection(UpstreamWriter):
             self._fail("protocol")
         if self.failure is not None and self.transport is not None:
             self.transport.abort()
-        elif self.answer is not None and self.answer.framing is Framing.LENGTH:
-            self._left = (self.answer.content_length or 0) - self._body_size
-        self._wake()
+        elif self.response_head is not None and self.response_head.framing is Framing.LENGTH:
+            self._body_bytes_left = (self.response_head.content_length or 0) - self._body_size
+        self._notify_waiter()
 
     def _take_body(self, data: bytes, left: int) -> None:
         """What comes of a body of known length is counted: no parser could find anything in it."""
-        self._left = left - len(data)
-        if self._left <= 0:
+        self._body_bytes_left = left - len(data)
+        if self._body_bytes_left <= 0:
             self.complete = True
-            self._surplus |= self._left < 0
+            self._surplus |= self._body_bytes_left < 0
             data = data[:left]
-        self._keep_body(data)
-        self._wake()
+        self._buffer_body(data)
+        self._notify_waiter()
 
     def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
         try:
@@ -220,22 +225,22 @@ class UpstreamConnection(UpstreamWriter):
         if self.complete and not self._expect_body and not data.endswith(b"\n"):
             self._surplus = True
 
-    def stir(self) -> None:
+    def on_ciphertext_received(self) -> None:
         """Something came below of which there is nothing to read yet, be it half an answer."""
-        if self._untouched:
+        if self._is_unsent:
             self.abort()
-        elif self._parser is None and self.used:
+        elif self._parser is None and self.exchange_count:
             self.close()
 
     def eof_received(self) -> bool:
         """The platform sends no more; an answer framed by that must have ended cleanly."""
         if self._parser is not None and not self.complete and self.failure is None:
-            answer = self.answer
-            if answer is not None and answer.framing is Framing.CLOSE and self._ended_cleanly():
+            answer = self.response_head
+            if answer is not None and answer.framing is Framing.CLOSE and self._has_clean_close():
                 self.complete = True
             else:
                 self._fail("truncated" if self.started else "closed")
-        self._wake()
+        self._notify_waiter()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -245,10 +250,10 @@ class UpstreamConnection(UpstreamWriter):
         elif self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
         # Break the cycle of parser and connection.
-        self.transport = self._parser = self._spare = None
+        self.transport = self._parser = self._spare_parser = None
         self._keep_alive = False
         self.resume_writing()
-        self._wake()
+        self._notify_waiter()
         self._on_lost(self)
 
     def on_message_begin(self) -> None:
@@ -259,12 +264,16 @@ class UpstreamConnection(UpstreamWriter):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field; those of trailers and of surplus messages are dropped."""
         # Too many are refused anyway, and adding one takes as long as there are others.
-        if self.answer is None and not self.complete and not exceeds_header_limits(self._fields):
+        if (
+            self.response_head is None
+            and not self.complete
+            and not exceeds_header_limits(self._fields)
+        ):
             self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
         """Check what llhttp leaves to its user, and note how the body will end."""
-        if self.answer is not None or self._parser is None or self.failure is not None:
+        if self.response_head is not None or self._parser is None or self.failure is not None:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
@@ -286,14 +295,14 @@ class UpstreamConnection(UpstreamWriter):
             return
         self._keep_alive = self._parser.should_keep_alive() and not (
             # A body that comes all the same, however late, would be the next answer's beginning.
-            framing is Framing.NONE or self._may_be_unread(status)
+            framing is Framing.NONE or self._may_misframe_next(status)
         )
-        self.answer = ResponseHead(status, fields, framing, length)
+        self.response_head = ResponseHead(status, fields, framing, length)
         if framing is Framing.NONE:
             # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
             self.complete = True
 
-    def _may_be_unread(self, status: int) -> bool:
+    def _may_misframe_next(self, status: int) -> bool:
         """Whether the platform may take the rest of this request for the beginning of the next."""
         if not self._has_body:
             return False
@@ -306,14 +315,14 @@ class UpstreamConnection(UpstreamWriter):
         if self.complete:
             self._surplus = True
             return
-        if self.answer is None:
+        if self.response_head is None:
             # Some interim answers may have a body for llhttp; RFC 9110 section 15.2: none has.
             self._fail("protocol")
             return
         self._overhead = 0
-        self._keep_body(data)
+        self._buffer_body(data)
 
-    def _keep_body(self, data: bytes) -> None:
+    def _buffer_body(self, data: bytes) -> None:
         self._chunks.append(data)
         self._body_size += len(data)
         self._buffered += len(data)
@@ -329,7 +338,7 @@ class UpstreamConnection(UpstreamWriter):
         """A chunk where no body can be: after an answer without one, or in an interim one."""
         if self.complete:
             self._surplus = True
-        elif self.answer is None:
+        elif self.response_head is None:
             self._fail("protocol")
 
     def on_message_complete(self) -> None:
@@ -337,7 +346,7 @@ class UpstreamConnection(UpstreamWriter):
         if self._in_interim:
             self._in_interim = False
             self._fields = ResponseFields()
-        elif self.answer is not None and self.answer.framing is not Framing.CLOSE:
+        elif self.response_head is not None and self.response_head.framing is not Framing.CLOSE:
             self.complete = self._parsed = True
 
     def _begin_interim(self, status: int) -> None:
@@ -346,12 +355,12 @@ class UpstreamConnection(UpstreamWriter):
         if status == 101 or self._interim > _MAX_INTERIM_RESPONSES:
             self._fail("protocol")
 
-    def _ended_cleanly(self) -> bool:
+    def _has_clean_close(self) -> bool:
         """Whether the end is more than a cut line: over TLS only close_notify says so."""
         transport = self.transport
-        return not isinstance(transport, TlsTransport) or transport.ended_cleanly
+        return not isinstance(transport, TlsTransport) or transport.received_close_notify
 
     def _raise_failure(self) -> None:
         kind = self.failure or ("closed" if self.transport is None else None)
         if kind is not None:
-            raise UpstreamConnectionError(kind, reused=self.used > 1)
+            raise UpstreamConnectionError(kind, reused=self.exchange_count > 1)

@@ -44,14 +44,14 @@ class UpstreamConnectionError(Exception):
 
     `kind`: `unsent` before any byte of the request, `closed` before any byte of an answer,
     `truncated` after some, `protocol` for bytes that are not valid HTTP, `timeout` for silence,
-    `certificate` when the platform refused ours before it looked at any request. `reused`: the
-    connection had served before.
+    `certificate` when the platform refused ours before it looked at any request.
+    `is_reused_connection`: the connection had served before.
     """
 
     def __init__(self, kind: FailureKind, *, reused: bool) -> None:
         super().__init__(kind)
         self.kind: FailureKind = kind
-        self.reused = reused
+        self.is_reused_connection = reused
 
 
 class AmbiguousFramingError(Exception):

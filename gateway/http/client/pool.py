@@ -73,13 +73,13 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """Somebody in the queue. `turn` brings a kept connection, or None: room for a new one."""
+    """Somebody in the queue. `future` brings a kept connection, or None: room for a new one."""
 
     caller: str
     number: int
-    new: bool
+    needs_new: bool
     read: Read | None
-    turn: asyncio.Future[UpstreamConnection | None]
+    future: asyncio.Future[UpstreamConnection | None]
 
     @property
     def half_closed(self) -> bool:
@@ -91,7 +91,7 @@ class UpstreamPool:
     """At most `max_connections` connections to one origin.
 
     `shared` says that there are several callers: only then anything is kept from one for others.
-    `readers` are those that make way when somebody waits; without any that is nobody.
+    `slow_readers` are those that make way when somebody waits; without any that is nobody.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class UpstreamPool:
         shared: bool = False,
         readers: SlowReaders | None = None,
     ) -> None:
-        self.readers = readers or SlowReaders(0, max_connections, clock)
+        self.slow_readers = readers or SlowReaders(0, max_connections, clock)
         self._origin = origin
         self._timeouts = timeouts
         self._max_connections = max_connections
-        self._shared = shared
+        self._has_several_callers = shared
         self._clock = clock
         self._batching = WriteBatcher()
         # The one that was used last at the end.
@@ -118,7 +118,7 @@ class UpstreamPool:
         # Places for new ones, from when they are promised to somebody.
         self._connecting = 0
         # What each caller uses or is promised.
-        self._held: defaultdict[str, int] = defaultdict(int)
+        self._held_by_caller: defaultdict[str, int] = defaultdict(int)
         # By caller, none empty. While somebody waits, nothing is left that he may have: only who
         # holds fewer jumps the queue.
         self._waiters: dict[str, deque[_Waiter]] = {}
@@ -145,7 +145,7 @@ class UpstreamPool:
             connection.abort()
         self._idle.clear()
 
-    def counts(self) -> Mapping[str, int]:
+    def connection_counts(self) -> Mapping[str, int]:
         """Connections by state, for the gauge."""
         return {
             "idle": len(self._idle),
@@ -162,30 +162,30 @@ class UpstreamPool:
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
-        connection = None if new else self.take(caller)
-        if connection is None and not self._take_room(caller, new=new):
-            connection = await self._wait_for_one(caller, new=new, read=read)
+        connection = None if new else self.try_acquire_idle(caller)
+        if connection is None and not self._reserve_slot(caller, new=new):
+            connection = await self._wait_for_connection(caller, new=new, read=read)
         if connection is None:
             connection = await self._connect(caller)
         return connection
 
-    def take(self, caller: str = "") -> UpstreamConnection | None:
+    def try_acquire_idle(self, caller: str = "") -> UpstreamConnection | None:
         """A kept connection, as `acquire` would give it, or None; does not wait."""
-        connection = self._take_idle() if self._may_have_one(caller) else None
+        connection = self._take_idle() if self._can_acquire(caller) else None
         if connection is not None:
             self._active[connection] = caller
-            self._held[caller] += 1
+            self._held_by_caller[caller] += 1
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back; one in doubt is closed and never used again."""
         caller = self._active.pop(connection, None)
         if caller is not None:
-            self._held[caller] -= 1
+            self._held_by_caller[caller] -= 1
         now = self._clock()
         keep = not self._draining and now - connection.opened_at < _MAX_AGE
-        if keep and connection.reusable:
-            connection.rest(now)
+        if keep and connection.is_reusable:
+            connection.mark_idle(now)
             self._idle.append(connection)
         elif connection.complete:
             connection.close()
@@ -198,27 +198,29 @@ class UpstreamPool:
         now = self._clock()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and now - connection.idle_since < _MAX_IDLE:
+            if connection.is_reusable and now - connection.idle_since < _MAX_IDLE:
                 return connection
             connection.close()
         return None
 
-    def _may_have_one(self, caller: str) -> bool:
+    def _can_acquire(self, caller: str) -> bool:
         """Whether there is a connection for `caller`, kept or to be made, that others can spare."""
         left = self._max_connections - len(self._active) - self._connecting
-        return left > 0 and not (self._shared and self._held[caller] >= _TIMES_LEFT * left)
+        return left > 0 and not (
+            self._has_several_callers and self._held_by_caller[caller] >= _TIMES_LEFT * left
+        )
 
-    def _take_room(self, caller: str, *, new: bool) -> bool:
+    def _reserve_slot(self, caller: str, *, new: bool) -> bool:
         """Whether a new connection may be made; where it must be new a kept one gives way."""
-        if not self._may_have_one(caller):
+        if not self._can_acquire(caller):
             return False
-        if new and sum(self.counts().values()) >= self._max_connections:
+        if new and sum(self.connection_counts().values()) >= self._max_connections:
             self._idle.pop(0).close()
         self._connecting += 1
-        self._held[caller] += 1
+        self._held_by_caller[caller] += 1
         return True
 
-    async def _wait_for_one(
+    async def _wait_for_connection(
         self, caller: str, *, new: bool, read: Read | None
     ) -> UpstreamConnection | None:
         """Wait until it is our turn: for a kept connection, or None: for a new one."""
@@ -226,18 +228,18 @@ class UpstreamPool:
         self._waited += 1
         waiter = _Waiter(caller, self._waited, new, read, turn)
         if not waiter.half_closed:
-            self.readers.make_way([caller])
+            self.slow_readers.abort_slowest([caller])
         self._waiters.setdefault(caller, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._timeouts.connect):
-                connection = await self._turn_of(waiter)
+                connection = await self._await_connection(waiter)
         except TimeoutError:
             busy = (
                 f"all {self._max_connections} connections to the platform stayed in use "
                 f"for {self._timeouts.connect:g} s"
             )
             raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
-        if connection is not None and not connection.reusable:
+        if connection is not None and not connection.is_reusable:
             # It broke on its way here; a new one may take its place.
             connection.close()
             del self._active[connection]
@@ -245,15 +247,15 @@ class UpstreamPool:
             connection = None
         return connection
 
-    async def _turn_of(self, waiter: _Waiter) -> UpstreamConnection | None:
+    async def _await_connection(self, waiter: _Waiter) -> UpstreamConnection | None:
         try:
-            return await waiter.turn
+            return await waiter.future
         except asyncio.CancelledError:
             if waiter in self._waiters.get(waiter.caller, ()):
                 self._leave_queue(waiter)
-            elif not waiter.turn.cancelled():
+            elif not waiter.future.cancelled():
                 # It was our turn at the very moment in which the wait ended.
-                self._pass_on(waiter)
+                self._hand_over(waiter)
             raise
 
     def _leave_queue(self, waiter: _Waiter) -> None:
@@ -262,16 +264,16 @@ class UpstreamPool:
         if not queue:
             del self._waiters[waiter.caller]
 
-    def _pass_on(self, waiter: _Waiter) -> None:
-        connection = waiter.turn.result()
+    def _hand_over(self, waiter: _Waiter) -> None:
+        connection = waiter.future.result()
         if connection is not None:
             self.release(connection)
         else:
-            self._give_up_room(waiter.caller)
+            self._release_slot(waiter.caller)
 
-    def _give_up_room(self, caller: str) -> None:
+    def _release_slot(self, caller: str) -> None:
         self._connecting -= 1
-        self._held[caller] -= 1
+        self._held_by_caller[caller] -= 1
         self._serve_waiters()
 
     def _serve_waiters(self) -> None:
@@ -281,31 +283,33 @@ class UpstreamPool:
         """
         while self._waiters:
             _, _, caller = min(
-                (self._held[caller], queue[0].number, caller)
+                (self._held_by_caller[caller], queue[0].number, caller)
                 for caller, queue in self._waiters.items()
             )
             waiter = self._waiters[caller][0]
-            if not waiter.turn.done():
-                connection = None if waiter.new else self.take(caller)
-                if connection is None and not self._take_room(caller, new=waiter.new):
+            if not waiter.future.done():
+                connection = None if waiter.needs_new else self.try_acquire_idle(caller)
+                if connection is None and not self._reserve_slot(caller, new=waiter.needs_new):
                     return
-                waiter.turn.set_result(connection)
+                waiter.future.set_result(connection)
             self._leave_queue(waiter)
 
     async def _connect(self, caller: str) -> UpstreamConnection:
         """Make a new connection in the room that was taken for it."""
         try:
             # Who has none yet does not wait behind one caller's hundreds.
-            turn = self._opening if self._held[caller] > 1 else nullcontext()
-            connection = await self._open_in_time(turn)
+            turn = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
+            connection = await self._open_with_timeout(turn)
         except BaseException:
-            self._give_up_room(caller)
+            self._release_slot(caller)
             raise
         self._connecting -= 1
         self._active[connection] = caller
         return connection
 
-    async def _open_in_time(self, turn: AbstractAsyncContextManager[None]) -> UpstreamConnection:
+    async def _open_with_timeout(
+        self, turn: AbstractAsyncContextManager[None]
+    ) -> UpstreamConnection:
         try:
             async with asyncio.timeout(self._timeouts.connect), turn:
                 return await self._open_connection()
@@ -332,29 +336,29 @@ class UpstreamPool:
         except BaseException:
             raw.close()
             raise
-        await secure.established()
+        await secure.wait_established()
         return connection
 
     def _make_protocol(self) -> UpstreamConnection:
         return UpstreamConnection(
             self._clock,
-            self._lost,
+            self._on_connection_lost,
             response_timeout=self._timeouts.response,
             idle_timeout=self._timeouts.idle,
             batching=self._batching,
         )
 
-    def _lost(self, connection: UpstreamConnection) -> None:
+    def _on_connection_lost(self, connection: UpstreamConnection) -> None:
         if connection in self._idle:
             self._idle.remove(connection)
 
     def _sweep(self) -> None:
         now = self._clock()
         waiting = chain.from_iterable(self._waiters.values())
-        self.readers.make_way([each.caller for each in waiting if not each.half_closed])
+        self.slow_readers.abort_slowest([each.caller for each in waiting if not each.half_closed])
         for connection in tuple(self._active):
             if connection.deadline <= now:
-                connection.expire()
+                connection.on_deadline()
         while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
             self._idle.pop(0).close()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

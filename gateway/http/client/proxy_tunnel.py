@@ -18,11 +18,11 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 class ProxyTunnelError(ConnectionError):
-    """The proxy was reached but gave no tunnel; `why` is free of what it said."""
+    """The proxy was reached but gave no tunnel; `reason` is free of what it said."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
-        self.why = why
+        self.reason = why
 
 
 async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:

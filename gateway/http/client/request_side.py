@@ -31,8 +31,8 @@ class UpstreamWriter(BoundedReadProtocol):
         self.deadline = NO_DEADLINE
         self.failure: FailureKind | None = None
         # Whether nothing of a request has gone out yet behind an earlier exchange.
-        self._untouched = False
-        self._held = b""
+        self._is_unsent = False
+        self._held_request = b""
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -49,43 +49,43 @@ class UpstreamWriter(BoundedReadProtocol):
         self._send(data)
         self.deadline = self._clock() + self._response_timeout
 
-    def write_whole(self, request: bytes) -> None:
+    def write_request(self, request: bytes) -> None:
         """The same for a whole request, which is sent when the loop's turn is over."""
         if len(request) > MAX_BATCHED_BYTES:
             self.write(request)
             return
-        self._held = request
-        self._batching.flush_later(self)
+        self._held_request = request
+        self._batching.schedule_flush(self)
         self.deadline = self._clock() + self._response_timeout
 
     def flush(self) -> None:
         """Hand the request that is held back to the transport; there is none after a failure."""
-        held, self._held = self._held, b""
+        held, self._held_request = self._held_request, b""
         if held:
             self._send(held)
 
     def _send(self, data: bytes) -> None:
         if self.transport is None:
             return
-        if self._untouched:
+        if self._is_unsent:
             # What has come already cannot answer a request that has not gone out.
             if self._arrived is not None and self._arrived():
                 self.abort()
                 return
-            self._untouched = False
+            self._is_unsent = False
         self.transport.write(data)
 
-    def hold_deadline(self) -> None:
+    def suspend_deadline(self) -> None:
         """Stop the clock: the caller, not the platform, is what the exchange waits for."""
         self.deadline = NO_DEADLINE
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Wait until the transport takes more; returns at once on a lost connection."""
         if self._write_paused and self.transport is not None:
             self._drained = self._loop.create_future()
             await self._drained
 
-    def news(self) -> asyncio.Future[None]:
+    def next_event(self) -> asyncio.Future[None]:
         """What is done as soon as anything happens."""
         self._waiter = self._loop.create_future()
         return self._waiter
@@ -109,11 +109,11 @@ class UpstreamWriter(BoundedReadProtocol):
             self._drained = None
 
     def _fail(self, kind: FailureKind) -> None:
-        self._held = b""
+        self._held_request = b""
         if self.failure is None:
-            self.failure = "unsent" if self._untouched else kind
-        self._wake()
+            self.failure = "unsent" if self._is_unsent else kind
+        self._notify_waiter()
 
-    def _wake(self) -> None:
+    def _notify_waiter(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

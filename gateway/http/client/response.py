@@ -28,7 +28,7 @@ class UpstreamResponse:
     """
 
     __slots__ = (
-        *("_connection", "_pieces", "_pool"),
+        *("_connection", "_chunks", "_pool"),
         *("content_coding", "content_length", "content_type", "fields", "framing", "status"),
     )
 
@@ -42,53 +42,53 @@ class UpstreamResponse:
         self.framing = head.framing
         self.content_length = head.content_length
         self.fields = head.fields
-        self.content_type = self.header(b"content-type")
-        self.content_coding = parse_content_encoding(self.header(b"content-encoding"))
+        self.content_type = self.field(b"content-type")
+        self.content_coding = parse_content_encoding(self.field(b"content-encoding"))
         self._connection = connection
         self._pool = pool
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
 
     @classmethod
-    def made(
+    def synthetic(
         cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b""
     ) -> UpstreamResponse:
         """An answer of the gateway's own, in the platform's place."""
-        head = ResponseHead(status, ResponseFields.of(headers), Framing.LENGTH, len(body))
+        head = ResponseHead(status, ResponseFields.from_pairs(headers), Framing.LENGTH, len(body))
         answer = cls(head)
-        answer._pieces.append(body)
+        answer._chunks.append(body)
         return answer
 
-    def header(self, name: bytes) -> str | None:
+    def field(self, name: bytes) -> str | None:
         """A field's first value as text; `name` in lower case."""
         value = self.fields.values.get(name)
         return None if value is None else value.decode("latin-1")
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all of the body is in memory."""
         return self._connection is None
 
     @property
-    def readers(self) -> SlowReaders | None:
+    def slow_readers(self) -> SlowReaders | None:
         """Whom its reader belongs to while a connection is held for it."""
-        return None if self._connection is None or self._pool is None else self._pool.readers
+        return None if self._connection is None or self._pool is None else self._pool.slow_readers
 
     @property
-    def prefetched(self) -> bytes:
+    def buffered_body(self) -> bytes:
         """What is in memory of the body and was not read yet."""
-        if len(self._pieces) != 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        if len(self._chunks) != 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0]
 
-    def take_whole(self) -> bool:
+    def take_complete_body(self) -> bool:
         """Take the whole body, if it has arrived already. Only to be called first."""
         connection = self._connection
         if connection is None:
             return True
         if not connection.complete:
             return False
-        self._pieces = connection.take()
-        self._done()
+        self._chunks = connection.take_chunks()
+        self._release_connection()
         return True
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
@@ -96,42 +96,42 @@ class UpstreamResponse:
 
         Up to `PREFETCH` bytes a body that trickles is not waited for longer than a moment.
         """
-        size = sum(map(len, self._pieces))
+        size = sum(map(len, self._chunks))
         patience = _TRICKLE if limit <= PREFETCH else math.inf
         given_up = time.monotonic() + patience
         while self._connection is not None and size < limit:
             pieces = await self._receive(self._connection)
             size += sum(map(len, pieces))
             if pieces:
-                self._pieces += pieces
+                self._chunks += pieces
                 if time.monotonic() >= given_up:
                     return
 
     async def read(self) -> bytes:
         """What arrived of the body, b"" at the end. Raises `UpstreamConnectionError`."""
-        return b"".join(await self.read_pieces())
+        return b"".join(await self.read_chunks())
 
-    async def read_pieces(self) -> list[bytes]:
+    async def read_chunks(self) -> list[bytes]:
         """The same without putting the pieces together; none at the end.
 
         Raises `UpstreamConnectionError`.
         """
-        pieces, self._pieces = self._pieces, []
+        pieces, self._chunks = self._chunks, []
         if any(pieces):
             return pieces
         return [] if self._connection is None else await self._receive(self._connection)
 
     async def _receive(self, connection: UpstreamConnection) -> list[bytes]:
         pieces = await connection.read()
-        if connection.complete and not connection.pending:
-            self._done()
+        if connection.complete and not connection.has_pending_body:
+            self._release_connection()
         return pieces
 
     def close(self) -> None:
         """Let go of the connection; it is kept only if the answer was read to its end."""
-        self._done()
+        self._release_connection()
 
-    def _done(self) -> None:
+    def _release_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and self._pool is not None:
             self._pool.release(connection)

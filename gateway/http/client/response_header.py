@@ -90,7 +90,7 @@ class ResponseFields:
         self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
 
     @classmethod
-    def of(cls, fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
+    def from_pairs(cls, fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
         """Those of an answer that did not come over a wire."""
         made = ResponseFields()
         for name, value in fields:
@@ -103,7 +103,7 @@ class ResponseFields:
         self.size += len(name) + len(value)
         key, passage, beginning = _FIELD_RULES[name]
         if key in self.values:
-            self._repeat(key, value)
+            self._add_repeated(key, value)
         else:
             self.values[key] = value
         if passage:
@@ -119,19 +119,21 @@ class ResponseFields:
                 return True
         return False
 
-    def passing(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    def forwarded_lines(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
         """Those with one of these names, in lower case, that the caller may see."""
         split = (line[:-2].partition(b": ") for line in self._lines)
         return tuple((name, value) for name, _, value in split if name.lower() in names)
 
-    def _repeat(self, key: bytes, value: bytes) -> None:
+    def _add_repeated(self, key: bytes, value: bytes) -> None:
         self.repeated |= {key}
         if value != self.values[key]:
             self.differing |= {key}
         if key in _JOINED:
             self.values[key] += b"," + value
 
-    def to_caller(self, request_id: bytes, translate: TranslateField | None = None) -> list[bytes]:
+    def downstream_lines(
+        self, request_id: bytes, translate: TranslateField | None = None
+    ) -> list[bytes]:
         """The lines that the caller may see, and the two that we add; a list of the caller's own.
 
         `translate` gives the value for a lower-case name and a value. Content-Length and

@@ -50,7 +50,9 @@ def is_certificate_alert(error: ssl.SSLError) -> bool:
 
 
 class PlaintextProtocol(Protocol):
-    """A connection: one of asyncio's protocols, which get asyncio's transports only, and `stir`."""
+    """A connection: one of asyncio's protocols, which get asyncio's transports only, and
+    `on_ciphertext_received`.
+    """
 
     def connection_made(self, transport: TlsTransport) -> None:
         """The platform has shown who it is."""
@@ -60,7 +62,7 @@ class PlaintextProtocol(Protocol):
         """This was decrypted."""
         ...
 
-    def stir(self) -> None:
+    def on_ciphertext_received(self) -> None:
         """Something came of which there is nothing to read yet."""
         ...
 
@@ -97,17 +99,17 @@ class TlsTransport(BoundedReadProtocol):
         longest_close: float = _LONGEST_CLOSE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._connection = connection
+        self._protocol = connection
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
-        self._below: asyncio.Transport | None = None
+        self._tcp_transport: asyncio.Transport | None = None
         # Done when the handshake is over, one way or the other. It never carries the error, which
         # would make a cycle.
         self._handshake: asyncio.Future[None] = self._loop.create_future()
-        self._shaken = False
+        self._is_handshake_done = False
         # Whether the platform may still be judging our certificate: in TLS 1.3 it does so when our
         # side of the handshake is done, and looks at nothing that we sent before it has. In TLS 1.2
         # an alert about it would end a renegotiation, which can come at any time.
@@ -115,15 +117,15 @@ class TlsTransport(BoundedReadProtocol):
         self._error: Exception | None = None
         # What could not be encrypted while the platform renegotiates (TLS 1.2).
         self._backlog = b""
-        self._full_below = False
+        self._is_tcp_paused = False
         self._closing = False
         self._longest_close = longest_close
         self._close_timer: asyncio.TimerHandle | None = None
         # Whether the platform said that it sends no more (RFC 8446 section 6.1); a cut line says no
         # such thing.
-        self.ended_cleanly = False
+        self.received_close_notify = False
 
-    async def established(self) -> None:
+    async def wait_established(self) -> None:
         """Wait until the handshake is done.
 
         Raises ssl.SSLError, or another OSError when the connection breaks; the transport is closed
@@ -134,8 +136,8 @@ class TlsTransport(BoundedReadProtocol):
         except BaseException:
             self.abort()
             raise
-        if not self._shaken:
-            raise self._take_error() or ConnectionResetError()
+        if not self._is_handshake_done:
+            raise self._pop_error() or ConnectionResetError()
 
     # What the connection calls.
 
@@ -151,32 +153,32 @@ class TlsTransport(BoundedReadProtocol):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the system has not taken yet."""
-        below = 0 if self._below is None else self._below.get_write_buffer_size()
+        below = 0 if self._tcp_transport is None else self._tcp_transport.get_write_buffer_size()
         return len(self._backlog) + below
 
     def get_extra_info(self, name: str) -> Any:
         """As the TCP transport gives it."""
-        return None if self._below is None else self._below.get_extra_info(name)
+        return None if self._tcp_transport is None else self._tcp_transport.get_extra_info(name)
 
     def pause_reading(self) -> None:
         """Let the platform wait. What is at hand still comes."""
-        if self._below is not None:
-            self._below.pause_reading()
+        if self._tcp_transport is not None:
+            self._tcp_transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on."""
-        if self._below is not None:
-            self._below.resume_reading()
+        if self._tcp_transport is not None:
+            self._tcp_transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more."""
-        return self._closing or self._below is None or self._below.is_closing()
+        return self._closing or self._tcp_transport is None or self._tcp_transport.is_closing()
 
     def close(self) -> None:
         """Say close_notify and close; the platform's own is not waited for."""
         if self._closing:
             return
-        if self._shaken:
+        if self._is_handshake_done:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
         self._finish()
@@ -184,59 +186,59 @@ class TlsTransport(BoundedReadProtocol):
     def abort(self) -> None:
         """Drop the connection without ceremony."""
         self._closing = True
-        if self._below is not None:
-            self._below.abort()
+        if self._tcp_transport is not None:
+            self._tcp_transport.abort()
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
-        self._below = cast(asyncio.Transport, transport)
-        self._shake_hands()
+        self._tcp_transport = cast(asyncio.Transport, transport)
+        self._advance_handshake()
 
     def data_received(self, data: bytes) -> None:
         """Decrypt and pass on."""
         if self._closing:
             return
         self._incoming.write(data)
-        if self._shaken:
+        if self._is_handshake_done:
             self._read()
         else:
-            self._shake_hands()
+            self._advance_handshake()
 
     def eof_received(self) -> None:
         """The platform sends no more, cleanly or not; what may follow does not matter."""
         if self._closing:
             return
-        if self._shaken:
-            self._connection.eof_received()
+        if self._is_handshake_done:
+            self._protocol.eof_received()
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self._closing = True
-        self._below = None
+        self._tcp_transport = None
         self._backlog = b""
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
-        if self._shaken:
-            self._connection.connection_lost(self._take_error() or exc)
+        if self._is_handshake_done:
+            self._protocol.connection_lost(self._pop_error() or exc)
         else:
             self._fail_handshake(exc)
 
     def pause_writing(self) -> None:
         """Back-pressure from the platform (asyncio.Protocol)."""
-        self._full_below = True
-        self._connection.pause_writing()
+        self._is_tcp_paused = True
+        self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
         """The TCP transport takes more (asyncio.Protocol)."""
-        self._full_below = False
+        self._is_tcp_paused = False
         if not self._backlog:
-            self._connection.resume_writing()
+            self._protocol.resume_writing()
 
-    def _shake_hands(self) -> None:
+    def _advance_handshake(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -247,22 +249,22 @@ class TlsTransport(BoundedReadProtocol):
             self._finish()
             return
         self._send()
-        self._shaken = True
+        self._is_handshake_done = True
         self._judging = self._tls.version() == "TLSv1.3"
-        self._connection.connection_made(self)
-        self._end_handshake()
+        self._protocol.connection_made(self)
+        self._complete_handshake()
         self._read()
 
     def _fail_handshake(self, error: Exception | None) -> None:
         if self._error is None:
             self._error = error
-        self._end_handshake()
+        self._complete_handshake()
 
-    def _end_handshake(self) -> None:
+    def _complete_handshake(self) -> None:
         if not self._handshake.done():
             self._handshake.set_result(None)
 
-    def _take_error(self) -> Exception | None:
+    def _pop_error(self) -> Exception | None:
         error, self._error = self._error, None
         return error
 
@@ -279,7 +281,7 @@ class TlsTransport(BoundedReadProtocol):
                 if len(piece) < at_once and not self._incoming.pending:
                     break
             else:
-                self.ended_cleanly = True
+                self.received_close_notify = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
@@ -291,17 +293,17 @@ class TlsTransport(BoundedReadProtocol):
         self._send()
         if pieces:
             self._judging = False
-            self._connection.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         self._conclude(broken=broken, brought=bool(pieces))
 
     def _conclude(self, *, broken: bool, brought: bool) -> None:
         """Do what follows from what came but for what could be decrypted."""
         if broken:
             self._finish()
-        elif self.ended_cleanly:
+        elif self.received_close_notify:
             self.eof_received()
         elif not brought:
-            self._connection.stir()
+            self._protocol.on_ciphertext_received()
 
     def _encrypt(self, data: bytes) -> None:
         done = 0
@@ -316,27 +318,29 @@ class TlsTransport(BoundedReadProtocol):
                     self._send()
         except ssl.SSLWantReadError:
             self._backlog = data[done:]
-            self._connection.pause_writing()
+            self._protocol.pause_writing()
         except ssl.SSLError:
             self.abort()
 
     def _write_backlog(self) -> None:
         backlog, self._backlog = self._backlog, b""
         self._encrypt(backlog)
-        if not self._backlog and not self._full_below:
-            self._connection.resume_writing()
+        if not self._backlog and not self._is_tcp_paused:
+            self._protocol.resume_writing()
 
     def _send(self) -> None:
         """Send what OpenSSL made: records, and its own messages."""
-        if self._outgoing.pending and self._below is not None:
-            self._below.write(self._outgoing.read())
+        if self._outgoing.pending and self._tcp_transport is not None:
+            self._tcp_transport.write(self._outgoing.read())
 
     def _finish(self) -> None:
         """Send what OpenSSL made, perhaps an alert that says why, and close."""
         self._closing = True
         self._send()
-        if self._below is None:
+        if self._tcp_transport is None:
             return
-        self._below.close()
-        if self._below.get_write_buffer_size() and self._close_timer is None:
-            self._close_timer = self._loop.call_later(self._longest_close, self._below.abort)
+        self._tcp_transport.close()
+        if self._tcp_transport.get_write_buffer_size() and self._close_timer is None:
+            self._close_timer = self._loop.call_later(
+                self._longest_close, self._tcp_transport.abort
+            )

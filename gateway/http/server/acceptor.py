@@ -46,14 +46,14 @@ _NO_CONNECTION_ERRNOS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AcceptLimits:
-    """`connections` may be open at once; `at_a_time` are taken before others get their turn.
+    """`max_connections` may be open at once; `accept_batch` are taken before others get their turn.
 
-    `handshake` is how long TLS may take, in seconds.
+    `handshake_timeout` is how long TLS may take, in seconds.
     """
 
-    connections: int
-    at_a_time: int
-    handshake: float
+    max_connections: int
+    accept_batch: int
+    handshake_timeout: float
 
 
 class Acceptor:
@@ -79,12 +79,12 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        self._complained = -_WARNING_INTERVAL
+        self._last_warning = -_WARNING_INTERVAL
         self._refusals = 0
         self._closed = False
 
     @property
-    def arriving(self) -> int:
+    def pending_handshakes(self) -> int:
         """Connections that are being set up, e.g. in their TLS handshake."""
         return len(self._arriving)
 
@@ -102,7 +102,7 @@ class Acceptor:
             self._pause.cancel()
         for listening in self._sockets:
             self._loop.remove_reader(listening.fileno())
-            while self._take(listening):
+            while self._accept_one(listening):
                 pass
             listening.close()
 
@@ -114,23 +114,26 @@ class Acceptor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._capacity.at_a_time):
+        for _ in range(self._capacity.accept_batch):
             if self._is_full():
-                self._make_room()
+                self._close_idle_connection()
                 return
-            if not self._take(listening):
+            if not self._accept_one(listening):
                 return
 
     def _is_full(self) -> bool:
-        return self._server.open_connections + self.arriving >= self._capacity.connections
+        return (
+            self._server.open_connections + self.pending_handshakes
+            >= self._capacity.max_connections
+        )
 
-    def _take(self, listening: socket.socket) -> bool:
+    def _accept_one(self, listening: socket.socket) -> bool:
         """Take one connection; False when there is none to be had now."""
         try:
             connection, name = listening.accept()
         except OSError as error:
             if error.errno not in _NO_CONNECTION_ERRNOS:
-                self._refused(error)
+                self._on_accept_failure(error)
             return False
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
@@ -150,7 +153,7 @@ class Acceptor:
                 cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
                 connection,
                 ssl=tls,
-                ssl_handshake_timeout=None if tls is None else self._capacity.handshake,
+                ssl_handshake_timeout=None if tls is None else self._capacity.handshake_timeout,
                 ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN,
             )
         except OSError as error:
@@ -161,20 +164,20 @@ class Acceptor:
             connection.close()
             raise
 
-    def _refused(self, error: OSError) -> None:
+    def _on_accept_failure(self, error: OSError) -> None:
         """The system gives no descriptor: who comes waits in its queue."""
         self._refusals += 1
         now = self._clock()
-        if now - self._complained >= _WARNING_INTERVAL:
+        if now - self._last_warning >= _WARNING_INTERVAL:
             name = errno.errorcode.get(error.errno or 0, "error")
             what = "out of file descriptors" if error.errno in _EXHAUSTED else "accept failed"
             _log.error("%s (%s): callers wait, %d refusals", what, name, self._refusals)
-            self._complained, self._refusals = now, 0
-        self._make_room()
+            self._last_warning, self._refusals = now, 0
+        self._close_idle_connection()
 
-    def _make_room(self) -> None:
+    def _close_idle_connection(self) -> None:
         """Close an idle connection if there is one, and look again when it is gone."""
-        pause = _CLOSING if self._server.drop_idle() else _PAUSE
+        pause = _CLOSING if self._server.close_oldest_idle() else _PAUSE
         if self._closed or self._pause is not None:
             return
         for listening in self._sockets:

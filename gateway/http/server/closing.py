@@ -21,7 +21,7 @@ class ClosingConnection:
         self._since = now
         self._waiting = unsent_transport_bytes(transport)
 
-    def look(self, now: float, stall: float) -> None:
+    def abort_if_stalled(self, now: float, stall: float) -> None:
         """Abort when nothing at all was taken in `stall` seconds; slow is allowed."""
         if now - self._since < stall:
             return

@@ -64,14 +64,14 @@ class IncomingRequest:
         return self.connection.peer.address
 
     @property
-    def fresh(self) -> bool:
+    def is_first_request(self) -> bool:
         """Whether it is the first one on its connection."""
-        return not self.connection.kept
+        return not self.connection.is_reused
 
     @property
     def scheme(self) -> str:
         """`https` when it came over TLS, else `http`."""
-        return "https" if self.connection.secure else "http"
+        return "https" if self.connection.is_tls else "http"
 
 
 class RequestHandler(Protocol):
@@ -81,7 +81,9 @@ class RequestHandler(Protocol):
         """Answer one request."""
         ...
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """Answer what could not be parsed."""
         ...
 
@@ -89,17 +91,17 @@ class RequestHandler(Protocol):
 class ConnectionOwner(Protocol):
     """The server, as its connections see it; its own class stands above this one."""
 
-    turnstile: FairScheduler
+    scheduler: FairScheduler
 
-    def opened(self, connection: CallerConnection) -> None:
+    def on_connection_opened(self, connection: CallerConnection) -> None:
         """It was made."""
         ...
 
-    def lost(self, connection: CallerConnection) -> None:
+    def on_connection_lost(self, connection: CallerConnection) -> None:
         """It was lost, but not the exchange on it."""
         ...
 
-    def close(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
+    def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
         """Close its transport; what that holds is sent while the caller takes it."""
         ...
 
@@ -108,8 +110,9 @@ class CallerConnection(ConnectionWriter):
     """One connection of a caller."""
 
     __slots__ = (
-        *("_peer_done", "_readers", "_server", "_sink", "_task", "_tied", "answering"),
-        *("half_closed", "idle_since", "kept", "memory", "opened_at", "peer", "secure", "staying"),
+        *("_peer_closed", "_readers", "_server", "_handler", "_task", "answering"),
+        *("_cancel_on_disconnect", "is_half_closed", "idle_since", "is_reused"),
+        *("cached_context", "opened_at", "peer", "is_tls", "keep_alive_lines"),
     )
 
     def __init__(
@@ -122,19 +125,20 @@ class CallerConnection(ConnectionWriter):
     ) -> None:
         super().__init__(limits, batching)
         self._server = server
-        self._sink = sink
+        self._handler = sink
         self._task: asyncio.Task[None] | None = None
-        self._peer_done: asyncio.Event | None = None
-        self.half_closed = False  # the caller sends no more
+        self._peer_closed: asyncio.Event | None = None
+        self.is_half_closed = False  # the caller sends no more
         self.peer = Peer(address)
-        self.secure = False
-        self.kept = False
-        self.staying = limits.staying()  # fields of an answer after which it is kept
+        self.is_tls = False
+        self.is_reused = False
+        # Fields of an answer after which it is kept.
+        self.keep_alive_lines = limits.keep_alive_lines()
         self.opened_at = 0.0
         self.idle_since = 0.0
-        self.memory: object = None
+        self.cached_context: object = None
         # Of the request under way: it, if it ends when its caller leaves, and who waits with it.
-        self._tied: Read | None = None
+        self._cancel_on_disconnect: Read | None = None
         self._readers: SlowReaders | None = None
         self.answering = False
 
@@ -145,9 +149,9 @@ class CallerConnection(ConnectionWriter):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(_MAX_WRITE_BUFFER)
         self.peer = transport_peer(transport, self.peer.address)
-        self.secure = transport.get_extra_info("sslcontext") is not None
+        self.is_tls = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self.idle_since = self._loop.time()
-        self._server.opened(self)
+        self._server.on_connection_opened(self)
         self._task = self._loop.create_task(run_task_root(self._serve()))
 
     def eof_received(self) -> bool:
@@ -155,34 +159,34 @@ class CallerConnection(ConnectionWriter):
 
         One that left and one that half-closed look the same here: only writing tells them apart.
         """
-        self.half_closed = True
-        if self._peer_done is not None:
-            self._peer_done.set()
+        self.is_half_closed = True
+        if self._peer_closed is not None:
+            self._peer_closed.set()
         transport = self.transport
         if transport is None:
             return False
         # The event loop's TLS is closed in both directions at once.
-        if transport.can_write_eof() and self._owes_answer():
+        if transport.can_write_eof() and self._has_complete_request():
             self._note_half_close()
             return True
         # The event loop would do it, and nobody would look after what still waits.
-        self._server.close(self, transport)
+        self._server.close_transport(self, transport)
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the exchange in flight, if it wants to know."""
         del exc  # the caller is gone either way
-        if self._peer_done is not None:
-            self._peer_done.set()
+        if self._peer_closed is not None:
+            self._peer_closed.set()
         # Over TLS what is asked of a lost one fails.
         self.transport = None
         self.force_close()
-        self._server.lost(self)
-        self._hear_no_more()
+        self._server.on_connection_lost(self)
+        self._detach()
         self._wake_writer()
         # Between two requests the task would go on to take a message that is gone.
         between = self._waiter is not None and not self.busy
-        if self._task is not None and (self._tied is not None or between):
+        if self._task is not None and (self._cancel_on_disconnect is not None or between):
             self._task.cancel()
         self._untie()
 
@@ -192,21 +196,21 @@ class CallerConnection(ConnectionWriter):
         """Answer requests until the connection ends."""
         try:
             while not self._ended:
-                await self._next()
-                answer = self._answer_to(*self._take_message())
+                await self._wait_for_message()
+                answer = self._dispatch(*self._take_message())
                 self.busy = True
                 try:
                     answered = await answer
                     self._untie()
-                    self.kept = True
-                    if answered is ConnectionDisposition.ENDS:
+                    self.is_reused = True
+                    if answered is ConnectionDisposition.CLOSE:
                         # Its caller gets time to read it.
-                        await self.linger()
+                        await self.lingering_close()
                 finally:
                     self.busy = False
                     if self._ended:
-                        self._forget_body()
-                if self.sends_no_more or answered is ConnectionDisposition.ENDS or self._ended:
+                        self._release_body()
+                if self.is_last_request or answered is ConnectionDisposition.CLOSE or self._ended:
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -222,30 +226,30 @@ class CallerConnection(ConnectionWriter):
         if not self._ended:
             self.flush()
             if self.transport is not None:
-                self._server.close(self, self.transport)
+                self._server.close_transport(self, self.transport)
 
-    async def _next(self) -> None:
+    async def _wait_for_message(self) -> None:
         """Wait until there is a message, and behind an answer until others have had their turn.
 
         What was sent ahead may need no waiting at all.
         """
         if not self._messages:
-            await self._news()
-        elif self.kept:
-            turn = self._news()
-            self._server.turnstile.queue(turn)
+            await self._message_event()
+        elif self.is_reused:
+            turn = self._message_event()
+            self._server.scheduler.schedule(turn)
             await turn
 
-    def _answer_to(
+    def _dispatch(
         self, message: RequestMessage, payload: Payload
     ) -> Coroutine[Any, Any, ConnectionDisposition]:
         self.payload = payload
         request = IncomingRequest(message, payload, self)
         if isinstance(message, MalformedMessage):
-            return self._sink.refuse(
+            return self._handler.reject_malformed(
                 request, parse_errors.parse_error_outcome(message.error, self._head_bytes)
             )
-        return self._sink.handle(request)
+        return self._handler.handle(request)
 
     # What ends it.
 
@@ -256,10 +260,10 @@ class CallerConnection(ConnectionWriter):
         if self._waiter is not None:
             self._waiter.cancel()
         if self.transport is not None:
-            self._server.close(self, self.transport)
+            self._server.close_transport(self, self.transport)
             self.transport = None
 
-    def leave(self) -> bool:
+    def close_if_idle(self) -> bool:
         """Close between two requests; not, and False, when one has just arrived."""
         raw = None if self.transport is None else self.transport.get_extra_info("socket")
         # The caller may have ended the connection a moment ago.
@@ -275,7 +279,7 @@ class CallerConnection(ConnectionWriter):
         task = self._task
         if task is not None and self.busy:
             await asyncio.wait((task,), timeout=timeout)
-            self._lose_body(asyncio.CancelledError())
+            self._fail_body(asyncio.CancelledError())
             await asyncio.wait((task,), timeout=timeout)
         if task is not None:
             task.cancel()
@@ -288,42 +292,42 @@ class CallerConnection(ConnectionWriter):
         """What serves this connection."""
         return self._task
 
-    def tie(self, read: Read | None, readers: SlowReaders) -> None:
+    def set_cancel_on_disconnect(self, read: Read | None, readers: SlowReaders) -> None:
         """Say that the request under way is a read, which ends when its caller leaves, or none."""
-        self._tied, self._readers, self.answering = read, readers, False
-        if self.half_closed:
+        self._cancel_on_disconnect, self._readers, self.answering = read, readers, False
+        if self.is_half_closed:
             self._note_half_close()
 
     def _note_half_close(self) -> None:
-        if self._tied is not None and self._readers is not None:
-            self._readers.add_half_closed(self, self._tied)
+        if self._cancel_on_disconnect is not None and self._readers is not None:
+            self._readers.add_half_closed(self, self._cancel_on_disconnect)
 
     def _untie(self) -> None:
-        self._tied = None
-        if self.half_closed and self._readers is not None:
+        self._cancel_on_disconnect = None
+        if self.is_half_closed and self._readers is not None:
             self._readers.remove_half_closed(self)
 
-    def remember(self, memory: object) -> None:
+    def cache_context(self, memory: object) -> None:
         """Keep, as `memory`, whatever the handler wants to know of the requests before."""
-        self.memory = memory
+        self.cached_context = memory
 
     @property
-    def queued(self) -> bool:
+    def has_pipelined_requests(self) -> bool:
         """Whether further requests were read already and wait for their turn."""
         return bool(self._messages)
 
     @property
-    def sends_no_more(self) -> bool:
+    def is_last_request(self) -> bool:
         """Whether no request can follow the one under way."""
-        return self.half_closed and not self._messages
+        return self.is_half_closed and not self._messages
 
-    def idle(self, now: float) -> bool:
+    def is_idle(self, now: float) -> bool:
         """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
         if self.transport is None or self.transport.is_closing():
             return False
-        return self._rests and (self.kept or now - self.opened_at > _FIRST_REQUEST)
+        return self._is_quiescent and (self.is_reused or now - self.opened_at > _FIRST_REQUEST)
 
-    def unfinished(self, now: float) -> bool:
+    def has_unfinished_work(self, now: float) -> bool:
         """Whether the gateway owes something here.
 
         An answer, the rest of one that a slow caller has not taken yet, or, for a moment, the
@@ -332,12 +336,12 @@ class CallerConnection(ConnectionWriter):
         transport = self.transport
         if transport is None or transport.is_closing():
             return self.busy
-        if self.busy or self._messages or self._held or transport.get_write_buffer_size():
+        if self.busy or self._messages or self._held_bytes or transport.get_write_buffer_size():
             return True
-        began = self.opened_at if not self.kept else self._header_since
+        began = self.opened_at if not self.is_reused else self._header_since
         return began is not None and now - began < _FIRST_REQUEST
 
-    async def linger(self) -> None:
+    async def lingering_close(self) -> None:
         """Half-close and discard what still comes, for a moment.
 
         Over TLS, which cannot be half-closed, the caller would learn of the end only after that:
@@ -346,52 +350,52 @@ class CallerConnection(ConnectionWriter):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        sends_on = self._sends_on
+        sends_on = self._has_partial_input
         self._discarding = True
         self._header_since = None
         self.flush()
-        if self.half_closed or not (
+        if self.is_half_closed or not (
             sends_on or transport.can_write_eof() or transport.get_write_buffer_size()
         ):
             return
         self._resume_transport()
-        self._peer_done = asyncio.Event()
+        self._peer_closed = asyncio.Event()
         # The caller may have reset the connection a moment ago.
         with contextlib.suppress(OSError):
             if transport.can_write_eof():
                 transport.write_eof()
             async with asyncio.timeout(_LINGER):
-                await self._peer_done.wait()
+                await self._peer_closed.wait()
 
     @property
-    def _sends_on(self) -> bool:
+    def _has_partial_input(self) -> bool:
         """Whether the caller has begun what it has not ended, or was not understood."""
-        if self._is_deaf or self._messages or self._header_since is not None:
+        if self._is_input_ignored or self._messages or self._header_since is not None:
             return True
         return not self.payload.is_eof()
 
-    def overdue(self, now: float, header_timeout: float) -> bool:
+    def is_header_overdue(self, now: float, header_timeout: float) -> bool:
         """Whether a header has been incomplete for too long, the time of other requests aside."""
         since = self._header_since
         if since is None or self.busy or self._messages or self._ended:
             return False
         return now - max(since, self.idle_since) > header_timeout
 
-    def idle_for_long(self, now: float) -> bool:
+    def is_keep_alive_expired(self, now: float) -> bool:
         """Whether nothing was asked for so long that the caller has to connect anew."""
-        return self._rests and now - self.idle_since > self._limits.keep_alive
+        return self._is_quiescent and now - self.idle_since > self._limits.keep_alive
 
-    def silent(self, now: float, header_timeout: float) -> bool:
+    def is_silent(self, now: float, header_timeout: float) -> bool:
         """Whether nothing at all has come since the connection was made, for too long."""
-        return self._rests and not self.kept and now - self.opened_at > header_timeout
+        return self._is_quiescent and not self.is_reused and now - self.opened_at > header_timeout
 
-    async def refuse_header(self) -> None:
+    async def send_header_timeout(self) -> None:
         """Answer a header that did not come in time, and close."""
         self._discarding = self.busy = True
         self.payload = EMPTY_PAYLOAD
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close_connection=True)
         request = IncomingRequest(MalformedMessage(error), EMPTY_PAYLOAD, self)
-        await self._sink.refuse(request, error)
-        await self.linger()
+        await self._handler.reject_malformed(request, error)
+        await self.lingering_close()
         self.busy = False
         self.force_close()

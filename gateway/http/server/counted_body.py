@@ -47,11 +47,11 @@ class Payload(Protocol):
 class BodyFlowControl(Protocol):
     """The connection on which a body comes; its own class stands above this one."""
 
-    def hold_back(self) -> None:
+    def pause_body(self) -> None:
         """Read no more for now."""
         ...
 
-    def read_on(self) -> None:
+    def resume_body(self) -> None:
         """Read again."""
         ...
 
@@ -60,7 +60,15 @@ class FixedLengthBody:
     """A body of `length` bytes, fed by its connection and read by one task."""
 
     __slots__ = (
-        *("_connection", "_exception", "_held", "_left", "_pieces", "_waiter", "_waiting"),
+        *(
+            "_connection",
+            "_exception",
+            "_is_paused",
+            "_bytes_left",
+            "_chunks",
+            "_waiter",
+            "_waiting",
+        ),
         "total_bytes",
     )
 
@@ -68,24 +76,24 @@ class FixedLengthBody:
         self._connection = connection
         self._exception: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._held = False
-        self._pieces: deque[bytes] = deque()
+        self._is_paused = False
+        self._chunks: deque[bytes] = deque()
         self._waiting = 0  # bytes
-        self._left = length
+        self._bytes_left = length
         self.total_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         """Take what came; gives what lies behind the body's end."""
         mine, surplus = data, b""
-        if len(data) > self._left:
-            mine, surplus = data[: self._left], data[self._left :]
+        if len(data) > self._bytes_left:
+            mine, surplus = data[: self._bytes_left], data[self._bytes_left :]
         if mine:
-            self._keep(mine)
+            self._append(mine)
         return surplus
 
     def is_eof(self) -> bool:
         """Whether the last byte has come."""
-        return not self._left
+        return not self._bytes_left
 
     def exception(self) -> BaseException | None:
         """Why no more will come."""
@@ -102,43 +110,43 @@ class FixedLengthBody:
         del n
         if self._exception is not None:
             raise self._exception
-        return b"".join([self._take() for _ in range(len(self._pieces))])
+        return b"".join([self._take() for _ in range(len(self._chunks))])
 
     async def readany(self) -> bytes:
         """The next piece as it came, waiting for one; b"" at the end. Raises as `read_nowait`."""
         if self._exception is not None:
             raise self._exception
-        if not self._pieces and self._left:
+        if not self._chunks and self._bytes_left:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._take() if self._pieces else b""
+        return self._take() if self._chunks else b""
 
-    def _keep(self, piece: bytes) -> None:
-        self._left -= len(piece)
+    def _append(self, piece: bytes) -> None:
+        self._bytes_left -= len(piece)
         self.total_bytes += len(piece)
         self._waiting += len(piece)
-        self._pieces.append(piece)
+        self._chunks.append(piece)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         # Pause only within this body: requests behind it have their own limits. Repeat it, because
         # draining an earlier body resumes reading.
-        if self._left and self._waiting > _HIGH_WATER:
-            self._held = True
-            self._connection.hold_back()
-        elif not self._left:
-            self._let_go()
+        if self._bytes_left and self._waiting > _HIGH_WATER:
+            self._is_paused = True
+            self._connection.pause_body()
+        elif not self._bytes_left:
+            self._resume_if_drained()
 
     def _take(self) -> bytes:
-        piece = self._pieces.popleft()
+        piece = self._chunks.popleft()
         self._waiting -= len(piece)
         if self._waiting < _HIGH_WATER // 2:
-            self._let_go()
+            self._resume_if_drained()
         return piece
 
-    def _let_go(self) -> None:
-        if self._held:
-            self._held = False
-            self._connection.read_on()
+    def _resume_if_drained(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._connection.resume_body()

@@ -30,7 +30,7 @@ class RequestMessage:
         self.upgrade = upgrade
 
     @classmethod
-    def of(cls, parsed: ParsedMessage) -> RequestMessage:
+    def from_parsed(cls, parsed: ParsedMessage) -> RequestMessage:
         """What the parser found."""
         return RequestMessage(
             parsed.method,
@@ -66,5 +66,5 @@ class MalformedMessage(RequestMessage):
 class ConnectionDisposition(Enum):
     """What becomes of a connection whose request was answered, as the answer itself says."""
 
-    STAYS = "stays"
-    ENDS = "ends"
+    KEEP_ALIVE = "stays"
+    CLOSE = "ends"

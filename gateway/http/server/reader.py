@@ -39,8 +39,9 @@ _EMPTY_LINE: Final = b"\r\n\r\n"
 class ListenLimits:
     """What a caller may send before it is refused: sizes in bytes, times in seconds.
 
-    `keep_alive` is how long a connection may be idle, `reader_stall` how long a caller may take
-    nothing at all of what waits for it, in the midst of an answer or when its connection closes.
+    `keep_alive` is how long a connection may be idle, `write_stall_timeout` how long a caller may
+    take nothing at all of what waits for it, in the midst of an answer or when its connection
+    closes.
     """
 
     url_bytes: int
@@ -48,14 +49,14 @@ class ListenLimits:
     headers: int
     header_timeout: float
     keep_alive: float = 125.0
-    reader_stall: float = 30.0
+    write_stall_timeout: float = 30.0
 
     @property
     def all_header_bytes(self) -> int:
         """All fields together."""
         return 4 * self.header_bytes
 
-    def staying(self) -> bytes:
+    def keep_alive_lines(self) -> bytes:
         """Fields that tell how long a connection may rest; Java heeds the second for the first."""
         told = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
         return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
@@ -65,8 +66,8 @@ class MessageReader:
     """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
 
     __slots__ = (
-        *("_at_start", "_behind", "_counted", "_discarding", "_edge", "_ended", "_head_bytes"),
-        *("_header_since", "_is_deaf", "_is_full", "_is_upgrade", "_limits", "_loop"),
+        *("_at_start", "_unparsed", "_counted", "_discarding", "_edge", "_ended", "_head_bytes"),
+        *("_header_since", "_is_input_ignored", "_is_full", "_is_upgrade", "_limits", "_loop"),
         *("_messages", "_parser", "_reading_paused", "_repeated", "_waiter"),
         *("busy", "payload", "transport"),
     )
@@ -77,7 +78,7 @@ class MessageReader:
         self._parser: RequestParser | None = self._new_parser()
         self._at_start = True  # the parser, of a message, for sure
         self._edge = b""  # the last bytes that it was given
-        self._behind = b""  # what it will be given when there is room
+        self._unparsed = b""  # what it will be given when there is room
         self._repeated = RepeatedHeaderCache(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -87,7 +88,7 @@ class MessageReader:
         self._is_full = False  # the queue, so that reading pauses
         self._reading_paused = False  # by a body that nobody takes
         self._is_upgrade = False  # the last request whose header ended
-        self._is_deaf = False  # nothing that follows can be a request
+        self._is_input_ignored = False  # nothing that follows can be a request
         self._discarding = False
         self._ended = False  # no request is taken any more
         self.transport: asyncio.Transport | None = None
@@ -104,8 +105,8 @@ class MessageReader:
         """Parse, and note since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
-        if self._at_start and not (self._messages or self._ended or self._is_deaf):
-            again = self._repeated.of(data)
+        if self._at_start and not (self._messages or self._ended or self._is_input_ignored):
+            again = self._repeated.match(data)
             if again is not None:
                 self._receive(again, EMPTY_PAYLOAD)
                 return
@@ -114,14 +115,14 @@ class MessageReader:
             self._read_piece(data)
         # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
         data, in_pieces, at = bytes(data), False, 0
-        if self._behind:
-            data, self._behind, in_pieces = self._behind + data, b"", True
+        if self._unparsed:
+            data, self._unparsed, in_pieces = self._unparsed + data, b"", True
         while at < len(data):
             if in_pieces and (self._is_full or self._reading_paused):
-                self._behind = data[at:]
+                self._unparsed = data[at:]
                 return
             if self._counted is not None:
-                at = self._count_on(self._counted, data, at)
+                at = self._feed_fixed_length(self._counted, data, at)
                 continue
             end = self._next_empty_line(data, at)
             if end < len(data) and not in_pieces:
@@ -132,7 +133,7 @@ class MessageReader:
             self._read_piece(piece)
             at = end
 
-    def _count_on(self, body: FixedLengthBody, data: bytes, at: int) -> int:
+    def _feed_fixed_length(self, body: FixedLengthBody, data: bytes, at: int) -> int:
         """Give a counted body what is its own; where that ends."""
         rest = body.feed(data[at:])
         if body.is_eof():
@@ -146,7 +147,7 @@ class MessageReader:
         Of a piece in which one ends the parser drops what is behind. It ends with an empty line, as
         all do whose body is not counted.
         """
-        begun = self._is_upgrade if self._in_body else not self._at_start
+        begun = self._is_upgrade if self._is_in_body else not self._at_start
         return begun or b"upgrade" in data[at:].lower()
 
     def _next_empty_line(self, data: bytes, at: int) -> int:
@@ -159,13 +160,13 @@ class MessageReader:
         return len(data) if found < 0 else found + len(_EMPTY_LINE)
 
     def _read_piece(self, data: bytes) -> None:
-        if self._parser is None or self._ended or self._is_deaf:
+        if self._parser is None or self._ended or self._is_input_ignored:
             return
         # These may be the rest of a body, which has its own clock.
-        in_body = self._in_body
+        in_body = self._is_in_body
         found = self._parse(self._parser, data)
         if self._messages:
-            self._look_at_last_message(data)
+            self._inspect_last_message(data)
         if not (found or in_body) and data and self._header_since is None:
             self._begin_header(data)
 
@@ -182,32 +183,32 @@ class MessageReader:
             parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             # Break the cycle of error, traceback and frame.
-            self._is_deaf = True
+            self._is_input_ignored = True
             self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
         if switched:
             # An Upgrade is ignored (RFC 9110 section 7.8); nobody knows what follows a CONNECT.
             parser.set_upgraded(False)
-            self._is_deaf = bool(parsed) and parsed[-1][0].method == "CONNECT"
+            self._is_input_ignored = bool(parsed) and parsed[-1][0].method == "CONNECT"
         if not parsed:
             return False
         for message, payload in parsed:
-            self._receive(RequestMessage.of(message), payload)
+            self._receive(RequestMessage.from_parsed(message), payload)
         last, payload = self._messages[-1]
         self._is_upgrade = last.upgrade
         ended = data.endswith(_EMPTY_LINE)
         if ended or payload is not EMPTY_PAYLOAD:
             self._header_since = None
         else:
-            self._look_behind(data)
+            self._note_pipelined_start(data)
         # With a full queue the parser may hold bytes that it has not read.
         if ended and not self._is_full and ends_with_header(last):
             self._at_start = True
             if was_at_start and len(parsed) == 1:
-                self._repeated.learn(data, last)
+                self._repeated.store(data, last)
         return True
 
-    def _look_behind(self, data: bytes) -> None:
+    def _note_pipelined_start(self, data: bytes) -> None:
         """Note what has begun behind a request without a body, the last one in these bytes."""
         if not data:
             # The parser had held the message back; its bytes were looked at when they came.
@@ -226,21 +227,21 @@ class MessageReader:
             self._is_full = True
             self._pause_transport()
 
-    def _look_at_last_message(self, data: bytes) -> None:
+    def _inspect_last_message(self, data: bytes) -> None:
         message, payload = self._messages[-1]
         if isinstance(message, MalformedMessage):
             if self._header_since is None:
                 self._head_bytes = data[:_ERROR_PREFIX_BYTES]
             self._header_since = None
-            self._break_body()
+            self._fail_malformed_body()
         elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
             length = _announced_length(message)
             if length and (
                 message.upgrade or length - payload.total_bytes > _MIN_FIXED_LENGTH_BYTES
             ):
-                self._count(length, message, payload)
+                self._start_fixed_length(length, message, payload)
 
-    def _count(self, length: int, message: RequestMessage, begun: Payload) -> None:
+    def _start_fixed_length(self, length: int, message: RequestMessage, begun: Payload) -> None:
         """From here on the message's body, of which some came with the header, is counted."""
         # Set before `read_nowait`, which has what the parser holds fed again.
         self._counted = FixedLengthBody(length, self)
@@ -261,25 +262,25 @@ class MessageReader:
 
     def pause_reading(self) -> None:
         """Too much of a body waits to be taken (aiohttp's StreamReader)."""
-        if self._parser is not None and not self._is_deaf:
+        if self._parser is not None and not self._is_input_ignored:
             self._parser.pause_reading()
-        self.hold_back()
+        self.pause_body()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Enough was taken; the parser may have kept some (aiohttp's StreamReader)."""
         self._reading_paused = False
-        if resume_parser or self._behind:
+        if resume_parser or self._unparsed:
             self.data_received(b"")
         # What was fed may have paused the body again.
         if not self._reading_paused and not self._is_full:
             self._resume_transport()
 
-    def hold_back(self) -> None:
+    def pause_body(self) -> None:
         """Read no more of a body for now."""
         self._reading_paused = True
         self._pause_transport()
 
-    def read_on(self) -> None:
+    def resume_body(self) -> None:
         """Read again."""
         self.resume_reading(resume_parser=False)
 
@@ -291,28 +292,28 @@ class MessageReader:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    def _break_body(self) -> None:
+    def _fail_malformed_body(self) -> None:
         """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
         for payload in (self.payload, *(payload for _, payload in self._messages)):
             if not payload.is_eof():
                 payload.set_exception(RequestFramingError("broken"))
 
-    def _lose_body(self, error: BaseException) -> None:
+    def _fail_body(self, error: BaseException) -> None:
         """Tell who reads the body of the request under way that no more will come."""
         # A body that arrived in full is not lost with the connection: a write takes its course.
         if self.busy and not self.payload.is_eof():
             self.payload.set_exception(error)
 
-    def _hear_no_more(self) -> None:
+    def _detach(self) -> None:
         """The connection is lost: let go of what would hold on to it in turn."""
-        self._lose_body(ConnectionResetError("connection lost"))
+        self._fail_body(ConnectionResetError("connection lost"))
         self._parser = self._counted = None
-        self._behind = b""
+        self._unparsed = b""
         self._messages.clear()
         if not self.busy:
-            self._forget_body()
+            self._release_body()
 
-    def _owes_answer(self) -> bool:
+    def _has_complete_request(self) -> bool:
         """Whether a request is there whole; one behind it that is not is forgotten."""
         payloads = [payload for _, payload in self._messages]
         if self.busy:
@@ -323,14 +324,14 @@ class MessageReader:
             self._messages.pop()
         return True
 
-    def _forget_body(self) -> None:
+    def _release_body(self) -> None:
         """Let go of the last request's; what cut it holds on to all that it was raised through."""
         error = self.payload.exception()
         if error is not None:
             error.__traceback__ = None
         self.payload = EMPTY_PAYLOAD
 
-    def _news(self) -> asyncio.Future[None]:
+    def _message_event(self) -> asyncio.Future[None]:
         """Done when a message has come."""
         self._waiter = self._loop.create_future()
         return self._waiter
@@ -348,13 +349,13 @@ class MessageReader:
         return taken
 
     @property
-    def _in_body(self) -> bool:
+    def _is_in_body(self) -> bool:
         """Whether the body of the last request has not ended."""
         payload = self._messages[-1][1] if self._messages else self.payload
         return payload is not EMPTY_PAYLOAD and not payload.is_eof()
 
     @property
-    def _rests(self) -> bool:
+    def _is_quiescent(self) -> bool:
         """Whether nothing is under way and nothing has begun to arrive."""
         return not (self.busy or self._messages) and self._header_since is None
 

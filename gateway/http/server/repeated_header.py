@@ -34,7 +34,7 @@ class RepeatedHeaderCache:
     """Knows the fields of the last read that came alone on a connection.
 
     `longest` bounds a request line, in bytes. The parser must stand at the beginning of a message
-    whenever `of` is asked.
+    whenever `match` is asked.
     """
 
     __slots__ = ("_fields", "_first", "_longest")
@@ -44,7 +44,7 @@ class RepeatedHeaderCache:
         self._fields = b""
         self._first: RequestMessage | None = None
 
-    def learn(self, data: bytes, message: RequestMessage) -> None:
+    def store(self, data: bytes, message: RequestMessage) -> None:
         """The parser made of all of `data` this message, which ends as `ends_with_header` says."""
         line = _READ.match(data)
         fields = bytes(data[line.end() :]) if line is not None else b""
@@ -53,7 +53,7 @@ class RepeatedHeaderCache:
         else:
             self._fields, self._first = b"", None
 
-    def of(self, data: bytes) -> RepeatedMessage | None:
+    def match(self, data: bytes) -> RepeatedMessage | None:
         """The message that `data` is, if it is one read, no more and no less, with those fields."""
         first, fields = self._first, self._fields
         if first is None or not data.endswith(fields):

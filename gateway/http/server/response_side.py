@@ -26,50 +26,50 @@ class ConnectionWriter(MessageReader):
     from a complete one by a plain end.
     """
 
-    __slots__ = ("_batching", "_held", "_writable", "aborts_by_reset", "writing_paused")
+    __slots__ = ("_batching", "_held_bytes", "_writable", "aborts_by_reset", "is_write_paused")
 
     def __init__(self, limits: ListenLimits, batching: WriteBatcher) -> None:
         super().__init__(limits)
         self._batching = batching
-        self._held = b""
+        self._held_bytes = b""
         self._writable: asyncio.Future[None] | None = None
-        self.writing_paused = False
+        self.is_write_paused = False
         self.aborts_by_reset = False
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
-        if self._held:
+        if self._held_bytes:
             self.flush()
         if self.transport is not None:
             self.transport.write(data)
 
-    def write_later(self, data: bytes) -> None:
+    def write_batched(self, data: bytes) -> None:
         """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
-        if self._held or len(data) > MAX_BATCHED_BYTES:
+        if self._held_bytes or len(data) > MAX_BATCHED_BYTES:
             self.write(data)
         else:
-            self._held = data
-            self._batching.flush_later(self)
+            self._held_bytes = data
+            self._batching.schedule_flush(self)
 
     def flush(self) -> None:
         """Hand what is held back to the transport."""
-        held, self._held = self._held, b""
+        held, self._held_bytes = self._held_bytes, b""
         if held and self.transport is not None:
             self.transport.write(held)
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Wait until the transport takes more or is lost; may be tried again after a time-out."""
         self._writable = self._loop.create_future()
-        if self.writing_paused and self.transport is not None:
+        if self.is_write_paused and self.transport is not None:
             await self._writable
 
     def pause_writing(self) -> None:
         """The transport takes no more (asyncio.Protocol)."""
-        self.writing_paused = True
+        self.is_write_paused = True
 
     def resume_writing(self) -> None:
         """The transport takes more (asyncio.Protocol)."""
-        self.writing_paused = False
+        self.is_write_paused = False
         self._wake_writer()
 
     def _wake_writer(self) -> None:
@@ -77,12 +77,12 @@ class ConnectionWriter(MessageReader):
             self._writable.set_result(None)
 
     @property
-    def unsent(self) -> int:
+    def unsent_bytes(self) -> int:
         """How many bytes wait to be taken by the caller, those in the kernel included."""
         transport = self.transport
         if transport is None:
             return 0
-        return len(self._held) + unsent_transport_bytes(transport)
+        return len(self._held_bytes) + unsent_transport_bytes(transport)
 
     async def has_left(self) -> bool:
         """Whether a caller that sends no more turns out to be gone, by what was written to it.
@@ -99,7 +99,7 @@ class ConnectionWriter(MessageReader):
                 return True
             if os_support.has_failed(transport.get_extra_info("socket")):
                 return True
-            before, waiting = waiting, self.unsent
+            before, waiting = waiting, self.unsent_bytes
             if not waiting:
                 break
             silence = 0.0 if waiting < before else silence + pause
@@ -117,5 +117,5 @@ class ConnectionWriter(MessageReader):
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
         self._ended = True
-        self._held = b""
+        self._held_bytes = b""
         transport.abort()

@@ -26,7 +26,7 @@ class CallerServer:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._batching = WriteBatcher()
-        self.turnstile = FairScheduler()
+        self.scheduler = FairScheduler()
         self.limits = limits  # of connections to come
         # In the order in which they were made; a lost one stays until its exchange is over.
         self._connections: dict[CallerConnection, None] = {}
@@ -40,11 +40,11 @@ class CallerServer:
         """A connection, of a caller at that address."""
         return CallerConnection(self, self._sink, self._batching, address, self.limits)
 
-    def opened(self, connection: CallerConnection) -> None:
+    def on_connection_opened(self, connection: CallerConnection) -> None:
         """A connection was made."""
         self._connections[connection] = None
 
-    def lost(self, connection: CallerConnection) -> None:
+    def on_connection_lost(self, connection: CallerConnection) -> None:
         """A connection was lost, but not the exchange on it: a write takes its course."""
         self._closing.pop(connection, None)
         task = connection.task
@@ -53,7 +53,7 @@ class CallerServer:
         else:
             task.add_done_callback(lambda _: self._connections.pop(connection, None))
 
-    def close(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
+    def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
         """Close a connection's transport; what it holds is sent while the caller takes it."""
         transport.close()
         if connection not in self._closing and transport.get_write_buffer_size():
@@ -65,15 +65,18 @@ class CallerServer:
         return len(self._connections)
 
     @property
-    def unfinished(self) -> int:
+    def unfinished_count(self) -> int:
         """On how many connections the gateway still owes something."""
         now = self._loop.time()
-        return sum(connection.unfinished(now) for connection in self._connections)
+        return sum(connection.has_unfinished_work(now) for connection in self._connections)
 
-    def drop_idle(self) -> bool:
+    def close_oldest_idle(self) -> bool:
         """Close the longest open of the idle connections to make room; False if there is none."""
         now = self._loop.time()
-        return any(connection.idle(now) and connection.leave() for connection in self._connections)
+        return any(
+            connection.is_idle(now) and connection.close_if_idle()
+            for connection in self._connections
+        )
 
     async def abort_exchanges(self) -> None:
         """Cancel every exchange in flight, and wait until each is accounted for."""
@@ -101,10 +104,10 @@ class CallerServer:
         now = self._loop.time()
         timeout = self.limits.header_timeout
         for connection in tuple(self._connections):
-            if connection.overdue(now, timeout):
-                self.spawn(connection.refuse_header())
-            elif connection.silent(now, timeout) or connection.idle_for_long(now):
-                connection.leave()
+            if connection.is_header_overdue(now, timeout):
+                self.spawn(connection.send_header_timeout())
+            elif connection.is_silent(now, timeout) or connection.is_keep_alive_expired(now):
+                connection.close_if_idle()
         for closing in tuple(self._closing.values()):
-            closing.look(now, self.limits.reader_stall)
+            closing.abort_if_stalled(now, self.limits.write_stall_timeout)
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)

@@ -22,16 +22,16 @@ class FairScheduler:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def queue(self, turn: asyncio.Future[None]) -> None:
+    def schedule(self, turn: asyncio.Future[None]) -> None:
         """Let `turn` be done when it is."""
         if not self._waiting:
-            self._loop.call_soon(self._let_pass)
+            self._loop.call_soon(self._run_batch)
         self._waiting.append(turn)
 
-    def _let_pass(self) -> None:
+    def _run_batch(self) -> None:
         for _ in range(min(_BATCH, len(self._waiting))):
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
         if self._waiting:
-            self._loop.call_soon(self._let_pass)
+            self._loop.call_soon(self._run_batch)

@@ -38,7 +38,7 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
         raise GatewayError(errors.HEADER_TOO_LARGE, _ALL_FIELDS, close_connection=True)
     check_method(message.method)
     values = header.values
-    if header.ambiguous:
+    if header.is_ambiguous:
         raise _bad_request("header: a field that must stand alone is there twice")
     connection = values.get(b"connection")
     if connection is not None and removes_gateway_fields(connection):

@@ -47,7 +47,7 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
 
 async def exchange(connection: UpstreamConnection) -> None:
     """Ask and get the answer."""
-    connection.begin(expect_body=True)
+    connection.start_exchange(expect_body=True)
     connection.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await read(connection)
 
@@ -101,7 +101,7 @@ async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
     if not kept:
         holder.data_received(b"surplus")
     pool.release(holder)
-    assert pool.take() is None
+    assert pool.try_acquire_idle() is None
     third = await waiting(pool)
     for task in (first, second, third):
         connection = await task
@@ -156,8 +156,8 @@ async def test_one_caller_leaves_some_for_others(
             await exchange(connection)
             pool.release(connection)
         assert [task.done() for task in more] == [False, False]
-        assert pool.take("many") is None
-        assert pool.counts() == {"idle": size - most, "active": most, "connecting": 0}
+        assert pool.try_acquire_idle("many") is None
+        assert pool.connection_counts() == {"idle": size - most, "active": most, "connecting": 0}
     for task in more:
         task.cancel()
     await asyncio.gather(*more, return_exceptions=True)
@@ -190,10 +190,10 @@ async def test_turn_of_one_who_leaves(make_pool: MakePool, kept: bool) -> None:
     connection = await behind
     assert leaver.cancelled()
     assert (connection is holder) is kept
-    assert pool.counts() == {"idle": 0, "active": 1, "connecting": 0}
+    assert pool.connection_counts() == {"idle": 0, "active": 1, "connecting": 0}
     await exchange(connection)
     pool.release(connection)
-    assert pool.counts() == {"idle": 1, "active": 0, "connecting": 0}
+    assert pool.connection_counts() == {"idle": 1, "active": 0, "connecting": 0}
 
 
 async def test_one_who_left_the_queue_is_passed_over(make_pool: MakePool) -> None:
@@ -216,7 +216,7 @@ async def test_connection_that_breaks_on_its_way(make_pool: MakePool) -> None:
     holder.abort()
     connection = await taker
     assert connection is not holder
-    assert pool.counts() == {"idle": 0, "active": 1, "connecting": 0}
+    assert pool.connection_counts() == {"idle": 0, "active": 1, "connecting": 0}
     await exchange(connection)
     pool.release(connection)
 
@@ -228,7 +228,7 @@ async def test_place_of_a_connection_that_cannot_be_made(make_pool: MakePool) ->
     results = await asyncio.gather(*waiters, return_exceptions=True)
     reasons = {each.reason.code for each in results if isinstance(each, GatewayError)}
     assert reasons == {"upstream-unreachable"}
-    assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+    assert pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
 async def test_few_connections_are_made_at_the_same_time(platform: Platform) -> None:
@@ -260,7 +260,7 @@ async def test_drain_with_a_queue(make_pool: MakePool) -> None:
         connection = await waiter
         await exchange(connection)
         pool.release(connection)
-    assert pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+    assert pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
 async def test_rest_of_an_answered_request_holds_nothing_up(
@@ -285,7 +285,7 @@ async def test_rest_of_an_answered_request_holds_nothing_up(
     platform.script(refuse)
     pool = make_pool()
     connection = await pool.acquire()
-    connection.begin(expect_body=True)
+    connection.start_exchange(expect_body=True)
     connection.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
     connection.write(bytes(size - 1))
     await read(connection)
@@ -312,8 +312,10 @@ async def test_limit_holds_whatever_happens(
     async def visit() -> None:
         nonlocal served
         caller = chance.choice(callers)
-        connection = pool.take(caller) or await pool.acquire(caller, new=chance.random() < 0.2)
-        assert sum(pool.counts().values()) <= size
+        connection = pool.try_acquire_idle(caller) or await pool.acquire(
+            caller, new=chance.random() < 0.2
+        )
+        assert sum(pool.connection_counts().values()) <= size
         try:
             await exchange(connection)
             if chance.random() < 0.2:
@@ -323,7 +325,7 @@ async def test_limit_holds_whatever_happens(
             if not connection.complete:
                 connection.abort()
             pool.release(connection)
-        assert sum(pool.counts().values()) <= size
+        assert sum(pool.connection_counts().values()) <= size
         served += 1
 
     tasks = [asyncio.create_task(visit()) for _ in range(200)]
@@ -336,7 +338,7 @@ async def test_limit_holds_whatever_happens(
     unserved = [each for each in results if isinstance(each, AssertionError | GatewayError)]
     assert not unserved
     assert served > 20
-    assert (pool.counts()["active"], pool.counts()["connecting"]) == (0, 0)
+    assert (pool.connection_counts()["active"], pool.connection_counts()["connecting"]) == (0, 0)
     # Nothing is still put down to anybody.
     for caller in callers:
         held = [await asyncio.wait_for(pool.acquire(caller), 5) for _ in range(size)]

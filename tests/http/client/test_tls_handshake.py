@@ -99,7 +99,7 @@ async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
         else:
             ours.opening.cancel()
         assert await line.closed()
-        assert ours.pool.counts() == {"idle": 0, "active": 0, "connecting": 0}
+        assert ours.pool.connection_counts() == {"idle": 0, "active": 0, "connecting": 0}
 
 
 async def test_answer_with_the_end_of_the_handshake(
@@ -113,9 +113,9 @@ async def test_answer_with_the_end_of_the_handshake(
         connection = await ours.opened()
         # In TLS 1.3 it comes after the end of our side of the handshake.
         await until(lambda: connection.transport is None or connection.transport.is_closing())
-        assert not connection.reusable
-        connection.begin(expect_body=True)
-        connection.write_whole(REQUEST)
+        assert not connection.is_reusable
+        connection.start_exchange(expect_body=True)
+        connection.write_request(REQUEST)
         with pytest.raises(UpstreamConnectionError):
             await read(connection)
         assert await line.at_end() == "close_notify"
@@ -137,8 +137,8 @@ async def test_platform_refuses_our_certificate(
             await line.shake_hands()
         if version == ssl.TLSVersion.TLSv1_3:
             connection = await ours.opened()
-            connection.begin(expect_body=True)
-            connection.write_whole(REQUEST)
+            connection.start_exchange(expect_body=True)
+            connection.write_request(REQUEST)
             with pytest.raises(UpstreamConnectionError, match="certificate") as caught:
                 await read(connection)
             outcome = broken(caught.value, safe=False)

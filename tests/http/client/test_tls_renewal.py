@@ -32,8 +32,8 @@ async def connected(port: int, context: ssl.SSLContext) -> AsyncIterator[Upstrea
 
 async def ask(connection: UpstreamConnection, server: SServer, number: int) -> None:
     """Send a request, which arrives."""
-    connection.begin(expect_body=True)
-    connection.write_whole(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+    connection.start_exchange(expect_body=True)
+    connection.write_request(b"GET /%d HTTP/1.1\r\n\r\n" % number)
     await server.until(b"GET /%d HTTP" % number)
 
 
@@ -47,9 +47,9 @@ async def answered(connection: UpstreamConnection, server: SServer) -> None:
     """Be answered in full."""
     await server.type(ANSWER)
     while connection.head() is None:
-        await connection.news()
+        await connection.next_event()
     assert await connection.read() == [b"{}"]
-    assert connection.reusable
+    assert connection.is_reusable
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ async def test_between_exchanges(ca: trustme.CA, command: bytes, version: str) -
         connected(server.port, client_side(ca)) as connection,
     ):
         await exchange(connection, server, 1)
-        connection.rest(0.0)
+        connection.mark_idle(0.0)
         await server.type(command)
-        while connection.reusable:  # noqa: ASYNC110 - another process is what is waited for
+        while connection.is_reusable:  # noqa: ASYNC110 - another process is what is waited for
             await asyncio.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ async def test_certificate_refused_later(ca: trustme.CA) -> None:
     ):
         await ask(connection, server, 1)
         await server.type(ASK_FOR_CERTIFICATE)
-        await connection.answered()
+        await connection.wait_for_head()
         with pytest.raises(UpstreamConnectionError, match="closed"):
             connection.head()
 
@@ -119,10 +119,10 @@ async def test_upload_during_a_renegotiation(ca: trustme.CA) -> None:
     ):
         await exchange(connection, server, 1)
         await begin_to_renegotiate(server, line)
-        connection.begin(expect_body=True)
+        connection.start_exchange(expect_body=True)
         connection.write(b"POST /2 HTTP/1.1\r\n")
         connection.write(b"Content-Length: 200000\r\n\r\n")
-        waiting = asyncio.get_running_loop().create_task(connection.drained())
+        waiting = asyncio.get_running_loop().create_task(connection.drain())
         await asyncio.sleep(0.05)
         assert not waiting.done()
         connection.write(b"x" * 199_990)
@@ -144,12 +144,12 @@ async def test_platform_that_does_not_go_on(ca: trustme.CA) -> None:
         connected(line.port, client_side(ca)) as connection,
     ):
         await begin_to_renegotiate(server, line)
-        connection.begin(expect_body=True)
+        connection.start_exchange(expect_body=True)
         connection.write(b"POST /1 HTTP/1.1\r\n\r\n")
-        waiting = asyncio.get_running_loop().create_task(connection.drained())
+        waiting = asyncio.get_running_loop().create_task(connection.drain())
         line.end()
         await waiting
-        await connection.answered()
+        await connection.wait_for_head()
         with pytest.raises(UpstreamConnectionError, match="closed"):
             connection.head()
         assert b"POST" not in server.said

@@ -50,8 +50,8 @@ async def test_conversation(both: Both) -> None:
         await both.ask()
         await both.line.send(both.line.record(ANSWER))
         assert await both.answered() == BODY
-        assert both.connection.reusable
-    both.connection.rest(0.0)
+        assert both.connection.is_reusable
+    both.connection.mark_idle(0.0)
     both.connection.close()
     assert await both.line.at_end() == "close_notify"
     await both.lost()
@@ -62,7 +62,7 @@ async def test_last_words_in_one_segment(both: Both) -> None:
     await both.ask()
     await both.line.send(both.line.record(BY_CLOSE) + both.line.goodbye())
     assert await both.answered() == BODY
-    assert not both.connection.reusable
+    assert not both.connection.is_reusable
     assert await both.line.at_end() == "close_notify"
     await both.lost()
 
@@ -72,7 +72,7 @@ async def test_goodbye_after_a_whole_answer(both: Both) -> None:
     await both.ask()
     await both.line.send(both.line.record(ANSWER) + both.line.goodbye())
     assert await both.answered() == BODY
-    assert not both.connection.reusable
+    assert not both.connection.is_reusable
     await both.lost()
 
 
@@ -81,7 +81,7 @@ async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
     """Without close_notify an answer without a length is cut, whoever cut the line."""
     await both.ask()
     await both.line.send(both.line.record(BY_CLOSE))
-    await until(lambda: both.connection.pending)
+    await until(lambda: both.connection.has_pending_body)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     else:
@@ -111,14 +111,14 @@ async def test_end_while_idle(both: Both, how: str) -> None:
     await both.ask()
     await both.line.send(both.line.record(ANSWER))
     assert await both.answered() == BODY
-    both.connection.rest(0.0)
+    both.connection.mark_idle(0.0)
     last = both.line.record(ANSWER) if "data" in how else b""
     last += both.line.goodbye() if "goodbye" in how else b""
     await both.line.send(last)
     if how == "end":
         both.line.raw.shutdown(socket.SHUT_WR)
     await both.lost()
-    assert not both.connection.reusable
+    assert not both.connection.is_reusable
     assert await both.line.closed()
 
 
@@ -138,7 +138,7 @@ async def test_changed_record(both: Both, before: bytes) -> None:
     else:
         with pytest.raises(UpstreamConnectionError, match="truncated" if before else "closed"):
             await both.answered()
-    assert not both.connection.reusable
+    assert not both.connection.is_reusable
     assert await both.line.at_end() == "SSLV3_ALERT_BAD_RECORD_MAC"
 
 
@@ -151,7 +151,7 @@ async def test_long_answer_waits_for_its_reader(both: Both) -> None:
         both.line.send(both.line.record(head) + both.line.record(body))
     )
     while both.connection.head() is None:
-        await both.connection.news()
+        await both.connection.next_event()
     got = b""
     for turn in itertools.count():
         if turn < 3:
@@ -165,7 +165,7 @@ async def test_long_answer_waits_for_its_reader(both: Both) -> None:
         got += b"".join(pieces)
     assert got == body
     await sending
-    assert both.connection.reusable
+    assert both.connection.is_reusable
 
 
 async def test_long_request_waits_for_its_reader(both: Both) -> None:
@@ -177,10 +177,10 @@ async def test_long_request_waits_for_its_reader(both: Both) -> None:
         nonlocal written
         for piece in pieces:
             connection.write(piece)
-            await connection.drained()
+            await connection.drain()
             written += 1
 
-    connection.begin(expect_body=True)
+    connection.start_exchange(expect_body=True)
     uploading = asyncio.get_running_loop().create_task(upload())
     seen = -1
     while seen != written:
@@ -197,7 +197,7 @@ async def test_long_request_waits_for_its_reader(both: Both) -> None:
 async def test_whole_request_of_any_size(both: Both) -> None:
     """A request of several records and slices arrives as it is; nothing at all is no record."""
     connection = both.connection
-    connection.begin(expect_body=True)
+    connection.start_exchange(expect_body=True)
     for size in (0, 1, 16 * 1024, 64 * 1024, 64 * 1024 + 1, 1_000_000):
         sent = bytes(size)
         connection.write(sent + b"END")
@@ -256,24 +256,24 @@ async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None
     while sent := loose.take():
         for byte in server.answer(sent):
             transport.data_received(bytes([byte]))
-    await transport.established()
+    await transport.wait_established()
     for cut in itertools.count():
-        connection.begin(expect_body=True)
+        connection.start_exchange(expect_body=True)
         connection.write(REQUEST)
         record = server.record(ANSWER[:9]) + server.record(ANSWER[9:])
         transport.data_received(record[:cut])
         transport.data_received(record[cut:])
         assert await read(connection) == BODY
-        assert connection.reusable
+        assert connection.is_reusable
         if cut == len(record):
             break
-    connection.begin(expect_body=True)
+    connection.start_exchange(expect_body=True)
     connection.write(REQUEST)
     for byte in server.record(BY_CLOSE) + server.goodbye():
         assert not connection.complete
         transport.data_received(bytes([byte]))
     assert await read(connection) == BODY
-    assert not connection.reusable
+    assert not connection.is_reusable
 
 
 # The end of our side.
@@ -290,8 +290,8 @@ async def test_close_towards_a_platform_that_reads_nothing(ca: trustme.CA) -> No
         line = await peer.accept()
         await line.shake_hands()
         await opening
-        await secure.established()
-        connection.begin(expect_body=True)
+        await secure.wait_established()
+        connection.start_exchange(expect_body=True)
         connection.write(bytes(32 * 1024 * 1024))
         await asyncio.sleep(0.01)
         connection.close()

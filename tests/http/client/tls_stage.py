@@ -92,8 +92,8 @@ class Both:
 
     async def ask(self, request: bytes = REQUEST) -> None:
         """Send a request, which comes whole."""
-        self.connection.begin(expect_body=True)
-        self.connection.write_whole(request)
+        self.connection.start_exchange(expect_body=True)
+        self.connection.write_request(request)
         assert await self.line.read_until() == request
 
     async def answered(self) -> bytes:
@@ -108,7 +108,7 @@ class Both:
 async def read(connection: UpstreamConnection) -> bytes:
     """The body of an answer. Raises `Broken`."""
     while connection.head() is None:
-        await connection.news()
+        await connection.next_event()
     body = b""
     while pieces := await connection.read():
         body += b"".join(pieces)

@@ -41,12 +41,14 @@ class Sink:
         assert transport is not None
         transport.write(self._answer)
         return (
-            ConnectionDisposition.ENDS
+            ConnectionDisposition.CLOSE
             if request.message.should_close
-            else ConnectionDisposition.STAYS
+            else ConnectionDisposition.KEEP_ALIVE
         )
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """As if it were right."""
         return await self.handle(request)
 
@@ -60,7 +62,7 @@ async def accepting(
     listening.setblocking(False)
     # Of each connection that is taken: little waits in the kernel.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    limits = ListenLimits(8192, 8192, 100, 10.0, reader_stall=STALL)
+    limits = ListenLimits(8192, 8192, 100, 10.0, write_stall_timeout=STALL)
     server = CallerServer(sink or Sink(), limits)
     acceptor = Acceptor(
         [listening], server, AcceptLimits(connections, 64, 10.0), tls=None, clock=time.monotonic

@@ -31,14 +31,16 @@ class Sink:
             while await request.payload.readany():
                 pass
         except ConnectionError:
-            return ConnectionDisposition.ENDS
+            return ConnectionDisposition.CLOSE
         request.connection.write(ANSWER)
-        return ConnectionDisposition.STAYS
+        return ConnectionDisposition.KEEP_ALIVE
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """204, and the end."""
         request.connection.write(ANSWER)
-        return ConnectionDisposition.ENDS
+        return ConnectionDisposition.CLOSE
 
 
 @pytest.fixture

@@ -85,16 +85,22 @@ class Sink:
                 body += data
         except Exception:
             self.seen.append((message.method, message.path, message.raw_headers, "broken"))
-            return ConnectionDisposition.ENDS
+            return ConnectionDisposition.CLOSE
         facts = message.version, message.should_close
         self.seen.append((message.method, message.path, message.raw_headers, *facts, body))
-        return ConnectionDisposition.ENDS if message.should_close else ConnectionDisposition.STAYS
+        return (
+            ConnectionDisposition.CLOSE
+            if message.should_close
+            else ConnectionDisposition.KEEP_ALIVE
+        )
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """Note that; the reason depends on how much of the message is there."""
         del request, error
         self.seen.append(("refused",))
-        return ConnectionDisposition.ENDS
+        return ConnectionDisposition.CLOSE
 
 
 async def _turns() -> None:
@@ -120,7 +126,7 @@ async def _read(pieces: list[bytes], sink: Sink) -> None:
         await _turns()
         await _until(lambda: not transport.paused)
     # A body may be awaited in vain.
-    await _until(lambda: not (connection.busy or connection.queued))
+    await _until(lambda: not (connection.busy or connection.has_pipelined_requests))
     connection.connection_lost(None)
     await server.shutdown(0.0)
 

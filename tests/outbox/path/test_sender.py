@@ -63,12 +63,12 @@ class Tokens:
 def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> UpstreamResponse:
     """A FHIR answer."""
     content = b"" if body is None else json.dumps(body).encode()
-    return UpstreamResponse.made(status, [JSON, *fields], content)
+    return UpstreamResponse.synthetic(status, [JSON, *fields], content)
 
 
 def page(status: int) -> UpstreamResponse:
     """An HTML page."""
-    return UpstreamResponse.made(status, [(b"Content-Type", b"text/html")], b"<html></html>")
+    return UpstreamResponse.synthetic(status, [(b"Content-Type", b"text/html")], b"<html></html>")
 
 
 class Statement:
@@ -430,7 +430,7 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
     """A success of somebody in between says nothing of what the platform has: it is asked again."""
-    finding = await deliverer(Platform(UpstreamResponse.made(200, [JSON], body))).ask(
+    finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).ask(
         ENTRY, request(method)
     )
     assert isinstance(finding, Failure)
@@ -444,7 +444,7 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
 async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
     """What nobody asked for compressed tells as much."""
     found = pack(json.dumps(KEPT).encode())
-    there = UpstreamResponse.made(200, [JSON, (b"Content-Encoding", coding)], found)
+    there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
     assert isinstance(finding, Comparison)
     assert finding.found is Found.YES
