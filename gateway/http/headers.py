@@ -200,7 +200,7 @@ class RequestHeader:
 
 def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
     """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
-    lines: list[bytes] = []
+    field_lines: list[bytes] = []
     values: dict[bytes, bytes] = {}
     total = 0
     ambiguous = False
@@ -212,11 +212,11 @@ def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELD
             values[key] = value if earlier is None else earlier + b", " + value
             ambiguous |= earlier is not None and key in _ONCE
         if passes:
-            lines.append(beginning + value + b"\r\n")
+            field_lines.append(beginning + value + b"\r\n")
     connection = values.get(b"connection")
     if connection is not None and (named := connection_options(connection)):
-        lines = remove_fields(lines, named)
-    return RequestHeader(lines, values, total, ambiguous)
+        field_lines = remove_fields(field_lines, named)
+    return RequestHeader(field_lines, values, total, ambiguous)
 
 
 def list_elements(value: bytes) -> list[bytes]:
@@ -236,9 +236,9 @@ def removes_gateway_fields(connection: bytes) -> bool:
     return not connection_options(connection).isdisjoint(_INSPECTED_FIELDS)
 
 
-def remove_fields(lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
+def remove_fields(field_lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
     """The lines but for those of these fields."""
-    return [line for line in lines if line.partition(b":")[0].lower() not in named]
+    return [line for line in field_lines if line.partition(b":")[0].lower() not in named]
 
 
 def request_id_of(header: RequestHeader) -> str:

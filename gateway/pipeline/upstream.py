@@ -187,7 +187,7 @@ class Upstream:
             else:
                 kept = None if new else self._pool.try_acquire_idle(exchange.caller)
                 connection = kept or await self._pool.acquire(
-                    exchange.caller, new=new, read=exchange
+                    exchange.caller, force_new=new, read=exchange
                 )
                 connection.start_exchange(
                     expect_body=outgoing.method != "HEAD", has_body=bool(whole)
@@ -232,10 +232,10 @@ class Upstream:
     ) -> UpstreamConnection:
         """Send a request whose body streams in, for which there must be room."""
         async with self._uploads:
-            connection = await self._pool.acquire(exchange.caller, new=new, read=exchange)
+            connection = await self._pool.acquire(exchange.caller, force_new=new, read=exchange)
             try:
                 expect_body = outgoing.method != "HEAD"
-                connection.start_exchange(expect_body=expect_body, has_body=True, in_pieces=True)
+                connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
                 await self._transmit(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()

@@ -40,20 +40,20 @@ class Destination(Protocol):
 
 
 def connect_error(
-    error: OSError, place: Destination, timeout: float, proxy: Destination | None = None
+    error: OSError, destination: Destination, timeout: float, proxy: Destination | None = None
 ) -> GatewayError:
     """The outcome of a failed attempt to connect within `timeout` seconds; nothing was sent.
 
     `proxy` is what should have led there, if anything.
     """
-    where = f"{place.host} port {place.port}"
+    where = f"{destination.host} port {destination.port}"
     if isinstance(error, ssl.SSLError):
-        return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, place.host, where))
+        return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, destination.host, where))
     # After a time-out the caller has waited long enough: no other attempt follows.
     repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,
-        _connect_error_detail(error, place, timeout, proxy),
+        _connect_error_detail(error, destination, timeout, proxy),
         retry_after=RETRY_AFTER,
         is_retryable=repeatable,
     )

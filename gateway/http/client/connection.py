@@ -83,11 +83,11 @@ class UpstreamConnection(UpstreamWriter):
     # What the exchange calls.
 
     def start_exchange(
-        self, *, expect_body: bool, has_body: bool = False, in_pieces: bool = False
+        self, *, expect_body: bool, has_body: bool = False, is_streamed: bool = False
     ) -> None:
         """Start an exchange; `expect_body` is False for HEAD, the others are about the request."""
         self._reset(expect_body=expect_body, has_body=has_body)
-        self._sending = in_pieces
+        self._sending = is_streamed
         self._parser, self._spare_parser = (
             self._spare_parser or httptools.HttpResponseParser(self),
             None,

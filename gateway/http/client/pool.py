@@ -154,17 +154,18 @@ class UpstreamPool:
         }
 
     async def acquire(
-        self, caller: str = "", *, new: bool = False, read: Read | None = None
+        self, caller: str = "", *, force_new: bool = False, read: Read | None = None
     ) -> UpstreamConnection:
-        """A connection that nobody else uses, for `caller`; a kept one unless it shall be `new`.
+        """A connection that nobody else uses, for `caller`; a kept one unless it shall be
+        `force_new`.
 
         `read` is what it is for, where the caller may close its sending side meanwhile.
         Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
         upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
         """
-        connection = None if new else self.try_acquire_idle(caller)
-        if connection is None and not self._reserve_slot(caller, new=new):
-            connection = await self._wait_for_connection(caller, new=new, read=read)
+        connection = None if force_new else self.try_acquire_idle(caller)
+        if connection is None and not self._reserve_slot(caller, new=force_new):
+            connection = await self._wait_for_connection(caller, new=force_new, read=read)
         if connection is None:
             connection = await self._connect(caller)
         return connection

@@ -139,29 +139,29 @@ class ResponseFields:
         `translate` gives the value for a lower-case name and a value. Content-Length and
         Transfer-Encoding are left to the relay, which knows the framing.
         """
-        lines = self._lines.copy()
+        field_lines = self._lines.copy()
         if translate is not None:
             for at, key, name, value in self._links:
-                lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
+                field_lines[at] = b"%s: %s\r\n" % (name, translate(key, value))
         cached = b"cache-control" in self.values
         connection = self.values.get(b"connection")
         if connection is not None and (named := connection_options(connection)):
-            lines = remove_fields(lines, named)
+            field_lines = remove_fields(field_lines, named)
             cached = cached and b"cache-control" not in named
         if not cached:
-            lines.append(_NOT_STORED)
-        lines.append(b"X-Request-Id: %s\r\n" % request_id)
-        return lines
+            field_lines.append(_NOT_STORED)
+        field_lines.append(b"X-Request-Id: %s\r\n" % request_id)
+        return field_lines
 
 
-def remove_digest_fields(lines: list[bytes]) -> list[bytes]:
+def remove_digest_fields(field_lines: list[bytes]) -> list[bytes]:
     """The lines but for digests of a body that was changed."""
-    return [line for line in lines if not line.lower().startswith(_DIGEST_LINES)]
+    return [line for line in field_lines if not line.lower().startswith(_DIGEST_LINES)]
 
 
-def remove_content_fields(lines: list[bytes]) -> list[bytes]:
+def remove_content_fields(field_lines: list[bytes]) -> list[bytes]:
     """The lines but for those about a body that does not go on, however they are spelled."""
-    return [line for line in lines if not _is_about_content(line)]
+    return [line for line in field_lines if not _is_about_content(line)]
 
 
 def _is_about_content(line: bytes) -> bool:
@@ -169,15 +169,17 @@ def _is_about_content(line: bytes) -> bool:
     return name.startswith(b"content-") or name in _DIGESTS
 
 
-def decoded_field_lines(lines: list[bytes]) -> list[bytes]:
+def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
     """The lines of an answer whose content coding was undone.
 
     Other bytes need another validator than a strong one (RFC 9110 section 8.8.1): with it, parts of
     the compressed body could be put together with what was opened.
     """
     tied = (b"content-encoding:", b"accept-ranges:", *_DIGEST_LINES)
-    lines = [line for line in lines if not line.lower().startswith(tied)]
-    return [_weaken_etag(line) if line.lower().startswith(b"etag:") else line for line in lines]
+    field_lines = [line for line in field_lines if not line.lower().startswith(tied)]
+    return [
+        _weaken_etag(line) if line.lower().startswith(b"etag:") else line for line in field_lines
+    ]
 
 
 def _weaken_etag(line: bytes) -> bytes:
@@ -185,10 +187,10 @@ def _weaken_etag(line: bytes) -> bytes:
     return name + b": W/" + tag if tag.startswith(b'"') else line
 
 
-def add_vary_accept_encoding(lines: list[bytes]) -> list[bytes]:
+def add_vary_accept_encoding(field_lines: list[bytes]) -> list[bytes]:
     """The lines of an answer in one of several codings, for caches (RFC 9110 section 12.5.5)."""
-    for line in lines:
+    for line in field_lines:
         name, _, value = line.lower().partition(b":")
         if name == b"vary" and (b"accept-encoding" in value or b"*" in value):
-            return lines
-    return [*lines, b"Vary: Accept-Encoding\r\n"]
+            return field_lines
+    return [*field_lines, b"Vary: Accept-Encoding\r\n"]

@@ -98,12 +98,13 @@ def new_request_parser(
     url_bytes: int,
     header_bytes: int,
     headers: int,
-    most_ahead: int,
+    max_read_ahead: int,
 ) -> RequestParser:
     """A parser of what `reader` gets, whose `pause_reading` and `resume_reading` bodies call.
 
-    The parser stops when so many messages are not consumed: `most_ahead`, and one more, because it
-    still counts a request whose body has not ended. It goes on when it is fed again, be it nothing.
+    The parser stops when so many messages are not consumed: `max_read_ahead`, and one more, because
+    it still counts a request whose body has not ended. It goes on when it is fed again, be it
+    nothing.
     """
     parser = HttpRequestParser(
         reader,  # type: ignore[arg-type]  # it only has streams call what `reader` has
@@ -114,6 +115,6 @@ def new_request_parser(
         max_headers=headers,
         payload_exception=RequestFramingError,
         auto_decompress=False,
-        max_msg_queue_size=most_ahead + 1,
+        max_msg_queue_size=max_read_ahead + 1,
     )
     return cast(RequestParser, parser)

@@ -257,7 +257,7 @@ class MessageReader:
             url_bytes=limits.url_bytes,
             header_bytes=limits.header_bytes,
             headers=limits.headers,
-            most_ahead=_MAX_QUEUED_MESSAGES,
+            max_read_ahead=_MAX_QUEUED_MESSAGES,
         )
 
     def pause_reading(self) -> None:

@@ -63,7 +63,7 @@ async def waiting(
     pool: UpstreamPool, caller: str = "", *, new: bool = False
 ) -> asyncio.Task[UpstreamConnection]:
     """Somebody who waits for a connection."""
-    task = asyncio.create_task(pool.acquire(caller, new=new))
+    task = asyncio.create_task(pool.acquire(caller, force_new=new))
     await asyncio.sleep(0)
     return task
 
@@ -313,7 +313,7 @@ async def test_limit_holds_whatever_happens(
         nonlocal served
         caller = chance.choice(callers)
         connection = pool.try_acquire_idle(caller) or await pool.acquire(
-            caller, new=chance.random() < 0.2
+            caller, force_new=chance.random() < 0.2
         )
         assert sum(pool.connection_counts().values()) <= size
         try:

@@ -65,7 +65,7 @@ class Ours:
     async def open(self) -> UpstreamConnection | tuple[str, str, bool]:
         """A connection; else why there is none, and whether another attempt may help."""
         try:
-            return await self.pool.acquire(new=True)
+            return await self.pool.acquire(force_new=True)
         except GatewayError as error:
             return error.reason.code, error.detail, error.is_retryable
 

@@ -36,7 +36,7 @@ def parser(most_ahead: int = 2) -> RequestParser:
         url_bytes=1000,
         header_bytes=1000,
         headers=10,
-        most_ahead=most_ahead,
+        max_read_ahead=most_ahead,
     )
 
 
