@@ -23,32 +23,32 @@ _CONTENT_TYPE: Final = re.compile(
 )
 
 
-class UnclearBundleError(Exception):
+class AmbiguousBundleTypeError(Exception):
     """There is a second `type`, or something that some readers take for something else."""
 
 
-class BundleWatch(Protocol):
+class BundleTypeScanner(Protocol):
     """Reads a Bundle as it streams by; `kind` is the value of its `type` as far as it came."""
 
     kind: str | None
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece. Raises `UnclearBundleError`."""
+        """Take the next piece. Raises `AmbiguousBundleTypeError`."""
 
 
-def bundle_watch(content_type: str, start: bytes) -> BundleWatch:
+def bundle_watch(content_type: str, start: bytes) -> BundleTypeScanner:
     """A watch for a body that begins with `start`, none of which it has read yet.
 
     `content_type` decides between JSON and XML; where it names neither, the first byte does.
-    Raises `UnclearBundleError` for a charset other than UTF-8, and for two media types.
+    Raises `AmbiguousBundleTypeError` for a charset other than UTF-8, and for two media types.
     """
     match = _CONTENT_TYPE.fullmatch(content_type)
     if match is None:
-        raise UnclearBundleError
+        raise AmbiguousBundleTypeError
     media_type = match[1].lower()
     if "xml" in media_type or ("json" not in media_type and start.lstrip()[:1] == b"<"):
-        return _XmlWatch()
-    return _JsonWatch()
+        return _XmlScanner()
+    return _JsonScanner()
 
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -61,7 +61,7 @@ _KEY: Final = b"type"
 _LONG: Final = 256  # bytes; neither `type` nor its values are that long, however escaped
 
 
-class _JsonWatch:
+class _JsonScanner:
     def __init__(self) -> None:
         self.kind: str | None = None
         self._rest = b""  # a string whose end has not come
@@ -101,14 +101,14 @@ class _JsonWatch:
         """What stands between two strings, or all of that between several boring ones."""
         plain = text.translate(None, _SPACE)
         if plain.translate(None, _PLAIN) or (self._is_due and plain not in (b"", b":")):
-            raise UnclearBundleError
+            raise AmbiguousBundleTypeError
         brackets = plain.translate(None, _NO_BRACKETS)
         if brackets:
             if self._is_over or (self._depth == 0 and brackets[:1] != b"{"):
-                raise UnclearBundleError
+                raise AmbiguousBundleTypeError
             depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
             if 0 in depths[1:-1]:
-                raise UnclearBundleError
+                raise AmbiguousBundleTypeError
             self._depth = depths[-1]
             self._is_over = self._depth == 0
         self._last = plain[-1:] or self._last
@@ -116,13 +116,13 @@ class _JsonWatch:
     def _string(self, raw: bytes) -> None:
         if self._is_due:
             if self._last != b":":
-                raise UnclearBundleError
+                raise AmbiguousBundleTypeError
             self._is_due, self.kind = False, _unquoted(raw)
         elif self._depth == 1 and self._last in (b"{", b","):
             key = _unquoted(raw)
             if key.lower() == "type":
                 if self._is_known or key != "type":  # some readers know no case
-                    raise UnclearBundleError
+                    raise AmbiguousBundleTypeError
                 self._is_known = self._is_due = True
 
 
@@ -137,10 +137,10 @@ def _unquoted(raw: bytes) -> str:
     try:
         return str(json.loads(b'"' + raw + b'"'))
     except ValueError:
-        raise UnclearBundleError from None
+        raise AmbiguousBundleTypeError from None
 
 
-class _XmlWatch:
+class _XmlScanner:
     def __init__(self) -> None:
         self.kind: str | None = None
         self._depth = 0
@@ -160,21 +160,21 @@ class _XmlWatch:
         try:
             self._parser.Parse(data, False)
         except self._errors:
-            raise UnclearBundleError from None
+            raise AmbiguousBundleTypeError from None
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         namespace, _, local = name.rpartition(" ")
         if self._depth == 1 and namespace != _FHIR:
-            raise UnclearBundleError
+            raise AmbiguousBundleTypeError
         if self._depth != 2 or local.lower() != "type":
             return
         if self._is_known or name != f"{_FHIR} type":
-            raise UnclearBundleError
+            raise AmbiguousBundleTypeError
         self._is_known = True
         values = [each for each in attributes if each.rpartition(" ")[2].lower() == "value"]
         if values != ["value"]:
-            raise UnclearBundleError
+            raise AmbiguousBundleTypeError
         self.kind = attributes["value"]
 
     def _end(self, name: str) -> None:
@@ -182,4 +182,4 @@ class _XmlWatch:
 
 
 def _refuse(*declaration: object) -> None:
-    raise UnclearBundleError
+    raise AmbiguousBundleTypeError

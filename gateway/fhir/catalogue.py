@@ -17,7 +17,7 @@ from gateway.errors import (
 from gateway.fhir.outcome import render
 from gateway.fhir.texts import guidance_ru, guidance_uz, text
 from gateway.fhir.texts.guidance import GUIDANCE
-from gateway.fhir.texts.page_of_errors import WORDS, Words
+from gateway.fhir.texts.page_of_errors import WORDS, ErrorPageTexts
 from gateway.phrases import LANGUAGE_NAMES
 
 _EXAMPLE_ID: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -63,7 +63,7 @@ def _indented(xml: str) -> str:
     return "\n".join(lines)
 
 
-def _table(words: Words) -> list[str]:
+def _table(words: ErrorPageTexts) -> list[str]:
     head = [f"| {words.columns} |", "| --- | --- | --- | --- | --- |"]
     return head + [
         f"| [{reason.code}](#{reason.code}) | {_status(reason, words)} | {reason.severity} "
@@ -72,22 +72,22 @@ def _table(words: Words) -> list[str]:
     ]
 
 
-def _status(reason: Reason, words: Words) -> str:
+def _status(reason: Reason, words: ErrorPageTexts) -> str:
     if reason is UPSTREAM_NON_FHIR:
         return words.status_of_platform.format(reason.status)
     return str(reason.status)
 
 
-def _issue_code(reason: Reason, words: Words) -> str:
+def _issue_code(reason: Reason, words: ErrorPageTexts) -> str:
     return words.by_status if reason is UPSTREAM_NON_FHIR else reason.issue_code
 
 
-def _repeat(reason: Reason, words: Words) -> str:
+def _repeat(reason: Reason, words: ErrorPageTexts) -> str:
     repeat = GUIDANCE[reason.code].repeat
     return words.repeats[repeat] if words.repeats else repeat
 
 
-def _issue_codes_by_status(words: Words) -> str:
+def _issue_codes_by_status(words: ErrorPageTexts) -> str:
     """The rule for answers that are not FHIR, for the statuses that have a code of their own."""
     codes = ((status, non_fhir_issue_code(status)) for status in range(400, 600))
     named = ", ".join(f"{status} `{code}`" for status, code in codes if code != "processing")

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from gateway.fhir.address import address, valid_id
-from gateway.fhir.bundle_type import UnclearBundleError, bundle_watch
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, bundle_watch
 from gateway.fhir.labels import INTERACTIONS, OPERATION_LABELS, RESOURCE_LABELS
 
 __all__ = [
@@ -105,7 +105,7 @@ def _bundle_type(prefix: bytes, content_type: str) -> str | None:
         kind = watch.kind
         if kind is not None:
             watch.feed(prefix[_MAX_PREFIX:])
-    except UnclearBundleError:
+    except AmbiguousBundleTypeError:
         return None
     return kind
 

@@ -39,7 +39,7 @@ _NOT_SELECTING: Final = frozenset(
 
 
 @dataclass(slots=True)
-class Known:
+class SearchSupport:
     """What is known of searches of one type beforehand.
 
     `capable`: the search parameters that the CapabilityStatement lists, None while that is not
@@ -88,7 +88,7 @@ def ignored(
     asked: str,
     names: tuple[str, ...],
     body: bytes,
-    known: Known,
+    known: SearchSupport,
     *,
     xml: bool = False,
 ) -> tuple[str, ...]:

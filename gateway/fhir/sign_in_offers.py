@@ -39,7 +39,7 @@ def without_sign_in(statement: bytes, *, xml: bool) -> bytes:
     return b"".join((*kept, statement[done:]))
 
 
-class StatementRewriter:
+class SecurityRemovingRewriter:
     """Collects a CapabilityStatement, cuts the offers out and lets another rewriter have the rest.
 
     Its rewriter's counts are its own.

@@ -24,27 +24,27 @@ _FHIR: Final = "http://hl7.org/fhir"
 _DEEPEST: Final = 100
 
 
-class Unreadable(ValueError):  # noqa: N818 - a state, not a mistake
+class BodyParseError(ValueError):
     """The body is no FHIR that could be read in one way only."""
 
 
-class TooHeavy(Unreadable):
+class BodyTooLargeError(BodyParseError):
     """The tree would take more memory than is given to one."""
 
 
 def read(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
     """The tree of a body. An array at the top (a JSON Patch) stands under the name "".
 
-    `sent` is in how many bytes it came, where it was compressed. Raises `Unreadable`, also for a
-    name that stands twice in one JSON object, and `TooHeavy`.
+    `sent` is in how many bytes it came, where it was compressed. Raises `BodyParseError`, also for
+    a name that stands twice in one JSON object, and `BodyTooLargeError`.
     """
     kind = media_type(content_type)
     xml = kind.endswith("xml")
     if not xml and kind and not kind.endswith("json"):
-        raise Unreadable("neither JSON nor XML")
+        raise BodyParseError("neither JSON nor XML")
     most = weight.allowance(len(body) if sent is None else sent)
     if weight.is_heavier(body, most, xml=xml):
-        raise TooHeavy("too much to be read as a whole")
+        raise BodyTooLargeError("too much to be read as a whole")
     return _XmlReader().read(body) if xml else _read_json(body)
 
 
@@ -107,10 +107,10 @@ def _read_json(body: bytes) -> Element:
             object_pairs_hook=_object,
         )
     except (ValueError, RecursionError):
-        raise Unreadable("not JSON that could be read in one way only") from None
+        raise BodyParseError("not JSON that could be read in one way only") from None
     # Around each element may stand an array.
     if exceeds_depth(document, 2 * _DEEPEST):
-        raise Unreadable("nested too deeply")
+        raise BodyParseError("nested too deeply")
     return _element(document) if isinstance(document, dict) else {"": _flat(document)}
 
 
@@ -164,13 +164,13 @@ class _XmlReader:
         self._errors = (expat.ExpatError, LookupError, ValueError)
 
     def read(self, body: bytes) -> Element:
-        """Raises `Unreadable`."""
+        """Raises `BodyParseError`."""
         try:
             self._parser.Parse(body, True)
         except self._errors:
-            raise Unreadable("not FHIR XML") from None
+            raise BodyParseError("not FHIR XML") from None
         if self._root is None:
-            raise Unreadable("not FHIR XML")
+            raise BodyParseError("not FHIR XML")
         return self._root
 
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:

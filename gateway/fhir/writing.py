@@ -20,7 +20,7 @@ _OTHER_ENCODING: Final = re.compile(r"encoding\s*=\s*[\"'](?!utf-8[\"'])", re.IG
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignResource:
+class EmbeddedResource:
     """A resource as somebody else wrote it, in one of the formats; `kind` is its type."""
 
     kind: str
@@ -28,7 +28,7 @@ class ForeignResource:
     xml: bool = False
 
 
-def content(body: bytes, content_type: str | None) -> ForeignResource | None:
+def content(body: bytes, content_type: str | None) -> EmbeddedResource | None:
     """A body as a part of another resource; None where it is no FHIR that can be one."""
     xml = media_type(content_type).endswith("xml")
     if not body:
@@ -44,16 +44,16 @@ def content(body: bytes, content_type: str | None) -> ForeignResource | None:
             if _OTHER_ENCODING.search(declaration[1]):
                 return None
             text = text[declaration.end() :]
-    return ForeignResource(kind, text, xml) if kind else None
+    return EmbeddedResource(kind, text, xml) if kind else None
 
 
 def write(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
     """The body and its Content-Type. Members stand in the order of FHIR's elements.
 
-    A `ForeignResource` must be of the format that is written.
+    An `EmbeddedResource` must be of the format that is written.
     """
     if not xml:
-        # Left alone, orjson would take a `ForeignResource` apart.
+        # Left alone, orjson would take an `EmbeddedResource` apart.
         options = orjson.OPT_PASSTHROUGH_DATACLASS
         return orjson.dumps(resource, default=_fragment, option=options), JSON
     kind = resource["resourceType"]
@@ -65,7 +65,7 @@ def write(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
 
 
 def _fragment(value: object) -> object:
-    if isinstance(value, ForeignResource):
+    if isinstance(value, EmbeddedResource):
         return orjson.Fragment(value.text)
     raise TypeError
 
@@ -73,7 +73,7 @@ def _fragment(value: object) -> object:
 def _element(name: str, value: Any) -> str:
     if isinstance(value, list):
         return "".join(_element(name, each) for each in value)
-    if isinstance(value, ForeignResource):
+    if isinstance(value, EmbeddedResource):
         return f"<{name}>{value.text}</{name}>"
     if isinstance(value, dict):
         inner = "".join(_element(key, each) for key, each in value.items() if key != "resourceType")

@@ -11,7 +11,7 @@ from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir import tree
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import BUNDLES
-from gateway.fhir.search_guard import Known, ignored, judged
+from gateway.fhir.search_guard import SearchSupport, ignored, judged
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response
 from gateway.outbox.qualifying import conditional_creates, criteria_of, searchable
@@ -32,7 +32,7 @@ def _sent(request: Request) -> Element | None:
         return None
     try:
         return tree.read(request.body, field_of(request.fields, b"content-type"))
-    except tree.Unreadable:
+    except tree.BodyParseError:
         return None
 
 
@@ -50,11 +50,11 @@ class Sought:
     conditional: bool
     place: int | None = None
 
-    def tells(self, known: Known) -> bool:
+    def tells(self, known: SearchSupport) -> bool:
         """Whether a match can prove anything: by an identifier that it has itself, always."""
         return self.identifier is not None or self.is_believed(known)
 
-    def is_believed(self, known: Known) -> bool:
+    def is_believed(self, known: SearchSupport) -> bool:
         """Whether the platform surely uses all parameters: it declares each, as it is written."""
         names = judged(self.query)
         declared = known.capable or ()
@@ -113,7 +113,9 @@ def judged_read(result: Response, request: Request) -> Comparison:
     return Comparison(Found.YES, _as_found(result, 200))
 
 
-def judged_search(result: Response, request: Request, wanted: Sought, known: Known) -> Comparison:
+def judged_search(
+    result: Response, request: Request, wanted: Sought, known: SearchSupport
+) -> Comparison:
     """What the answer to the search tells."""
     sent, bundle = _sent(request), _content(result)
     if sent is None or bundle is None or tree.first(bundle, "type") != "searchset":
@@ -145,7 +147,7 @@ def _judged_match(
     return Comparison(Found.YES, _of_match(match))
 
 
-def _ignored(result: Response, wanted: Sought, known: Known) -> bool:
+def _ignored(result: Response, wanted: Sought, known: SearchSupport) -> bool:
     xml = media_type(field_of(result.fields, b"content-type")).endswith("xml")
     return bool(ignored(wanted.query, judged(wanted.query), result.body, known, xml=xml))
 
@@ -172,5 +174,5 @@ def _content(result: Response) -> Element | None:
         return None
     try:
         return tree.read(result.body, field_of(result.fields, b"content-type"))
-    except tree.Unreadable:
+    except tree.BodyParseError:
         return None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gateway.fhir import weight
 from gateway.fhir.interaction import Interaction
-from gateway.fhir.tree import TooHeavy
+from gateway.fhir.tree import BodyTooLargeError
 from gateway.http.client.response_header import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.target import RequestTarget
@@ -62,7 +62,7 @@ async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement
         return await one_by_one.do(
             None, asked.caller.name, lambda: judge(_opened(write, body, coding))
         )
-    except (TooHeavy, TimeoutError):
+    except (BodyTooLargeError, TimeoutError):
         raise NotJudged from None
 
 
@@ -74,10 +74,10 @@ def _at_once(body: bytes, coding: str | None) -> bytes | None:
 
 
 def _opened(write: Write, body: bytes, coding: str) -> Write:
-    """With its content. Raises `TooHeavy`, also where it is not whole."""
+    """With its content. Raises `BodyTooLargeError`, also where it is not whole."""
     plain = decode_body(body, coding, weight.longest(len(body)))
     if not plain:
-        raise TooHeavy("it cannot be opened, or becomes too much")
+        raise BodyTooLargeError("it cannot be opened, or becomes too much")
     return replace(write, body=plain)
 
 

@@ -53,14 +53,14 @@ class WriteJudgement:
 
 
 def judge(write: Write) -> WriteJudgement | None:
-    """None where it cannot be queued. Raises `tree.TooHeavy`."""
+    """None where it cannot be queued. Raises `tree.BodyTooLargeError`."""
     if write.code not in WRITES:
         return None
     try:
         return _judge(write)
-    except tree.TooHeavy:
+    except tree.BodyTooLargeError:
         raise
-    except tree.Unreadable:
+    except tree.BodyParseError:
         return None
 
 

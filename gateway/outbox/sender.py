@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.interaction import Interaction
-from gateway.fhir.search_guard import Known
+from gateway.fhir.search_guard import SearchSupport
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import remove_content_fields
@@ -161,7 +161,7 @@ class Deliverer:
             if each.conditional and "create" in declared.conditional:
                 findings.append(Comparison(Found.HARMLESS))
                 continue
-            known = Known(declared.parameters, self._route.unfiltered.get(each.kind, ()))
+            known = SearchSupport(declared.parameters, self._route.unfiltered.get(each.kind, ()))
             finding = await self._search(request, each, known)
             if isinstance(finding, Failure):
                 return finding
@@ -185,7 +185,9 @@ class Deliverer:
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
 
-    async def _search(self, request: Request, wanted: Sought, known: Known) -> Comparison | Failure:
+    async def _search(
+        self, request: Request, wanted: Sought, known: SearchSupport
+    ) -> Comparison | Failure:
         if not wanted.tells(known):
             return Comparison(Found.UNCLEAR)
         answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MOST_MATCHES}")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.errors import REASONS
 from gateway.fhir.outcome import CODE_SYSTEM
-from gateway.fhir.writing import ForeignResource, content
+from gateway.fhir.writing import EmbeddedResource, content
 from gateway.outbox.entry import Entry, RawLines, Response, State
 from gateway.outbox.texts import text
 
@@ -68,7 +68,7 @@ def batch_response(entry: Entry, response: Response, reader: Reader) -> tuple[di
 
 
 def _response(
-    entry: Entry, response: Response, reader: Reader, outcome_: ForeignResource | None
+    entry: Entry, response: Response, reader: Reader, outcome_: EmbeddedResource | None
 ) -> Iterator[tuple[str, Any]]:
     yield "status", _phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):

@@ -26,7 +26,7 @@ from gateway.fhir.links.rewriter import (
     surely_unchanged,
 )
 from gateway.fhir.links.stream import StreamRewriter
-from gateway.fhir.sign_in_offers import StatementRewriter
+from gateway.fhir.sign_in_offers import SecurityRemovingRewriter
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import (
@@ -239,7 +239,7 @@ class Translation:
         if rewriter is None:
             return None
         if interaction.code == "capabilities" and direction == "to-gateway":
-            rewriter = StatementRewriter(rewriter, xml="xml" in (content_type or "").lower())
+            rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in (content_type or "").lower())
         return _Counted(rewriter, self._on_links, watch)
 
 

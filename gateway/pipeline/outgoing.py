@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.bundle_type import BundleWatch, UnclearBundleError, bundle_watch
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, BundleTypeScanner, bundle_watch
 from gateway.fhir.interaction import BUNDLES, Interaction, refine_bundle
 from gateway.http.client.response_header import remove_content_fields, remove_digest_fields
 from gateway.http.headers import RequestHeader
@@ -147,14 +147,14 @@ def watch_bundle(
     """
     if body is None or interaction.code not in BUNDLES or not permissions.tells_bundles_apart:
         return
-    watch: BundleWatch | None = None
+    watch: BundleTypeScanner | None = None
 
     def look(data: bytes) -> None:
         nonlocal watch
         try:
             watch = watch or bundle_watch(header.text(b"content-type") or "", data)
             watch.feed(data)
-        except UnclearBundleError:
+        except AmbiguousBundleTypeError:
             raise GatewayError(
                 errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
             ) from None

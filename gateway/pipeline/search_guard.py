@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import query_names
-from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
+from gateway.fhir.search_guard import SearchSupport, ignored, judged, self_parameters
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
@@ -66,7 +66,7 @@ class SearchGuard:
         if not xml and not kind.endswith("json"):
             return None
         # The search has its answer by now: the statement never delays the platform's own work.
-        known = Known(None, self._unfiltered.get(type_name, ()))
+        known = SearchSupport(None, self._unfiltered.get(type_name, ()))
         if _is_any_of_type(names):
             declared = self._statement.of(type_name)
             if declared is None:

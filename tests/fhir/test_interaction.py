@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.resource_types import RESOURCE_TYPES
-from gateway.fhir.bundle_type import UnclearBundleError, bundle_watch
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, bundle_watch
 from gateway.fhir.interaction import (
     INTERACTIONS,
     OPERATION_LABELS,
@@ -292,7 +292,7 @@ def watched(body, size):
         watch = bundle_watch(JSON, body)
         for at in range(0, len(body), size):
             watch.feed(body[at : at + size])
-    except UnclearBundleError:
+    except AmbiguousBundleTypeError:
         return "unclear"
     return watch.kind
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.search_guard import Known, ignored, judged, self_parameters
+from gateway.fhir.search_guard import SearchSupport, ignored, judged, self_parameters
 from tests.fhir.bodies import spelled_out
 
 BASE = "https://playground.dhp.uz/fhir/Immunization"
@@ -23,7 +23,7 @@ def searchset(query: str | None, relation: str = "self") -> bytes:
 
 def unused(asked: str, body: bytes, capable: frozenset[str] | None) -> tuple[str, ...]:
     """What is told of that query or form."""
-    return ignored(asked, judged(asked), body, Known(capable))
+    return ignored(asked, judged(asked), body, SearchSupport(capable))
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,14 @@ def test_self_of_xml_is_found() -> None:
 @pytest.mark.parametrize("name", ["date", "date:missing", "date.x", "_date"])
 def test_what_is_known_to_filter_nothing_counts_as_ignored(name: str) -> None:
     """Also with a modifier or as the beginning of a chain, whatever self and statement say."""
-    known = Known(frozenset({"date", "code"}), ("date", "_date"))
+    known = SearchSupport(frozenset({"date", "code"}), ("date", "_date"))
     asked = f"{name}=1&code=2"
     assert ignored(asked, judged(asked), searchset(asked), known) == (name,)
 
 
 def test_a_chain_is_known_to_filter_nothing_by_its_whole_name() -> None:
     """What it begins with may filter."""
-    known = Known(frozenset({"patient"}), ("patient.identifier",))
+    known = SearchSupport(frozenset({"patient"}), ("patient.identifier",))
     for asked, expected in (("patient.identifier=1", ("patient.identifier",)), ("patient=1", ())):
         assert ignored(asked, judged(asked), searchset(asked), known) == expected
 
@@ -254,7 +254,7 @@ def test_an_outcome_entry_of_xml_tells_the_same() -> None:
         b"</resource></entry></Bundle>"
     )
     asked = "date=1&code=2"
-    assert ignored(asked, judged(asked), body, Known(), xml=True) == ("date",)
+    assert ignored(asked, judged(asked), body, SearchSupport(), xml=True) == ("date",)
 
 
 @pytest.mark.parametrize("rest", [b'{"resourceType":"OperationOutcome"', b'"OperationOutcome"}]}'])

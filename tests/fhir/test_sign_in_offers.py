@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.sign_in_offers import StatementRewriter, without_sign_in
+from gateway.fhir.sign_in_offers import SecurityRemovingRewriter, without_sign_in
 from tests.fhir.bodies import spelled_out
 
 SECURITY = (
@@ -69,7 +69,7 @@ def test_any_chunking_gives_the_same(size: int) -> None:
     ).encode()
     rewriter = rewriter_for("application/json", links, "to-gateway")
     assert rewriter is not None
-    statement = StatementRewriter(rewriter, xml=False)
+    statement = SecurityRemovingRewriter(rewriter, xml=False)
     pieces = [statement.feed(body[at : at + size]) for at in range(0, len(body), size)]
     result = json.loads(b"".join([*pieces, statement.finish()]))
     assert result["implementation"] == {"url": "http://gateway/fhir"}

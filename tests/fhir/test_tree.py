@@ -63,7 +63,7 @@ def test_precision_makes_a_difference() -> None:
 )
 def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: str) -> None:
     """Broken and ambiguous bodies are no trees."""
-    with pytest.raises(tree.Unreadable):
+    with pytest.raises(tree.BodyParseError):
         tree.read(body, content_type)
 
 
@@ -76,7 +76,7 @@ def test_what_is_nested_deeply_is_refused(way: tuple[bytes, bytes, bytes], depth
     begin, middle, end = way
     body = begin * depth + middle + end * depth
     for whole in (body, b'{"resourceType":"Patient","x":%s}' % body):
-        with pytest.raises(tree.Unreadable):
+        with pytest.raises(tree.BodyParseError):
             tree.read(whole, "application/fhir+json")
 
 

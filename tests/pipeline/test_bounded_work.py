@@ -60,7 +60,10 @@ def test_a_form_of_any_number_of_parameters(part: str) -> None:
     assert interaction.query_names(form)[-1] == "?"
     assert steps(lambda: search_guard.judged(form)) < FEW
     assert search_guard.judged(form)[-1] == "?"
-    assert steps(lambda: search_guard.ignored(form, ("a",), b"{}", search_guard.Known(None))) < FEW
+    assert (
+        steps(lambda: search_guard.ignored(form, ("a",), b"{}", search_guard.SearchSupport(None)))
+        < FEW
+    )
 
 
 def test_a_name_of_any_length() -> None:

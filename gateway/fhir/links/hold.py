@@ -36,7 +36,7 @@ _TRANSIENT_BUNDLES: Final = frozenset(
 _Shared = TypeVar("_Shared", Path, bytes)
 
 
-class Scope:
+class ResourceScope:
     """One resource: what is known of it so far, and whether its links may be rewritten.
 
     `verdict` is None until that is decided; `streams`: of some Bundles by their type. With
@@ -51,7 +51,7 @@ class Scope:
     watched = frozenset({"resourceType", "type", "signature"})
 
     def __init__(
-        self, parent: Scope | None, *, streams: bool, required_type: str | None = None
+        self, parent: ResourceScope | None, *, streams: bool, required_type: str | None = None
     ) -> None:
         self.parent = parent
         self.streams = streams
@@ -81,7 +81,7 @@ class Scope:
     def settled(self) -> bool | None:
         """The verdict of this resource and all around it; None while one is open."""
         answer: bool | None = True
-        scope: Scope | None = self
+        scope: ResourceScope | None = self
         while scope is not None:
             if scope.verdict is False:
                 return False
@@ -92,7 +92,7 @@ class Scope:
 
     def use(self) -> None:
         """A link in it is rewritten: half a signed Bundle as it was would help nobody."""
-        scope: Scope | None = self
+        scope: ResourceScope | None = self
         while scope is not None:
             scope.is_used = True
             scope = scope.parent
@@ -117,14 +117,14 @@ class Scope:
         return True if self.resource == "Bundle" else None
 
 
-class PatchScope(Scope):
+class PatchScope(ResourceScope):
     """One operation of a JSON Patch (RFC 6902): its `path` says what `value` is."""
 
     __slots__ = ("pointer",)
 
     watched = frozenset({"path"})
 
-    def __init__(self, parent: Scope | None) -> None:
+    def __init__(self, parent: ResourceScope | None) -> None:
         super().__init__(parent, streams=False)
         self.resource = "(patched)"  # unknown here, but a resource
         self.pointer: Path = ()
@@ -157,7 +157,7 @@ class Edit:
     length: int
     head: bytes
     cut: int
-    scope: Scope
+    scope: ResourceScope
     path: Path
     names_resource: bool | None
 
@@ -284,7 +284,7 @@ class HeldOutput:
             self._ready.append(original)
 
 
-def _give_up(scope: Scope | None) -> None:
+def _give_up(scope: ResourceScope | None) -> None:
     while scope is not None:
         if scope.verdict is None:
             scope.verdict = False

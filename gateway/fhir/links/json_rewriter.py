@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.fhir.links.hold import HOLD_LIMIT, Edit, PatchScope, Scope
-from gateway.fhir.links.json_sweep import InDoubt, Sweep
+from gateway.fhir.links.hold import HOLD_LIMIT, Edit, PatchScope, ResourceScope
+from gateway.fhir.links.json_sweep import JsonFastPath, StructureNeededError
 from gateway.fhir.links.json_text import (
     ARRAYS,
     BEFORE_VALUE,
@@ -32,7 +32,7 @@ from gateway.fhir.links.json_text import (
     needles,
     unescape,
 )
-from gateway.fhir.links.map import Swap
+from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.query import swap_query, swap_url_query
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
@@ -60,7 +60,7 @@ class _Frame:
         *("holds_entries", "inner", "is_object", "is_resource", "key", "path", "scope", "skip"),
     )
 
-    def __init__(self, path: Path, scope: Scope | None, *, is_object: bool) -> None:
+    def __init__(self, path: Path, scope: ResourceScope | None, *, is_object: bool) -> None:
         self.path = path
         self.scope = scope
         self.is_object = is_object
@@ -84,7 +84,7 @@ class JsonRewriter(StreamRewriter):
 
     def __init__(
         self,
-        swap: Swap,
+        swap: BaseReplacement,
         *,
         patch: bool = False,
         hold_limit: int = HOLD_LIMIT,
@@ -125,8 +125,8 @@ class JsonRewriter(StreamRewriter):
     def _whole(self) -> None:
         if not self._patch and self._required_type is None:
             try:
-                swept = Sweep(self._buffer, self._swap)
-            except InDoubt:
+                swept = JsonFastPath(self._buffer, self._swap)
+            except StructureNeededError:
                 pass
             else:
                 self._take(swept, 0, len(self._buffer))
@@ -146,8 +146,8 @@ class JsonRewriter(StreamRewriter):
         if end <= needle:
             return pos
         try:
-            swept = Sweep(self._buffer[pos:end], self._swap, in_bundle=True)
-        except InDoubt:
+            swept = JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
+        except StructureNeededError:
             return pos
         self._copy(pos)
         self._take(swept, pos, end)
@@ -155,7 +155,7 @@ class JsonRewriter(StreamRewriter):
             scope.use()
         return end
 
-    def _take(self, swept: Sweep, start: int, end: int) -> None:
+    def _take(self, swept: JsonFastPath, start: int, end: int) -> None:
         """Hand over what was swept; all before the mark, in which no host stands, was sent."""
         pieces = swept.pieces
         if self._mark > start:
@@ -293,7 +293,7 @@ class JsonRewriter(StreamRewriter):
         path = (*frame.path, key) if key in LISTED_KEYS and not self._deep else ()
         self._link(frame.scope, path, start, end)
 
-    def _link(self, scope: Scope | None, path: Path, start: int, end: int) -> None:
+    def _link(self, scope: ResourceScope | None, path: Path, start: int, end: int) -> None:
         """A string with a needle stands at `path`, which is empty where nothing is listed."""
         raw = self._buffer[start:end]
         edit = self._edit(scope, path, start, raw) if path and scope is not None else None
@@ -308,7 +308,7 @@ class JsonRewriter(StreamRewriter):
             frame.scope.learn(member, value)
             self._output.settle()
 
-    def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
+    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = unescape(raw)
         position = self._offset + start
         if self._swap.is_request and may_hold_query(path, value):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.links.json_text import front, masked, needles, unescape
-from gateway.fhir.links.map import Swap
+from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.rules import (
     LONGEST_NAME,
     holds_attachment,
@@ -72,22 +72,22 @@ _ESCAPED: Final = b":\\/"
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
 
-class InDoubt(Exception):  # noqa: N818 - a state, not a mistake
+class StructureNeededError(Exception):
     """The structure has to be followed."""
 
 
-class Sweep:
+class JsonFastPath:
     """One pass over JSON that is one whole resource, or entries of a Bundle (`in_bundle`).
 
-    Raises `InDoubt`. `pieces` are what becomes of the text; `rewritten` and `left` count the URLs
-    replaced and the strings that hold one all the same.
+    Raises `StructureNeededError`. `pieces` are what becomes of the text; `rewritten` and `left`
+    count the URLs replaced and the strings that hold one all the same.
     """
 
     __slots__ = (
         *("_in_bundle", "_mark", "_masked", "_swap", "_text", "left", "pieces", "rewritten"),
     )
 
-    def __init__(self, text: bytes, swap: Swap, *, in_bundle: bool = False) -> None:
+    def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         self._text = text
         self._swap = swap
         self._in_bundle = in_bundle or b'"Bundle"' in text
@@ -96,7 +96,7 @@ class Sweep:
         self.rewritten = 0
         self.left = 0
         if is_doubtful(text) or needles(swap).hide(text):
-            raise InDoubt
+            raise StructureNeededError
         if self._in_bundle and _STAND_IN not in text:
             source, target = swap.plain[_ESCAPED in text]
             # Otherwise what was put there would be found again.
@@ -144,7 +144,7 @@ class Sweep:
         if colon not in _COLONS and colon.strip(_BLANKS) != b":":
             return self._leave(quote, place)
         if len(parts) < _WITH_NAME:
-            raise InDoubt
+            raise StructureNeededError
         name = parts[-2]
         key = quote - len(colon) - len(name) - 2
         if name == b"reference":
@@ -152,7 +152,7 @@ class Sweep:
                 return self._link(quote, place, is_reference=True)
         elif name == b"fullUrl":
             if not self._in_bundle:
-                raise InDoubt
+                raise StructureNeededError
             return self._link(quote, place, is_reference=False)
         elif name in _NAMES and self._is_link(name, key, quote, place):
             return self._link(quote, place, is_reference=False)
@@ -200,21 +200,21 @@ class Sweep:
     def _end(self, place: int) -> int:
         end = self._masked.find(b'"', place)
         if end < 0:
-            raise InDoubt
+            raise StructureNeededError
         return end
 
     def _is_reference(self, key: int) -> bool:
         """Whether the member `reference` there is a Reference's."""
         told = _holds_reference(self._around(key)[0])
         if told is None:
-            raise InDoubt
+            raise StructureNeededError
         return told
 
     def _is_link(self, name: bytes, key: int, quote: int, place: int) -> bool:
         """Whether a member is a link whose name does not tell that."""
         parent, opening = self._around(key)
         if (parent, name) in _UNCERTAIN:
-            raise InDoubt
+            raise StructureNeededError
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
@@ -222,7 +222,7 @@ class Sweep:
         closing = self._masked.find(b"}", end)
         is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
-            raise InDoubt
+            raise StructureNeededError
         return True
 
     def _around(self, key: int) -> tuple[bytes, int]:
@@ -252,10 +252,10 @@ class Sweep:
                 elif byte == _COLON_BYTE and opening >= 0 and not closed:
                     return parts[number - 1], opening
                 elif byte in b"{[" and opening < 0:
-                    raise InDoubt
+                    raise StructureNeededError
             at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
         if start or opening < 0:
-            raise InDoubt
+            raise StructureNeededError
         return b"", opening
 
 
@@ -278,7 +278,7 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
 
 
 def _told_around(text: bytes, key: int) -> tuple[bytes, int] | None:
-    """What `Sweep._around` gives, if the element is written as nearly all are."""
+    """What `JsonFastPath._around` gives, if the element is written as nearly all are."""
     opening = text.rfind(b"{", 0, key)
     between = text[opening + 1 : key]
     end = text.rfind(b'"', 0, max(opening, 0))

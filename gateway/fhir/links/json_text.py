@@ -12,8 +12,8 @@ from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Final
 
-from gateway.fhir.links.map import Swap
-from gateway.fhir.links.text import Needles, raw_length
+from gateway.fhir.links.map import BaseReplacement
+from gateway.fhir.links.text import HostFinder, raw_length
 
 _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
@@ -84,14 +84,14 @@ WATCHED: Final = re.compile(
 )
 
 
-def needles(swap: Swap) -> Needles:
+def needles(swap: BaseReplacement) -> HostFinder:
     """The places in JSON that may belong to a URL under the bases."""
     return _needles(swap.hosts)
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...]) -> Needles:
-    return Needles(hosts, b"\\u00", _HIDING, _SCHEME)
+def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
+    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME)
 
 
 def masked(text: bytes) -> bytes:

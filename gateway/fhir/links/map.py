@@ -30,7 +30,7 @@ _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class LinkBase:
     """A base URL, taken apart for comparing; `port` is None where it is the scheme's default."""
 
     text: str
@@ -44,14 +44,14 @@ class Base:
         return len(self.text) - len(self.path)
 
 
-def parse_base(url: str) -> Base:
+def parse_base(url: str) -> LinkBase:
     """Take a base URL apart. Raises ValueError unless it is plain http(s) without a query."""
     text = url.rstrip("/")
     match = _AUTHORITY.match(text)
     if match is None or not _BASE_TEXT.fullmatch(text) or not _SAFE_PATH.match(text, match.end()):
         raise ValueError("not an absolute http or https base URL")
     host, port = _origin(match)
-    return Base(text, host, port, text[match.end() :])
+    return LinkBase(text, host, port, text[match.end() :])
 
 
 # Not for the gateway's own bases: those are made of what callers send.
@@ -75,7 +75,7 @@ def _covers(path: str, url: str, start: int) -> bool:
     return _SAFE_PATH.match(url, start) is not None
 
 
-class Swap:
+class BaseReplacement:
     """Replaces any of several bases at the front of a URL by another one.
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
@@ -85,7 +85,9 @@ class Swap:
 
     __slots__ = ("holds_colon", "hosts", "is_clear", "is_request", "plain", "sources", "target")
 
-    def __init__(self, sources: tuple[Base, ...], target: Base, *, is_request: bool) -> None:
+    def __init__(
+        self, sources: tuple[LinkBase, ...], target: LinkBase, *, is_request: bool
+    ) -> None:
         # The longest path first: an alias without a path must not shadow the base with one.
         self.sources = tuple(sorted(sources, key=lambda base: -len(base.path)))
         self.target = target
@@ -140,8 +142,8 @@ class LinkMap:
         self.platform = _platform_base(platform)
         self.gateway = parse_base(gateway)
         self._sources = (self.platform, *map(_platform_base, aliases))
-        self.answers = Swap(self._sources, self.gateway, is_request=False)
-        self.requests = Swap((self.gateway,), self.platform, is_request=True)
+        self.answers = BaseReplacement(self._sources, self.gateway, is_request=False)
+        self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
 
     def seen_as(self, gateway: str) -> LinkMap:
         """The same platform, for callers who know the gateway by another base URL."""

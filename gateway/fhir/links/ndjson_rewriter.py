@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.fhir.links.json_rewriter import JsonRewriter
 from gateway.fhir.links.json_text import needles
-from gateway.fhir.links.map import Swap
+from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.text import END
 
 
@@ -17,7 +17,7 @@ class NdjsonRewriter:
 
     __slots__ = ("_is_fresh", "_line", "_needles", "_rewritten", "_swap", "_unrewritten")
 
-    def __init__(self, swap: Swap) -> None:
+    def __init__(self, swap: BaseReplacement) -> None:
         self._swap = swap
         self._needles = needles(swap)
         self._line = JsonRewriter(swap)

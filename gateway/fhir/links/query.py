@@ -10,8 +10,8 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-from gateway.fhir.links.map import Swap
-from gateway.fhir.links.text import END, Needles, raw_length
+from gateway.fhir.links.map import BaseReplacement
+from gateway.fhir.links.text import END, HostFinder, raw_length
 
 _MAX_PAIR: Final = 64 * 1024  # bytes of a form field that are waited for
 _UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
@@ -25,7 +25,7 @@ _HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
 
 
-def swap_query(raw: str, swap: Swap) -> str:
+def swap_query(raw: str, swap: BaseReplacement) -> str:
     """The query string with its absolute URLs under the other base."""
     is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
     plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
@@ -34,19 +34,19 @@ def swap_query(raw: str, swap: Swap) -> str:
     return "&".join(_swap_pair(pair, swap) for pair in raw.split("&"))
 
 
-def swap_url_query(raw: str, swap: Swap) -> str:
+def swap_url_query(raw: str, swap: BaseReplacement) -> str:
     """The URL, absolute or relative, with its own base and those in its query replaced."""
     head, mark, query = raw.partition("?")
     return (swap.translate(head) or head) + mark + swap_query(query, swap)
 
 
-def _swap_pair(pair: str, swap: Swap) -> str:
+def _swap_pair(pair: str, swap: BaseReplacement) -> str:
     name, equals, value = pair.partition("=")
     parts = _COMMA.split(value)
     return name + equals + "".join(_swap_part(part, swap) for part in parts)
 
 
-def _swap_part(raw: str, swap: Swap) -> str:
+def _swap_part(raw: str, swap: BaseReplacement) -> str:
     text = unquote(raw, encoding="latin-1")
     length = swap.prefix_length(text)
     if length is None or "|" in text:
@@ -68,9 +68,9 @@ class FormRewriter:
 
     __slots__ = ("_buffer", "_needles", "_passing", "_swap", "rewritten", "unrewritten")
 
-    def __init__(self, swap: Swap) -> None:
+    def __init__(self, swap: BaseReplacement) -> None:
         self._swap = swap
-        self._needles = Needles(swap.hosts, b"%", _ESCAPE, _SCHEME)
+        self._needles = HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
         self._buffer = b""  # the beginning of a field
         self._passing = False  # in a field longer than _MAX_PAIR
         self.rewritten = 0

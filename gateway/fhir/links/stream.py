@@ -11,9 +11,9 @@ import re
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
-from gateway.fhir.links.hold import Edit, HeldOutput, Scope
-from gateway.fhir.links.map import Swap
-from gateway.fhir.links.text import END, Needles
+from gateway.fhir.links.hold import Edit, HeldOutput, ResourceScope
+from gateway.fhir.links.map import BaseReplacement
+from gateway.fhir.links.text import END, HostFinder
 
 MAX_TOKEN: Final = 64 * 1024
 """Bytes: a longer string or tag holds no URL to be rewritten, and goes out in pieces."""
@@ -56,7 +56,7 @@ class StreamRewriter(ABC):
     _boundary: ClassVar[bytes]  # what begins every token that may be replaced
 
     def __init__(
-        self, swap: Swap, needles: Needles, hold_limit: int, required_type: str | None
+        self, swap: BaseReplacement, needles: HostFinder, hold_limit: int, required_type: str | None
     ) -> None:
         self._swap = swap
         self._required_type = required_type  # a body of another resource passes unchanged
@@ -106,10 +106,10 @@ class StreamRewriter(ABC):
         self._end()
         return self._output.take()
 
-    def _scope(self, parent: Scope | None) -> Scope:
+    def _scope(self, parent: ResourceScope | None) -> ResourceScope:
         """What is known of a resource that begins."""
         required_type = self._required_type if parent is None else None
-        return Scope(parent, streams=self._streams, required_type=required_type)
+        return ResourceScope(parent, streams=self._streams, required_type=required_type)
 
     def _end(self) -> None:
         if self._alert and not self._streams:

@@ -33,7 +33,7 @@ class Rewriter(Protocol):
         """The body ended; give the rest."""
 
 
-class Needles:
+class HostFinder:
     """The places where a host stands behind a slash, as it does in an absolute URL.
 
     In text of any case, and the slash may be percent-encoded. `escape` begins every escape of the

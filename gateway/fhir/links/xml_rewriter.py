@@ -11,8 +11,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from gateway.fhir.links.hold import HOLD_LIMIT, Edit, Scope
-from gateway.fhir.links.map import Swap
+from gateway.fhir.links.hold import HOLD_LIMIT, Edit, ResourceScope
+from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.query import swap_query, swap_url_query
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
@@ -24,7 +24,7 @@ from gateway.fhir.links.rules import (
     opens_resource,
 )
 from gateway.fhir.links.stream import MAX_DEPTH, MAX_TOKEN, StreamRewriter
-from gateway.fhir.links.text import Needles, any_in, match_end, raw_length
+from gateway.fhir.links.text import HostFinder, any_in, match_end, raw_length
 
 
 def _spelled(char: str) -> str:
@@ -99,8 +99,8 @@ def _leads_to_reference(before: bytes) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _needles(hosts: tuple[bytes, ...]) -> Needles:
-    return Needles(hosts, b"&#", _HIDING, _SCHEME)
+def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
+    return HostFinder(hosts, b"&#", _HIDING, _SCHEME)
 
 
 class _Element:
@@ -108,7 +108,7 @@ class _Element:
 
     __slots__ = ("is_resource", "path", "scope")
 
-    def __init__(self, path: Path, scope: Scope | None, *, is_resource: bool) -> None:
+    def __init__(self, path: Path, scope: ResourceScope | None, *, is_resource: bool) -> None:
         self.path = path
         self.scope = scope
         self.is_resource = is_resource
@@ -125,7 +125,11 @@ class XmlRewriter(StreamRewriter):
     _boundary = b"<"
 
     def __init__(
-        self, swap: Swap, *, hold_limit: int = HOLD_LIMIT, required_type: str | None = None
+        self,
+        swap: BaseReplacement,
+        *,
+        hold_limit: int = HOLD_LIMIT,
+        required_type: str | None = None,
     ) -> None:
         super().__init__(swap, _needles(swap.hosts), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
@@ -263,7 +267,7 @@ class XmlRewriter(StreamRewriter):
                 element.scope.close()
                 self._output.settle()
 
-    def _learn(self, scope: Scope, member: str, value: str, pos: int) -> None:
+    def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
         self._output.expire(self._offset + pos)
         scope.learn(member, value)
         self._output.settle()
@@ -285,7 +289,7 @@ class XmlRewriter(StreamRewriter):
         elif has_needle and self._swap.mentioned_in(_unescape(tag[0])):
             self._output.unrewritten += 1
 
-    def _edit(self, scope: Scope, path: Path, start: int, raw: bytes) -> Edit | None:
+    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = _unescape(raw)
         position = self._offset + start
         if self._swap.is_request and may_hold_query(path, value):
@@ -298,7 +302,9 @@ class XmlRewriter(StreamRewriter):
         is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
         return Edit(position, len(raw), target.encode(), cut, scope, path, is_name)
 
-    def _query_edit(self, scope: Scope, path: Path, position: int, raw: bytes) -> Edit | None:
+    def _query_edit(
+        self, scope: ResourceScope, path: Path, position: int, raw: bytes
+    ) -> Edit | None:
         value = _unescape(raw)
         swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
         if swapped == value or (not raw.isascii() and _WIDE_REFERENCE.search(raw)):
