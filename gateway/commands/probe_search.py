@@ -22,7 +22,7 @@ import typer
 from gateway.commands import token as token_command
 from gateway.commands.terminal import spoken
 from gateway.config import Settings
-from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
+from gateway.fhir.capability import NO_CAPABILITY, TypeCapability, capabilities
 from gateway.http.retry_after import parse_retry_after
 from gateway.phrases import Phrase
 from gateway.process.certificates import platform_tls
@@ -143,7 +143,7 @@ def _questions(
     """By type the parameters to ask about, each with its kind."""
     questions: dict[str, dict[str, str]] = {}
     for kind, name in wanted or [(kind, None) for kind in sorted(declared)]:
-        known = declared.get(kind, NOTHING).parameters
+        known = declared.get(kind, NO_CAPABILITY).parameters
         names = known if name is None else {name: known.get(name, "")}
         chosen = {each: names[each] for each in names if each[:1] != "_" or each in _COMMON}
         questions.setdefault(kind, {}).update(chosen)

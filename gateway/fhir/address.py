@@ -26,7 +26,7 @@ class PathShape:
     operation: str = ""
 
 
-def address(path: str) -> PathShape:
+def parse_path(path: str) -> PathShape:
     """The shape of a raw path that is empty or begins with "/". Never raises."""
     plain = _PLAIN(path)
     if plain is not None:
@@ -56,7 +56,7 @@ def named_type(path: str) -> str:
     return named.rpartition("/")[2]
 
 
-def valid_id(text: str) -> bool:
+def is_valid_id(text: str) -> bool:
     """Whether this is a FHIR id (R5 datatypes.html#id); `.` and `..` are not, in a path."""
     return _ID(text) is not None and text not in _DOTS
 

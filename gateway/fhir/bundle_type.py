@@ -36,7 +36,7 @@ class BundleTypeScanner(Protocol):
         """Take the next piece. Raises `AmbiguousBundleTypeError`."""
 
 
-def bundle_watch(content_type: str, start: bytes) -> BundleTypeScanner:
+def new_bundle_type_scanner(content_type: str, start: bytes) -> BundleTypeScanner:
     """A watch for a body that begins with `start`, none of which it has read yet.
 
     `content_type` decides between JSON and XML; where it names neither, the first byte does.

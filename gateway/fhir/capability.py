@@ -30,7 +30,7 @@ class TypeCapability:
     conditional: frozenset[str]
 
 
-NOTHING: Final = TypeCapability({}, frozenset())
+NO_CAPABILITY: Final = TypeCapability({}, frozenset())
 
 
 def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
@@ -48,7 +48,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
         for resource in _list(rest.get("resource")):
             kind = resource.get("type")
             if isinstance(kind, str):
-                known = by_type.get(kind, NOTHING)
+                known = by_type.get(kind, NO_CAPABILITY)
                 by_type[kind] = TypeCapability(
                     {**known.parameters, **common, **dict(_parameters(resource))},
                     known.conditional | _conditional(resource) | untold,

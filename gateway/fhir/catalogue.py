@@ -14,7 +14,7 @@ from gateway.errors import (
     Reason,
     non_fhir_issue_code,
 )
-from gateway.fhir.outcome import render
+from gateway.fhir.outcome import render_outcome
 from gateway.fhir.texts import guidance_ru, guidance_uz, text
 from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.fhir.texts.page_of_errors import WORDS, ErrorPageTexts
@@ -43,7 +43,9 @@ def markdown(language: str = "en") -> str:
 def _examples(language: str) -> list[str]:
     error = GatewayError(UPSTREAM_UNREACHABLE)
     bodies = [
-        render(error, request_id=_EXAMPLE_ID, language=language, xml=xml, attempts=3)[0].decode()
+        render_outcome(error, request_id=_EXAMPLE_ID, language=language, xml=xml, attempts=3)[
+            0
+        ].decode()
         for xml in (False, True)
     ]
     pretty = json.dumps(json.loads(bodies[0]), indent=2, ensure_ascii=False)

@@ -40,7 +40,9 @@ _MOST: Final = 256
 _HALF_ESCAPE: Final = 5  # bytes of a letter's escape whose last has not come
 
 
-def of_request(code: str, resource: str, query: str, *, if_none_exist: bool) -> Condition | None:
+def condition_of_request(
+    code: str, resource: str, query: str, *, if_none_exist: bool
+) -> Condition | None:
     """The condition of a write by itself; `query` is raw, the resource's id is not in the path."""
     if code == "create":
         return (code, resource, ("If-None-Exist",)) if if_none_exist else None
@@ -90,7 +92,7 @@ class BundleConditions:
         if owner in RESOURCE_TYPES or (owner == before and is_type(owner)):
             return
         has_criteria = "ifNoneExist" in members
-        condition = of_request(code, resource, query, if_none_exist=has_criteria)
+        condition = condition_of_request(code, resource, query, if_none_exist=has_criteria)
         if condition is not None:
             names = ("ifNoneExist",) if code == "create" else condition[2]
             self._found[code, resource, names] = None

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.fhir.links.json_text import plainly_spelled
-from gateway.fhir.negotiation import asks_for
+from gateway.fhir.negotiation import requests_media_type
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 # The beginning of a page whose type was not told or was told wrongly.
@@ -23,7 +23,7 @@ _RESOURCE_TYPE: Final = re.compile(rb'"resourceType"\s*+:')
 _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
-LOOKED_AT: Final = 64 * 1024
+INSPECTED_BYTES: Final = 64 * 1024
 """So much of a body is its beginning; the root of XML stands there."""
 
 
@@ -54,7 +54,7 @@ def is_fhir(body: bytes) -> bool | None:
         body = body.decode("utf-16", "ignore").encode("utf-8", "ignore")
     first = body.lstrip(_BEFORE_JSON)[:1]
     if first == b"<":
-        return True if _FHIR_XML in body else None if len(body) < LOOKED_AT else False
+        return True if _FHIR_XML in body else None if len(body) < INSPECTED_BYTES else False
     if first == b"{":
         return True if names_type(body) else None
     return False if first else None
@@ -71,15 +71,15 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
     `body` is what has arrived of it, at least its beginning; "" counts as an error page too.
     """
     if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
-        return not (body and asks_for(kind, query, accept))
+        return not (body and requests_media_type(kind, query, accept))
     if kind.endswith("json"):
         return not names_type(body)
     return _FHIR_XML not in body
 
 
-def is_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
+def is_unrequested_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
     """Whether a successful answer is a web page, such as a sign-in form, nobody asked for."""
     # JSON, as nearly all answers are, is told from a page by its first byte.
     looks_so = not body.startswith(b"{") and _LOOKS_LIKE_HTML.match(body) is not None
     is_html = looks_so or kind in _HTML
-    return is_html and not asks_for(kind, query, accept)
+    return is_html and not requests_media_type(kind, query, accept)

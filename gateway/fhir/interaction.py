@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote_plus
 
-from gateway.fhir.address import address, valid_id
-from gateway.fhir.bundle_type import AmbiguousBundleTypeError, bundle_watch
+from gateway.fhir.address import is_valid_id, parse_path
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
 from gateway.fhir.labels import INTERACTIONS, OPERATION_LABELS, RESOURCE_LABELS
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "RESOURCE_LABELS",
     "Interaction",
     "classify",
+    "is_valid_id",
     "query_names",
     "refine_bundle",
-    "valid_id",
 ]
 
 BUNDLES: Final = frozenset(("batch", "transaction"))
@@ -69,15 +69,15 @@ def classify(method: str, path: str, query: str) -> Interaction:
     See FHIR R5 http.html, section 3.2.0; compartments: section 3.2.1.2.
     """
     del query  # conditional and plain interactions share their code
-    where = address(path)
+    where = parse_path(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")
     return Interaction(
-        code, where.resource, where.resource_id, where.operation, is_safe(method, code)
+        code, where.resource, where.resource_id, where.operation, is_safe_interaction(method, code)
     )
 
 
-def is_safe(method: str, code: str) -> bool:
+def is_safe_interaction(method: str, code: str) -> bool:
     """Whether an interaction only reads (RFC 9110 section 9.2.1; FHIR's `_search` by POST too)."""
     return method in ("GET", "HEAD") or (method == "POST" and code in _SEARCHES)
 
@@ -100,7 +100,7 @@ def refine_bundle(
 
 def _bundle_type(prefix: bytes, content_type: str) -> str | None:
     try:
-        watch = bundle_watch(content_type, prefix)
+        watch = new_bundle_type_scanner(content_type, prefix)
         watch.feed(prefix[:_MAX_PREFIX])
         kind = watch.kind
         if kind is not None:
@@ -121,9 +121,9 @@ def query_names(query: str) -> tuple[str, ...]:
     if not query:
         return ()
     names: dict[str, None] = {}
-    parts = query.split("&", MOST_PARAMETERS)
-    more = parts[MOST_PARAMETERS:]
-    for part in parts[:MOST_PARAMETERS]:
+    parts = query.split("&", MAX_PARAMETERS)
+    more = parts[MAX_PARAMETERS:]
+    for part in parts[:MAX_PARAMETERS]:
         if part:
             name, equals, _ = part.partition("=")
             names[_safe_name(name) if equals else "?"] = None
@@ -134,9 +134,9 @@ def query_names(query: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-MOST_PARAMETERS: Final = 512
+MAX_PARAMETERS: Final = 512
 """How many parameters of a query or form are looked at."""
-LONGEST_NAME: Final = 3 * 64
+MAX_NAME_LENGTH: Final = 3 * 64
 """Beyond it, a name is longer than any parameter's, be it percent-encoded throughout."""
 _MAX_NAMES: Final = 50
 _MAX_PREFIX: Final = 65536
@@ -175,7 +175,7 @@ _CODES: Final = {
 
 
 def _safe_name(name: str) -> str:
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         return "?"
     if "%" in name or "+" in name:
         name = unquote_plus(name)

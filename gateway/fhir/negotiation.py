@@ -79,7 +79,7 @@ def choose_language(accept_language: str | None, default: str) -> str:
     return next((near for tag, near in _NEAREST.items() if weights.get(tag)), default)
 
 
-def asks_for(kind: str, query: str, accept: str | None) -> bool:
+def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
     """Whether a media type that is no name of FHIR's own was asked for, by `_format` or `Accept`.
 
     In `_format` a short name will do; `*/*` asks for nothing in particular.

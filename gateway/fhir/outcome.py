@@ -15,13 +15,13 @@ from gateway.fhir.negotiation import choose_language, wants_xml
 from gateway.fhir.texts import LANGUAGES, text
 from gateway.fhir.writing import JSON, XML
 
-__all__ = ["CODE_SYSTEM", "JSON", "XML", "choose_language", "render", "wants_xml"]
+__all__ = ["CODE_SYSTEM", "JSON", "XML", "choose_language", "render_outcome", "wants_xml"]
 
 CODE_SYSTEM: Final = "urn:dhp-gateway:error"
 _UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
 
 
-def render(
+def render_outcome(
     error: GatewayError,
     *,
     request_id: str,
@@ -52,11 +52,11 @@ def render(
     }
     outcome = {
         "resourceType": "OperationOutcome",
-        "id": _clean(request_id),
+        "id": _printable_line(request_id),
         "language": language,
         "issue": [issue],
     }
-    return writing.write(outcome, xml=xml)
+    return writing.write_resource(outcome, xml=xml)
 
 
 def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
@@ -64,9 +64,9 @@ def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
     facts = [f"request-id={request_id}", f"attempts={attempts}", f"platform-status={status}"]
     if error.hint:
         facts.append(error.hint)
-    return _clean("; ".join(facts))
+    return _printable_line("; ".join(facts))
 
 
-def _clean(value: str) -> str:
+def _printable_line(value: str) -> str:
     """One line without what neither XML 1.0 nor UTF-8 can hold."""
     return " ".join(_UNPRINTABLE.sub(" ", value).split())

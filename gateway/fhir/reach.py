@@ -58,7 +58,7 @@ _REVERSE: Final = re.compile(rf"_has:([A-Za-z]+):{_PARAMETER}:(.+)", re.IGNORECA
 _INCLUDED: Final = re.compile(rf"([A-Za-z]+):{_PARAMETER}(?::([A-Za-z]+))?").fullmatch
 
 
-def stays_within(parameters: str, types: frozenset[str]) -> bool:
+def is_limited_to_types(parameters: str, types: frozenset[str]) -> bool:
     """Whether raw parameters of a search of one of these types ask about these types only.
 
     Chains, reverse chains, inclusions and sorting count for every type that they pass through,
@@ -70,17 +70,19 @@ def stays_within(parameters: str, types: frozenset[str]) -> bool:
         base, _, modifier = name.partition(":")
         base = base.lower()
         if base in _INCLUSIONS:
-            fits = modifier.lower() in _INCLUSION_MODIFIERS and _includes(base, value, types)
+            fits = modifier.lower() in _INCLUSION_MODIFIERS and _inclusion_stays_within(
+                base, value, types
+            )
         elif base == "_sort":
-            fits = modifier.lower() in _SORT_MODIFIERS and _sorts(value, types)
+            fits = modifier.lower() in _SORT_MODIFIERS and _sort_stays_within(value, types)
         else:
-            fits = _asks(name, types)
+            fits = _name_stays_within(name, types)
         if not fits or value is None:
             return False
     return True
 
 
-def is_disguise(parameters: str) -> bool:
+def overrides_request(parameters: str) -> bool:
     """Whether raw parameters make another request of this one, or are too many to tell."""
     if _has_too_many(parameters):
         return True
@@ -100,7 +102,7 @@ def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
             yield unquote_plus(name), value if equals else None
 
 
-def _asks(name: str, types: frozenset[str]) -> bool:
+def _name_stays_within(name: str, types: frozenset[str]) -> bool:
     """Whether the name of a parameter leads through these types only."""
     while len(name) <= _LONGEST_NAME:
         reverse = _REVERSE(name)
@@ -127,7 +129,7 @@ def _is_harmless(name: str) -> bool:
     return match[2] is None or match[2] in _MODIFIERS
 
 
-def _includes(base: str, value: str | None, types: frozenset[str]) -> bool:
+def _inclusion_stays_within(base: str, value: str | None, types: frozenset[str]) -> bool:
     """Whether an inclusion brings these types only."""
     match = _INCLUDED(_decoded(value))
     if match is None or match[1] not in types:
@@ -137,9 +139,9 @@ def _includes(base: str, value: str | None, types: frozenset[str]) -> bool:
     return target in types if target is not None else base == "_revinclude"
 
 
-def _sorts(value: str | None, types: frozenset[str]) -> bool:
+def _sort_stays_within(value: str | None, types: frozenset[str]) -> bool:
     keys = _decoded(value).split(",")
-    return all(_asks(key.strip().removeprefix("-"), types) for key in keys)
+    return all(_name_stays_within(key.strip().removeprefix("-"), types) for key in keys)
 
 
 def _decoded(value: str | None) -> str:

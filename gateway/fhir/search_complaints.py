@@ -34,7 +34,7 @@ _LEFT_OUT: Final = re.compile(
 _OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\bexpected\b", re.I)
 
 
-def complaints(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
+def rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
     """Those of `names` that `outcome` entries in the beginning of a searchset complain about."""
     if not xml:
         body = plainly_spelled(body)
@@ -43,11 +43,11 @@ def complaints(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str
     found: set[str] = set()
     asked = frozenset(names)
     for code, text in _xml_issues(body) if xml else _json_issues(body):
-        found |= _complaint(code, text, asked)
+        found |= _rejected_names(code, text, asked)
     return frozenset(found)
 
 
-def _complaint(code: str, text: str, asked: frozenset[str]) -> frozenset[str]:
+def _rejected_names(code: str, text: str, asked: frozenset[str]) -> frozenset[str]:
     if code in _ABOUT_MATCHES:
         return frozenset()
     if code not in _ABOUT_PARAMETERS and _LEFT_OUT.search(text) is None:

@@ -18,9 +18,9 @@ from urllib.parse import unquote_plus
 
 import orjson
 
-from gateway.fhir.interaction import LONGEST_NAME, MOST_PARAMETERS
+from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.links.json_text import plainly_spelled
-from gateway.fhir.search_complaints import complaints
+from gateway.fhir.search_complaints import rejected_parameters
 
 # Parameters that do not say which resources match. A server need not repeat them in `self`, and no
 # CapabilityStatement has to list them. All others are judged, misspelled ones as well.
@@ -73,18 +73,18 @@ _XML_LINK: Final = re.compile(
 )
 
 
-def judged(asked: str) -> tuple[str, ...]:
+def filtering_names(asked: str) -> tuple[str, ...]:
     """The names in a raw query or form that say which resources are wanted.
 
     Of more parameters than are looked at the others are one, "?", which nobody uses.
     """
     names = dict.fromkeys(_names(asked))
-    if asked.count("&") >= MOST_PARAMETERS:
+    if asked.count("&") >= MAX_PARAMETERS:
         names["?"] = None
     return tuple(name for name in names if name.partition(":")[0] not in _NOT_SELECTING)
 
 
-def ignored(
+def ignored_parameters(
     asked: str,
     names: tuple[str, ...],
     body: bytes,
@@ -92,7 +92,7 @@ def ignored(
     *,
     xml: bool = False,
 ) -> tuple[str, ...]:
-    """Those of `names`, which `judged` gives of `asked`, that the platform did not use.
+    """Those of `names`, which `filtering_names` gives of `asked`, that the platform did not use.
 
     `body` is the beginning of the searchset; without a `self` link in it only its `outcome`
     entries and what is `known` can tell.
@@ -100,14 +100,14 @@ def ignored(
     url = _self_link(body, xml=xml)
     query = asked if url is None else _query(url)
     # Nearly all repeat what was asked, letter by letter.
-    short = () if query.startswith(asked) else _short(asked, query)
-    found = complaints(body, names, xml=xml)
+    short = () if query.startswith(asked) else _missing_names(asked, query)
+    found = rejected_parameters(body, names, xml=xml)
     return tuple(
         name for name in names if name in short or name in found or known.is_unusable(name)
     )
 
 
-def _short(asked: str, used: str) -> Collection[str]:
+def _missing_names(asked: str, used: str) -> Collection[str]:
     """The names that stand more often in what was asked than in what was used.
 
     What a server has used it may repeat without the modifier.
@@ -177,14 +177,14 @@ def _xml_self(body: bytes) -> str | None:
 
 
 # A platform may say more than was asked.
-_MOST_USED: Final = 4 * MOST_PARAMETERS
+_MOST_USED: Final = 4 * MAX_PARAMETERS
 
 
-def _names(query: str, most: int = MOST_PARAMETERS) -> list[str]:
+def _names(query: str, most: int = MAX_PARAMETERS) -> list[str]:
     found = []
     for part in query.split("&", most)[:most]:
         name, _, value = part.partition("=")
         if value:
-            is_encoded = len(name) <= LONGEST_NAME and ("%" in name or "+" in name)
+            is_encoded = len(name) <= MAX_NAME_LENGTH and ("%" in name or "+" in name)
             found.append(unquote_plus(name) if is_encoded else name)
     return found

@@ -24,7 +24,7 @@ _ELEMENT: Final = re.compile(
 )
 
 
-def without_sign_in(statement: bytes, *, xml: bool) -> bytes:
+def remove_rest_security(statement: bytes, *, xml: bool) -> bytes:
     """The CapabilityStatement without `rest.security`."""
     if xml:
         return _ELEMENT.sub(b"", statement)
@@ -77,5 +77,5 @@ class SecurityRemovingRewriter:
         """The body ended; give the rest."""
         if self._size > _LONGEST:
             return self._inner.finish()
-        statement = without_sign_in(b"".join(self._pieces), xml=self._xml)
+        statement = remove_rest_security(b"".join(self._pieces), xml=self._xml)
         return self._inner.feed(statement) + self._inner.finish()

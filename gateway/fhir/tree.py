@@ -32,7 +32,7 @@ class BodyTooLargeError(BodyParseError):
     """The tree would take more memory than is given to one."""
 
 
-def read(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
+def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
     """The tree of a body. An array at the top (a JSON Patch) stands under the name "".
 
     `sent` is in how many bytes it came, where it was compressed. Raises `BodyParseError`, also for
@@ -42,38 +42,38 @@ def read(body: bytes, content_type: str | None, *, sent: int | None = None) -> E
     xml = kind.endswith("xml")
     if not xml and kind and not kind.endswith("json"):
         raise BodyParseError("neither JSON nor XML")
-    most = weight.allowance(len(body) if sent is None else sent)
-    if weight.is_heavier(body, most, xml=xml):
+    most = weight.tree_limit(len(body) if sent is None else sent)
+    if weight.exceeds_tree_limit(body, most, xml=xml):
         raise BodyTooLargeError("too much to be read as a whole")
     return _XmlReader().read(body) if xml else _read_json(body)
 
 
-def elements(node: Node) -> Iterator[Element]:
+def walk_elements(node: Node) -> Iterator[Element]:
     """The element and all within it."""
     if isinstance(node, str):
         return
     yield node
     for children in node.values():
         for child in children:
-            yield from elements(child)
+            yield from walk_elements(child)
 
 
-def texts(node: Element, name: str) -> list[str]:
+def child_texts(node: Element, name: str) -> list[str]:
     """The texts directly under a name."""
     return [each for each in node.get(name, ()) if isinstance(each, str)]
 
 
-def first(node: Element, name: str) -> str:
+def first_text(node: Element, name: str) -> str:
     """The first text directly under a name, "" for none."""
-    return next(iter(texts(node, name)), "")
+    return next(iter(child_texts(node, name)), "")
 
 
-def below(node: Element, name: str) -> list[Element]:
+def child_elements(node: Element, name: str) -> list[Element]:
     """The elements directly under a name."""
     return [each for each in node.get(name, ()) if not isinstance(each, str)]
 
 
-def holds(whole: Element, part: Element) -> bool:
+def contains_all_of(whole: Element, part: Element) -> bool:
     """Whether all that one resource says stands in the other one too.
 
     What servers write themselves (`id`, `meta`, narrative) is not looked at, at the top.
@@ -111,7 +111,7 @@ def _read_json(body: bytes) -> Element:
     # Around each element may stand an array.
     if exceeds_depth(document, 2 * _DEEPEST):
         raise BodyParseError("nested too deeply")
-    return _element(document) if isinstance(document, dict) else {"": _flat(document)}
+    return _element(document) if isinstance(document, dict) else {"": _values_of(document)}
 
 
 def _refuse(_name: str) -> NoReturn:
@@ -128,16 +128,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _element(members: dict[str, Any]) -> Element:
     """The same object, with what it holds changed: two trees at once would be twice the memory."""
     for name, value in members.items():
-        members[name] = _flat(value)
+        members[name] = _values_of(value)
     return members
 
 
-def _flat(value: Any) -> list[Any]:
+def _values_of(value: Any) -> list[Any]:
     """A value as what stands under a name; null says nothing."""
     if isinstance(value, dict):
         return [_element(value)]
     if isinstance(value, list):
-        return [node for each in value for node in _flat(each)]
+        return [node for each in value for node in _values_of(each)]
     if value is None:
         return []
     if isinstance(value, bool):

@@ -21,20 +21,20 @@ _STEP: Final = 1024 * 1024
 _FREE: Final = 36 * 1024 * 1024
 # What its sender has sent itself may become so many times as much, and no body more than that.
 _TIMES: Final = 12
-MOST: Final = 256 * 1024 * 1024
+MAX_TREE_BYTES: Final = 256 * 1024 * 1024
 
 
-def allowance(sent: int) -> int:
+def tree_limit(sent: int) -> int:
     """What the tree of a body may take that came in so many bytes."""
-    return min(_FREE + _TIMES * sent, MOST)
+    return min(_FREE + _TIMES * sent, MAX_TREE_BYTES)
 
 
-def longest(sent: int) -> int:
+def decoded_limit(sent: int) -> int:
     """To how many bytes a body may be opened at all that came in so many."""
-    return allowance(sent) // _TEXT
+    return tree_limit(sent) // _TEXT
 
 
-def is_heavier(body: bytes, most: int, *, xml: bool) -> bool:
+def exceeds_tree_limit(body: bytes, most: int, *, xml: bool) -> bool:
     """Whether the tree could take more than that."""
     is_wide = any(first in body for first in _WIDE)
     weight = len(body) * (_WIDE_TEXT if is_wide else _TEXT)

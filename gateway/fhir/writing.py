@@ -28,13 +28,13 @@ class EmbeddedResource:
     xml: bool = False
 
 
-def content(body: bytes, content_type: str | None) -> EmbeddedResource | None:
+def embed_body(body: bytes, content_type: str | None) -> EmbeddedResource | None:
     """A body as a part of another resource; None where it is no FHIR that can be one."""
     xml = media_type(content_type).endswith("xml")
     if not body:
         return None
     try:
-        kind = tree.first(tree.read(body, content_type), "resourceType")
+        kind = tree.first_text(tree.parse_body(body, content_type), "resourceType")
         text = body.decode("utf-8-sig")
     except ValueError:
         return None
@@ -47,7 +47,7 @@ def content(body: bytes, content_type: str | None) -> EmbeddedResource | None:
     return EmbeddedResource(kind, text, xml) if kind else None
 
 
-def write(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
+def write_resource(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
     """The body and its Content-Type. Members stand in the order of FHIR's elements.
 
     An `EmbeddedResource` must be of the format that is written.

@@ -11,7 +11,7 @@ from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir import tree
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import BUNDLES
-from gateway.fhir.search_guard import SearchSupport, ignored, judged
+from gateway.fhir.search_guard import SearchSupport, filtering_names, ignored_parameters
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import Request, Response
 from gateway.outbox.qualifying import conditional_creates, criteria_of, searchable
@@ -31,7 +31,7 @@ def _sent(request: Request) -> Element | None:
     if field_of(request.fields, b"content-encoding") is not None:
         return None
     try:
-        return tree.read(request.body, field_of(request.fields, b"content-type"))
+        return tree.parse_body(request.body, field_of(request.fields, b"content-type"))
     except tree.BodyParseError:
         return None
 
@@ -56,7 +56,7 @@ class Sought:
 
     def is_believed(self, known: SearchSupport) -> bool:
         """Whether the platform surely uses all parameters: it declares each, as it is written."""
-        names = judged(self.query)
+        names = filtering_names(self.query)
         declared = known.capable or ()
         return bool(names) and all(
             name in declared and not known.is_unusable(name) for name in names
@@ -79,7 +79,7 @@ def sought(request: Request) -> list[Sought] | None:
 
 
 def _sought(condition: str, resource: Element, place: int | None = None) -> Sought:
-    kind = tree.first(resource, "resourceType")
+    kind = tree.first_text(resource, "resourceType")
     identifier = next(searchable(resource), None)
     criteria = quote(criteria_of(condition), safe=_AS_THEY_ARE)
     query = criteria
@@ -108,7 +108,7 @@ def judged_read(result: Response, request: Request) -> Comparison:
     sent, found = _sent(request), _content(result)
     if sent is None or found is None:
         return Comparison(Found.UNCLEAR)
-    if not tree.holds(found, sent):
+    if not tree.contains_all_of(found, sent):
         return Comparison(Found.NO)
     return Comparison(Found.YES, _as_found(result, 200))
 
@@ -118,20 +118,20 @@ def judged_search(
 ) -> Comparison:
     """What the answer to the search tells."""
     sent, bundle = _sent(request), _content(result)
-    if sent is None or bundle is None or tree.first(bundle, "type") != "searchset":
+    if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
         return Comparison(Found.UNCLEAR)
     if wanted.place is not None:
         sent = list(conditional_creates(sent))[wanted.place][1]
     matches = [
         resource
-        for entry in tree.below(bundle, "entry")
-        for resource in tree.below(entry, "resource")
-        if tree.first(resource, "resourceType") == wanted.kind
+        for entry in tree.child_elements(bundle, "entry")
+        for resource in tree.child_elements(entry, "resource")
+        if tree.first_text(resource, "resourceType") == wanted.kind
     ]
     used = wanted.is_believed(known) and not _ignored(result, wanted, known)
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
-        nothing = tree.first(bundle, "total") in ("", "0") and used
+        nothing = tree.first_text(bundle, "total") in ("", "0") and used
         return Comparison(Found.NO if nothing else Found.UNCLEAR)
     return _judged_match(matches, sent, wanted, used=used)
 
@@ -142,22 +142,24 @@ def _judged_match(
     """Only the very same content is taken for it: two results may share an order's number."""
     match = matches[0]
     right = used if wanted.identifier is None else wanted.identifier in searchable(match)
-    if len(matches) > 1 or not right or not tree.holds(match, sent):
+    if len(matches) > 1 or not right or not tree.contains_all_of(match, sent):
         return Comparison(Found.UNCLEAR)
     return Comparison(Found.YES, _of_match(match))
 
 
 def _ignored(result: Response, wanted: Sought, known: SearchSupport) -> bool:
     xml = media_type(field_of(result.fields, b"content-type")).endswith("xml")
-    return bool(ignored(wanted.query, judged(wanted.query), result.body, known, xml=xml))
+    return bool(
+        ignored_parameters(wanted.query, filtering_names(wanted.query), result.body, known, xml=xml)
+    )
 
 
 def _of_match(resource: Element) -> Response:
     """What the caller is told of a resource that the platform has already."""
-    kind, own = tree.first(resource, "resourceType"), tree.first(resource, "id")
+    kind, own = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
     fields: list[tuple[bytes, bytes]] = []
-    for meta in tree.below(resource, "meta"):
-        version = tree.first(meta, "versionId")
+    for meta in tree.child_elements(resource, "meta"):
+        version = tree.first_text(meta, "versionId")
         if version:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if own:
@@ -173,6 +175,6 @@ def _content(result: Response) -> Element | None:
     if result.status != 200 or result.reason:
         return None
     try:
-        return tree.read(result.body, field_of(result.fields, b"content-type"))
+        return tree.parse_body(result.body, field_of(result.fields, b"content-type"))
     except tree.BodyParseError:
         return None

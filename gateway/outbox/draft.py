@@ -75,7 +75,7 @@ def _at_once(body: bytes, coding: str | None) -> bytes | None:
 
 def _opened(write: Write, body: bytes, coding: str) -> Write:
     """With its content. Raises `BodyTooLargeError`, also where it is not whole."""
-    plain = decode_body(body, coding, weight.longest(len(body)))
+    plain = decode_body(body, coding, weight.decoded_limit(len(body)))
     if not plain:
         raise BodyTooLargeError("it cannot be opened, or becomes too much")
     return replace(write, body=plain)

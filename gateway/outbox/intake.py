@@ -15,7 +15,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import Interaction
 from gateway.fhir.negotiation import choose_language, wants_xml
-from gateway.fhir.writing import write
+from gateway.fhir.writing import write_resource
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
@@ -293,7 +293,7 @@ def made(
     status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
 ) -> UpstreamResponse:
     """An answer of the outbox's."""
-    body, content_type = write(resource, xml=xml)
+    body, content_type = write_resource(resource, xml=xml)
     lines = [
         (b"Date", formatdate(usegmt=True).encode("ascii")),
         (b"Content-Type", content_type),

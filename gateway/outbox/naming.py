@@ -101,7 +101,7 @@ def _criterion(kind: str, name: str, value: str) -> Iterator[str]:
 
 def of_body(body: Element) -> Iterator[str]:
     """What a resource, a Bundle or a patch names. Raises as `of_address`."""
-    for element in tree.elements(body):
+    for element in tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
                 yield from _of_texts(children)
@@ -119,27 +119,27 @@ def _of_texts(children: list[object]) -> Iterator[str]:
 
 def _of_resource(element: Element) -> Iterator[str]:
     """The resource's own identifiers: a search that deletes or updates it may name them."""
-    kind = tree.first(element, "resourceType")
+    kind = tree.first_text(element, "resourceType")
     if not kind:
         return
-    if kind == "Patient" and (own := tree.first(element, "id")):
+    if kind == "Patient" and (own := tree.first_text(element, "id")):
         yield f"Patient/{own}"
-    for identifier in tree.below(element, "identifier"):
+    for identifier in tree.child_elements(element, "identifier"):
         # A search may leave the system out.
         yield f"{kind}?identifier={token(identifier)}"
-        yield f"{kind}?identifier={tree.first(identifier, 'value')}"
+        yield f"{kind}?identifier={tree.first_text(identifier, 'value')}"
 
 
 def _of_logical_reference(element: Element) -> Iterator[str]:
-    identifiers = tree.below(element, "identifier")
+    identifiers = tree.child_elements(element, "identifier")
     if not identifiers or not element.keys() <= _REFERENCE:
         return
     # Without a type it may be a patient.
-    if tree.first(element, "type").rpartition("/")[2] in ("", "Patient"):
+    if tree.first_text(element, "type").rpartition("/")[2] in ("", "Patient"):
         yield f"Patient?identifier={token(identifiers[0])}"
 
 
 def token(identifier: Element) -> str:
     """An Identifier as the value of a search parameter."""
-    system, value = tree.first(identifier, "system"), tree.first(identifier, "value")
+    system, value = tree.first_text(identifier, "system"), tree.first_text(identifier, "value")
     return f"{system}|{value}" if system else value

@@ -70,7 +70,7 @@ def _judge(write: Write) -> WriteJudgement | None:
     body: Element = {}
     # A Binary is what it is, and names nobody. What it holds is not looked at.
     if write.body and kind != "Binary":
-        body = tree.read(write.body, write.content_type, sent=write.sent)
+        body = tree.parse_body(write.body, write.content_type, sent=write.sent)
     named = (
         naming.of_address(path, write.query),
         naming.of_body(body),
@@ -121,16 +121,16 @@ def searchable(resource: Element) -> Iterator[tuple[str, str]]:
 
     One without a system could be anybody's.
     """
-    for identifier in tree.below(resource, "identifier"):
-        system, value = tree.first(identifier, "system"), tree.first(identifier, "value")
+    for identifier in tree.child_elements(resource, "identifier"):
+        system, value = tree.first_text(identifier, "system"), tree.first_text(identifier, "value")
         if system and value:
             yield system, value
 
 
 def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudgement | None:
-    entries = tree.below(bundle, "entry")
-    requests = [request for entry in entries for request in tree.below(entry, "request")]
-    writes = [each for each in requests if tree.first(each, "method") not in _READS]
+    entries = tree.child_elements(bundle, "entry")
+    requests = [request for entry in entries for request in tree.child_elements(entry, "request")]
+    writes = [each for each in requests if tree.first_text(each, "method") not in _READS]
     if not writes or len(requests) != len(entries):
         return None
     if any(_hits_unnamed(request) for request in writes):
@@ -144,7 +144,7 @@ def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudge
 
 def _hits_unnamed(request: Element) -> bool:
     """Whether it may hit resources that it does not name."""
-    path, _, query = tree.first(request, "url").partition("?")
+    path, _, query = tree.first_text(request, "url").partition("?")
     try:
         return bool(query) and not any(naming.of_address(path, query))
     except naming.TooMany:
@@ -152,31 +152,31 @@ def _hits_unnamed(request: Element) -> bool:
 
 
 def _of_request(request: Element) -> Iterator[str]:
-    path, _, query = tree.first(request, "url").partition("?")
+    path, _, query = tree.first_text(request, "url").partition("?")
     yield from naming.of_address(path, query)
-    yield from naming.of_query(_kind(request), tree.first(request, "ifNoneExist"))
+    yield from naming.of_query(_kind(request), tree.first_text(request, "ifNoneExist"))
 
 
 def _kind(request: Element) -> str:
-    path = tree.first(request, "url").partition("?")[0]
+    path = tree.first_text(request, "url").partition("?")[0]
     return unquote(path).strip("/").partition("/")[0]
 
 
 def _way(request: Element) -> Recovery:
-    method, url = tree.first(request, "method"), tree.first(request, "url")
+    method, url = tree.first_text(request, "method"), tree.first_text(request, "url")
     if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
         return Recovery.REPEAT
-    conditional = method == "POST" and _has_parameters(tree.first(request, "ifNoneExist"))
+    conditional = method == "POST" and _has_parameters(tree.first_text(request, "ifNoneExist"))
     return Recovery.ASK if conditional else Recovery.PARK
 
 
 def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
     """Condition and resource of each entry that is created only if there is none yet."""
-    for entry in tree.below(bundle, "entry"):
-        for request in tree.below(entry, "request"):
+    for entry in tree.child_elements(bundle, "entry"):
+        for request in tree.child_elements(entry, "request"):
             if _way(request) is Recovery.ASK:
-                resource = next(iter(tree.below(entry, "resource")), {})
-                yield tree.first(request, "ifNoneExist"), resource
+                resource = next(iter(tree.child_elements(entry, "resource")), {})
+                yield tree.first_text(request, "ifNoneExist"), resource
 
 
 _QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|,', re.DOTALL)

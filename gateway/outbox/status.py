@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.errors import REASONS
 from gateway.fhir.outcome import CODE_SYSTEM
-from gateway.fhir.writing import EmbeddedResource, content
+from gateway.fhir.writing import EmbeddedResource, embed_body
 from gateway.outbox.entry import Entry, RawLines, Response, State
 from gateway.outbox.texts import text
 
@@ -56,7 +56,9 @@ def outcome(
 
 def batch_response(entry: Entry, response: Response, reader: Reader) -> tuple[dict[str, Any], bool]:
     """The Bundle with how the write ended, and whether it has to be XML, as its content is."""
-    answer = None if response.reason else content(response.body, _field(response, b"content-type"))
+    answer = (
+        None if response.reason else embed_body(response.body, _field(response, b"content-type"))
+    )
     xml = reader.xml if answer is None else answer.xml
     part: dict[str, Any] = {}
     is_outcome = answer is not None and answer.kind == "OperationOutcome"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.conditions import BundleConditions, Condition, of_request
+from gateway.fhir.conditions import BundleConditions, Condition, condition_of_request
 from gateway.fhir.interaction import BUNDLES
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.statement import LONGEST_WAIT, Statement
@@ -33,7 +33,7 @@ class ConditionGuard:
         if interaction.code in BUNDLES:
             await self._look_into(asked)
         elif interaction.resource_id is None:
-            condition = of_request(
+            condition = condition_of_request(
                 interaction.code,
                 asked.type_name,
                 target.query,

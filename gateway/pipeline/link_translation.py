@@ -20,10 +20,10 @@ from gateway.fhir.links.missing_alias import AliasWatch
 from gateway.fhir.links.rewriter import (
     Direction,
     Rewriter,
+    is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
-    surely_unchanged,
 )
 from gateway.fhir.links.stream import StreamRewriter
 from gateway.fhir.sign_in_offers import SecurityRemovingRewriter
@@ -203,7 +203,7 @@ class Translation:
             # What HEAD announces is the length of a body that is not there to be looked at.
             return False
         kind = answer.content_type or ""
-        return surely_unchanged(answer.buffered_body, kind, self.links)
+        return is_known_unchanged(answer.buffered_body, kind, self.links)
 
     def _watch(self, answer: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
         """What looks whether links of the body lead past the gateway, unless a field shows it."""

@@ -11,7 +11,11 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.bundle_type import AmbiguousBundleTypeError, BundleTypeScanner, bundle_watch
+from gateway.fhir.bundle_type import (
+    AmbiguousBundleTypeError,
+    BundleTypeScanner,
+    new_bundle_type_scanner,
+)
 from gateway.fhir.interaction import BUNDLES, Interaction, refine_bundle
 from gateway.http.client.response_header import remove_content_fields, remove_digest_fields
 from gateway.http.headers import RequestHeader
@@ -152,7 +156,7 @@ def watch_bundle(
     def look(data: bytes) -> None:
         nonlocal watch
         try:
-            watch = watch or bundle_watch(header.text(b"content-type") or "", data)
+            watch = watch or new_bundle_type_scanner(header.text(b"content-type") or "", data)
             watch.feed(data)
         except AmbiguousBundleTypeError:
             raise GatewayError(

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import BUNDLES, Interaction
-from gateway.fhir.reach import is_disguise, stays_within
+from gateway.fhir.reach import is_limited_to_types, overrides_request
 from gateway.http.headers import RequestHeader
 
 _ANYTHING: Final = frozenset(("*",))
@@ -114,7 +114,9 @@ class Permissions:
     def _require_parameters(self, parameters: str, *, judged: bool = True) -> None:
         """Those of an operation are its own business: it was allowed by its name."""
         judged = judged and "*" not in self.resources
-        if is_disguise(parameters) or (judged and not stays_within(parameters, self.resources)):
+        if overrides_request(parameters) or (
+            judged and not is_limited_to_types(parameters, self.resources)
+        ):
             raise _forbidden("search parameter")
 
 

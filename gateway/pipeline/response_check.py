@@ -8,16 +8,16 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import (
-    LOOKED_AT,
+    INSPECTED_BYTES,
     is_error_page,
     is_fhir,
-    is_page,
     is_plain_json,
+    is_unrequested_page,
     media_type,
     names_type,
 )
 from gateway.fhir.interaction import Interaction
-from gateway.fhir.negotiation import asks_for
+from gateway.fhir.negotiation import requests_media_type
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
@@ -65,13 +65,13 @@ def examine(
     if status >= 400 and visible:
         foreign = is_error_page(kind, body, accept, query)
     else:
-        foreign = is_page(kind, body, accept, query)
+        foreign = is_unrequested_page(kind, body, accept, query)
     if foreign:
         raise _non_fhir(answer, untyped=untyped and status == 415)
     if status >= 300 or interaction.code not in _READS or not visible or _is_no_resource(answer):
         return False
     known = is_fhir(body)
-    if known or asks_for(kind, query, accept):
+    if known or requests_media_type(kind, query, accept):
         return False
     if known is None and not (answer.is_complete and answer.content_coding is None):
         return True
@@ -108,7 +108,7 @@ class Witness:
         """None: only the whole way tells."""
 
     def _look(self, chunk: bytes) -> None:
-        if len(self._beginning) < LOOKED_AT:
+        if len(self._beginning) < INSPECTED_BYTES:
             self._beginning += chunk
             self._known = is_fhir(self._beginning)
         elif names_type(self._last + chunk):
@@ -123,7 +123,7 @@ def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
     coding = answer.content_coding
     if answer.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
-    return decode_prefix(answer.buffered_body, coding, LOOKED_AT), True
+    return decode_prefix(answer.buffered_body, coding, INSPECTED_BYTES), True
 
 
 def _is_no_resource(answer: UpstreamResponse) -> bool:

@@ -17,8 +17,8 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import is_safe
-from gateway.fhir.outcome import render
+from gateway.fhir.interaction import is_safe_interaction
+from gateway.fhir.outcome import render_outcome
 from gateway.http.client.framing import Framing
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import add_vary_accept_encoding, decoded_field_lines
@@ -273,13 +273,13 @@ async def explain(
     exchange.reason = error.reason.code
     if error.close_connection:
         side.close_after()
-    body, content_type = render(
+    body, content_type = render_outcome(
         error,
         request_id=exchange.request_id,
         language=language,
         xml=xml,
         attempts=exchange.attempts,
-        write=not is_safe(exchange.method, exchange.interaction),
+        write=not is_safe_interaction(exchange.method, exchange.interaction),
     )
     lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),

@@ -13,7 +13,12 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import query_names
-from gateway.fhir.search_guard import SearchSupport, ignored, judged, self_parameters
+from gateway.fhir.search_guard import (
+    SearchSupport,
+    filtering_names,
+    ignored_parameters,
+    self_parameters,
+)
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
@@ -58,7 +63,7 @@ class SearchGuard:
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
         """
-        names = judged(asked)
+        names = filtering_names(asked)
         if not names or answer.status != 200:
             return None
         kind = media_type(answer.content_type)
@@ -75,7 +80,7 @@ class SearchGuard:
         if self._block and not answer.is_complete:
             await self._hold_back(answer, xml=xml)
         body = self._plain(answer)
-        unused = ignored(asked, names, body, known, xml=xml)
+        unused = ignored_parameters(asked, names, body, known, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.fhir.capability import NOTHING, TypeCapability, capabilities
+from gateway.fhir.capability import NO_CAPABILITY, TypeCapability, capabilities
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import DECODABLE, decode_body
@@ -64,7 +64,7 @@ class Statement:
         """
         if self.missing is not None:
             self._due = self._clock()
-        return await self.known(resource, longest_wait) or NOTHING
+        return await self.known(resource, longest_wait) or NO_CAPABILITY
 
     async def close(self) -> None:
         """End a fetch that is under way."""

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.resource_types import RESOURCE_TYPES
-from gateway.fhir.bundle_type import AmbiguousBundleTypeError, bundle_watch
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
 from gateway.fhir.interaction import (
     INTERACTIONS,
     OPERATION_LABELS,
     RESOURCE_LABELS,
     Interaction,
     classify,
+    is_valid_id,
     query_names,
     refine_bundle,
-    valid_id,
 )
 from tests.fhir.bodies import spelled_out
 
@@ -162,7 +162,7 @@ def test_labels_stay_in_their_closed_sets(method, path, query):
     assert interaction.code in INTERACTIONS
     assert interaction.resource in RESOURCE_LABELS
     assert interaction.operation in OPERATION_LABELS
-    assert interaction.resource_id is None or valid_id(interaction.resource_id)
+    assert interaction.resource_id is None or is_valid_id(interaction.resource_id)
 
 
 @given(st.sampled_from(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]), PATHS)
@@ -289,7 +289,7 @@ BUNDLES = st.sampled_from(
 def watched(body, size):
     """What a watch says of a body that comes in pieces of `size` bytes."""
     try:
-        watch = bundle_watch(JSON, body)
+        watch = new_bundle_type_scanner(JSON, body)
         for at in range(0, len(body), size):
             watch.feed(body[at : at + size])
     except AmbiguousBundleTypeError:
@@ -370,10 +370,10 @@ def test_names_are_harmless(query):
 @pytest.mark.parametrize("text", ["1", "a-b.c", "A" * 64, "123e4567-e89b-12d3-a456-426614174000"])
 def test_accepts_fhir_ids(text):
     """Letters, digits, hyphen and dot, up to 64 of them."""
-    assert valid_id(text)
+    assert is_valid_id(text)
 
 
 @pytest.mark.parametrize("text", ["", "a_b", "a:b", "A" * 65, "a\n", ".", "..", "é"])
 def test_refuses_what_is_no_fhir_id(text):
     """Other characters, other lengths, and the dot segments of a path."""
-    assert not valid_id(text)
+    assert not is_valid_id(text)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError
-from gateway.fhir.outcome import choose_language, render, wants_xml
+from gateway.fhir.outcome import choose_language, render_outcome, wants_xml
 from gateway.fhir.texts import LANGUAGES, text
 
 REQUEST_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -20,7 +20,9 @@ FHIR = "{http://hl7.org/fhir}"
 
 def rendered(error, *, language="en", xml=False, request_id=REQUEST_ID, attempts=0):
     """The body and its type, with what most tests do not care about filled in."""
-    return render(error, request_id=request_id, language=language, xml=xml, attempts=attempts)
+    return render_outcome(
+        error, request_id=request_id, language=language, xml=xml, attempts=attempts
+    )
 
 
 def parsed(xml):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.reach import is_disguise, stays_within
+from gateway.fhir.reach import is_limited_to_types, overrides_request
 
 ONE = frozenset({"Observation"})
 TWO = frozenset({"Observation", "Patient"})
@@ -101,22 +101,22 @@ NOBODYS = [
 @pytest.mark.parametrize("parameters", ORDINARY)
 def test_ordinary_searches_stay_within_their_type(parameters: str) -> None:
     """A search with the parameters of its own type asks about no other."""
-    assert stays_within(parameters, ONE)
+    assert is_limited_to_types(parameters, ONE)
 
 
 @pytest.mark.parametrize("parameters", OF_PATIENTS)
 def test_a_search_counts_for_every_type_that_it_passes_through(parameters: str) -> None:
     """Chains, reverse chains, inclusions and sorting need both types."""
-    assert stays_within(parameters, TWO)
-    assert not stays_within(parameters, ONE)
-    assert not stays_within(f"code=1&{parameters}&date=2020", ONE)
+    assert is_limited_to_types(parameters, TWO)
+    assert not is_limited_to_types(parameters, ONE)
+    assert not is_limited_to_types(f"code=1&{parameters}&date=2020", ONE)
 
 
 @pytest.mark.parametrize("parameters", NOBODYS)
 def test_what_cannot_be_judged_stays_within_nothing(parameters: str) -> None:
     """Types that are not named, and names that are not plain, are nobody's."""
-    assert not stays_within(parameters, TWO)
-    assert not stays_within(f"code=1;{parameters}", TWO)
+    assert not is_limited_to_types(parameters, TWO)
+    assert not is_limited_to_types(f"code=1;{parameters}", TWO)
 
 
 @given(
@@ -131,14 +131,14 @@ def test_no_spelling_of_a_name_hides_it(
     """Escapes, case and separators change nothing about what is asked."""
     folded = "".join(c.upper() if at in raised else c for at, c in enumerate(name))
     written = "".join(f"%{ord(c):02X}" if at in escaped else c for at, c in enumerate(folded))
-    assert not stays_within(f"code=1{separator}{written}=Observation:subject:Patient.x", ONE)
+    assert not is_limited_to_types(f"code=1{separator}{written}=Observation:subject:Patient.x", ONE)
 
 
 @given(st.text(alphabet="_:.;&=%+AaZ$* -[]20Patient,Obs", max_size=60))
 def test_never_raises(parameters: str) -> None:
     """Whatever is sent gets a judgement."""
-    assert stays_within(parameters, TWO) in (True, False)
-    assert is_disguise(quote(parameters)) in (True, False)
+    assert is_limited_to_types(parameters, TWO) in (True, False)
+    assert overrides_request(quote(parameters)) in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_never_raises(parameters: str) -> None:
 )
 def test_disguises(parameters: str) -> None:
     """Names that make another request of a search are found, however they are written."""
-    assert is_disguise(parameters)
-    assert not is_disguise("code=_query&method=1&_id=2")
+    assert overrides_request(parameters)
+    assert not overrides_request("code=_query&method=1&_id=2")

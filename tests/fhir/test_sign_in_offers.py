@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.sign_in_offers import SecurityRemovingRewriter, without_sign_in
+from gateway.fhir.sign_in_offers import SecurityRemovingRewriter, remove_rest_security
 from tests.fhir.bodies import spelled_out
 
 SECURITY = (
@@ -31,7 +31,7 @@ def test_security_is_cut_out_of_json(given: str, expected: str | None, *, spelle
     """Wherever it stands and however it is spelled; what is left is JSON, each number as it was."""
     frame = '{"resourceType":"CapabilityStatement","x":1.10,"rest":[%s,%s]}'
     body = (frame % (given % SECURITY, given % SECURITY)).encode()
-    cut = without_sign_in(spelled_out(body, "security") if spelled else body, xml=False)
+    cut = remove_rest_security(spelled_out(body, "security") if spelled else body, xml=False)
     rests = json.loads(cut)["rest"]
     assert len(rests) == 2
     assert all("security" not in rest for rest in rests)
@@ -46,7 +46,7 @@ def test_security_is_cut_out_of_json(given: str, expected: str | None, *, spelle
 def test_statement_without_offers_stays() -> None:
     """Not a byte changes where there is nothing to cut."""
     body = b'{"resourceType":"CapabilityStatement","rest":[ {"documentation":"security"} ]}'
-    assert without_sign_in(body, xml=False) == body
+    assert remove_rest_security(body, xml=False) == body
 
 
 @pytest.mark.parametrize("tag", ["security", "f:security"])
@@ -55,8 +55,8 @@ def test_security_is_cut_out_of_xml(tag: str) -> None:
     before, after = "<rest><mode value='server'/>", "<resource/></rest>"
     inside = '<extension url="oauth-uris"/><service/>'
     body = f'{before}<{tag} id="a">{inside}</{tag}>{after}'.encode()
-    assert without_sign_in(body, xml=True) == (before + after).encode()
-    assert without_sign_in(f"{before}<{tag}/>{after}".encode(), xml=True).startswith(b"<rest>")
+    assert remove_rest_security(body, xml=True) == (before + after).encode()
+    assert remove_rest_security(f"{before}<{tag}/>{after}".encode(), xml=True).startswith(b"<rest>")
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from gateway.errors import REASONS, GatewayError
-from gateway.fhir.outcome import render
+from gateway.fhir.outcome import render_outcome
 from gateway.fhir.texts import LANGUAGES
 
 # Run where lxml is; the models' XML reader needs it. Gives what it read, as JSON.
@@ -30,7 +30,7 @@ def test_models_read_every_outcome_in_xml(fhirstarter_python: Path, tmp_path: Pa
             error = GatewayError(reason, hint='a <b> & "c"', upstream_status=502, retry_after=1)
             name = f"{reason.code}.{language}"
             forms = [
-                render(error, request_id="a-1", language=language, xml=xml, attempts=2)[0]
+                render_outcome(error, request_id="a-1", language=language, xml=xml, attempts=2)[0]
                 for xml in (False, True)
             ]
             expected[name] = json.loads(forms[0])

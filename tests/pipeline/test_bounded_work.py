@@ -58,10 +58,14 @@ def test_a_form_of_any_number_of_parameters(part: str) -> None:
     form = part * (FORM // len(part))
     assert steps(lambda: interaction.query_names(form)) < FEW
     assert interaction.query_names(form)[-1] == "?"
-    assert steps(lambda: search_guard.judged(form)) < FEW
-    assert search_guard.judged(form)[-1] == "?"
+    assert steps(lambda: search_guard.filtering_names(form)) < FEW
+    assert search_guard.filtering_names(form)[-1] == "?"
     assert (
-        steps(lambda: search_guard.ignored(form, ("a",), b"{}", search_guard.SearchSupport(None)))
+        steps(
+            lambda: search_guard.ignored_parameters(
+                form, ("a",), b"{}", search_guard.SearchSupport(None)
+            )
+        )
         < FEW
     )
 
@@ -69,7 +73,7 @@ def test_a_form_of_any_number_of_parameters(part: str) -> None:
 def test_a_name_of_any_length() -> None:
     """A name that is longer than any parameter's is not decoded, and none that could be judged."""
     assert interaction.query_names("%41" * (FORM // 3) + "=") == ("?",)
-    assert steps(lambda: search_guard.judged("%41" * (FORM // 3) + "=1")) < FEW
+    assert steps(lambda: search_guard.filtering_names("%41" * (FORM // 3) + "=1")) < FEW
 
 
 @pytest.mark.parametrize("item", [b",", b";", b"a,", b"gzip;", b"a;q=0.1,", b", ", b"!"])

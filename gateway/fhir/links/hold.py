@@ -251,7 +251,7 @@ class HeldOutput:
             first = self._edits[0]
             if position - first.position <= self._limit and self._weight <= self._edits_limit:
                 return
-            _give_up(first.scope)
+            _refuse_rewriting(first.scope)
             self.settle()
 
     def abandon(self) -> None:
@@ -284,7 +284,7 @@ class HeldOutput:
             self._ready.append(original)
 
 
-def _give_up(scope: ResourceScope | None) -> None:
+def _refuse_rewriting(scope: ResourceScope | None) -> None:
     while scope is not None:
         if scope.verdict is None:
             scope.verdict = False

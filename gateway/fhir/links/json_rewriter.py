@@ -27,13 +27,13 @@ from gateway.fhir.links.json_text import (
     STRINGS,
     WATCHED,
     escape_like,
-    front,
     masked,
     needles,
+    replace_prefix,
     unescape,
 )
 from gateway.fhir.links.map import BaseReplacement
-from gateway.fhir.links.query import swap_query, swap_url_query
+from gateway.fhir.links.query import replace_in_query, replace_in_url
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
     LONGEST_NAME,
@@ -312,7 +312,7 @@ class JsonRewriter(StreamRewriter):
         value = unescape(raw)
         position = self._offset + start
         if self._swap.is_request and may_hold_query(path, value):
-            swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
+            swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
             if swapped != value:
                 head = escape_like(raw, swapped)
                 return Edit(position, len(raw), head, len(raw), scope, path, None)
@@ -320,6 +320,6 @@ class JsonRewriter(StreamRewriter):
         length = self._swap.prefix_length(value)
         if length is None:
             return None
-        head, cut = front(raw, length, self._swap.target.text)
+        head, cut = replace_prefix(raw, length, self._swap.target.text)
         is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
         return Edit(position, len(raw), head, cut, scope, path, is_name)

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from gateway.fhir.links.json_text import front, masked, needles, unescape
+from gateway.fhir.links.json_text import masked, needles, replace_prefix, unescape
 from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.rules import (
     LONGEST_NAME,
@@ -95,7 +95,7 @@ class JsonFastPath:
         self.pieces: list[bytes] = []
         self.rewritten = 0
         self.left = 0
-        if is_doubtful(text) or needles(swap).hide(text):
+        if needs_structure(text) or needles(swap).hide(text):
             raise StructureNeededError
         if self._in_bundle and _STAND_IN not in text:
             source, target = swap.plain[_ESCAPED in text]
@@ -179,7 +179,7 @@ class JsonFastPath:
         length = self._swap.prefix_length(value) if len(raw) <= LONGEST_STRING else None
         if length is None or (is_reference and not names_resource(value[length:])):
             return self._leave(quote, place)
-        head, cut = front(raw, length, self._swap.target.text)
+        head, cut = replace_prefix(raw, length, self._swap.target.text)
         self._replace(quote + 1, quote + 1 + cut, head)
         return end + 1
 
@@ -230,7 +230,7 @@ class JsonFastPath:
 
         Told without its structure where it is written as nearly all are.
         """
-        return _told_around(self._masked, key) or self._found_around(key)
+        return _enclosing_name(self._masked, key) or self._found_around(key)
 
     def _found_around(self, key: int) -> tuple[bytes, int]:
         """The same, told by going back from one bracket to the other."""
@@ -259,7 +259,7 @@ class JsonFastPath:
         return b"", opening
 
 
-def is_doubtful(text: bytes) -> bool:
+def needs_structure(text: bytes) -> bool:
     """Whether something in the text makes its structure matter: a signature, a document."""
     if _SIGNATURE in text or _OUTCOME in text:
         return True
@@ -277,7 +277,7 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
     )
 
 
-def _told_around(text: bytes, key: int) -> tuple[bytes, int] | None:
+def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
     """What `JsonFastPath._around` gives, if the element is written as nearly all are."""
     opening = text.rfind(b"{", 0, key)
     between = text[opening + 1 : key]
@@ -292,7 +292,7 @@ def _told_around(text: bytes, key: int) -> tuple[bytes, int] | None:
 
 def _leads_to_reference(near: bytes) -> bool:
     """Whether the object that what is near a `reference` leads into is surely a Reference."""
-    told = _told_around(near, len(near))
+    told = _enclosing_name(near, len(near))
     return told is not None and _holds_reference(told[0]) is True
 
 

@@ -122,7 +122,7 @@ def unescape(raw: bytes) -> str:
         return text
 
 
-def front(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
+def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
     """What replaces the first `length` characters, and the bytes they take.
 
     Slashes are escaped as they were in them.

@@ -25,28 +25,28 @@ _HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
 
 
-def swap_query(raw: str, swap: BaseReplacement) -> str:
+def replace_in_query(raw: str, swap: BaseReplacement) -> str:
     """The query string with its absolute URLs under the other base."""
     is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
     plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
     if not any(host.decode() in plain for host in swap.hosts):
         return raw
-    return "&".join(_swap_pair(pair, swap) for pair in raw.split("&"))
+    return "&".join(_replace_in_pair(pair, swap) for pair in raw.split("&"))
 
 
-def swap_url_query(raw: str, swap: BaseReplacement) -> str:
+def replace_in_url(raw: str, swap: BaseReplacement) -> str:
     """The URL, absolute or relative, with its own base and those in its query replaced."""
     head, mark, query = raw.partition("?")
-    return (swap.translate(head) or head) + mark + swap_query(query, swap)
+    return (swap.translate(head) or head) + mark + replace_in_query(query, swap)
 
 
-def _swap_pair(pair: str, swap: BaseReplacement) -> str:
+def _replace_in_pair(pair: str, swap: BaseReplacement) -> str:
     name, equals, value = pair.partition("=")
     parts = _COMMA.split(value)
-    return name + equals + "".join(_swap_part(part, swap) for part in parts)
+    return name + equals + "".join(_replace_in_part(part, swap) for part in parts)
 
 
-def _swap_part(raw: str, swap: BaseReplacement) -> str:
+def _replace_in_part(raw: str, swap: BaseReplacement) -> str:
     text = unquote(raw, encoding="latin-1")
     length = swap.prefix_length(text)
     if length is None or "|" in text:
@@ -118,6 +118,6 @@ class FormRewriter:
         if len(field) > _MAX_PAIR:
             return field
         text = field.decode("latin-1")
-        swapped = swap_query(text, self._swap)
+        swapped = replace_in_query(text, self._swap)
         self.rewritten += swapped != text
         return swapped.encode("latin-1")

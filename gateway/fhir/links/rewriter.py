@@ -14,7 +14,7 @@ from typing import Final, Literal
 from gateway.fhir.links.json_rewriter import JsonRewriter
 from gateway.fhir.links.map import LinkMap
 from gateway.fhir.links.ndjson_rewriter import NdjsonRewriter
-from gateway.fhir.links.query import FormRewriter, swap_query
+from gateway.fhir.links.query import FormRewriter, replace_in_query
 from gateway.fhir.links.text import Rewriter, any_in
 from gateway.fhir.links.xml_rewriter import XmlRewriter
 
@@ -22,11 +22,11 @@ __all__ = [
     "Direction",
     "LinkMap",
     "Rewriter",
+    "is_known_unchanged",
     "rewrite_header",
     "rewrite_query",
     "rewrite_request_header",
     "rewriter_for",
-    "surely_unchanged",
 ]
 
 Direction = Literal["to-gateway", "to-platform"]
@@ -82,7 +82,7 @@ def rewriter_for(
     return None
 
 
-def surely_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
+def is_known_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
     """Whether a whole body for the caller holds no URL to be replaced, told without a rewriter.
 
     Most hold none. False: a rewriter has to tell, if there is one for the media type.
@@ -118,7 +118,7 @@ def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
     """The value of a request's header for the platform: a query, a resource or a reference."""
     lower = name.lower()
     if lower == "if-none-exist":
-        return swap_query(value, links.requests)
+        return replace_in_query(value, links.requests)
     if lower == "x-security-context":
         return links.to_platform(value) or value
     if lower == "x-provenance":
@@ -130,7 +130,7 @@ def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
 
 def rewrite_query(raw_query: str, links: LinkMap) -> str:
     """The query string with absolute gateway URLs among its values made platform URLs."""
-    return swap_query(raw_query, links.requests)
+    return replace_in_query(raw_query, links.requests)
 
 
 @lru_cache(maxsize=256)

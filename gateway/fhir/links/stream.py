@@ -1,8 +1,8 @@
 """What all streaming rewriters share: the buffer, and leaving alone what holds no host name.
 
 Only around a place where a host name of the bases occurs is the structure of a body looked at. Text
-without one is sent at once; it is kept (at most `WHOLE`) only to know where in the structure one
-stands that comes later.
+without one is sent at once; it is kept (at most `MAX_BUFFERED_BYTES`) only to know where in the
+structure one stands that comes later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_TOKEN: Final = 64 * 1024
 MAX_DEPTH: Final = 128
 """Open objects, arrays or elements; what lies deeper passes unchanged."""
 
-WHOLE: Final = 128 * 1024
+MAX_BUFFERED_BYTES: Final = 128 * 1024
 """Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
 without a host name, already sent, waits to be scanned."""
 
@@ -34,7 +34,7 @@ _STREAMS: Final = re.compile(
     rb'|batch(?:-response)?)["\']'
 )
 
-_PATIENCE: Final = 4096
+_RESCAN_BYTES: Final = 4096
 """Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
 at again. Otherwise every small packet would have all of it read once more."""
 
@@ -69,7 +69,7 @@ class StreamRewriter(ABC):
         self._mark = 0  # up to where the buffer was handed to the output
         self._alert = False  # a host name occurs in the buffer
         self._length = 0  # of the body, as far as it came
-        self._longest_whole = min(WHOLE, hold_limit)
+        self._longest_whole = min(MAX_BUFFERED_BYTES, hold_limit)
         self._streams = False  # the body is longer than that
         self._places = [END]  # where, while it is scanned
         self._next = 0  # the first of these that is not behind
@@ -129,7 +129,7 @@ class StreamRewriter(ABC):
             return
         self._gather()
         if self._streams:
-            thorough = len(self._buffer) > WHOLE
+            thorough = len(self._buffer) > MAX_BUFFERED_BYTES
             if self._alert or self._output.is_waiting or thorough:
                 self._scan(thorough=thorough)
         if not self._alert and not self._output.is_waiting:
@@ -145,8 +145,12 @@ class StreamRewriter(ABC):
     def _outgrow(self) -> None:
         """The body is longer than what is judged whole, unless that tells that it has to wait."""
         self._gather()
-        begin = self._buffer[:WHOLE]
-        if self._longest_whole == WHOLE and _BUNDLE.search(begin) and not _STREAMS.search(begin):
+        begin = self._buffer[:MAX_BUFFERED_BYTES]
+        if (
+            self._longest_whole == MAX_BUFFERED_BYTES
+            and _BUNDLE.search(begin)
+            and not _STREAMS.search(begin)
+        ):
             self._longest_whole = _UNTYPED
         self._streams = self._length > self._longest_whole
 
@@ -186,7 +190,7 @@ class StreamRewriter(ABC):
 
     def _await_more(self, length: int) -> None:
         """The last `length` bytes of the buffer are a token whose end has not come."""
-        self._due = min(_PATIENCE, length // 4)
+        self._due = min(_RESCAN_BYTES, length // 4)
 
     def _scan(self, *, thorough: bool) -> None:
         """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.fhir.links.hold import HOLD_LIMIT, Edit, ResourceScope
 from gateway.fhir.links.map import BaseReplacement
-from gateway.fhir.links.query import swap_query, swap_url_query
+from gateway.fhir.links.query import replace_in_query, replace_in_url
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
     LONGEST_NAME,
@@ -54,7 +54,7 @@ _WIDE: Final = re.compile(
 _REST: Final = rb"[^<>\"']*+(?>(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*)"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
 # Elements without children, comments and instructions; `type` and `signature` say what a Bundle is.
-_DULL: Final = re.compile(
+_SKIPPABLE: Final = re.compile(
     rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
     + _REST
     + rb"(?:(?<=/)>|>[^<]*+</[^>]*+>)"
@@ -165,7 +165,7 @@ class XmlRewriter(StreamRewriter):
             return self._skip_to_end(text, pos, size)
         if self._long is not None:
             return self._inside_long_tag(text, pos, size)
-        match = _DULL.match(text, pos, needle)
+        match = _SKIPPABLE.match(text, pos, needle)
         start = text.find(b"<", pos if match is None else match.end(), size)
         if start < 0:
             return size
@@ -306,7 +306,7 @@ class XmlRewriter(StreamRewriter):
         self, scope: ResourceScope, path: Path, position: int, raw: bytes
     ) -> Edit | None:
         value = _unescape(raw)
-        swapped = (swap_url_query if path[-1] == "url" else swap_query)(value, self._swap)
+        swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
         if swapped == value or (not raw.isascii() and _WIDE_REFERENCE.search(raw)):
             return None  # how would one write that character in an encoding that is not known?
         head = _escape(swapped, raw)

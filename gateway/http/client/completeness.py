@@ -47,7 +47,7 @@ def _checker(media_type: str) -> Callable[[bytes], bool] | None:
 
 
 def _is_json(body: bytes) -> bool:
-    if weight.is_heavier(body, weight.MOST, xml=False):
+    if weight.exceeds_tree_limit(body, weight.MAX_TREE_BYTES, xml=False):
         return False
     try:
         value = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))

@@ -8,10 +8,10 @@ import pytest
 
 from gateway.fhir.links import LinkMap, rewriter_for
 from gateway.fhir.links.rewriter import (
+    is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
-    surely_unchanged,
 )
 from tests.doubles.growth import FACTOR, growth
 
@@ -236,9 +236,9 @@ def test_an_address_of_version_6_is_found_in_a_query_too() -> None:
 def test_a_body_with_a_host_is_not_surely_unchanged(host: str, length: int) -> None:
     """Of any name of the platform, in any case; without one it is."""
     body = b'{"a":"%s","b":"http://%s/"}' % (b"x" * length, host.encode())
-    assert not surely_unchanged(body, "application/fhir+json", LINKS)
+    assert not is_known_unchanged(body, "application/fhir+json", LINKS)
     other = body.replace(host.encode(), b"example.org")
-    assert surely_unchanged(other, "application/fhir+json", LINKS)
+    assert is_known_unchanged(other, "application/fhir+json", LINKS)
 
 
 @pytest.mark.parametrize(
