@@ -28,9 +28,11 @@ class AmbiguousBundleTypeError(Exception):
 
 
 class BundleTypeScanner(Protocol):
-    """Reads a Bundle as it streams by; `kind` is the value of its `type` as far as it came."""
+    """Reads a Bundle as it streams by; `bundle_type` is the value of its `type` as far as
+    it came.
+    """
 
-    kind: str | None
+    bundle_type: str | None
 
     def feed(self, data: bytes) -> None:
         """Take the next piece. Raises `AmbiguousBundleTypeError`."""
@@ -63,7 +65,7 @@ _LONG: Final = 256  # bytes; neither `type` nor its values are that long, howeve
 
 class _JsonScanner:
     def __init__(self) -> None:
-        self.kind: str | None = None
+        self.bundle_type: str | None = None
         self._rest = b""  # a string whose end has not come
         self._is_fresh = True
         self._depth = 0
@@ -117,7 +119,7 @@ class _JsonScanner:
         if self._is_due:
             if self._last != b":":
                 raise AmbiguousBundleTypeError
-            self._is_due, self.kind = False, _unquoted(raw)
+            self._is_due, self.bundle_type = False, _unquoted(raw)
         elif self._depth == 1 and self._last in (b"{", b","):
             key = _unquoted(raw)
             if key.lower() == "type":
@@ -142,7 +144,7 @@ def _unquoted(raw: bytes) -> str:
 
 class _XmlScanner:
     def __init__(self) -> None:
-        self.kind: str | None = None
+        self.bundle_type: str | None = None
         self._depth = 0
         self._is_known = False
         # Most callers never send any.
@@ -175,7 +177,7 @@ class _XmlScanner:
         values = [each for each in attributes if each.rpartition(" ")[2].lower() == "value"]
         if values != ["value"]:
             raise AmbiguousBundleTypeError
-        self.kind = attributes["value"]
+        self.bundle_type = attributes["value"]
 
     def _end(self, name: str) -> None:
         self._depth -= 1

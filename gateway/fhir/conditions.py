@@ -61,7 +61,7 @@ class BundleConditions:
         self._found: dict[Condition, None] = {}
 
     @property
-    def found(self) -> tuple[Condition, ...]:
+    def conditions(self) -> tuple[Condition, ...]:
         """Those of the entries that came so far, at most 256 different ones."""
         return tuple(self._found)
 

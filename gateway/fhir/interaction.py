@@ -43,14 +43,14 @@ class Interaction:
     (`search-system`, `transaction`, a search over a whole compartment), which a caller limited to
     some types must not be given. A search in a compartment names the type that is searched.
     `resource_id` is a valid FHIR id from the path, decoded, or None. `operation` has no `$`.
-    `safe`: may be sent again after an unclear failure (GET, HEAD and POST `_search`).
+    `is_safe`: may be sent again after an unclear failure (GET, HEAD and POST `_search`).
     """
 
     code: str
     resource: str = ""
     resource_id: str | None = None
     operation: str = ""
-    safe: bool = False
+    is_safe: bool = False
 
     @property
     def is_search(self) -> bool:
@@ -102,7 +102,7 @@ def _bundle_type(prefix: bytes, content_type: str) -> str | None:
     try:
         watch = new_bundle_type_scanner(content_type, prefix)
         watch.feed(prefix[:_MAX_PREFIX])
-        kind = watch.kind
+        kind = watch.bundle_type
         if kind is not None:
             watch.feed(prefix[_MAX_PREFIX:])
     except AmbiguousBundleTypeError:

@@ -42,11 +42,11 @@ _NOT_SELECTING: Final = frozenset(
 class SearchSupport:
     """What is known of searches of one type beforehand.
 
-    `capable`: the search parameters that the CapabilityStatement lists, None while that is not
+    `declared`: the search parameters that the CapabilityStatement lists, None while that is not
     known; `unfiltered`: those that are known to filter nothing, whatever the platform says.
     """
 
-    capable: Collection[str] | None = None
+    declared: Collection[str] | None = None
     unfiltered: Collection[str] = ()
 
     def is_unusable(self, name: str) -> bool:
@@ -56,7 +56,7 @@ class SearchSupport:
         if self.unfiltered and not {name, base, first}.isdisjoint(self.unfiltered):
             return True
         # Those with an underscore belong to all types; statements often leave them out.
-        return self.capable is not None and name[:1] != "_" and first not in self.capable
+        return self.declared is not None and name[:1] != "_" and first not in self.declared
 
 
 # One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but

@@ -57,7 +57,7 @@ class Sought:
     def is_believed(self, known: SearchSupport) -> bool:
         """Whether the platform surely uses all parameters: it declares each, as it is written."""
         names = filtering_names(self.query)
-        declared = known.capable or ()
+        declared = known.declared or ()
         return bool(names) and all(
             name in declared and not known.is_unusable(name) for name in names
         )

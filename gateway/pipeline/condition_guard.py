@@ -49,7 +49,7 @@ class ConditionGuard:
         if body is None:
             return
         watch = BundleConditions(asked.header.text(b"content-type") or "")
-        asked.conditions = lambda: watch.found
+        asked.conditions = lambda: watch.conditions
         if not self._block:
             body.show(watch.feed)
             return
@@ -58,7 +58,7 @@ class ConditionGuard:
 
         def feed(data: bytes) -> None:
             watch.feed(data)
-            self._refuse_known(watch.found, close=True)
+            self._refuse_known(watch.conditions, close=True)
 
         body.show(feed)
 

@@ -143,11 +143,11 @@ class Handler:
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
             connection.set_cancel_on_disconnect(
-                exchange if interaction.safe else None, self._readers
+                exchange if interaction.is_safe else None, self._readers
             )
             sent = None if exchange.method in MEANINGLESS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
-            if self._conditions is not None and not interaction.safe:
+            if self._conditions is not None and not interaction.is_safe:
                 await self._conditions.look(asked)
             answer = await self._bring(asked)
             try:

@@ -272,7 +272,7 @@ class _Counted:
             return None
         if self._watch is not None:
             self._watch.transform_complete(body)
-        pieces = rewriter.whole(body)
+        pieces = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces
 

@@ -121,7 +121,7 @@ class Composer:
             lines=lines,
             request_id=exchange.request_id,
             body=body,
-            safe=asked.interaction.safe,
+            safe=asked.interaction.is_safe,
             ends_here=not goes_on,
         )
 

@@ -76,7 +76,7 @@ class SearchGuard:
             declared = self._statement.of(type_name)
             if declared is None:
                 declared = await self._statement.known(type_name, LONGEST_WAIT[self._block])
-            known.capable = None if declared is None else declared.parameters
+            known.declared = None if declared is None else declared.parameters
         if self._block and not answer.is_complete:
             await self._hold_back(answer, xml=xml)
         body = self._plain(answer)

@@ -169,7 +169,7 @@ def test_labels_stay_in_their_closed_sets(method, path, query):
 def test_only_searches_are_safe_among_the_other_methods(method, path):
     """Nothing that may change data is ever safe to send twice."""
     interaction = classify(method, path, "")
-    assert not interaction.safe or (method == "POST" and path.rstrip("/").endswith("_search"))
+    assert not interaction.is_safe or (method == "POST" and path.rstrip("/").endswith("_search"))
 
 
 JSON_BUNDLES = [
@@ -294,7 +294,7 @@ def watched(body, size):
             watch.feed(body[at : at + size])
     except AmbiguousBundleTypeError:
         return "unclear"
-    return watch.kind
+    return watch.bundle_type
 
 
 @given(BUNDLES, st.integers(1, 50))

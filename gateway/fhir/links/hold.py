@@ -39,58 +39,66 @@ _Shared = TypeVar("_Shared", Path, bytes)
 class ResourceScope:
     """One resource: what is known of it so far, and whether its links may be rewritten.
 
-    `verdict` is None until that is decided; `streams`: of some Bundles by their type. With
+    `may_rewrite` is None until that is decided; `is_streaming`: of some Bundles by their type. With
     `required_type` only the links of a resource of that type may be rewritten.
     """
 
     __slots__ = (
-        *("bundle_type", "is_used", "parent", "required_type", "resource", "signed", "streams"),
-        "verdict",
+        *(
+            "bundle_type",
+            "is_used",
+            "parent",
+            "required_type",
+            "resource",
+            "is_signed",
+            "is_streaming",
+        ),
+        "may_rewrite",
     )
 
-    watched = frozenset({"resourceType", "type", "signature"})
+    watched_members = frozenset({"resourceType", "type", "signature"})
 
     def __init__(
         self, parent: ResourceScope | None, *, streams: bool, required_type: str | None = None
     ) -> None:
         self.parent = parent
-        self.streams = streams
+        self.is_streaming = streams
         self.required_type = required_type
         self.is_used = False  # a link in it was rewritten and sent
         self.resource: str | None = None
         self.bundle_type: str | None = None
-        self.signed = False
-        self.verdict: bool | None = None
+        self.is_signed = False
+        self.may_rewrite: bool | None = None
 
-    def learn(self, member: str, value: str) -> None:
+    def observe_member(self, member: str, value: str) -> None:
         """Take note of a watched member; the first of a name counts."""
         if member == "signature":
-            self.signed = True
+            self.is_signed = True
         elif member == "resourceType":
             self.resource = self.resource or value
         elif member == "type":
             self.bundle_type = self.bundle_type or value
-        if self.verdict is None or (self.verdict and self.signed and not self.is_used):
-            self.verdict = self._judge()
+        if self.may_rewrite is None or (self.may_rewrite and self.is_signed and not self.is_used):
+            self.may_rewrite = self._decide()
 
     def close(self) -> None:
         """The resource ended: what has not shown itself is not there."""
-        if self.verdict is None:
-            self.verdict = not self.signed and self.required_type in {None, self.resource}
+        if self.may_rewrite is None:
+            self.may_rewrite = not self.is_signed and self.required_type in {None, self.resource}
 
-    def settled(self) -> bool | None:
+    def decision(self) -> bool | None:
         """The verdict of this resource and all around it; None while one is open."""
         answer: bool | None = True
         scope: ResourceScope | None = self
         while scope is not None:
-            if scope.verdict is False:
+            if scope.may_rewrite is False:
                 return False
-            if scope.verdict is None:
+            if scope.may_rewrite is None:
                 answer = None
             scope = scope.parent
         return answer
 
-    def use(self) -> None:
+    def mark_rewritten(self) -> None:
         """A link in it is rewritten: half a signed Bundle as it was would help nobody."""
         scope: ResourceScope | None = self
         while scope is not None:
@@ -101,16 +109,16 @@ class ResourceScope:
         """The path of an element as the rules know it."""
         return path
 
-    def _judge(self) -> bool | None:
+    def _decide(self) -> bool | None:
         if self.resource == "OperationOutcome":
             return False  # nothing but text
         if self.required_type is not None and self.resource != self.required_type:
             return None if self.resource is None else False
         if self.resource not in {"Bundle", "Provenance", None}:
             return True
-        if self.signed or (self.bundle_type == "document" and self.resource != "Provenance"):
+        if self.is_signed or (self.bundle_type == "document" and self.resource != "Provenance"):
             return False if self.resource else None
-        if not self.streams or self.bundle_type not in _TRANSIENT_BUNDLES:
+        if not self.is_streaming or self.bundle_type not in _TRANSIENT_BUNDLES:
             return None
         # Where members come in another order: no other resource has a `type` with these codes.
         self.resource = self.resource or "Bundle"
@@ -122,23 +130,23 @@ class PatchScope(ResourceScope):
 
     __slots__ = ("pointer",)
 
-    watched = frozenset({"path"})
+    watched_members = frozenset({"path"})
 
     def __init__(self, parent: ResourceScope | None) -> None:
         super().__init__(parent, streams=False)
         self.resource = "(patched)"  # unknown here, but a resource
         self.pointer: Path = ()
 
-    def learn(self, member: str, value: str) -> None:
+    def observe_member(self, member: str, value: str) -> None:
         """Take note of the operation's path."""
-        if member == "path" and self.verdict is None:
+        if member == "path" and self.may_rewrite is None:
             names = value[:_LONGEST_POINTER].split("/")[1:]
             self.pointer = tuple(name for name in names if not name.isdigit() and name != "-")
-            self.verdict = len(value) <= _LONGEST_POINTER
+            self.may_rewrite = len(value) <= _LONGEST_POINTER
 
     def close(self) -> None:
         """An operation without a path: nothing is known of its value."""
-        self.verdict = bool(self.verdict)
+        self.may_rewrite = bool(self.may_rewrite)
 
     def element(self, path: Path) -> Path:
         """The path in the patched resource; empty for what is not the value."""
@@ -161,7 +169,7 @@ class Edit:
     path: Path
     names_resource: bool | None
 
-    def is_wanted(self) -> bool:
+    def is_listed(self) -> bool:
         """Whether the element is a listed one; asked once the scope is settled."""
         resource, path = self.scope.resource, self.scope.element(self.path)
         if self.names_resource is None:
@@ -193,7 +201,7 @@ class HeldOutput:
         self.unrewritten = 0
 
     @property
-    def is_waiting(self) -> bool:
+    def has_undecided_edit(self) -> bool:
         """Whether an edit is undecided."""
         return bool(self._edits)
 
@@ -210,7 +218,7 @@ class HeldOutput:
 
     def edit(self, edit: Edit, original: bytes) -> None:
         """Add text that may be replaced."""
-        verdict = edit.scope.settled()
+        verdict = edit.scope.decision()
         if verdict is not None and not self._edits:
             self._apply(edit, original, verdict)
             return
@@ -222,15 +230,15 @@ class HeldOutput:
         edit.path = self._share(edit.path, _NAME_WEIGHT * len(edit.path))
         self._edits.append(edit)
 
-    def settle(self) -> None:
+    def release_decided(self) -> None:
         """Let go what has been decided."""
         done = 0
         while self._edits:
             edit = self._edits[0]
             at = edit.position - self._start
-            self._let_go(done, at)
+            self._release(done, at)
             done = at
-            verdict = edit.scope.settled()
+            verdict = edit.scope.decision()
             if verdict is None:
                 break
             self._edits.popleft()
@@ -238,7 +246,7 @@ class HeldOutput:
             done += edit.length
             self._apply(edit, bytes(self._held[at:done]), verdict)
         else:
-            self._let_go(done, len(self._held))
+            self._release(done, len(self._held))
             done = len(self._held)
             self._shared.clear()
             self._weight = 0
@@ -252,9 +260,9 @@ class HeldOutput:
             if position - first.position <= self._limit and self._weight <= self._edits_limit:
                 return
             _refuse_rewriting(first.scope)
-            self.settle()
+            self.release_decided()
 
-    def abandon(self) -> None:
+    def release_unchanged(self) -> None:
         """The body ended early: what is undecided stays as it was."""
         self.expire(1 << 62)
 
@@ -263,7 +271,7 @@ class HeldOutput:
         ready, self._ready = self._ready, []
         return ready
 
-    def _let_go(self, start: int, end: int) -> None:
+    def _release(self, start: int, end: int) -> None:
         if end > start:
             self._ready.append(bytes(self._held[start:end]))
 
@@ -275,8 +283,8 @@ class HeldOutput:
         return cast(_Shared, known)
 
     def _apply(self, edit: Edit, original: bytes, verdict: bool) -> None:
-        if verdict and edit.is_wanted():
-            edit.scope.use()
+        if verdict and edit.is_listed():
+            edit.scope.mark_rewritten()
             self.rewritten += 1
             self._ready.append(edit.head + original[edit.cut :])
         else:
@@ -286,6 +294,6 @@ class HeldOutput:
 
 def _refuse_rewriting(scope: ResourceScope | None) -> None:
     while scope is not None:
-        if scope.verdict is None:
-            scope.verdict = False
+        if scope.may_rewrite is None:
+            scope.may_rewrite = False
         scope = scope.parent

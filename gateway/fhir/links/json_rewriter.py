@@ -78,7 +78,7 @@ class JsonRewriter(StreamRewriter):
     that type changes.
     """
 
-    __slots__ = ("_deep", "_frames", "_in_string", "_patch", "_swept")
+    __slots__ = ("_deep", "_fast_path_text", "_frames", "_in_string", "_patch")
 
     _boundary = b'"'
 
@@ -94,7 +94,7 @@ class JsonRewriter(StreamRewriter):
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
-        self._swept = b""  # the text whose entries were taken at once, or could not be
+        self._fast_path_text = b""  # the text whose entries were taken at once, or could not be
         self._in_string = False  # in a string longer than MAX_TOKEN
 
     def _masked(self, text: bytes) -> bytes:
@@ -106,8 +106,8 @@ class JsonRewriter(StreamRewriter):
             return self._leave_string(text, pos, size)
         if frame.key is None and not self._deep:
             pos = match_end(frame.skip, text, pos, needle)
-            if frame.holds_entries and needle < size and self._swept is not text:
-                swept = self._sweep_entries(frame, text, pos, needle)
+            if frame.holds_entries and needle < size and self._fast_path_text is not text:
+                swept = self._rewrite_entries(frame, text, pos, needle)
                 if swept > pos:
                     return swept
             if frame.is_object:
@@ -118,11 +118,11 @@ class JsonRewriter(StreamRewriter):
             pos = match_end(STRINGS, text, pos, needle)
         return self._token(frame, text, pos, size, needle)
 
-    def _passes(self, chunk: bytes) -> bool:
-        is_idle = not (self._buffer or self._arrived or self._output.is_waiting)
+    def _is_unscanned(self, chunk: bytes) -> bool:
+        is_idle = not (self._buffer or self._arrived or self._output.has_undecided_edit)
         return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
 
-    def _whole(self) -> None:
+    def _rewrite_complete(self) -> None:
         if not self._patch and self._required_type is None:
             try:
                 swept = JsonFastPath(self._buffer, self._swap)
@@ -132,15 +132,15 @@ class JsonRewriter(StreamRewriter):
                 self._take(swept, 0, len(self._buffer))
                 self._buffer, self._mark = b"", 0
                 return
-        super()._whole()
+        super()._rewrite_complete()
 
-    def _sweep_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
+    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
         """Take all whole entries that are at hand at once; gives where they end."""
-        self._swept = text
+        self._fast_path_text = text
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
             return pos
-        if not scope.verdict or self._output.is_waiting:
+        if not scope.may_rewrite or self._output.has_undecided_edit:
             return pos
         end = match_end(ELEMENTS, text, pos, len(text))
         if end <= needle:
@@ -152,7 +152,7 @@ class JsonRewriter(StreamRewriter):
         self._copy(pos)
         self._take(swept, pos, end)
         if swept.rewritten:
-            scope.use()
+            scope.mark_rewritten()
         return end
 
     def _take(self, swept: JsonFastPath, start: int, end: int) -> None:
@@ -162,7 +162,7 @@ class JsonRewriter(StreamRewriter):
             pieces[0] = pieces[0][self._mark - start :]
         self._output.texts(pieces)
         self._output.rewritten += swept.rewritten
-        self._output.unrewritten += swept.left
+        self._output.unrewritten += swept.unrewritten
         self._mark = end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
@@ -252,7 +252,7 @@ class JsonRewriter(StreamRewriter):
             if frame.is_resource and frame.scope is not None:
                 self._output.expire(self._offset + pos)
                 frame.scope.close()
-                self._output.settle()
+                self._output.release_decided()
 
     def _leave_string(self, text: bytes, pos: int, size: int) -> int:
         end = text.find(b'"', pos, size)
@@ -286,7 +286,7 @@ class JsonRewriter(StreamRewriter):
         self, frame: _Frame, key: str | None, start: int, end: int, *, has_needle: bool
     ) -> None:
         """A string that is no key stands at `start` to `end`."""
-        if frame.is_resource and frame.scope is not None and key in frame.scope.watched:
+        if frame.is_resource and frame.scope is not None and key in frame.scope.watched_members:
             self._learn(frame, key, unescape(self._buffer[start:end]), start)
         if not has_needle:
             return
@@ -299,14 +299,14 @@ class JsonRewriter(StreamRewriter):
         edit = self._edit(scope, path, start, raw) if path and scope is not None else None
         if edit is not None:
             self._replace(edit)
-        elif self._swap.mentioned_in(unescape(raw)):
+        elif self._swap.occurs_in(unescape(raw)):
             self._output.unrewritten += 1
 
     def _learn(self, frame: _Frame, member: str, value: str, pos: int) -> None:
         if frame.scope is not None:
             self._output.expire(self._offset + pos)
-            frame.scope.learn(member, value)
-            self._output.settle()
+            frame.scope.observe_member(member, value)
+            self._output.release_decided()
 
     def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
         value = unescape(raw)

@@ -79,12 +79,12 @@ class StructureNeededError(Exception):
 class JsonFastPath:
     """One pass over JSON that is one whole resource, or entries of a Bundle (`in_bundle`).
 
-    Raises `StructureNeededError`. `pieces` are what becomes of the text; `rewritten` and `left`
-    count the URLs replaced and the strings that hold one all the same.
+    Raises `StructureNeededError`. `pieces` are what becomes of the text; `rewritten` and
+    `unrewritten` count the URLs replaced and the strings that hold one all the same.
     """
 
     __slots__ = (
-        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "left", "pieces", "rewritten"),
+        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "unrewritten", "pieces", "rewritten"),
     )
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
@@ -94,15 +94,15 @@ class JsonFastPath:
         self._mark = 0  # up to where the text was taken
         self.pieces: list[bytes] = []
         self.rewritten = 0
-        self.left = 0
-        if needs_structure(text) or needles(swap).hide(text):
+        self.unrewritten = 0
+        if needs_structure(text) or needles(swap).has_obscuring_escape(text):
             raise StructureNeededError
         if self._in_bundle and _STAND_IN not in text:
             source, target = swap.plain[_ESCAPED in text]
             # Otherwise what was put there would be found again.
-            self._take_usual(source, target if swap.is_clear else _STAND_IN)
+            self._take_usual(source, target if swap.is_unambiguous else _STAND_IN)
             self._take_others()
-            if not swap.is_clear:
+            if not swap.is_unambiguous:
                 self.pieces = [b"".join(self.pieces).replace(_STAND_IN, target)]
         else:
             self._take_others()
@@ -132,17 +132,17 @@ class JsonFastPath:
         done = 0
         for place in places[:-1]:
             if place >= done:
-                done = self._look(place)
+                done = self._inspect_string(place)
         self.pieces.append(self._text[self._mark :] if self._mark else self._text)
 
-    def _look(self, place: int) -> int:
+    def _inspect_string(self, place: int) -> int:
         """Take the string around a host; gives where it ends."""
         text = self._masked
         quote = text.rfind(b'"', 0, place)
         parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
         colon = parts[-1]
         if colon not in _COLONS and colon.strip(_BLANKS) != b":":
-            return self._leave(quote, place)
+            return self._skip_string(quote, place)
         if len(parts) < _WITH_NAME:
             raise StructureNeededError
         name = parts[-2]
@@ -156,7 +156,7 @@ class JsonFastPath:
             return self._link(quote, place, is_reference=False)
         elif name in _NAMES and self._is_link(name, key, quote, place):
             return self._link(quote, place, is_reference=False)
-        return self._leave(quote, place)
+        return self._skip_string(quote, place)
 
     def _link(self, quote: int, place: int, *, is_reference: bool) -> int:
         """A string that is a link if it is a URL."""
@@ -178,7 +178,7 @@ class JsonFastPath:
         value = unescape(raw)
         length = self._swap.prefix_length(value) if len(raw) <= LONGEST_STRING else None
         if length is None or (is_reference and not names_resource(value[length:])):
-            return self._leave(quote, place)
+            return self._skip_string(quote, place)
         head, cut = replace_prefix(raw, length, self._swap.target.text)
         self._replace(quote + 1, quote + 1 + cut, head)
         return end + 1
@@ -189,12 +189,12 @@ class JsonFastPath:
         self._mark = end
         self.rewritten += 1
 
-    def _leave(self, quote: int, place: int) -> int:
+    def _skip_string(self, quote: int, place: int) -> int:
         """A string that stays as it is, or the name of a member."""
         end = self._end(place)
         is_short = end - quote - 1 <= LONGEST_STRING
         if is_short and _COLON.match(self._masked, end + 1) is None:
-            self.left += self._swap.mentioned_in(unescape(self._text[quote + 1 : end]))
+            self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
         return end + 1
 
     def _end(self, place: int) -> int:

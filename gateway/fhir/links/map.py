@@ -80,10 +80,18 @@ class BaseReplacement:
 
     `is_request` says which way the text travels: towards the platform, or back to the caller.
     `holds_colon`: a host has a colon. `plain` is the first base and what replaces it, as bytes, and
-    again with escaped slashes. `is_clear`: what replaces a base holds none of the hosts.
+    again with escaped slashes. `is_unambiguous`: what replaces a base holds none of the hosts.
     """
 
-    __slots__ = ("holds_colon", "hosts", "is_clear", "is_request", "plain", "sources", "target")
+    __slots__ = (
+        "holds_colon",
+        "hosts",
+        "is_request",
+        "is_unambiguous",
+        "plain",
+        "sources",
+        "target",
+    )
 
     def __init__(
         self, sources: tuple[LinkBase, ...], target: LinkBase, *, is_request: bool
@@ -100,7 +108,7 @@ class BaseReplacement:
             )
             for slash in ("/", "\\/")
         ]
-        self.is_clear = not any(host in target.text.lower().encode() for host in self.hosts)
+        self.is_unambiguous = not any(host in target.text.lower().encode() for host in self.hosts)
         self.holds_colon = any(b":" in host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:
@@ -123,7 +131,7 @@ class BaseReplacement:
         length = self.prefix_length(url)
         return None if length is None else self.target.text + url[length:]
 
-    def mentioned_in(self, text: str) -> bool:
+    def occurs_in(self, text: str) -> bool:
         """Whether a URL under one of the bases stands anywhere in `text`."""
         return any(self.prefix_length(m.group()) is not None for m in _ABSOLUTE.finditer(text))
 
@@ -145,7 +153,7 @@ class LinkMap:
         self.answers = BaseReplacement(self._sources, self.gateway, is_request=False)
         self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
 
-    def seen_as(self, gateway: str) -> LinkMap:
+    def with_gateway(self, gateway: str) -> LinkMap:
         """The same platform, for callers who know the gateway by another base URL."""
         aliases = tuple(base.text for base in self._sources[1:])
         return LinkMap(self.platform.text, gateway, aliases)

@@ -39,14 +39,14 @@ class NdjsonRewriter:
         """Take the next piece of the body; give what can be sent on."""
         cut = chunk.rfind(b"\n") + 1
         if not cut:
-            return self._piece(chunk)
+            return self._line_chunk(chunk)
         ready: list[bytes] = []
         start = 0
         if not self._is_fresh:
             start = chunk.index(b"\n")
-            ready += (self._piece(chunk[:start]), self._end_line())
+            ready += (self._line_chunk(chunk[:start]), self._end_line())
         ready += self._lines(chunk[start:cut])
-        ready.append(self._piece(chunk[cut:]))
+        ready.append(self._line_chunk(chunk[cut:]))
         return b"".join(ready)
 
     def finish(self) -> bytes:
@@ -64,12 +64,12 @@ class NdjsonRewriter:
                 break
             start = lines.rfind(b"\n", done, needle) + 1 or done
             end = lines.index(b"\n", needle)
-            ready += (lines[done:start], self._piece(lines[start:end]), self._end_line())
+            ready += (lines[done:start], self._line_chunk(lines[start:end]), self._end_line())
             done = end
         ready.append(lines[done:])
         return ready
 
-    def _piece(self, piece: bytes) -> bytes:
+    def _line_chunk(self, piece: bytes) -> bytes:
         if not piece:
             return b""
         self._is_fresh = False

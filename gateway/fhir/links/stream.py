@@ -48,8 +48,16 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *("_alert", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
-        *("_needles", "_next", "_offset", "_output", "_places", "_required_type", "_streams"),
+        *("_has_candidate", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
+        *(
+            "_needles",
+            "_next",
+            "_offset",
+            "_output",
+            "_positions",
+            "_required_type",
+            "_is_streaming",
+        ),
         "_swap",
     )
 
@@ -67,11 +75,11 @@ class StreamRewriter(ABC):
         self._due = 0  # bytes that have to arrive before it is worth looking at an open token again
         self._offset = 0  # of the buffer in the body
         self._mark = 0  # up to where the buffer was handed to the output
-        self._alert = False  # a host name occurs in the buffer
+        self._has_candidate = False  # a host name occurs in the buffer
         self._length = 0  # of the body, as far as it came
         self._longest_whole = min(MAX_BUFFERED_BYTES, hold_limit)
-        self._streams = False  # the body is longer than that
-        self._places = [END]  # where, while it is scanned
+        self._is_streaming = False  # the body is longer than that
+        self._positions = [END]  # where, while it is scanned
         self._next = 0  # the first of these that is not behind
 
     @property
@@ -86,10 +94,10 @@ class StreamRewriter(ABC):
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next piece of the body; give what can be sent on."""
-        if self._streams and self._passes(chunk):
+        if self._is_streaming and self._is_unscanned(chunk):
             self._offset += len(chunk)
             return chunk
-        self._take_in(chunk)
+        self._append(chunk)
         return b"".join(self._output.take())
 
     def finish(self) -> bytes:
@@ -98,51 +106,51 @@ class StreamRewriter(ABC):
         self._end()
         return b"".join(self._output.take())
 
-    def whole(self, body: bytes) -> list[bytes]:
+    def transform_complete(self, body: bytes) -> list[bytes]:
         """What both would give for a whole body, in pieces."""
         if len(body) > self._longest_whole:
             return [self.feed(body), self.finish()]
-        self._buffer, self._alert = body, True
+        self._buffer, self._has_candidate = body, True
         self._end()
         return self._output.take()
 
     def _scope(self, parent: ResourceScope | None) -> ResourceScope:
         """What is known of a resource that begins."""
         required_type = self._required_type if parent is None else None
-        return ResourceScope(parent, streams=self._streams, required_type=required_type)
+        return ResourceScope(parent, streams=self._is_streaming, required_type=required_type)
 
     def _end(self) -> None:
-        if self._alert and not self._streams:
-            self._whole()
-        elif self._alert or self._output.is_waiting:
+        if self._has_candidate and not self._is_streaming:
+            self._rewrite_complete()
+        elif self._has_candidate or self._output.has_undecided_edit:
             self._scan(thorough=False)
-        self._output.abandon()
+        self._output.release_unchanged()
         self._copy(len(self._buffer))
 
-    def _take_in(self, chunk: bytes) -> None:
+    def _append(self, chunk: bytes) -> None:
         self._arrived.append(chunk)
         self._length += len(chunk)
-        if not self._streams and self._length > self._longest_whole:
-            self._outgrow()
+        if not self._is_streaming and self._length > self._longest_whole:
+            self._start_streaming()
         self._due -= len(chunk)
-        if self._due > 0 or (self._alert and not self._streams):
+        if self._due > 0 or (self._has_candidate and not self._is_streaming):
             return
         self._gather()
-        if self._streams:
+        if self._is_streaming:
             thorough = len(self._buffer) > MAX_BUFFERED_BYTES
-            if self._alert or self._output.is_waiting or thorough:
+            if self._has_candidate or self._output.has_undecided_edit or thorough:
                 self._scan(thorough=thorough)
-        if not self._alert and not self._output.is_waiting:
-            self._pass_on()
+        if not self._has_candidate and not self._output.has_undecided_edit:
+            self._release_unscanned()
 
     def _gather(self) -> None:
         known = len(self._buffer)
         pieces = (self._buffer, *self._arrived) if self._buffer else self._arrived
         self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._arrived.clear()
-        self._alert = self._alert or self._needles.occur(self._buffer, known)
+        self._has_candidate = self._has_candidate or self._needles.has_match(self._buffer, known)
 
-    def _outgrow(self) -> None:
+    def _start_streaming(self) -> None:
         """The body is longer than what is judged whole, unless that tells that it has to wait."""
         self._gather()
         begin = self._buffer[:MAX_BUFFERED_BYTES]
@@ -152,13 +160,13 @@ class StreamRewriter(ABC):
             and not _STREAMS.search(begin)
         ):
             self._longest_whole = _UNTYPED
-        self._streams = self._length > self._longest_whole
+        self._is_streaming = self._length > self._longest_whole
 
-    def _passes(self, chunk: bytes) -> bool:
+    def _is_unscanned(self, chunk: bytes) -> bool:
         """Whether the chunk is within something long, of which nothing is looked at."""
         return False
 
-    def _whole(self) -> None:
+    def _rewrite_complete(self) -> None:
         """All of the body is in the buffer."""
         self._scan(thorough=False)
 
@@ -173,7 +181,7 @@ class StreamRewriter(ABC):
         """The text as `_advance` is to see it, as long as before."""
         return text
 
-    def _pass_on(self) -> None:
+    def _release_unscanned(self) -> None:
         """Send unscanned text, but for a token at its end that may yet turn out to be a URL."""
         size = len(self._buffer)
         start = max(self._mark, size - MAX_TOKEN)
@@ -196,16 +204,16 @@ class StreamRewriter(ABC):
         """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
-        places = self._places = self._needles.positions(self._buffer)
+        places = self._positions = self._needles.positions(self._buffer)
         pos = self._next = 0
         while 0 <= pos < size:
             while places[self._next] < pos:
                 self._next += 1
-            if places[self._next] == END and not (thorough or self._output.is_waiting):
+            if places[self._next] == END and not (thorough or self._output.has_undecided_edit):
                 break
             pos = self._advance(text, pos, min(places[self._next], size), size)
         done = pos if pos >= 0 else ~pos
-        self._alert = any(at >= done for at in places[self._next : -1])
+        self._has_candidate = any(at >= done for at in places[self._next : -1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)

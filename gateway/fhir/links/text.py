@@ -63,12 +63,12 @@ class HostFinder:
         self._reach = max(map(len, hosts)) + len(escape)
         self._overlap = self._reach + _LONGEST_SCHEME
 
-    def occur(self, data: bytes, known: int) -> bool:
+    def has_match(self, data: bytes, known: int) -> bool:
         """Whether there is one in `data`, whose first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :] if known else data
         return len(self.positions(tail)) > 1
 
-    def hide(self, data: bytes) -> bool:
+    def has_obscuring_escape(self, data: bytes) -> bool:
         """Whether an escape in `data` may spell a letter, a digit or the like."""
         return self._escape in data and self._hiding.search(data) is not None
 
@@ -80,7 +80,7 @@ class HostFinder:
         # Single bytes are searched at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
             lower = data.lower()
-            if is_escaped and self.hide(data):
+            if is_escaped and self.has_obscuring_escape(data):
                 found = self._escaped(lower)
             else:
                 for start in self._starts if is_encoded else self._plain_starts:

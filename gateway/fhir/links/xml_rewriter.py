@@ -120,7 +120,7 @@ class XmlRewriter(StreamRewriter):
     With `required_type` only a resource of that type changes.
     """
 
-    __slots__ = ("_deep", "_elements", "_given_up", "_long", "_quote", "_slash", "_until")
+    __slots__ = ("_deep", "_elements", "_is_passing_through", "_long", "_quote", "_slash", "_until")
 
     _boundary = b"<"
 
@@ -134,16 +134,20 @@ class XmlRewriter(StreamRewriter):
         super().__init__(swap, _needles(swap.hosts), hold_limit, required_type)
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
-        self._given_up = False
+        self._is_passing_through = False
         self._until = b""  # ends the comment, CDATA section or end tag at hand
         self._long: str | None = None  # the name in a start tag longer than MAX_TOKEN
         self._quote = b""  # in that tag: the quote around the attribute at hand
         self._slash = False  # in that tag: the last byte was a slash
 
-    def _whole(self) -> None:
+    def _rewrite_complete(self) -> None:
         """What is a link by its name alone is replaced at once, and leaves less to look at."""
         text, (source, target) = self._buffer, self._swap.plain[0]
-        if self._swap.is_clear and _BEGINS_RESOURCE.match(text) and not self._is_doubtful(text):
+        if (
+            self._swap.is_unambiguous
+            and _BEGINS_RESOURCE.match(text)
+            and not self._is_doubtful(text)
+        ):
             parts = _usual(source).split(text)
             for number in range(1, len(parts), 2):  # the others are the text in between
                 is_link = _FULL_URL.search(parts[number]) is not None or _leads_to_reference(
@@ -152,14 +156,14 @@ class XmlRewriter(StreamRewriter):
                 parts[number] += target if is_link else source
                 self._output.rewritten += is_link
             self._buffer = b"".join(parts)
-        super()._whole()
+        super()._rewrite_complete()
 
     def _is_doubtful(self, text: bytes) -> bool:
         is_limited = self._required_type is not None
-        return is_limited or any_in(text, _DOUBTFUL) or self._needles.hide(text)
+        return is_limited or any_in(text, _DOUBTFUL) or self._needles.has_obscuring_escape(text)
 
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
-        if self._given_up:
+        if self._is_passing_through:
             return size
         if self._until:
             return self._skip_to_end(text, pos, size)
@@ -189,7 +193,7 @@ class XmlRewriter(StreamRewriter):
             return instruction.end()
         if instruction is None and head.startswith(b"<?") and size - pos <= MAX_TOKEN:
             return ~pos
-        self._given_up = True
+        self._is_passing_through = True
         return size
 
     def _skip_to_end(self, text: bytes, pos: int, size: int) -> int:
@@ -216,7 +220,7 @@ class XmlRewriter(StreamRewriter):
     def _begin_long_tag(self, text: bytes, pos: int) -> int:
         match = _TAG_NAME.match(text, pos, pos + MAX_TOKEN)
         if match is None:
-            self._given_up = True
+            self._is_passing_through = True
             return len(text)
         self._long, self._quote, self._slash = match[1].decode("utf-8", "replace"), b"", False
         return match.end()
@@ -251,7 +255,7 @@ class XmlRewriter(StreamRewriter):
             self._learn(parent.scope, name, "", pos)
         if name[:1].isupper() and not parent.is_resource and opens_resource(parent.path):
             scope = self._scope(parent.scope)
-            scope.learn("resourceType", name)
+            scope.observe_member("resourceType", name)
             self._elements.append(_Element((), scope, is_resource=True))
         else:
             inner = None if name == "div" else parent.scope
@@ -265,12 +269,12 @@ class XmlRewriter(StreamRewriter):
             if element.is_resource and element.scope is not None:
                 self._output.expire(self._offset + pos)
                 element.scope.close()
-                self._output.settle()
+                self._output.release_decided()
 
     def _learn(self, scope: ResourceScope, member: str, value: str, pos: int) -> None:
         self._output.expire(self._offset + pos)
-        scope.learn(member, value)
-        self._output.settle()
+        scope.observe_member(member, value)
+        self._output.release_decided()
 
     def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
         """An element's start tag that holds a host name, or says what a Bundle is."""
@@ -286,7 +290,7 @@ class XmlRewriter(StreamRewriter):
                 edit = self._edit(parent.scope, (*parent.path, name), start, raw)
         if edit is not None:
             self._replace(edit)
-        elif has_needle and self._swap.mentioned_in(_unescape(tag[0])):
+        elif has_needle and self._swap.occurs_in(_unescape(tag[0])):
             self._output.unrewritten += 1
 
     def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:

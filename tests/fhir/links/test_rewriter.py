@@ -93,7 +93,7 @@ def test_a_base_without_a_path_is_mapped_by_base_and_not_by_host():
 def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
     """It is mapped for those who use it, as is an internationalised one in its ASCII form."""
     for host in ("gw.clinic.uz.", "xn--80apgojn8e.xn--j1amh"):
-        links = LINKS.seen_as(f"http://{host}/fhir")
+        links = LINKS.with_gateway(f"http://{host}/fhir")
         assert links.to_platform(f"http://{host}/fhir/Patient/1") == f"{PLATFORM}/Patient/1"
         assert links.to_platform("http://gw.clinic.uz/fhir/Patient/1") is None
 
@@ -107,7 +107,7 @@ def test_an_alias_without_a_path_does_not_shadow_the_base():
 
 def test_the_gateway_may_be_known_by_another_base_and_keeps_its_aliases():
     """One caller's Host does not change what another caller sees."""
-    other = LINKS.seen_as("https://[::1]:8443/")
+    other = LINKS.with_gateway("https://[::1]:8443/")
     assert other.to_gateway(f"{PLATFORM}/Patient/1") == "https://[::1]:8443/Patient/1"
     assert other.to_gateway("http://hapi.internal:8090/r5/Patient/1") is not None
     assert other.to_platform("https://[::1]:8443/Patient/1") == f"{PLATFORM}/Patient/1"
@@ -129,7 +129,7 @@ def test_the_gateway_may_be_known_by_another_base_and_keeps_its_aliases():
 def test_a_base_that_is_no_plain_http_url_is_refused(base):
     """A Host header is the caller's to choose, so what it makes is checked."""
     with pytest.raises(ValueError, match="base URL"):
-        LINKS.seen_as(base)
+        LINKS.with_gateway(base)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_bases_made_of_what_callers_send_are_not_kept():
     LinkMap(PLATFORM, GATEWAY)
     tracemalloc.start()
     for number in range(300):
-        LINKS.seen_as(f"http://{number:05}{'h' * 5000}/fhir")
+        LINKS.with_gateway(f"http://{number:05}{'h' * 5000}/fhir")
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 200_000
